@@ -1,0 +1,1 @@
+//! Ports, lanes and workers.

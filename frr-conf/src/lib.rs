@@ -1,0 +1,1 @@
+//! A plain `SwitchConf` in, the files of a switch out.
