@@ -314,15 +314,23 @@ pub(super) fn unknown(key: &str) -> String {
         .iter()
         .map(|(known, _)| *known)
         .min_by_key(|known| distance(key, known));
-    match near.filter(|known| distance(key, known) <= 3 || last(known) == last(key)) {
-        Some(known) => format!("unknown key; did you mean {known}?"),
-        None => {
-            let table = key.rsplit_once('.').map_or("", |(table, _)| table);
-            match is_table(table) {
-                true => format!("unknown key; [{table}] has {}", names_in(table)),
-                false => format!("unknown key; the file has {}", top()),
-            }
-        }
+    if let Some(known) = near.filter(|known| distance(key, known) <= 3) {
+        return format!("unknown key; did you mean {known}?");
+    }
+    let (table, name) = key.split_once('.').unwrap_or(("", key));
+    if let Some((known, _)) = KEYS.iter().find(|(known, _)| last(known) == name) {
+        return format!("unknown key; did you mean {known}?");
+    }
+    if is_table(table) {
+        return format!("unknown key; [{table}] has {}", names_in(table));
+    }
+    let tables = KEYS.iter().filter_map(|(known, _)| known.split_once('.'));
+    let near = tables
+        .map(|(table, _)| table)
+        .min_by_key(|table| distance(key, table));
+    match near.filter(|table| distance(key, table) <= 2) {
+        Some(table) => format!("unknown key; did you mean [{table}]?"),
+        None => format!("unknown key; the file has {}", top()),
     }
 }
 

@@ -6,7 +6,10 @@
 //! [`crate::topology::build`]'s work.
 
 mod keys;
+mod load;
 mod place;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use std::net::Ipv4Addr;
@@ -16,6 +19,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use keys::distance;
+pub use load::{ConfigError, load, parse};
 pub use place::{Origin, Place, Problem};
 pub use values::{Accel, MacPrefix, Memory, Owner, Snat, ValueError};
 
@@ -330,7 +334,7 @@ pub struct Vm {
     /// QEMU's `-cpu` model. Default: none, which means `host` under KVM, `max` under TCG.
     pub cpu: Option<String>,
     /// First of the uids that switches run as, one each in the order internet, spines, leaves;
-    /// 1..=4294900000. Default 64600.
+    /// 1..=4294900000. Default 70000.
     pub uid: u32,
 }
 
@@ -341,7 +345,7 @@ impl Default for Vm {
             cpus: 1,
             accel: Accel::Auto,
             cpu: None,
-            uid: 64600,
+            uid: 70_000,
         }
     }
 }

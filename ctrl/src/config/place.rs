@@ -20,6 +20,14 @@ pub enum Place {
 }
 
 impl Place {
+    /// In a file; 0 elsewhere, which sorts first.
+    pub(super) fn line(&self) -> usize {
+        match self {
+            Self::File { line, .. } => *line,
+            Self::Set | Self::Default => 0,
+        }
+    }
+
     /// `fabric.toml, line 3: topology.racks`, `--set topology.racks`.
     pub fn with_key(&self, key: &str) -> String {
         match self {

@@ -8,17 +8,22 @@ use ipnet::Ipv4Net;
 use super::error::TopologyError;
 use super::networks::overlap;
 use super::{Cable, End, EndOwner, LONGEST_NAME, Mac, PortKind, Role, Topology};
-use crate::config::{Config, Snat};
+use crate::config::{Config, Place, Snat};
 
 /// Everything that collides, without end when the configuration is that bad: once per key.
 pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
-    names(topology, errors);
+    names(topology, config, errors);
     macs(topology, errors);
     as_numbers(topology, errors);
-    subnets(topology, errors);
+    subnets(topology, config, errors);
     vlans(topology, config, errors);
     host(topology, errors);
     leases(config, errors);
+}
+
+/// Whether a collision is told at `key`, not at `other`: where the person wrote something.
+fn blames(config: &Config, key: &str, other: &str) -> bool {
+    config.place(key) != Place::Default || config.place(other) == Place::Default
 }
 
 /// Every cable's and tap's name with the key that makes it.
@@ -63,7 +68,7 @@ fn end_key(topology: &Topology, end: &End) -> &'static str {
 
 /// In `--switches none` every name becomes an interface of the host, and cables are named where
 /// ends are: so all are checked together.
-fn names(topology: &Topology, errors: &mut Vec<TopologyError>) {
+fn names(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
     let mut longest: Vec<(&'static str, &str)> = Vec::new();
     let mut seen: HashMap<&str, &'static str> = HashMap::new();
     let mut twice: Vec<(&str, &str)> = Vec::new();
@@ -79,6 +84,11 @@ fn names(topology: &Topology, errors: &mut Vec<TopologyError>) {
             && !twice.contains(&(key, other))
         {
             twice.push((key, other));
+            let (key, other) = if blames(config, key, other) {
+                (key, other)
+            } else {
+                (other, key)
+            };
             errors.push(TopologyError::NameTwice {
                 key,
                 name: name.to_owned(),
@@ -164,7 +174,7 @@ fn keyed_subnets(topology: &Topology) -> Vec<(String, Ipv4Net)> {
     all
 }
 
-fn subnets(topology: &Topology, errors: &mut Vec<TopologyError>) {
+fn subnets(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
     let all = keyed_subnets(topology);
     let range = topology.host.range;
     for (index, (key, subnet)) in all.iter().enumerate() {
@@ -180,7 +190,11 @@ fn subnets(topology: &Topology, errors: &mut Vec<TopologyError>) {
             .iter()
             .find(|(_, other)| overlap(subnet, *other));
         if let Some((other, other_subnet)) = before {
-            let (other, other_subnet) = (other.clone(), *other_subnet);
+            let (mut this, mut that) = ((key, subnet), (other.clone(), *other_subnet));
+            if !blames(config, &this.0, &that.0) {
+                std::mem::swap(&mut this, &mut that);
+            }
+            let ((key, subnet), (other, other_subnet)) = (this, that);
             errors.push(TopologyError::SubnetsOverlap {
                 key,
                 subnet,

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::error::TopologyError;
-use crate::config::{Config, Dhcp};
+use crate::config::{Config, Dhcp, Place};
 
 /// Subnets and what is served on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +125,6 @@ fn options(dhcp: &Dhcp) -> DhcpOptions {
 fn dhcp(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<DhcpNetwork> {
     let mut found = Vec::new();
     for (rack, subnet) in (1..=config.topology.racks).zip(dhcp_subnets(config)) {
-        let key = format!("dhcp.subnets[{}]", rack - 1);
         let Some(subnet) = subnet else {
             errors.push(TopologyError::NoSubnetLeft {
                 rack,
@@ -136,13 +135,17 @@ fn dhcp(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<DhcpNetwork> {
         let (first, last) = (config.dhcp.first, config.dhcp.last);
         let hosts = (nth(subnet, 1), nth(subnet, first), nth(subnet, last));
         let (Some(router), Some(first), Some(last)) = hosts else {
+            let key = match config.place("dhcp.last") {
+                Place::Default => format!("dhcp.subnets[{}]", rack - 1),
+                Place::Set | Place::File { .. } => "dhcp.last".to_owned(),
+            };
             errors.push(TopologyError::LeaseOutside {
                 key,
                 subnet,
                 first,
                 last,
             });
-            continue;
+            break;
         };
         let switch = 1 + config.topology.spines as usize + 2 * (rack as usize - 1);
         found.push(DhcpNetwork {
