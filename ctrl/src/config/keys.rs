@@ -2,10 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use frr_conf::{BootFile, Domain};
 use ipnet::Ipv4Net;
 use toml::{Table, Value};
 
-use super::{Accel, MacPrefix, Memory, Problem, Snat, ValueError};
+use super::{Accel, MacPrefix, Memory, Problem, Snat};
 
 /// What a key takes.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,10 @@ pub(super) enum Kind {
     Flag,
     /// Any text, not empty.
     Text,
+    /// A DNS domain.
+    Domain,
+    /// What a machine is told to boot.
+    BootFile,
     /// Name of a network interface, or its beginning.
     Name,
     /// An IPv4 address.
@@ -69,13 +74,13 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("dhcp.last", Kind::Whole(2, 16_777_213, "as host number")),
     ("dhcp.lease", Kind::Whole(120, 4_294_967_294, "seconds")),
     ("dhcp.max_lease", Kind::Whole(120, 4_294_967_294, "seconds")),
-    ("dhcp.domain", Kind::Text),
+    ("dhcp.domain", Kind::Domain),
     ("dhcp.dns", Kind::List(&Kind::Address)),
     ("dhcp.next_server", Kind::Address),
-    ("dhcp.boot_ipxe", Kind::Text),
-    ("dhcp.boot_bios", Kind::Text),
-    ("dhcp.boot_uefi", Kind::Text),
-    ("dhcp.boot_other", Kind::Text),
+    ("dhcp.boot_ipxe", Kind::BootFile),
+    ("dhcp.boot_bios", Kind::BootFile),
+    ("dhcp.boot_uefi", Kind::BootFile),
+    ("dhcp.boot_other", Kind::BootFile),
     ("vlan.first", Kind::Whole(1, 4094, "as VLAN")),
     ("vlan.subnets", Kind::List(&Kind::Subnet(30))),
     ("host.link", Kind::Name),
@@ -182,6 +187,8 @@ impl Kind {
             }
             Self::Memory => form::<Memory>(value, "such as \"192M\" or \"1G\""),
             Self::Text => not_empty(text(value, "in quotes")?),
+            Self::Domain => form::<Domain>(value, "such as \"example.com\""),
+            Self::BootFile => form::<BootFile>(value, "such as \"lpxelinux.0\""),
             Self::Name => name(text(value, "such as \"ikvm\"")?),
             Self::Address => text(value, "such as \"192.168.96.2\"")?
                 .parse::<Ipv4Addr>()
@@ -226,10 +233,11 @@ fn not_empty(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn form<T: std::str::FromStr<Err = ValueError>>(
-    value: &Value,
-    example: &str,
-) -> Result<(), String> {
+fn form<T>(value: &Value, example: &str) -> Result<(), String>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
     text(value, example)?
         .parse::<T>()
         .map(drop)
@@ -245,18 +253,26 @@ fn whole(value: &Value, least: i64, most: i64, unit: &str) -> Result<(), String>
     }
 }
 
+/// A dot would be a directory in sysctl's names and a VLAN in ifupdown's, so it is left out.
 fn name(text: &str) -> Result<(), String> {
     not_empty(text)?;
-    let allowed = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
-    match text.chars().find(|letter| !allowed(*letter)) {
-        Some(letter) => Err(format!(
-            "\"{text}\" has {letter:?} in it; names have letters, digits, \".\", \"_\" and \"-\""
-        )),
-        None if text == "." || text == ".." => Err(format!(
-            "\"{text}\" cannot name a network interface; choose another"
-        )),
-        None => Ok(()),
+    let allowed = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+    if let Some(letter) = text.chars().find(|letter| !allowed(*letter)) {
+        return Err(format!(
+            "\"{text}\" has {letter:?} in it; names are made of letters, digits, \"_\" and \"-\""
+        ));
     }
+    if !text.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        return Err(format!(
+            "\"{text}\" does not begin with a letter; put one in front"
+        ));
+    }
+    if ["lo", "all", "default"].contains(&text) {
+        return Err(format!(
+            "\"{text}\" is a name of Linux's own; choose another"
+        ));
+    }
+    Ok(())
 }
 
 fn parsed_net(value: &Value, example: &str) -> Result<Ipv4Net, String> {

@@ -107,7 +107,7 @@ impl Default for Shape {
     }
 }
 
-/// `[names]`: names of cables and taps, or their beginnings. Letters, digits, `.`, `_` and `-`;
+/// `[names]`: names of cables and taps, or their beginnings. A letter, then letters, digits, `_` and `-`;
 /// with the number behind it a name has at most 15 characters (Linux `IFNAMSIZ`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -12,6 +12,7 @@ mod lookup;
 mod mac;
 mod networks;
 mod routes;
+mod switch_conf;
 #[cfg(test)]
 mod tests;
 
