@@ -176,10 +176,11 @@ impl Kind {
             },
             Self::User => match value {
                 Value::Integer(_) => whole(value, 0, 4_294_967_294, "as uid"),
-                _ => not_empty(text(
+                Value::String(name) => not_empty(name),
+                _ => Err(not_form(
                     value,
                     "a user's name or uid, such as \"anna\" or 1000",
-                )?),
+                )),
             },
             Self::Memory if value.is_integer() => {
                 let least = i64::from(Memory::LEAST.mib());
@@ -291,7 +292,7 @@ fn subnet(value: &Value, longest: u8) -> Result<(), String> {
     if net.trunc() != net {
         let cut = net.trunc();
         return Err(format!(
-            "{net} has bits set behind its prefix; the subnet is \"{cut}\""
+            "{net} has bits set behind its prefix; write \"{cut}\""
         ));
     }
     if !(8..=longest).contains(&net.prefix_len()) {
@@ -330,7 +331,7 @@ pub(super) fn unknown(key: &str) -> String {
         .iter()
         .map(|(known, _)| *known)
         .min_by_key(|known| distance(key, known));
-    if let Some(known) = near.filter(|known| distance(key, known) <= 3) {
+    if let Some(known) = near.filter(|known| is_near(key, known)) {
         return format!("unknown key; did you mean {known}?");
     }
     let (table, name) = key.split_once('.').unwrap_or(("", key));
@@ -344,10 +345,16 @@ pub(super) fn unknown(key: &str) -> String {
     let near = tables
         .map(|(table, _)| table)
         .min_by_key(|table| distance(key, table));
-    match near.filter(|table| distance(key, table) <= 2) {
+    match near.filter(|table| is_near(key, table)) {
         Some(table) => format!("unknown key; did you mean [{table}]?"),
         None => format!("unknown key; the file has {}", top()),
     }
+}
+
+/// At most two letters apart, and less than half of the name.
+fn is_near(key: &str, known: &str) -> bool {
+    let far = distance(key, known);
+    far <= 2 && far * 2 <= last(key).len()
 }
 
 fn last(key: &str) -> &str {

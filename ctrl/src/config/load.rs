@@ -20,10 +20,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error(
-        "{path}, line {line}, column {column}: this is not TOML ({reason}); a line is KEY = VALUE \
-         or [TABLE], texts stand in quotes"
-    )]
+    #[error("{path}, line {line}, column {column}: this is not TOML ({reason}); {remedy}")]
     Syntax {
         /// As named.
         path: String,
@@ -33,6 +30,8 @@ pub enum ConfigError {
         column: usize,
         /// The parser's reason.
         reason: String,
+        /// What to write instead.
+        remedy: &'static str,
     },
     /// `--set` without `=`.
     #[error("--set {0}: there is no value; write --set {0}=VALUE")]
@@ -87,11 +86,16 @@ pub fn parse(path: &str, text: &str, sets: &[String]) -> Result<Config, ConfigEr
         let start = error.span().map_or(0, |span| span.start);
         let (line, column) = position(text, start);
         let reason = error.message().to_owned();
+        let remedy = match reason.as_str() {
+            "duplicate key" => "keep one of the two",
+            _ => "a line is KEY = VALUE or [TABLE], texts stand in quotes",
+        };
         ConfigError::Syntax {
             path: path.to_owned(),
             line,
             column,
             reason,
+            remedy,
         }
     };
     let spans = DeTable::parse(text).map_err(syntax)?;

@@ -24,7 +24,8 @@ impl<const N: usize> FromStr for MacPrefix<N> {
             .and_then(|octets| octets.try_into().ok())
             .ok_or_else(|| {
                 ValueError(format!(
-                    "\"{text}\" is not {N} hexadecimal octets joined by colons"
+                    "\"{text}\" is not {N} octets such as \"{}\"",
+                    &"02:00:00:00:00"[..3 * N - 1]
                 ))
             })?;
         if prefix[0] & 1 == 1 {

@@ -22,7 +22,7 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
 }
 
 /// Whether a collision is told at `key`, not at `other`: where the person wrote something.
-fn blames(config: &Config, key: &str, other: &str) -> bool {
+pub(super) fn blames(config: &Config, key: &str, other: &str) -> bool {
     config.place(key) != Place::Default || config.place(other) == Place::Default
 }
 
@@ -177,31 +177,44 @@ fn keyed_subnets(topology: &Topology) -> Vec<(String, Ipv4Net)> {
 fn subnets(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
     let all = keyed_subnets(topology);
     let range = topology.host.range;
+    let mut left_out = Vec::new();
     for (index, (key, subnet)) in all.iter().enumerate() {
-        let (key, subnet) = (key.clone(), *subnet);
-        if !range.contains(&subnet) {
-            errors.push(TopologyError::OutsideRange {
-                key: key.clone(),
-                subnet,
-                range,
-            });
-        }
-        let before = all[..index]
-            .iter()
-            .find(|(_, other)| overlap(subnet, *other));
-        if let Some((other, other_subnet)) = before {
-            let (mut this, mut that) = ((key, subnet), (other.clone(), *other_subnet));
-            if !blames(config, &this.0, &that.0) {
-                std::mem::swap(&mut this, &mut that);
+        if !range.contains(subnet) {
+            if blames(config, key, "topology.range") {
+                let (key, subnet) = (key.clone(), *subnet);
+                errors.push(TopologyError::OutsideRange { key, subnet, range });
+            } else {
+                left_out.push(format!("{subnet} ({key})"));
             }
-            let ((key, subnet), (other, other_subnet)) = (this, that);
-            errors.push(TopologyError::SubnetsOverlap {
-                key,
-                subnet,
-                other,
-                other_subnet,
-            });
         }
+        if let Some(other) = all[..index]
+            .iter()
+            .find(|(_, other)| overlap(*subnet, *other))
+        {
+            let this = (key.clone(), *subnet);
+            errors.push(subnets_overlap(config, this, other.clone()));
+        }
+    }
+    if !left_out.is_empty() {
+        let left_out = left_out.join(", ");
+        errors.push(TopologyError::RangeLeavesOut { range, left_out });
+    }
+}
+
+fn subnets_overlap(
+    config: &Config,
+    mut this: (String, Ipv4Net),
+    mut that: (String, Ipv4Net),
+) -> TopologyError {
+    if !blames(config, &this.0, &that.0) {
+        std::mem::swap(&mut this, &mut that);
+    }
+    let ((key, subnet), (other, other_subnet)) = (this, that);
+    TopologyError::SubnetsOverlap {
+        key,
+        subnet,
+        other,
+        other_subnet,
     }
 }
 
@@ -273,16 +286,27 @@ fn host(topology: &Topology, errors: &mut Vec<TopologyError>) {
 
 fn leases(config: &Config, errors: &mut Vec<TopologyError>) {
     let dhcp = &config.dhcp;
-    let mut below = |key, value, other, least| {
-        if value < least {
-            errors.push(TopologyError::Below {
-                key,
-                value,
-                other,
-                least,
-            });
+    let mut ordered = |low: (&'static str, u32), high: (&'static str, u32)| {
+        if low.1 <= high.1 {
+            return;
         }
+        let told_at_high = blames(config, high.0, low.0);
+        let ((key, value), than, (other, bound)) = if told_at_high {
+            (high, "below", low)
+        } else {
+            (low, "above", high)
+        };
+        errors.push(TopologyError::Order {
+            key,
+            value,
+            than,
+            other,
+            bound,
+        });
     };
-    below("dhcp.last", dhcp.last, "dhcp.first", dhcp.first);
-    below("dhcp.max_lease", dhcp.max_lease, "dhcp.lease", dhcp.lease);
+    ordered(("dhcp.first", dhcp.first), ("dhcp.last", dhcp.last));
+    ordered(
+        ("dhcp.lease", dhcp.lease),
+        ("dhcp.max_lease", dhcp.max_lease),
+    );
 }

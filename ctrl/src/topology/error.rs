@@ -107,12 +107,22 @@ pub enum TopologyError {
         /// The other's subnet.
         other_subnet: Ipv4Net,
     },
+    /// The virtual range is too small for what it must hold.
+    #[error("{range} does not hold {left_out}; widen it, or move them into it")]
+    RangeLeavesOut {
+        /// The virtual range.
+        range: Ipv4Net,
+        /// Subnets with their keys.
+        left_out: String,
+    },
     /// No /24 left for a rack's DHCP.
     #[error(
-        "no free /24 is left in topology.range {range} for the DHCP subnet of rack {rack}; list a \
-         subnet for each rack, or widen the range"
+        "no free /24 is left in topology.range {range} for the DHCP subnet of rack {rack}; widen \
+         the range, or list a subnet for each rack in dhcp.subnets"
     )]
     NoSubnetLeft {
+        /// The configuration key.
+        key: &'static str,
         /// The rack without.
         rack: u16,
         /// The virtual range.
@@ -134,16 +144,18 @@ pub enum TopologyError {
         last: u32,
     },
     /// Two values are in the wrong order.
-    #[error("{value} is below {other} = {least}; raise it to {least} or more")]
-    Below {
+    #[error("{value} is {than} {other} = {bound}; change one of them")]
+    Order {
         /// The configuration key.
         key: &'static str,
         /// Its value.
         value: u32,
+        /// `below` or `above`.
+        than: &'static str,
         /// The other configuration key.
         other: &'static str,
         /// The other's value.
-        least: u32,
+        bound: u32,
     },
     /// VLAN numbers end.
     #[error("the networks from VLAN {first} on reach VLAN {id}, the highest is 4094; start lower")]
@@ -186,14 +198,15 @@ impl TopologyError {
             | Self::NameTwice { key, .. }
             | Self::MacTwice { key, .. }
             | Self::MacsExhausted { key, .. }
-            | Self::Below { key, .. } => key,
+            | Self::NoSubnetLeft { key, .. }
+            | Self::Order { key, .. } => key,
             Self::AsTooHigh { .. } | Self::AsReserved { .. } => "bgp.as_start",
             Self::LoopbacksFull { .. } => "topology.loopbacks",
             Self::OutsideRange { key, .. }
             | Self::SubnetsOverlap { key, .. }
             | Self::LeaseOutside { key, .. }
             | Self::Address { key, .. } => key,
-            Self::NoSubnetLeft { .. } => "dhcp.subnets",
+            Self::RangeLeavesOut { .. } => "topology.range",
             Self::VlanTooHigh { .. } => "vlan.first",
             Self::VlanTwice { .. } => "bgp.server_vlan",
         }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::check::blames;
 use super::error::TopologyError;
 use crate::config::{Config, Dhcp, Place};
 
@@ -126,10 +127,12 @@ fn dhcp(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<DhcpNetwork> {
     let mut found = Vec::new();
     for (rack, subnet) in (1..=config.topology.racks).zip(dhcp_subnets(config)) {
         let Some(subnet) = subnet else {
-            errors.push(TopologyError::NoSubnetLeft {
-                rack,
-                range: config.topology.range,
-            });
+            let key = match blames(config, "dhcp.subnets", "topology.racks") {
+                true => "dhcp.subnets",
+                false => "topology.racks",
+            };
+            let range = config.topology.range;
+            errors.push(TopologyError::NoSubnetLeft { key, rack, range });
             break;
         };
         let (first, last) = (config.dhcp.first, config.dhcp.last);
