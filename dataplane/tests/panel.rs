@@ -1,5 +1,5 @@
 //! The panel with ports in memory: what goes in comes out or is counted.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
