@@ -1,1 +1,4 @@
 //! How a fabric comes up.
+
+pub mod api;
+pub mod commands;
