@@ -2,7 +2,8 @@
 //! unmodified: QEMU opens the tap by its name, the fabric sees the device behind it.
 //!
 //! Offloads pass in both directions. What the device's owner did not agree to take (QEMU
-//! sets that by TUNSETOFFLOAD for its guest) the kernel segments and checksums on sending.
+//! sets that by TUNSETOFFLOAD for its guest) the kernel checksums and segments on sending;
+//! the latter only through the device's queue, so those frames take that way.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -25,6 +26,9 @@ const BURSTS_PER_CHECK: u32 = 256;
 #[derive(Debug)]
 pub struct Packet {
     socket: OwnedFd,
+    /// Opened when the first super-frame has to be cut.
+    queue: Option<OwnedFd>,
+    ifindex: u32,
     name: String,
     ask: usize,
     unchecked_bursts: u32,
@@ -55,6 +59,8 @@ impl Packet {
         let socket = packet::open(ifindex).map_err(refused("open a packet socket on it"))?;
         Ok(Packet {
             socket,
+            queue: None,
+            ifindex,
             name: name.into(),
             ask: SMALLEST_ASK,
             unchecked_bursts: 0,
@@ -92,22 +98,36 @@ impl Packet {
     pub(super) fn send(&mut self, burst: &Burst, drops: &mut Drops) {
         let mut next = 0;
         while next < burst.len() {
-            match packet::send(self.socket.as_fd(), burst, next) {
-                Ok(sent) => next += sent,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let reason = self.why_refused(&error);
-                    // Nobody is there to take the others either: spare the calls.
-                    let refused = if reason == DropReason::Unplugged {
-                        burst.len() - next
-                    } else {
-                        1
-                    };
-                    drops[reason as usize] += refused as u64;
-                    next += refused;
+            let error = match packet::send(self.socket.as_fd(), burst, next, MAX_BURST) {
+                Ok(sent) => {
+                    next += sent;
+                    continue;
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => error,
+            };
+            let reason = self.why_refused(&error);
+            let mut refused = 1;
+            if reason == DropReason::Unplugged {
+                // Nobody is there to take the others either: spare the calls.
+                refused = burst.len() - next;
+            } else if burst.frame(next).0.gso_type() != 0 && self.send_to_be_cut(burst, next) {
+                next += 1;
+                continue;
             }
+            drops[reason as usize] += refused as u64;
+            next += refused;
         }
+    }
+
+    fn send_to_be_cut(&mut self, burst: &Burst, index: usize) -> bool {
+        if self.queue.is_none() {
+            self.queue = packet::open_for_sending(self.ifindex).ok();
+        }
+        let Some(queue) = &self.queue else {
+            return false;
+        };
+        packet::send(queue.as_fd(), burst, index, 1).is_ok()
     }
 
     /// The kernel says ENOBUFS both when the tap's queue is full and when nobody has the

@@ -30,33 +30,61 @@ impl Control {
 ///
 /// The device may be down: frames come once it is up.
 ///
+/// What is sent goes straight to the device, past its queueing discipline: that way the
+/// kernel tells whether the device took it. It does not segment on that way, though: a
+/// super-frame that the device does not take whole is refused (see [`open_for_sending`]).
+///
 /// # Errors
 /// `EPERM` without CAP_NET_RAW, `ENODEV` when there is no such device, and `ENOPROTOOPT`
 /// on kernels older than 4.20.
 pub fn open(ifindex: u32) -> io::Result<OwnedFd> {
+    let socket = unbound()?;
+    for (level, name, value) in [
+        (libc::SOL_PACKET, libc::PACKET_AUXDATA, 1),
+        (libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1),
+        (libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1),
+        (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES),
+    ] {
+        set_option(&socket, level, name, value)?;
+    }
+    bind(&socket, ifindex, libc::ETH_P_ALL as u16)?;
+    Ok(socket)
+}
+
+/// Opens a packet socket that only sends, through the device's queue: there the kernel
+/// cuts super-frames for devices that do not take them whole.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for_sending(ifindex: u32) -> io::Result<OwnedFd> {
+    let socket = unbound()?;
+    bind(&socket, ifindex, 0)?;
+    Ok(socket)
+}
+
+/// Protocol 0 receives nothing until bound: no frame of another device slips in.
+fn unbound() -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // Protocol 0 receives nothing until bound: no frame of another device slips in.
     // SAFETY: takes three numbers and returns a descriptor or -1.
     let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
     // SAFETY: `fd` was just opened and nobody else knows it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
 
-    for (level, name, value) in [
-        (libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1),
-        (libc::SOL_PACKET, libc::PACKET_AUXDATA, 1),
-        (libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1),
-        // Straight to the device: no queueing discipline between cable and VM.
-        (libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1),
-        (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES),
-        (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER_BYTES),
-    ] {
-        set_option(&socket, level, name, value)?;
-    }
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)?;
+    set_option(
+        &socket,
+        libc::SOL_SOCKET,
+        libc::SO_SNDBUFFORCE,
+        BUFFER_BYTES,
+    )?;
+    Ok(socket)
+}
 
+fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid sockaddr_ll.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_protocol = protocol.to_be();
     address.sll_ifindex = ifindex.cast_signed();
     // SAFETY: the address is a live sockaddr_ll and its own size is given.
     check(unsafe {
@@ -65,8 +93,8 @@ pub fn open(ifindex: u32) -> io::Result<OwnedFd> {
             (&raw const address).cast(),
             size_of::<libc::sockaddr_ll>() as u32,
         )
-    })?;
-    Ok(socket)
+    })
+    .map(|_| ())
 }
 
 /// Receives up to `limit` frames into `burst`, behind those already in it, without
@@ -147,15 +175,20 @@ pub fn receive(
     Ok(received)
 }
 
-/// Sends the frames of `burst` from `first` on. Returns how many the device took; fewer
-/// than asked for when the one behind them was refused.
+/// Sends up to `limit` frames of `burst` from `first` on. Returns how many the device took;
+/// fewer than asked for when the one behind them was refused.
 ///
 /// # Errors
 /// Why the very first one was refused.
-pub fn send(socket: BorrowedFd<'_>, burst: &Burst, first: usize) -> io::Result<usize> {
+pub fn send(
+    socket: BorrowedFd<'_>,
+    burst: &Burst,
+    first: usize,
+    limit: usize,
+) -> io::Result<usize> {
     let mut vectors = [const { MaybeUninit::<[libc::iovec; 2]>::uninit() }; MAX_BURST];
     let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_BURST];
-    let count = burst.len() - first;
+    let count = limit.min(burst.len() - first);
     for index in 0..count {
         let (header, frame) = burst.frame(first + index);
         let parts = vectors[index].write([
