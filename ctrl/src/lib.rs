@@ -2,3 +2,5 @@
 
 pub mod api;
 pub mod commands;
+pub mod config;
+pub mod topology;

@@ -1,0 +1,3 @@
+//! The model against ikvswitch, and in other shapes.
+
+mod default;
