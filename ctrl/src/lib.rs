@@ -1,1 +1,7 @@
 //! How a fabric comes up.
+
+pub mod apply;
+pub mod host;
+pub mod journal;
+pub mod lock;
+pub mod plan;

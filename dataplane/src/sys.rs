@@ -3,4 +3,5 @@
 //! Together with `port/vhost_user` and `ring` the only place where `unsafe` is allowed.
 #![allow(unsafe_code)]
 
+pub mod netns;
 pub mod tap;
