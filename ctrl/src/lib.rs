@@ -1,6 +1,13 @@
 //! How a fabric comes up.
-//!
-//! TOML file -> [`config::Config`] -> [`topology::Topology`], both pure.
 
+pub mod api;
+pub mod apply;
+pub mod commands;
 pub mod config;
+pub mod fabric;
+pub mod host;
+pub mod journal;
+pub mod lock;
+pub mod plan;
 pub mod topology;
+pub mod vm;

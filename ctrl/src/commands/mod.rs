@@ -1,0 +1,44 @@
+//! One file for each command. Those that ask a running fabric are clients of the API.
+
+pub mod cable;
+pub mod cables;
+pub mod console;
+pub mod exec;
+pub mod power;
+pub mod ssh;
+pub mod status;
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::api::Client;
+
+/// What every command may need.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The fabric that is meant.
+    pub client: Client,
+    /// Report as JSON.
+    pub json: bool,
+}
+
+/// Prints a report for programs. A reader that has gone away is no error.
+///
+/// # Errors
+/// When standard output fails for another reason.
+pub fn print_json(report: &impl Serialize) -> io::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(report)?))
+}
+
+/// Prints text. A reader that has gone away (`| head`) is no error.
+///
+/// # Errors
+/// When standard output fails for another reason.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
