@@ -1,1 +1,3 @@
 //! How a fabric comes up.
+
+pub mod vm;
