@@ -1,1 +1,3 @@
 //! Ports, lanes and workers.
+
+pub mod sys;
