@@ -1,0 +1,5 @@
+//! The running whole.
+
+mod cables;
+
+pub use cables::{Cables, CablesError};
