@@ -13,6 +13,7 @@ pub mod netns;
 pub mod nft;
 pub mod program;
 pub mod sysctl;
+pub mod watch;
 
 /// Why a change to the host failed.
 #[derive(Debug, thiserror::Error)]

@@ -82,15 +82,6 @@ impl Client {
         self.ask(Method::GET, path, None::<&()>).await
     }
 
-    /// The answer as it is.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn get_text(&self, path: &str) -> Result<String, ClientError> {
-        let body = self.exchange(Method::GET, path, None::<&()>).await?;
-        String::from_utf8(body.to_vec()).map_err(|error| self.broken(error))
-    }
-
     /// # Errors
     /// See [`ClientError`].
     pub async fn put<T: DeserializeOwned>(

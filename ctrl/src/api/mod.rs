@@ -8,7 +8,7 @@
 //! | `GET /v1/topology` | the schema of `topology --json` |
 //! | `GET /v1/cables?name=…` | list of [`CableReport`]; `name` repeats, any name or alias |
 //! | `PUT /v1/cables/NAME/state` with [`SetCable`] | [`CableChanged`] |
-//! | `GET /v1/vm-args/PLACE` | the options as text |
+//! | `GET /v1/vm-args/PLACE` | list of QEMU's arguments |
 //! | `GET /v1/ssh` | [`SshAccess`] |
 //! | `POST /v1/nodes/NODE/exec` with [`Exec`] | [`ExecAnswer`] |
 //! | `PUT /v1/nodes/NODE/power` with [`Power`] | [`NodeStatus`] |

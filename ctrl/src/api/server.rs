@@ -45,7 +45,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// A place that does not exist.
-    fn vm_args(&self, place: &str) -> Result<String, ApiError>;
+    fn vm_args(&self, place: &str) -> Result<Vec<String>, ApiError>;
     /// `GET /v1/ssh`.
     ///
     /// # Errors
@@ -171,8 +171,8 @@ async fn set_cable<B: Backend>(
 async fn vm_args<B: Backend>(
     State(backend): State<Arc<B>>,
     Path(place): Path<String>,
-) -> Result<String, ApiError> {
-    backend.vm_args(&place)
+) -> Result<Json<Vec<String>>, ApiError> {
+    backend.vm_args(&place).map(Json)
 }
 
 async fn ssh<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<SshAccess>, ApiError> {

@@ -2,11 +2,16 @@
 
 pub mod cable;
 pub mod cables;
+pub mod clean;
+pub mod configuration;
 pub mod console;
 pub mod exec;
 pub mod power;
+pub mod run;
 pub mod ssh;
 pub mod status;
+pub mod topology;
+pub mod vm_args;
 
 use std::io::{self, Write};
 
@@ -41,4 +46,16 @@ pub fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+/// Root is asked for only where it is needed.
+///
+/// # Errors
+/// When this process is not root's.
+pub fn need_root(command: &str, why: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        rustix::process::geteuid().is_root(),
+        "{command} needs root, because {why}: use `sudo ikv-fabric {command}`"
+    );
+    Ok(())
 }
