@@ -2,11 +2,14 @@
 
 pub mod cable;
 pub mod cables;
+pub mod configuration;
 pub mod console;
 pub mod exec;
 pub mod power;
 pub mod ssh;
 pub mod status;
+pub mod topology;
+pub mod vm_args;
 
 use std::io::{self, Write};
 

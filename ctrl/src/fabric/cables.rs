@@ -5,8 +5,7 @@ use std::sync::Mutex;
 
 use dataplane::port::{Packet, Tap};
 use dataplane::{
-    Cable, CableHandle, Event, LaneStats, Panel, PanelError, PanelOptions, Port, PortError,
-    Side,
+    Cable, CableHandle, Event, LaneStats, Panel, PanelError, PanelOptions, Port, PortError, Side,
 };
 
 use crate::api::{CableReport, CableState, LaneReport};
@@ -56,7 +55,11 @@ impl Cables {
     ) -> Result<Self, CablesError> {
         let mut panel = Panel::start(options, bell)?;
         match plug_all(topology, host_tap, &mut panel) {
-            Ok(cables) => Ok(Cables { workers: panel.workers(), panel: Mutex::new(panel), cables }),
+            Ok(cables) => Ok(Cables {
+                workers: panel.workers(),
+                panel: Mutex::new(panel),
+                cables,
+            }),
             Err(error) => {
                 panel.stop();
                 Err(error)
@@ -81,7 +84,12 @@ impl Cables {
 
     /// One cable's state and counters, by its place in the topology.
     pub fn report(&self, index: usize) -> CableReport {
-        let Entry { name, ends: [a, b], handle, state } = &self.cables[index];
+        let Entry {
+            name,
+            ends: [a, b],
+            handle,
+            state,
+        } = &self.cables[index];
         let [a_to_b, b_to_a] = &handle.lanes;
         CableReport {
             name: name.clone(),
@@ -96,8 +104,12 @@ impl Cables {
     /// When its worker does not answer.
     pub fn set_state(&self, index: usize, state: CableState) -> Result<(), PanelError> {
         let entry = &self.cables[index];
-        self.panel().set_state(entry.handle.id, to_dataplane(state))?;
-        *entry.state.lock().expect("no holder of this lock can panic") = state;
+        self.panel()
+            .set_state(entry.handle.id, to_dataplane(state))?;
+        *entry
+            .state
+            .lock()
+            .expect("no holder of this lock can panic") = state;
         Ok(())
     }
 
@@ -108,7 +120,9 @@ impl Cables {
     pub fn replug(&self, index: usize, side: topology::Side) -> Result<(), CablesError> {
         let entry = &self.cables[index];
         let port = netdev(&entry.name, &entry.ends[side as usize])?;
-        Ok(self.panel().replace_port(entry.handle.id, to_panel(side), Some(port))?)
+        Ok(self
+            .panel()
+            .replace_port(entry.handle.id, to_panel(side), Some(port))?)
     }
 
     /// A port that failed by itself, as a sentence.
@@ -119,12 +133,18 @@ impl Cables {
             .iter()
             .find(|entry| entry.handle.id == cable)
             .map(|entry| (entry.name.as_str(), &entry.ends))?;
-        Some(format!("cable {name}: its port {} failed: {error}", ends[side as usize]))
+        Some(format!(
+            "cable {name}: its port {} failed: {error}",
+            ends[side as usize]
+        ))
     }
 
     /// Stops forwarding and closes every port.
     pub fn stop(self) {
-        self.panel.into_inner().expect("no holder of this lock can panic").stop();
+        self.panel
+            .into_inner()
+            .expect("no holder of this lock can panic")
+            .stop();
     }
 
     fn panel(&self) -> std::sync::MutexGuard<'_, Panel> {
@@ -139,10 +159,11 @@ fn plug_all(
 ) -> Result<Vec<Entry>, CablesError> {
     let mut entries = Vec::with_capacity(topology.cables.len());
     for topology::Cable { name, a, b } in &topology.cables {
-        let mut port = |end: &End| match (end.owner, host_tap.take_if(|_| end.owner == EndOwner::Host)) {
-            (EndOwner::Host, Some(tap)) => host_port(name, &end.tap, tap),
-            _ => netdev(name, &end.tap),
-        };
+        let mut port =
+            |end: &End| match (end.owner, host_tap.take_if(|_| end.owner == EndOwner::Host)) {
+                (EndOwner::Host, Some(tap)) => host_port(name, &end.tap, tap),
+                _ => netdev(name, &end.tap),
+            };
         let cable = Cable::new(port(a)?, port(b)?);
         entries.push(Entry {
             name: name.clone(),
@@ -155,16 +176,25 @@ fn plug_all(
 }
 
 fn host_port(cable: &str, name: &str, tap: OwnedFd) -> Result<Port, CablesError> {
-    Tap::from_fd(tap).map(Port::Tap).map_err(|source| CablesError::Port {
-        cable: cable.into(),
-        source: PortError::Refused { name: name.into(), action: "set its offloads", source },
-    })
+    Tap::from_fd(tap)
+        .map(Port::Tap)
+        .map_err(|source| CablesError::Port {
+            cable: cable.into(),
+            source: PortError::Refused {
+                name: name.into(),
+                action: "set its offloads",
+                source,
+            },
+        })
 }
 
 fn netdev(cable: &str, name: &str) -> Result<Port, CablesError> {
     Packet::open(name)
         .map(Port::Packet)
-        .map_err(|source| CablesError::Port { cable: cable.into(), source })
+        .map_err(|source| CablesError::Port {
+            cable: cable.into(),
+            source,
+        })
 }
 
 fn lane(from: &str, to: &str, stats: &LaneStats) -> LaneReport {
@@ -176,7 +206,10 @@ fn lane(from: &str, to: &str, stats: &LaneStats) -> LaneReport {
         bytes_in: seen.bytes_in,
         frames_out: seen.frames_out,
         held: seen.held,
-        drops: seen.drop_reasons().map(|(reason, count)| (reason.name().into(), count)).collect(),
+        drops: seen
+            .drop_reasons()
+            .map(|(reason, count)| (reason.name().into(), count))
+            .collect(),
     }
 }
 

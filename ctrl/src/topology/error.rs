@@ -68,7 +68,9 @@ pub enum TopologyError {
         switches: u32,
     },
     /// An AS number that no network may have.
-    #[error("{switch} would get AS {asn}, which is reserved ({rfc}); start at another number")]
+    #[error(
+        "{switch} would get AS {asn}, which is reserved ({rfc}); start elsewhere, such as at 4200000000"
+    )]
     AsReserved {
         /// Which switch.
         switch: String,

@@ -14,7 +14,25 @@ pub struct UnknownName {
     /// What has a like name, nearest first.
     near: Vec<String>,
     /// How such names look.
-    example: String,
+    example: &'static str,
+}
+
+impl UnknownName {
+    /// `name` is none of `known`, and `example` shows how those look.
+    pub(crate) fn new<'n>(
+        what: &'static str,
+        name: &str,
+        known: impl Iterator<Item = &'n str>,
+        example: &'static str,
+    ) -> Self {
+        let near = near(name, known);
+        Self {
+            what,
+            name: name.to_owned(),
+            near,
+            example,
+        }
+    }
 }
 
 fn hint(near: &[String], example: &str) -> String {
@@ -71,22 +89,15 @@ impl Topology {
     /// # Errors
     /// [`UnknownName`] with near names.
     pub fn cable(&self, name: &str) -> Result<&Cable, UnknownName> {
-        if let Some(cable) = self.cables.iter().find(|cable| cable.name == name) {
+        let named = |cable: &&Cable| cable.name == name;
+        if let Some(cable) = self.cables.iter().find(named) {
             return Ok(cable);
         }
-        self.end(name)
-            .map(|found| found.cable)
-            .map_err(|mut unknown| {
-                unknown.what = "cable";
-                let names = self.cables.iter().map(|cable| cable.name.as_str());
-                unknown.near = near(name, names.chain(self.end_names()));
-                unknown.example = self
-                    .cables
-                    .last()
-                    .map(|cable| cable.name.clone())
-                    .unwrap_or_default();
-                unknown
-            })
+        self.end(name).map(|found| found.cable).map_err(|_| {
+            let names = self.cables.iter().map(|cable| cable.name.as_str());
+            let known = names.chain(self.end_names());
+            UnknownName::new("cable", name, known, "iksb12, ikeb1-3, spine1:2, leaf1:u3")
+        })
     }
 
     /// An end by its tap name or alias.
@@ -95,11 +106,9 @@ impl Topology {
     /// [`UnknownName`] with near names.
     pub fn end(&self, name: &str) -> Result<EndRef<'_>, UnknownName> {
         let known = |found: &EndRef<'_>| found.end.tap == name || found.end.alias == name;
-        self.ends().find(known).ok_or_else(|| UnknownName {
-            what: "port",
-            name: name.to_owned(),
-            near: near(name, self.end_names()),
-            example: "spine1:2, leaf1:u3, rack1:u3:1".into(),
+        self.ends().find(known).ok_or_else(|| {
+            let example = "ikst12, spine1:2, leaf1:u3, rack1:u3:1";
+            UnknownName::new("port", name, self.end_names(), example)
         })
     }
 
@@ -111,14 +120,9 @@ impl Topology {
         self.switches
             .iter()
             .find(|switch| switch.name == name)
-            .ok_or_else(|| UnknownName {
-                what: "switch",
-                name: name.to_owned(),
-                near: near(
-                    name,
-                    self.switches.iter().map(|switch| switch.name.as_str()),
-                ),
-                example: "internet, spine1, leaf1".into(),
+            .ok_or_else(|| {
+                let names = self.switches.iter().map(|switch| switch.name.as_str());
+                UnknownName::new("switch", name, names, "internet, spine1, leaf1")
             })
     }
 
@@ -131,12 +135,78 @@ impl Topology {
 /// At most three names at the least distance, if that is at most 2 letters.
 fn near<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Vec<String> {
     let lower = name.to_lowercase();
-    let mut found: Vec<_> = known
-        .map(|known| (distance(&lower, known), known))
-        .filter(|(far, _)| *far <= 2)
-        .collect();
-    found.sort_by_key(|(far, _)| *far);
-    let least = found.first().map_or(0, |(far, _)| *far);
-    let nearest = found.into_iter().take_while(|(far, _)| *far == least);
-    nearest.take(3).map(|(_, known)| known.to_owned()).collect()
+    let mut least = 2;
+    let mut found: Vec<&str> = Vec::new();
+    for known in known {
+        let far = distance(&lower, known);
+        if far < least {
+            found.clear();
+            least = far;
+        }
+        if far == least && found.len() < 3 && !found.contains(&known) {
+            found.push(known);
+        }
+    }
+    found.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::topology::build;
+
+    fn default() -> Topology {
+        build(&Config::default()).unwrap()
+    }
+
+    #[test]
+    fn a_cable_by_its_name_and_by_every_name_of_its_ends() {
+        let topology = default();
+        for name in ["iksb12", "ikst12", "iklt11", "spine1:2", "leaf1:1"] {
+            assert_eq!(topology.cable(name).unwrap().name, "iksb12", "{name}");
+        }
+        for name in ["ikeb4-9", "ikls4-9", "ikvm2-9-2", "leaf4:u9", "rack2:u9:2"] {
+            assert_eq!(topology.cable(name).unwrap().name, "ikeb4-9", "{name}");
+        }
+        for name in ["ikhb", "ikhn", "host", "ikht", "internet:1"] {
+            assert_eq!(topology.cable(name).unwrap().name, "ikhb", "{name}");
+        }
+    }
+
+    #[test]
+    fn an_end_knows_its_cable_and_side() {
+        let topology = default();
+        let found = topology.end("leaf1:1").unwrap();
+        assert_eq!((found.cable.name.as_str(), found.side), ("iksb12", Side::B));
+        assert_eq!(topology.cables[found.index].b, *found.end);
+        assert_eq!(topology.end("ikst12").unwrap().side, Side::A);
+        assert!(topology.end("iksb12").is_err(), "a cable is not an end");
+    }
+
+    #[test]
+    fn unknown_names_suggest_near_ones() {
+        let topology = default();
+        let says = |result: Result<String, UnknownName>| result.unwrap_err().to_string();
+        let switch = |name: &str| says(topology.switch(name).map(|found| found.name.clone()));
+        let cable = |name: &str| says(topology.cable(name).map(|found| found.name.clone()));
+        let end = |name: &str| says(topology.end(name).map(|found| found.end.tap.clone()));
+        assert_eq!(
+            switch("Leaf3"),
+            "there is no switch \"Leaf3\" in this fabric; did you mean leaf3?"
+        );
+        assert_eq!(
+            switch("core"),
+            "there is no switch \"core\" in this fabric; names look like internet, spine1, leaf1; \
+             `ikv-fabric topology` prints them all"
+        );
+        assert_eq!(
+            cable("iksb18"),
+            "there is no cable \"iksb18\" in this fabric; did you mean iksb12 or iksb13 or iksb14?"
+        );
+        assert_eq!(
+            end("ikvm1-3-3"),
+            "there is no port \"ikvm1-3-3\" in this fabric; did you mean ikvm1-3-1 or ikvm1-3-2?"
+        );
+    }
 }

@@ -6,11 +6,13 @@
 
 mod build;
 mod check;
+mod dot;
 mod error;
 mod json;
 mod lookup;
 mod mac;
 mod networks;
+mod picture;
 mod routes;
 mod switch_conf;
 #[cfg(test)]

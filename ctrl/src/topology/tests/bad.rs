@@ -286,11 +286,11 @@ fn as_numbers() {
     );
     bad(
         "[bgp]\nas_start = 65530\n",
-        "f.toml, line 2: bgp.as_start: leaf3 would get AS 65535, which is reserved (RFC 7300); start at another number",
+        "f.toml, line 2: bgp.as_start: leaf3 would get AS 65535, which is reserved (RFC 7300); start elsewhere, such as at 4200000000",
     );
     bad(
         "[bgp]\nas_start = 23450\n",
-        "f.toml, line 2: bgp.as_start: leaf4 would get AS 23456, which is reserved (RFC 6793, AS_TRANS); start at another number",
+        "f.toml, line 2: bgp.as_start: leaf4 would get AS 23456, which is reserved (RFC 6793, AS_TRANS); start elsewhere, such as at 4200000000",
     );
 }
 
