@@ -417,3 +417,16 @@ fn given_by_set() {
         "--set topology.loopbacks: 192.168.96.0/24 overlaps 192.168.96.0/24 of host.address; choose subnets that share no address",
     );
 }
+
+#[test]
+fn a_boot_file_too_long_with_the_address_in_it() {
+    let path = "x".repeat(113);
+    bad(
+        &format!(
+            "[dhcp]\nboot_ipxe = \"{{next_server}}/{path}\"\nnext_server = \"192.168.100.200\"\n"
+        ),
+        &format!(
+            "f.toml, line 2: dhcp.boot_ipxe: \"192.168.100.200/{path}\" is no boot file: use 1 to 127 printable ASCII characters without blanks, commas, quotes, # or \\, not beginning with tag: or net:"
+        ),
+    );
+}
