@@ -59,6 +59,7 @@ fn trials() -> Vec<Trial> {
             guest_power_off,
         ),
         trial("a_guest_resets_itself", guest_reset),
+        trial("a_boot_loop_is_ended_and_tried_again_later", boot_loop),
         trial("a_killed_qemu_is_started_again", killed),
         trial("power_off_on_reset_cycle", power),
         trial("a_refused_start_fails_with_qemus_words", refused),
@@ -179,6 +180,25 @@ async fn guest_reset() {
     vm.types("r").await;
     vm.said("RR").await;
     assert_eq!(vm.pid(), pid);
+    vm.stop().await;
+}
+
+/// Its console says what a switch whose init fails would say.
+async fn boot_loop() {
+    let lab = Lab::new().await;
+    let vm = lab.start(lab.spec("spine1", 0));
+    vm.said("R").await;
+    vm.types("r").await;
+    vm.said("RR").await;
+    vm.types("r").await;
+    vm.said("RRR").await;
+    vm.types("Oops r").await;
+    vm.reaches(VmState::Restarting).await;
+    let error = vm.status().last_error.unwrap();
+    assert!(
+        error.contains("resets itself") && error.contains("RRROops"),
+        "{error}"
+    );
     vm.stop().await;
 }
 
