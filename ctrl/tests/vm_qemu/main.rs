@@ -192,11 +192,11 @@ async fn boot_loop() {
     vm.said("RR").await;
     vm.types("r").await;
     vm.said("RRR").await;
-    vm.types("Oops r").await;
+    vm.types("Ouch r").await;
     vm.reaches(VmState::Restarting).await;
     let error = vm.status().last_error.unwrap();
     assert!(
-        error.contains("resets itself") && error.contains("RRROops"),
+        error.contains("resets itself") && error.contains("RRROuch"),
         "{error}"
     );
     vm.stop().await;
