@@ -29,7 +29,7 @@ pub struct File {
     pub path: String,
     /// Permission bits.
     pub mode: u32,
-    /// Text, ending in a newline.
+    /// Text, ending in a newline unless empty.
     pub content: String,
 }
 
