@@ -228,7 +228,9 @@ fn memory(needed: u64, available: u64) -> Option<Finding> {
 }
 
 fn other_fabric(paths: &StatePaths) -> Option<Finding> {
-    if let Some(pid) = Lock::holder(paths) {
+    let running = Lock::holder(paths);
+    // `run` looks around while it holds the lock itself.
+    if let Some(pid) = running.filter(|pid| *pid != std::process::id().to_string()) {
         return Some(Finding::new(
             Severity::Error,
             format!("a fabric is running on this socket, pid {pid}"),

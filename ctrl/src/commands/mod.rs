@@ -2,12 +2,14 @@
 
 pub mod cable;
 pub mod cables;
+pub mod check;
 pub mod clean;
 pub mod configuration;
 pub mod console;
 pub mod exec;
 pub mod power;
 pub mod run;
+pub mod setup;
 pub mod ssh;
 pub mod status;
 pub mod topology;
