@@ -84,13 +84,13 @@ say root
 cp -R "$here/overlay/." "$root/"
 sed -i "s/@BOOT_MODULES@/$(modules boot)/" "$root/usr/lib/ikv/boot"
 chmod 755 "$root"/usr/lib/ikv/* "$root/usr/sbin/shutdown"
-for applet in init reboot poweroff halt; do
-    ln -sf ../../bin/busybox "$root/usr/sbin/$applet"
+for applet in init reboot poweroff halt mount umount nc vi telnet logread syslogd; do
+    [ -e "$root/usr/bin/$applet" ] || ln -sf ../../bin/busybox "$root/usr/sbin/$applet"
 done
 # Installing openssh-server made keys; the fabric has its own, in each seed.
 rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/hostname" "$root/etc/resolv.conf"
 : >"$root/etc/machine-id"
-rm -f "$root"/etc/frr/*
+rm -f "$root"/etc/frr/* "$root"/etc/motd
 install -d -m 755 "$root/run/ikv" "$root/run/sshd" "$root/run/lldpd"
 chroot "$root" install -d -o frr -g frr -m 755 /run/frr /var/log/frr
 chroot "$root" chown frr:frrvty /etc/frr
