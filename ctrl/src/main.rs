@@ -1,1 +1,92 @@
-fn main() {}
+//! The command line of ikv-fabric. What each command does stands in `ctrl::commands`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use ctrl::api::{Client, default_socket};
+use ctrl::commands::{
+    Context, cable, cables, clean, console, exec, power, run, ssh, status, topology, vm_args,
+};
+
+/// A virtual datacenter in one process: racks, leaves and spines of real switch VMs, wired
+/// at layer 2 and ready for your VMs to plug in.
+#[derive(Debug, Parser)]
+#[command(name = "ikv-fabric", version, max_term_width = 100)]
+struct Cli {
+    /// Report as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Which fabric [default: /run/ikv-fabric/control.sock for root, else
+    /// $XDG_RUNTIME_DIR/ikv-fabric/control.sock].
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Clean(clean::CleanArgs),
+    Topology(topology::TopologyArgs),
+    Status(status::StatusArgs),
+    Cables(cables::CablesArgs),
+    Cable(cable::CableArgs),
+    Exec(exec::ExecArgs),
+    Console(console::ConsoleArgs),
+    Ssh(ssh::SshArgs),
+    Power(power::PowerArgs),
+    VmArgs(vm_args::VmArgsArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("IKV_FABRIC_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+    // On one thread, the process's first: children are started from it, and they end when the
+    // thread that started them does.
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    match runtime.block_on(dispatch(cli)) {
+        Ok(status) => status,
+        Err(error) => fail(&error),
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let context = Context {
+        client: Client::new(cli.socket.unwrap_or_else(default_socket)),
+        json: cli.json,
+    };
+    match &cli.command {
+        Command::Run(args) => run::run(&context, args).await,
+        Command::Clean(args) => clean::run(&context, args),
+        Command::Topology(args) => topology::run(context.json, args),
+        Command::Status(args) => status::run(&context, args).await,
+        Command::Cables(args) => cables::run(&context, args).await,
+        Command::Cable(args) => cable::run(&context, args).await,
+        Command::Exec(args) => exec::run(&context, args).await,
+        Command::Console(args) => console::run(&context, args).await,
+        Command::Ssh(args) => ssh::run(&context, args).await,
+        Command::Power(args) => power::run(&context, args).await,
+        Command::VmArgs(args) => vm_args::run(&context, args).await,
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("ikv-fabric: {error:#}");
+    ExitCode::FAILURE
+}

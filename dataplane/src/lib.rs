@@ -1,1 +1,56 @@
-//! Ports, lanes and workers.
+//! The dataplane of ikv-fabric: a patch panel for layer 2.
+//!
+//! # How a frame travels
+//!
+//! A [`Port`] is one end of a cable: a tap that the fabric holds, a network device that
+//! is there already, or a queue in memory. A [`Cable`] is exactly two ports and the two
+//! lanes between them, and belongs to one worker at a time.
+//!
+//! ```text
+//!   port A ── receive ─> Burst ─> lane ── send ──> port B
+//!   port A <── send ── lane <─ Burst <─ receive ── port B
+//! ```
+//!
+//! A worker ([`worker`]) is a thread with a list of *hot* ports: those that carried frames
+//! lately. It takes a [`Burst`] of at most 64 frames from each in turn, hands it to the
+//! lane, and the lane sends it out at the cable's other end or counts why not
+//! ([`DropReason`]). When no hot port has had a frame for some tens of microseconds the
+//! worker sleeps in epoll over all its ports.
+//!
+//! That is the whole frame path. It takes no lock, allocates nothing, logs nothing and
+//! shares nothing between workers: the burst's memory is the worker's own and reused, and
+//! the counters ([`LaneStats`]) are written by one thread and read by any. For every lane
+//! and at every instant, frames in = frames out + drops + held.
+//!
+//! # Who tells a worker what to do
+//!
+//! The [`Panel`] does: it starts the workers and sends them commands over a bounded channel
+//! with a wake-up. A command has taken effect when its call returns. What nobody asked for
+//! (a port failed) comes back as an [`Event`].
+//!
+//! # Offloads
+//!
+//! Each frame comes with a virtio-net header ([`VnetHeader`]) that says which checksum is
+//! unfinished and into which pieces a 64 KiB super-frame is to be cut. It passes through
+//! untouched. A port whose receiver did not agree to take such frames leaves the work to
+//! the kernel on sending.
+//!
+//! `unsafe` stands in [`sys`] alone.
+
+mod cable;
+mod command;
+mod frame;
+mod lane;
+mod panel;
+pub mod port;
+mod stats;
+pub mod sys;
+mod worker;
+
+pub use cable::{Cable, CableState, Side};
+pub use command::{CableId, Event};
+pub use frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
+pub use panel::{CableHandle, Panel, PanelError, PanelOptions};
+pub use port::{Port, PortError};
+pub use stats::{DropReason, Drops, LaneSnapshot, LaneStats};
+pub use worker::Idle;

@@ -1,1 +1,24 @@
-//! A plain `SwitchConf` in, the files of a switch out.
+//! A plain [`SwitchConf`] in, the files of a switch out. No I/O, no knowledge of the fabric
+//! beyond what the switch itself must know.
+//!
+//! [`render`] checks what the types alone cannot ([`RenderError`]), derives peers, bridges,
+//! VLAN sub-interfaces and announcements, and fills the templates in `templates/`:
+//!
+//! | file | read by |
+//! |---|---|
+//! | `etc/frr/frr.conf`, `etc/frr/vtysh.conf` | zebra, bgpd; vtysh |
+//! | `etc/dnsmasq.conf` (only with DHCP) | dnsmasq |
+//! | `etc/ikv/nics` (`MAC NAME` a line) | init, which renames the NICs |
+//! | `etc/ikv/sysctl.conf` | init, after the renames |
+//! | `etc/ikv/network.batch` | `ip -batch`, after the sysctls |
+//! | `etc/hostname`, `etc/hosts` | everyone |
+
+mod check;
+mod conf;
+mod names;
+mod render;
+
+pub use check::RenderError;
+pub use conf::{BootFiles, Dhcp, Link, Nic, Node, SwitchConf, Timers, VlanNetwork};
+pub use names::{BootFile, Domain, HostName, IfName, Mac, NameError, VlanId};
+pub use render::{File, render};

@@ -1,0 +1,227 @@
+//! The one API: HTTP and JSON on a unix socket. Every command that asks a running fabric
+//! something is its client ([`Client`]); the server side ([`serve`]) knows the fabric only by
+//! the [`Backend`] trait.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | [`Status`] |
+//! | `GET /v1/topology` | the schema of `topology --json` |
+//! | `GET /v1/cables?name=…` | list of [`CableReport`]; `name` repeats, any name or alias |
+//! | `PUT /v1/cables/NAME/state` with [`SetCable`] | [`CableChanged`] |
+//! | `GET /v1/vm-args/PLACE` | list of QEMU's arguments |
+//! | `GET /v1/ssh` | [`SshAccess`] |
+//! | `POST /v1/nodes/NODE/exec` with [`Exec`] | [`ExecAnswer`] |
+//! | `PUT /v1/nodes/NODE/power` with [`Power`] | [`NodeStatus`] |
+//! | `GET /v1/nodes/NODE/console`, upgraded | the serial console's bytes, both ways |
+//!
+//! Whatever fails answers with a 4xx or 5xx status and [`Failure`].
+
+mod client;
+mod server;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{Client, ClientError, default_socket, segment};
+pub use server::{ApiError, Backend, ConsoleStream, serve};
+
+/// `status --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Every planned switch runs, has all its inter-switch sessions, and every loopback is
+    /// reachable from `internet`.
+    pub ready: bool,
+    /// The switches, in the topology's order; none for a bare patch panel.
+    pub nodes: Vec<NodeStatus>,
+    /// Number of cables.
+    pub cables: usize,
+    /// Number of forwarding threads.
+    pub workers: usize,
+}
+
+/// One switch in [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// `leaf1`.
+    pub name: String,
+    /// `internet`, `spine` or `leaf`.
+    pub role: String,
+    /// What the VM does.
+    pub state: NodeState,
+    /// Its inter-switch sessions; those with servers never count.
+    pub bgp: Sessions,
+    /// What went wrong, where something did. Free of control characters.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// What a switch VM does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// Started; its guest agent has not answered yet.
+    Booting,
+    /// Its guest agent answers.
+    Running,
+    /// QEMU ended; it will be started again.
+    Restarting,
+    /// Switched off by `power off` or by the guest itself.
+    Off,
+    /// Given up.
+    Failed,
+}
+
+impl NodeState {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            NodeState::Booting => "booting",
+            NodeState::Running => "running",
+            NodeState::Restarting => "restarting",
+            NodeState::Off => "off",
+            NodeState::Failed => "failed",
+        }
+    }
+}
+
+/// Established against expected BGP sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// Established now.
+    pub established: usize,
+    /// Planned.
+    pub expected: usize,
+}
+
+/// One cable in `cables --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CableReport {
+    /// `iksb12`.
+    pub name: String,
+    /// What the operator made of it.
+    pub state: CableState,
+    /// From the first end to the second, then back.
+    pub lanes: [LaneReport; 2],
+}
+
+/// One direction of a cable. `frames_in = frames_out + held + all drops`, at every instant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneReport {
+    /// Port where frames enter: `ikst12`.
+    pub from: String,
+    /// Port where they leave.
+    pub to: String,
+    /// Frames that entered.
+    pub frames_in: u64,
+    /// Their bytes, without FCS.
+    pub bytes_in: u64,
+    /// Frames that left.
+    pub frames_out: u64,
+    /// Frames that wait.
+    pub held: u64,
+    /// Dropped frames by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// State of a cable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum CableState {
+    /// Frames pass.
+    Up,
+    /// Cut: the ends lose carrier, no frame passes.
+    Down,
+    /// Carrier stays, frames vanish.
+    Blackhole,
+}
+
+impl CableState {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            CableState::Up => "up",
+            CableState::Down => "down",
+            CableState::Blackhole => "blackhole",
+        }
+    }
+}
+
+/// Asks for a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetCable {
+    /// The state.
+    pub state: CableState,
+}
+
+/// What became of [`SetCable`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CableChanged {
+    /// The cable's own name.
+    pub name: String,
+    /// Its state now.
+    pub state: CableState,
+    /// Ends that could not be told, and what follows from that.
+    pub notes: Vec<String>,
+}
+
+/// Where `ssh` finds keys and names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshAccess {
+    /// An ssh_config(5) with one `Host` for each switch.
+    pub config: String,
+}
+
+/// A command for a switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exec {
+    /// Program and arguments; no shell in between.
+    pub argv: Vec<String>,
+    /// Base64 of its standard input.
+    #[serde(default)]
+    pub stdin: String,
+}
+
+/// What the command did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecAnswer {
+    /// Its exit status, or 128 + the signal that ended it, as shells say it.
+    pub status: i32,
+    /// Base64 of its standard output.
+    pub stdout: String,
+    /// Base64 of its standard error.
+    pub stderr: String,
+    /// The answer was longer than the agent or we allow.
+    pub truncated: bool,
+}
+
+/// Asks for a power state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Power {
+    /// What to do.
+    pub action: PowerAction,
+}
+
+/// What can be done to a switch's power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PowerAction {
+    /// Start it.
+    On,
+    /// Pull the plug.
+    Off,
+    /// Press the reset button.
+    Reset,
+    /// Off, then on.
+    Cycle,
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// One clear sentence with the way out.
+    pub error: String,
+}

@@ -1,0 +1,219 @@
+//! The API's server side.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
+
+use super::{
+    CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure, NodeStatus, Power,
+    PowerAction, SetCable, SshAccess, Status,
+};
+
+/// The bytes of a serial console, both ways.
+pub trait ConsoleStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ConsoleStream for T {}
+
+/// What the API asks of a fabric.
+pub trait Backend: Send + Sync + 'static {
+    /// `GET /v1/status`.
+    fn status(&self) -> Status;
+    /// `GET /v1/topology`.
+    ///
+    /// # Errors
+    /// Where there is none: a bare patch.
+    fn topology(&self) -> Result<serde_json::Value, ApiError>;
+    /// `GET /v1/cables`: all, or those named.
+    ///
+    /// # Errors
+    /// A name that nothing has.
+    fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError>;
+    /// `PUT /v1/cables/NAME/state`.
+    fn set_cable(
+        &self,
+        name: &str,
+        state: CableState,
+    ) -> impl Future<Output = Result<CableChanged, ApiError>> + Send;
+    /// `GET /v1/vm-args/PLACE`.
+    ///
+    /// # Errors
+    /// A place that does not exist.
+    fn vm_args(&self, place: &str) -> Result<Vec<String>, ApiError>;
+    /// `GET /v1/ssh`.
+    ///
+    /// # Errors
+    /// Where there are no switches.
+    fn ssh(&self) -> Result<SshAccess, ApiError>;
+    /// `POST /v1/nodes/NODE/exec`.
+    fn exec(
+        &self,
+        node: &str,
+        exec: Exec,
+    ) -> impl Future<Output = Result<ExecAnswer, ApiError>> + Send;
+    /// `PUT /v1/nodes/NODE/power`.
+    fn power(
+        &self,
+        node: &str,
+        action: PowerAction,
+    ) -> impl Future<Output = Result<NodeStatus, ApiError>> + Send;
+    /// `GET /v1/nodes/NODE/console`.
+    fn console(
+        &self,
+        node: &str,
+    ) -> impl Future<Output = Result<Box<dyn ConsoleStream>, ApiError>> + Send;
+}
+
+/// Why a request was refused: its status and one clear sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    status: StatusCode,
+    message: String,
+}
+
+impl ApiError {
+    /// Nothing has that name.
+    pub fn unknown(message: impl ToString) -> Self {
+        ApiError {
+            status: StatusCode::NOT_FOUND,
+            message: message.to_string(),
+        }
+    }
+
+    /// The request makes no sense here, now.
+    pub fn conflict(message: impl ToString) -> Self {
+        ApiError {
+            status: StatusCode::CONFLICT,
+            message: message.to_string(),
+        }
+    }
+
+    /// It was tried and failed.
+    pub fn failed(message: impl ToString) -> Self {
+        ApiError {
+            status: StatusCode::BAD_GATEWAY,
+            message: message.to_string(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (
+            self.status,
+            Json(Failure {
+                error: self.message,
+            }),
+        )
+            .into_response()
+    }
+}
+
+/// Answers requests until dropped.
+///
+/// # Errors
+/// When the socket cannot accept any more.
+pub async fn serve<B: Backend>(listener: UnixListener, backend: Arc<B>) -> std::io::Result<()> {
+    axum::serve(listener, router(backend)).await
+}
+
+fn router<B: Backend>(backend: Arc<B>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status::<B>))
+        .route("/v1/topology", get(topology::<B>))
+        .route("/v1/cables", get(cables::<B>))
+        .route("/v1/cables/{name}/state", put(set_cable::<B>))
+        .route("/v1/vm-args/{place}", get(vm_args::<B>))
+        .route("/v1/ssh", get(ssh::<B>))
+        .route("/v1/nodes/{node}/exec", post(exec::<B>))
+        .route("/v1/nodes/{node}/power", put(power::<B>))
+        .route("/v1/nodes/{node}/console", get(console::<B>))
+        .with_state(backend)
+}
+
+async fn status<B: Backend>(State(backend): State<Arc<B>>) -> Json<Status> {
+    Json(backend.status())
+}
+
+async fn topology<B: Backend>(
+    State(backend): State<Arc<B>>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    backend.topology().map(Json)
+}
+
+async fn cables<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Result<Json<Vec<CableReport>>, ApiError> {
+    let names: Vec<_> = query
+        .into_iter()
+        .filter(|(key, _)| key == "name")
+        .map(|(_, name)| name)
+        .collect();
+    backend.cables(&names).map(Json)
+}
+
+async fn set_cable<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(name): Path<String>,
+    Json(set): Json<SetCable>,
+) -> Result<Json<CableChanged>, ApiError> {
+    backend.set_cable(&name, set.state).await.map(Json)
+}
+
+async fn vm_args<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(place): Path<String>,
+) -> Result<Json<Vec<String>>, ApiError> {
+    backend.vm_args(&place).map(Json)
+}
+
+async fn ssh<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<SshAccess>, ApiError> {
+    backend.ssh().map(Json)
+}
+
+async fn exec<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(node): Path<String>,
+    Json(exec): Json<Exec>,
+) -> Result<Json<ExecAnswer>, ApiError> {
+    backend.exec(&node, exec).await.map(Json)
+}
+
+async fn power<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(node): Path<String>,
+    Json(power): Json<Power>,
+) -> Result<Json<NodeStatus>, ApiError> {
+    backend.power(&node, power.action).await.map(Json)
+}
+
+async fn console<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(node): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let mut console = backend.console(&node).await?;
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            // Ends when either side closes: the client detached or the VM stopped.
+            let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut console).await;
+        }
+    });
+    let headers = [
+        (header::CONNECTION, "upgrade"),
+        (header::UPGRADE, CONSOLE_PROTOCOL),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+/// Name of the protocol that a console connection is upgraded to: bytes as they are.
+pub(super) const CONSOLE_PROTOCOL: &str = "ikv-console";

@@ -1,0 +1,53 @@
+//! Which configuration a command means: `-c FILE` and `--set KEY=VALUE`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{self, Config, ConfigError};
+use crate::topology::{self, Topology, TopologyErrors};
+
+/// Options of every command that reads the configuration.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigArgs {
+    /// Configuration file (TOML); every key has a default.
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Set a dotted key of the file, such as topology.racks=5. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The configuration cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its values do not go together.
+    #[error(transparent)]
+    Topology(#[from] TopologyErrors),
+}
+
+impl ConfigArgs {
+    /// Whether nothing is chosen here.
+    pub fn is_default(&self) -> bool {
+        self.file.is_none() && self.set.is_empty()
+    }
+
+    /// The configuration that these options name.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        config::load(self.file.as_deref(), &self.set)
+    }
+
+    /// The datacenter that it describes.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn topology(&self) -> Result<Topology, PlanError> {
+        Ok(topology::build(&self.config()?)?)
+    }
+}

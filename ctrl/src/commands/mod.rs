@@ -1,0 +1,61 @@
+//! One file for each command. Those that ask a running fabric are clients of the API.
+
+pub mod cable;
+pub mod cables;
+pub mod clean;
+pub mod configuration;
+pub mod console;
+pub mod exec;
+pub mod power;
+pub mod run;
+pub mod ssh;
+pub mod status;
+pub mod topology;
+pub mod vm_args;
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::api::Client;
+
+/// What every command may need.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The fabric that is meant.
+    pub client: Client,
+    /// Report as JSON.
+    pub json: bool,
+}
+
+/// Prints a report for programs. A reader that has gone away is no error.
+///
+/// # Errors
+/// When standard output fails for another reason.
+pub fn print_json(report: &impl Serialize) -> io::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(report)?))
+}
+
+/// Prints text. A reader that has gone away (`| head`) is no error.
+///
+/// # Errors
+/// When standard output fails for another reason.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Root is asked for only where it is needed.
+///
+/// # Errors
+/// When this process is not root's.
+pub fn need_root(command: &str, why: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        rustix::process::geteuid().is_root(),
+        "{command} needs root, because {why}: use `sudo ikv-fabric {command}`"
+    );
+    Ok(())
+}

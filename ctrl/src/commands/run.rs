@@ -1,0 +1,284 @@
+//! `ikv-fabric run`: the fabric itself, in the foreground.
+
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use dataplane::{Idle, PanelOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
+
+use super::Context;
+use super::configuration::ConfigArgs;
+use crate::api::{Backend, NodeState, NodeStatus};
+use crate::fabric::{Fabric, Options, Running, Switches, bring_up};
+use crate::progress::{Progress, Stage, duration};
+use crate::topology;
+
+/// Between two updates of the live line.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Brings the virtual datacenter up and keeps it running in the foreground. Ctrl-C (SIGINT)
+/// or SIGTERM takes everything away again. Needs root.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Real switch VMs, or the patch panel alone with a tap at every end.
+    #[arg(long, value_enum, default_value_t)]
+    switches: Switches,
+    #[command(flatten)]
+    panel: PanelArgs,
+}
+
+/// How frames are forwarded.
+#[derive(Debug, Clone, Args)]
+pub struct PanelArgs {
+    /// Forwarding threads [default: half of the CPUs, at most 4].
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+    /// CPUs that the workers are bound to, in turn, such as 2,4-6 [default: not bound].
+    #[arg(long, value_name = "LIST", value_parser = cpu_list)]
+    cpus: Option<CpuList>,
+    /// What a worker does when no frame waits: sleep, or spin for the lowest latency.
+    #[arg(long, value_enum, default_value_t)]
+    idle: IdleArg,
+}
+
+/// See [`Idle`].
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum IdleArg {
+    /// Costs nothing while idle.
+    #[default]
+    Sleep,
+    /// Takes a whole CPU for each worker.
+    Spin,
+}
+
+/// CPU numbers.
+#[derive(Debug, Clone)]
+struct CpuList(Vec<usize>);
+
+impl PanelArgs {
+    /// What the panel is to be started with.
+    pub fn options(&self) -> PanelOptions {
+        let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        PanelOptions {
+            workers: self
+                .workers
+                .map_or((cpus / 2).clamp(1, 4), NonZeroUsize::get),
+            cpus: self
+                .cpus
+                .as_ref()
+                .map(|list| list.0.clone())
+                .unwrap_or_default(),
+            idle: match self.idle {
+                IdleArg::Sleep => Idle::Sleep,
+                IdleArg::Spin => Idle::Spin,
+            },
+        }
+    }
+}
+
+/// # Errors
+/// The first thing that was wrong; everything has been taken back then.
+pub async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let config = args.config.config()?;
+    let topology = topology::build(&config)?;
+    super::need_root("run", "it makes network devices, a route and a NAT table")?;
+    let mut stop = StopSignals::new()?;
+    let options = Options {
+        config,
+        topology,
+        socket: context.client.socket().to_owned(),
+        switches: args.switches,
+        panel: args.panel.options(),
+    };
+    let progress = Progress::new();
+    let mut running = Running::default();
+    let outcome = tokio::select! {
+        result = bring_up(&options, &mut running, &progress) => result.map(Some),
+        () = stop.wait() => Ok(None),
+    };
+    if let Ok(Some(fabric)) = &outcome {
+        tokio::select! {
+            () = show(fabric, &progress) => {}
+            () = stop.wait() => {}
+        }
+    }
+    progress.quiet();
+    let began = Instant::now();
+    let undone = running.take_down().await;
+    outcome?;
+    undone?;
+    progress.note(&format!(
+        "  ✓ everything taken away  ({})",
+        duration(began.elapsed())
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The signals that end a run.
+struct StopSignals([Signal; 3]);
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ];
+        let [interrupt, terminate, hangup] = kinds.map(signal);
+        Ok(StopSignals([interrupt?, terminate?, hangup?]))
+    }
+
+    async fn wait(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// Shows what the fabric does, for ever.
+async fn show(fabric: &Fabric, progress: &Progress) {
+    let mut lines: Vec<Option<Stage<'_>>> = fabric
+        .status()
+        .nodes
+        .iter()
+        .map(|node| Some(progress.stage(&node.name)))
+        .collect();
+    while !fabric.is_ready() {
+        for (line, node) in lines.iter_mut().zip(fabric.status().nodes) {
+            show_switch(line, &node);
+        }
+        if !lines.is_empty() && lines.iter().all(Option::is_none) {
+            progress.live("waiting until every loopback answers");
+        }
+        show_notices(fabric, progress);
+        let _ = timeout(REFRESH, fabric.news()).await;
+    }
+    for (line, node) in lines.iter_mut().zip(fabric.status().nodes) {
+        show_switch(line, &node);
+    }
+    progress.note(&format!(
+        "  ✓ ready  (after {})",
+        duration(progress.elapsed())
+    ));
+    progress.note("    plug a VM in: ikv-fabric vm-args rack1:u3 · log in: ikv-fabric ssh leaf1 · Ctrl-C takes everything away");
+    watch(fabric, progress).await;
+}
+
+fn show_notices(fabric: &Fabric, progress: &Progress) {
+    for notice in fabric.notices() {
+        progress.note(&format!("  ! {notice}"));
+    }
+}
+
+/// Turns a switch's line over until the switch is well.
+fn show_switch(line: &mut Option<Stage<'_>>, node: &NodeStatus) {
+    let sessions = format!("{}/{} sessions", node.bgp.established, node.bgp.expected);
+    if node.state == NodeState::Running && node.bgp.established == node.bgp.expected {
+        if let Some(stage) = line.take() {
+            stage.done(&sessions);
+        }
+    } else if let Some(stage) = line {
+        let how_far = match node.state {
+            NodeState::Running => format!("{sessions}  {}", node.note),
+            state => format!("{}  {}", state.name(), node.note),
+        };
+        stage.update(how_far.trim_end());
+    }
+}
+
+async fn watch(fabric: &Fabric, progress: &Progress) {
+    let mut before = (Instant::now(), fabric.traffic());
+    let mut was_ready = true;
+    loop {
+        show_notices(fabric, progress);
+        let _ = timeout(REFRESH, fabric.news()).await;
+        if fabric.is_ready() != was_ready {
+            was_ready = !was_ready;
+            progress.note(if was_ready {
+                "  ✓ ready again"
+            } else {
+                "  ! not ready: `ikv-fabric status` tells why"
+            });
+        }
+        let seconds = before.0.elapsed().as_secs_f64();
+        if progress.is_terminal() && seconds >= REFRESH.as_secs_f64() {
+            let now = fabric.traffic();
+            progress.live(&live_line(
+                fabric,
+                before.1,
+                now,
+                seconds,
+                progress.elapsed(),
+            ));
+            before = (Instant::now(), now);
+        }
+    }
+}
+
+type Traffic = (u64, u64, u64);
+
+fn live_line(fabric: &Fabric, before: Traffic, now: Traffic, seconds: f64, up: Duration) -> String {
+    let status = fabric.status();
+    let rate = |now: u64, before: u64| (now - before) as f64 / seconds;
+    let mut parts = vec![if status.ready { "ready" } else { "NOT READY" }.to_owned()];
+    if !status.nodes.is_empty() {
+        let well = status
+            .nodes
+            .iter()
+            .filter(|node| node.state == NodeState::Running)
+            .count();
+        let established: usize = status.nodes.iter().map(|node| node.bgp.established).sum();
+        let expected: usize = status.nodes.iter().map(|node| node.bgp.expected).sum();
+        parts.push(format!("{well}/{} switches", status.nodes.len()));
+        parts.push(format!("{established}/{expected} sessions"));
+    }
+    parts.push(format!("{} plugged in", fabric.plugged()));
+    parts.push(format!("{:.0} frames/s", rate(now.0, before.0)));
+    parts.push(format!("{:.1} Mbit/s", rate(now.1, before.1) * 8.0 / 1e6));
+    parts.push(format!("{:.0} dropped/s", rate(now.2, before.2)));
+    parts.push(format!(
+        "up {}",
+        duration(Duration::from_secs(up.as_secs()))
+    ));
+    parts.join(" · ")
+}
+
+/// `2,4-6`.
+fn cpu_list(text: &str) -> Result<CpuList, String> {
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| {
+            text.trim()
+                .parse::<usize>()
+                .map_err(|_| format!("\"{part}\" is no CPU: write numbers and ranges, like 2,4-6"))
+        };
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last || last >= 1024 {
+            return Err(format!("\"{part}\" is no range of CPUs below 1024"));
+        }
+        cpus.extend(first..=last);
+    }
+    Ok(CpuList(cpus))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_numbers_and_ranges() {
+        assert_eq!(cpu_list("2,4-6").unwrap().0, [2, 4, 5, 6]);
+        for bad in ["", "a", "3-1", "1,,2", "5000"] {
+            assert!(cpu_list(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Values with a form of their own: parsed once, typed from then on.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Why a text is not such a value; says what would be one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ValueError(String);
+
+/// The first `N` octets of a MAC address, written `08:00:27:06:ac`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MacPrefix<const N: usize>(pub [u8; N]);
+
+impl<const N: usize> FromStr for MacPrefix<N> {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let octets: Option<Vec<u8>> = text.split(':').map(octet).collect();
+        let prefix: [u8; N] = octets
+            .and_then(|octets| octets.try_into().ok())
+            .ok_or_else(|| {
+                ValueError(format!(
+                    "\"{text}\" is not {N} octets such as \"{}\"",
+                    &"02:00:00:00:00"[..3 * N - 1]
+                ))
+            })?;
+        if prefix[0] & 1 == 1 {
+            return Err(ValueError(format!(
+                "\"{text}\" begins multicast addresses; choose an even first octet, such as 02"
+            )));
+        }
+        Ok(Self(prefix))
+    }
+}
+
+fn octet(text: &str) -> Option<u8> {
+    let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    digits.then(|| u8::from_str_radix(text, 16).ok()).flatten()
+}
+
+impl<const N: usize> fmt::Display for MacPrefix<N> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, octet) in self.0.iter().enumerate() {
+            write!(out, "{}{octet:02x}", if index == 0 { "" } else { ":" })?;
+        }
+        Ok(())
+    }
+}
+
+/// An amount of memory in whole MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Memory(u32);
+
+impl Memory {
+    /// The least a switch boots and routes with.
+    pub const LEAST: Self = Self(96);
+
+    /// So many MiB (1024 × 1024 bytes).
+    pub const fn from_mib(mib: u32) -> Self {
+        Self(mib)
+    }
+
+    /// In MiB, as QEMU's `-m` takes it.
+    pub const fn mib(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for Memory {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let trimmed = text
+            .strip_suffix("iB")
+            .or(text.strip_suffix('B'))
+            .unwrap_or(text);
+        let (digits, factor) = match trimmed.as_bytes().last() {
+            Some(b'M') => (&trimmed[..trimmed.len() - 1], 1),
+            Some(b'G') => (&trimmed[..trimmed.len() - 1], 1024),
+            _ => (trimmed, 1),
+        };
+        let mib = digits
+            .parse::<u32>()
+            .ok()
+            .and_then(|number| number.checked_mul(factor));
+        let memory = mib.map(Self).ok_or_else(|| {
+            ValueError(format!(
+                "\"{text}\" is not an amount of memory such as \"192M\" or \"1G\""
+            ))
+        })?;
+        if memory < Self::LEAST {
+            return Err(ValueError(format!(
+                "{memory} is too little for a switch; give it {} or more",
+                Self::LEAST
+            )));
+        }
+        Ok(memory)
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}M", self.0)
+    }
+}
+
+/// Source address of traffic that leaves the fabric's range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snat {
+    /// The address of whichever link the traffic leaves by.
+    Masquerade,
+    /// This address of the host.
+    Address(Ipv4Addr),
+}
+
+impl FromStr for Snat {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "masquerade" => Ok(Self::Masquerade),
+            _ => text.parse().map(Self::Address).map_err(|_| {
+                ValueError(format!(
+                    "\"{text}\" is neither \"masquerade\" nor an IPv4 address"
+                ))
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Snat {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Masquerade => out.write_str("masquerade"),
+            Self::Address(address) => address.fmt(out),
+        }
+    }
+}
+
+/// What runs the switches' instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accel {
+    /// KVM where it truly works, else TCG.
+    #[default]
+    Auto,
+    /// The processor itself, through /dev/kvm.
+    Kvm,
+    /// QEMU's translator: slower, works everywhere.
+    Tcg,
+}
+
+impl FromStr for Accel {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Kvm),
+            "tcg" => Ok(Self::Tcg),
+            _ => Err(ValueError(format!(
+                "\"{text}\" is not one of \"auto\", \"kvm\", \"tcg\""
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Accel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}
+
+/// A user of the host, by name or by uid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Owner {
+    /// By number.
+    Uid(u32),
+    /// By name, as in /etc/passwd.
+    Name(String),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uid(uid) => uid.fmt(out),
+            Self::Name(name) => out.write_str(name),
+        }
+    }
+}
+
+/// In TOML these are the texts that `FromStr` takes.
+macro_rules! as_text {
+    ($type:ty $(, $($generic:tt)*)?) => {
+        impl $(<$($generic)*>)? Serialize for $type {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+        impl<'de $(, $($generic)*)?> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                String::deserialize(from)?.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+as_text!(MacPrefix<N>, const N: usize);
+as_text!(Snat);
+as_text!(Accel);
+
+impl Serialize for Memory {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Memory {
+    /// A text with its unit, or a whole number of MiB.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Mib(u32),
+            Text(String),
+        }
+        let text = match Either::deserialize(from)? {
+            Either::Mib(mib) => format!("{mib}M"),
+            Either::Text(text) => text,
+        };
+        text.parse().map_err(de::Error::custom)
+    }
+}

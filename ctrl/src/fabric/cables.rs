@@ -1,0 +1,238 @@
+//! The patch panel of a topology: which cable is which, and what state it is in.
+
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+
+use dataplane::port::{Packet, Tap};
+use dataplane::{
+    Cable, CableHandle, Event, LaneStats, Panel, PanelError, PanelOptions, Port, PortError, Side,
+};
+
+use crate::api::{CableReport, CableState, LaneReport};
+use crate::topology::{self, End, EndOwner, Topology};
+
+/// Why the cables could not be plugged in.
+#[derive(Debug, thiserror::Error)]
+pub enum CablesError {
+    /// A port.
+    #[error("cable {cable}: {source}")]
+    Port {
+        /// Its name.
+        cable: String,
+        /// What is wrong with it.
+        source: PortError,
+    },
+    /// The panel itself.
+    #[error(transparent)]
+    Panel(#[from] PanelError),
+}
+
+/// All cables of a fabric.
+pub struct Cables {
+    /// `None` once it has been stopped.
+    panel: Mutex<Option<Panel>>,
+    cables: Vec<Entry>,
+    workers: usize,
+}
+
+struct Entry {
+    name: String,
+    ends: [String; 2],
+    handle: CableHandle,
+    state: Mutex<CableState>,
+}
+
+impl Cables {
+    /// Starts the workers and plugs in every cable of the topology: the host's end with the
+    /// tap given, all others with the devices of their names.
+    ///
+    /// # Errors
+    /// The first port or worker that failed; nothing keeps running then.
+    pub fn plug(
+        topology: &Topology,
+        host_tap: Option<OwnedFd>,
+        options: &PanelOptions,
+        bell: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, CablesError> {
+        let mut panel = Panel::start(options, bell)?;
+        match plug_all(topology, host_tap, &mut panel) {
+            Ok(cables) => Ok(Cables {
+                workers: panel.workers(),
+                panel: Mutex::new(Some(panel)),
+                cables,
+            }),
+            Err(error) => {
+                panel.stop();
+                Err(error)
+            }
+        }
+    }
+
+    /// Number of cables.
+    pub fn len(&self) -> usize {
+        self.cables.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.cables.is_empty()
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// One cable's state and counters, by its place in the topology.
+    pub fn report(&self, index: usize) -> CableReport {
+        let Entry {
+            name,
+            ends: [a, b],
+            handle,
+            state,
+        } = &self.cables[index];
+        let [a_to_b, b_to_a] = &handle.lanes;
+        CableReport {
+            name: name.clone(),
+            state: *state.lock().expect("no holder of this lock can panic"),
+            lanes: [lane(a, b, a_to_b), lane(b, a, b_to_a)],
+        }
+    }
+
+    /// Lets the cable's frames pass or not, from now on.
+    ///
+    /// # Errors
+    /// When its worker does not answer.
+    pub fn set_state(&self, index: usize, state: CableState) -> Result<(), PanelError> {
+        let entry = &self.cables[index];
+        self.with_panel(|panel| panel.set_state(entry.handle.id, to_dataplane(state)))?;
+        *entry
+            .state
+            .lock()
+            .expect("no holder of this lock can panic") = state;
+        Ok(())
+    }
+
+    /// Plugs a device into one end of a cable again, after it was made anew.
+    ///
+    /// # Errors
+    /// As [`Cables::plug`].
+    pub fn replug(&self, index: usize, side: topology::Side) -> Result<(), CablesError> {
+        let entry = &self.cables[index];
+        let port = netdev(&entry.name, &entry.ends[side as usize])?;
+        Ok(self
+            .with_panel(|panel| panel.replace_port(entry.handle.id, to_panel(side), Some(port)))?)
+    }
+
+    /// A port that failed by itself, as a sentence.
+    pub fn event(&self) -> Option<String> {
+        let Event::PortFailed { cable, side, error } = self.panel().as_ref()?.event()?;
+        let (name, ends) = self
+            .cables
+            .iter()
+            .find(|entry| entry.handle.id == cable)
+            .map(|entry| (entry.name.as_str(), &entry.ends))?;
+        Some(format!(
+            "cable {name}: its port {} failed: {error}",
+            ends[side as usize]
+        ))
+    }
+
+    /// Stops forwarding and closes every port.
+    pub fn stop(&self) {
+        let panel = self.panel().take();
+        if let Some(panel) = panel {
+            panel.stop();
+        }
+    }
+
+    /// A panel that was stopped has no cables.
+    fn with_panel(
+        &self,
+        work: impl FnOnce(&mut Panel) -> Result<(), PanelError>,
+    ) -> Result<(), PanelError> {
+        self.panel()
+            .as_mut()
+            .map_or(Err(PanelError::NoSuchCable), work)
+    }
+
+    fn panel(&self) -> std::sync::MutexGuard<'_, Option<Panel>> {
+        self.panel.lock().expect("no holder of this lock can panic")
+    }
+}
+
+fn plug_all(
+    topology: &Topology,
+    mut host_tap: Option<OwnedFd>,
+    panel: &mut Panel,
+) -> Result<Vec<Entry>, CablesError> {
+    let mut entries = Vec::with_capacity(topology.cables.len());
+    for topology::Cable { name, a, b } in &topology.cables {
+        let mut port =
+            |end: &End| match (end.owner, host_tap.take_if(|_| end.owner == EndOwner::Host)) {
+                (EndOwner::Host, Some(tap)) => host_port(name, &end.tap, tap),
+                _ => netdev(name, &end.tap),
+            };
+        let cable = Cable::new(port(a)?, port(b)?);
+        entries.push(Entry {
+            name: name.clone(),
+            ends: [a.tap.clone(), b.tap.clone()],
+            handle: panel.add(cable)?,
+            state: Mutex::new(CableState::Up),
+        });
+    }
+    Ok(entries)
+}
+
+fn host_port(cable: &str, name: &str, tap: OwnedFd) -> Result<Port, CablesError> {
+    Tap::from_fd(tap)
+        .map(Port::Tap)
+        .map_err(|source| CablesError::Port {
+            cable: cable.into(),
+            source: PortError::Refused {
+                name: name.into(),
+                action: "set its offloads",
+                source,
+            },
+        })
+}
+
+fn netdev(cable: &str, name: &str) -> Result<Port, CablesError> {
+    Packet::open(name)
+        .map(Port::Packet)
+        .map_err(|source| CablesError::Port {
+            cable: cable.into(),
+            source,
+        })
+}
+
+fn lane(from: &str, to: &str, stats: &LaneStats) -> LaneReport {
+    let seen = stats.snapshot();
+    LaneReport {
+        from: from.into(),
+        to: to.into(),
+        frames_in: seen.frames_in,
+        bytes_in: seen.bytes_in,
+        frames_out: seen.frames_out,
+        held: seen.held,
+        drops: seen
+            .drop_reasons()
+            .map(|(reason, count)| (reason.name().into(), count))
+            .collect(),
+    }
+}
+
+fn to_dataplane(state: CableState) -> dataplane::CableState {
+    match state {
+        CableState::Up => dataplane::CableState::Up,
+        CableState::Down => dataplane::CableState::Down,
+        CableState::Blackhole => dataplane::CableState::Blackhole,
+    }
+}
+
+fn to_panel(side: topology::Side) -> Side {
+    match side {
+        topology::Side::A => Side::A,
+        topology::Side::B => Side::B,
+    }
+}

@@ -1,0 +1,322 @@
+//! The running whole: cables, switches, and what can be asked of them.
+//!
+//! [`bring_up`] makes one, [`Fabric`] answers for it, [`Running::take_down`] takes it away.
+
+mod bring_up;
+mod cables;
+mod links;
+mod owner;
+mod password;
+mod ready;
+mod seeds;
+mod switch;
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use dataplane::sys::tap;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
+
+use crate::api::{
+    ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
+    NodeStatus, PowerAction, SshAccess, Status,
+};
+use crate::commands::vm_args;
+use crate::topology::{End, EndOwner, Topology, TopologyJson};
+use crate::vm::agent::{Limits, MAX_OUTPUT};
+use crate::vm::{Power, Vm};
+
+pub use bring_up::{BringUpError, Options, Running, Switches, bring_up};
+pub use cables::{Cables, CablesError};
+pub use owner::{NoSuchUser, Person};
+use switch::Switch;
+
+/// Time for one command by `exec`. Long ones belong into `ssh`.
+const EXEC_LIMIT: Duration = Duration::from_secs(600);
+
+/// Notices that may wait to be shown; the rest is lost.
+const NOTICES: usize = 100;
+
+/// A fabric while it runs.
+pub struct Fabric {
+    topology: Topology,
+    cables: Cables,
+    /// In the topology's order; empty for a patch panel alone.
+    switches: Vec<Switch>,
+    /// A second descriptor of the host's tap, for its carrier.
+    host_tap: Option<OwnedFd>,
+    ssh_config: Option<PathBuf>,
+    ready: AtomicBool,
+    plugged: links::Plugged,
+    notices: Mutex<VecDeque<String>>,
+    /// Rung when something that `status` tells has changed, or a notice waits.
+    news: Notify,
+}
+
+impl Fabric {
+    /// Whether it is ready, in DESIGN's sense of the word.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Waits until something that [`Backend::status`] tells may have changed.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// All cables' lanes added up: frames and bytes in, frames dropped.
+    pub fn traffic(&self) -> (u64, u64, u64) {
+        (0..self.cables.len())
+            .flat_map(|index| self.cables.report(index).lanes)
+            .fold((0, 0, 0), |(frames, bytes, drops), lane| {
+                let dropped: u64 = lane.drops.values().sum();
+                (
+                    frames + lane.frames_in,
+                    bytes + lane.bytes_in,
+                    drops + dropped,
+                )
+            })
+    }
+
+    /// The last lines of each switch's serial console, for when something went wrong.
+    pub fn consoles(&self, characters: usize) -> Vec<(String, String)> {
+        let tail = |switch: &Switch| {
+            (
+                switch.name().into(),
+                switch.vm().console().tail_escaped(characters),
+            )
+        };
+        self.switches.iter().map(tail).collect()
+    }
+
+    /// How many server NICs are plugged in.
+    pub fn plugged(&self) -> usize {
+        self.plugged.len()
+    }
+
+    /// What happened that the user should know of; each is given once.
+    pub fn notices(&self) -> Vec<String> {
+        self.notices
+            .lock()
+            .expect("no holder of this lock can panic")
+            .drain(..)
+            .collect()
+    }
+
+    fn notice(&self, text: String) {
+        let mut notices = self
+            .notices
+            .lock()
+            .expect("no holder of this lock can panic");
+        notices.truncate(NOTICES - 1);
+        notices.push_back(text);
+        drop(notices);
+        self.news.notify_waiters();
+    }
+
+    fn switch(&self, name: &str) -> Result<&Switch, ApiError> {
+        let planned = self.topology.switch(name).map_err(ApiError::unknown)?;
+        self.switches
+            .iter()
+            .find(|switch| switch.name() == planned.name)
+            .ok_or_else(|| {
+                ApiError::conflict(format!(
+                    "{name} is no VM of this fabric: it was started with --switches none"
+                ))
+            })
+    }
+
+    fn cable_index(&self, name: &str) -> Result<usize, ApiError> {
+        let cable = self.topology.cable(name).map_err(ApiError::unknown)?;
+        let index = self
+            .topology
+            .cables
+            .iter()
+            .position(|other| other.name == cable.name);
+        Ok(index.expect("the topology's own cable"))
+    }
+
+    /// Tells an end whether it has carrier. What could not be told, as a sentence.
+    async fn set_carrier(&self, end: &End, up: bool) -> Option<String> {
+        match (end.owner, &self.host_tap) {
+            (EndOwner::Host, Some(tap)) => tap::set_carrier(tap, up)
+                .err()
+                .map(|error| format!("the carrier of {} could not be set: {error}", end.tap)),
+            (EndOwner::Switch { switch, port }, _) if switch < self.switches.len() => {
+                let result = self.switches[switch].vm().set_link(port, up).await;
+                result
+                    .err()
+                    .map(|error| format!("{} does not know yet: {error}", end.alias))
+            }
+            _ if up => None,
+            _ => Some(format!(
+                "whoever is plugged in at {} ({}) still has carrier: a tap cannot tell QEMU; \
+                 for it this is a blackhole",
+                end.tap, end.alias
+            )),
+        }
+    }
+
+    /// A switch that was started anew knows nothing of the cables that are cut.
+    async fn tell_cut_cables(&self, switch: usize) {
+        for (index, cable) in self.topology.cables.iter().enumerate() {
+            if self.cables.report(index).state != CableState::Down {
+                continue;
+            }
+            for (_, end) in cable.ends() {
+                if matches!(end.owner, EndOwner::Switch { switch: owner, .. } if owner == switch) {
+                    self.set_carrier(end, false).await;
+                }
+            }
+        }
+    }
+
+    async fn follow_vm(self: Arc<Self>, index: usize) {
+        let mut status = self.switches[index].vm().watch();
+        let mut known = None;
+        loop {
+            let now = status.borrow_and_update().clone();
+            if now.pid.is_some() && now.pid != known {
+                self.tell_cut_cables(index).await;
+            }
+            known = now.pid;
+            if status.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Backend for Fabric {
+    fn status(&self) -> Status {
+        Status {
+            ready: self.is_ready(),
+            nodes: self.switches.iter().map(Switch::status).collect(),
+            cables: self.cables.len(),
+            workers: self.cables.workers(),
+        }
+    }
+
+    fn topology(&self) -> Result<serde_json::Value, ApiError> {
+        serde_json::to_value(TopologyJson::from(&self.topology)).map_err(ApiError::failed)
+    }
+
+    fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError> {
+        if names.is_empty() {
+            return Ok((0..self.cables.len())
+                .map(|index| self.cables.report(index))
+                .collect());
+        }
+        names
+            .iter()
+            .map(|name| Ok(self.cables.report(self.cable_index(name)?)))
+            .collect()
+    }
+
+    async fn set_cable(&self, name: &str, state: CableState) -> Result<CableChanged, ApiError> {
+        let index = self.cable_index(name)?;
+        let cable = &self.topology.cables[index];
+        self.cables
+            .set_state(index, state)
+            .map_err(ApiError::failed)?;
+        let mut notes = Vec::new();
+        for (_, end) in cable.ends() {
+            notes.extend(self.set_carrier(end, state != CableState::Down).await);
+        }
+        Ok(CableChanged {
+            name: cable.name.clone(),
+            state,
+            notes,
+        })
+    }
+
+    fn vm_args(&self, place: &str) -> Result<Vec<String>, ApiError> {
+        vm_args::tap_options(&self.topology, place).map_err(ApiError::unknown)
+    }
+
+    fn ssh(&self) -> Result<SshAccess, ApiError> {
+        let config = self.ssh_config.as_ref().ok_or_else(|| {
+            ApiError::conflict("this fabric has no switches: it was started with --switches none")
+        })?;
+        Ok(SshAccess {
+            config: config.display().to_string(),
+        })
+    }
+
+    async fn exec(&self, node: &str, exec: Exec) -> Result<ExecAnswer, ApiError> {
+        let switch = self.switch(node)?;
+        let input = BASE64
+            .decode(&exec.stdin)
+            .map_err(|error| ApiError::conflict(format!("stdin is not base64: {error}")))?;
+        let limits = Limits {
+            time: EXEC_LIMIT,
+            output: MAX_OUTPUT,
+        };
+        let output = switch
+            .vm()
+            .agent()
+            .exec(&exec.argv, &input, limits)
+            .await
+            .map_err(|error| ApiError::failed(format!("{node}: {error}")))?;
+        Ok(ExecAnswer {
+            status: output.status.shell_code(),
+            stdout: BASE64.encode(output.stdout),
+            stderr: BASE64.encode(output.stderr),
+            truncated: output.truncated,
+        })
+    }
+
+    async fn power(&self, node: &str, action: PowerAction) -> Result<NodeStatus, ApiError> {
+        let switch = self.switch(node)?;
+        let power = match action {
+            PowerAction::On => Power::On,
+            PowerAction::Off => Power::Off,
+            PowerAction::Reset => Power::Reset,
+            PowerAction::Cycle => Power::Cycle,
+        };
+        let failed = |error| ApiError::conflict(format!("{node}: {error}"));
+        switch.vm().power(power).await.map_err(failed)?;
+        Ok(switch.status())
+    }
+
+    async fn console(&self, node: &str) -> Result<Box<dyn ConsoleStream>, ApiError> {
+        let console = console_stream(self.switch(node)?.vm());
+        Ok(Box::new(console))
+    }
+}
+
+/// A console as a stream: what was kept first, then everything as it comes.
+fn console_stream(vm: &Vm) -> tokio::io::DuplexStream {
+    let (ours, theirs) = tokio::io::duplex(64 << 10);
+    let mut console = vm.console().attach();
+    let typist = console.typist();
+    let (mut from_client, mut to_client) = tokio::io::split(ours);
+    tokio::spawn(async move {
+        if to_client.write_all(&console.backlog).await.is_err() {
+            return;
+        }
+        while let Some(bytes) = console.read().await {
+            if to_client.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        let mut typed = [0; 1024];
+        while let Ok(length @ 1..) =
+            tokio::io::AsyncReadExt::read(&mut from_client, &mut typed).await
+        {
+            if typist.send(typed[..length].to_vec()).await.is_err() {
+                return;
+            }
+        }
+    });
+    theirs
+}

@@ -1,0 +1,77 @@
+//! When is the fabric ready: every switch runs with all its sessions, and every loopback is
+//! reachable from `internet`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::Fabric;
+use super::switch::Switch;
+use crate::topology::Role;
+use crate::vm::agent::{ExitStatus, Limits};
+
+/// Time for all loopbacks to answer.
+const PING: Limits = Limits {
+    time: Duration::from_secs(20),
+    output: 64 << 10,
+};
+
+/// Between two tries when one did not answer: routes may lag behind sessions.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// The longest that a change is overlooked, should its ring have been missed.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Fabric {
+    /// Keeps [`Fabric::is_ready`] true to what the switches say, for ever.
+    pub(super) async fn judge(self: Arc<Self>) {
+        loop {
+            let well = self.switches.iter().all(Switch::is_well);
+            if !well {
+                self.set_ready(false);
+            } else if !self.is_ready() {
+                if self.loopbacks_answer().await {
+                    self.set_ready(self.switches.iter().all(Switch::is_well));
+                } else {
+                    sleep(AGAIN).await;
+                    continue;
+                }
+            }
+            let _ = timeout(LOOK, self.news()).await;
+        }
+    }
+
+    fn set_ready(&self, ready: bool) {
+        if self.ready.swap(ready, Ordering::Relaxed) != ready {
+            self.news.notify_waiters();
+        }
+    }
+
+    async fn loopbacks_answer(&self) -> bool {
+        let Some(internet) = self
+            .topology
+            .switches
+            .iter()
+            .position(|switch| switch.role == Role::Internet)
+        else {
+            return true;
+        };
+        let mut ping: Vec<String> = ["fping", "-q", "-r", "2", "-t", "500"]
+            .map(Into::into)
+            .into();
+        ping.extend(
+            self.topology
+                .switches
+                .iter()
+                .map(|switch| switch.loopback.to_string()),
+        );
+        let answer = self.switches[internet]
+            .vm()
+            .agent()
+            .exec(&ping, b"", PING)
+            .await;
+        answer.is_ok_and(|output| output.status == ExitStatus::Code(0))
+    }
+}

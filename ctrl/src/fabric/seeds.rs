@@ -1,0 +1,173 @@
+//! What each switch is given: its VM's make-up and its own disk.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::topology::{PortKind, Switch, Topology};
+use crate::vm::accel::Accel;
+use crate::vm::keys::{FabricKeys, KeyError};
+use crate::vm::seed::{self, SeedError, SeedFile};
+use crate::vm::{Image, NicBackend, NicSpec, VmSpec, ssh};
+
+/// Why a switch's disk could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SeedsError {
+    /// Keys.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// Who may log in.
+    #[error(transparent)]
+    AuthorizedKeys(#[from] ssh::AuthorizedKeysError),
+    /// The switch's own configuration.
+    #[error("{switch}: {reason}")]
+    Conf {
+        /// Its name.
+        switch: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The archive.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    /// A folder or file.
+    #[error("cannot write {}: {source}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What all switches have in common.
+pub(super) struct Common<'a> {
+    pub(super) config: &'a Config,
+    pub(super) topology: &'a Topology,
+    pub(super) keys: FabricKeys,
+    pub(super) authorized: Vec<String>,
+    pub(super) image: Image,
+    pub(super) cmdline: String,
+    pub(super) accel: Accel,
+    /// Holds a folder for each VM.
+    pub(super) folder: PathBuf,
+}
+
+impl Common<'_> {
+    /// Names and addresses by which switches and people find the switches.
+    pub(super) fn hosts(&self) -> Vec<ssh::Host> {
+        self.topology
+            .switches
+            .iter()
+            .map(|switch| self.host(switch))
+            .collect()
+    }
+
+    fn host(&self, switch: &Switch) -> ssh::Host {
+        let net = &self.topology.net;
+        let here = |index: usize| self.topology.switches[index].name == switch.name;
+        let mut others: Vec<IpAddr> = Vec::new();
+        others.extend(
+            net.dhcp
+                .iter()
+                .filter(|net| here(net.switch))
+                .map(|net| IpAddr::from(net.router)),
+        );
+        others.extend(
+            net.vlans
+                .iter()
+                .filter(|net| here(net.switch))
+                .map(|net| IpAddr::from(net.router)),
+        );
+        if switch.ports.iter().any(|port| port.kind == PortKind::Host) {
+            others.push(self.topology.host.peer.into());
+        }
+        ssh::Host {
+            name: switch.name.clone(),
+            address: switch.loopback.into(),
+            others,
+            link_locals: switch.ports.iter().map(|port| port.link_local).collect(),
+        }
+    }
+
+    /// Writes the switch's disk and says what its VM consists of. `index` is its place in
+    /// the topology.
+    pub(super) fn prepare(&self, index: usize, known_hosts: &str) -> Result<VmSpec, SeedsError> {
+        let switch = &self.topology.switches[index];
+        let run_dir = self.folder.join(&switch.name);
+        make_folder(&run_dir)?;
+        let seed = run_dir.join("seed.tar");
+        seed::write(&seed, &self.files(switch, known_hosts)?)?;
+        let vm = &self.config.vm;
+        Ok(VmSpec {
+            name: switch.name.clone(),
+            memory_mib: vm.memory.mib(),
+            vcpus: vm.cpus,
+            accel: self.accel,
+            cpu: vm.cpu.clone(),
+            uid: vm.uid + index as u32,
+            image: self.image.clone(),
+            cmdline: self.cmdline.clone(),
+            seed,
+            run_dir,
+            nics: switch
+                .ports
+                .iter()
+                .map(|port| NicSpec {
+                    mac: port.mac.0,
+                    backend: NicBackend::Tap {
+                        name: port.tap.clone(),
+                    },
+                })
+                .collect(),
+        })
+    }
+
+    fn files(&self, switch: &Switch, known_hosts: &str) -> Result<Vec<SeedFile>, SeedsError> {
+        let failed = |reason: String| SeedsError::Conf {
+            switch: switch.name.clone(),
+            reason,
+        };
+        let conf = self
+            .topology
+            .switch_conf(switch)
+            .map_err(|error| failed(error.to_string()))?;
+        let rendered = frr_conf::render(&conf).map_err(|error| failed(error.to_string()))?;
+        let mut files: Vec<_> = rendered
+            .into_iter()
+            .map(|file| SeedFile {
+                path: file.path,
+                mode: file.mode,
+                bytes: file.content.into_bytes(),
+            })
+            .collect();
+        files.extend(ssh::seed_files(
+            &self.keys,
+            &switch.name,
+            &self.authorized,
+            known_hosts,
+        ));
+        if let Some(password) = &self.config.ssh.root_password {
+            let hash = super::password::crypt(password).map_err(failed)?;
+            files.push(SeedFile {
+                path: "etc/ikv/shadow-root".into(),
+                mode: 0o600,
+                bytes: hash.into_bytes(),
+            });
+        }
+        Ok(files)
+    }
+}
+
+/// A folder of root's that nobody else may write to.
+pub(super) fn make_folder(path: &Path) -> Result<(), SeedsError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .map_err(|source| SeedsError::File {
+            path: path.into(),
+            source,
+        })
+}

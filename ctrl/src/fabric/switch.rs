@@ -1,0 +1,171 @@
+//! A switch of a running fabric: its VM, and what its BGP sessions are doing.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
+
+use crate::api::{NodeState, NodeStatus, Sessions};
+use crate::topology::{self, PortKind};
+use crate::vm::{Vm, VmState, bgp};
+
+/// Time for a switch to tell its sessions; vtysh alone takes a second under TCG when nine
+/// switches boot at once.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Between two questions while sessions are missing, and once all are there.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(10));
+
+/// A switch that runs.
+pub(super) struct Switch {
+    name: String,
+    role: String,
+    /// Interfaces that lead to other switches.
+    nics: Vec<String>,
+    vm: Vm,
+    health: Mutex<Health>,
+}
+
+#[derive(Default)]
+struct Health {
+    established: usize,
+    note: String,
+}
+
+impl Switch {
+    pub(super) fn new(planned: &topology::Switch, vm: Vm) -> Self {
+        let leads_to_switch =
+            |kind| matches!(kind, PortKind::Internet | PortKind::Spine | PortKind::Leaf);
+        let nics = planned
+            .ports
+            .iter()
+            .filter(|port| leads_to_switch(port.kind))
+            .map(|port| port.nic.clone());
+        Switch {
+            name: planned.name.clone(),
+            role: planned.role.to_string(),
+            nics: nics.collect(),
+            vm,
+            health: Mutex::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    pub(super) fn status(&self) -> NodeStatus {
+        let vm = self.vm.status();
+        let health = self
+            .health
+            .lock()
+            .expect("no holder of this lock can panic");
+        let state = to_api(vm.state);
+        let note = match state {
+            NodeState::Restarting | NodeState::Failed => vm.last_error.unwrap_or_default(),
+            NodeState::Running => health.note.clone(),
+            NodeState::Booting if vm.restarts > 0 => {
+                let times = if vm.restarts == 1 {
+                    "once"
+                } else {
+                    "several times"
+                };
+                format!("died {times}: {}", vm.last_error.unwrap_or_default())
+            }
+            NodeState::Booting | NodeState::Off => String::new(),
+        };
+        let established = if state == NodeState::Running {
+            health.established
+        } else {
+            0
+        };
+        NodeStatus {
+            name: self.name.clone(),
+            role: self.role.clone(),
+            state,
+            bgp: Sessions {
+                established,
+                expected: self.nics.len(),
+            },
+            note: note.lines().next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// Runs, with all its sessions.
+    pub(super) fn is_well(&self) -> bool {
+        let status = self.status();
+        status.state == NodeState::Running && status.bgp.established == status.bgp.expected
+    }
+
+    /// Keeps what is known of the sessions true until the VM is stopped. `turn` keeps the
+    /// questions to a few at a time: under TCG each costs a booting datacenter time. `news`
+    /// is rung whenever something changed.
+    pub(super) async fn follow(&self, turn: &Semaphore, news: &Notify) {
+        let mut vm = self.vm.watch();
+        loop {
+            let running = vm.borrow_and_update().state == VmState::Running;
+            let patience = if running {
+                self.ask(turn, news).await
+            } else {
+                Duration::MAX
+            };
+            if !running {
+                self.learn(0, String::new(), news);
+            }
+            match timeout(patience, vm.changed()).await {
+                Ok(Ok(())) => news.notify_waiters(),
+                Ok(Err(_)) => return, // stopped
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn ask(&self, turn: &Semaphore, news: &Notify) -> Duration {
+        let answer = {
+            let _turn = turn.acquire().await;
+            bgp::read(self.vm.agent(), ANSWER).await
+        };
+        match answer {
+            Ok(summary) => {
+                self.learn(
+                    summary.established(self.nics.iter().map(String::as_str)),
+                    String::new(),
+                    news,
+                );
+            }
+            Err(bgp::BgpError::Vtysh { .. }) => self.learn(0, "FRR is starting".into(), news),
+            Err(error) => self.learn(0, error.to_string(), news),
+        }
+        if self.is_well() {
+            ASK_AGAIN.1
+        } else {
+            ASK_AGAIN.0
+        }
+    }
+
+    fn learn(&self, established: usize, note: String, news: &Notify) {
+        let mut health = self
+            .health
+            .lock()
+            .expect("no holder of this lock can panic");
+        if health.established != established || health.note != note {
+            *health = Health { established, note };
+            news.notify_waiters();
+        }
+    }
+}
+
+fn to_api(state: VmState) -> NodeState {
+    match state {
+        VmState::Booting => NodeState::Booting,
+        VmState::Running => NodeState::Running,
+        VmState::Restarting => NodeState::Restarting,
+        VmState::Off => NodeState::Off,
+        VmState::Failed => NodeState::Failed,
+    }
+}

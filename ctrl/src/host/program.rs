@@ -1,0 +1,44 @@
+//! Finds the programs that the host's part starts.
+
+use std::path::{Path, PathBuf};
+
+/// Where administrators' programs are; a plain user's PATH often lacks them.
+const ADMINISTRATORS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// The full path of a program, from PATH or the administrators' folders.
+pub fn find(name: &str) -> Option<PathBuf> {
+    find_in(std::env::var_os("PATH").as_deref(), name)
+}
+
+fn find_in(path: Option<&std::ffi::OsStr>, name: &str) -> Option<PathBuf> {
+    let folders: Vec<PathBuf> = path
+        .map(|path| std::env::split_paths(path).collect())
+        .unwrap_or_default();
+    folders
+        .into_iter()
+        .chain(ADMINISTRATORS.map(PathBuf::from))
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(name))
+        .find(|file| executable(file))
+}
+
+fn executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata()
+        .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_comes_first_and_relative_folders_are_skipped() {
+        assert_eq!(
+            find_in(Some("/bin".as_ref()), "sh"),
+            Some(PathBuf::from("/bin/sh"))
+        );
+        assert_eq!(find_in(Some(".:bin".as_ref()), "no-such-program"), None);
+        assert_eq!(find_in(None, "no-such-program"), None);
+    }
+}

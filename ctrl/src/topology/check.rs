@@ -1,0 +1,312 @@
+//! Collisions inside the plan: names, MACs, subnets.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::error::TopologyError;
+use super::networks::overlap;
+use super::{Cable, End, EndOwner, LONGEST_NAME, Mac, PortKind, Role, Topology};
+use crate::config::{Config, Place, Snat};
+
+/// Everything that collides, without end when the configuration is that bad: once per key.
+pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
+    names(topology, config, errors);
+    macs(topology, errors);
+    as_numbers(topology, errors);
+    subnets(topology, config, errors);
+    vlans(topology, config, errors);
+    host(topology, errors);
+    leases(config, errors);
+}
+
+/// Whether a collision is told at `key`, not at `other`: where the person wrote something.
+pub(super) fn blames(config: &Config, key: &str, other: &str) -> bool {
+    config.place(key) != Place::Default || config.place(other) == Place::Default
+}
+
+/// Every cable's and tap's name with the key that makes it.
+fn keyed_names(topology: &Topology) -> impl Iterator<Item = (&'static str, &str)> {
+    let cables = topology
+        .cables
+        .iter()
+        .map(|cable| (cable_key(topology, cable), &*cable.name));
+    let ends = topology
+        .ends()
+        .map(|found| (end_key(topology, found.end), &*found.end.tap));
+    cables.chain(ends)
+}
+
+fn cable_key(topology: &Topology, cable: &Cable) -> &'static str {
+    match topology.port(&cable.b).map(|port| port.kind) {
+        Some(PortKind::Host) => "names.host_cable",
+        Some(PortKind::Internet) => "names.internet_cable",
+        Some(_) => "names.spine_cable",
+        None => "names.server_cable",
+    }
+}
+
+fn end_key(topology: &Topology, end: &End) -> &'static str {
+    let EndOwner::Switch { switch, port } = end.owner else {
+        return if end.owner == EndOwner::Host {
+            "host.link"
+        } else {
+            "names.server"
+        };
+    };
+    let switch = &topology.switches[switch];
+    match (switch.role, switch.ports[port].kind) {
+        (_, PortKind::Host) => "names.internet_host",
+        (_, PortKind::Internet) => "names.spine_internet",
+        (_, PortKind::Leaf) => "names.spine_leaf",
+        (_, PortKind::Server { .. }) => "names.leaf_server",
+        (Role::Internet, PortKind::Spine) => "names.internet_spine",
+        (_, PortKind::Spine) => "names.leaf_spine",
+    }
+}
+
+/// In `--switches none` every name becomes an interface of the host, and cables are named where
+/// ends are: so all are checked together.
+fn names(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
+    let mut longest: Vec<(&'static str, &str)> = Vec::new();
+    let mut seen: HashMap<&str, &'static str> = HashMap::new();
+    let mut twice: Vec<(&str, &str)> = Vec::new();
+    for (key, name) in keyed_names(topology) {
+        if name.len() > LONGEST_NAME {
+            match longest.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, longest)) if longest.len() < name.len() => *longest = name,
+                Some(_) => {}
+                None => longest.push((key, name)),
+            }
+        }
+        if let Some(other) = seen.insert(name, key)
+            && !twice.contains(&(key, other))
+        {
+            twice.push((key, other));
+            let (key, other) = if blames(config, key, other) {
+                (key, other)
+            } else {
+                (other, key)
+            };
+            errors.push(TopologyError::NameTwice {
+                key,
+                name: name.to_owned(),
+                other,
+            });
+        }
+    }
+    let too_long = |(key, name): (_, &str)| TopologyError::NameTooLong {
+        key,
+        name: name.into(),
+    };
+    errors.extend(longest.into_iter().map(too_long));
+}
+
+/// A colliding prefix makes many pairs: one is enough to see.
+fn macs(topology: &Topology, errors: &mut Vec<TopologyError>) {
+    let host = (topology.host.mac, "host", "mac.host");
+    let ports = topology.switches.iter().flat_map(|switch| &switch.ports);
+    let ports = ports.map(|port| (port.mac, port.alias.as_str(), "mac.switch"));
+    let mut seen: HashMap<Mac, &str> = HashMap::new();
+    for (mac, port, key) in ports.chain([host]) {
+        if mac == Mac([0; 6]) {
+            continue; // Already reported: the numbers ended before this port.
+        }
+        if let Some(other) = seen.insert(mac, port) {
+            let (port, other) = (port.to_owned(), other.to_owned());
+            errors.push(TopologyError::MacTwice {
+                key,
+                mac,
+                port,
+                other,
+            });
+            return;
+        }
+    }
+    let proposed = |end: &End| match end.owner {
+        EndOwner::Server { rack, u, nic } => Some(topology.server_mac(rack, u, nic)),
+        EndOwner::Host | EndOwner::Switch { .. } => None,
+    };
+    for found in topology.ends() {
+        if let Some(mac) = proposed(found.end)
+            && let Some(other) = seen.get(&mac)
+        {
+            let (port, other) = (found.end.alias.clone(), (*other).to_owned());
+            errors.push(TopologyError::MacTwice {
+                key: "mac.server",
+                mac,
+                port,
+                other,
+            });
+            return;
+        }
+    }
+}
+
+fn as_numbers(topology: &Topology, errors: &mut Vec<TopologyError>) {
+    for switch in &topology.switches {
+        let rfc = match switch.asn {
+            23_456 => "RFC 6793, AS_TRANS",
+            65_535 => "RFC 7300",
+            _ => continue,
+        };
+        let asn = switch.asn;
+        errors.push(TopologyError::AsReserved {
+            switch: switch.name.clone(),
+            asn,
+            rfc,
+        });
+    }
+}
+
+/// Every subnet of the plan with its key.
+fn keyed_subnets(topology: &Topology) -> Vec<(String, Ipv4Net)> {
+    let net = &topology.net;
+    let mut all = vec![
+        ("host.address".to_owned(), topology.host.address.trunc()),
+        ("topology.loopbacks".to_owned(), net.loopbacks),
+    ];
+    let dhcp = net.dhcp.iter();
+    all.extend(dhcp.map(|net| (format!("dhcp.subnets[{}]", net.rack - 1), net.subnet)));
+    let vlans = net.vlans.iter().enumerate();
+    all.extend(vlans.map(|(index, net)| (format!("vlan.subnets[{index}]"), net.subnet)));
+    all
+}
+
+fn subnets(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
+    let all = keyed_subnets(topology);
+    let range = topology.host.range;
+    let mut left_out = Vec::new();
+    for (index, (key, subnet)) in all.iter().enumerate() {
+        if !range.contains(subnet) {
+            if blames(config, key, "topology.range") {
+                let (key, subnet) = (key.clone(), *subnet);
+                errors.push(TopologyError::OutsideRange { key, subnet, range });
+            } else {
+                left_out.push(format!("{subnet} ({key})"));
+            }
+        }
+        if let Some(other) = all[..index]
+            .iter()
+            .find(|(_, other)| overlap(*subnet, *other))
+        {
+            let this = (key.clone(), *subnet);
+            errors.push(subnets_overlap(config, this, other.clone()));
+        }
+    }
+    if !left_out.is_empty() {
+        let left_out = left_out.join(", ");
+        errors.push(TopologyError::RangeLeavesOut { range, left_out });
+    }
+}
+
+fn subnets_overlap(
+    config: &Config,
+    mut this: (String, Ipv4Net),
+    mut that: (String, Ipv4Net),
+) -> TopologyError {
+    if !blames(config, &this.0, &that.0) {
+        std::mem::swap(&mut this, &mut that);
+    }
+    let ((key, subnet), (other, other_subnet)) = (this, that);
+    TopologyError::SubnetsOverlap {
+        key,
+        subnet,
+        other,
+        other_subnet,
+    }
+}
+
+fn vlans(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
+    let net = &topology.net;
+    if let (Some(first), Some(last)) = (net.vlans.first(), net.vlans.last())
+        && (first.id..=last.id).contains(&net.server_vlan)
+    {
+        let (first, last) = (first.id, last.id);
+        errors.push(TopologyError::VlanTwice {
+            id: net.server_vlan,
+            first,
+            last,
+        });
+    }
+    for (index, peer) in config.bgp.vlan_peers.iter().enumerate() {
+        let wrong = match net.vlans.iter().find(|vlan| vlan.subnet.contains(peer)) {
+            None => "is in none of the VLAN networks",
+            Some(vlan) if vlan.router == *peer => "is leaf2's own address",
+            Some(vlan) => match not_a_host(*peer, vlan.subnet) {
+                Some(wrong) => wrong,
+                None => continue,
+            },
+        };
+        errors.push(TopologyError::Address {
+            key: format!("bgp.vlan_peers[{index}]"),
+            address: *peer,
+            wrong: wrong.into(),
+            remedy: "choose a host's address in a subnet of vlan.subnets, or remove it".into(),
+        });
+    }
+}
+
+fn not_a_host(address: Ipv4Addr, subnet: Ipv4Net) -> Option<&'static str> {
+    let ends = [subnet.network(), subnet.broadcast()];
+    ends.contains(&address)
+        .then_some("is its subnet's first or last address, no host's")
+}
+
+fn host(topology: &Topology, errors: &mut Vec<TopologyError>) {
+    let host = &topology.host;
+    let subnet = host.address.trunc();
+    let wrong = if !subnet.contains(&host.peer) {
+        Some(format!("is not in {subnet}, the subnet of host.address"))
+    } else if host.peer == host.address.addr() {
+        Some("is the host's own address (host.address)".to_owned())
+    } else {
+        not_a_host(host.peer, subnet).map(str::to_owned)
+    };
+    if let Some(wrong) = wrong {
+        errors.push(TopologyError::Address {
+            key: "host.internet".into(),
+            address: host.peer,
+            wrong,
+            remedy: format!("choose another address of {subnet}"),
+        });
+    }
+    if let Snat::Address(address) = host.snat
+        && host.range.contains(&address)
+    {
+        errors.push(TopologyError::Address {
+            key: "host.snat".into(),
+            address,
+            wrong: format!("is inside the fabric's own range {}", host.range),
+            remedy: "choose an address that the outside can answer to, or \"masquerade\"".into(),
+        });
+    }
+}
+
+fn leases(config: &Config, errors: &mut Vec<TopologyError>) {
+    let dhcp = &config.dhcp;
+    let mut ordered = |low: (&'static str, u32), high: (&'static str, u32)| {
+        if low.1 <= high.1 {
+            return;
+        }
+        let told_at_high = blames(config, high.0, low.0);
+        let ((key, value), than, (other, bound)) = if told_at_high {
+            (high, "below", low)
+        } else {
+            (low, "above", high)
+        };
+        errors.push(TopologyError::Order {
+            key,
+            value,
+            than,
+            other,
+            bound,
+        });
+    };
+    ordered(("dhcp.first", dhcp.first), ("dhcp.last", dhcp.last));
+    ordered(
+        ("dhcp.lease", dhcp.lease),
+        ("dhcp.max_lease", dhcp.max_lease),
+    );
+}

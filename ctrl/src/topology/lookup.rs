@@ -1,0 +1,212 @@
+//! Finding a cable, an end or a switch by what a person calls it.
+
+use super::{Cable, End, Switch, Topology};
+use crate::config::distance;
+
+/// No such thing in the datacenter; says what is near.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no {what} \"{name}\" in this fabric; {}", hint(.near, .example))]
+pub struct UnknownName {
+    /// `cable`, `port`, `switch`.
+    what: &'static str,
+    /// As typed.
+    name: String,
+    /// What has a like name, nearest first.
+    near: Vec<String>,
+    /// How such names look.
+    example: &'static str,
+}
+
+impl UnknownName {
+    /// `name` is none of `known`, and `example` shows how those look.
+    pub(crate) fn new<'n>(
+        what: &'static str,
+        name: &str,
+        known: impl Iterator<Item = &'n str>,
+        example: &'static str,
+    ) -> Self {
+        let near = near(name, known);
+        Self {
+            what,
+            name: name.to_owned(),
+            near,
+            example,
+        }
+    }
+}
+
+fn hint(near: &[String], example: &str) -> String {
+    match near {
+        [] => format!("names look like {example}; `ikv-fabric topology` prints them all"),
+        near => format!("did you mean {}?", near.join(" or ")),
+    }
+}
+
+/// Which end of a cable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// [`Cable::a`].
+    A,
+    /// [`Cable::b`].
+    B,
+}
+
+/// An end and the cable it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndRef<'t> {
+    /// Index into [`Topology::cables`].
+    pub index: usize,
+    /// The cable.
+    pub cable: &'t Cable,
+    /// Which end of it.
+    pub side: Side,
+    /// The end.
+    pub end: &'t End,
+}
+
+impl Cable {
+    /// Both ends, `a` first.
+    pub fn ends(&self) -> [(Side, &End); 2] {
+        [(Side::A, &self.a), (Side::B, &self.b)]
+    }
+}
+
+impl Topology {
+    /// All ends of all cables.
+    pub fn ends(&self) -> impl Iterator<Item = EndRef<'_>> {
+        self.cables.iter().enumerate().flat_map(|(index, cable)| {
+            cable.ends().map(|(side, end)| EndRef {
+                index,
+                cable,
+                side,
+                end,
+            })
+        })
+    }
+
+    /// A cable by its name, or by the tap name or alias of either end.
+    ///
+    /// # Errors
+    /// [`UnknownName`] with near names.
+    pub fn cable(&self, name: &str) -> Result<&Cable, UnknownName> {
+        let named = |cable: &&Cable| cable.name == name;
+        if let Some(cable) = self.cables.iter().find(named) {
+            return Ok(cable);
+        }
+        self.end(name).map(|found| found.cable).map_err(|_| {
+            let names = self.cables.iter().map(|cable| cable.name.as_str());
+            let known = names.chain(self.end_names());
+            UnknownName::new("cable", name, known, "iksb12, ikeb1-3, spine1:2, leaf1:u3")
+        })
+    }
+
+    /// An end by its tap name or alias.
+    ///
+    /// # Errors
+    /// [`UnknownName`] with near names.
+    pub fn end(&self, name: &str) -> Result<EndRef<'_>, UnknownName> {
+        let known = |found: &EndRef<'_>| found.end.tap == name || found.end.alias == name;
+        self.ends().find(known).ok_or_else(|| {
+            let example = "ikst12, spine1:2, leaf1:u3, rack1:u3:1";
+            UnknownName::new("port", name, self.end_names(), example)
+        })
+    }
+
+    /// A switch by its name.
+    ///
+    /// # Errors
+    /// [`UnknownName`] with near names.
+    pub fn switch(&self, name: &str) -> Result<&Switch, UnknownName> {
+        self.switches
+            .iter()
+            .find(|switch| switch.name == name)
+            .ok_or_else(|| {
+                let names = self.switches.iter().map(|switch| switch.name.as_str());
+                UnknownName::new("switch", name, names, "internet, spine1, leaf1")
+            })
+    }
+
+    fn end_names(&self) -> impl Iterator<Item = &str> {
+        self.ends()
+            .flat_map(|found| [found.end.tap.as_str(), found.end.alias.as_str()])
+    }
+}
+
+/// At most three names at the least distance, if that is at most 2 letters.
+fn near<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Vec<String> {
+    let lower = name.to_lowercase();
+    let mut least = 2;
+    let mut found: Vec<&str> = Vec::new();
+    for known in known {
+        let far = distance(&lower, known);
+        if far < least {
+            found.clear();
+            least = far;
+        }
+        if far == least && found.len() < 3 && !found.contains(&known) {
+            found.push(known);
+        }
+    }
+    found.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::topology::build;
+
+    fn default() -> Topology {
+        build(&Config::default()).unwrap()
+    }
+
+    #[test]
+    fn a_cable_by_its_name_and_by_every_name_of_its_ends() {
+        let topology = default();
+        for name in ["iksb12", "ikst12", "iklt11", "spine1:2", "leaf1:1"] {
+            assert_eq!(topology.cable(name).unwrap().name, "iksb12", "{name}");
+        }
+        for name in ["ikeb4-9", "ikls4-9", "ikvm2-9-2", "leaf4:u9", "rack2:u9:2"] {
+            assert_eq!(topology.cable(name).unwrap().name, "ikeb4-9", "{name}");
+        }
+        for name in ["ikhb", "ikhn", "host", "ikht", "internet:1"] {
+            assert_eq!(topology.cable(name).unwrap().name, "ikhb", "{name}");
+        }
+    }
+
+    #[test]
+    fn an_end_knows_its_cable_and_side() {
+        let topology = default();
+        let found = topology.end("leaf1:1").unwrap();
+        assert_eq!((found.cable.name.as_str(), found.side), ("iksb12", Side::B));
+        assert_eq!(topology.cables[found.index].b, *found.end);
+        assert_eq!(topology.end("ikst12").unwrap().side, Side::A);
+        assert!(topology.end("iksb12").is_err(), "a cable is not an end");
+    }
+
+    #[test]
+    fn unknown_names_suggest_near_ones() {
+        let topology = default();
+        let says = |result: Result<String, UnknownName>| result.unwrap_err().to_string();
+        let switch = |name: &str| says(topology.switch(name).map(|found| found.name.clone()));
+        let cable = |name: &str| says(topology.cable(name).map(|found| found.name.clone()));
+        let end = |name: &str| says(topology.end(name).map(|found| found.end.tap.clone()));
+        assert_eq!(
+            switch("Leaf3"),
+            "there is no switch \"Leaf3\" in this fabric; did you mean leaf3?"
+        );
+        assert_eq!(
+            switch("core"),
+            "there is no switch \"core\" in this fabric; names look like internet, spine1, leaf1; \
+             `ikv-fabric topology` prints them all"
+        );
+        assert_eq!(
+            cable("iksb18"),
+            "there is no cable \"iksb18\" in this fabric; did you mean iksb12 or iksb13 or iksb14?"
+        );
+        assert_eq!(
+            end("ikvm1-3-3"),
+            "there is no port \"ikvm1-3-3\" in this fabric; did you mean ikvm1-3-1 or ikvm1-3-2?"
+        );
+    }
+}

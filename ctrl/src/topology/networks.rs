@@ -1,0 +1,219 @@
+//! The subnets: loopbacks, DHCP on odd leaves, VLAN networks on leaf2.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::check::blames;
+use super::error::TopologyError;
+use crate::config::{Config, Dhcp, Place};
+
+/// Subnets and what is served on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Networks {
+    /// Where the loopbacks are: 192.168.98.0/24.
+    pub loopbacks: Ipv4Net,
+    /// One per rack, served by its odd leaf.
+    pub dhcp: Vec<DhcpNetwork>,
+    /// What the DHCP clients are told besides their address.
+    pub dhcp_options: DhcpOptions,
+    /// On leaf2.
+    pub vlans: Vec<VlanNetwork>,
+    /// VLAN on which leaves peer with servers.
+    pub server_vlan: u16,
+    /// Addresses in the VLAN networks that leaf2 peers with as well.
+    pub vlan_peers: Vec<Ipv4Addr>,
+}
+
+/// The untagged network of a rack's servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DhcpNetwork {
+    /// 1-based.
+    pub rack: u16,
+    /// The serving leaf, as index into [`super::Topology::switches`].
+    pub switch: usize,
+    /// 192.168.110.0/24.
+    pub subnet: Ipv4Net,
+    /// The leaf's own address in it: the first.
+    pub router: Ipv4Addr,
+    /// First leased address.
+    pub first: Ipv4Addr,
+    /// Last leased address.
+    pub last: Ipv4Addr,
+}
+
+/// What DHCP clients are told besides their address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DhcpOptions {
+    /// Seconds.
+    pub lease: u32,
+    /// Seconds, at least `lease`.
+    pub max_lease: u32,
+    /// Domain.
+    pub domain: String,
+    /// DNS servers.
+    pub dns: Vec<Ipv4Addr>,
+    /// Boot server.
+    pub next_server: Ipv4Addr,
+    /// Boot files by client type.
+    pub boot: BootFiles,
+}
+
+/// Boot files by client type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootFiles {
+    /// Clients that already run iPXE.
+    pub ipxe: String,
+    /// Architecture 0.
+    pub bios: String,
+    /// Architectures 7 and 9.
+    pub uefi: String,
+    /// All others.
+    pub other: String,
+}
+
+/// A network of all server ports of leaf2 under one VLAN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VlanNetwork {
+    /// 1..=4094.
+    pub id: u16,
+    /// Bridge inside the leaf: `brvlan11`.
+    pub bridge: String,
+    /// The leaf, as index into [`super::Topology::switches`].
+    pub switch: usize,
+    /// 192.168.113.0/24.
+    pub subnet: Ipv4Net,
+    /// The leaf's own address in it: the first.
+    pub router: Ipv4Addr,
+}
+
+/// The address `number` places after the subnet's own, if the subnet has it for a host.
+pub(super) fn nth(subnet: Ipv4Net, number: u32) -> Option<Ipv4Addr> {
+    let address = Ipv4Addr::from(u32::from(subnet.network()).checked_add(number)?);
+    (number > 0 && address < subnet.broadcast()).then_some(address)
+}
+
+/// All networks of `config`; what is wrong goes to `errors`.
+pub(super) fn networks(config: &Config, errors: &mut Vec<TopologyError>) -> Networks {
+    let vlans = vlans(config, errors);
+    Networks {
+        loopbacks: config.topology.loopbacks,
+        dhcp: dhcp(config, errors),
+        dhcp_options: options(&config.dhcp),
+        vlans,
+        server_vlan: config.bgp.server_vlan,
+        vlan_peers: config.bgp.vlan_peers.clone(),
+    }
+}
+
+fn options(dhcp: &Dhcp) -> DhcpOptions {
+    let fill = |file: &str| file.replace("{next_server}", &dhcp.next_server.to_string());
+    DhcpOptions {
+        lease: dhcp.lease,
+        max_lease: dhcp.max_lease,
+        domain: dhcp.domain.clone(),
+        dns: dhcp.dns.clone(),
+        next_server: dhcp.next_server,
+        boot: BootFiles {
+            ipxe: fill(&dhcp.boot_ipxe),
+            bios: fill(&dhcp.boot_bios),
+            uefi: fill(&dhcp.boot_uefi),
+            other: fill(&dhcp.boot_other),
+        },
+    }
+}
+
+fn dhcp(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<DhcpNetwork> {
+    let mut found = Vec::new();
+    for (rack, subnet) in (1..=config.topology.racks).zip(dhcp_subnets(config)) {
+        let Some(subnet) = subnet else {
+            let key = match blames(config, "dhcp.subnets", "topology.racks") {
+                true => "dhcp.subnets",
+                false => "topology.racks",
+            };
+            let range = config.topology.range;
+            errors.push(TopologyError::NoSubnetLeft { key, rack, range });
+            break;
+        };
+        let (first, last) = (config.dhcp.first, config.dhcp.last);
+        let hosts = (nth(subnet, 1), nth(subnet, first), nth(subnet, last));
+        let (Some(router), Some(first), Some(last)) = hosts else {
+            let key = match config.place("dhcp.last") {
+                Place::Default => format!("dhcp.subnets[{}]", rack - 1),
+                Place::Set | Place::File { .. } => "dhcp.last".to_owned(),
+            };
+            errors.push(TopologyError::LeaseOutside {
+                key,
+                subnet,
+                first,
+                last,
+            });
+            break;
+        };
+        let switch = 1 + config.topology.spines as usize + 2 * (rack as usize - 1);
+        found.push(DhcpNetwork {
+            rack,
+            switch,
+            subnet,
+            router,
+            first,
+            last,
+        });
+    }
+    found
+}
+
+/// The configured subnets, then each free /24 after the VLAN networks (or after the configured
+/// subnets where there is no VLAN network), then nothing for ever.
+fn dhcp_subnets(config: &Config) -> impl Iterator<Item = Option<Ipv4Net>> {
+    let (dhcp, vlan) = (&config.dhcp.subnets, &config.vlan.subnets);
+    let last = vlan.iter().max_by_key(|net| net.broadcast());
+    let last = last.or_else(|| dhcp.iter().max_by_key(|net| net.broadcast()));
+    let range = config.topology.range;
+    let start = last.map_or(u32::from(range.network()), |net| {
+        u32::from(net.broadcast()).saturating_add(1)
+    });
+    let mut taken = dhcp.clone();
+    taken.extend(vlan);
+    taken.extend([config.topology.loopbacks, config.host.address.trunc()]);
+    let end = u32::from(range.broadcast());
+    let free = (start.div_ceil(256)..)
+        .take_while(move |block| (*block as u64) * 256 + 255 <= u64::from(end))
+        .filter_map(|block| Ipv4Net::new(Ipv4Addr::from(block << 8), 24).ok())
+        .filter(move |net| !taken.iter().any(|other| overlap(*net, *other)));
+    dhcp.clone()
+        .into_iter()
+        .chain(free)
+        .map(Some)
+        .chain(std::iter::repeat(None))
+}
+
+fn vlans(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<VlanNetwork> {
+    let mut found = Vec::new();
+    // Rack 1's even leaf: ikvswitch has these networks on leaf2 alone.
+    let switch = 1 + config.topology.spines as usize + 1;
+    for (index, subnet) in config.vlan.subnets.iter().copied().enumerate() {
+        let id = u32::from(config.vlan.first) + index as u32;
+        let Some(id) = u16::try_from(id).ok().filter(|id| (1..=4094).contains(id)) else {
+            errors.push(TopologyError::VlanTooHigh {
+                id,
+                first: config.vlan.first,
+            });
+            break;
+        };
+        let router = Ipv4Addr::from(u32::from(subnet.network()) + 1);
+        found.push(VlanNetwork {
+            id,
+            bridge: format!("brvlan{id}"),
+            switch,
+            subnet,
+            router,
+        });
+    }
+    found
+}
+
+/// Whether two subnets share an address: one then holds the other.
+pub(super) fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
+    one.contains(&other) || other.contains(&one)
+}

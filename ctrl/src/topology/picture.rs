@@ -1,0 +1,313 @@
+//! The datacenter for human eyes, at most 100 columns wide.
+
+use std::fmt::Write;
+
+use super::{Cable, End, EndOwner, FIRST_U, Role, Switch, Topology};
+
+/// Columns that a terminal is taken to have.
+const WIDTH: usize = 100;
+
+/// Between two boxes or columns.
+const GAP: usize = 2;
+
+impl Topology {
+    /// Picture and tables: who is there, who is connected to whom, under which names and
+    /// addresses. Lines end in newlines.
+    pub fn text(&self) -> String {
+        let sections = [
+            self.title(),
+            self.picture(),
+            self.switch_cables(),
+            self.server_cables(),
+            self.subnets(),
+        ];
+        sections.join("\n")
+    }
+
+    fn title(&self) -> String {
+        let of = |role| {
+            self.switches
+                .iter()
+                .filter(|switch| switch.role == role)
+                .count()
+        };
+        let servers = self
+            .cables
+            .iter()
+            .filter(|cable| self.server(cable))
+            .count();
+        format!(
+            "{}, {}, {}, {}: {}, {} ends\n",
+            counted(self.racks.len(), "rack", "racks"),
+            counted(of(Role::Spine), "spine", "spines"),
+            counted(of(Role::Leaf), "leaf", "leaves"),
+            counted(servers, "server port", "server ports"),
+            counted(self.cables.len(), "cable", "cables"),
+            2 * self.cables.len(),
+        )
+    }
+
+    fn server(&self, cable: &Cable) -> bool {
+        matches!(cable.b.owner, EndOwner::Server { .. })
+    }
+
+    fn picture(&self) -> String {
+        let host = &self.host;
+        let host_box = Box {
+            cable: None,
+            title: "host".into(),
+            lines: vec![
+                format!("{}  {}", host.name, host.address),
+                format!("{} via {}", host.range, host.peer),
+                format!("SNAT  {}", host.snat),
+            ],
+        };
+        let mut text = grid(&[host_box]);
+        for role in [Role::Internet, Role::Spine] {
+            let switches = self.switches.iter().filter(|switch| switch.role == role);
+            text += &grid(&switches.map(switch_box).collect::<Vec<_>>());
+        }
+        text += "  │ every spine to every leaf\n";
+        let racks: Vec<_> = (0..self.racks.len())
+            .map(|index| self.rack_box(index))
+            .collect();
+        text += &grid(&racks);
+        text
+    }
+
+    fn rack_box(&self, index: usize) -> Box {
+        let rack = &self.racks[index];
+        let [odd, even] = rack.leaves.map(|leaf| &self.switches[leaf]);
+        let both = |of: fn(&Switch) -> String| format!("{:<15}{}", of(odd), of(even));
+        let mut lines = vec![
+            both(|leaf| leaf.name.clone()),
+            both(|leaf| format!("AS {}", leaf.asn)),
+            both(|leaf| leaf.loopback.to_string()),
+        ];
+        let served = self.net.dhcp.iter().filter(|net| net.rack == rack.number);
+        lines.extend(served.map(|net| format!("DHCP  {}", net.subnet)));
+        let servers = self.cables.iter().filter_map(|cable| match cable.b.owner {
+            EndOwner::Server {
+                rack: number,
+                u: FIRST_U,
+                nic,
+            } if number == rack.number => Some(with_u(&cable.b.tap, &format!("-{nic}"))),
+            _ => None,
+        });
+        lines.push(servers.collect::<Vec<_>>().join("  "));
+        Box {
+            cable: None,
+            title: format!("rack {}", rack.number),
+            lines,
+        }
+    }
+
+    fn switch_cables(&self) -> String {
+        let mut rows = vec![
+            [
+                "CABLE",
+                "END",
+                "ALIAS",
+                "NIC",
+                "LINK-LOCAL",
+                "END",
+                "ALIAS",
+                "NIC",
+                "LINK-LOCAL",
+            ]
+            .map(String::from)
+            .to_vec(),
+        ];
+        for cable in self.cables.iter().filter(|cable| !self.server(cable)) {
+            let mut row = vec![cable.name.clone()];
+            row.extend(self.end_cells(&cable.a));
+            row.extend(self.end_cells(&cable.b));
+            rows.push(row);
+        }
+        let prefix = self.switches[0].ports[0].mac.link_local().segments();
+        format!(
+            "{}LINK-LOCAL: what follows fe80::{:x}:{:x}:, so that ping and ssh take \
+             fe80::{:x}:{:x}:…%NIC\n",
+            columns(&rows),
+            prefix[4],
+            prefix[5],
+            prefix[4],
+            prefix[5],
+        )
+    }
+
+    fn end_cells(&self, end: &End) -> [String; 4] {
+        let (nic, local) = self.port(end).map_or(("-".into(), "-".into()), |port| {
+            let [.., high, low] = port.link_local.segments();
+            (port.nic.clone(), format!("{high:x}:{low:x}"))
+        });
+        [end.tap.clone(), end.alias.clone(), nic, local]
+    }
+
+    fn server_cables(&self) -> String {
+        let mut rows = vec![
+            ["CABLE", "END", "ALIAS", "NIC", "END", "ALIAS"]
+                .map(String::from)
+                .to_vec(),
+        ];
+        for cable in &self.cables {
+            let EndOwner::Server {
+                u: FIRST_U, nic, ..
+            } = cable.b.owner
+            else {
+                continue;
+            };
+            rows.push(vec![
+                with_u(&cable.name, ""),
+                with_u(&cable.a.tap, ""),
+                cable.a.alias.replace("u3", "uU"),
+                "ens(U+3)".into(),
+                with_u(&cable.b.tap, &format!("-{nic}")),
+                cable.b.alias.replace("u3", "uU"),
+            ]);
+        }
+        format!(
+            "{}U is the server's position in its rack, {} to {}\n",
+            columns(&rows),
+            FIRST_U,
+            self.num_u
+        )
+    }
+
+    fn subnets(&self) -> String {
+        let served = |switch: usize| self.switches[switch].name.clone();
+        let mut rows = vec![
+            ["SUBNET", "AT", "ADDRESS", "FOR"]
+                .map(String::from)
+                .to_vec(),
+        ];
+        rows.push(vec![
+            self.net.loopbacks.to_string(),
+            "all".into(),
+            "-".into(),
+            "loopbacks".into(),
+        ]);
+        rows.extend(self.net.dhcp.iter().map(|net| {
+            let what = format!("DHCP, {} to {}", net.first, net.last);
+            vec![
+                net.subnet.to_string(),
+                served(net.switch),
+                net.router.to_string(),
+                what,
+            ]
+        }));
+        rows.extend(self.net.vlans.iter().map(|net| {
+            let what = format!("VLAN {}", net.id);
+            vec![
+                net.subnet.to_string(),
+                served(net.switch),
+                net.router.to_string(),
+                what,
+            ]
+        }));
+        let vlan = self.net.server_vlan;
+        format!(
+            "{}Servers peer with both leaves of their rack on VLAN {vlan}\n",
+            columns(&rows)
+        )
+    }
+}
+
+fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// The name of U3 as a pattern for all: `ikeb1-3` -> `ikeb1-U`, and with the NIC behind it
+/// `ikvm1-3-1` -> `ikvm1-U-1`.
+fn with_u(name: &str, behind: &str) -> String {
+    let before = name
+        .strip_suffix(behind)
+        .and_then(|name| name.strip_suffix('3'));
+    before.map_or_else(|| name.to_owned(), |before| format!("{before}U{behind}"))
+}
+
+fn switch_box(switch: &Switch) -> Box {
+    Box {
+        cable: switch.ports.first().map(|port| port.cable.clone()),
+        title: switch.name.clone(),
+        lines: vec![format!("AS {}", switch.asn), switch.loopback.to_string()],
+    }
+}
+
+/// A node of the picture.
+struct Box {
+    /// The cable that comes in from above.
+    cable: Option<String>,
+    title: String,
+    lines: Vec<String>,
+}
+
+/// Boxes of one width side by side, in as many rows as it takes.
+fn grid(boxes: &[Box]) -> String {
+    let widest = |one: &Box| {
+        let longest = one.lines.iter().map(|line| length(line)).max().unwrap_or(0);
+        longest.max(length(&one.title) + 2) + 4
+    };
+    let width = boxes.iter().map(widest).max().unwrap_or(0);
+    let in_a_row = ((WIDTH + GAP) / (width + GAP)).max(1);
+    let mut text = String::new();
+    for row in boxes.chunks(in_a_row) {
+        if row.iter().any(|one| one.cable.is_some()) {
+            push(&mut text, row, |one| {
+                pad(
+                    &one.cable
+                        .as_ref()
+                        .map_or(String::new(), |cable| format!("  │ {cable}")),
+                    width,
+                )
+            });
+        }
+        push(&mut text, row, |one| {
+            let joint = if one.cable.is_some() { '┴' } else { '─' };
+            let start = format!("┌─{joint} {} ", one.title);
+            format!("{start}{}┐", "─".repeat(width - length(&start) - 1))
+        });
+        for line in 0..row.iter().map(|one| one.lines.len()).max().unwrap_or(0) {
+            push(&mut text, row, |one| {
+                let line = one.lines.get(line).map_or("", String::as_str);
+                format!("│ {} │", pad(line, width - 4))
+            });
+        }
+        push(&mut text, row, |_| format!("└{}┘", "─".repeat(width - 2)));
+    }
+    text
+}
+
+fn push(text: &mut String, row: &[Box], cell: impl Fn(&Box) -> String) {
+    let cells: Vec<String> = row.iter().map(cell).collect();
+    *text += cells.join(&" ".repeat(GAP)).trim_end();
+    text.push('\n');
+}
+
+/// In characters; all of ours are one column wide.
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn pad(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(length(text))))
+}
+
+fn columns(rows: &[Vec<String>]) -> String {
+    let mut widths = vec![0; rows.first().map_or(0, Vec::len)];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = length(cell).max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<_> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| pad(cell, *width))
+            .collect();
+        let _ = writeln!(text, "{}", cells.join(&" ".repeat(GAP)).trim_end());
+    }
+    text
+}

@@ -1,0 +1,146 @@
+//! From the model to what a single switch must know.
+
+use std::num::NonZeroU32;
+
+use frr_conf::{
+    BootFiles, Dhcp, HostName, IfName, Link, NameError, Nic, Node, SwitchConf, Timers, VlanId,
+    VlanNetwork,
+};
+use ipnet::Ipv4Net;
+
+use super::{DhcpNetwork, PortKind, Role, Switch, SwitchPort, Topology};
+
+/// Bridge of a leaf's untagged server ports (ikvswitch's name).
+const DHCP_BRIDGE: &str = "dhcp0";
+
+impl Topology {
+    /// What `switch`, one of [`Topology::switches`], must know to be itself.
+    ///
+    /// # Errors
+    /// A name that no configuration file of the switch can hold; says which and the rule.
+    pub fn switch_conf(&self, switch: &Switch) -> Result<SwitchConf, NameError> {
+        let own = |index: usize| self.switches[index].name == switch.name;
+        let nic = |port| self.nic(switch, port);
+        let dhcp = self.net.dhcp.iter().find(|net| own(net.switch));
+        let vlans: Vec<_> = self
+            .net
+            .vlans
+            .iter()
+            .filter(|net| own(net.switch))
+            .collect();
+        let peers = self.net.vlan_peers.iter().copied();
+        let reached = |peer: &_| vlans.iter().any(|vlan| vlan.subnet.contains(peer));
+        Ok(SwitchConf {
+            name: switch.name.parse()?,
+            nodes: self.switches.iter().map(node).collect::<Result<_, _>>()?,
+            nics: switch.ports.iter().map(nic).collect::<Result<_, _>>()?,
+            server_vlan: VlanId::try_from(self.net.server_vlan)?,
+            dhcp: dhcp.map(|net| self.dhcp(net)).transpose()?,
+            neighbours: peers.filter(reached).collect(),
+            vlan_networks: vlans
+                .iter()
+                .map(|net| {
+                    Ok(VlanNetwork {
+                        vlan: VlanId::try_from(net.id)?,
+                        bridge: net.bridge.parse()?,
+                        address: with_prefix(net.router, net.subnet),
+                    })
+                })
+                .collect::<Result<_, NameError>>()?,
+            timers: Timers::default(),
+        })
+    }
+
+    fn nic(&self, switch: &Switch, port: &SwitchPort) -> Result<Nic, NameError> {
+        Ok(Nic {
+            name: port.nic.parse()?,
+            mac: frr_conf::Mac::try_from(port.mac.0)?,
+            mtu: port.mtu,
+            link: match port.kind {
+                PortKind::Host => Link::Outside {
+                    address: with_prefix(self.host.peer, self.host.address),
+                    gateway: self.host.address.addr(),
+                },
+                PortKind::Spine if switch.role == Role::Internet => Link::Edge,
+                PortKind::Spine | PortKind::Internet => Link::Core,
+                PortKind::Leaf => Link::Edge,
+                PortKind::Server { .. } => Link::Server,
+            },
+        })
+    }
+
+    fn dhcp(&self, net: &DhcpNetwork) -> Result<Dhcp, NameError> {
+        let options = &self.net.dhcp_options;
+        Ok(Dhcp {
+            bridge: DHCP_BRIDGE.parse::<IfName>()?,
+            address: with_prefix(net.router, net.subnet),
+            first: net.first,
+            last: net.last,
+            lease: options.lease,
+            lease_max: options.max_lease,
+            domain: options.domain.parse()?,
+            dns: options.dns.clone(),
+            next_server: options.next_server,
+            boot: BootFiles {
+                ipxe: options.boot.ipxe.parse()?,
+                bios: options.boot.bios.parse()?,
+                uefi: options.boot.uefi.parse()?,
+                other: options.boot.other.parse()?,
+            },
+        })
+    }
+}
+
+fn node(switch: &Switch) -> Result<Node, NameError> {
+    Ok(Node {
+        name: switch.name.parse::<HostName>()?,
+        asn: NonZeroU32::new(switch.asn).expect("AS numbers count up from 1 or more"),
+        loopback: switch.loopback,
+    })
+}
+
+fn with_prefix(address: std::net::Ipv4Addr, subnet: Ipv4Net) -> Ipv4Net {
+    Ipv4Net::new_assert(address, subnet.prefix_len())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+    use crate::topology::build;
+
+    /// frr-conf checks what must hold in a switch: it accepts all of these.
+    #[test]
+    fn every_switch_of_many_shapes_renders() {
+        for (racks, spines, num_u) in [(3, 2, 23), (1, 1, 3), (5, 3, 40), (2, 12, 60)] {
+            let mut config = Config::default();
+            config.topology.racks = racks;
+            config.topology.spines = spines;
+            config.topology.num_u = num_u;
+            let topology = build(&config).unwrap();
+            for switch in &topology.switches {
+                let conf = topology.switch_conf(switch).unwrap();
+                let files = frr_conf::render(&conf).unwrap();
+                let served = files.iter().any(|file| file.path == "etc/dnsmasq.conf");
+                let odd_leaf = switch.rack.is_some() && switch.number % 2 == 1;
+                assert_eq!(served, odd_leaf, "{}", switch.name);
+            }
+        }
+    }
+
+    #[test]
+    fn leaf2_has_the_vlan_networks_and_their_peers_and_nobody_else_has() {
+        let topology = build(&Config::default()).unwrap();
+        for switch in &topology.switches {
+            let conf = topology.switch_conf(switch).unwrap();
+            let found = (conf.vlan_networks.len(), conf.neighbours.len());
+            assert_eq!(
+                found,
+                if switch.name == "leaf2" {
+                    (6, 2)
+                } else {
+                    (0, 0)
+                }
+            );
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The model against ikvswitch, and in other shapes.
+
+mod bad;
+mod default;

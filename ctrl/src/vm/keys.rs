@@ -1,0 +1,207 @@
+//! The fabric's SSH keys: one pair that opens every switch, and a host key for each of them.
+//!
+//! Made once for a fabric and then reused, so that `known_hosts` stays true while switches
+//! restart. The pair is used from the host and from switch to switch alike: root on one switch
+//! is root on all of them, but never on the host, where no key of the fabric is authorized.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
+
+/// The pair that opens every switch, inside the key folder.
+const FABRIC_KEY: &str = "fabric_ed25519";
+
+/// No OpenSSH ed25519 key is longer, in bytes.
+const MAX_KEY_FILE: u64 = 4096;
+
+/// Why the keys could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// A file could not be read or written.
+    #[error("ssh key {0}: {1}")]
+    File(PathBuf, io::Error),
+    /// A file is there but holds no usable key.
+    #[error("ssh key {0}: {1}; remove the file and a new key will be made")]
+    Broken(PathBuf, ssh_key::Error),
+    /// A switch's name is not fit for a file's.
+    #[error("\"{0}\" cannot be part of a file name")]
+    Name(String),
+}
+
+/// A pair in OpenSSH's formats.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyPair {
+    /// The private key's file.
+    pub private: String,
+    /// The public key as one line without a line feed: `ssh-ed25519 AAAA… comment`.
+    pub public: String,
+}
+
+/// All keys of a fabric.
+#[derive(Debug, Clone)]
+pub struct FabricKeys {
+    /// The pair that opens every switch.
+    pub fabric: KeyPair,
+    /// Host key by switch name.
+    pub hosts: BTreeMap<String, KeyPair>,
+    dir: PathBuf,
+}
+
+impl std::fmt::Debug for KeyPair {
+    /// Only the public half: private keys do not belong in logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyPair")
+            .field("public", &self.public)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FabricKeys {
+    /// Reads the keys in `dir`, making those that are missing, for the switches `names`.
+    ///
+    /// Every private key is 0600. The folder stays root's, so that nobody can put links into it;
+    /// `owner` (uid, gid), the person who uses the fabric, gets the fabric's private key alone, and
+    /// the folder is then 0711 instead of 0700.
+    ///
+    /// # Errors
+    /// See [`KeyError`].
+    pub fn load_or_create<'a>(
+        dir: &Path,
+        names: impl IntoIterator<Item = &'a str>,
+        owner: Option<(u32, u32)>,
+    ) -> Result<Self, KeyError> {
+        let mode = if owner.is_some() { 0o711 } else { 0o700 };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(dir)
+            .and_then(|()| fs::set_permissions(dir, Permissions::from_mode(mode)))
+            .map_err(|error| KeyError::File(dir.into(), error))?;
+        let fabric = pair(&dir.join(FABRIC_KEY), "ikv-fabric", owner)?;
+        let mut hosts = BTreeMap::new();
+        for name in names {
+            if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0', '\n']) {
+                return Err(KeyError::Name(name.into()));
+            }
+            let path = dir.join(format!("host_{name}_ed25519"));
+            hosts.insert(name.into(), pair(&path, name, None)?);
+        }
+        Ok(Self {
+            fabric,
+            hosts,
+            dir: dir.into(),
+        })
+    }
+
+    /// The fabric's private key file, for `ssh -i`.
+    pub fn identity(&self) -> PathBuf {
+        self.dir.join(FABRIC_KEY)
+    }
+}
+
+fn pair(path: &Path, comment: &str, owner: Option<(u32, u32)>) -> Result<KeyPair, KeyError> {
+    let broken = |error| KeyError::Broken(path.into(), error);
+    let key = match read(path) {
+        Ok(text) => PrivateKey::from_openssh(text).map_err(broken)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).map_err(broken)?;
+            key.set_comment(comment);
+            let text = key.to_openssh(LineEnding::LF).map_err(broken)?;
+            create(path, text.as_bytes(), owner)
+                .map_err(|error| KeyError::File(path.into(), error))?;
+            key
+        }
+        Err(error) => return Err(KeyError::File(path.into(), error)),
+    };
+    Ok(KeyPair {
+        private: key.to_openssh(LineEnding::LF).map_err(broken)?.to_string(),
+        public: key.public_key().to_openssh().map_err(broken)?,
+    })
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    file.take(MAX_KEY_FILE).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Whole or not at all: a key cut short by a full disk would be refused for ever.
+fn create(path: &Path, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let write = |mut file: File| {
+        file.write_all(bytes)?;
+        owner.map_or(Ok(()), |(uid, gid)| fchown(&file, Some(uid), Some(gid)))
+    };
+    let _ = fs::remove_file(&draft);
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)
+        .and_then(write)
+        .and_then(|()| fs::rename(&draft, path))
+        .inspect_err(|_| drop(fs::remove_file(&draft)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn are_made_once_and_only_the_missing_ones_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("ssh");
+        let first = FabricKeys::load_or_create(&dir, ["leaf1"], None).unwrap();
+        let second = FabricKeys::load_or_create(&dir, ["leaf1", "leaf2"], None).unwrap();
+        assert_eq!(first.fabric, second.fabric);
+        assert_eq!(first.hosts["leaf1"], second.hosts["leaf1"]);
+        assert_ne!(second.hosts["leaf1"], second.hosts["leaf2"]);
+        assert!(first.fabric.public.starts_with("ssh-ed25519 AAAA"));
+        assert!(first.fabric.public.ends_with(" ikv-fabric"));
+        assert_eq!((mode(&dir), mode(&first.identity())), (0o700, 0o600));
+        assert_eq!(
+            fs::read_to_string(first.identity()).unwrap(),
+            first.fabric.private
+        );
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn refuse_a_broken_file_a_link_and_a_name_with_a_slash() {
+        let dir = tempfile::tempdir().unwrap();
+        let load = |name| FabricKeys::load_or_create(dir.path(), [name], None);
+        assert!(matches!(load("../x").unwrap_err(), KeyError::Name(_)));
+        fs::write(dir.path().join("host_leaf1_ed25519"), "no key").unwrap();
+        assert!(
+            load("leaf1")
+                .unwrap_err()
+                .to_string()
+                .contains("remove the file")
+        );
+        let link = dir.path().join("host_leaf2_ed25519");
+        std::os::unix::fs::symlink(dir.path().join(FABRIC_KEY), link).unwrap();
+        assert!(matches!(load("leaf2").unwrap_err(), KeyError::File(..)));
+    }
+
+    #[test]
+    fn private_keys_stay_out_of_debug_output() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = FabricKeys::load_or_create(dir.path(), ["leaf1"], None).unwrap();
+        assert!(!format!("{keys:?}").contains("PRIVATE"));
+    }
+}

@@ -1,0 +1,348 @@
+//! Starting a QEMU: opens everything it may use, drops every right, spawns.
+//!
+//! Spawns must happen on a thread that lives as long as the process: the kernel sends the
+//! parent-death signal when that *thread* ends (prctl(2), PR_SET_PDEATHSIG). And no other child
+//! may be spawned from another thread meanwhile, or it would inherit the descriptors too.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream as StdStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::{FdFlags, fcntl_setfd};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+use super::accel::Accel;
+use super::qemu::{self, Fds};
+use super::spec::{NicBackend, SpecError, VmSpec};
+use super::stderr::Stderr;
+
+const QEMU: &str = "qemu-system-x86_64";
+const SETPRIV: &str = "setpriv";
+
+/// Environment variable of every QEMU of a fabric, with the VM's run folder as its value. By it
+/// [`strays`] tells ours from others.
+const MARK: &str = "IKV_FABRIC_VM";
+
+/// A QEMU without a machine is up in 0.1 s; this is for a very busy machine.
+const PROBE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Opens an existing tap by name, non-blocking or not, with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
+pub type OpenTap = Arc<dyn Fn(&str) -> io::Result<OwnedFd> + Send + Sync>;
+
+/// Why a VM could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The specification cannot work.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A program is missing.
+    #[error("{program} cannot be run: {error}; install the package {package}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// Debian's package of it.
+        package: &'static str,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// QEMU is there, but not even an empty machine starts.
+    #[error("{QEMU} does not work here: {0}")]
+    Probe(String),
+    /// A file of the image, the seed or a socket.
+    #[error("{vm}: {path}: {error}")]
+    File {
+        /// Node name.
+        vm: String,
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// QEMU's uid may not read it.
+    #[error("{vm}: QEMU (uid {uid}) may not read {path}: chmod o+r {path}")]
+    Unreadable {
+        /// Node name.
+        vm: String,
+        /// The file.
+        path: PathBuf,
+        /// QEMU's uid.
+        uid: u32,
+    },
+    /// A tap.
+    #[error("{vm}: tap {name}: {error}")]
+    Tap {
+        /// Node name.
+        vm: String,
+        /// The tap.
+        name: String,
+        /// The system's words.
+        error: io::Error,
+    },
+}
+
+/// Starts QEMUs; made once for a fabric.
+#[derive(Clone)]
+pub struct Launcher {
+    open_tap: OpenTap,
+    sandbox: bool,
+}
+
+/// A QEMU that has just been started.
+pub(super) struct Launched {
+    pub(super) child: Child,
+    pub(super) monitor: UnixStream,
+    pub(super) console: UnixStream,
+    pub(super) stderr: Stderr,
+}
+
+impl std::fmt::Debug for Launcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Launcher")
+            .field("sandbox", &self.sandbox)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Launcher {
+    /// Finds out whether QEMU runs here and whether it has seccomp.
+    ///
+    /// # Errors
+    /// When QEMU is missing or cannot start an empty machine.
+    pub async fn probe(open_tap: OpenTap) -> Result<Self, LaunchError> {
+        let sandbox = match empty_machine(&["-sandbox", qemu::SANDBOX]).await {
+            Ok(()) => true,
+            Err(LaunchError::Probe(reason)) => {
+                empty_machine(&[]).await?;
+                tracing::warn!(%reason, "QEMU runs without its seccomp sandbox");
+                false
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { open_tap, sandbox })
+    }
+
+    /// Whether QEMU is held by seccomp.
+    pub fn sandbox(&self) -> bool {
+        self.sandbox
+    }
+
+    /// Starts a QEMU. Nothing in here waits, so no other spawn of this thread comes between.
+    pub(super) fn launch(&self, spec: &VmSpec) -> Result<Launched, LaunchError> {
+        spec.check()?;
+        let failed = |path: &Path, error| LaunchError::File {
+            vm: spec.name.clone(),
+            path: path.into(),
+            error,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&spec.run_dir)
+            .map_err(|error| failed(&spec.run_dir, error))?;
+
+        let mut inherited = Inherited::default();
+        let mut listen = |path: PathBuf| {
+            let fd = listen(&path).map_err(|error| failed(&path, error))?;
+            inherited.add(fd).map_err(|error| failed(&path, error))
+        };
+        let console = listen(spec.console_socket())?;
+        let monitor = listen(spec.monitor_socket())?;
+        let agent = listen(spec.agent_socket())?;
+        let mut open = |path: &Path| {
+            let fd = File::open(path).map_err(|error| failed(path, error))?;
+            inherited
+                .add(fd.into())
+                .map_err(|error| failed(path, error))
+        };
+        let image = &spec.image;
+        let (rootfs, seed) = (open(&image.rootfs)?, open(&spec.seed)?);
+        let (kernel, initrd) = (open(&image.kernel)?, open(&image.initrd)?);
+        for path in [&image.kernel, &image.initrd] {
+            let mode = fs::metadata(path)
+                .map_err(|error| failed(path, error))?
+                .mode();
+            if mode & 0o004 == 0 {
+                let (vm, path, uid) = (spec.name.clone(), path.clone(), spec.uid);
+                return Err(LaunchError::Unreadable { vm, path, uid });
+            }
+        }
+        let mut nics = Vec::with_capacity(spec.nics.len());
+        for nic in &spec.nics {
+            let NicBackend::Tap { name } = &nic.backend;
+            let fd = (self.open_tap)(name)
+                .and_then(|fd| inherited.add(fd))
+                .map_err(|error| LaunchError::Tap {
+                    vm: spec.name.clone(),
+                    name: name.clone(),
+                    error,
+                })?;
+            nics.push(fd);
+        }
+        let fds = Fds {
+            console,
+            monitor,
+            agent,
+            kernel,
+            initrd,
+            rootfs,
+            seed,
+            nics,
+        };
+
+        // The listeners take connections before QEMU accepts them, so ours are the first.
+        let connect = |path: PathBuf| connect(&path).map_err(|error| failed(&path, error));
+        let (monitor, console) = (
+            connect(spec.monitor_socket())?,
+            connect(spec.console_socket())?,
+        );
+        let mut child = command(spec, &qemu::argv(spec, self.sandbox, &fds))
+            .spawn()
+            .map_err(|error| missing(SETPRIV, "util-linux", error))?;
+        drop(inherited);
+        let stderr = child.stderr.take().expect("stderr is piped by command()");
+        Ok(Launched {
+            child,
+            monitor,
+            console,
+            stderr: Stderr::follow(stderr),
+        })
+    }
+}
+
+/// Descriptors that a child will inherit; closed here on drop.
+#[derive(Default)]
+struct Inherited(Vec<OwnedFd>);
+
+impl Inherited {
+    fn add(&mut self, fd: OwnedFd) -> io::Result<RawFd> {
+        fcntl_setfd(fd.as_fd(), FdFlags::empty())?;
+        let number = fd.as_raw_fd();
+        self.0.push(fd);
+        Ok(number)
+    }
+}
+
+fn listen(path: &Path) -> io::Result<OwnedFd> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => UnixListener::bind(path).map(Into::into),
+    }
+}
+
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let stream = StdStream::connect(path)?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+/// setpriv(1) sets the parent-death signal after the uid, whose change would clear it. QEMU gets a
+/// process group of its own: Ctrl-C is for the fabric, which then takes its VMs down in order.
+fn command(spec: &VmSpec, argv: &[String]) -> Command {
+    let uid = spec.uid.to_string();
+    let mut command = Command::new(SETPRIV);
+    command.args(["--reuid", &uid, "--regid", &uid]);
+    match spec.accel {
+        Accel::Kvm { group: Some(gid) } => command.args(["--groups", &gid.to_string()]),
+        _ => command.arg("--clear-groups"),
+    };
+    command
+        .args([
+            "--no-new-privs",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            "--pdeathsig",
+            "KILL",
+            "--",
+            QEMU,
+        ])
+        .args(argv)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env(MARK, &spec.run_dir)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    command
+}
+
+/// Starts a QEMU without a machine and lets it quit at once.
+async fn empty_machine(options: &[&str]) -> Result<(), LaunchError> {
+    let mut child = Command::new(QEMU)
+        .args([
+            "-machine",
+            "none",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+        ])
+        .args(["-qmp", "stdio"])
+        .args(options)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| missing(QEMU, "qemu-system-x86", error))?;
+    let mut stdin = child.stdin.take().expect("stdin is piped above");
+    let mut stderr = Stderr::follow(child.stderr.take().expect("stderr is piped above"));
+    // A QEMU that refuses its options is gone before it reads; its status tells.
+    let _ = stdin
+        .write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}\n")
+        .await;
+    let ended = tokio::time::timeout(PROBE_LIMIT, child.wait()).await;
+    match ended {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(LaunchError::Probe(format!(
+            "{status}: {}",
+            stderr.last_words().await
+        ))),
+        Ok(Err(error)) => Err(LaunchError::Probe(error.to_string())),
+        Err(_) => Err(LaunchError::Probe(format!("no end within {PROBE_LIMIT:?}"))),
+    }
+}
+
+fn missing(program: &'static str, package: &'static str, error: io::Error) -> LaunchError {
+    LaunchError::Program {
+        program,
+        package,
+        error,
+    }
+}
+
+/// Pids of QEMUs (or of the setpriv that becomes one) whose run folder is below `root`. A fabric
+/// killed in the very moment of a start can leave one behind, before the parent-death signal is
+/// set: `clean` and the next `run` end those.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn strays(root: &Path) -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // Processes come and go, and those of other users may be closed to us.
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let ours = environment
+            .split(|byte| *byte == 0)
+            .filter_map(|variable| std::str::from_utf8(variable).ok()?.split_once('='))
+            .any(|(key, value)| key == MARK && Path::new(value).starts_with(root));
+        if ours {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
+}

@@ -1,0 +1,43 @@
+//! The switch VMs: QEMU processes, what they are told, and how they are asked.
+//!
+//! ```text
+//!  VmSpec ──argv──> setpriv ─> QEMU (uid of its own, seccomp)      per VM one task: supervisor.rs
+//!                     ▲ inherits: taps, disks, three listening sockets
+//!  Launcher ──────────┘
+//!       ├ monitor  qmp.rs      power, links, "the guest reset / powered off / opened its agent port"
+//!       ├ console  console.rs  serial line: ring of 64 KiB, any number of attached clients
+//!       └ agent    agent.rs    exec in the guest; bgp.rs reads FRR's sessions through it
+//! ```
+//!
+//! A VM is given everything as open descriptors, so its uid needs no access to any path but the
+//! kernel's and the initrd's contents (mode `o+r` on the two files; their folders may be closed).
+//! The sockets are bound here, in a folder that the uid cannot write: a guest that has taken over
+//! its QEMU cannot put something else in their place.
+//!
+//! Order of calls: [`accel::decide`] → [`Launcher::probe`] → [`keys::FabricKeys`] and
+//! [`seed::write`] → [`Vm::start`] for each [`VmSpec`] → [`Vm::watch`] until running →
+//! [`bgp::read`] → [`Vm::stop`] for all at once.
+//!
+//! Everything that comes out of a guest is bounded in size, depth and time, and never shown raw.
+
+pub mod accel;
+pub mod agent;
+pub mod bgp;
+pub mod console;
+pub mod escape;
+pub mod keys;
+mod launch;
+pub mod lifecycle;
+mod line;
+pub mod qemu;
+pub mod qmp;
+pub mod seed;
+pub mod spec;
+pub mod ssh;
+mod stderr;
+mod supervisor;
+
+pub use launch::{LaunchError, Launcher, OpenTap, strays};
+pub use lifecycle::{Power, PowerError, VmState};
+pub use spec::{Image, NicBackend, NicSpec, SpecError, VmSpec};
+pub use supervisor::{Vm, VmStatus};

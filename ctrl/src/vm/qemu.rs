@@ -1,0 +1,235 @@
+//! VmSpec → QEMU's command line. Pure; the descriptors it names are opened by `launch.rs`.
+
+use std::os::fd::RawFd;
+
+use super::accel::Accel;
+use super::spec::{NicBackend, VmSpec};
+
+/// The virtio-serial port that the guest agent opens.
+pub const AGENT_PORT: &str = "org.qemu.guest_agent.0";
+
+/// QEMU's id of the virtio-serial port, as it appears in `VSERPORT_CHANGE`.
+pub const AGENT_ID: &str = "agent";
+
+/// What a QEMU with seccomp is held to: no exec, no change of uid, no scheduling calls.
+pub const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/// Descriptor numbers that QEMU inherits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fds {
+    /// Listening socket of the serial console.
+    pub console: RawFd,
+    /// Listening socket of the monitor.
+    pub monitor: RawFd,
+    /// Listening socket of the guest agent.
+    pub agent: RawFd,
+    /// The kernel.
+    pub kernel: RawFd,
+    /// The initramfs.
+    pub initrd: RawFd,
+    /// The root file system.
+    pub rootfs: RawFd,
+    /// The seed.
+    pub seed: RawFd,
+    /// One tap for each NIC, in the order of [`VmSpec::nics`].
+    pub nics: Vec<RawFd>,
+}
+
+/// QEMU's id of a VM's NIC, for `set_link`.
+pub fn nic_id(index: usize) -> String {
+    format!("nic{index}")
+}
+
+/// QEMU's arguments, without the program's name. `sandbox` says whether this QEMU has seccomp.
+pub fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
+    let mut args = Args(Vec::new());
+    args.flag("-nodefaults");
+    args.flag("-no-user-config");
+    args.pair("-display", "none");
+    if sandbox {
+        args.pair("-sandbox", SANDBOX);
+    }
+    machine(&mut args, spec, fds);
+    channels(&mut args, fds);
+    disks(&mut args, fds);
+    for (index, (nic, fd)) in spec.nics.iter().zip(&fds.nics).enumerate() {
+        let NicBackend::Tap { .. } = nic.backend;
+        args.pair("-netdev", format!("tap,id=net{index},fd={fd}"));
+        let id = nic_id(index);
+        let (mac, place) = (nic.mac_text(), place(FIRST_NIC_SLOT, index));
+        args.pair(
+            "-device",
+            format!("virtio-net-pci,id={id},netdev=net{index},mac={mac},{VIRTIO},{place}"),
+        );
+    }
+    args.0
+}
+
+/// Modern virtio only: no legacy I/O ports (24 KiB of them would be too few for 60 NICs), and no
+/// option ROM to look for.
+const VIRTIO: &str = "disable-legacy=on,romfile=";
+
+/// Slots 0 and 1 are the chip set's.
+const SERVICE_SLOT: usize = 2;
+const FIRST_NIC_SLOT: usize = 3;
+
+/// Eight devices share a slot, so that PCI order is device order and 232 NICs find room.
+fn place(first_slot: usize, index: usize) -> String {
+    let (slot, function) = (first_slot + index / 8, index % 8);
+    let multifunction = if function == 0 {
+        ",multifunction=on"
+    } else {
+        ""
+    };
+    format!("addr={slot:02x}.{function}{multifunction}")
+}
+
+fn machine(args: &mut Args, spec: &VmSpec, fds: &Fds) {
+    let (accel, cpu) = match spec.accel {
+        Accel::Kvm { .. } => ("kvm", "host"),
+        Accel::Tcg => ("tcg,thread=multi", "qemu64"),
+    };
+    args.pair(
+        "-name",
+        format!("guest={},debug-threads=on", escape(&spec.name)),
+    );
+    args.pair("-machine", "pc,usb=off,vmport=off,dump-guest-core=off");
+    args.pair("-accel", accel);
+    args.pair("-cpu", spec.cpu.as_deref().unwrap_or(cpu));
+    args.pair("-smp", spec.vcpus.to_string());
+    args.pair("-m", format!("{}M", spec.memory_mib));
+    args.pair("-smbios", format!("type=1,serial={}", escape(&spec.name)));
+    // A file of this number in /proc is opened anew, so the inode must be readable by the uid.
+    args.pair("-kernel", format!("/proc/self/fd/{}", fds.kernel));
+    args.pair("-initrd", format!("/proc/self/fd/{}", fds.initrd));
+    args.pair("-append", spec.cmdline.clone());
+}
+
+fn channels(args: &mut Args, fds: &Fds) {
+    for (id, fd) in [
+        ("console", fds.console),
+        ("monitor", fds.monitor),
+        ("agent", fds.agent),
+    ] {
+        args.pair(
+            "-chardev",
+            format!("socket,id={id},fd={fd},server=on,wait=off"),
+        );
+    }
+    args.pair("-serial", "chardev:console");
+    args.pair("-mon", "chardev=monitor,mode=control");
+}
+
+fn disks(args: &mut Args, fds: &Fds) {
+    let disk = |args: &mut Args, index: usize, id: &str, fd: RawFd| {
+        // A descriptor set hands QEMU the very file, whatever its mode and path.
+        args.pair("-add-fd", format!("fd={fd},set={}", index + 1));
+        args.pair(
+            "-blockdev",
+            format!(
+                "driver=file,node-name={id},filename=/dev/fdset/{},read-only=on,\
+                 auto-read-only=off",
+                index + 1
+            ),
+        );
+        let place = place(SERVICE_SLOT, index);
+        args.pair(
+            "-device",
+            format!("virtio-blk-pci,drive={id},{VIRTIO},{place}"),
+        );
+    };
+    disk(args, 0, "rootfs", fds.rootfs);
+    disk(args, 1, "seed", fds.seed);
+    let place = |index| place(SERVICE_SLOT, index);
+    args.pair(
+        "-device",
+        format!("virtio-serial-pci,max_ports=2,{VIRTIO},{}", place(2)),
+    );
+    args.pair(
+        "-device",
+        format!("virtserialport,id={AGENT_ID},chardev=agent,name={AGENT_PORT}"),
+    );
+    args.pair("-device", format!("virtio-rng-pci,{VIRTIO},{}", place(3)));
+}
+
+/// A comma inside a value of QEMU's `key=value` lists is written twice.
+fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+struct Args(Vec<String>);
+
+impl Args {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.into());
+    }
+
+    fn pair(&mut self, flag: &str, value: impl Into<String>) {
+        self.flag(flag);
+        self.0.push(value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spec::example;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fds(nics: usize) -> Fds {
+        Fds {
+            console: 10,
+            monitor: 11,
+            agent: 12,
+            kernel: 13,
+            initrd: 14,
+            rootfs: 15,
+            seed: 16,
+            nics: (20..).take(nics).collect(),
+        }
+    }
+
+    /// One option a line, as a person would read it.
+    fn shown(args: &[String]) -> String {
+        args.join(" ").replace(" -", "\n-")
+    }
+
+    #[test]
+    fn a_spine_under_tcg() {
+        insta::assert_snapshot!(shown(&argv(&example(2), true, &fds(2))));
+    }
+
+    #[test]
+    fn kvm_a_chosen_cpu_a_comma_and_no_seccomp() {
+        let spec = VmSpec {
+            accel: Accel::Kvm { group: Some(107) },
+            cpu: Some("Nehalem,+aes".into()),
+            name: "odd,name".into(),
+            ..example(0)
+        };
+        insta::assert_snapshot!(shown(&argv(&spec, false, &fds(0))));
+    }
+
+    #[test]
+    fn nics_fill_the_slots_function_by_function() {
+        let all = argv(&example(60), true, &fds(60));
+        let places: Vec<_> = all
+            .iter()
+            .filter(|arg| arg.starts_with("virtio-net-pci"))
+            .map(|arg| arg.split("addr=").nth(1).unwrap())
+            .collect();
+        assert_eq!(places.len(), 60);
+        assert_eq!(places[0], "03.0,multifunction=on");
+        assert_eq!(places[7], "03.7");
+        assert_eq!(places[8], "04.0,multifunction=on");
+        assert_eq!(places[59], "0a.3");
+    }
+
+    proptest! {
+        #[test]
+        fn pci_order_is_nic_order(a in 0usize..232, b in 0usize..232) {
+            let key = |i| place(FIRST_NIC_SLOT, i)["addr=".len()..][..4].to_string();
+            prop_assert_eq!(key(a).cmp(&key(b)), a.cmp(&b));
+        }
+    }
+}

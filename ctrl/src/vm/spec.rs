@@ -1,0 +1,210 @@
+//! What a VM consists of, as passive data.
+
+use std::path::PathBuf;
+
+use super::accel::Accel;
+
+/// Most NICs one VM can have: PCI slots 3..=31 with eight functions each.
+pub const MAX_NICS: usize = 29 * 8;
+
+/// Longest path of a unix socket, in bytes (`sun_path` without its final zero, unix(7)).
+pub const MAX_SOCKET_PATH: usize = 107;
+
+/// One switch VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmSpec {
+    /// Node name; also the SMBIOS serial number.
+    pub name: String,
+    /// Guest memory in MiB, 1 and up.
+    pub memory_mib: u32,
+    /// Virtual CPUs, 1 and up.
+    pub vcpus: u16,
+    /// Hardware or software execution, see [`super::accel::decide`].
+    pub accel: Accel,
+    /// QEMU CPU model; `None` is `host` under KVM and `qemu64` under TCG.
+    pub cpu: Option<String>,
+    /// The uid and gid QEMU runs as. Numeric: no account is needed. Give each VM its own.
+    pub uid: u32,
+    /// The shared, read-only image.
+    pub image: Image,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// This VM's own second disk, a tar written by [`super::seed::write`].
+    pub seed: PathBuf,
+    /// Folder for the VM's sockets. Must belong to root and not be writable by `uid`.
+    pub run_dir: PathBuf,
+    /// The NICs in port order, which becomes their PCI order.
+    pub nics: Vec<NicSpec>,
+}
+
+/// Files of the switch image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// bzImage; must be readable by everyone (`o+r`), its folder need not be.
+    pub kernel: PathBuf,
+    /// initramfs; must be readable by everyone (`o+r`), its folder need not be.
+    pub initrd: PathBuf,
+    /// Root file system, first disk, read-only. Any mode.
+    pub rootfs: PathBuf,
+}
+
+/// One network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicSpec {
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// What the card is joined to.
+    pub backend: NicBackend,
+}
+
+/// What is behind a NIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NicBackend {
+    /// An existing persistent tap, opened by the fabric with `IFF_VNET_HDR`.
+    Tap {
+        /// Interface name.
+        name: String,
+    },
+}
+
+/// A [`VmSpec`] that no QEMU could run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// The PCI bus is full.
+    #[error("{vm}: {nics} NICs, but the PCI bus takes {MAX_NICS}: use fewer ports on this switch")]
+    TooManyNics {
+        /// Node name.
+        vm: String,
+        /// NICs asked for.
+        nics: usize,
+    },
+    /// A unix socket's path would not fit.
+    #[error(
+        "{vm}: the socket {path} is longer than {MAX_SOCKET_PATH} bytes: \
+         choose a shorter folder with --socket"
+    )]
+    SocketPath {
+        /// Node name.
+        vm: String,
+        /// The path that does not fit.
+        path: PathBuf,
+    },
+    /// Memory or CPUs of zero.
+    #[error("{vm}: {what} is 0: give at least 1 in [vm]")]
+    Zero {
+        /// Node name.
+        vm: String,
+        /// `memory` or `cpus`.
+        what: &'static str,
+    },
+}
+
+impl VmSpec {
+    /// The serial console's socket.
+    pub fn console_socket(&self) -> PathBuf {
+        self.run_dir.join("console.sock")
+    }
+
+    /// The QEMU monitor's socket (QMP). The supervisor holds its only connection.
+    pub fn monitor_socket(&self) -> PathBuf {
+        self.run_dir.join("monitor.sock")
+    }
+
+    /// The guest agent's socket.
+    pub fn agent_socket(&self) -> PathBuf {
+        self.run_dir.join("agent.sock")
+    }
+
+    /// Refuses what would only fail later, with a worse message.
+    ///
+    /// # Errors
+    /// See [`SpecError`].
+    pub fn check(&self) -> Result<(), SpecError> {
+        let vm = || self.name.clone();
+        if self.nics.len() > MAX_NICS {
+            return Err(SpecError::TooManyNics {
+                vm: vm(),
+                nics: self.nics.len(),
+            });
+        }
+        for (value, what) in [(self.memory_mib, "memory"), (u32::from(self.vcpus), "cpus")] {
+            if value == 0 {
+                return Err(SpecError::Zero { vm: vm(), what });
+            }
+        }
+        [
+            self.console_socket(),
+            self.monitor_socket(),
+            self.agent_socket(),
+        ]
+        .into_iter()
+        .find(|path| path.as_os_str().len() > MAX_SOCKET_PATH)
+        .map_or(Ok(()), |path| Err(SpecError::SocketPath { vm: vm(), path }))
+    }
+}
+
+impl NicSpec {
+    /// The MAC address in QEMU's notation.
+    pub fn mac_text(&self) -> String {
+        self.mac.map(|octet| format!("{octet:02x}")).join(":")
+    }
+}
+
+#[cfg(test)]
+pub(super) fn example(nics: usize) -> VmSpec {
+    VmSpec {
+        name: "leaf1".into(),
+        memory_mib: 512,
+        vcpus: 2,
+        accel: Accel::Tcg,
+        cpu: None,
+        uid: 70_003,
+        image: Image {
+            kernel: "/image/kernel".into(),
+            initrd: "/image/initrd".into(),
+            rootfs: "/image/root.squashfs".into(),
+        },
+        cmdline: "console=ttyS0 quiet".into(),
+        seed: "/run/fabric/vm/leaf1/seed.tar".into(),
+        run_dir: "/run/fabric/vm/leaf1".into(),
+        nics: (0..nics)
+            .map(|i| NicSpec {
+                mac: [8, 0, 0x27, 6, 0xac, i as u8],
+                backend: NicBackend::Tap {
+                    name: format!("iklt1{}", i + 1),
+                },
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_the_largest_leaf_and_says_what_is_wrong_with_others() {
+        assert_eq!(example(MAX_NICS).check(), Ok(()));
+        let message = |spec: VmSpec| spec.check().unwrap_err().to_string();
+        assert!(message(example(233)).contains("leaf1: 233 NICs, but the PCI bus takes 232"));
+        assert!(
+            message(VmSpec {
+                memory_mib: 0,
+                ..example(1)
+            })
+            .contains("memory is 0")
+        );
+        assert!(
+            message(VmSpec {
+                vcpus: 0,
+                ..example(1)
+            })
+            .contains("cpus is 0")
+        );
+        let long = VmSpec {
+            run_dir: format!("/{}", "x".repeat(95)).into(),
+            ..example(1)
+        };
+        assert!(message(long).contains("choose a shorter folder"));
+    }
+}

@@ -1,0 +1,481 @@
+//! One task per VM: starts its QEMU, watches it, starts it again, obeys `power`.
+//!
+//! What to do is decided by `lifecycle.rs`; here it is done.
+
+use std::io;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::process::Child;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::agent::Agent;
+use super::console::Console;
+use super::launch::{Launched, Launcher};
+use super::lifecycle::{Action, Exit, Lifecycle, Power, PowerError, VmState};
+use super::qemu::{self, AGENT_ID};
+use super::qmp::{Event, Qmp, QmpError};
+use super::spec::VmSpec;
+use super::stderr::Stderr;
+
+/// Time for QEMU to greet. Nine at once on two busy cores took under a second.
+const GREETING_LIMIT: Duration = Duration::from_secs(30);
+/// Time for QEMU to quit when asked, before it is killed.
+const QUIT_LIMIT: Duration = Duration::from_millis(700);
+/// Time for the kernel to take a killed QEMU away.
+const KILL_LIMIT: Duration = Duration::from_millis(1500);
+/// Time for a monitor command: QEMU's main loop is busy at most this long.
+const COMMAND_LIMIT: Duration = Duration::from_secs(5);
+/// Time for the agent's first answer, and the pause after a failed try.
+const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(500));
+/// Time to read a dead QEMU's last events.
+const LAST_EVENTS: Duration = Duration::from_millis(200);
+/// `power` commands that may wait.
+const REQUESTS: usize = 16;
+
+/// What is known of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VmStatus {
+    /// What it is doing.
+    pub state: VmState,
+    /// QEMU's pid, if there is one.
+    pub pid: Option<u32>,
+    /// How often its QEMU has been started again after a death.
+    pub restarts: u32,
+    /// Why it last died, failed or could not be started; with QEMU's last words.
+    pub last_error: Option<String>,
+}
+
+/// A supervised VM; cheap to clone. The QEMU lives until [`Vm::stop`], or until the runtime ends.
+#[derive(Debug, Clone)]
+pub struct Vm {
+    name: Arc<str>,
+    requests: mpsc::Sender<Request>,
+    status: watch::Receiver<VmStatus>,
+    monitor: Monitor,
+    agent: Arc<Agent>,
+    console: Console,
+}
+
+/// The present QEMU's monitor, for callers from outside.
+type Monitor = Arc<Mutex<Option<Arc<Qmp>>>>;
+
+#[derive(Debug)]
+enum Request {
+    Power(Power, oneshot::Sender<Result<(), PowerError>>),
+    Stop(oneshot::Sender<()>),
+}
+
+impl Vm {
+    /// Starts to supervise a VM; its QEMU starts at the next turn of the runtime.
+    ///
+    /// Call it on a current-thread runtime on the process's main thread (see `launch.rs`).
+    pub fn start(spec: VmSpec, launcher: Launcher) -> Self {
+        let (requests, incoming) = mpsc::channel(REQUESTS);
+        let life = Lifecycle::new(Instant::now());
+        let first = VmStatus {
+            state: life.state(),
+            pid: None,
+            restarts: 0,
+            last_error: None,
+        };
+        let (status, watcher) = watch::channel(first);
+        let vm = Self {
+            name: spec.name.as_str().into(),
+            requests,
+            status: watcher,
+            monitor: Monitor::default(),
+            agent: Arc::new(Agent::new(spec.agent_socket())),
+            console: Console::default(),
+        };
+        let supervisor = Supervisor {
+            spec,
+            launcher,
+            life,
+            process: None,
+            last_error: None,
+            status,
+            monitor: Arc::clone(&vm.monitor),
+            agent: Arc::clone(&vm.agent),
+            console: vm.console.clone(),
+        };
+        tokio::spawn(supervisor.run(incoming));
+        vm
+    }
+
+    /// Node name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is known now.
+    pub fn status(&self) -> VmStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Follows the status.
+    pub fn watch(&self) -> watch::Receiver<VmStatus> {
+        self.status.clone()
+    }
+
+    /// The guest agent's client.
+    pub fn agent(&self) -> &Arc<Agent> {
+        &self.agent
+    }
+
+    /// The serial console.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// Switches the VM. Returns once it is done: off means that QEMU is gone, on that it has been
+    /// spawned.
+    ///
+    /// # Errors
+    /// See [`PowerError`].
+    pub async fn power(&self, power: Power) -> Result<(), PowerError> {
+        let (sender, answer) = oneshot::channel();
+        let request = Request::Power(power, sender);
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| PowerError::Stopped)?;
+        answer.await.unwrap_or(Err(PowerError::Stopped))
+    }
+
+    /// Sets the carrier of NIC `index` (0-based, order of [`VmSpec::nics`]) as the guest sees
+    /// it. It does not outlive the QEMU.
+    ///
+    /// # Errors
+    /// See [`QmpError`]; `Closed` while there is no QEMU.
+    pub async fn set_link(&self, index: usize, up: bool) -> Result<(), QmpError> {
+        let monitor = lock(&self.monitor).clone();
+        let monitor = monitor.ok_or(QmpError::Closed)?;
+        monitor
+            .set_link(&qemu::nic_id(index), up, COMMAND_LIMIT)
+            .await
+    }
+
+    /// Ends the QEMU (quit, then SIGKILL: 2.2 s at worst) and the supervision. Stop all VMs at
+    /// once with `join_all`, so that a fabric takes no longer than its slowest VM.
+    pub async fn stop(&self) {
+        let (sender, done) = oneshot::channel();
+        if self.requests.send(Request::Stop(sender)).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+}
+
+fn lock(monitor: &Monitor) -> std::sync::MutexGuard<'_, Option<Arc<Qmp>>> {
+    monitor.lock().expect("no holder of this lock can panic")
+}
+
+/// What QEMU has reported, as a state, so that a flood of events needs no room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Seen {
+    guest_shutdown: bool,
+    agent_open: bool,
+    resets: u64,
+}
+
+impl Seen {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Shutdown { guest } => self.guest_shutdown = guest,
+            Event::Reset => self.resets += 1,
+            Event::Port { id, open } if id == AGENT_ID => self.agent_open = open,
+            Event::Port { .. } | Event::Other(_) => {}
+        }
+    }
+}
+
+struct Process {
+    child: Child,
+    stderr: Stderr,
+    greeting: Option<JoinHandle<Result<Qmp, QmpError>>>,
+    monitor: Option<Arc<Qmp>>,
+    seen: watch::Receiver<Seen>,
+    resets: u64,
+}
+
+/// Something happened to the QEMU.
+enum Happened {
+    Exited(io::Result<ExitStatus>),
+    Greeted(Result<Qmp, QmpError>),
+    Reported,
+}
+
+struct Supervisor {
+    spec: VmSpec,
+    launcher: Launcher,
+    life: Lifecycle,
+    process: Option<Process>,
+    last_error: Option<String>,
+    status: watch::Sender<VmStatus>,
+    monitor: Monitor,
+    agent: Arc<Agent>,
+    console: Console,
+}
+
+impl Supervisor {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        loop {
+            if self.life.due(Instant::now()).is_some() {
+                self.launch();
+            }
+            self.publish();
+            let deadline = self.life.deadline();
+            let probing = self.life.state() == VmState::Booting
+                && self
+                    .process
+                    .as_ref()
+                    .is_some_and(|process| process.seen.borrow().agent_open);
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(Request::Power(power, answer)) => {
+                        let outcome = self.power(power).await;
+                        self.publish();
+                        let _ = answer.send(outcome);
+                    }
+                    Some(Request::Stop(done)) => {
+                        self.halt().await;
+                        let _ = self.life.power(Power::Off, Instant::now());
+                        self.publish();
+                        let _ = done.send(());
+                        return;
+                    }
+                    // Every handle is gone: nobody could ever stop it.
+                    None => return self.halt().await,
+                },
+                happened = next(&mut self.process) => self.happened(happened).await,
+                () = answers(&self.agent), if probing => self.life.ready(),
+                () = until(deadline), if deadline.is_some() => {}
+            }
+        }
+    }
+
+    fn launch(&mut self) {
+        debug_assert!(self.process.is_none(), "one QEMU at most");
+        match self.launcher.launch(&self.spec) {
+            Ok(launched) => {
+                self.agent.forget();
+                self.process = Some(Process::new(launched, &self.console));
+            }
+            Err(error) => {
+                self.last_error = Some(error.to_string());
+                self.life.exited(Exit::Refused, Instant::now());
+            }
+        }
+    }
+
+    async fn happened(&mut self, happened: Happened) {
+        match happened {
+            Happened::Exited(status) => self.exited(status).await,
+            Happened::Greeted(Ok(monitor)) => {
+                let monitor = Arc::new(monitor);
+                *lock(&self.monitor) = Some(Arc::clone(&monitor));
+                self.life.greeted();
+                if let Some(process) = &mut self.process {
+                    process.monitor = Some(monitor);
+                }
+            }
+            // A QEMU that ends before it greets says why on stderr: wait for its exit. One that
+            // lives and does not greet is of no use.
+            Happened::Greeted(Err(error)) => {
+                if let Some(process) = &mut self.process
+                    && timeout(QUIT_LIMIT, process.child.wait()).await.is_err()
+                {
+                    self.last_error = Some(error.to_string());
+                    let _ = process.child.start_kill();
+                }
+            }
+            Happened::Reported => {
+                if let Some(process) = &mut self.process {
+                    let resets = process.seen.borrow_and_update().resets;
+                    if resets != process.resets {
+                        process.resets = resets;
+                        self.life.was_reset();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn exited(&mut self, status: io::Result<ExitStatus>) {
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
+        *lock(&self.monitor) = None;
+        if let Some(monitor) = &process.monitor {
+            let _ = timeout(LAST_EVENTS, monitor.closed()).await;
+        }
+        let status = match status {
+            Ok(status) => status,
+            Err(error) => return self.died(Exit::Died, format!("QEMU is lost: {error}")),
+        };
+        if status.success() && process.seen.borrow().guest_shutdown {
+            self.life.exited(Exit::PoweredOff, Instant::now());
+            return;
+        }
+        let greeted = process.monitor.is_some();
+        let exit = if greeted || status.code().is_none() {
+            Exit::Died
+        } else {
+            Exit::Refused
+        };
+        let words = process.stderr.last_words().await;
+        self.died(
+            exit,
+            format!("QEMU ended with {status}: {words}")
+                .trim_end_matches(": ")
+                .into(),
+        );
+    }
+
+    fn died(&mut self, exit: Exit, error: String) {
+        self.life.exited(exit, Instant::now());
+        tracing::warn!(vm = self.spec.name, state = ?self.life.state(), error);
+        self.last_error = Some(error);
+    }
+
+    async fn power(&mut self, power: Power) -> Result<(), PowerError> {
+        let Some(action) = self.life.power(power, Instant::now())? else {
+            return Ok(());
+        };
+        if action == Action::Reset {
+            let monitor = lock(&self.monitor)
+                .clone()
+                .ok_or(PowerError::Unresponsive)?;
+            let reset = monitor.execute("system_reset", None, COMMAND_LIMIT).await;
+            reset.map_err(|_| PowerError::Unresponsive)?;
+            self.life.was_reset();
+            return Ok(());
+        }
+        self.halt().await;
+        if action == Action::Stop {
+            return Ok(());
+        }
+        self.launch();
+        match (&self.process, &self.last_error) {
+            (None, Some(error)) => Err(PowerError::NotStarted(error.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the QEMU, if there is one, in bounded time.
+    async fn halt(&mut self) {
+        *lock(&self.monitor) = None;
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
+        let quit = async {
+            if let Some(monitor) = &process.monitor {
+                // QEMU may end before the answer is out; its exit is what counts.
+                let _ = monitor.execute("quit", None, QUIT_LIMIT).await;
+                let _ = process.child.wait().await;
+                return true;
+            }
+            false
+        };
+        if !timeout(QUIT_LIMIT, quit).await.unwrap_or(false) {
+            let _ = process.child.start_kill();
+            if timeout(KILL_LIMIT, process.child.wait()).await.is_err() {
+                tracing::error!(vm = self.spec.name, "a killed QEMU does not go away");
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let status = VmStatus {
+            state: self.life.state(),
+            pid: self.process.as_ref().and_then(|process| process.child.id()),
+            restarts: self.life.restarts(),
+            last_error: self.last_error.clone(),
+        };
+        self.status.send_if_modified(|known| {
+            let changed = *known != status;
+            *known = status;
+            changed
+        });
+    }
+}
+
+impl Process {
+    fn new(launched: Launched, console: &Console) -> Self {
+        let Launched {
+            child,
+            monitor,
+            console: serial,
+            stderr,
+        } = launched;
+        console.connect(serial);
+        let (report, seen) = watch::channel(Seen::default());
+        let on_event = move |event| report.send_modify(|seen| seen.take(event));
+        let greeting = tokio::spawn(Qmp::open(monitor, GREETING_LIMIT, on_event));
+        Self {
+            child,
+            stderr,
+            greeting: Some(greeting),
+            monitor: None,
+            seen,
+            resets: 0,
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(greeting) = &self.greeting {
+            greeting.abort();
+        }
+    }
+}
+
+/// Never resolves without a QEMU.
+async fn next(process: &mut Option<Process>) -> Happened {
+    let Some(process) = process else {
+        return std::future::pending().await;
+    };
+    let Process {
+        child,
+        greeting,
+        seen,
+        ..
+    } = process;
+    let greeted = async {
+        match greeting {
+            Some(task) => match task.await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(QmpError::Closed),
+            },
+            None => std::future::pending().await,
+        }
+    };
+    let happened = tokio::select! {
+        status = child.wait() => Happened::Exited(status),
+        outcome = greeted => Happened::Greeted(outcome),
+        Ok(()) = seen.changed() => Happened::Reported,
+    };
+    if matches!(happened, Happened::Greeted(_)) {
+        *greeting = None;
+    }
+    happened
+}
+
+/// Resolves once the guest agent has answered.
+async fn answers(agent: &Agent) {
+    while agent.ping(PING.0).await.is_err() {
+        sleep(PING.1).await;
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

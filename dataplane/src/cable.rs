@@ -1,0 +1,109 @@
+//! Two ports and the two lanes between them: [`Cable`].
+
+use std::io;
+use std::sync::Arc;
+
+use crate::frame::Burst;
+use crate::lane::Lane;
+use crate::port::Port;
+use crate::stats::{Drops, LaneStats};
+
+/// Which end of a cable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The first end.
+    A,
+    /// The second end.
+    B,
+}
+
+impl Side {
+    /// The end that is not this one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Side::A => Side::B,
+            Side::B => Side::A,
+        }
+    }
+}
+
+/// What the operator made of a cable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CableState {
+    /// Frames pass.
+    #[default]
+    Up,
+    /// Cut: no frame passes. Telling the ends that they lost carrier is the part of
+    /// whoever holds them.
+    Down,
+    /// Carrier stays, frames vanish.
+    Blackhole,
+}
+
+/// Exactly two ports and the two lanes between them. Belongs to one worker at a time.
+#[derive(Debug)]
+pub struct Cable {
+    ports: [Option<Port>; 2],
+    lanes: [Lane; 2],
+    state: CableState,
+}
+
+impl Cable {
+    /// Joins two ports; the cable is up.
+    pub fn new(a: Port, b: Port) -> Self {
+        Cable {
+            ports: [Some(a), Some(b)],
+            lanes: Default::default(),
+            state: CableState::default(),
+        }
+    }
+
+    /// The counters of the lane that begins at `from`.
+    pub fn stats(&self, from: Side) -> Arc<LaneStats> {
+        self.lanes[from as usize].stats.clone()
+    }
+
+    pub(crate) fn port(&self, side: Side) -> Option<&Port> {
+        self.ports[side as usize].as_ref()
+    }
+
+    /// Puts another port in place of one; returns what was there.
+    pub(crate) fn replace(&mut self, side: Side, port: Option<Port>) -> Option<Port> {
+        std::mem::replace(&mut self.ports[side as usize], port)
+    }
+
+    pub(crate) fn set_state(&mut self, state: CableState) {
+        self.state = state;
+    }
+
+    /// Moves one burst from the port at `from` to the other. Tells whether frames came,
+    /// and whether more may be waiting.
+    ///
+    /// # Errors
+    /// When the port at `from` is of no more use; what it had delivered is still passed on.
+    pub(crate) fn forward(&mut self, from: Side, burst: &mut Burst) -> io::Result<Forwarded> {
+        let [a, b] = &mut self.ports;
+        let (source, sink) = match from {
+            Side::A => (a, b),
+            Side::B => (b, a),
+        };
+        let mut drops = Drops::default();
+        let received = match source {
+            Some(port) => port.receive(burst, &mut drops),
+            None => Ok(false),
+        };
+        let some = !burst.is_empty();
+        self.lanes[from as usize].pass(self.state, burst, sink.as_mut(), &mut drops);
+        received.map(|more| Forwarded { some, more })
+    }
+}
+
+/// What one [`Cable::forward`] did.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Forwarded {
+    /// Frames were received.
+    pub(crate) some: bool,
+    /// The port may have more.
+    pub(crate) more: bool,
+}

@@ -1,0 +1,156 @@
+//! A port whose other half is in this process: for tests, and for in-process hosts.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::frame::{Burst, MAX_FRAME, MIN_FRAME, VnetHeader};
+use crate::stats::{DropReason, Drops};
+
+/// A frame on its way between the halves; its memory is reused.
+#[derive(Debug, Default)]
+struct Parcel {
+    header: VnetHeader,
+    frame: Vec<u8>,
+}
+
+/// One direction: parcels with frames, empty parcels on their way back, and a bell.
+#[derive(Debug)]
+struct Way {
+    full: ArrayQueue<Parcel>,
+    empty: ArrayQueue<Parcel>,
+    bell: OwnedFd,
+}
+
+impl Way {
+    fn new(capacity: usize) -> io::Result<Self> {
+        let way = Way {
+            full: ArrayQueue::new(capacity),
+            empty: ArrayQueue::new(capacity),
+            bell: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+        };
+        for _ in 0..capacity {
+            let parcel = Parcel {
+                frame: Vec::with_capacity(2048),
+                ..Parcel::default()
+            };
+            way.empty.push(parcel).expect("as many parcels as places");
+        }
+        Ok(way)
+    }
+
+    fn send(&self, header: VnetHeader, frame: &[u8]) -> bool {
+        let Some(mut parcel) = self.empty.pop() else {
+            return false;
+        };
+        parcel.header = header;
+        parcel.frame.clear();
+        parcel.frame.extend_from_slice(frame);
+        self.full.push(parcel).expect("as many parcels as places");
+        true
+    }
+
+    fn receive(&self, take: impl FnOnce(VnetHeader, &[u8])) -> bool {
+        let Some(parcel) = self.full.pop() else {
+            return false;
+        };
+        take(parcel.header, &parcel.frame);
+        self.empty.push(parcel).expect("as many parcels as places");
+        true
+    }
+
+    fn ring(&self) {
+        // Full means that the bell has rung 2^64 times unheard: it is ringing then.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+}
+
+/// The fabric's half; made by [`memory`].
+#[derive(Debug)]
+pub struct Memory {
+    inward: Arc<Way>,
+    outward: Arc<Way>,
+}
+
+/// The host's half: what it sends enters the cable, what leaves the cable it receives.
+#[derive(Debug)]
+pub struct MemoryHost {
+    inward: Arc<Way>,
+    outward: Arc<Way>,
+}
+
+/// Two halves that hold up to `capacity` frames each way.
+///
+/// # Errors
+/// When the process is out of descriptors.
+pub fn memory(capacity: usize) -> io::Result<(Memory, MemoryHost)> {
+    let (inward, outward) = (Arc::new(Way::new(capacity)?), Arc::new(Way::new(capacity)?));
+    let port = Memory {
+        inward: inward.clone(),
+        outward: outward.clone(),
+    };
+    Ok((port, MemoryHost { inward, outward }))
+}
+
+impl Memory {
+    pub(super) fn receive(&mut self, burst: &mut Burst) -> bool {
+        while burst.vacant(0).is_some() {
+            if !self
+                .inward
+                .receive(|header, frame| _ = burst.push(header, frame))
+            {
+                return false;
+            }
+        }
+        true
+    }
+
+    pub(super) fn send(&mut self, burst: &Burst, drops: &mut Drops) {
+        for (header, frame) in burst.frames() {
+            if !self.outward.send(*header, frame) {
+                drops[DropReason::ReceiverFull as usize] += 1;
+            }
+        }
+        self.outward.ring();
+    }
+}
+
+impl AsRawFd for Memory {
+    fn as_raw_fd(&self) -> RawFd {
+        self.inward.bell.as_raw_fd()
+    }
+}
+
+impl MemoryHost {
+    /// Sends one frame without FCS, [`MIN_FRAME`] to [`MAX_FRAME`] bytes. `false` when it
+    /// is not that, or when the cable has not kept up.
+    pub fn send(&self, header: VnetHeader, frame: &[u8]) -> bool {
+        let sent =
+            (MIN_FRAME..=MAX_FRAME).contains(&frame.len()) && self.inward.send(header, frame);
+        self.inward.ring();
+        sent
+    }
+
+    /// The next frame, if one comes within `limit`.
+    pub fn receive(&self, limit: Duration) -> Option<(VnetHeader, Vec<u8>)> {
+        let deadline = std::time::Instant::now() + limit;
+        loop {
+            let mut received = None;
+            if self
+                .outward
+                .receive(|header, frame| received = Some((header, frame.to_vec())))
+            {
+                return received;
+            }
+            let left = deadline.checked_duration_since(std::time::Instant::now())?;
+            let left = Timespec::try_from(left).ok()?;
+            let bell = self.outward.bell.as_fd();
+            let _ = poll(&mut [PollFd::new(&bell, PollFlags::IN)], Some(&left));
+            let _ = rustix::io::read(bell, &mut [0; 8]);
+        }
+    }
+}

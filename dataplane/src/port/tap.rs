@@ -1,0 +1,105 @@
+//! A tap whose descriptor the fabric holds; its network device is the endpoint: the host
+//! link, or a device in a namespace or container.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use rustix::io::{Errno, readv, writev};
+
+use crate::frame::{Burst, MIN_FRAME, VnetHeader};
+use crate::port::PortError;
+use crate::stats::{DropReason, Drops};
+use crate::sys::tap::{TapFlags, TapOffloads, open_tap, set_offload, set_vnet_little_endian};
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Tap {
+    tap: OwnedFd,
+}
+
+impl Tap {
+    /// Opens the tap `name`, creating it if it is not there: a device that was created
+    /// goes away with the port.
+    ///
+    /// # Errors
+    /// When the name cannot be one, somebody else holds the tap, or CAP_NET_ADMIN is missing.
+    pub fn open(name: &str) -> Result<Self, PortError> {
+        let flags = TapFlags {
+            vnet_hdr: true,
+            exclusive: false,
+            nonblocking: true,
+        };
+        let refused = |action| {
+            move |source| PortError::Refused {
+                name: name.into(),
+                action,
+                source,
+            }
+        };
+        let tap = open_tap(name, flags).map_err(refused("open"))?;
+        Self::from_fd(tap).map_err(refused("set its offloads"))
+    }
+
+    /// Takes over a tap that was opened with virtio-net headers of 10 bytes, non-blocking.
+    ///
+    /// # Errors
+    /// When the descriptor is no such tap.
+    pub fn from_fd(tap: OwnedFd) -> io::Result<Self> {
+        set_vnet_little_endian(&tap)?;
+        // All of it: what the other end of the cable cannot take is completed there, by
+        // the kernel or by the lane. Kernels before 6.2 know no UDP super-frames.
+        set_offload(
+            &tap,
+            TapOffloads {
+                uso: true,
+                ..TapOffloads::TCP
+            },
+        )
+        .or_else(|_| set_offload(&tap, TapOffloads::TCP))?;
+        Ok(Tap { tap })
+    }
+
+    pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Drops) -> io::Result<bool> {
+        while let Some((header, memory)) = burst.vacant(0) {
+            let mut parts = [IoSliceMut::new(&mut header.0), IoSliceMut::new(memory)];
+            match readv(&self.tap, &mut parts) {
+                Ok(bytes) if bytes >= VnetHeader::LEN + MIN_FRAME => {
+                    burst.take_in(0, bytes - VnetHeader::LEN, None);
+                }
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(_) => drops[DropReason::Malformed as usize] += 1,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    pub(super) fn send(&mut self, burst: &Burst, drops: &mut Drops) {
+        for (header, frame) in burst.frames() {
+            let parts = [IoSlice::new(&header.0), IoSlice::new(frame)];
+            let result = loop {
+                match writev(&self.tap, &parts) {
+                    Err(Errno::INTR) => {}
+                    result => break result,
+                }
+            };
+            if let Err(errno) = result {
+                let reason = match errno {
+                    Errno::IO => DropReason::Unplugged, // the device is down
+                    Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => DropReason::ReceiverFull,
+                    Errno::INVAL => DropReason::Malformed,
+                    _ => DropReason::PortError,
+                };
+                drops[reason as usize] += 1;
+            }
+        }
+    }
+}
+
+impl AsRawFd for Tap {
+    fn as_raw_fd(&self) -> RawFd {
+        self.tap.as_raw_fd()
+    }
+}

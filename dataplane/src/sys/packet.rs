@@ -1,0 +1,350 @@
+//! Packet sockets (packet(7)) with virtio-net headers: an existing network device as a port.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use crate::frame::{Burst, MAX_BURST, MIN_FRAME, VlanTag, VnetHeader};
+use crate::stats::{DropReason, Drops};
+
+/// Bytes that may wait in the kernel on the way in, and again on the way out: 60
+/// super-frames, or 10 ms of 64-byte frames at the rate a socket can take.
+const BUFFER_BYTES: libc::c_int = 4 << 20;
+
+/// From `linux/if_packet.h`; the libc crate lacks it.
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
+/// Room for one PACKET_AUXDATA control message, aligned as `cmsghdr` wants it.
+#[derive(Clone, Copy)]
+#[repr(align(8))]
+struct Control(#[expect(dead_code, reason = "the kernel's to write")] [u8; Control::LEN]);
+
+impl Control {
+    // SAFETY: CMSG_SPACE only computes a length from its argument.
+    const LEN: usize =
+        unsafe { libc::CMSG_SPACE(size_of::<libc::tpacket_auxdata>() as u32) } as usize;
+}
+
+/// Opens a packet socket on the network device with index `ifindex`: it receives every
+/// frame that enters the device, of whatever protocol, and none that leaves it.
+///
+/// The device may be down: frames come once it is up.
+///
+/// What is sent goes straight to the device, past its queueing discipline: that way the
+/// kernel tells whether the device took it. It does not segment on that way, though: a
+/// super-frame that the device does not take whole is refused (see [`open_for_sending`]).
+///
+/// # Errors
+/// `EPERM` without CAP_NET_RAW, `ENODEV` when there is no such device, and `ENOPROTOOPT`
+/// on kernels older than 4.20.
+pub fn open(ifindex: u32) -> io::Result<OwnedFd> {
+    let socket = unbound()?;
+    for (level, name, value) in [
+        (libc::SOL_PACKET, libc::PACKET_AUXDATA, 1),
+        (libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1),
+        (libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1),
+        (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES),
+    ] {
+        set_option(&socket, level, name, value)?;
+    }
+    bind(&socket, ifindex, libc::ETH_P_ALL as u16)?;
+    Ok(socket)
+}
+
+/// Opens a packet socket that only sends, through the device's queue: there the kernel
+/// cuts super-frames for devices that do not take them whole.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for_sending(ifindex: u32) -> io::Result<OwnedFd> {
+    let socket = unbound()?;
+    bind(&socket, ifindex, 0)?;
+    Ok(socket)
+}
+
+/// Protocol 0 receives nothing until bound: no frame of another device slips in.
+fn unbound() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: takes three numbers and returns a descriptor or -1.
+    let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
+    // SAFETY: `fd` was just opened and nobody else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)?;
+    set_option(
+        &socket,
+        libc::SOL_SOCKET,
+        libc::SO_SNDBUFFORCE,
+        BUFFER_BYTES,
+    )?;
+    Ok(socket)
+}
+
+fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
+    // SAFETY: all-zero bytes are a valid sockaddr_ll.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol.to_be();
+    address.sll_ifindex = ifindex.cast_signed();
+    // SAFETY: the address is a live sockaddr_ll and its own size is given.
+    check(unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as u32,
+        )
+    })
+    .map(|_| ())
+}
+
+/// Receives up to `limit` frames into `burst`, behind those already in it, without
+/// waiting. What cannot be passed on is counted in `drops`. Returns how many frames were
+/// taken from the kernel: fewer than `limit` when no more were there.
+///
+/// # Errors
+/// What recvmmsg(2) says; nothing waiting is `Ok(0)`.
+pub fn receive(
+    socket: BorrowedFd<'_>,
+    burst: &mut Burst,
+    limit: usize,
+    drops: &mut Drops,
+) -> io::Result<usize> {
+    let mut controls = [const { MaybeUninit::<Control>::uninit() }; MAX_BURST];
+    let mut vectors = [const { MaybeUninit::<[libc::iovec; 2]>::uninit() }; MAX_BURST];
+    let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_BURST];
+    let mut offered = 0;
+    while offered < limit.min(MAX_BURST) {
+        let Some((header, memory)) = burst.vacant(offered) else {
+            break;
+        };
+        let parts = vectors[offered].write([
+            libc::iovec {
+                iov_base: header.0.as_mut_ptr().cast(),
+                iov_len: VnetHeader::LEN,
+            },
+            libc::iovec {
+                iov_base: memory.as_mut_ptr().cast(),
+                iov_len: memory.len(),
+            },
+        ]);
+        messages[offered].write(message(
+            parts,
+            controls[offered].as_mut_ptr().cast(),
+            Control::LEN,
+        ));
+        offered += 1;
+    }
+
+    // SAFETY: the first `offered` messages are initialised. Each points to its own control
+    // buffer, which is big enough, and to an iovec pair whose two parts are a vacant
+    // header and the vacant memory of one slot, given with its length. Slots do not share
+    // memory, all of them live in `burst`, which is borrowed mutably until after the call,
+    // and nothing else refers to them meanwhile.
+    let received = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            messages.as_mut_ptr().cast(),
+            offered as u32,
+            libc::MSG_DONTWAIT as _,
+            std::ptr::null_mut(),
+        )
+    };
+    let received = match check(received) {
+        Ok(received) => received.cast_unsigned() as usize,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+        Err(error) => return Err(error),
+    };
+
+    let mut skipped = 0;
+    for message in &messages[..received] {
+        // SAFETY: written above, and by the kernel since.
+        let message = unsafe { message.assume_init_ref() };
+        let bytes = message.msg_len as usize;
+        if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+            drops[DropReason::TooLong as usize] += 1;
+            skipped += 1;
+        } else if bytes < VnetHeader::LEN + MIN_FRAME {
+            drops[DropReason::Malformed as usize] += 1;
+            skipped += 1;
+        } else {
+            // SAFETY: the kernel filled in this message's control buffer and its length.
+            let vlan = unsafe { stripped_tag(&message.msg_hdr) };
+            burst.take_in(skipped, bytes - VnetHeader::LEN, vlan);
+        }
+    }
+    Ok(received)
+}
+
+/// Sends up to `limit` frames of `burst` from `first` on. Returns how many the device took;
+/// fewer than asked for when the one behind them was refused.
+///
+/// # Errors
+/// Why the very first one was refused.
+pub fn send(
+    socket: BorrowedFd<'_>,
+    burst: &Burst,
+    first: usize,
+    limit: usize,
+) -> io::Result<usize> {
+    let mut vectors = [const { MaybeUninit::<[libc::iovec; 2]>::uninit() }; MAX_BURST];
+    let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_BURST];
+    let count = limit.min(burst.len() - first);
+    for index in 0..count {
+        let (header, frame) = burst.frame(first + index);
+        let parts = vectors[index].write([
+            libc::iovec {
+                iov_base: header.0.as_ptr().cast_mut().cast(),
+                iov_len: VnetHeader::LEN,
+            },
+            libc::iovec {
+                iov_base: frame.as_ptr().cast_mut().cast(),
+                iov_len: frame.len(),
+            },
+        ]);
+        messages[index].write(message(parts, std::ptr::null_mut(), 0));
+    }
+    // SAFETY: the first `count` messages are initialised, and each points to an iovec pair
+    // over a header and a frame that `burst` keeps alive; sendmmsg only reads from them.
+    let sent = check(unsafe {
+        libc::sendmmsg(
+            socket.as_raw_fd(),
+            messages.as_mut_ptr().cast(),
+            count as u32,
+            libc::MSG_DONTWAIT as _,
+        )
+    })?;
+    Ok(sent.cast_unsigned() as usize)
+}
+
+/// Frames that the kernel dropped since the last call because the socket's buffer was full.
+///
+/// # Errors
+/// Only if `socket` is no packet socket.
+pub fn overruns(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut stats = libc::tpacket_stats {
+        tp_packets: 0,
+        tp_drops: 0,
+    };
+    let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+    // SAFETY: `stats` is a live tpacket_stats and `length` its size.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut stats).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(u64::from(stats.tp_drops))
+}
+
+/// Whether the device `name` is up and somebody holds its other end (IFF_RUNNING).
+///
+/// # Errors
+/// `ENODEV` when it is gone.
+pub fn is_running(socket: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    // SAFETY: all-zero bytes are a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1]
+        .iter_mut()
+        .zip(name.bytes())
+    {
+        *to = from.cast_signed();
+    }
+    // SAFETY: SIOCGIFFLAGS reads and writes one `ifreq`, which `request` is; afterwards
+    // the union holds the flags.
+    let flags = unsafe {
+        check(libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCGIFFLAGS,
+            &raw mut request,
+        ))?;
+        request.ifr_ifru.ifru_flags
+    };
+    let wanted = libc::IFF_UP | libc::IFF_RUNNING;
+    Ok(libc::c_int::from(flags) & wanted == wanted)
+}
+
+fn message(
+    parts: &mut [libc::iovec; 2],
+    control: *mut libc::c_void,
+    control_len: usize,
+) -> libc::mmsghdr {
+    // SAFETY: all-zero bytes are a valid mmsghdr; some C libraries have private padding in
+    // it, so it cannot be written as a literal.
+    let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+    message.msg_hdr.msg_iov = parts.as_mut_ptr();
+    message.msg_hdr.msg_iovlen = parts.len() as _;
+    message.msg_hdr.msg_control = control;
+    message.msg_hdr.msg_controllen = control_len as _;
+    message
+}
+
+/// The VLAN tag that the kernel took out of the frame, if it did.
+///
+/// # Safety
+/// `header` must be as recvmmsg left it, its control buffer alive.
+unsafe fn stripped_tag(header: &libc::msghdr) -> Option<VlanTag> {
+    // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR stay inside the control buffer, whose length
+    // the kernel updated; the data of an auxdata message is read only if it is complete,
+    // and without assuming its alignment.
+    unsafe {
+        let mut control = libc::CMSG_FIRSTHDR(header);
+        while let Some(message) = control.as_ref() {
+            let whole = libc::CMSG_LEN(size_of::<libc::tpacket_auxdata>() as u32) as usize;
+            if message.cmsg_level == libc::SOL_PACKET
+                && message.cmsg_type == libc::PACKET_AUXDATA
+                && message.cmsg_len >= whole
+            {
+                #[expect(clippy::cast_ptr_alignment, reason = "read as unaligned")]
+                let data = libc::CMSG_DATA(control).cast::<libc::tpacket_auxdata>();
+                return tag_in(&data.read_unaligned());
+            }
+            control = libc::CMSG_NXTHDR(header, control);
+        }
+    }
+    None
+}
+
+fn tag_in(auxiliary: &libc::tpacket_auxdata) -> Option<VlanTag> {
+    if auxiliary.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
+        return None;
+    }
+    let tpid = if auxiliary.tp_status & libc::TP_STATUS_VLAN_TPID_VALID == 0 {
+        libc::ETH_P_8021Q as u16
+    } else {
+        auxiliary.tp_vlan_tpid
+    };
+    Some(VlanTag {
+        tpid,
+        tci: auxiliary.tp_vlan_tci,
+    })
+}
+
+fn set_option(
+    socket: &OwnedFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the options set here take one int, which `value` is, and its size is given.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })
+    .map(|_| ())
+}
+
+fn check(returned: libc::c_int) -> io::Result<libc::c_int> {
+    if returned < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(returned)
+    }
+}

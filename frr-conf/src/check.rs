@@ -1,0 +1,261 @@
+//! What must hold between the fields of a [`SwitchConf`].
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::hash::Hash;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::conf::{Dhcp, Link, Node, SwitchConf, Timers};
+
+/// Why a [`SwitchConf`] cannot be rendered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenderError {
+    /// `name` is not among `nodes`.
+    #[error("{0} is not among the nodes: add it with its AS number and loopback")]
+    UnknownNode(String),
+    /// Two things that must differ are the same.
+    #[error("{what} {value} is used twice: give each its own")]
+    Duplicate {
+        /// What kind of thing.
+        what: &'static str,
+        /// The value both have.
+        value: String,
+    },
+    /// The name of a VLAN sub-interface is longer than the kernel allows.
+    #[error("sub-interface {0} is longer than 15 characters: shorten the name of the NIC")]
+    LongSubInterface(String),
+    /// An MTU out of range.
+    #[error("MTU {mtu} of {nic} is too small: use 1280 or more, IPv6 needs it")]
+    Mtu {
+        /// The NIC.
+        nic: String,
+        /// Its MTU in bytes.
+        mtu: u16,
+    },
+    /// An address that no machine can have in its subnet.
+    #[error("{0} is no host's address: take one between the network's and the broadcast address")]
+    NotAHost(Ipv4Net),
+    /// An address that should lie in a subnet and does not.
+    #[error("{what} {address} is not a host's address in {subnet}")]
+    OutsideSubnet {
+        /// What the address is for.
+        what: &'static str,
+        /// The address.
+        address: Ipv4Addr,
+        /// Where it should lie.
+        subnet: Ipv4Net,
+    },
+    /// First and last address of the DHCP range are the wrong way round.
+    #[error("DHCP range {first} to {last} is empty: exchange the two")]
+    EmptyRange {
+        /// First address.
+        first: Ipv4Addr,
+        /// Last address.
+        last: Ipv4Addr,
+    },
+    /// The DHCP range contains the router.
+    #[error("DHCP range holds the router's own address {0}: leave it out")]
+    RouterInRange(Ipv4Addr),
+    /// Lease times out of order.
+    #[error("lease of {lease} s, at most {max} s: use at least 120 s, and no more than the most")]
+    Lease {
+        /// Usual lease in seconds.
+        lease: u32,
+        /// Longest lease in seconds.
+        max: u32,
+    },
+    /// A neighbour by address that is not directly connected.
+    #[error("neighbour {0} is in no DHCP or VLAN network of this switch, or is the switch itself")]
+    FarNeighbour(Ipv4Addr),
+    /// A network for server ports, and no such port.
+    #[error("DHCP or VLAN networks without a server port: leave them out on this switch")]
+    NoServerPort,
+    /// Both servers and switches below.
+    #[error(
+        "NIC {0} leads to a switch, another one to a server: both would be in peer group leaf, \
+         whose filter is for servers"
+    )]
+    MixedEdge(String),
+    /// Timers that make no sense together.
+    #[error(
+        "BGP timers {0:?}: use keepalive and connect from 1, hold from three times keepalive, \
+         router-advertisement from 1 to 1800"
+    )]
+    Timers(Timers),
+    /// A template failed: a mistake in this crate.
+    #[error("template {0}")]
+    Template(String),
+}
+
+/// Checks `conf` and finds its own entry among the nodes.
+pub(crate) fn check(conf: &SwitchConf) -> Result<&Node, RenderError> {
+    let own = conf
+        .nodes
+        .iter()
+        .find(|node| node.name == conf.name)
+        .ok_or_else(|| RenderError::UnknownNode(conf.name.to_string()))?;
+    distinct("node name", conf.nodes.iter().map(|node| &node.name))?;
+    distinct("AS number", conf.nodes.iter().map(|node| node.asn))?;
+    distinct("loopback", conf.nodes.iter().map(|node| node.loopback))?;
+    distinct("MAC address", conf.nics.iter().map(|nic| nic.mac))?;
+    distinct(
+        "VLAN",
+        [conf.server_vlan]
+            .into_iter()
+            .chain(conf.vlan_networks.iter().map(|n| n.vlan)),
+    )?;
+    distinct(
+        "interface name",
+        (conf.nics.iter().map(|nic| &nic.name))
+            .chain(conf.dhcp.iter().map(|dhcp| &dhcp.bridge))
+            .chain(conf.vlan_networks.iter().map(|network| &network.bridge)),
+    )?;
+    check_nics(conf)?;
+    for network in &conf.vlan_networks {
+        host(network.address)?;
+    }
+    if let Some(dhcp) = &conf.dhcp {
+        check_dhcp(dhcp)?;
+    }
+    check_neighbours(conf)?;
+    check_timers(conf.timers)?;
+    Ok(own)
+}
+
+fn check_nics(conf: &SwitchConf) -> Result<(), RenderError> {
+    let serves = conf.servers().next().is_some();
+    if !serves && (conf.dhcp.is_some() || !conf.vlan_networks.is_empty()) {
+        return Err(RenderError::NoServerPort);
+    }
+    for nic in &conf.nics {
+        if nic.mtu < 1280 {
+            return Err(RenderError::Mtu {
+                nic: nic.name.to_string(),
+                mtu: nic.mtu,
+            });
+        }
+        match nic.link {
+            Link::Outside { address, gateway } => {
+                host(address)?;
+                inside("gateway", gateway, address)?;
+            }
+            Link::Core => {}
+            Link::Edge if serves => return Err(RenderError::MixedEdge(nic.name.to_string())),
+            Link::Edge => {}
+            Link::Server => {
+                let vlans = conf.vlan_networks.iter().map(|network| network.vlan);
+                for vlan in vlans.chain([conf.server_vlan]) {
+                    let name = format!("{}.{vlan}", nic.name);
+                    if name.len() > 15 {
+                        return Err(RenderError::LongSubInterface(name));
+                    }
+                }
+            }
+        }
+    }
+    let outside = conf
+        .nics
+        .iter()
+        .filter(|nic| matches!(nic.link, Link::Outside { .. }));
+    distinct("default route, of", outside.map(|_| &conf.name))
+}
+
+fn check_dhcp(dhcp: &Dhcp) -> Result<(), RenderError> {
+    host(dhcp.address)?;
+    inside("start of the DHCP range", dhcp.first, dhcp.address)?;
+    inside("end of the DHCP range", dhcp.last, dhcp.address)?;
+    if dhcp.first > dhcp.last {
+        return Err(RenderError::EmptyRange {
+            first: dhcp.first,
+            last: dhcp.last,
+        });
+    }
+    if (dhcp.first..=dhcp.last).contains(&dhcp.address.addr()) {
+        return Err(RenderError::RouterInRange(dhcp.address.addr()));
+    }
+    if dhcp.lease < 120 || dhcp.lease > dhcp.lease_max {
+        return Err(RenderError::Lease {
+            lease: dhcp.lease,
+            max: dhcp.lease_max,
+        });
+    }
+    distinct("DNS server", dhcp.dns.iter())
+}
+
+fn check_neighbours(conf: &SwitchConf) -> Result<(), RenderError> {
+    let served = || {
+        let vlans = conf.vlan_networks.iter().map(|network| network.address);
+        vlans.chain(conf.dhcp.iter().map(|dhcp| dhcp.address))
+    };
+    for &neighbour in &conf.neighbours {
+        if !served().any(|net| net.addr() != neighbour && is_host(net, neighbour)) {
+            return Err(RenderError::FarNeighbour(neighbour));
+        }
+    }
+    distinct("neighbour", conf.neighbours.iter())
+}
+
+fn check_timers(timers: Timers) -> Result<(), RenderError> {
+    let Timers {
+        keepalive,
+        hold,
+        connect,
+        router_advertisement,
+    } = timers;
+    let sane = keepalive >= 1
+        && u32::from(hold) >= 3 * u32::from(keepalive)
+        && connect >= 1
+        && (1..=1800).contains(&router_advertisement);
+    if sane {
+        Ok(())
+    } else {
+        Err(RenderError::Timers(timers))
+    }
+}
+
+fn distinct<T: Eq + Hash + Display>(
+    what: &'static str,
+    values: impl Iterator<Item = T>,
+) -> Result<(), RenderError> {
+    let mut seen = HashSet::new();
+    for value in values {
+        if seen.contains(&value) {
+            return Err(RenderError::Duplicate {
+                what,
+                value: value.to_string(),
+            });
+        }
+        seen.insert(value);
+    }
+    Ok(())
+}
+
+fn host(address: Ipv4Net) -> Result<(), RenderError> {
+    if is_host(address, address.addr()) {
+        Ok(())
+    } else {
+        Err(RenderError::NotAHost(address))
+    }
+}
+
+fn inside(what: &'static str, address: Ipv4Addr, subnet: Ipv4Net) -> Result<(), RenderError> {
+    if is_host(subnet, address) {
+        Ok(())
+    } else {
+        Err(RenderError::OutsideSubnet {
+            what,
+            address,
+            subnet: subnet.trunc(),
+        })
+    }
+}
+
+/// A /31 has two hosts (RFC 3021), a /32 one; else the ends of the subnet are none.
+fn is_host(subnet: Ipv4Net, address: Ipv4Addr) -> bool {
+    subnet.contains(&address)
+        && (subnet.prefix_len() >= 31
+            || (address != subnet.network() && address != subnet.broadcast()))
+}

@@ -1,0 +1,193 @@
+//! What a switch is: decisions only, nothing that follows from them.
+
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{BootFile, Domain, HostName, IfName, Mac, VlanId};
+
+/// One switch, and as much of the others as it must know.
+///
+/// Who peers with whom, what is announced, which port is in which bridge and which VLAN
+/// interfaces exist follow from these fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchConf {
+    /// Which of `nodes` this switch is.
+    pub name: HostName,
+    /// All switches of the fabric, this one included: /etc/hosts, and what servers may not
+    /// announce.
+    pub nodes: Vec<Node>,
+    /// The network cards, in the order of the ports.
+    pub nics: Vec<Nic>,
+    /// VLAN on which a leaf peers with servers (ikvswitch: `LEAF_TO_VM_VLAN_NUM`, 10). The
+    /// sub-interface is there because the untagged port belongs to the DHCP bridge.
+    pub server_vlan: VlanId,
+    /// DHCP on the untagged server ports; they are bridged if and only if this is there.
+    #[serde(default)]
+    pub dhcp: Option<Dhcp>,
+    /// Networks that span all server ports, each tagged with its VLAN.
+    #[serde(default)]
+    pub vlan_networks: Vec<VlanNetwork>,
+    /// Speakers inside `dhcp` or `vlan_networks` that this switch peers with by address
+    /// (remote-as external).
+    #[serde(default)]
+    pub neighbours: Vec<Ipv4Addr>,
+    /// Timers of the BGP sessions.
+    #[serde(default)]
+    pub timers: Timers,
+}
+
+impl SwitchConf {
+    /// The server ports.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &Nic> + Clone {
+        self.nics.iter().filter(|nic| nic.link == Link::Server)
+    }
+}
+
+/// A switch as the others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Host name.
+    pub name: HostName,
+    /// AS number.
+    pub asn: NonZeroU32,
+    /// Address on `lo` (/32), also the router-id.
+    pub loopback: Ipv4Addr,
+}
+
+/// A network card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nic {
+    /// The name it gets at boot.
+    pub name: IfName,
+    /// By this it is found.
+    pub mac: Mac,
+    /// Bytes of payload a frame may carry, 1280 (RFC 8200 section 5) to 65535.
+    pub mtu: u16,
+    /// What is at the far end.
+    pub link: Link,
+}
+
+/// What is at the far end of a network card's cable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Link {
+    /// The world: a fixed address and the default route, which is announced. No BGP.
+    Outside {
+        /// Own address and prefix length.
+        address: Ipv4Net,
+        /// Next hop of the default route, inside `address`.
+        gateway: Ipv4Addr,
+    },
+    /// A switch nearer to the outside (peer group `spine`).
+    Core,
+    /// A switch nearer to the servers (peer group `leaf`).
+    Edge,
+    /// A server (peer group `leaf`, on the server VLAN).
+    Server,
+}
+
+/// The DHCP service (dnsmasq) and its network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dhcp {
+    /// Bridge of the untagged server ports, `dhcp0`.
+    pub bridge: IfName,
+    /// The switch's address there, which is the clients' router, and the prefix length.
+    pub address: Ipv4Net,
+    /// First address handed out.
+    pub first: Ipv4Addr,
+    /// Last address handed out.
+    pub last: Ipv4Addr,
+    /// Seconds of a lease when the client asks for none in particular, 120 (dnsmasq's
+    /// least) or more. Default 600.
+    #[serde(default = "Dhcp::default_lease")]
+    pub lease: u32,
+    /// Seconds of the longest lease a client may ask for. Default 7200.
+    #[serde(default = "Dhcp::default_lease_max")]
+    pub lease_max: u32,
+    /// Domain told to the clients.
+    pub domain: Domain,
+    /// DNS servers told to the clients.
+    pub dns: Vec<Ipv4Addr>,
+    /// TFTP server told to the clients (`siaddr`).
+    pub next_server: Ipv4Addr,
+    /// What they boot from it.
+    pub boot: BootFiles,
+}
+
+impl Dhcp {
+    /// ikvswitch's default-lease-time in seconds.
+    pub const fn default_lease() -> u32 {
+        600
+    }
+
+    /// ikvswitch's max-lease-time in seconds.
+    pub const fn default_lease_max() -> u32 {
+        7200
+    }
+}
+
+/// Boot file by kind of client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootFiles {
+    /// User class iPXE, whatever the architecture.
+    pub ipxe: BootFile,
+    /// Client architecture 0 (RFC 4578 section 2.1).
+    pub bios: BootFile,
+    /// Client architecture 7 or 9, UEFI on x64.
+    pub uefi: BootFile,
+    /// Everyone else.
+    pub other: BootFile,
+}
+
+/// A network on all server ports under one VLAN.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VlanNetwork {
+    /// VLAN number.
+    pub vlan: VlanId,
+    /// Bridge of the ports' sub-interfaces, `brvlan11`.
+    pub bridge: IfName,
+    /// The switch's address there and the prefix length; the subnet is announced.
+    pub address: Ipv4Net,
+}
+
+/// Timers of the BGP sessions, in seconds.
+///
+/// A session is lost when nothing was heard for `hold`. Nine emulated switches share few
+/// CPUs, and each is busiest while all boot: FRR's 9 s of the datacenter profile is too near
+/// to the stalls seen then, its 180 s of the traditional one hides a dead cable for minutes,
+/// as a router does not see the far end of a cable in a VM. So: three lost keepalives and a
+/// little more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timers {
+    /// Between keepalives, at least 1.
+    pub keepalive: u16,
+    /// Silence after which the neighbour counts as dead: at least 3 (RFC 4271 section 4.2)
+    /// and three times `keepalive`.
+    pub hold: u16,
+    /// Between attempts to connect, at least 1.
+    pub connect: u16,
+    /// Between IPv6 router advertisements, by which neighbours without addresses find each
+    /// other: 1 to 1800 (RFC 4861 section 6.2.1).
+    pub router_advertisement: u16,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            keepalive: 5,
+            hold: 16,
+            connect: 2,
+            router_advertisement: 2,
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Names and numbers that end up in configuration files: checked once, when they are made.
+//!
+//! Every file here is line and word oriented, and none can quote. So no name may hold
+//! white space, a control character or a character with a meaning of its own.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a name or number was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{value:?} is no {what}: {rule}")]
+pub struct NameError {
+    what: &'static str,
+    value: String,
+    rule: &'static str,
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $valid:path, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as written.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                if $valid(text) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(NameError { what: $what, value: text.to_owned(), rule: $rule })
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(text: String) -> Result<Self, NameError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// The host name of a switch: one label of RFC 1123.
+    HostName,
+    "host name",
+    is_label,
+    "use 1 to 63 letters, digits and inner dashes"
+);
+name!(
+    /// A DNS domain: labels of RFC 1123 joined by dots, at most 253 characters.
+    Domain,
+    "domain",
+    is_domain,
+    "use labels of letters, digits and inner dashes, joined by dots"
+);
+name!(
+    /// The name of a network interface (IFNAMSIZ: at most 15 bytes).
+    ///
+    /// A dot would read as a VLAN sub-interface. `lo`, `all`, `default` are taken by the
+    /// kernel, `spine` and `leaf` are the names of the peer groups.
+    IfName,
+    "interface name",
+    is_interface,
+    "use a letter, then up to 14 letters, digits, dashes or underscores; \
+     not lo, all, default, spine or leaf"
+);
+name!(
+    /// What a machine is told to boot: a path on the TFTP server, or a URL.
+    ///
+    /// At most 127 bytes, the room of the BOOTP field `file` (RFC 2131 section 2). A comma
+    /// separates fields in dnsmasq.conf, `tag:` and `net:` begin a condition there.
+    BootFile,
+    "boot file",
+    is_boot_file,
+    "use 1 to 127 printable ASCII characters without blanks, commas, quotes, # or \\, \
+     not beginning with tag: or net:"
+);
+
+fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+fn is_domain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+fn is_interface(text: &str) -> bool {
+    (1..=15).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && !["lo", "all", "default", "spine", "leaf"].contains(&text)
+}
+
+fn is_boot_file(text: &str) -> bool {
+    (1..=127).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !br##",'"#\"##.contains(&b))
+        && !text.starts_with("tag:")
+        && !text.starts_with("net:")
+}
+
+/// A VLAN number, 1 to 4094 (IEEE 802.1Q; 0 and 4095 are reserved).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct VlanId(u16);
+
+impl TryFrom<u16> for VlanId {
+    type Error = NameError;
+
+    fn try_from(number: u16) -> Result<Self, NameError> {
+        if (1..=4094).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(NameError {
+                what: "VLAN number",
+                value: number.to_string(),
+                rule: "use 1 to 4094",
+            })
+        }
+    }
+}
+
+impl From<VlanId> for u16 {
+    fn from(vlan: VlanId) -> Self {
+        vlan.0
+    }
+}
+
+impl fmt::Display for VlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The address of a network card: unicast, not all zero. Written in lower case with colons,
+/// as the kernel does in /sys/class/net.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac([u8; 6]);
+
+impl Mac {
+    fn refused(value: String) -> NameError {
+        NameError {
+            what: "MAC address",
+            value,
+            rule: "use six octets in hexadecimal joined by colons, the first one even, not all zero",
+        }
+    }
+}
+
+impl TryFrom<[u8; 6]> for Mac {
+    type Error = NameError;
+
+    fn try_from(octets: [u8; 6]) -> Result<Self, NameError> {
+        let mac = Self(octets);
+        if octets[0] & 1 == 0 && octets != [0; 6] {
+            Ok(mac)
+        } else {
+            Err(Self::refused(mac.to_string()))
+        }
+    }
+}
+
+impl FromStr for Mac {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let refused = || Self::refused(text.to_owned());
+        let mut octets = [0; 6];
+        let mut words = text.split(':');
+        for octet in &mut octets {
+            let word = words
+                .next()
+                .filter(|word| word.len() == 2)
+                .ok_or_else(refused)?;
+            if !word.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(refused());
+            }
+            *octet = u8::from_str_radix(word, 16).map_err(|_| refused())?;
+        }
+        if words.next().is_some() {
+            return Err(refused());
+        }
+        Self::try_from(octets)
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_could_end_a_line_or_a_word_is_a_name() {
+        for bad in [
+            "", "a b", "a\nb", "a\tb", "a\0", "leaf1\n", " leaf1", "léaf", "a;b", "a!",
+        ] {
+            assert!(bad.parse::<HostName>().is_err(), "{bad:?}");
+            assert!(bad.parse::<Domain>().is_err(), "{bad:?}");
+            assert!(bad.parse::<IfName>().is_err(), "{bad:?}");
+        }
+        for bad in [
+            "", "a b", "a\nb", "a,b", "a#b", "a\\b", "a\"b", "tag:x", "net:x", "ü",
+        ] {
+            assert!(bad.parse::<BootFile>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn interface_names_leave_out_what_others_mean_by_them() {
+        for bad in [
+            "ens6.10", "-ens4", "4", "lo", "all", "default", "leaf", "spine", "a/b",
+        ] {
+            assert!(bad.parse::<IfName>().is_err(), "{bad:?}");
+        }
+        assert!("abcdefghijklmno".parse::<IfName>().is_ok());
+        assert!("abcdefghijklmnop".parse::<IfName>().is_err());
+    }
+
+    #[test]
+    fn usual_names_are_names() {
+        assert!("leaf1".parse::<HostName>().is_ok());
+        assert!("example.com".parse::<Domain>().is_ok());
+        assert!("brvlan11".parse::<IfName>().is_ok());
+        assert!(
+            "http://192.168.100.2/oci/ipxe.php?mac=1"
+                .parse::<BootFile>()
+                .is_ok()
+        );
+        assert!("a".repeat(127).parse::<BootFile>().is_ok());
+        assert!("a".repeat(128).parse::<BootFile>().is_err());
+    }
+
+    #[test]
+    fn a_mac_is_six_octets_and_unicast() {
+        let mac: Mac = "08:00:27:06:AC:72".parse().unwrap();
+        assert_eq!(mac.to_string(), "08:00:27:06:ac:72");
+        assert_eq!(Mac::try_from([8, 0, 0x27, 6, 0xac, 0x72]), Ok(mac));
+        for bad in [
+            "",
+            "08:00:27:06:ac",
+            "08:00:27:06:ac:72:01",
+            "08:00:27:06:ac:+7",
+            "8:0:27:6:ac:72",
+            "01:00:5e:00:00:01",
+            "ff:ff:ff:ff:ff:ff",
+            "00:00:00:00:00:00",
+            "08:00:27:06:ac:72\n",
+        ] {
+            assert!(bad.parse::<Mac>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_vlan_is_1_to_4094() {
+        for (number, valid) in [(0, false), (1, true), (4094, true), (4095, false)] {
+            assert_eq!(VlanId::try_from(number).is_ok(), valid, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_value_and_the_rule() {
+        let error = "a b".parse::<HostName>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "\"a b\" is no host name: use 1 to 63 letters, digits and inner dashes"
+        );
+    }
+}

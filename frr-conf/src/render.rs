@@ -1,0 +1,311 @@
+//! From a checked [`SwitchConf`] through what follows from it to text.
+
+use std::iter;
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+
+use ipnet::Ipv4Net;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, UndefinedBehavior};
+use serde::{Deserialize, Serialize};
+
+use crate::check::{RenderError, check};
+use crate::conf::{Dhcp, Link, Nic, Node, SwitchConf, Timers};
+use crate::names::{HostName, IfName, Mac, VlanId};
+
+const FRR: &str = include_str!("../templates/frr.conf.j2");
+const DNSMASQ: &str = include_str!("../templates/dnsmasq.conf.j2");
+const NETWORK: &str = include_str!("../templates/network.batch.j2");
+const SYSCTL: &str = include_str!("../templates/sysctl.conf.j2");
+const HOSTS: &str = include_str!("../templates/hosts.j2");
+const NICS: &str = include_str!("../templates/nics.j2");
+const VTYSH: &str = include_str!("../templates/vtysh.conf");
+
+/// A file of a switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Path from the root, without a leading slash.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Text, ending in a newline.
+    pub content: String,
+}
+
+/// The files that make a machine the switch `conf`, sorted by path.
+///
+/// # Errors
+/// [`RenderError`] names the first thing in `conf` that cannot be.
+pub fn render(conf: &SwitchConf) -> Result<Vec<File>, RenderError> {
+    let own = check(conf)?;
+    let mut files = Vec::new();
+    let mut add = |path: &str, content: String| {
+        files.push(File {
+            path: path.to_owned(),
+            mode: 0o644,
+            content,
+        });
+    };
+    if let Some(dhcp) = &conf.dhcp {
+        add(
+            "etc/dnsmasq.conf",
+            fill("dnsmasq.conf", DNSMASQ, &Dnsmasq::new(conf, dhcp))?,
+        );
+    }
+    add(
+        "etc/frr/frr.conf",
+        fill("frr.conf", FRR, &Frr::new(conf, own))?,
+    );
+    add("etc/frr/vtysh.conf", VTYSH.to_owned());
+    add("etc/hostname", format!("{}\n", conf.name));
+    add("etc/hosts", fill("hosts", HOSTS, conf)?);
+    add(
+        "etc/ikv/network.batch",
+        fill("network.batch", NETWORK, &Network::new(conf, own))?,
+    );
+    add("etc/ikv/nics", fill("nics", NICS, conf)?);
+    add("etc/ikv/sysctl.conf", fill("sysctl.conf", SYSCTL, conf)?);
+    Ok(files)
+}
+
+fn fill(name: &str, template: &str, values: &impl Serialize) -> Result<String, RenderError> {
+    let attempt = || {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_syntax(
+            SyntaxConfig::builder()
+                .trim_blocks(true)
+                .lstrip_blocks(true)
+                .keep_trailing_newline(true)
+                .build()?,
+        );
+        environment.render_named_str(name, template, Serde(values))
+    };
+    attempt().map_err(|error| RenderError::Template(format!("{name}: {error:#}")))
+}
+
+/// What frr.conf needs beyond the configuration itself.
+#[derive(Serialize)]
+struct Frr<'a> {
+    name: &'a HostName,
+    asn: NonZeroU32,
+    loopback: Ipv4Addr,
+    nodes: &'a [Node],
+    timers: Timers,
+    /// Peers found by router advertisement.
+    interfaces: Vec<Neighbour>,
+    /// Peer groups in use.
+    groups: Vec<&'static str>,
+    /// Peers by address.
+    addressed: Vec<String>,
+    /// Which of groups and addressed are not ours and so are filtered.
+    guarded: Vec<String>,
+    gateway: bool,
+    announced: Vec<Ipv4Net>,
+}
+
+#[derive(Serialize)]
+struct Neighbour {
+    name: String,
+    group: &'static str,
+}
+
+impl<'a> Frr<'a> {
+    fn new(conf: &'a SwitchConf, own: &'a Node) -> Self {
+        let interfaces: Vec<_> = conf
+            .nics
+            .iter()
+            .filter_map(|nic| neighbour(conf, nic))
+            .collect();
+        let mut groups = vec!["spine", "leaf"];
+        groups.retain(|group| interfaces.iter().any(|neighbour| neighbour.group == *group));
+        let addressed: Vec<_> = conf.neighbours.iter().map(ToString::to_string).collect();
+        let mut guarded = addressed.clone();
+        guarded.extend(conf.servers().next().map(|_| "leaf".to_owned()));
+        let gateway = conf
+            .nics
+            .iter()
+            .any(|nic| matches!(nic.link, Link::Outside { .. }));
+        Self {
+            name: &conf.name,
+            asn: own.asn,
+            loopback: own.loopback,
+            nodes: &conf.nodes,
+            timers: conf.timers,
+            announced: announced(conf, own, gateway),
+            interfaces,
+            groups,
+            addressed,
+            guarded,
+            gateway,
+        }
+    }
+}
+
+fn neighbour(conf: &SwitchConf, nic: &Nic) -> Option<Neighbour> {
+    let name = nic.name.to_string();
+    match nic.link {
+        Link::Outside { .. } => None,
+        Link::Core => Some(Neighbour {
+            name,
+            group: "spine",
+        }),
+        Link::Edge => Some(Neighbour {
+            name,
+            group: "leaf",
+        }),
+        Link::Server => Some(Neighbour {
+            name: format!("{name}.{}", conf.server_vlan),
+            group: "leaf",
+        }),
+    }
+}
+
+fn announced(conf: &SwitchConf, own: &Node, gateway: bool) -> Vec<Ipv4Net> {
+    let mut prefixes = vec![Ipv4Net::from(own.loopback)];
+    if gateway {
+        prefixes.push(Ipv4Net::default());
+    }
+    prefixes.extend(conf.dhcp.iter().map(|dhcp| dhcp.address.trunc()));
+    prefixes.extend(
+        conf.vlan_networks
+            .iter()
+            .map(|network| network.address.trunc()),
+    );
+    prefixes
+}
+
+/// What dnsmasq.conf needs.
+#[derive(Serialize)]
+struct Dnsmasq<'a> {
+    name: &'a HostName,
+    dhcp: &'a Dhcp,
+    leases: u32,
+    router: Ipv4Addr,
+    netmask: Ipv4Addr,
+}
+
+impl<'a> Dnsmasq<'a> {
+    fn new(conf: &'a SwitchConf, dhcp: &'a Dhcp) -> Self {
+        Self {
+            name: &conf.name,
+            dhcp,
+            leases: u32::from(dhcp.last) - u32::from(dhcp.first) + 1,
+            router: dhcp.address.addr(),
+            netmask: dhcp.address.netmask(),
+        }
+    }
+}
+
+/// What network.batch needs.
+#[derive(Serialize)]
+struct Network {
+    loopback: Ipv4Addr,
+    bridges: Vec<Bridge>,
+    nics: Vec<BatchNic>,
+}
+
+#[derive(Serialize)]
+struct Bridge {
+    name: String,
+    address: Ipv4Net,
+    mac: Mac,
+    mtu: u16,
+}
+
+#[derive(Serialize)]
+struct BatchNic {
+    name: String,
+    mtu: u16,
+    /// The bridge that the untagged port is in.
+    bridge: Option<String>,
+    vlans: Vec<SubInterface>,
+    address: Option<Ipv4Net>,
+    gateway: Option<Ipv4Addr>,
+}
+
+#[derive(Serialize)]
+struct SubInterface {
+    name: String,
+    vlan: VlanId,
+    bridge: Option<String>,
+}
+
+impl Network {
+    fn new(conf: &SwitchConf, own: &Node) -> Self {
+        let mut nics: Vec<_> = conf
+            .nics
+            .iter()
+            .map(|nic| BatchNic::new(conf, nic))
+            .collect();
+        // Towards switches first: their sessions can start while the many VLANs are made.
+        nics.sort_by_key(|nic| !nic.vlans.is_empty());
+        Self {
+            loopback: own.loopback,
+            bridges: bridges(conf),
+            nics,
+        }
+    }
+}
+
+/// All bridges hold all server ports. Left alone, a bridge takes over the lowest MAC of its
+/// ports, and a new link-local with each lower one that joins; so it gets that one at once.
+fn bridges(conf: &SwitchConf) -> Vec<Bridge> {
+    let mac = conf.servers().map(|nic| nic.mac).min();
+    let mtu = conf.servers().map(|nic| nic.mtu).min();
+    let dhcp = conf.dhcp.iter().map(|dhcp| (&dhcp.bridge, dhcp.address));
+    let vlans = conf
+        .vlan_networks
+        .iter()
+        .map(|network| (&network.bridge, network.address));
+    mac.zip(mtu)
+        .into_iter()
+        .flat_map(|(mac, mtu)| {
+            let bridge = move |(name, address): (&IfName, Ipv4Net)| Bridge {
+                name: name.to_string(),
+                address,
+                mac,
+                mtu,
+            };
+            dhcp.clone().chain(vlans.clone()).map(bridge)
+        })
+        .collect()
+}
+
+impl BatchNic {
+    fn new(conf: &SwitchConf, nic: &Nic) -> Self {
+        let plain = Self {
+            name: nic.name.to_string(),
+            mtu: nic.mtu,
+            bridge: None,
+            vlans: Vec::new(),
+            address: None,
+            gateway: None,
+        };
+        let sub = |vlan: VlanId, bridge| SubInterface {
+            name: format!("{}.{vlan}", nic.name),
+            vlan,
+            bridge,
+        };
+        match nic.link {
+            Link::Core | Link::Edge => plain,
+            Link::Outside { address, gateway } => Self {
+                address: Some(address),
+                gateway: Some(gateway),
+                ..plain
+            },
+            Link::Server => Self {
+                bridge: conf.dhcp.as_ref().map(|dhcp| dhcp.bridge.to_string()),
+                vlans: iter::once(sub(conf.server_vlan, None))
+                    .chain(
+                        conf.vlan_networks
+                            .iter()
+                            .map(|network| sub(network.vlan, Some(network.bridge.to_string()))),
+                    )
+                    .collect(),
+                ..plain
+            },
+        }
+    }
+}

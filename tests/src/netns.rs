@@ -1,0 +1,107 @@
+//! Network namespaces made for one test each.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// A named network namespace; deleted when dropped, with all devices in it.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// Makes an empty one, its loopback up. Needs root.
+    pub fn new(label: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let netns = Netns {
+            name: format!("ikvtest-{label}-{}-{number}", std::process::id()),
+        };
+        run(Command::new("ip").args(["netns", "add", &netns.name]));
+        netns.ip("link set lo up");
+        netns
+    }
+
+    /// Its name, as `ip netns` has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it can be opened.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// A program that will run inside.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
+    /// Runs `ip ARGUMENTS` inside and returns what it prints.
+    pub fn ip(&self, arguments: &str) -> String {
+        let mut command = Command::new("ip");
+        let output = run(command
+            .args(["-n", &self.name])
+            .args(arguments.split_whitespace()));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs a program inside; it must succeed. Returns what it prints.
+    pub fn run(&self, line: &str) -> String {
+        let mut words = line.split_whitespace();
+        let mut command = self.command(words.next().expect("a program"));
+        String::from_utf8_lossy(&run(command.args(words)).stdout).into_owned()
+    }
+
+    /// Calls `work` on a thread of its own inside the namespace.
+    ///
+    /// # Panics
+    /// As `work` does.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let path = self.path();
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                let netns = std::fs::File::open(path).expect("the namespace exists");
+                move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("root may enter it");
+                work()
+            });
+            inside
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure here, and the next test has its own name.
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .output();
+    }
+}
+
+/// Runs a command that must succeed.
+///
+/// # Panics
+/// With everything it printed, if it does not.
+pub fn run(command: &mut Command) -> Output {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}

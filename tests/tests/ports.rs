@@ -1,0 +1,436 @@
+//! Taps and packet sockets in namespaces: a cable passes every frame unchanged.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use dataplane::port::{Packet, Tap};
+use dataplane::sys::tap::{self, TapFlags, TapOffloads};
+use dataplane::{
+    Cable, CableHandle, DropReason, LaneSnapshot, Panel, PanelOptions, Port, PortError, Side,
+};
+use ikv_tests::{Netns, have_root};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{readv, writev};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A VM's NIC: what QEMU holds of a tap.
+struct Nic(OwnedFd);
+
+impl Nic {
+    fn plug(name: &str, offloads: TapOffloads) -> Self {
+        let flags = TapFlags {
+            vnet_hdr: true,
+            exclusive: false,
+            nonblocking: true,
+        };
+        let tap = tap::open_tap(name, flags).unwrap();
+        tap::set_offload(&tap, offloads).unwrap();
+        Nic(tap)
+    }
+
+    fn send(&self, header: [u8; 10], frame: &[u8]) {
+        let sent = writev(&self.0, &[IoSlice::new(&header), IoSlice::new(frame)]).unwrap();
+        assert_eq!(sent, 10 + frame.len());
+    }
+
+    fn receive(&self) -> ([u8; 10], Vec<u8>) {
+        let (mut header, mut frame) = ([0; 10], vec![0; 70_000]);
+        let patience = Timespec::try_from(SOON).unwrap();
+        let ready = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience)).unwrap();
+        assert_eq!(ready, 1, "no frame came");
+        let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(&mut frame)];
+        let read = readv(&self.0, &mut parts).unwrap();
+        frame.truncate(read - 10);
+        (header, frame)
+    }
+}
+
+/// Two persistent taps, as `run` makes them for VMs, and a cable between their devices.
+struct Wire {
+    panel: Panel,
+    cable: CableHandle,
+}
+
+fn wire(netns: &Netns) -> Wire {
+    for name in ["ta", "tb"] {
+        let flags = TapFlags {
+            vnet_hdr: true,
+            exclusive: true,
+            nonblocking: false,
+        };
+        let fd = tap::open_tap(name, flags).unwrap();
+        tap::set_persistent(&fd, true).unwrap();
+        raise(netns, name);
+    }
+    let mut panel = Panel::start(
+        &PanelOptions {
+            workers: 1,
+            ..Default::default()
+        },
+        || {},
+    )
+    .unwrap();
+    let ports = ["ta", "tb"].map(|name| Port::Packet(Packet::open(name).unwrap()));
+    let [a, b] = ports;
+    let cable = panel.add(Cable::new(a, b)).unwrap();
+    Wire { panel, cable }
+}
+
+/// The kernel raises a device before it reads addrgenmode from the same request.
+fn raise(netns: &Netns, name: &str) {
+    netns.ip(&format!(
+        "link set {name} mtu 9000 addrgenmode none arp off"
+    ));
+    netns.ip(&format!("link set {name} up"));
+}
+
+/// Without printing 64 KiB when they differ.
+fn assert_same(received: &[u8], sent: &[u8], what: &str) {
+    let differs = received.iter().zip(sent).position(|(a, b)| a != b);
+    assert!(
+        received == sent,
+        "{what}: {} bytes became {}; first difference: {differs:?}",
+        sent.len(),
+        received.len()
+    );
+}
+
+impl Wire {
+    fn wait(&self, from: Side, until: impl Fn(&LaneSnapshot) -> bool) -> LaneSnapshot {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let seen = self.cable.lanes[from as usize].snapshot();
+            assert_eq!(seen.frames_in, seen.frames_out + seen.held + seen.dropped());
+            if until(&seen) {
+                return seen;
+            }
+            assert!(Instant::now() < deadline, "still {seen:?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn frame(destination: [u8; 6], rest: &[u8], length: usize) -> Vec<u8> {
+    let mut frame = destination.to_vec();
+    frame.extend([2, 0, 0, 0, 0, 1]);
+    frame.extend(rest);
+    frame.extend((frame.len()..length).map(|at| (at % 251) as u8));
+    frame
+}
+
+fn every_kind_of_frame() -> Vec<(&'static str, Vec<u8>)> {
+    let to_b = [2, 0, 0, 0, 0, 2];
+    vec![
+        ("shortest", frame(to_b, &[0x88, 0xb5], 14)),
+        ("plain", frame(to_b, &[0x88, 0xb5], 60)),
+        (
+            "broadcast ARP",
+            frame([0xff; 6], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], 60),
+        ),
+        (
+            "LLDP",
+            frame([1, 0x80, 0xc2, 0, 0, 0x0e], &[0x88, 0xcc, 2, 7, 4], 120),
+        ),
+        (
+            "LACP",
+            frame([1, 0x80, 0xc2, 0, 0, 2], &[0x88, 9, 1, 1], 124),
+        ),
+        (
+            "STP",
+            frame([1, 0x80, 0xc2, 0, 0, 0], &[0, 38, 0x42, 0x42, 3], 60),
+        ),
+        (
+            "pause",
+            frame([1, 0x80, 0xc2, 0, 0, 1], &[0x88, 8, 0, 1, 0xff, 0xff], 60),
+        ),
+        (
+            "802.1X",
+            frame([1, 0x80, 0xc2, 0, 0, 3], &[0x88, 0x8e, 1, 1], 60),
+        ),
+        ("VLAN 10", frame(to_b, &[0x81, 0, 0, 10, 8, 0, 0x45, 0], 64)),
+        (
+            "VLAN 4094, priority 7, DEI",
+            frame(to_b, &[0x81, 0, 0xff, 0xfe, 0x88, 0xb5], 64),
+        ),
+        (
+            "priority tag only",
+            frame(to_b, &[0x81, 0, 0xa0, 0, 0x88, 0xb5], 64),
+        ),
+        (
+            "service tag",
+            frame(to_b, &[0x88, 0xa8, 0, 20, 0x88, 0xb5], 64),
+        ),
+        (
+            "two tags",
+            frame(to_b, &[0x88, 0xa8, 0, 20, 0x81, 0, 0, 10, 0x88, 0xb5], 72),
+        ),
+        ("full size", frame(to_b, &[0x88, 0xb5], 1514)),
+        ("jumbo", frame(to_b, &[0x88, 0xb5], 9014)),
+        (
+            "jumbo with a tag",
+            frame(to_b, &[0x81, 0, 0, 10, 0x88, 0xb5], 9018),
+        ),
+    ]
+}
+
+#[test]
+fn every_kind_of_frame_passes_unchanged_both_ways() {
+    if !have_root() {
+        return;
+    }
+    let netns = Netns::new("kinds");
+    netns.enter(|| {
+        let wire = wire(&netns);
+        let (a, b) = (
+            Nic::plug("ta", TapOffloads::default()),
+            Nic::plug("tb", TapOffloads::default()),
+        );
+        for (kind, frame) in every_kind_of_frame() {
+            for (from, to) in [(&a, &b), (&b, &a)] {
+                from.send([0; 10], &frame);
+                let (header, received) = to.receive();
+                assert_same(&received, &frame, kind);
+                assert_eq!(header, [0; 10], "{kind}");
+            }
+        }
+        let frames = every_kind_of_frame().len() as u64;
+        let bytes = every_kind_of_frame()
+            .iter()
+            .map(|(_, frame)| frame.len() as u64)
+            .sum::<u64>();
+        for side in [Side::A, Side::B] {
+            let seen = wire.wait(side, |seen| seen.frames_out == frames);
+            assert_eq!((seen.bytes_in, seen.dropped()), (bytes, 0));
+        }
+        wire.panel.stop();
+    });
+}
+
+/// A TCP segment over IPv4 of `payload` bytes, its checksum left to the NIC; the header
+/// says so, and into which pieces to cut it.
+fn super_frame(payload: usize, vlan: bool) -> ([u8; 10], Vec<u8>) {
+    use etherparse::{PacketBuilder, PacketBuilderStep};
+    let payload: Vec<u8> = (0..payload).map(|at| (at % 253) as u8).collect();
+    let finish = |builder: PacketBuilderStep<etherparse::IpHeaders>| {
+        let mut frame = Vec::new();
+        builder
+            .tcp(4000, 5000, 7, 65000)
+            .ack(9)
+            .write(&mut frame, &payload)
+            .unwrap();
+        frame
+    };
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let (addresses, ttl) = (([10, 0, 0, 1], [10, 0, 0, 2]), 64);
+    let mut frame = if vlan {
+        let tag = etherparse::VlanId::try_new(10).unwrap();
+        finish(
+            ethernet
+                .single_vlan(tag)
+                .ipv4(addresses.0, addresses.1, ttl),
+        )
+    } else {
+        finish(ethernet.ipv4(addresses.0, addresses.1, ttl))
+    };
+    let ip = if vlan { 18 } else { 14 };
+    // With the checksum left to do, the field holds that of the pseudo header, not inverted.
+    let length = (frame.len() - ip - 20) as u32;
+    let sum = [0x0a00u32, 1, 0x0a00, 2, 6, length].iter().sum::<u32>();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    frame[ip + 36..ip + 38].copy_from_slice(&(folded as u16).to_be_bytes());
+    let mut header = [1, 1, 0, 0, 0, 0, 0, 0, 16, 0];
+    header[2..4].copy_from_slice(&((ip + 40) as u16).to_le_bytes());
+    header[4..6].copy_from_slice(&1448u16.to_le_bytes());
+    header[6..8].copy_from_slice(&((ip + 20) as u16).to_le_bytes());
+    (header, frame)
+}
+
+#[test]
+fn super_frames_pass_whole_to_who_takes_them() {
+    if !have_root() {
+        return;
+    }
+    let netns = Netns::new("gso");
+    netns.enter(|| {
+        let wire = wire(&netns);
+        let (a, b) = (
+            Nic::plug("ta", TapOffloads::TCP),
+            Nic::plug("tb", TapOffloads::TCP),
+        );
+        for vlan in [false, true] {
+            // Devices take frames shorter than gso_max_size, 64 KiB.
+            let (header, frame) = super_frame(65_535 - 18 - 40, vlan);
+            a.send(header, &frame);
+            let (received_header, received) = b.receive();
+            assert_same(&received, &frame, if vlan { "tagged" } else { "untagged" });
+            assert_eq!(received_header, header, "vlan: {vlan}");
+        }
+        wire.panel.stop();
+    });
+}
+
+#[test]
+fn super_frames_are_cut_for_who_does_not_take_them() {
+    if !have_root() {
+        return;
+    }
+    let netns = Netns::new("cut");
+    netns.enter(|| {
+        let wire = wire(&netns);
+        let (a, b) = (
+            Nic::plug("ta", TapOffloads::TCP),
+            Nic::plug("tb", TapOffloads::default()),
+        );
+        for vlan in [false, true] {
+            let (header, frame) = super_frame(1448 * 3 + 100, vlan);
+            a.send(header, &frame);
+            let ip = if vlan { 18 } else { 14 };
+            let mut payload = Vec::new();
+            for length in [1448, 1448, 1448, 100] {
+                let (header, piece) = b.receive();
+                assert_eq!((header[0] & 1, header[1]), (0, 0), "nothing is left to do");
+                assert_eq!(piece.len(), ip + 40 + length);
+                let parsed = etherparse::SlicedPacket::from_ethernet(&piece).unwrap();
+                let Some(etherparse::TransportSlice::Tcp(tcp)) = parsed.transport else {
+                    panic!("no TCP in {piece:?}")
+                };
+                let sum = tcp.to_header().calc_checksum_ipv4_raw(
+                    [10, 0, 0, 1],
+                    [10, 0, 0, 2],
+                    tcp.payload(),
+                );
+                assert_eq!(sum.unwrap(), tcp.checksum());
+                payload.extend_from_slice(tcp.payload());
+            }
+            assert_same(&payload, &frame[ip + 40..], "payload");
+        }
+        wire.panel.stop();
+    });
+}
+
+#[test]
+fn frames_to_nobody_are_counted_and_a_late_plug_works() {
+    if !have_root() {
+        return;
+    }
+    let netns = Netns::new("plug");
+    netns.enter(|| {
+        let wire = wire(&netns);
+        let a = Nic::plug("ta", TapOffloads::default());
+        let hello = frame([0xff; 6], &[0x88, 0xb5], 60);
+        for round in 1..=3 {
+            // The kernel may take a second to notice that a descriptor was closed.
+            let gone = Instant::now() + SOON;
+            while netns.ip("link show tb").contains("LOWER_UP") {
+                assert!(Instant::now() < gone, "tb keeps its carrier");
+            }
+            for _ in 0..5 {
+                a.send([0; 10], &hello);
+            }
+            let seen = wire.wait(Side::A, |seen| seen.frames_in == round * 6 - 1);
+            assert_eq!(
+                seen.drops[DropReason::Unplugged as usize],
+                round * 5,
+                "{seen:?}"
+            );
+            let b = Nic::plug("tb", TapOffloads::default());
+            a.send([0; 10], &hello);
+            assert_eq!(b.receive().1, hello, "round {round}");
+        }
+        wire.panel.stop();
+    });
+}
+
+#[test]
+fn a_device_that_goes_down_and_up_again_carries_on() {
+    if !have_root() {
+        return;
+    }
+    let netns = Netns::new("updown");
+    netns.enter(|| {
+        let wire = wire(&netns);
+        let (a, b) = (
+            Nic::plug("ta", TapOffloads::default()),
+            Nic::plug("tb", TapOffloads::default()),
+        );
+        let hello = frame([0xff; 6], &[0x88, 0xb5], 60);
+        a.send([0; 10], &hello);
+        b.receive();
+        netns.ip("link set ta down");
+        netns.ip("link set ta up");
+        a.send([0; 10], &hello);
+        assert_eq!(b.receive().1, hello);
+        b.send([0; 10], &hello);
+        assert_eq!(a.receive().1, hello);
+        wire.panel.stop();
+    });
+}
+
+#[test]
+fn a_tap_of_ours_joins_a_namespace_to_a_vm() {
+    if !have_root() {
+        return;
+    }
+    let netns = Netns::new("host");
+    netns.enter(|| {
+        let mut panel = Panel::start(
+            &PanelOptions {
+                workers: 1,
+                ..Default::default()
+            },
+            || {},
+        )
+        .unwrap();
+        let ours = Port::Tap(Tap::open("host0").unwrap());
+        let flags = TapFlags {
+            vnet_hdr: true,
+            exclusive: true,
+            nonblocking: false,
+        };
+        let vm = tap::open_tap("vm0", flags).unwrap();
+        tap::set_persistent(&vm, true).unwrap();
+        drop(vm);
+        raise(&netns, "vm0");
+        netns.ip("addr add 10.7.0.1/24 dev host0");
+        netns.ip("link set host0 mtu 9000 up");
+        panel
+            .add(Cable::new(ours, Port::Packet(Packet::open("vm0").unwrap())))
+            .unwrap();
+        let vm = Nic::plug("vm0", TapOffloads::default());
+
+        let asks = [
+            0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 9, 10, 7, 0, 2, 0, 0, 0, 0, 0, 0, 10, 7, 0, 1,
+        ];
+        let mut request = vec![0xff; 6];
+        request.extend([2, 0, 0, 0, 0, 9, 8, 6]);
+        request.extend(asks);
+        vm.send([0; 10], &request);
+        loop {
+            let (_, answer) = vm.receive();
+            if answer[12..14] == [8, 6] && answer[20..22] == [0, 2] {
+                assert_eq!(answer[28..32], [10, 7, 0, 1]);
+                break;
+            }
+        }
+        panel.stop();
+    });
+}
+
+#[test]
+fn a_device_that_is_not_there_is_an_error_that_says_so() {
+    if !have_root() {
+        return;
+    }
+    let netns = Netns::new("none");
+    netns.enter(|| {
+        let error = Packet::open("nosuch0").unwrap_err();
+        assert!(
+            matches!(&error, PortError::NoSuchDevice { name } if name == "nosuch0"),
+            "{error}"
+        );
+        assert!(Packet::open("a-name-that-is-too-long").is_err());
+    });
+}
