@@ -17,7 +17,8 @@ say() { echo "ikv-stage: $*"; }
 include=$(sed -e 's/#.*//' -e '/^ *$/d' "$here/packages.txt" | paste -sd,)
 
 say packages
-mmdebstrap --format=null --variant=essential --verbose \
+# In this process's place, which is told to end when the caller does.
+exec mmdebstrap --format=null --variant=essential --verbose \
     --aptopt='Apt::Install-Recommends "false"' --aptopt="$APTCONF" \
     --dpkgopt=force-unsafe-io \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
@@ -25,4 +26,3 @@ mmdebstrap --format=null --variant=essential --verbose \
     --include="$include" \
     --customize-hook="sh '$here/customize.sh' \"\$1\"" \
     "$SUITE" /dev/null "$SOURCES"
-say done
