@@ -34,12 +34,21 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<ExitCode> {
         print(&report(&findings))?;
     }
     let prevented = preflight::prevents(&findings);
-    Ok(if prevented { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if prevented {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn report(findings: &[Finding]) -> String {
     let mut text = String::new();
-    for Finding { severity, what, remedy } in findings {
+    for Finding {
+        severity,
+        what,
+        remedy,
+    } in findings
+    {
         let mark = match severity {
             Severity::Error => "✗",
             Severity::Warning => "!",
@@ -50,7 +59,10 @@ fn report(findings: &[Finding]) -> String {
             text += &format!("    {remedy}\n");
         }
     }
-    let prevented = findings.iter().filter(|found| found.severity == Severity::Error).count();
+    let prevented = findings
+        .iter()
+        .filter(|found| found.severity == Severity::Error)
+        .count();
     text += &match prevented {
         0 => "✓ `ikv-fabric run` will work here\n".to_owned(),
         1 => "1 thing keeps `ikv-fabric run` from working\n".to_owned(),

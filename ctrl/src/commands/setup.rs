@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::process::Command;
 
 use super::configuration::ConfigArgs;
-use super::{Context, image, need_root};
+use super::{image, need_root};
 use crate::host::program;
 use crate::preflight::{FOR_IMAGE, FOR_PANEL, FOR_SWITCHES};
 
@@ -21,7 +21,7 @@ pub struct SetupArgs {
 
 /// # Errors
 /// When apt or the build of the image fails; says what to do.
-pub async fn run(context: &Context, args: &SetupArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.config()?;
     let missing = missing_packages();
     if missing.is_empty() {
@@ -29,7 +29,9 @@ pub async fn run(context: &Context, args: &SetupArgs) -> anyhow::Result<ExitCode
     } else {
         install(&missing).await?;
     }
-    image::provide(context, &config.image).await?;
+    let image = image::build(&config.image, false).await?;
+    let folder = image.root.parent().unwrap_or(&image.root);
+    eprintln!("  ✓ image  {}", folder.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -46,7 +48,10 @@ fn missing_packages() -> Vec<&'static str> {
 }
 
 async fn install(packages: &[&str]) -> anyhow::Result<()> {
-    let line = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    let line = format!(
+        "apt-get install --no-install-recommends {}",
+        packages.join(" ")
+    );
     need_root("setup", &format!("it installs packages ({line})"))?;
     eprintln!("  · installing: {}", packages.join(" "));
     apt(&["update"]).await?;

@@ -272,12 +272,20 @@ fn look_ahead(
     progress: &Progress,
 ) -> Result<(), BringUpError> {
     let findings = preflight(&options.config, &options.topology, options.switches, paths)?;
-    let (errors, rest): (Vec<_>, Vec<_>) =
-        findings.into_iter().partition(|found| found.severity == Severity::Error);
-    for found in rest.iter().filter(|found| found.severity == Severity::Warning) {
+    let (errors, rest): (Vec<_>, Vec<_>) = findings
+        .into_iter()
+        .partition(|found| found.severity == Severity::Error);
+    for found in rest
+        .iter()
+        .filter(|found| found.severity == Severity::Warning)
+    {
         progress.note(&format!("  ! {}\n    {}", found.what, found.remedy));
     }
-    if errors.is_empty() { Ok(()) } else { Err(BringUpError::Preflight(errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(BringUpError::Preflight(errors))
+    }
 }
 
 /// Everything that would get in the way of a fabric; reads only.
@@ -393,7 +401,14 @@ async fn machine(config: &Config, progress: &Progress) -> Result<Machine, BringU
     let decision = accel::decide(wanted, &Facts::read())?;
     let mut stage = progress.stage("image");
     let image = image::ensure(&config.image, |news| stage.update(&news.to_string())).await?;
-    stage.done(&image.root.display().to_string());
+    stage.done(
+        &image
+            .root
+            .parent()
+            .unwrap_or(&image.root)
+            .display()
+            .to_string(),
+    );
     let launcher = Launcher::probe(Arc::new(open_switch_tap)).await?;
     progress.note(&format!(
         "  · switches run under {}: {}",
