@@ -226,9 +226,9 @@ impl Applied {
                 self.host_tap = Some(tap);
                 distrust(name, *ipv6)
             }
-            Step::Table { guard, nat } => {
-                let table = nft::create_table(guard, nat.as_ref(), &identity.chain());
-                Ok(nft::load(&table)?)
+            Step::Tables { guard, nat } => {
+                let tables = nft::create_tables(guard, nat.as_ref(), &identity.chain());
+                Ok(nft::load(&tables)?)
             }
             Step::Raise => links::raise(&mut netlink, &identity),
             Step::Address { link, address } => address::add_address(&mut netlink, link, *address)
@@ -265,7 +265,7 @@ impl Drop for Applied {
 /// Puts the guard of a tap back after somebody removed it, or the tap was made anew.
 ///
 /// # Errors
-/// When nft refuses, for instance because our table is gone.
+/// When nft refuses, for instance because our tables are gone.
 pub fn guard_tap(name: &str) -> Result<(), HostError> {
     Ok(nft::load(&nft::guard_again(name))?)
 }
@@ -279,8 +279,9 @@ fn undo_of(step: &Step) -> Result<Option<Undo>, HostError> {
         Step::HostLink { name, .. } => Undo::Links {
             names: vec![name.clone()],
         },
-        Step::Table { .. } => Undo::Table,
-        Step::Raise => Undo::Lower,
+        Step::Tables { .. } => Undo::Tables,
+        // The links go before the tables, so that nothing is ever up without its guard.
+        Step::Raise => Undo::Links { names: Vec::new() },
         Step::Address { link, address } => Undo::Address {
             link: link.clone(),
             address: *address,
@@ -407,8 +408,7 @@ fn undo_one(entry: &Entry, identity: &Identity, folder: &Path) -> Result<(), Hos
             let unmarked = if entry.done { &[] } else { names.as_slice() };
             links::delete_ours(&mut open()?, identity, unmarked)
         }
-        Undo::Table => Ok(nft::remove(&identity.chain())?),
-        Undo::Lower => links::lower(&mut open()?, identity),
+        Undo::Tables => Ok(nft::remove(&identity.chain())?),
         Undo::Address { link, address } => address::delete_address(&mut open()?, link, *address)
             .map_err(|source| HostError::Address {
                 address: *address,

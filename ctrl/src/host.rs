@@ -7,6 +7,7 @@
 use std::io;
 
 pub mod address;
+pub mod firewall;
 pub mod links;
 pub mod netlink;
 pub mod netns;
@@ -59,8 +60,8 @@ pub enum HostError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The nftables table.
-    #[error("nftables table inet {table}: {source}", table = crate::plan::TABLE)]
+    /// The nftables tables.
+    #[error("nftables tables {table}: {source}", table = crate::plan::TABLE)]
     Nft {
         /// What nft said.
         #[from]

@@ -65,7 +65,7 @@ impl Identity {
         0x6900_0000 | (self.pid & 0x00ff_ffff)
     }
 
-    /// The name of the chain in our nftables table that tells whose it is.
+    /// The name of the chain in our nftables tables that tells whose they are.
     pub fn chain(&self) -> String {
         format!("owner-{}-{}", self.pid, self.started)
     }
@@ -97,10 +97,8 @@ pub enum Undo {
         /// Names they were made with.
         names: Vec<String>,
     },
-    /// Remove our nftables table, if our owner chain is in it.
-    Table,
-    /// Set our devices down.
-    Lower,
+    /// Remove our nftables tables, if our owner chain is in them.
+    Tables,
     /// Take an address off our device.
     Address {
         /// Our device.
@@ -383,7 +381,7 @@ mod tests {
             })
             .unwrap();
         journal.done();
-        journal.begin(Undo::Table).unwrap();
+        journal.begin(Undo::Tables).unwrap();
         let loaded = Journal::load(&path).unwrap().unwrap();
         assert_eq!(loaded.state(), journal.state());
         assert_eq!(
@@ -428,7 +426,7 @@ mod tests {
                 },
                 Entry {
                     done: true,
-                    undo: Undo::Table,
+                    undo: Undo::Tables,
                 },
                 Entry {
                     done: true,
@@ -452,7 +450,7 @@ mod tests {
     fn a_journal_that_others_may_write_is_refused() {
         let (_folder, path) = state_file();
         let mut journal = Journal::new(&path, false).unwrap();
-        journal.begin(Undo::Table).unwrap();
+        journal.begin(Undo::Tables).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o620)).unwrap();
         assert!(matches!(
             Journal::load(&path),
@@ -466,7 +464,7 @@ mod tests {
         let real = folder.path().join("elsewhere");
         Journal::new(&real, false)
             .unwrap()
-            .begin(Undo::Table)
+            .begin(Undo::Tables)
             .unwrap();
         std::os::unix::fs::symlink(&real, &path).unwrap();
         assert!(matches!(Journal::load(&path), Err(JournalError::Io { .. })));
@@ -483,7 +481,7 @@ mod tests {
         ));
         let mut journal = Journal::new(&path, false).unwrap();
         journal.state.format = 99;
-        journal.begin(Undo::Table).unwrap();
+        journal.begin(Undo::Tables).unwrap();
         let error = Journal::load(&path).unwrap_err().to_string();
         assert!(error.contains("format 99"), "{error}");
     }

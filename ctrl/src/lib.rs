@@ -10,6 +10,7 @@ pub mod image;
 pub mod journal;
 pub mod lock;
 pub mod plan;
+pub mod preflight;
 pub mod progress;
 pub mod topology;
 pub mod vm;

@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 
 use crate::host::sysctl::Family;
 
-/// The name of our nftables table; its family is `inet`.
+/// The name of our nftables tables, of the families `netdev` and `inet`.
 pub const TABLE: &str = "ikv-fabric";
 
 /// A tap that waits for a VM to plug in.
@@ -99,8 +99,8 @@ pub enum Step {
         /// With IPv6, else without.
         ipv6: bool,
     },
-    /// Load our nftables table.
-    Table {
+    /// Load our nftables tables.
+    Tables {
         /// Devices whose frames must never reach the host's own stack.
         guard: Vec<String>,
         /// Source NAT, if there is a host link.
@@ -154,7 +154,7 @@ pub fn plan(input: &HostPlanInput) -> Vec<Step> {
     if guard.is_empty() && nat.is_none() {
         return steps;
     }
-    steps.push(Step::Table { guard, nat });
+    steps.push(Step::Tables { guard, nat });
     steps.push(Step::Raise);
     if let Some(host) = &input.host {
         let link = host.name.clone();
@@ -192,8 +192,8 @@ impl fmt::Display for Step {
                 let ipv6 = if *ipv6 { "" } else { ", without IPv6" };
                 write!(f, "create host link {name}, MTU {mtu}{ipv6}")
             }
-            Self::Table { guard, nat } => {
-                write!(f, "load nftables table inet {TABLE}:")?;
+            Self::Tables { guard, nat } => {
+                write!(f, "load nftables tables {TABLE}:")?;
                 if !guard.is_empty() {
                     let guarded = counted(guard.iter().map(String::as_str), "tap");
                     write!(f, " keep the host's stack from {guarded}")?;
@@ -266,7 +266,7 @@ mod tests {
         insta::assert_snapshot!(words(&input(252)), @r"
         create 252 taps ikvm1-3-1 … ikvm1-254-1, MTU 9000, for user 1000
         create host link ikhn, MTU 9000, without IPv6
-        load nftables table inet ikv-fabric: keep the host's stack from 252 taps ikvm1-3-1 … ikvm1-254-1, masquerade 192.168.96.0/19
+        load nftables tables ikv-fabric: keep the host's stack from 252 taps ikvm1-3-1 … ikvm1-254-1, masquerade 192.168.96.0/19
         set links up
         give ikhn 192.168.96.1/24
         route 192.168.96.0/19 via 192.168.96.2 on ikhn
@@ -284,7 +284,7 @@ mod tests {
         insta::assert_snapshot!(words(&wishes), @r"
         create tap ikvm1-3-1, MTU 9000
         create host link ikhn, MTU 9000
-        load nftables table inet ikv-fabric: keep the host's stack from tap ikvm1-3-1, SNAT 192.168.96.0/19 to 203.0.113.7
+        load nftables tables ikv-fabric: keep the host's stack from tap ikvm1-3-1, SNAT 192.168.96.0/19 to 203.0.113.7
         set links up
         give ikhn 192.168.96.1/24
         route 192.168.96.0/19 via 192.168.96.2 on ikhn
@@ -319,7 +319,7 @@ mod tests {
             let raise = at(|s| matches!(s, Step::Raise));
             prop_assert_eq!(raise.is_some(), taps > 0 || host);
             if let Some(raise) = raise {
-                let table = at(|s| matches!(s, Step::Table { .. })).unwrap();
+                let table = at(|s| matches!(s, Step::Tables { .. })).unwrap();
                 let made = at(|s| matches!(s, Step::Taps { .. }))
                     .max(at(|s| matches!(s, Step::HostLink { .. })));
                 prop_assert!(made < Some(table));
@@ -330,7 +330,7 @@ mod tests {
                 }
             }
             for step in &steps {
-                if let Step::Table { guard, .. } = step {
+                if let Step::Tables { guard, .. } = step {
                     let names: Vec<_> = input.taps.iter().map(|tap| tap.name.clone()).collect();
                     prop_assert_eq!(guard, &names);
                 }

@@ -142,9 +142,8 @@ fn check_nics(conf: &SwitchConf) -> Result<(), RenderError> {
                 host(address)?;
                 inside("gateway", gateway, address)?;
             }
-            Link::Core => {}
             Link::Edge if serves => return Err(RenderError::MixedEdge(nic.name.to_string())),
-            Link::Edge => {}
+            Link::Core | Link::Edge => {}
             Link::Server => {
                 let vlans = conf.vlan_networks.iter().map(|network| network.vlan);
                 for vlan in vlans.chain([conf.server_vlan]) {
@@ -259,3 +258,6 @@ fn is_host(subnet: Ipv4Net, address: Ipv4Addr) -> bool {
         && (subnet.prefix_len() >= 31
             || (address != subnet.network() && address != subnet.broadcast()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -162,10 +162,10 @@ pub struct VlanNetwork {
 /// Timers of the BGP sessions, in seconds.
 ///
 /// A session is lost when nothing was heard for `hold`. Nine emulated switches share few
-/// CPUs, and each is busiest while all boot: FRR's 9 s of the datacenter profile is too near
-/// to the stalls seen then, its 180 s of the traditional one hides a dead cable for minutes,
-/// as a router does not see the far end of a cable in a VM. So: three lost keepalives and a
-/// little more.
+/// CPUs, and each is busiest while all boot: the 9 s of FRR's datacenter profile are little
+/// for a machine that must wait for its CPU. The 180 s of the traditional profile hide a dead
+/// cable for minutes, as a VM does not see that the far end of its cable went. So: three
+/// keepalives of 5 s, and a little more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timers {

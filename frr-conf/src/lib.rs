@@ -8,10 +8,14 @@
 //! |---|---|
 //! | `etc/frr/frr.conf`, `etc/frr/vtysh.conf` | zebra, bgpd; vtysh |
 //! | `etc/dnsmasq.conf` (only with DHCP) | dnsmasq |
+//! | `etc/ikv/sysctl.conf` | init, before the NICs' driver is loaded |
 //! | `etc/ikv/nics` (`MAC NAME` a line) | init, which renames the NICs |
-//! | `etc/ikv/sysctl.conf` | init, after the renames |
-//! | `etc/ikv/network.batch` | `ip -batch`, after the sysctls |
+//! | `etc/ikv/network.batch` | `ip -batch`, after the renames |
 //! | `etc/hostname`, `etc/hosts` | everyone |
+//!
+//! zebra and bgpd each read frr.conf with `-f` and take from it what is theirs (they log the
+//! rest as unknown); no `vtysh -b` is needed, also after a restart. bgpd must not start before
+//! zebra listens on `zserv.api`, or it tries again only after 10 s.
 
 mod check;
 mod conf;

@@ -17,7 +17,7 @@ use crate::names::{HostName, IfName, Mac, VlanId};
 const FRR: &str = include_str!("../templates/frr.conf.j2");
 const DNSMASQ: &str = include_str!("../templates/dnsmasq.conf.j2");
 const NETWORK: &str = include_str!("../templates/network.batch.j2");
-const SYSCTL: &str = include_str!("../templates/sysctl.conf.j2");
+const SYSCTL: &str = include_str!("../templates/sysctl.conf");
 const HOSTS: &str = include_str!("../templates/hosts.j2");
 const NICS: &str = include_str!("../templates/nics.j2");
 const VTYSH: &str = include_str!("../templates/vtysh.conf");
@@ -29,7 +29,7 @@ pub struct File {
     pub path: String,
     /// Permission bits.
     pub mode: u32,
-    /// Text, ending in a newline.
+    /// Text, ending in a newline unless empty.
     pub content: String,
 }
 
@@ -65,7 +65,7 @@ pub fn render(conf: &SwitchConf) -> Result<Vec<File>, RenderError> {
         fill("network.batch", NETWORK, &Network::new(conf, own))?,
     );
     add("etc/ikv/nics", fill("nics", NICS, conf)?);
-    add("etc/ikv/sysctl.conf", fill("sysctl.conf", SYSCTL, conf)?);
+    add("etc/ikv/sysctl.conf", SYSCTL.to_owned());
     Ok(files)
 }
 

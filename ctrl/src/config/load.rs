@@ -124,15 +124,11 @@ pub fn parse(path: &str, text: &str, sets: &[String]) -> Result<Config, ConfigEr
 
 /// Line and column of a byte, from 1.
 fn position(text: &str, at: usize) -> (usize, usize) {
-    let before = &text.as_bytes()[..at.min(text.len())];
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let start = before
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |newline| newline + 1);
+    let before = text.get(..at).unwrap_or(text);
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
     (
-        line,
-        String::from_utf8_lossy(&before[start..]).chars().count() + 1,
+        before.matches('\n').count() + 1,
+        before[start..].chars().count() + 1,
     )
 }
 

@@ -38,8 +38,10 @@ fn every_key_stands_in_the_example_once_and_nothing_else_does() {
 /// The table of keys refuses what it does not know; this shows that it knows all fields.
 #[test]
 fn every_field_is_a_key() {
-    let mut config = Config::default();
-    config.owner = Some(Owner::Name("anna".into()));
+    let mut config = Config {
+        owner: Some(Owner::Name("anna".into())),
+        ..Config::default()
+    };
     config.vm.cpu = Some("max".into());
     config.image.dir = Some("/a".into());
     config.image.release = Some("a".into());

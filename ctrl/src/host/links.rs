@@ -197,31 +197,15 @@ fn no_link_local() -> Option<LinkAttribute> {
 /// # Errors
 /// What the kernel answered.
 pub fn raise(netlink: &mut Netlink, identity: &Identity) -> Result<(), HostError> {
-    set_group_up(netlink, identity, true).map_err(HostError::Netlink)
-}
-
-fn set_group_up(netlink: &mut Netlink, identity: &Identity, up: bool) -> io::Result<()> {
     let mut message = LinkMessage::default();
+    message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
-    if up {
-        message.header.flags = LinkFlags::Up;
-    }
     message
         .attributes
         .push(LinkAttribute::Group(identity.group()));
-    netlink.change(RouteNetlinkMessage::NewLink(message))
-}
-
-/// Sets our devices down: from here on nothing plugged into them reaches the host, even
-/// without the guard. It is no error if there are none left.
-///
-/// # Errors
-/// What the kernel answered.
-pub fn lower(netlink: &mut Netlink, identity: &Identity) -> Result<(), HostError> {
-    match set_group_up(netlink, identity, false) {
-        Err(e) if !absent(&e) => Err(HostError::Netlink(e)),
-        _ => Ok(()),
-    }
+    netlink
+        .change(RouteNetlinkMessage::NewLink(message))
+        .map_err(HostError::Netlink)
 }
 
 /// Sets one device up.

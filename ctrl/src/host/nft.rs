@@ -1,15 +1,15 @@
-//! Our nftables table, `inet ikv-fabric`, as JSON for `nft -j` (libnftables-json(5)).
+//! Our two nftables tables, as JSON for `nft -j` (libnftables-json(5)).
 //!
-//! It holds, and nothing else does:
-//! - for each tap a chain at that device's ingress hook that drops everything. AF_PACKET reads
-//!   before that hook, so the fabric sees the frames and the host's stack (and a bridge that
-//!   somebody puts the tap on) does not. One chain a tap: it can be put back alone when its tap
-//!   is made anew, the kernel's limit of 256 devices a chain does not matter, and loading 282
-//!   of them takes 8 ms;
-//! - source NAT for what leaves the range;
-//! - an empty chain whose name tells which fabric the table belongs to.
+//! `netdev ikv-fabric` holds for each tap a chain at that device's ingress hook that drops
+//! everything. AF_PACKET reads before that hook, so the fabric sees the frames; the host's stack
+//! (and a bridge that somebody puts the tap on) does not. It has to be the netdev family: an
+//! ingress chain of the inet family lets everything pass that is not IP, ARP first of all. One
+//! chain a tap: it can be put back alone when its tap is made anew, the kernel's limit of 256
+//! devices a chain does not matter, and loading 282 of them takes 8 ms.
 //!
-//! The inet family has an ingress hook since Linux 5.10.
+//! `inet ikv-fabric` holds source NAT for what leaves the range.
+//!
+//! Each also has an empty chain whose name tells which fabric it belongs to.
 
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
@@ -18,6 +18,11 @@ use serde_json::{Value, json};
 
 use super::program;
 use crate::plan::{Nat, Snat, TABLE};
+
+/// The family of the table that keeps the host's stack from the taps.
+const GUARD: &str = "netdev";
+/// The family of the table with source NAT.
+const NAT: &str = "inet";
 
 /// Why a ruleset could not be loaded or read.
 #[derive(Debug, thiserror::Error)]
@@ -36,18 +41,20 @@ pub enum NftError {
     Malformed(#[from] serde_json::Error),
 }
 
-/// The commands that make the table; they fail if a table of this name exists.
-pub fn create_table(guard: &[String], nat: Option<&Nat>, owner_chain: &str) -> Value {
-    let table = json!({"create": {"table": {"family": "inet", "name": TABLE}}});
-    let mut commands = vec![table, chain(owner_chain, json!({}))];
-    commands.extend(guard.iter().map(|tap| guard_chain(tap)));
+/// The commands that make the tables; they fail if one of this name exists. Without taps there
+/// is no netdev table, without NAT no inet table.
+pub fn create_tables(guard: &[String], nat: Option<&Nat>, owner_chain: &str) -> Value {
+    let table = |family: &str| json!({"create": {"table": {"family": family, "name": TABLE}}});
+    let mut commands = Vec::new();
+    if !guard.is_empty() {
+        commands.extend([table(GUARD), chain(GUARD, owner_chain, json!({}))]);
+        commands.extend(guard.iter().map(|tap| guard_chain(tap)));
+    }
     if let Some(nat) = nat {
-        commands.push(chain(
-            "postrouting",
-            // 100 is `srcnat`.
-            json!({"type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"}),
-        ));
-        commands.push(nat_rule(nat));
+        commands.extend([table(NAT), chain(NAT, owner_chain, json!({}))]);
+        // 100 is `srcnat`.
+        let hook = json!({"type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"});
+        commands.extend([chain(NAT, "postrouting", hook), nat_rule(nat)]);
     }
     json!({"nftables": commands})
 }
@@ -55,17 +62,20 @@ pub fn create_table(guard: &[String], nat: Option<&Nat>, owner_chain: &str) -> V
 /// The commands that put the guard of one tap back, whether or not its chain is still there.
 /// (Until Linux 6.15 a chain goes with its device.)
 pub fn guard_again(tap: &str) -> Value {
-    let name = json!({"chain": {"family": "inet", "table": TABLE, "name": guard_name(tap)}});
+    let name = json!({"chain": {"family": GUARD, "table": TABLE, "name": guard_name(tap)}});
     // To delete a chain that is not there is an error, to add one that is there is none.
     json!({"nftables": [guard_chain(tap), {"delete": name}, guard_chain(tap)]})
 }
 
-/// The commands that remove the table: all or nothing, so only if the owner chain is there.
-pub fn delete_table(owner_chain: &str) -> Value {
-    json!({"nftables": [
-        {"delete": {"chain": {"family": "inet", "table": TABLE, "name": owner_chain}}},
-        {"delete": {"table": {"family": "inet", "name": TABLE}}},
-    ]})
+/// The commands that remove tables: all or nothing, so only if the owner chain is in each.
+fn delete_tables(families: &[&str], owner_chain: &str) -> Value {
+    let deletes = families.iter().flat_map(|family| {
+        [
+            json!({"delete": {"chain": {"family": family, "table": TABLE, "name": owner_chain}}}),
+            json!({"delete": {"table": {"family": family, "name": TABLE}}}),
+        ]
+    });
+    json!({"nftables": deletes.collect::<Vec<_>>()})
 }
 
 fn guard_name(tap: &str) -> String {
@@ -73,14 +83,13 @@ fn guard_name(tap: &str) -> String {
 }
 
 fn guard_chain(tap: &str) -> Value {
-    chain(
-        &guard_name(tap),
-        json!({"type": "filter", "hook": "ingress", "prio": 0, "dev": tap, "policy": "drop"}),
-    )
+    let hook =
+        json!({"type": "filter", "hook": "ingress", "prio": 0, "dev": tap, "policy": "drop"});
+    chain(GUARD, &guard_name(tap), hook)
 }
 
-fn chain(name: &str, mut with: Value) -> Value {
-    with["family"] = json!("inet");
+fn chain(family: &str, name: &str, mut with: Value) -> Value {
+    with["family"] = json!(family);
     with["table"] = json!(TABLE);
     with["name"] = json!(name);
     json!({"add": {"chain": with}})
@@ -95,11 +104,17 @@ fn nat_rule(nat: &Nat) -> Value {
         Snat::Masquerade => json!({"masquerade": null}),
         Snat::Address(address) => json!({"snat": {"family": "ip", "addr": address.to_string()}}),
     };
-    json!({"add": {"rule": {"family": "inet", "table": TABLE, "chain": "postrouting", "expr": [
+    json!({"add": {"rule": {"family": NAT, "table": TABLE, "chain": "postrouting", "expr": [
         {"match": {"op": "==", "left": field("saddr"), "right": range}},
         {"match": {"op": "!=", "left": field("daddr"), "right": range}},
         verdict,
     ]}}})
+}
+
+impl NftError {
+    fn is_absence(&self) -> bool {
+        matches!(self, Self::Refused(words) if words.contains("No such file or directory"))
+    }
 }
 
 /// Loads commands in one transaction.
@@ -128,15 +143,23 @@ pub fn load(commands: &Value) -> Result<(), NftError> {
     }
 }
 
-/// Removes the table if our owner chain is in it; no error if there is no such table.
+/// Removes our tables, each only if our owner chain is in it; no error if there is none.
 ///
 /// # Errors
 /// When nft cannot be run, or refuses for another reason.
 pub fn remove(owner_chain: &str) -> Result<(), NftError> {
-    match load(&delete_table(owner_chain)) {
-        Err(NftError::Refused(words)) if words.contains("No such file or directory") => Ok(()),
-        other => other,
+    // Together in the usual case; one by one if only one is there, or only one is ours.
+    match load(&delete_tables(&[GUARD, NAT], owner_chain)) {
+        Err(error) if error.is_absence() => {}
+        other => return other,
     }
+    for family in [GUARD, NAT] {
+        match load(&delete_tables(&[family], owner_chain)) {
+            Err(error) if error.is_absence() => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// The whole ruleset of the host.
@@ -185,9 +208,9 @@ mod tests {
     }
 
     #[test]
-    fn the_table_as_json() {
+    fn the_tables_as_json() {
         let guard = ["ikvm1-3-1".to_owned(), "ikvm1-3-2".to_owned()];
-        let table = create_table(&guard, Some(&nat(Snat::Masquerade)), "owner-47-11");
+        let table = create_tables(&guard, Some(&nat(Snat::Masquerade)), "owner-47-11");
         insta::assert_snapshot!(serde_json::to_string_pretty(&table).unwrap());
     }
 

@@ -127,7 +127,8 @@ impl Seen {
         if before.up && !now.up {
             changes.push(Change::WentDown);
         }
-        if now.mtu != before.mtu {
+        // While a link is made, its MTU is set before it is up.
+        if before.up && now.mtu != before.mtu {
             changes.push(Change::MtuChanged { mtu: now.mtu });
         }
         match (before.carrier, now.carrier) {
@@ -168,7 +169,7 @@ pub struct LinkWatch {
 
 impl LinkWatch {
     /// Watches the links of these names in the calling thread's network namespace. What they
-    /// are now is known afterwards and makes no events.
+    /// are now is known afterwards and makes no events, but for those on a bridge.
     ///
     /// # Errors
     /// When the system is out of sockets, or the caller is outside of a tokio runtime.
@@ -180,19 +181,24 @@ impl LinkWatch {
         socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES)?;
         // Subscribed first, read then: nothing falls between.
         let mut control = Netlink::open()?;
-        let mut seen = Seen {
+        let links = links::list(&mut control)?;
+        let seen = Seen {
             names: names.into_iter().collect(),
             links: HashMap::new(),
         };
-        for link in links::list(&mut control)? {
-            seen.observe(link);
-        }
-        Ok(Self {
+        let mut watch = Self {
             socket: subscription,
             control,
             seen,
             events: VecDeque::new(),
-        })
+        };
+        for link in links {
+            watch.observe(link);
+        }
+        watch
+            .events
+            .retain(|event| matches!(event, LinkEvent::Enslaved { .. }));
+        Ok(watch)
     }
 
     /// The index of one of our links.
@@ -279,20 +285,26 @@ impl LinkWatch {
                 Change::MtuChanged { mtu } => LinkEvent::MtuChanged { name, mtu },
                 Change::Renamed { to } => LinkEvent::Renamed { name, to },
                 Change::Created => LinkEvent::Created { name, index },
-                Change::WentDown => {
-                    let raised = links::raise_one(&mut self.control, index);
-                    LinkEvent::WentDown {
+                // A link that is being removed goes down first; its end comes with the next message.
+                Change::WentDown => match links::raise_one(&mut self.control, index) {
+                    Err(e) if links::absent(&e) => continue,
+                    raised => LinkEvent::WentDown {
                         name,
                         raised: raised.map_err(|e| e.to_string()),
-                    }
-                }
+                    },
+                },
                 Change::Enslaved { master } => {
                     let master = self.name_of(master);
-                    let freed = links::free_from_master(&mut self.control, index);
-                    LinkEvent::Enslaved {
-                        name,
-                        master,
-                        freed: freed.map_err(|e| e.to_string()),
+                    match links::free_from_master(&mut self.control, index) {
+                        Err(e) if links::absent(&e) => continue,
+                        freed => {
+                            let freed = freed.map_err(|e| e.to_string());
+                            LinkEvent::Enslaved {
+                                name,
+                                master,
+                                freed,
+                            }
+                        }
                     }
                 }
             };

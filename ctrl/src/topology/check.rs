@@ -19,6 +19,7 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
     vlans(topology, config, errors);
     host(topology, errors);
     leases(config, errors);
+    boot_files(topology, errors);
 }
 
 /// Whether a collision is told at `key`, not at `other`: where the person wrote something.
@@ -281,6 +282,21 @@ fn host(topology: &Topology, errors: &mut Vec<TopologyError>) {
             wrong: format!("is inside the fabric's own range {}", host.range),
             remedy: "choose an address that the outside can answer to, or \"masquerade\"".into(),
         });
+    }
+}
+
+fn boot_files(topology: &Topology, errors: &mut Vec<TopologyError>) {
+    let boot = &topology.net.dhcp_options.boot;
+    let files = [
+        ("dhcp.boot_ipxe", &boot.ipxe),
+        ("dhcp.boot_bios", &boot.bios),
+        ("dhcp.boot_uefi", &boot.uefi),
+        ("dhcp.boot_other", &boot.other),
+    ];
+    for (key, file) in files {
+        if let Err(error) = file.parse::<frr_conf::BootFile>() {
+            errors.push(TopologyError::BootFile { key, error });
+        }
     }
 }
 

@@ -68,7 +68,9 @@ pub enum TopologyError {
         switches: u32,
     },
     /// An AS number that no network may have.
-    #[error("{switch} would get AS {asn}, which is reserved ({rfc}); start at another number")]
+    #[error(
+        "{switch} would get AS {asn}, which is reserved ({rfc}); start elsewhere, such as at 4200000000"
+    )]
     AsReserved {
         /// Which switch.
         switch: String,
@@ -157,6 +159,14 @@ pub enum TopologyError {
         /// The other's value.
         bound: u32,
     },
+    /// No boot file any more once the boot server's address stands in it.
+    #[error("{error}")]
+    BootFile {
+        /// The configuration key.
+        key: &'static str,
+        /// What is wrong with it, and the rule.
+        error: frr_conf::NameError,
+    },
     /// VLAN numbers end.
     #[error("the networks from VLAN {first} on reach VLAN {id}, the highest is 4094; start lower")]
     VlanTooHigh {
@@ -199,6 +209,7 @@ impl TopologyError {
             | Self::MacTwice { key, .. }
             | Self::MacsExhausted { key, .. }
             | Self::NoSubnetLeft { key, .. }
+            | Self::BootFile { key, .. }
             | Self::Order { key, .. } => key,
             Self::AsTooHigh { .. } | Self::AsReserved { .. } => "bgp.as_start",
             Self::LoopbacksFull { .. } => "topology.loopbacks",

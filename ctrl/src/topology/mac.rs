@@ -11,34 +11,30 @@ impl Mac {
     /// Five octets and a counter that continues into the octets before it. None if it would
     /// reach the first three, which name the vendor.
     pub(crate) fn counted(prefix: [u8; 5], counter: u32) -> Option<Self> {
-        let [a, b, c, d, e] = prefix;
-        let low = u32::from_be_bytes([0, d, e, 0]).checked_add(counter)?;
-        let [vendor, d, e, f] = low.to_be_bytes();
-        (vendor == 0).then_some(Self([a, b, c, d, e, f]))
+        let low = u32::from_be_bytes([0, prefix[3], prefix[4], 0]).checked_add(counter)?;
+        let [vendor, fourth, fifth, sixth] = low.to_be_bytes();
+        let [first, second, third, ..] = prefix;
+        (vendor == 0).then_some(Self([first, second, third, fourth, fifth, sixth]))
     }
 
     /// The link-local address that an interface with this MAC gives itself: fe80::/64 with the
     /// modified EUI-64 (RFC 4291, appendix A).
     pub fn link_local(self) -> Ipv6Addr {
-        let [a, b, c, d, e, f] = self.0;
-        let pair = |high: u8, low: u8| u16::from_be_bytes([high, low]);
-        Ipv6Addr::new(
-            0xfe80,
-            0,
-            0,
-            0,
-            pair(a ^ 2, b),
-            pair(c, 0xff),
-            pair(0xfe, d),
-            pair(e, f),
-        )
+        let octets = self.0;
+        let mut address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 0];
+        address[8..11].copy_from_slice(&octets[..3]);
+        address[8] ^= 2;
+        address[13..].copy_from_slice(&octets[3..]);
+        address.into()
     }
 }
 
 impl fmt::Display for Mac {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, f] = self.0;
-        write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+        for (index, octet) in self.0.iter().enumerate() {
+            write!(out, "{}{octet:02x}", if index == 0 { "" } else { ":" })?;
+        }
+        Ok(())
     }
 }
 

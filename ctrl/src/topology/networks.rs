@@ -127,9 +127,10 @@ fn dhcp(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<DhcpNetwork> {
     let mut found = Vec::new();
     for (rack, subnet) in (1..=config.topology.racks).zip(dhcp_subnets(config)) {
         let Some(subnet) = subnet else {
-            let key = match blames(config, "dhcp.subnets", "topology.racks") {
-                true => "dhcp.subnets",
-                false => "topology.racks",
+            let key = if blames(config, "dhcp.subnets", "topology.racks") {
+                "dhcp.subnets"
+            } else {
+                "topology.racks"
             };
             let range = config.topology.range;
             errors.push(TopologyError::NoSubnetLeft { key, rack, range });

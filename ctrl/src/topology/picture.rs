@@ -1,4 +1,4 @@
-//! The datacenter for human eyes, at most 100 columns wide.
+//! The datacenter for human eyes, at most 100 columns wide with names as long as ikvswitch's.
 
 use std::fmt::Write;
 
@@ -34,7 +34,7 @@ impl Topology {
         let servers = self
             .cables
             .iter()
-            .filter(|cable| self.server(cable))
+            .filter(|cable| leads_to_server(cable))
             .count();
         format!(
             "{}, {}, {}, {}: {}, {} ends\n",
@@ -45,10 +45,6 @@ impl Topology {
             counted(self.cables.len(), "cable", "cables"),
             2 * self.cables.len(),
         )
-    }
-
-    fn server(&self, cable: &Cable) -> bool {
-        matches!(cable.b.owner, EndOwner::Server { .. })
     }
 
     fn picture(&self) -> String {
@@ -118,7 +114,7 @@ impl Topology {
             .map(String::from)
             .to_vec(),
         ];
-        for cable in self.cables.iter().filter(|cable| !self.server(cable)) {
+        for cable in self.cables.iter().filter(|cable| !leads_to_server(cable)) {
             let mut row = vec![cable.name.clone()];
             row.extend(self.end_cells(&cable.a));
             row.extend(self.end_cells(&cable.b));
@@ -211,6 +207,10 @@ impl Topology {
             columns(&rows)
         )
     }
+}
+
+fn leads_to_server(cable: &Cable) -> bool {
+    matches!(cable.b.owner, EndOwner::Server { .. })
 }
 
 fn counted(number: usize, one: &str, many: &str) -> String {

@@ -14,6 +14,11 @@ pub const STABLE: Duration = Duration::from_secs(60);
 /// before that sum up to about four minutes.
 pub const MAX_DEATHS: u32 = 12;
 
+/// Resets in a row, without an answer of the guest agent between them, that make a boot loop. Such
+/// a QEMU is ended and counts as dead, so that the pauses apply. These are three to six boots: after
+/// a soft reset by the guest, SeaBIOS makes a hard one, which QEMU reports too.
+pub const MAX_RESETS: u32 = 6;
+
 /// What a VM is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -100,6 +105,7 @@ pub struct Lifecycle {
     due: bool,
     deaths: u32,
     restarts: u32,
+    resets: u32,
     /// A QEMU of this VM has greeted: its options are good, so a refusal is passing.
     proven: bool,
 }
@@ -113,6 +119,7 @@ impl Lifecycle {
             due: true,
             deaths: 0,
             restarts: 0,
+            resets: 0,
             proven: false,
         }
     }
@@ -151,14 +158,18 @@ impl Lifecycle {
     pub fn ready(&mut self) {
         if self.state == VmState::Booting && !self.due {
             self.state = VmState::Running;
+            self.resets = 0;
         }
     }
 
-    /// The guest was reset, by itself or by us.
-    pub fn was_reset(&mut self) {
+    /// QEMU has reset the guest, by its own wish or by ours. True when it is in a boot loop and its
+    /// QEMU must be ended, as one that [`Exit::Died`].
+    pub fn was_reset(&mut self) -> bool {
         if self.state == VmState::Running {
             self.state = VmState::Booting;
         }
+        self.resets += 1;
+        self.resets >= MAX_RESETS
     }
 
     /// The QEMU is gone, and nobody asked for it.
@@ -194,7 +205,10 @@ impl Lifecycle {
                 VmState::Failed => PowerError::Failed,
                 _ => PowerError::Restarting,
             }),
-            Power::Reset => Ok(Some(Action::Reset)),
+            Power::Reset => {
+                self.resets = 0;
+                Ok(Some(Action::Reset))
+            }
             Power::On | Power::Cycle => {
                 self.deaths = 0;
                 self.booting(now);
@@ -210,6 +224,7 @@ impl Lifecycle {
     fn booting(&mut self, now: Instant) {
         self.state = VmState::Booting;
         self.due = false;
+        self.resets = 0;
         self.since = now;
     }
 
@@ -238,9 +253,24 @@ mod tests {
         assert_eq!(life.state(), VmState::Booting);
         life.ready();
         assert_eq!(life.state(), VmState::Running);
-        life.was_reset();
+        assert!(!life.was_reset());
         assert_eq!(life.state(), VmState::Booting);
         assert_eq!(life.restarts(), 0);
+    }
+
+    #[test]
+    fn resets_without_an_answer_are_a_boot_loop_unless_we_made_them() {
+        let (mut life, now) = started();
+        for _ in 1..MAX_RESETS {
+            assert!(!life.was_reset());
+        }
+        let mut looping = life.clone();
+        assert!(looping.was_reset());
+        let mut answered = life.clone();
+        answered.ready();
+        assert!(!answered.was_reset());
+        life.power(Power::Reset, now).unwrap();
+        assert!(!life.was_reset());
     }
 
     #[test]

@@ -217,6 +217,55 @@ mod tests {
         );
     }
 
+    /// Output of one of OpenSSH's programs, which must be installed (openssh-client).
+    fn openssh(program: &str, args: &[&str]) -> String {
+        let output = std::process::Command::new(program)
+            .args(args)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn openssh_finds_every_name_and_only_those() {
+        let (dir, keys, hosts) = fixture();
+        let path = dir.path().join("known hosts").display().to_string();
+        fs::write(&path, known_hosts(&keys, &hosts)).unwrap();
+        let find = |name: &str| openssh("ssh-keygen", &["-F", name, "-f", &path]);
+        for name in [
+            "leaf1",
+            "192.168.98.4",
+            "192.168.110.4",
+            "fe80::a00:27ff:fe06:ac41%ens5",
+        ] {
+            assert!(find(name).contains(&keys.hosts["leaf1"].public), "{name}");
+        }
+        for name in [
+            "leaf",
+            "leaf11",
+            "192.168.98.40",
+            "fe80::a00:27ff:fe06:ac4%ens5",
+            "::1",
+        ] {
+            assert_eq!(find(name), "", "{name}");
+        }
+        let config = dir.path().join("config").display().to_string();
+        fs::write(&config, client_config(&keys, &hosts, Path::new(&path))).unwrap();
+        let shown = openssh("ssh", &["-G", "-F", &config, "leaf2"]);
+        for line in [
+            "hostname 192.168.98.5",
+            "user root",
+            &format!("userknownhostsfile {path}"),
+            &format!("identityfile {}", keys.identity().display()),
+            "stricthostkeychecking true",
+        ] {
+            assert!(
+                shown.lines().any(|found| found == line),
+                "{line} is not in\n{shown}"
+            );
+        }
+    }
+
     #[test]
     fn client_config_names_everything() {
         let (dir, keys, hosts) = fixture();

@@ -34,6 +34,8 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(5);
 const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(500));
 /// Time to read a dead QEMU's last events.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
+/// Characters of the console shown for a guest that does not come up.
+const CONSOLE_TAIL: usize = 500;
 /// `power` commands that may wait.
 const REQUESTS: usize = 16;
 
@@ -294,12 +296,19 @@ impl Supervisor {
                 }
             }
             Happened::Reported => {
-                if let Some(process) = &mut self.process {
-                    let resets = process.seen.borrow_and_update().resets;
-                    if resets != process.resets {
-                        process.resets = resets;
-                        self.life.was_reset();
-                    }
+                let Some(process) = &mut self.process else {
+                    return;
+                };
+                let resets = process.seen.borrow_and_update().resets;
+                // Two at once are one to the state machine: a slow observer is no boot loop.
+                if std::mem::replace(&mut process.resets, resets) != resets && self.life.was_reset()
+                {
+                    self.halt().await;
+                    let tail = self.console.tail_escaped(CONSOLE_TAIL);
+                    let error = format!(
+                        "the guest resets itself before it is up; its console says:\n{tail}"
+                    );
+                    self.died(Exit::Died, error);
                 }
             }
         }
@@ -352,7 +361,6 @@ impl Supervisor {
                 .ok_or(PowerError::Unresponsive)?;
             let reset = monitor.execute("system_reset", None, COMMAND_LIMIT).await;
             reset.map_err(|_| PowerError::Unresponsive)?;
-            self.life.was_reset();
             return Ok(());
         }
         self.halt().await;

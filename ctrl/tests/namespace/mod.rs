@@ -53,9 +53,7 @@ pub(crate) fn shell(command: &str) -> String {
 
 /// Everything that a fabric might change, as text to compare.
 pub(crate) fn picture() -> String {
-    // Device numbers go up with every device made, and byte counters with every packet.
-    let mut picture = String::new();
-    for command in [
+    let commands = [
         "ip -d link show",
         "ip -d address show",
         "ip -4 route show table all",
@@ -64,10 +62,10 @@ pub(crate) fn picture() -> String {
         "ip neigh show",
         "nft list ruleset",
         "sysctl -a 2>/dev/null | grep -E '^net\\.' | grep -vE 'nf_conntrack_count|random|stat'",
-    ] {
-        picture += &format!("# {command}\n{}\n", shell(command));
-    }
-    picture
+    ];
+    commands
+        .map(|command| format!("# {command}\n{}", shell(command)))
+        .join("\n")
 }
 
 /// `count` taps and, with `host`, the host link of the default fabric.

@@ -5,12 +5,12 @@ use std::num::NonZeroU32;
 
 use ikv_frr_conf::{BootFiles, Dhcp, Link, Mac, Nic, Node, SwitchConf, Timers, VlanNetwork};
 
-pub const NAMES: [&str; 9] = [
+pub(crate) const NAMES: [&str; 9] = [
     "internet", "spine1", "spine2", "leaf1", "leaf2", "leaf3", "leaf4", "leaf5", "leaf6",
 ];
 
 /// The configuration of one of [`NAMES`].
-pub fn switch(name: &str) -> SwitchConf {
+pub(crate) fn switch(name: &str) -> SwitchConf {
     let place = NAMES.iter().position(|known| *known == name).unwrap();
     let leaf = (place as u8).saturating_sub(2);
     let conf = SwitchConf {

@@ -286,11 +286,11 @@ fn as_numbers() {
     );
     bad(
         "[bgp]\nas_start = 65530\n",
-        "f.toml, line 2: bgp.as_start: leaf3 would get AS 65535, which is reserved (RFC 7300); start at another number",
+        "f.toml, line 2: bgp.as_start: leaf3 would get AS 65535, which is reserved (RFC 7300); start elsewhere, such as at 4200000000",
     );
     bad(
         "[bgp]\nas_start = 23450\n",
-        "f.toml, line 2: bgp.as_start: leaf4 would get AS 23456, which is reserved (RFC 6793, AS_TRANS); start at another number",
+        "f.toml, line 2: bgp.as_start: leaf4 would get AS 23456, which is reserved (RFC 6793, AS_TRANS); start elsewhere, such as at 4200000000",
     );
 }
 
@@ -415,5 +415,18 @@ fn given_by_set() {
     bad_set(
         &["topology.loopbacks=192.168.96.0/24"],
         "--set topology.loopbacks: 192.168.96.0/24 overlaps 192.168.96.0/24 of host.address; choose subnets that share no address",
+    );
+}
+
+#[test]
+fn a_boot_file_too_long_with_the_address_in_it() {
+    let path = "x".repeat(113);
+    bad(
+        &format!(
+            "[dhcp]\nboot_ipxe = \"{{next_server}}/{path}\"\nnext_server = \"192.168.100.200\"\n"
+        ),
+        &format!(
+            "f.toml, line 2: dhcp.boot_ipxe: \"192.168.100.200/{path}\" is no boot file: use 1 to 127 printable ASCII characters without blanks, commas, quotes, # or \\, not beginning with tag: or net:"
+        ),
     );
 }

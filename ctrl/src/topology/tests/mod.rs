@@ -1,4 +1,6 @@
-//! The model against ikvswitch, and in other shapes.
+//! The model against ikvswitch, in other shapes, and refused.
 
 mod bad;
 mod default;
+mod routes;
+mod shapes;

@@ -1,0 +1,204 @@
+//! Rulesets as `nft -j list ruleset` (1.0.6) prints them, cut to what matters.
+#![allow(clippy::needless_pass_by_value)] // json!(…) reads better without a borrow
+
+use serde_json::json;
+
+use super::*;
+
+fn look(items: Value) -> Vec<Obstacle> {
+    let ruleset = json!({"nftables": items});
+    obstacles(&ruleset, "ikhn", "192.168.96.0/19".parse().unwrap())
+}
+
+fn base(family: &str, table: &str, name: &str, policy: &str) -> Value {
+    json!({"chain": {"family": family, "table": table, "name": name, "handle": 1,
+                     "type": "filter", "hook": "forward", "prio": 0, "policy": policy}})
+}
+
+fn rule(family: &str, table: &str, chain: &str, expr: Value) -> Value {
+    json!({"rule": {"family": family, "table": table, "chain": chain, "handle": 9, "expr": expr}})
+}
+
+fn name_is(key: &str, name: &str) -> Value {
+    json!({"match": {"op": "==", "left": {"meta": {"key": key}}, "right": name}})
+}
+
+fn states(states: &[&str]) -> Value {
+    json!({"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": states}})
+}
+
+#[test]
+fn an_open_host_has_no_obstacle() {
+    assert_eq!(look(json!([])), []);
+    assert_eq!(look(json!([base("ip", "filter", "FORWARD", "accept")])), []);
+}
+
+#[test]
+fn docker_drops_by_policy() {
+    let found = look(json!([
+        base("ip", "filter", "FORWARD", "drop"),
+        {"chain": {"family": "ip", "table": "filter", "name": "DOCKER-USER", "handle": 2}},
+        rule("ip", "filter", "FORWARD",
+             json!([{"counter": {"packets": 0, "bytes": 0}}, {"jump": {"target": "DOCKER-USER"}}])),
+        rule("ip", "filter", "DOCKER-USER", json!([{"counter": null}, {"return": null}])),
+        rule("ip", "filter", "FORWARD", json!([name_is("iifname", "docker0"), {"accept": null}])),
+    ]));
+    insta::assert_debug_snapshot!(found, @r#"
+    [
+        Obstacle {
+            place: "table ip filter, chain FORWARD",
+            reason: "policy drop",
+            remedy: "iptables -I DOCKER-USER -i ikhn -j ACCEPT; iptables -I DOCKER-USER -o ikhn -j ACCEPT",
+        },
+    ]
+    "#);
+}
+
+#[test]
+fn a_final_reject_counts_and_names_its_rule() {
+    let found = look(json!([
+        base("inet", "firewalld", "filter_FORWARD", "accept"),
+        rule(
+            "inet",
+            "firewalld",
+            "filter_FORWARD",
+            json!([states(&["established", "related"]), {"accept": null}])
+        ),
+        rule(
+            "inet",
+            "firewalld",
+            "filter_FORWARD",
+            json!([{"reject": {"type": "icmpx", "expr": "admin-prohibited"}}])
+        ),
+    ]));
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        found[0].reason,
+        "rule with handle 9 in chain filter_FORWARD rejects it"
+    );
+    assert_eq!(
+        found[0].remedy,
+        "firewall-cmd --zone=trusted --add-interface=ikhn"
+    );
+}
+
+#[test]
+fn the_remedy_is_enough() {
+    // What `remedy` says for a plain table, as nft lists it afterwards.
+    let items = |rules: &[Value]| {
+        let mut all = vec![base("inet", "mine", "fwd", "drop")];
+        all.extend_from_slice(rules);
+        Value::Array(all)
+    };
+    let accept = |key| {
+        rule(
+            "inet",
+            "mine",
+            "fwd",
+            json!([name_is(key, "ikhn"), {"accept": null}]),
+        )
+    };
+    let found = look(items(&[]));
+    assert_eq!(
+        found[0].remedy,
+        "nft insert rule inet mine fwd iifname \"ikhn\" accept; \
+         nft insert rule inet mine fwd oifname \"ikhn\" accept"
+    );
+    assert_eq!(
+        look(items(&[accept("iifname")])).len(),
+        1,
+        "the way back is still closed"
+    );
+    assert_eq!(look(items(&[accept("iifname"), accept("oifname")])), []);
+    let established = rule(
+        "inet",
+        "mine",
+        "fwd",
+        json!([states(&["established"]), {"accept": null}]),
+    );
+    assert_eq!(look(items(&[accept("iifname"), established])), []);
+}
+
+#[test]
+fn sets_wildcards_negations_and_networks_are_understood() {
+    let with = |conditions: Value| {
+        let mut expr = conditions.as_array().unwrap().clone();
+        expr.push(json!({"drop": null}));
+        look(json!([
+            base("ip", "t", "c", "accept"),
+            rule("ip", "t", "c", Value::Array(expr))
+        ]))
+        .len()
+    };
+    let field = |field: &str, op: &str, addr: &str, len: u8| {
+        json!([{"match": {"op": op,
+            "left": {"payload": {"protocol": "ip", "field": field}},
+            "right": {"prefix": {"addr": addr, "len": len}}}}])
+    };
+    let name = |op: &str, right: Value| json!([{"match": {"op": op, "left": {"meta": {"key": "iifname"}}, "right": right}}]);
+    assert_eq!(with(name("==", json!({"set": ["eth0", "ikhn"]}))), 1);
+    assert_eq!(with(name("==", json!("ik*"))), 1);
+    assert_eq!(with(name("==", json!("eth0"))), 0);
+    assert_eq!(with(name("!=", json!("eth0"))), 1);
+    assert_eq!(
+        with(name("!=", json!({"set": ["ikhn"]}))),
+        1,
+        "the way back comes from elsewhere"
+    );
+    assert_eq!(with(field("saddr", "==", "192.168.0.0", 16)), 1);
+    assert_eq!(with(field("saddr", "==", "10.0.0.0", 8)), 0);
+    assert_eq!(with(field("saddr", "!=", "10.0.0.0", 8)), 1);
+    assert_eq!(
+        with(field("saddr", "==", "192.168.96.0", 24)),
+        0,
+        "a part of it only"
+    );
+    assert_eq!(
+        with(json!([{"xt": {"type": "match", "name": "conntrack"}}])),
+        0
+    );
+    assert_eq!(with(json!([{"limit": {"rate": 1, "per": "second"}}])), 0);
+}
+
+#[test]
+fn a_state_map_is_followed() {
+    let map = json!([{"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [
+        ["established", {"accept": null}], ["invalid", {"drop": null}], ["new", {"drop": null}],
+    ]}}}]);
+    let found = look(json!([
+        base("inet", "t", "c", "accept"),
+        rule("inet", "t", "c", map)
+    ]));
+    assert_eq!(found.len(), 1);
+}
+
+#[test]
+fn our_own_table_loops_and_other_families_are_passed_over() {
+    let found = look(json!([
+        base("inet", TABLE, "forward", "drop"),
+        base("ip6", "filter", "FORWARD", "drop"),
+        base("bridge", "filter", "FORWARD", "drop"),
+        base("ip", "loop", "a", "accept"),
+        rule("ip", "loop", "a", json!([{"jump": {"target": "a"}}])),
+    ]));
+    assert_eq!(found, []);
+}
+
+#[test]
+fn the_old_iptables_is_read_too() {
+    let policy = "-P FORWARD DROP\n-A FORWARD -i docker0 -j ACCEPT\n";
+    assert_eq!(
+        legacy_obstacle(policy, "ikhn").unwrap().reason,
+        "policy drop"
+    );
+    let rule = "-P FORWARD ACCEPT\n-A FORWARD -j REJECT --reject-with icmp-port-unreachable\n";
+    assert!(
+        legacy_obstacle(rule, "ikhn")
+            .unwrap()
+            .reason
+            .contains("-j REJECT")
+    );
+    let mended = format!("-P FORWARD DROP\n-A FORWARD -i ikhn -j ACCEPT\n{rule}");
+    assert_eq!(legacy_obstacle(&mended, "ikhn"), None);
+    assert_eq!(legacy_obstacle("-P FORWARD ACCEPT\n", "ikhn"), None);
+}

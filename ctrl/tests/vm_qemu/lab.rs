@@ -1,0 +1,242 @@
+//! What every test here needs: files, taps, VMs, and waiting with a limit.
+
+use std::fs;
+use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ctrl::vm::accel::Accel;
+use ctrl::vm::seed;
+use ctrl::vm::{Image, Launcher, NicBackend, NicSpec, OpenTap, Vm, VmSpec, VmState};
+use dataplane::sys::tap::{TapFlags, open_tap, set_persistent};
+use tempfile::TempDir;
+
+use crate::kernel;
+
+/// For anything that should happen soon, on a machine that is busy.
+const LIMIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Files of one test, in a folder that only root may enter: QEMU's uid gets in nowhere.
+pub(crate) struct Lab {
+    dir: TempDir,
+    launcher: Launcher,
+}
+
+impl Lab {
+    pub(crate) async fn new() -> Self {
+        let launcher = Launcher::probe(opener()).await.expect("QEMU works");
+        let dir = tempfile::tempdir().unwrap();
+        for (name, mode) in [("kernel", 0o644), ("initrd", 0o644), ("rootfs", 0o600)] {
+            let path = dir.path().join(name);
+            fs::write(
+                &path,
+                if name == "kernel" {
+                    kernel::image()
+                } else {
+                    vec![0; 4096]
+                },
+            )
+            .unwrap();
+            chmod(&path, mode);
+        }
+        Self { dir, launcher }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    /// A VM with its seed and its taps made.
+    pub(crate) fn spec(&self, name: &str, nics: usize) -> VmSpec {
+        let spec = spec(self.root(), name, nics);
+        seed::write(&spec.seed, &[]).unwrap();
+        for index in 0..nics {
+            let tap = tap(name, index);
+            let fd = open_tap(&tap, FLAGS).unwrap();
+            set_persistent(&fd, true).unwrap();
+            run("ip", &["link", "set", &tap, "up"]);
+        }
+        spec
+    }
+
+    pub(crate) fn start(&self, spec: VmSpec) -> TestVm {
+        let taps = (0..spec.nics.len())
+            .map(|index| tap(&spec.name, index))
+            .collect();
+        TestVm {
+            vm: Vm::start(spec, self.launcher.clone()),
+            taps,
+        }
+    }
+
+    pub(crate) fn start_without_taps(&self, spec: VmSpec) -> TestVm {
+        TestVm {
+            vm: Vm::start(spec, self.launcher.clone()),
+            taps: Vec::new(),
+        }
+    }
+}
+
+fn spec(root: &Path, name: &str, nics: usize) -> VmSpec {
+    VmSpec {
+        name: name.into(),
+        memory_mib: 64,
+        vcpus: 1,
+        accel: Accel::Tcg,
+        cpu: None,
+        uid: 70_123,
+        image: Image {
+            kernel: root.join("kernel"),
+            initrd: root.join("initrd"),
+            rootfs: root.join("rootfs"),
+        },
+        cmdline: "test, with a comma".into(),
+        seed: root.join(format!("{name}.tar")),
+        run_dir: root.join(name),
+        nics: (0..nics).map(|index| nic(name, index)).collect(),
+    }
+}
+
+/// A fabric that waits to be killed; tells by the file `up` that its guest runs.
+pub(crate) async fn doomed_fabric(root: PathBuf) -> ExitCode {
+    let launcher = Launcher::probe(opener()).await.unwrap();
+    let vm = TestVm {
+        vm: Vm::start(spec(&root, "doomed", 1), launcher),
+        taps: Vec::new(),
+    };
+    vm.said("R").await;
+    fs::write(root.join("up"), "").unwrap();
+    std::future::pending().await
+}
+
+const FLAGS: TapFlags = TapFlags {
+    vnet_hdr: true,
+    exclusive: false,
+    nonblocking: true,
+};
+
+/// Opens taps as the fabric does, but never makes one.
+pub(crate) fn opener() -> OpenTap {
+    Arc::new(|name| {
+        // TUNSETIFF would make a missing tap, and QEMU be joined to nothing.
+        let known = Command::new("ip").args(["link", "show", name]).output()?;
+        if !known.status.success() {
+            return Err(std::io::ErrorKind::NotFound.into());
+        }
+        open_tap(name, FLAGS)
+    })
+}
+
+pub(crate) fn nic(vm: &str, index: usize) -> NicSpec {
+    let mac = [0x08, 0, 0x27, 6, 0xac, index as u8];
+    NicSpec {
+        mac,
+        backend: NicBackend::Tap {
+            name: tap(vm, index),
+        },
+    }
+}
+
+pub(crate) fn tap(vm: &str, index: usize) -> String {
+    format!("ik{vm}-{index}")
+}
+
+/// A VM whose taps go away with it.
+pub(crate) struct TestVm {
+    vm: Vm,
+    taps: Vec<String>,
+}
+
+impl Deref for TestVm {
+    type Target = Vm;
+
+    fn deref(&self) -> &Vm {
+        &self.vm
+    }
+}
+
+impl Drop for TestVm {
+    fn drop(&mut self) {
+        for tap in &self.taps {
+            let _ = Command::new("ip").args(["link", "del", tap]).output();
+        }
+    }
+}
+
+impl TestVm {
+    pub(crate) async fn said(&self, text: &str) {
+        let what = format!(
+            "{text:?} on the console of {}: {:?}",
+            self.name(),
+            self.status()
+        );
+        until(&what, || self.console().tail_escaped(1000) == text).await;
+    }
+
+    pub(crate) async fn types(&self, text: &str) {
+        self.console().attach().write(text.into()).await;
+    }
+
+    pub(crate) async fn reaches(&self, state: VmState) {
+        until(&format!("{} {state:?}", self.name()), || {
+            self.status().state == state
+        })
+        .await;
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.status().pid.expect("it runs")
+    }
+}
+
+/// Looks again and again, and panics when it takes too long.
+pub(crate) async fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !happened() {
+        assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+pub(crate) fn alive(pid: u32) -> bool {
+    // A zombie is dead, but not yet fetched.
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with('Z'))
+    })
+}
+
+pub(crate) fn kill(pid: u32) {
+    run("kill", &["-KILL", &pid.to_string()]);
+}
+
+pub(crate) fn has_carrier(tap: &str) -> bool {
+    let shown = Command::new("ip")
+        .args(["link", "show", tap])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&shown.stdout).contains("LOWER_UP")
+}
+
+pub(crate) fn open_files() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+pub(crate) fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+pub(crate) fn run(program: &str, args: &[&str]) {
+    let status = Command::new(program).args(args).status().unwrap();
+    assert!(status.success(), "{program} {args:?}");
+}
