@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket};
 use ctrl::commands::{
-    Context, cable, cables, clean, console, exec, power, run, ssh, status, topology, vm_args,
+    Context, cable, cables, clean, console, exec, image, power, run, ssh, status, topology, vm_args,
 };
 
 /// A virtual datacenter in one process: racks, leaves and spines of real switch VMs, wired
@@ -34,6 +34,7 @@ enum Command {
     Cables(cables::CablesArgs),
     Cable(cable::CableArgs),
     Exec(exec::ExecArgs),
+    Image(image::ImageArgs),
     Console(console::ConsoleArgs),
     Ssh(ssh::SshArgs),
     Power(power::PowerArgs),
@@ -79,6 +80,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cables(args) => cables::run(&context, args).await,
         Command::Cable(args) => cable::run(&context, args).await,
         Command::Exec(args) => exec::run(&context, args).await,
+        Command::Image(args) => image::run(context.json, args).await,
         Command::Console(args) => console::run(&context, args).await,
         Command::Ssh(args) => ssh::run(&context, args).await,
         Command::Power(args) => power::run(&context, args).await,

@@ -6,6 +6,7 @@ pub mod clean;
 pub mod configuration;
 pub mod console;
 pub mod exec;
+pub mod image;
 pub mod power;
 pub mod run;
 pub mod ssh;

@@ -357,6 +357,14 @@ pub struct Image {
     /// Folder that caches built images. Default: none, which means `/var/cache/ikv-fabric` for
     /// root, else `$XDG_CACHE_HOME/ikv-fabric`.
     pub dir: Option<PathBuf>,
+    /// Debian's code name. ikvswitch: `DEBIAN_RELEASE`. Default: none, which means the host's.
+    pub release: Option<String>,
+    /// Address of the Debian archive. ikvswitch: `DEBIAN_MIRROR`. Default: none, which means the
+    /// host's apt sources.
+    pub mirror: Option<String>,
+    /// Address of the archive of security updates, which only counts beside `mirror`.
+    /// ikvswitch: `DEBIAN_SECURITY_MIRROR`. Default: none, and so no such updates.
+    pub security_mirror: Option<String>,
 }
 
 /// `[ssh]`: how to log in to the switches.

@@ -44,6 +44,9 @@ fn every_field_is_a_key() {
     };
     config.vm.cpu = Some("max".into());
     config.image.dir = Some("/a".into());
+    config.image.release = Some("a".into());
+    config.image.mirror = Some("a".into());
+    config.image.security_mirror = Some("a".into());
     config.ssh.root_password = Some("secret".into());
     config.ssh.key_dir = Some("/b".into());
     let table = toml::Table::try_from(&config).unwrap();

@@ -336,7 +336,7 @@ async fn machine(config: &Config, progress: &Progress) -> Result<Machine, BringU
     };
     let decision = accel::decide(wanted, &Facts::read())?;
     let mut stage = progress.stage("image");
-    let image = image::ensure(&config.image, |text| stage.update(&text)).await?;
+    let image = image::ensure(&config.image, |news| stage.update(&news.to_string())).await?;
     stage.done(&image.root.display().to_string());
     let launcher = Launcher::probe(Arc::new(open_switch_tap)).await?;
     progress.note(&format!(

@@ -1,0 +1,378 @@
+//! One build: in a folder beside the final one, under a lock, logged, then renamed.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+
+use super::progress::{Progress, Reader};
+use super::{BUILD_PROGRAMS, ImageError, ImagePaths, Wanted, sources};
+use crate::host::program;
+
+/// Whether an image that is there is good enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    Missing,
+    Always,
+}
+
+/// Between two looks at the lock that another build holds.
+const LOCK_POLL: Duration = Duration::from_millis(200);
+/// Lines of the log that an error shows.
+const TAIL: usize = 12;
+/// Beginning of the names of build folders; what is left of one goes away with the next build.
+const BUILDING: &str = "building-";
+
+pub(super) async fn build(
+    wanted: &Wanted,
+    when: When,
+    mut progress: impl FnMut(Progress),
+) -> Result<ImagePaths, ImageError> {
+    installed(|name| program::find(name).is_some())?;
+    let cache = &wanted.cache;
+    fs::create_dir_all(cache).map_err(ImageError::file("cannot create", cache))?;
+    let _lock = lock(&cache.join("lock"), &mut progress).await?;
+    if let (When::Missing, Some(image)) = (when, wanted.built()) {
+        return Ok(image);
+    }
+    remove(cache, |name| name.starts_with(BUILDING));
+
+    let folder = BuildFolder::create(cache)?;
+    wanted.recipe.write(&folder.0.join("recipe"))?;
+    let log = cache.join("build.log");
+    run(wanted, &folder, &log, &mut progress).await?;
+
+    let built = ImagePaths::in_folder(&folder.0.join("out"));
+    for path in built.all() {
+        // QEMU, which opens kernel and initrd by name, runs as nobody in particular.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+            .map_err(ImageError::file("the build left no", path))?;
+    }
+    let hash = wanted.hash();
+    let target = wanted.folder();
+    // An image that is being replaced may be in use: what is open stays readable.
+    remove(cache, |name| name == hash);
+    fs::rename(folder.0.join("out"), &target)
+        .map_err(ImageError::file("cannot move the image to", &target))?;
+    // Older recipes' images.
+    remove(cache, |name| name != hash && is_hash(name));
+    Ok(ImagePaths::in_folder(&target))
+}
+
+/// All programs that are missing, at once.
+fn installed(found: impl Fn(&str) -> bool) -> Result<(), ImageError> {
+    let missing: Vec<_> = BUILD_PROGRAMS
+        .iter()
+        .filter(|(name, _)| !found(name))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(ImageError::Missing { missing })
+    }
+}
+
+async fn lock(path: &Path, progress: &mut impl FnMut(Progress)) -> Result<File, ImageError> {
+    let file = File::create(path).map_err(ImageError::file("cannot create", path))?;
+    let mut said = false;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) => {
+                if !said {
+                    progress(Progress {
+                        stage: "waiting for another build",
+                        fraction: 0.0,
+                    });
+                    said = true;
+                }
+                tokio::time::sleep(LOCK_POLL).await;
+            }
+            Err(error) => return Err(ImageError::file("cannot lock", path)(error.into())),
+        }
+    }
+}
+
+/// Removes those folders of the cache. What cannot be removed only takes up space, and the
+/// rename says so if it is in the way.
+fn remove(cache: &Path, which: impl Fn(&str) -> bool) {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(&which) {
+            _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn is_hash(name: &str) -> bool {
+    name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Goes away with all that is in it.
+struct BuildFolder(PathBuf);
+
+impl BuildFolder {
+    fn create(cache: &Path) -> Result<Self, ImageError> {
+        let path = cache.join(format!("{BUILDING}{}", std::process::id()));
+        let folder = Self(path);
+        for part in ["recipe", "out", "tmp"] {
+            let part = folder.0.join(part);
+            fs::create_dir_all(&part).map_err(ImageError::file("cannot create", &part))?;
+        }
+        // apt's downloads are done by another user.
+        for path in [&folder.0, &folder.0.join("out"), &folder.0.join("tmp")] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+                .map_err(ImageError::file("cannot open up", path))?;
+        }
+        Ok(folder)
+    }
+}
+
+impl Drop for BuildFolder {
+    fn drop(&mut self) {
+        // What stays is removed by the next build.
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A program and all that it starts; dropped, they are told to end.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // No id: it has ended, and the number may be another's.
+        if let Some(pid) = self.0.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            _ = kill_process_group(pid, Signal::TERM);
+        }
+    }
+}
+
+async fn run(
+    wanted: &Wanted,
+    folder: &BuildFolder,
+    log: &Path,
+    progress: &mut impl FnMut(Progress),
+) -> Result<(), ImageError> {
+    let write = |name: &str, text: &str| {
+        let path = folder.0.join(name);
+        fs::write(&path, text).map_err(ImageError::file("cannot write", &path))?;
+        Ok(path)
+    };
+    let sources = sources::for_build(&wanted.suite, wanted.mirror.as_ref())?;
+    let sources = write("debian.sources", &sources)?;
+    let options = write("apt.conf", &apt_options().await?)?;
+    let mut log_file = File::create(log).map_err(ImageError::file("cannot create", log))?;
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "TERM", "--", "sh", "-c"])
+        // One stream keeps what is said in order.
+        .args([r#"exec sh "$0" 2>&1"#])
+        .arg(folder.0.join("recipe/build.sh"))
+        .env("OUT", folder.0.join("out"))
+        .env("SUITE", &wanted.suite)
+        .env("SOURCES", sources)
+        .env("APTCONF", options)
+        .env("RECIPE", wanted.hash())
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0);
+    if rustix::process::geteuid().is_root() {
+        // /tmp may be small. Others' mmdebstrap needs a place that its subordinate uids reach.
+        command.env("TMPDIR", folder.0.join("tmp"));
+    }
+    let child = command.spawn().map_err(|source| ImageError::Start {
+        program: "setpriv",
+        source,
+    })?;
+    let mut group = Group(child);
+    let output = group.0.stdout.take().expect("stdout was piped above");
+    let mut reader = Reader::default();
+    let mut tail = VecDeque::with_capacity(TAIL);
+    progress(reader.progress());
+    let read = lines(output, |line| {
+        writeln!(log_file, "{line}")?;
+        if let Some(news) = reader.line(line) {
+            progress(news);
+        }
+        // Bars are no news.
+        if !line.trim().is_empty() && !line.starts_with('[') {
+            if tail.len() == TAIL {
+                tail.pop_front();
+            }
+            tail.push_back(line.to_owned());
+        }
+        Ok(())
+    });
+    read.await
+        .map_err(ImageError::file("cannot log the build to", log))?;
+    let status = group.0.wait().await;
+    let status = status.map_err(ImageError::file("cannot wait for the build in", &folder.0))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(ImageError::Build {
+        stage: reader.stage(),
+        hint: reader.hint(),
+        log: log.into(),
+        tail: Vec::from(tail).join("\n"),
+    })
+}
+
+/// Hands on each line, or what a bar writes over with the next; not UTF-8 is replaced.
+async fn lines(
+    mut output: impl AsyncRead + Unpin,
+    mut line: impl FnMut(&str) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let (mut rest, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        let read = output.read(&mut chunk).await?;
+        if read == 0 {
+            return line(&String::from_utf8_lossy(&rest));
+        }
+        for &byte in &chunk[..read] {
+            if matches!(byte, b'\n' | b'\r') {
+                line(&String::from_utf8_lossy(&rest))?;
+                rest.clear();
+            } else {
+                rest.push(byte);
+            }
+        }
+    }
+}
+
+/// The host's ways to reach an archive, for mmdebstrap, which reads no configuration of the
+/// host's: proxies, retries, checks of dates, and where the passwords are.
+async fn apt_options() -> Result<String, ImageError> {
+    let mut dump = Command::new("apt-config");
+    let dump = dump.arg("dump").kill_on_drop(true).output().await;
+    let dump = dump.map_err(|source| ImageError::Start {
+        program: "apt-config",
+        source,
+    })?;
+    let mut options = reaching(&String::from_utf8_lossy(&dump.stdout));
+    options += "Dir::Etc::netrc \"/etc/apt/auth.conf\";\n";
+    options += "Dir::Etc::netrcparts \"/etc/apt/auth.conf.d\";\n";
+    Ok(options)
+}
+
+fn reaching(dump: &str) -> String {
+    /// apt.conf(5): of the group Acquire, what is about the way and not about the contents.
+    const KEPT: &[&str] = &[
+        "http",
+        "https",
+        "ftp",
+        "socks",
+        "tor",
+        "Retries",
+        "Check-Valid-Until",
+        "Check-Date",
+        "Max-ValidTime",
+        "Max-FutureTime",
+        "ForceIPv4",
+        "ForceIPv6",
+        "Queue-Mode",
+        "EnableSrvRecords",
+    ];
+    dump.split_inclusive('\n')
+        .filter(|line| {
+            line.strip_prefix("Acquire::").is_some_and(|rest| {
+                let end = rest.find([':', ' ']).unwrap_or(rest.len());
+                KEPT.iter()
+                    .any(|kept| kept.eq_ignore_ascii_case(&rest[..end]))
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_the_archive_is_kept_and_nothing_else() {
+        let dump = "\
+APT::Architecture \"amd64\";
+Acquire::IndexTargets::deb::DEP-11::MetaKey \"x\";
+Acquire::Check-Valid-Until \"false\";
+Acquire::http \"\";
+Acquire::http::Proxy \"http://proxy.example:3128\";
+Acquire::https::archive.example::Verify-Peer \"false\";
+Acquire::httpx \"\";
+Acquire::Languages:: \"none\";
+DPkg::Post-Invoke:: \"rm -rf /\";
+";
+        assert_eq!(
+            reaching(dump),
+            "Acquire::Check-Valid-Until \"false\";\n\
+             Acquire::http \"\";\n\
+             Acquire::http::Proxy \"http://proxy.example:3128\";\n\
+             Acquire::https::archive.example::Verify-Peer \"false\";\n"
+        );
+    }
+
+    #[test]
+    fn all_missing_packages_are_named_at_once() {
+        installed(|_| true).unwrap();
+        let error = installed(|name| name != "mmdebstrap" && name != "xz").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "building the switch image needs mmdebstrap, xz-utils: `ikv-fabric setup` installs it"
+        );
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_bar_counts_as_lines() {
+        let mut seen = Vec::new();
+        let collect = |line: &str| {
+            seen.push(line.to_owned());
+            Ok(())
+        };
+        lines(&b"one\n[= 1%\r[== 2%\r\xff\nlast"[..], collect)
+            .await
+            .unwrap();
+        assert_eq!(seen, ["one", "[= 1%", "[== 2%", "\u{fffd}", "last"]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_lock_is_waited_for_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = lock(&path, &mut |_| ()).await.unwrap();
+        let mut said = Vec::new();
+        let mut progress = |news: Progress| said.push(news.stage);
+        let short = Duration::from_millis(50);
+        let second = tokio::time::timeout(short, lock(&path, &mut progress)).await;
+        assert!(second.is_err(), "two builds at once");
+        assert_eq!(said, ["waiting for another build"]);
+        drop(first);
+        lock(&path, &mut |_| ()).await.unwrap();
+    }
+
+    #[test]
+    fn only_its_own_folders_are_removed() {
+        let cache = tempfile::tempdir().unwrap();
+        for name in ["0123456789abcdef", "fedcba9876543210", "building-7", "mine"] {
+            fs::create_dir(cache.path().join(name)).unwrap();
+        }
+        remove(cache.path(), |name| {
+            name != "fedcba9876543210" && is_hash(name)
+        });
+        remove(cache.path(), |name| name.starts_with(BUILDING));
+        let mut left: Vec<_> = fs::read_dir(cache.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["fedcba9876543210", "mine"]);
+    }
+}
