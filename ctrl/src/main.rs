@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket};
 use ctrl::commands::{
-    Context, cable, cables, clean, console, exec, image, power, run, ssh, status, topology, vm_args,
+    Context, cable, cables, check, clean, console, exec, image, power, run, setup, ssh, status,
+    topology, vm_args,
 };
 
 /// A virtual datacenter in one process: racks, leaves and spines of real switch VMs, wired
@@ -28,6 +29,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Setup(setup::SetupArgs),
+    Check(check::CheckArgs),
     Clean(clean::CleanArgs),
     Topology(topology::TopologyArgs),
     Status(status::StatusArgs),
@@ -74,6 +77,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     };
     match &cli.command {
         Command::Run(args) => run::run(&context, args).await,
+        Command::Setup(args) => setup::run(args).await,
+        Command::Check(args) => check::run(&context, args),
         Command::Clean(args) => clean::run(&context, args),
         Command::Topology(args) => topology::run(context.json, args),
         Command::Status(args) => status::run(&context, args).await,

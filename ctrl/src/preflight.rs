@@ -14,41 +14,25 @@ use crate::host::address::{self, HostRoute};
 use crate::host::links::{self, Link};
 use crate::host::netlink::Netlink;
 use crate::host::netns::NetnsId;
-use crate::host::{firewall, nft, program};
+use crate::host::program::{self, Program};
+use crate::host::{firewall, nft};
+use crate::image;
 use crate::journal::Journal;
 use crate::lock::{Lock, StatePaths};
 use crate::plan::{HostPlanInput, TABLE};
 
-/// A program and the Debian package that has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Program {
-    /// What is started.
-    pub name: &'static str,
-    /// What `apt install` wants.
-    pub package: &'static str,
-}
-
-const fn program(name: &'static str, package: &'static str) -> Program {
-    Program { name, package }
-}
-
 /// What every fabric starts, the patch panel alone too.
-pub const FOR_PANEL: &[Program] = &[program("nft", "nftables")];
+pub const FOR_PANEL: &[Program] = &[Program::of("nft", "nftables")];
 
 /// What switches need besides.
 pub const FOR_SWITCHES: &[Program] = &[
-    program("qemu-system-x86_64", "qemu-system-x86"),
-    program("setpriv", "util-linux"),
-    program("ssh", "openssh-client"),
+    Program::of("qemu-system-x86_64", "qemu-system-x86"),
+    Program::of("setpriv", "util-linux"),
+    Program::of("ssh", "openssh-client"),
 ];
 
 /// What building the image needs besides.
-pub const FOR_IMAGE: &[Program] = &[
-    program("mmdebstrap", "mmdebstrap"),
-    program("mksquashfs", "squashfs-tools"),
-    program("cpio", "cpio"),
-    program("zstd", "zstd"),
-];
+pub const FOR_IMAGE: &[Program] = image::BUILD_PROGRAMS;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -228,7 +212,9 @@ fn memory(needed: u64, available: u64) -> Option<Finding> {
 }
 
 fn other_fabric(paths: &StatePaths) -> Option<Finding> {
-    if let Some(pid) = Lock::holder(paths) {
+    let running = Lock::holder(paths);
+    // `run` looks around while it holds the lock itself.
+    if let Some(pid) = running.filter(|pid| *pid != std::process::id().to_string()) {
         return Some(Finding::new(
             Severity::Error,
             format!("a fabric is running on this socket, pid {pid}"),

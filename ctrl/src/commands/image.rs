@@ -10,7 +10,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::configuration::ConfigArgs;
 use super::{print, print_json};
-use crate::image::{self, ImagePaths, Progress, Wanted};
+use crate::config;
+use crate::image::{self, ImageError, ImagePaths, Progress, Wanted};
 
 /// Build the switch image, or say where it is
 #[derive(Debug, Args)]
@@ -55,13 +56,7 @@ struct Report {
 pub async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<ExitCode> {
     let config = &args.config.config()?.image;
     if let Action::Build { force } = args.action {
-        let bar = Bar::new();
-        let progress = |news: Progress| bar.show(news);
-        if force {
-            image::rebuild(config, progress).await?;
-        } else {
-            image::ensure(config, progress).await?;
-        }
+        build(config, force).await?;
     }
     let wanted = Wanted::new(config)?;
     let (folder, files) = (wanted.folder(), wanted.built());
@@ -82,6 +77,22 @@ pub async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<ExitCode> {
     );
     print(&format!("{}\n", folder.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the image and shows how far it is. One that is there is kept unless `force` is set.
+///
+/// # Errors
+/// When it cannot be built.
+pub async fn build(config: &config::Image, force: bool) -> Result<ImagePaths, ImageError> {
+    let bar = Bar::new();
+    let progress = |news: Progress| bar.show(news);
+    let image = if force {
+        image::rebuild(config, progress).await?
+    } else {
+        image::ensure(config, progress).await?
+    };
+    bar.line.finish_and_clear();
+    Ok(image)
 }
 
 /// On a terminal a bar; elsewhere a line for each stage.

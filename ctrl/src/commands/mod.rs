@@ -2,6 +2,7 @@
 
 pub mod cable;
 pub mod cables;
+pub mod check;
 pub mod clean;
 pub mod configuration;
 pub mod console;
@@ -9,6 +10,7 @@ pub mod exec;
 pub mod image;
 pub mod power;
 pub mod run;
+pub mod setup;
 pub mod ssh;
 pub mod status;
 pub mod topology;

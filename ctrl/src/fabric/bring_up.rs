@@ -26,6 +26,7 @@ use crate::host::watch::LinkWatch;
 use crate::image::{self, ImageError};
 use crate::lock::{Lock, LockError, StatePaths};
 use crate::plan::{self, HostLinkPlan, HostPlanInput, TapPlan};
+use crate::preflight::{self, FOR_IMAGE, FOR_PANEL, FOR_SWITCHES, Finding, Needs, Severity};
 use crate::progress::Progress;
 use crate::topology::{EndOwner, MTU, Topology};
 use crate::vm::accel::{self, AccelError, Facts};
@@ -72,6 +73,8 @@ pub enum BringUpError {
     Owner(#[from] NoSuchUser),
     #[error(transparent)]
     Lock(#[from] LockError),
+    #[error("{}", findings_text(.0))]
+    Preflight(Vec<Finding>),
     #[error(transparent)]
     Accel(#[from] AccelError),
     #[error(transparent)]
@@ -121,6 +124,7 @@ pub async fn bring_up(
     let owner = Person::find(config.owner.as_ref())?;
     let paths = StatePaths::beside(socket);
     clean_up_before(running, &paths, progress)?;
+    look_ahead(options, &paths, progress)?;
 
     let with_vms = options.switches == Switches::Vm;
     let machine = if with_vms {
@@ -261,6 +265,66 @@ impl Running {
     }
 }
 
+/// Everything that would get in the way, before anything is touched.
+fn look_ahead(
+    options: &Options,
+    paths: &StatePaths,
+    progress: &Progress,
+) -> Result<(), BringUpError> {
+    let findings = preflight(&options.config, &options.topology, options.switches, paths)?;
+    let (errors, rest): (Vec<_>, Vec<_>) = findings
+        .into_iter()
+        .partition(|found| found.severity == Severity::Error);
+    for found in rest
+        .iter()
+        .filter(|found| found.severity == Severity::Warning)
+    {
+        progress.note(&format!("  ! {}\n    {}", found.what, found.remedy));
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(BringUpError::Preflight(errors))
+    }
+}
+
+/// Everything that would get in the way of a fabric; reads only.
+///
+/// # Errors
+/// When its owner is unknown.
+pub fn preflight(
+    config: &Config,
+    topology: &Topology,
+    switches: Switches,
+    paths: &StatePaths,
+) -> Result<Vec<Finding>, NoSuchUser> {
+    let owner = Person::find(config.owner.as_ref())?;
+    let mut programs = FOR_PANEL.to_vec();
+    let mut memory_mib = 0;
+    if switches == Switches::Vm {
+        programs.extend(FOR_SWITCHES);
+        memory_mib = u64::from(config.vm.memory.mib()) * topology.switches.len() as u64;
+        let image = image::Wanted::new(&config.image);
+        if image.is_ok_and(|image| image.built().is_none()) {
+            programs.extend(FOR_IMAGE);
+        }
+    }
+    Ok(preflight::check(&Needs {
+        paths,
+        host: &host_input(topology, &owner),
+        programs: &programs,
+        memory_mib,
+    }))
+}
+
+fn findings_text(findings: &[Finding]) -> String {
+    let text = |found: &Finding| match found.remedy.as_str() {
+        "" => found.what.clone(),
+        remedy => format!("{}; {remedy}", found.what),
+    };
+    findings.iter().map(text).collect::<Vec<_>>().join("\n")
+}
+
 /// Before a file is made, so that it is removed at the end, come what may.
 fn write_down(applied: &SharedApplied, path: &Path) -> Result<(), ApplyError> {
     let mut applied = applied.lock().expect("no holder of this lock can panic");
@@ -337,7 +401,14 @@ async fn machine(config: &Config, progress: &Progress) -> Result<Machine, BringU
     let decision = accel::decide(wanted, &Facts::read())?;
     let mut stage = progress.stage("image");
     let image = image::ensure(&config.image, |news| stage.update(&news.to_string())).await?;
-    stage.done(&image.root.display().to_string());
+    stage.done(
+        &image
+            .root
+            .parent()
+            .unwrap_or(&image.root)
+            .display()
+            .to_string(),
+    );
     let launcher = Launcher::probe(Arc::new(open_switch_tap)).await?;
     progress.note(&format!(
         "  · switches run under {}: {}",

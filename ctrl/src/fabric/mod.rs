@@ -33,7 +33,7 @@ use crate::topology::{End, EndOwner, Topology, TopologyJson};
 use crate::vm::agent::{Limits, MAX_OUTPUT};
 use crate::vm::{Power, Vm};
 
-pub use bring_up::{BringUpError, Options, Running, Switches, bring_up};
+pub use bring_up::{BringUpError, Options, Running, Switches, bring_up, preflight};
 pub use cables::{Cables, CablesError};
 pub use owner::{NoSuchUser, Person};
 use switch::Switch;

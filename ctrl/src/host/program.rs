@@ -5,6 +5,22 @@ use std::path::{Path, PathBuf};
 /// Where administrators' programs are; a plain user's PATH often lacks them.
 const ADMINISTRATORS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
+/// A program and the Debian package that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Program {
+    /// What is started.
+    pub name: &'static str,
+    /// What `apt-get install` wants.
+    pub package: &'static str,
+}
+
+impl Program {
+    /// The program `name` of `package`.
+    pub const fn of(name: &'static str, package: &'static str) -> Self {
+        Self { name, package }
+    }
+}
+
 /// The full path of a program, from PATH or the administrators' folders.
 pub fn find(name: &str) -> Option<PathBuf> {
     find_in(std::env::var_os("PATH").as_deref(), name)

@@ -72,8 +72,8 @@ pub(super) async fn build(
 fn installed(found: impl Fn(&str) -> bool) -> Result<(), ImageError> {
     let missing: Vec<_> = BUILD_PROGRAMS
         .iter()
-        .filter(|(name, _)| !found(name))
-        .map(|(_, package)| *package)
+        .filter(|program| !found(program.name))
+        .map(|program| program.package)
         .collect();
     if missing.is_empty() {
         Ok(())

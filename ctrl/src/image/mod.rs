@@ -34,6 +34,7 @@ pub use self::error::ImageError;
 pub use self::progress::Progress;
 pub use self::recipe::Recipe;
 use crate::config;
+use crate::host::program::Program;
 
 /// The kernel command line of every switch; nothing in it is a switch's own.
 ///
@@ -45,14 +46,14 @@ pub const KERNEL_CMDLINE: &str = "console=ttyS0 quiet panic=1 acpi=noirq mitigat
     i8042.noaux i8042.nokbd i8042.nopnp cryptomgr.notests nowatchdog";
 
 /// Programs that a build starts, each with the Debian package it is in; for `setup` and `check`.
-pub const BUILD_PROGRAMS: &[(&str, &str)] = &[
-    ("mmdebstrap", "mmdebstrap"),
-    ("mksquashfs", "squashfs-tools"),
-    ("cpio", "cpio"),
-    ("lz4", "lz4"),
-    ("zstd", "zstd"),
-    ("xz", "xz-utils"),
-    ("setpriv", "util-linux"),
+pub const BUILD_PROGRAMS: &[Program] = &[
+    Program::of("mmdebstrap", "mmdebstrap"),
+    Program::of("mksquashfs", "squashfs-tools"),
+    Program::of("cpio", "cpio"),
+    Program::of("lz4", "lz4"),
+    Program::of("zstd", "zstd"),
+    Program::of("xz", "xz-utils"),
+    Program::of("setpriv", "util-linux"),
 ];
 
 /// The files of a built image.

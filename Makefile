@@ -1,0 +1,48 @@
+# make run    brings the virtual datacenter up in the foreground; Ctrl-C takes it away
+# make test   every check, real switch VMs included
+# make bench  this build against a Linux bridge, side by side
+# make setup  only what needs a network; afterwards the above work without one
+# Each step that is done is skipped. Whoever is not root is asked for a password by sudo.
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+BIN := target/release/ikv-fabric
+# What tests and benchmarks start besides what the fabric itself needs (`ikv-fabric setup`).
+TEST_TOOLS := ip:iproute2 ping:iputils-ping tcpdump:tcpdump iperf3:iperf3 ssh:openssh-client bridge:iproute2
+
+.PHONY: run setup build test bench fmt clean
+
+run: setup
+	$(SUDO) $(BIN) run $(ARGS)
+
+setup: build
+	$(SUDO) $(BIN) setup
+
+build: .linker
+	cargo build --release --locked --package ikv-fabric
+
+# Rust brings no linker of its own.
+.PHONY: .linker .test-tools
+.linker:
+	@command -v cc >/dev/null || { echo "installing: gcc libc6-dev"; \
+	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends gcc libc6-dev; }
+
+.test-tools:
+	@missing=; for tool in $(TEST_TOOLS); do \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
+	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends $$missing; fi
+
+test: setup .test-tools
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	$(SUDO) env "PATH=$$PATH" cargo test --workspace --locked
+
+bench: setup .test-tools
+	$(SUDO) bench/panel.sh $(BIN)
+
+fmt:
+	cargo fmt --all
+
+clean:
+	cargo clean

@@ -1,0 +1,76 @@
+//! `ikv-fabric setup`: everything that needs a network, so that `run` needs none.
+
+use std::process::{ExitCode, Stdio};
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::process::Command;
+
+use super::configuration::ConfigArgs;
+use super::{image, need_root};
+use crate::host::program;
+use crate::preflight::{FOR_IMAGE, FOR_PANEL, FOR_SWITCHES};
+
+/// Installs the packages that are missing and builds the switch image: all that needs a
+/// network. What is there already is left alone.
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// # Errors
+/// When apt or the build of the image fails; says what to do.
+pub async fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
+    let config = args.config.config()?;
+    let missing = missing_packages();
+    if missing.is_empty() {
+        eprintln!("  ✓ packages  all installed");
+    } else {
+        install(&missing).await?;
+    }
+    let image = image::build(&config.image, false).await?;
+    let folder = image.root.parent().unwrap_or(&image.root);
+    eprintln!("  ✓ image  {}", folder.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn missing_packages() -> Vec<&'static str> {
+    let mut missing: Vec<_> = [FOR_PANEL, FOR_SWITCHES, FOR_IMAGE]
+        .concat()
+        .into_iter()
+        .filter(|wanted| program::find(wanted.name).is_none())
+        .map(|wanted| wanted.package)
+        .collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing
+}
+
+async fn install(packages: &[&str]) -> anyhow::Result<()> {
+    let line = format!(
+        "apt-get install --no-install-recommends {}",
+        packages.join(" ")
+    );
+    need_root("setup", &format!("it installs packages ({line})"))?;
+    eprintln!("  · installing: {}", packages.join(" "));
+    apt(&["update"]).await?;
+    apt(&[&["install", "-y", "--no-install-recommends"], packages].concat()).await
+}
+
+/// Runs apt-get; what it prints goes to the user, as its own progress.
+async fn apt(arguments: &[&str]) -> anyhow::Result<()> {
+    let status = Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .status()
+        .await
+        .context("cannot start apt-get: ikv-fabric installs packages on Debian and its kin only")?;
+    anyhow::ensure!(
+        status.success(),
+        "`apt-get {}` failed ({status}): see its messages above; then run `ikv-fabric setup` again",
+        arguments.join(" ")
+    );
+    Ok(())
+}
