@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket};
 use ctrl::commands::{
-    Context, cable, cables, check, clean, console, exec, image, power, run, setup, ssh, status,
-    topology, vm_args,
+    Context, cable, cables, check, clean, console, exec, image, patch, power, run, setup, ssh,
+    status, topology, vm_args,
 };
 
 /// A virtual datacenter in one process: racks, leaves and spines of real switch VMs, wired
@@ -41,6 +41,7 @@ enum Command {
     Console(console::ConsoleArgs),
     Ssh(ssh::SshArgs),
     Power(power::PowerArgs),
+    Patch(patch::PatchArgs),
     VmArgs(vm_args::VmArgsArgs),
 }
 
@@ -88,6 +89,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Image(args) => image::run(context.json, args).await,
         Command::Console(args) => console::run(&context, args).await,
         Command::Ssh(args) => ssh::run(&context, args).await,
+        Command::Patch(args) => patch::run(&context, args).await,
         Command::Power(args) => power::run(&context, args).await,
         Command::VmArgs(args) => vm_args::run(&context, args).await,
     }

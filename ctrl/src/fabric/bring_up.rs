@@ -14,7 +14,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use super::Fabric;
-use super::cables::{Cables, CablesError};
+use super::cables::{Cables, CablesError, open_ports};
 use super::links::{Plugged, SharedApplied};
 use super::owner::{NoSuchUser, Person};
 use super::seeds::{Common, SeedsError, make_folder};
@@ -148,9 +148,8 @@ pub async fn bring_up(
     let carrier = host_tap.as_ref().and_then(|tap| tap.try_clone().ok());
     let failed_port = Arc::new(Notify::new());
     let bell = failed_port.clone();
-    let cables = Cables::plug(topology, host_tap, &options.panel, move || {
-        bell.notify_one()
-    })?;
+    let ports = open_ports(topology, host_tap)?;
+    let cables = Cables::plug(ports, &options.panel, move || bell.notify_one())?;
     let workers = if cables.workers() == 1 {
         "1 worker".into()
     } else {
@@ -254,12 +253,11 @@ impl Running {
         if let Some(fabric) = &self.fabric {
             fabric.cables.stop();
         }
-        if let Some(lock) = self.lock.take() {
-            if undone.is_ok() {
-                if let Err(error) = lock.release() {
-                    tracing::warn!(%error);
-                }
-            }
+        if undone.is_ok()
+            && let Some(lock) = self.lock.take()
+            && let Err(error) = lock.release()
+        {
+            tracing::warn!(%error);
         }
         undone
     }
@@ -514,12 +512,18 @@ fn write_ssh_files(common: &Common<'_>, folder: &Path) -> Result<PathBuf, SeedsE
     )
 }
 
-/// Listens at `socket`, for its owner alone from the first moment on.
-fn listen(socket: &Path, owner: &Person) -> Result<UnixListener, BringUpError> {
+/// Listens at `socket`, for its owner alone from the first moment on. The caller holds the
+/// lock beside it.
+///
+/// # Errors
+/// When the folder is missing or cannot be written to.
+pub fn listen(socket: &Path, owner: &Person) -> Result<UnixListener, BringUpError> {
     let failed = |source| BringUpError::Listen {
         socket: socket.into(),
         source,
     };
+    // Left by one that was killed: whoever holds the lock owns the place.
+    let _ = std::fs::remove_file(socket);
     let before = rustix::process::umask(Mode::from_raw_mode(0o177));
     let bound = UnixListener::bind(socket);
     rustix::process::umask(before);

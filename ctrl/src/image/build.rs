@@ -63,8 +63,10 @@ pub(super) async fn build(
     remove(cache, |name| name == hash);
     fs::rename(folder.0.join("out"), &target)
         .map_err(ImageError::file("cannot move the image to", &target))?;
-    // Older recipes' images.
-    remove(cache, |name| name != hash && is_hash(name));
+    // Other recipes' images, unless another fabric's switches run on them.
+    remove(cache, |name| {
+        name != hash && is_hash(name) && !in_use(&cache.join(name))
+    });
     Ok(ImagePaths::in_folder(&target))
 }
 
@@ -115,6 +117,21 @@ fn remove(cache: &Path, which: impl Fn(&str) -> bool) {
 
 fn is_hash(name: &str) -> bool {
     name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether a process that this one may look at has a file of the folder open, as QEMU has its
+/// disks as long as it runs.
+fn in_use(folder: &Path) -> bool {
+    let open = |process: fs::DirEntry| fs::read_dir(process.path().join("fd"));
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|process| open(process).ok())
+        .flatten()
+        .flatten()
+        .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
+        .any(|target| target.starts_with(folder))
 }
 
 /// Goes away with all that is in it.
@@ -356,6 +373,16 @@ DPkg::Post-Invoke:: \"rm -rf /\";
         assert_eq!(said, ["waiting for another build"]);
         drop(first);
         lock(&path, &mut |_| ()).await.unwrap();
+    }
+
+    #[test]
+    fn an_open_file_keeps_its_folder() {
+        let kept = tempfile::tempdir().unwrap();
+        let folder = kept.path().canonicalize().unwrap();
+        let file = File::create(folder.join("root.squashfs")).unwrap();
+        assert!(in_use(&folder));
+        drop(file);
+        assert!(!in_use(&folder));
     }
 
     #[test]
