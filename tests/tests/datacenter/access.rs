@@ -118,7 +118,7 @@ pub(crate) fn console(up: &mut Up) {
             read => seen.extend_from_slice(&chunk[..read]),
         }
         let text = String::from_utf8_lossy(&seen);
-        if text.contains("\n42x") && text.contains("\nleaf2\r") {
+        if text.contains("leaf2\r\n42x\r\n") {
             break true;
         }
     };

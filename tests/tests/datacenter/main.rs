@@ -48,7 +48,6 @@ const TRIALS: &[(&str, Test)] = &[
     ),
     ("two_equal_paths_between_leaves", routing::equal_paths),
     ("names_macs_link_locals_mtus", links::addresses),
-    ("lldp_neighbours_are_the_cabling_plan", links::lldp),
     ("serial_numbers", links::serials),
     ("link_locals_by_ping_and_ssh", access::link_local),
     (
@@ -57,6 +56,7 @@ const TRIALS: &[(&str, Test)] = &[
     ),
     ("ssh_from_the_host", access::ssh_from_host),
     ("exec_passes_everything_through", access::exec),
+    ("lldp_neighbours_are_the_cabling_plan", links::lldp),
     ("console_is_a_shell", access::console),
     ("dhcp_lease_for_an_ip_stack", dhcp::lease),
     ("dhcp_boot_file_by_kind_of_client", dhcp::boot_files),

@@ -64,7 +64,7 @@ pub(crate) fn killed(up: &mut Up) {
     let began = Instant::now();
     wait_for_state(up, "leaf6", "restarting");
     let note = up.cli.node("leaf6")["note"].to_string();
-    assert!(note.contains("signal 9"), "status tells why: {note}");
+    assert!(note.contains("SIGKILL"), "status tells why: {note}");
     up.cli.wait_ready(BACK);
     eprintln!("ready again after {:.1} s", began.elapsed().as_secs_f64());
     assert_ne!(up.fabric.qemu("leaf6"), before);
