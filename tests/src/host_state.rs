@@ -1,0 +1,139 @@
+//! Everything of a namespace that a fabric could change, to compare before and after.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::Netns;
+
+/// Switches whose values change by themselves, or that are only written.
+const RESTLESS: [&str; 2] = ["netfilter/nf_conntrack_count", "ipv4/route/flush"];
+
+/// A picture of a namespace, of a folder of state files, and of the processes of both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostState(Vec<(&'static str, BTreeSet<String>)>);
+
+impl HostState {
+    /// Takes the picture. `folder` is where the fabric's socket, lock and journal are, or are
+    /// going to be; it need not exist.
+    pub fn of(netns: &Netns, folder: &Path) -> Self {
+        let ip = |arguments: &str| lines(&netns.ip(arguments));
+        // Handles tell a rule made anew from one that was left alone; counters count on.
+        let rules = lines(&netns.run("nft --handle --stateless list ruleset"));
+        HostState(vec![
+            ("links", ip("-d -o link show")),
+            ("addresses", ip("-d -o address show")),
+            ("IPv4 routes", ip("-4 route show table all")),
+            ("IPv6 routes", ip("-6 route show table all")),
+            ("IPv4 rules", ip("-4 rule show")),
+            ("IPv6 rules", ip("-6 rule show")),
+            ("nftables", rules),
+            ("sysctls", netns.enter(sysctls)),
+            ("files", files(folder)),
+            ("processes", processes(netns, folder)),
+        ])
+    }
+
+    /// The lines of one part: `links`, `sysctls` …
+    ///
+    /// # Panics
+    /// If there is no such part.
+    pub fn part(&self, name: &str) -> &BTreeSet<String> {
+        let found = self.0.iter().find(|(part, _)| *part == name);
+        &found.expect("a part of the picture").1
+    }
+
+    /// All differences, a line each: `+` is new, `-` is gone.
+    pub fn differences(&self, after: &HostState) -> Vec<String> {
+        let mut found = Vec::new();
+        for ((part, before), (_, after)) in self.0.iter().zip(&after.0) {
+            let gone = before.difference(after).map(|line| ("-", line));
+            let new = after.difference(before).map(|line| ("+", line));
+            found.extend(
+                gone.chain(new)
+                    .map(|(sign, line)| format!("{sign} {part}: {line}")),
+            );
+        }
+        found
+    }
+
+    /// The host is as before.
+    ///
+    /// # Panics
+    /// With every difference, if it is not.
+    #[track_caller]
+    pub fn assert_unchanged(&self, after: &HostState, since: &str) {
+        let differences = self.differences(after);
+        assert!(
+            differences.is_empty(),
+            "the host is not as before {since}:\n{}",
+            differences.join("\n")
+        );
+    }
+}
+
+fn lines(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
+}
+
+/// `/proc/sys/net` shows the namespace of the thread that looks.
+fn sysctls() -> BTreeSet<String> {
+    let root = Path::new("/proc/sys/net");
+    let mut found = BTreeSet::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let key = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();
+            if !RESTLESS.contains(&&*key) {
+                // Some are secret, and stay so.
+                let value = fs::read_to_string(&path).unwrap_or_else(|error| error.to_string());
+                found.insert(format!("{key} = {}", value.trim_end()));
+            }
+        }
+    }
+    found
+}
+
+fn files(folder: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut paths = vec![folder.to_owned()];
+    while let Some(path) = paths.pop() {
+        let Ok(meta) = path.symlink_metadata() else {
+            continue;
+        };
+        let name = path.display();
+        let (mode, user, group) = (meta.mode(), meta.uid(), meta.gid());
+        found.insert(format!("{name} {mode:o} {user}:{group}"));
+        if meta.is_dir() {
+            let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+            paths.extend(entries.map(|entry| entry.path()));
+        }
+    }
+    found
+}
+
+/// Those in the namespace, and those that name the folder in their arguments.
+fn processes(netns: &Netns, folder: &Path) -> BTreeSet<String> {
+    let namespace = fs::metadata(netns.path()).map(|meta| meta.ino()).ok();
+    let folder = folder.display().to_string();
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let process = entry.path();
+        let inside =
+            fs::metadata(process.join("ns/net")).is_ok_and(|ns| Some(ns.ino()) == namespace);
+        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if inside || line.contains(&folder) {
+            found.insert(format!("{} {line}", entry.file_name().display()));
+        }
+    }
+    found
+}
