@@ -5,6 +5,7 @@
 
 mod binary;
 pub mod host_state;
+mod namespace_guest;
 mod netns;
 mod nic;
 pub mod panel;
@@ -12,6 +13,7 @@ pub mod patience;
 mod report;
 
 pub use binary::ikv_fabric;
+pub use namespace_guest::NamespaceGuest;
 pub use netns::{Netns, run};
 pub use nic::Nic;
 pub use report::{figure, say, skip};

@@ -1,4 +1,4 @@
-//! `ikv-fabric run --switches none` in a namespace: a site where it may run, and a running one.
+//! `ikv-fabric run --switches none` in a namespace: a host for it, and a running one.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -17,13 +17,13 @@ use crate::{Netns, ikv_fabric};
 
 /// A namespace with a folder for a fabric's socket: all that a fabric touches of a host.
 #[derive(Debug)]
-pub struct Site {
+pub struct PanelHost {
     /// The host's network.
     pub netns: Netns,
     folder: TempDir,
 }
 
-impl Site {
+impl PanelHost {
     /// An empty one. Needs root.
     ///
     /// # Panics
@@ -33,7 +33,7 @@ impl Site {
         // Users other than root are clients too.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
             .expect("our own folder");
-        Site {
+        PanelHost {
             netns: Netns::new(label),
             folder,
         }
@@ -111,7 +111,7 @@ impl Site {
             listen(stderr, said.clone());
         }
         PanelFabric {
-            site: self,
+            host: self,
             child,
             said,
             began,
@@ -189,7 +189,7 @@ fn listen(stderr: ChildStderr, said: Arc<Mutex<Said>>) {
 /// A `run` that was started; killed when dropped.
 #[derive(Debug)]
 pub struct PanelFabric<'s> {
-    site: &'s Site,
+    host: &'s PanelHost,
     child: Child,
     said: Arc<Mutex<Said>>,
     began: Instant,
@@ -280,9 +280,9 @@ impl PanelFabric<'_> {
         self.end_by(Signal::INT)
     }
 
-    /// The site it runs at.
-    pub fn site(&self) -> &Site {
-        self.site
+    /// Where it runs.
+    pub fn host(&self) -> &PanelHost {
+        self.host
     }
 }
 
