@@ -15,7 +15,7 @@ run: setup
 	$(SUDO) $(BIN) run $(ARGS)
 
 setup: build
-	$(if $(SUDO),$(BIN) check >/dev/null 2>&1 && $(BIN) image path >/dev/null 2>&1 ||) $(SUDO) $(BIN) setup
+	$(SUDO) $(BIN) setup
 
 build: .linker
 	cargo build --release --locked --package ikv-fabric

@@ -1,4 +1,22 @@
 //! How a fabric comes up.
+//!
+//! ```text
+//!  TOML file ─config─> Config ─topology─> Topology ─plan─> steps ─apply─> host as planned
+//!                                            │                               │ taps
+//!                                            ├──── fabric::cables ──> dataplane::Panel
+//!                                            └─ switch_conf ─ frr-conf ─ seeds ─ vm ─> nine QEMUs
+//! ```
+//!
+//! [`config`] reads what the user wrote, [`topology`] makes the typed model of it; both are
+//! pure, and whatever is wrong is found there. [`preflight`] looks whether this host can carry
+//! it. [`plan`] says what must exist on the host and in which order, [`apply`] does it, having
+//! written down in the [`journal`] how to take it back, and [`host`] holds the single skills
+//! (links, addresses, nftables, sysctls). [`image`] provides the one image that all switches
+//! boot, [`vm`] starts and supervises them. [`fabric`] is the running whole; it answers for
+//! itself by the [`api`], of which the [`commands`] are clients.
+//!
+//! Everything runs on one thread under tokio; frames are moved by the dataplane's workers,
+//! which this crate only sends commands to.
 
 pub mod api;
 pub mod apply;

@@ -101,7 +101,7 @@ pub fn check(needs: &Needs<'_>) -> Vec<Finding> {
             .and_then(|text| available_mib(&text));
         found.extend(free.and_then(|free| memory(needs.memory_mib, free)));
     }
-    found.extend(other_fabric(needs.paths));
+    found.extend(other_fabric(needs.paths, std::process::id()));
     found.extend(network(needs.host));
     found.extend(rules(needs.host));
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -120,7 +120,12 @@ fn packages(programs: &[Program], present: impl Fn(&str) -> bool) -> Option<Find
     if missing.is_empty() {
         return None;
     }
-    let names: Vec<&str> = missing.iter().map(|p| p.name).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for program in &missing {
+        if !names.contains(&program.name) {
+            names.push(program.name);
+        }
+    }
     let mut packages: Vec<&str> = missing.iter().map(|p| p.package).collect();
     packages.sort_unstable();
     packages.dedup();
@@ -211,10 +216,10 @@ fn memory(needed: u64, available: u64) -> Option<Finding> {
     })
 }
 
-fn other_fabric(paths: &StatePaths) -> Option<Finding> {
+/// `own` is this process: `run` looks around while it holds the lock itself.
+fn other_fabric(paths: &StatePaths, own: u32) -> Option<Finding> {
     let running = Lock::holder(paths);
-    // `run` looks around while it holds the lock itself.
-    if let Some(pid) = running.filter(|pid| *pid != std::process::id().to_string()) {
+    if let Some(pid) = running.filter(|pid| *pid != own.to_string()) {
         return Some(Finding::new(
             Severity::Error,
             format!("a fabric is running on this socket, pid {pid}"),

@@ -11,7 +11,7 @@
 //!   port A <── send ── lane <─ Burst <─ receive ── port B
 //! ```
 //!
-//! A worker ([`worker`]) is a thread with a list of *hot* ports: those that carried frames
+//! A worker (`worker.rs`) is a thread with a list of *hot* ports: those that carried frames
 //! lately. It takes a [`Burst`] of at most 64 frames from each in turn, hands it to the
 //! lane, and the lane sends it out at the cable's other end or counts why not
 //! ([`DropReason`]). When no hot port has had a frame for some tens of microseconds the

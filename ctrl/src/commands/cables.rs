@@ -34,9 +34,9 @@ pub async fn run(context: &Context, args: &CablesArgs) -> anyhow::Result<ExitCod
     } else {
         let cables: Vec<CableReport> = context.client.get(&path).await?;
         if context.json {
-            print_json(&cables)?
+            print_json(&cables)?;
         } else {
-            print(&table(&cables))?
+            print(&table(&cables))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -29,7 +29,7 @@ pub async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result<ExitCo
         "Attached to {}'s serial console; Ctrl-] leaves, Enter shows the prompt.",
         args.node
     );
-    let _raw = RawTerminal::enter();
+    let terminal = RawTerminal::enter();
     let mut keys = keyboard();
     let mut out = tokio::io::stdout();
     let mut screen = vec![0; 4096];
@@ -46,7 +46,7 @@ pub async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result<ExitCo
             read = from_vm.read(&mut screen) => {
                 let read = read?;
                 if read == 0 {
-                    drop(_raw);
+                    drop(terminal);
                     eprintln!("\r\nThe switch's console was closed; `ikv-fabric status` tells why.");
                     return Ok(ExitCode::FAILURE);
                 }
@@ -55,7 +55,7 @@ pub async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result<ExitCo
             }
         }
     }
-    drop(_raw);
+    drop(terminal);
     eprintln!("\r\nDetached.");
     Ok(ExitCode::SUCCESS)
 }

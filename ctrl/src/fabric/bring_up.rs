@@ -149,7 +149,7 @@ pub async fn bring_up(
     let failed_port = Arc::new(Notify::new());
     let bell = failed_port.clone();
     let cables = Cables::plug(topology, host_tap, &options.panel, move || {
-        bell.notify_one()
+        bell.notify_one();
     })?;
     let workers = if cables.workers() == 1 {
         "1 worker".into()
@@ -254,12 +254,11 @@ impl Running {
         if let Some(fabric) = &self.fabric {
             fabric.cables.stop();
         }
-        if let Some(lock) = self.lock.take() {
-            if undone.is_ok() {
-                if let Err(error) = lock.release() {
-                    tracing::warn!(%error);
-                }
-            }
+        if undone.is_ok()
+            && let Some(lock) = self.lock.take()
+            && let Err(error) = lock.release()
+        {
+            tracing::warn!(%error);
         }
         undone
     }

@@ -31,7 +31,7 @@ pub enum CablesError {
 pub struct Cables {
     /// `None` once it has been stopped.
     panel: Mutex<Option<Panel>>,
-    cables: Vec<Entry>,
+    entries: Vec<Entry>,
     workers: usize,
 }
 
@@ -56,10 +56,10 @@ impl Cables {
     ) -> Result<Self, CablesError> {
         let mut panel = Panel::start(options, bell)?;
         match plug_all(topology, host_tap, &mut panel) {
-            Ok(cables) => Ok(Cables {
+            Ok(entries) => Ok(Cables {
                 workers: panel.workers(),
                 panel: Mutex::new(Some(panel)),
-                cables,
+                entries,
             }),
             Err(error) => {
                 panel.stop();
@@ -70,12 +70,12 @@ impl Cables {
 
     /// Number of cables.
     pub fn len(&self) -> usize {
-        self.cables.len()
+        self.entries.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.cables.is_empty()
+        self.entries.is_empty()
     }
 
     /// Number of workers.
@@ -90,7 +90,7 @@ impl Cables {
             ends: [a, b],
             handle,
             state,
-        } = &self.cables[index];
+        } = &self.entries[index];
         let [a_to_b, b_to_a] = &handle.lanes;
         CableReport {
             name: name.clone(),
@@ -104,7 +104,7 @@ impl Cables {
     /// # Errors
     /// When its worker does not answer.
     pub fn set_state(&self, index: usize, state: CableState) -> Result<(), PanelError> {
-        let entry = &self.cables[index];
+        let entry = &self.entries[index];
         self.with_panel(|panel| panel.set_state(entry.handle.id, to_dataplane(state)))?;
         *entry
             .state
@@ -118,7 +118,7 @@ impl Cables {
     /// # Errors
     /// As [`Cables::plug`].
     pub fn replug(&self, index: usize, side: topology::Side) -> Result<(), CablesError> {
-        let entry = &self.cables[index];
+        let entry = &self.entries[index];
         let port = netdev(&entry.name, &entry.ends[side as usize])?;
         Ok(self
             .with_panel(|panel| panel.replace_port(entry.handle.id, to_panel(side), Some(port)))?)
@@ -128,7 +128,7 @@ impl Cables {
     pub fn event(&self) -> Option<String> {
         let Event::PortFailed { cable, side, error } = self.panel().as_ref()?.event()?;
         let (name, ends) = self
-            .cables
+            .entries
             .iter()
             .find(|entry| entry.handle.id == cable)
             .map(|entry| (entry.name.as_str(), &entry.ends))?;

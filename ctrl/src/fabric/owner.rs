@@ -63,7 +63,8 @@ impl Person {
         let mut files: Vec<_> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .filter(|name| {
-                name == "authorized_keys" || (name.starts_with("id_") && name.ends_with(".pub"))
+                name == "authorized_keys"
+                    || (name.starts_with("id_") && name.strip_suffix(".pub").is_some())
             })
             .map(|name| folder.join(name).display().to_string())
             .collect();

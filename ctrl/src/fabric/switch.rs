@@ -1,7 +1,8 @@
 //! A switch of a running fabric: its VM, and what its BGP sessions are doing.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
@@ -15,7 +16,11 @@ use crate::vm::{Vm, VmState, bgp};
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// Between two questions while sessions are missing, and once all are there.
-const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(10));
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(3));
+
+/// How long unchanged connections are taken for unchanged sessions: bgpd is asked again after
+/// this in any case.
+const TRUST: Duration = Duration::from_secs(60);
 
 /// A switch that runs.
 pub(super) struct Switch {
@@ -31,6 +36,12 @@ pub(super) struct Switch {
 struct Health {
     established: usize,
     note: String,
+}
+
+/// What the switch's kernel said when bgpd last said that all is well.
+struct Proof {
+    connections: BTreeSet<String>,
+    at: Instant,
 }
 
 impl Switch {
@@ -107,16 +118,16 @@ impl Switch {
     /// is rung whenever something changed.
     pub(super) async fn follow(&self, turn: &Semaphore, news: &Notify) {
         let mut vm = self.vm.watch();
+        let mut proof = None;
         loop {
             let running = vm.borrow_and_update().state == VmState::Running;
             let patience = if running {
-                self.ask(turn, news).await
+                self.ask(&mut proof, turn, news).await
             } else {
+                proof = None;
+                self.learn(0, String::new(), news);
                 Duration::MAX
             };
-            if !running {
-                self.learn(0, String::new(), news);
-            }
             match timeout(patience, vm.changed()).await {
                 Ok(Ok(())) => news.notify_waiters(),
                 Ok(Err(_)) => return, // stopped
@@ -125,27 +136,32 @@ impl Switch {
         }
     }
 
-    async fn ask(&self, turn: &Semaphore, news: &Notify) -> Duration {
-        let answer = {
-            let _turn = turn.acquire().await;
-            bgp::read(self.vm.agent(), ANSWER).await
-        };
-        match answer {
+    async fn ask(&self, proof: &mut Option<Proof>, turn: &Semaphore, news: &Notify) -> Duration {
+        let _turn = turn.acquire().await;
+        let agent = self.vm.agent();
+        if let Some(known) = proof.as_ref().filter(|known| known.at.elapsed() < TRUST) {
+            let connections = bgp::connections(agent, ANSWER).await;
+            if connections.is_ok_and(|now| now == known.connections) {
+                return ASK_AGAIN.1;
+            }
+        }
+        *proof = None;
+        match bgp::read(agent, ANSWER).await {
             Ok(summary) => {
-                self.learn(
-                    summary.established(self.nics.iter().map(String::as_str)),
-                    String::new(),
-                    news,
-                );
+                let established = summary.established(self.nics.iter().map(String::as_str));
+                self.learn(established, String::new(), news);
             }
             Err(bgp::BgpError::Vtysh { .. }) => self.learn(0, "FRR is starting".into(), news),
             Err(error) => self.learn(0, error.to_string(), news),
         }
-        if self.is_well() {
-            ASK_AGAIN.1
-        } else {
-            ASK_AGAIN.0
+        if !self.is_well() {
+            return ASK_AGAIN.0;
         }
+        if let Ok(connections) = bgp::connections(agent, ANSWER).await {
+            let at = Instant::now();
+            *proof = Some(Proof { connections, at });
+        }
+        ASK_AGAIN.1
     }
 
     fn learn(&self, established: usize, note: String, news: &Notify) {

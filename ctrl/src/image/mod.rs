@@ -3,9 +3,9 @@
 //!
 //! The recipe is the folder `images/`, embedded in this binary ([`Recipe::embedded`]).
 //! [`ensure`] gives the files of the image and builds them first when they are missing:
-//! the [apt sources](sources) of the host narrowed down to the Debian archive, the
-//! [build](build) in a folder beside the final one, a rename, and the
-//! [progress](progress) read off what the build prints.
+//! the apt sources of the host narrowed down to the Debian archive, the
+//! build in a folder beside the final one, a rename, and the
+//! progress read off what the build prints.
 //!
 //! # How a switch boots
 //! QEMU starts `kernel`, an uncompressed ELF with a PVH note, with `initrd` and

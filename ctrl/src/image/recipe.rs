@@ -31,6 +31,7 @@ impl Recipe {
             "overlay/etc/ssh/sshd_config",
             "overlay/usr/lib/ikv/after-zebra",
             "overlay/usr/lib/ikv/boot",
+            "overlay/usr/lib/ikv/console",
             "overlay/usr/lib/ikv/services",
             "overlay/usr/sbin/shutdown",
             "packages.txt",

@@ -53,11 +53,12 @@ fn all_missing_packages_are_in_one_line() {
     let finding = packages(&programs, |name| name == "nft" || name == "cpio").unwrap();
     assert_eq!(
         finding.what,
-        "not installed: qemu-system-x86_64, setpriv, ssh, mmdebstrap, mksquashfs, zstd"
+        "not installed: qemu-system-x86_64, setpriv, ssh, mmdebstrap, mksquashfs, lz4, zstd, xz"
     );
     assert_eq!(
         finding.remedy,
-        "apt install mmdebstrap openssh-client qemu-system-x86 squashfs-tools util-linux zstd"
+        "apt install lz4 mmdebstrap openssh-client qemu-system-x86 squashfs-tools util-linux xz-utils \
+         zstd"
     );
     assert_eq!(packages(&programs, |_| true), None);
 }
@@ -167,15 +168,15 @@ fn a_tun_device_that_is_not_there_is_an_error() {
 fn a_running_fabric_and_a_killed_one_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let paths = StatePaths::beside(&folder.path().join("control.sock"));
-    assert_eq!(other_fabric(&paths), None);
+    assert_eq!(other_fabric(&paths, 1), None);
     let lock = Lock::acquire(&paths).unwrap();
-    let running = other_fabric(&paths).unwrap();
+    let running = other_fabric(&paths, 1).unwrap();
     assert_eq!(running.severity, Severity::Error);
     assert!(running.what.contains(&std::process::id().to_string()));
     lock.release().unwrap();
     let mut journal = Journal::new(&paths.journal, false).unwrap();
     journal.begin(crate::journal::Undo::Tables).unwrap();
-    let killed = other_fabric(&paths).unwrap();
+    let killed = other_fabric(&paths, 1).unwrap();
     assert_eq!(killed.severity, Severity::Note);
     assert!(killed.remedy.contains("ikv-fabric clean"));
 }
@@ -184,7 +185,7 @@ fn a_running_fabric_and_a_killed_one_are_told_apart() {
 fn worst_first() {
     let folder = tempfile::tempdir().unwrap();
     let paths = StatePaths::beside(&folder.path().join("control.sock"));
-    let programs = [program("no-such-program", "no-such-package")];
+    let programs = [Program::of("no-such-program", "no-such-package")];
     let needs = Needs {
         paths: &paths,
         host: &input(),
