@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::host_state::HostState;
-use crate::patience::{SOON, ended, output_within, wait_for};
+use crate::patience::{SOON, ended, output_within, wait_for, wait_until};
 use crate::{Netns, ikv_fabric};
 
 /// A namespace with a folder for a fabric's socket: all that a fabric touches of a host.
@@ -52,6 +52,19 @@ impl PanelHost {
     /// What a fabric could change, as it is now.
     pub fn state(&self) -> HostState {
         HostState::of(&self.netns, self.folder.path())
+    }
+
+    /// The same, once the kernel has told that nobody is plugged in: it takes a second or two.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn settled_state(&self) -> HostState {
+        wait_until("the carriers to be known", SOON, || {
+            let links = self.netns.ip("-o link show");
+            let known = |link: &str| link.contains("NO-CARRIER") || link.contains("LOWER_UP");
+            links.lines().all(known)
+        });
+        self.state()
     }
 
     /// `ikv-fabric --socket … WORD…` in the namespace.
