@@ -18,11 +18,15 @@ pub struct StatePaths {
     pub lock: PathBuf,
     /// The journal.
     pub journal: PathBuf,
+    /// The folder of the switch VMs' files.
+    pub vms: PathBuf,
+    /// The folder of what `ikv-fabric ssh` needs.
+    pub ssh: PathBuf,
 }
 
 impl StatePaths {
-    /// `lock` and `state.json` beside `control.sock`; beside a socket `NAME.sock` of another
-    /// name `NAME.lock` and `NAME.state.json`, so that two fabrics can share a folder.
+    /// `lock`, `state.json`, `vm` and `ssh` beside `control.sock`; beside a socket `NAME.sock` of
+    /// another name `NAME.lock` and so on, so that two fabrics can share a folder.
     pub fn beside(socket: &Path) -> Self {
         let folder = match socket.parent() {
             Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
@@ -39,6 +43,8 @@ impl StatePaths {
             socket: socket.to_owned(),
             lock: folder.join(format!("{prefix}lock")),
             journal: folder.join(format!("{prefix}state.json")),
+            vms: folder.join(format!("{prefix}vm")),
+            ssh: folder.join(format!("{prefix}ssh")),
             folder,
         }
     }
@@ -57,8 +63,14 @@ pub enum LockError {
         /// What the lock file says; `?` if its owner has not written it yet.
         pid: String,
     },
+    /// It is somebody else's file.
+    #[error("{path} is no lock file of a fabric; move it away, or name another --socket")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system refused.
-    #[error("cannot lock {path}: {source}")]
+    #[error("cannot lock {path}: {source}; name another --socket")]
     Io {
         /// The lock file or its folder.
         path: PathBuf,
@@ -103,6 +115,9 @@ impl Lock {
             // Its last owner may have removed the file between our opening and locking it.
             if !is_at(&file, path) {
                 continue;
+            }
+            if !is_lock_file(&mut file).map_err(|e| at(path, e))? {
+                return Err(LockError::Foreign { path: path.clone() });
             }
             file.set_len(0)
                 .and_then(|()| file.rewind())
@@ -197,6 +212,14 @@ fn open(path: &Path) -> io::Result<File> {
     options.custom_flags(no_follow).open(path)
 }
 
+/// Empty, or with a pid in it. Whatever else it is would be overwritten.
+fn is_lock_file(file: &mut File) -> io::Result<bool> {
+    let mut text = Vec::new();
+    file.rewind()?;
+    file.take(32).read_to_end(&mut text)?;
+    Ok(text.len() < 32 && text.trim_ascii().iter().all(u8::is_ascii_digit))
+}
+
 fn is_at(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(there)) = (file.metadata(), fs::symlink_metadata(path)) else {
         return false;
@@ -230,6 +253,11 @@ mod tests {
         assert_eq!(other.lock, Path::new("/tmp/b.lock"));
         assert_eq!(other.journal, Path::new("/tmp/b.state.json"));
         assert_eq!(
+            (usual.vms, other.vms),
+            ("/run/ikv-fabric/vm".into(), "/tmp/b.vm".into())
+        );
+        assert_eq!(other.ssh, Path::new("/tmp/b.ssh"));
+        assert_eq!(
             StatePaths::beside(Path::new("b.sock")).folder,
             Path::new(".")
         );
@@ -248,6 +276,16 @@ mod tests {
         lock.release().unwrap();
         assert!(!paths.folder.exists());
         Lock::acquire(&paths).unwrap().release().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_lock_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = StatePaths::beside(&folder.path().join("control.sock"));
+        fs::write(&paths.lock, "the combination is 1234\n").unwrap();
+        let error = Lock::acquire(&paths).unwrap_err();
+        assert!(matches!(error, LockError::Foreign { .. }), "{error}");
+        assert!(fs::read_to_string(&paths.lock).unwrap().ends_with("1234\n"));
     }
 
     #[test]

@@ -10,22 +10,6 @@ use crate::Netns;
 /// The longest that a command may take, for timeout(1): one that hangs must fail its test.
 const LIMIT: &str = "120";
 
-/// Where the binary under test is: beside this test's own folder.
-///
-/// # Panics
-/// When it has not been built.
-pub(crate) fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("a running program has a path");
-    let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
-    let binary = folder.join("ikv-fabric");
-    assert!(
-        binary.is_file(),
-        "{} is missing: run `cargo build` first",
-        binary.display()
-    );
-    binary
-}
-
 /// Types commands for one fabric, in its host's namespace.
 #[derive(Debug, Clone)]
 pub struct Cli {
@@ -58,7 +42,7 @@ impl Cli {
         let mut command = Command::new("ip");
         command
             .args(["netns", "exec", &self.netns, "timeout", "-k", "5", LIMIT])
-            .arg(binary())
+            .arg(crate::ikv_fabric())
             .arg("--socket")
             .arg(&self.socket)
             .args(arguments)

@@ -1,5 +1,6 @@
 //! A fabric under test: the real binary, in a namespace made for it.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::host_state::HostState;
 use crate::wait::until;
-use crate::{Cli, Site, cli, diagnosis};
+use crate::{Cli, Site, diagnosis};
 
 /// The longest that a fabric may take to undo everything before its test gives up.
 const END: Duration = Duration::from_secs(30);
@@ -58,7 +59,7 @@ impl Fabric {
             .host
             .command("setpriv")
             .args(["--pdeathsig", "TERM", "--"])
-            .arg(cli::binary())
+            .arg(crate::ikv_fabric())
             .arg("--socket")
             .arg(folder.path().join("run/control.sock"))
             .args(["run", "--set", &keys])
@@ -159,7 +160,7 @@ impl Fabric {
     /// When there is none.
     pub fn qemu(&self, node: &str) -> Pid {
         let folder = self.run_folder().join("vm").join(node);
-        let found = crate::host_state::switch_processes(&folder);
+        let found = switch_processes(&folder);
         let pid = found.first().unwrap_or_else(|| panic!("{node}: no QEMU"));
         Pid::from_raw(pid.parse().expect("a number")).expect("not zero")
     }
@@ -181,4 +182,21 @@ impl Drop for Fabric {
             assert!(clean, "{:?}: {}", ended.status, self.stderr());
         }
     }
+}
+
+/// The QEMUs of a fabric's switches, by process number: each is marked in its environment
+/// with its run folder, which lies in `folder`.
+fn switch_processes(folder: &Path) -> Vec<String> {
+    let folder = folder.display().to_string();
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let path = process.path();
+        let environment = fs::read(path.join("environ")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&environment);
+        let mark = |line: &str| line.starts_with("IKV_FABRIC_VM=") && line.contains(&folder);
+        if text.split('\0').any(mark) {
+            found.push(process.file_name().to_string_lossy().into_owned());
+        }
+    }
+    found
 }

@@ -1,92 +1,164 @@
-//! Everything of a host that a fabric might change, as text to compare.
+//! Everything of a namespace that a fabric could change, to compare before and after.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::Netns;
 
-/// What is asked, by name.
-const QUESTIONS: [(&str, &str); 7] = [
-    ("links", "ip link show"),
-    ("addresses", "ip address show"),
-    ("IPv4 routes", "ip -4 route show table all"),
-    ("IPv6 routes", "ip -6 route show table all"),
-    ("rules", "ip rule show"),
-    ("nftables", "nft list ruleset"),
-    (
-        "sysctls",
-        "grep -rs ^ /proc/sys/net --exclude=*count --exclude=*stat* --exclude=*random*",
-    ),
-];
+/// Switches whose values change by themselves, or that are only written.
+const RESTLESS: [&str; 2] = ["netfilter/nf_conntrack_count", "ipv4/route/flush"];
 
-/// A host's state at one time.
+/// Differences that one message lists.
+const SHOWN: usize = 12;
+
+/// A picture of a namespace, of a folder of state files, and of the processes of both.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostState(BTreeMap<&'static str, String>);
+pub struct HostState(Vec<(&'static str, BTreeSet<String>)>);
 
 impl HostState {
-    /// Of a namespace, and of the folder in which a fabric keeps its files.
+    /// Takes the picture. `folder` is where the fabric's socket, lock and journal are, or are
+    /// going to be; it need not exist.
     pub fn of(netns: &Netns, folder: &Path) -> Self {
-        let mut state: BTreeMap<_, _> = QUESTIONS
-            .iter()
-            .map(|(name, line)| (*name, answer(netns, line)))
-            .collect();
-        state.insert("files", files(folder).join("\n"));
-        state.insert("switches' processes", switch_processes(folder).join("\n"));
-        HostState(state)
+        let ip = |arguments: &str| lines(&netns.ip(arguments));
+        // Handles tell a rule made anew from one that was left alone; counters count on.
+        let rules = lines(&netns.run("nft --handle --stateless list ruleset"));
+        HostState(vec![
+            ("links", links(netns)),
+            ("addresses", ip("-d -o address show")),
+            ("IPv4 routes", ip("-4 route show table all")),
+            ("IPv6 routes", ip("-6 route show table all")),
+            ("IPv4 rules", ip("-4 rule show")),
+            ("IPv6 rules", ip("-6 rule show")),
+            ("nftables", rules),
+            ("sysctls", netns.enter(sysctls)),
+            ("files", files(folder)),
+            ("processes", processes(netns, folder)),
+        ])
     }
 
-    /// What is not as in `before`, one line each; empty if all is the same.
-    pub fn differences(&self, before: &HostState) -> Vec<String> {
-        let mut differences = Vec::new();
-        for (name, now) in &self.0 {
-            let then = &before.0[name];
-            let mut tell = |sign, from: &str, other: &str| {
-                let gone = from
-                    .lines()
-                    .filter(|line| !other.lines().any(|o| o == *line));
-                differences.extend(gone.map(|line| format!("{name}: {sign} {line}")));
-            };
-            tell('-', then, now);
-            tell('+', now, then);
+    /// The lines of one part: `links`, `sysctls` …
+    ///
+    /// # Panics
+    /// If there is no such part.
+    pub fn part(&self, name: &str) -> &BTreeSet<String> {
+        let found = self.0.iter().find(|(part, _)| *part == name);
+        &found.expect("a part of the picture").1
+    }
+
+    /// All differences, a line each: `+` is new, `-` is gone.
+    pub fn differences(&self, after: &HostState) -> Vec<String> {
+        let mut found = Vec::new();
+        for ((part, before), (_, after)) in self.0.iter().zip(&after.0) {
+            let gone = before.difference(after).map(|line| ("-", line));
+            let new = after.difference(before).map(|line| ("+", line));
+            found.extend(
+                gone.chain(new)
+                    .map(|(sign, line)| format!("{sign} {part}: {line:.300}")),
+            );
         }
-        differences
+        found
+    }
+
+    /// The host is as before.
+    ///
+    /// # Panics
+    /// With every difference, if it is not.
+    #[track_caller]
+    pub fn assert_unchanged(&self, after: &HostState, since: &str) {
+        let differences = self.differences(after);
+        let shown = &differences[..differences.len().min(SHOWN)];
+        assert!(
+            differences.is_empty(),
+            "the host is not as before, {since}: {} differences, such as\n{}",
+            differences.len(),
+            shown.join("\n")
+        );
     }
 }
 
-fn answer(netns: &Netns, line: &str) -> String {
-    let mut words = line.split_whitespace();
-    let mut command = netns.command(words.next().expect("a program"));
-    // grep's status tells of files that may not be read, too.
-    let output = command.args(words).output().expect("ip can be started");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+/// Without the timers of bridges, which run.
+fn links(netns: &Netns) -> BTreeSet<String> {
+    let text = netns.ip("-d -o link show");
+    let steady = text.lines().map(|line| {
+        let mut words = line.split_whitespace();
+        let mut steady = Vec::new();
+        while let Some(word) = words.next() {
+            if word.ends_with("_timer") {
+                words.next();
+            } else {
+                steady.push(word);
+            }
+        }
+        steady.join(" ")
+    });
+    steady.collect()
 }
 
-fn files(folder: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()) {
-        found.push(path.display().to_string());
-        if path.is_dir() {
-            found.extend(files(&path));
+fn lines(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
+}
+
+/// `/proc/sys/net` shows the namespace of the thread that looks.
+fn sysctls() -> BTreeSet<String> {
+    let root = Path::new("/proc/sys/net");
+    let mut found = BTreeSet::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                // Those of our devices come and go with them.
+                if !entry.file_name().to_string_lossy().starts_with("ik") {
+                    folders.push(path);
+                }
+                continue;
+            }
+            let key = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();
+            if !RESTLESS.contains(&&*key) {
+                // Some are secret, and stay so.
+                let value = fs::read_to_string(&path).unwrap_or_else(|error| error.to_string());
+                found.insert(format!("{key} = {}", value.trim_end()));
+            }
         }
     }
-    found.sort();
     found
 }
 
-/// The QEMUs of a fabric's switches, by process number: each is marked in its environment
-/// with its run folder, which lies in `folder`.
-pub(crate) fn switch_processes(folder: &Path) -> Vec<String> {
+fn files(folder: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut paths = vec![folder.to_owned()];
+    while let Some(path) = paths.pop() {
+        let Ok(meta) = path.symlink_metadata() else {
+            continue;
+        };
+        let name = path.display();
+        let (mode, user, group) = (meta.mode(), meta.uid(), meta.gid());
+        found.insert(format!("{name} {mode:o} {user}:{group}"));
+        if meta.is_dir() {
+            let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+            paths.extend(entries.map(|entry| entry.path()));
+        }
+    }
+    found
+}
+
+/// Those in the namespace, and those that name the folder in their arguments.
+fn processes(netns: &Netns, folder: &Path) -> BTreeSet<String> {
+    let namespace = fs::metadata(netns.path()).map(|meta| meta.ino()).ok();
     let folder = folder.display().to_string();
-    let mut found = Vec::new();
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let path = process.path();
-        let environment = fs::read(path.join("environ")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&environment);
-        let mark = |line: &str| line.starts_with("IKV_FABRIC_VM=") && line.contains(&folder);
-        if text.split('\0').any(mark) {
-            found.push(process.file_name().to_string_lossy().into_owned());
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let process = entry.path();
+        let inside =
+            fs::metadata(process.join("ns/net")).is_ok_and(|ns| Some(ns.ino()) == namespace);
+        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if inside || line.contains(&folder) {
+            found.insert(format!("{} {line}", entry.file_name().display()));
         }
     }
     found

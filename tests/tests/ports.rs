@@ -1,52 +1,15 @@
 //! Taps and packet sockets in namespaces: a cable passes every frame unchanged.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dataplane::port::{Packet, Tap};
 use dataplane::sys::tap::{self, TapFlags, TapOffloads};
 use dataplane::{
     Cable, CableHandle, DropReason, LaneSnapshot, Panel, PanelOptions, Port, PortError, Side,
 };
-use ikv_tests::{Netns, have_root};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{readv, writev};
-
-const SOON: Duration = Duration::from_secs(10);
-
-/// A VM's NIC: what QEMU holds of a tap.
-struct Nic(OwnedFd);
-
-impl Nic {
-    fn plug(name: &str, offloads: TapOffloads) -> Self {
-        let flags = TapFlags {
-            vnet_hdr: true,
-            exclusive: false,
-            nonblocking: true,
-        };
-        let tap = tap::open_tap(name, flags).unwrap();
-        tap::set_offload(&tap, offloads).unwrap();
-        Nic(tap)
-    }
-
-    fn send(&self, header: [u8; 10], frame: &[u8]) {
-        let sent = writev(&self.0, &[IoSlice::new(&header), IoSlice::new(frame)]).unwrap();
-        assert_eq!(sent, 10 + frame.len());
-    }
-
-    fn receive(&self) -> ([u8; 10], Vec<u8>) {
-        let (mut header, mut frame) = ([0; 10], vec![0; 70_000]);
-        let patience = Timespec::try_from(SOON).unwrap();
-        let ready = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience)).unwrap();
-        assert_eq!(ready, 1, "no frame came");
-        let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(&mut frame)];
-        let read = readv(&self.0, &mut parts).unwrap();
-        frame.truncate(read - 10);
-        (header, frame)
-    }
-}
+use ikv_tests::patience::SOON;
+use ikv_tests::{Netns, Nic, have_root};
 
 /// Two persistent taps, as `run` makes them for VMs, and a cable between their devices.
 struct Wire {

@@ -19,9 +19,10 @@ pub(crate) fn as_before(up: &mut Up) {
         ended.status,
         up.fabric.stderr()
     );
+    // The test's own VM, which lives in the host's namespace too.
+    up.server.stop();
     let now = HostState::of(&up.fabric.site.host, &up.fabric.run_folder());
-    let differences = now.differences(&up.fabric.before);
-    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    up.fabric.before.assert_unchanged(&now, "after the end");
     assert!(
         ended.after <= LIMIT,
         "{:?}; {LIMIT:?} is the limit",
@@ -30,8 +31,7 @@ pub(crate) fn as_before(up: &mut Up) {
     let gone = up.cli.run(&["status"]);
     assert_eq!(gone.status, 1);
     assert!(gone.stderr.contains("no fabric answers"), "{gone:?}");
-    up.server.stop();
-    // Nobody but this test's own VM was left in the namespace.
+    // Nobody was left in the namespace.
     until("the namespace to be empty", Duration::from_secs(5), || {
         let pids = up.fabric.site.host.pids();
         ensure(pids.is_empty(), || format!("{pids:?}"))

@@ -1,0 +1,48 @@
+//! A guest made of a network namespace: its `eth0` is plugged into a tap of another one.
+
+use dataplane::port::{Port, Tap};
+use dataplane::{Cable, Panel, PanelOptions};
+
+use crate::Netns;
+use crate::patience::{SOON, wait_for};
+
+/// A namespace with an `eth0` whose frames go in and out at somebody's tap, as those of a VM.
+/// Unplugged when dropped.
+pub struct NamespaceGuest {
+    /// The guest's own network.
+    pub netns: Netns,
+    panel: Option<Panel>,
+}
+
+impl NamespaceGuest {
+    /// Plugs a new guest into the tap `name` of the namespace `host`.
+    ///
+    /// # Panics
+    /// When that is no tap, or not free.
+    pub fn plug(host: &Netns, name: &str) -> Self {
+        let netns = Netns::new("guest");
+        let theirs =
+            host.enter(|| wait_for(&format!("{name} to be free"), SOON, || Tap::open(name).ok()));
+        let own = netns.enter(|| Tap::open("eth0").expect("a new namespace has no eth0"));
+        netns.ip("link set eth0 mtu 9000 up");
+        let options = PanelOptions {
+            workers: 1,
+            ..PanelOptions::default()
+        };
+        let mut panel = Panel::start(&options, || {}).expect("one worker");
+        let cable = Cable::new(Port::Tap(own), Port::Tap(theirs));
+        panel.add(cable).expect("a fresh panel has room");
+        NamespaceGuest {
+            netns,
+            panel: Some(panel),
+        }
+    }
+}
+
+impl Drop for NamespaceGuest {
+    fn drop(&mut self) {
+        if let Some(panel) = self.panel.take() {
+            panel.stop();
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a VM holds of a tap: the frames of its NIC.
+
+use std::io::{ErrorKind, IoSlice, IoSliceMut};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use dataplane::sys::tap::{self, TapFlags, TapOffloads};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{readv, writev};
+
+use crate::patience::{SOON, wait_for};
+
+/// Bytes of the virtio-net header that a tap puts before each frame.
+const HEADER: usize = 10;
+
+/// A tap, opened as QEMU opens it. Closed when dropped: unplugged.
+#[derive(Debug)]
+pub struct Nic(OwnedFd);
+
+impl Nic {
+    /// Plugs into the tap `name` of this thread's network namespace.
+    ///
+    /// # Panics
+    /// When the tap is missing or somebody keeps it.
+    pub fn plug(name: &str, offloads: TapOffloads) -> Self {
+        let flags = TapFlags {
+            vnet_hdr: true,
+            exclusive: false,
+            nonblocking: true,
+        };
+        // A program that another test starts has a copy of all our descriptors for an instant,
+        // until it is executed; a tap just closed is held by that copy.
+        let tap = wait_for(
+            &format!("{name} to be free"),
+            SOON,
+            || match tap::open_tap(name, flags) {
+                Err(error) if error.kind() == ErrorKind::ResourceBusy => None,
+                result => Some(result.unwrap_or_else(|error| panic!("{name}: {error}"))),
+            },
+        );
+        tap::set_offload(&tap, offloads).expect("an open tap");
+        Nic(tap)
+    }
+
+    /// Plugs in without offloads: frames as on the wire.
+    ///
+    /// # Panics
+    /// As [`Nic::plug`].
+    pub fn plain(name: &str) -> Self {
+        Self::plug(name, TapOffloads::default())
+    }
+
+    /// Sends a frame with its virtio-net header.
+    ///
+    /// # Panics
+    /// When the tap does not take it.
+    pub fn send(&self, header: [u8; HEADER], frame: &[u8]) {
+        let sent = writev(&self.0, &[IoSlice::new(&header), IoSlice::new(frame)]);
+        assert_eq!(sent, Ok(HEADER + frame.len()));
+    }
+
+    /// The next frame and its header.
+    ///
+    /// # Panics
+    /// When none comes soon.
+    pub fn receive(&self) -> ([u8; HEADER], Vec<u8>) {
+        self.receive_within(SOON).expect("a frame")
+    }
+
+    /// The next frame and its header, if one comes in time.
+    pub fn receive_within(&self, limit: Duration) -> Option<([u8; HEADER], Vec<u8>)> {
+        let (mut header, mut frame) = ([0; HEADER], vec![0; 70_000]);
+        let patience = Timespec::try_from(limit).expect("a short time");
+        let ready = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience));
+        if ready.expect("an open tap") == 0 {
+            return None;
+        }
+        let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(&mut frame)];
+        let read = readv(&self.0, &mut parts).expect("a frame waits");
+        frame.truncate(read - HEADER);
+        Some((header, frame))
+    }
+
+    /// The next frame that `wanted` accepts; others are skipped.
+    ///
+    /// # Panics
+    /// When none comes within `limit`; `what` was waited for.
+    pub fn receive_until(
+        &self,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> Vec<u8> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (_, frame) = self
+                .receive_within(left)
+                .unwrap_or_else(|| panic!("waited {limit:?} in vain for {what}"));
+            if wanted(&frame) {
+                return frame;
+            }
+        }
+    }
+}

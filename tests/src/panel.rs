@@ -1,0 +1,308 @@
+//! `ikv-fabric run --switches none` in a namespace: a host for it, and a running one.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::host_state::HostState;
+use crate::patience::{SOON, ended, output_within, wait_for, wait_until};
+use crate::{Netns, ikv_fabric};
+
+/// A namespace with a folder for a fabric's socket: all that a fabric touches of a host.
+#[derive(Debug)]
+pub struct PanelHost {
+    /// The host's network.
+    pub netns: Netns,
+    folder: TempDir,
+}
+
+impl PanelHost {
+    /// An empty one. Needs root.
+    ///
+    /// # Panics
+    /// When the folder cannot be made.
+    pub fn new(label: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        // Users other than root are clients too.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
+            .expect("our own folder");
+        PanelHost {
+            netns: Netns::new(label),
+            folder,
+        }
+    }
+
+    /// The folder that the fabric's folder is in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the fabric listens.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("run/control.sock")
+    }
+
+    /// What a fabric could change, as it is now.
+    pub fn state(&self) -> HostState {
+        HostState::of(&self.netns, self.folder.path())
+    }
+
+    /// The same, once the kernel has told that nobody is plugged in: it takes a second or two.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn settled_state(&self) -> HostState {
+        wait_until("the carriers to be known", SOON, || {
+            let links = self.netns.ip("-o link show");
+            let known = |link: &str| link.contains("NO-CARRIER") || link.contains("LOWER_UP");
+            links.lines().all(known)
+        });
+        self.state()
+    }
+
+    /// `ikv-fabric --socket … WORD…` in the namespace.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = self.netns.command(&ikv_fabric().display().to_string());
+        command.arg("--socket").arg(self.socket()).args(words);
+        as_from_a_plain_shell(&mut command);
+        command
+    }
+
+    /// Runs `ikv-fabric WORD…` to its end.
+    pub fn ask(&self, words: &[&str]) -> Answer {
+        Answer::of(&mut self.command(words))
+    }
+
+    /// Runs `ikv-fabric --json WORD…`, which must succeed.
+    ///
+    /// # Panics
+    /// With what it said, if it fails or says no JSON.
+    #[track_caller]
+    pub fn json(&self, words: &[&str]) -> Value {
+        let answer = self.ask(&[&["--json"], words].concat());
+        assert_eq!(answer.code, Some(0), "{words:?}: {answer:?}");
+        serde_json::from_str(&answer.stdout)
+            .unwrap_or_else(|error| panic!("{words:?}: {error} in {}", answer.stdout))
+    }
+
+    /// The command that runs a patch panel with these further options.
+    pub fn run_command(&self, options: &[&str]) -> Command {
+        self.command(&[&["run", "--switches", "none"], options].concat())
+    }
+
+    /// Brings a patch panel up and waits until it is ready.
+    ///
+    /// # Panics
+    /// With what it said, if it ends instead.
+    pub fn run(&self, options: &[&str]) -> PanelFabric<'_> {
+        let mut fabric = self.spawn(self.run_command(options));
+        fabric.wait_ready();
+        fabric
+    }
+
+    /// Starts a `run` of any kind.
+    ///
+    /// # Panics
+    /// When the program is not there.
+    pub fn spawn(&self, mut command: Command) -> PanelFabric<'_> {
+        let began = Instant::now();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let said = Arc::new(Mutex::new(Said::default()));
+        if let Some(stderr) = child.stderr.take() {
+            listen(stderr, said.clone());
+        }
+        PanelFabric {
+            host: self,
+            child,
+            said,
+            began,
+        }
+    }
+}
+
+/// Whoever runs the tests by sudo must not change what they see.
+pub fn as_from_a_plain_shell(command: &mut Command) {
+    for variable in ["SUDO_UID", "SUDO_GID", "XDG_RUNTIME_DIR", "IKV_FABRIC_LOG"] {
+        command.env_remove(variable);
+    }
+}
+
+/// What a command that ended said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Its exit status; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Answer {
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When it does not end soon.
+    pub fn of(command: &mut Command) -> Self {
+        let output = output_within(command, SOON);
+        Answer {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// It failed as a command should: status 1, nothing on standard output, and one sentence
+    /// (in one line) on standard error, which is returned without the program's name.
+    ///
+    /// # Panics
+    /// If it did not.
+    #[track_caller]
+    pub fn refusal(&self) -> &str {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
+        let sentence = self.stderr.strip_prefix("ikv-fabric: ");
+        let sentence = sentence.and_then(|text| text.strip_suffix('\n'));
+        let sentence = sentence.unwrap_or_else(|| panic!("no sentence: {self:?}"));
+        assert!(!sentence.contains('\n'), "more than one line: {self:?}");
+        sentence
+    }
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    text: String,
+    ready: Option<Instant>,
+}
+
+fn listen(stderr: ChildStderr, said: Arc<Mutex<Said>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let mut said = said.lock().expect("no holder of this lock panics");
+            if line.contains("✓ ready") {
+                said.ready.get_or_insert_with(Instant::now);
+            }
+            said.text += &line;
+            said.text.push('\n');
+        }
+    });
+}
+
+/// A `run` that was started; killed when dropped.
+#[derive(Debug)]
+pub struct PanelFabric<'s> {
+    host: &'s PanelHost,
+    child: Child,
+    said: Arc<Mutex<Said>>,
+    began: Instant,
+}
+
+impl PanelFabric<'_> {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        self.lock().text.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Said> {
+        self.said.lock().expect("no holder of this lock panics")
+    }
+
+    /// Waits until it says that it is ready; returns how long that took since its start.
+    ///
+    /// # Panics
+    /// With what it said, if it ends instead.
+    pub fn wait_ready(&mut self) -> Duration {
+        let ready = wait_for("the fabric to be ready", SOON, || {
+            let ready = self.lock().ready;
+            if ready.is_none()
+                && let Ok(Some(status)) = self.child.try_wait()
+            {
+                panic!("run ended, {status}:\n{}", self.stderr());
+            }
+            ready
+        });
+        ready - self.began
+    }
+
+    /// Waits until it has said a line with `words` in it.
+    ///
+    /// # Panics
+    /// With what it said instead.
+    pub fn wait_said(&self, words: &str) {
+        let deadline = Instant::now() + SOON;
+        while !self.stderr().contains(words) {
+            assert!(
+                Instant::now() < deadline,
+                "it did not say {words:?} but:\n{}",
+                self.stderr()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn wait_end(&mut self) -> ExitStatus {
+        ended(&mut self.child, SOON).unwrap_or_else(|| panic!("still there:\n{}", self.stderr()))
+    }
+
+    /// Ends it with `signal`, which must be with status 0; returns how long that took.
+    ///
+    /// # Panics
+    /// With what it said otherwise.
+    pub fn end_by(mut self, signal: Signal) -> Duration {
+        let began = Instant::now();
+        self.signal(signal);
+        let status = self.wait_end();
+        let took = began.elapsed();
+        assert_eq!(status.code(), Some(0), "{}", self.stderr());
+        took
+    }
+
+    /// Ends it as Ctrl-C does.
+    ///
+    /// # Panics
+    /// As [`PanelFabric::end_by`].
+    pub fn end(self) -> Duration {
+        self.end_by(Signal::INT)
+    }
+
+    /// Where it runs.
+    pub fn host(&self) -> &PanelHost {
+        self.host
+    }
+}
+
+impl Drop for PanelFabric<'_> {
+    fn drop(&mut self) {
+        // Ended already, most of the time; the namespace goes with all that is left in it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,90 @@
+//! Waiting for a thing to happen, with a limit.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Long enough for anything that does not boot, on a busy machine.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Looks until there is something, and returns it.
+///
+/// # Panics
+/// When there is still nothing after `limit`; `what` was waited for.
+pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {limit:?} in vain for {what}"
+        );
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Waits until something holds.
+///
+/// # Panics
+/// As [`wait_for`].
+pub fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    wait_for(what, limit, || holds().then_some(()));
+}
+
+/// Waits for the end of a child; `None` if it has not ended within `limit`.
+pub fn ended(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    loop {
+        // Only a child that was waited for before gives an error.
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Runs a command that must end, well or not, without standard input.
+///
+/// # Panics
+/// When it does not end within `limit` (it is killed then), or cannot be started.
+pub fn output_within(command: &mut Command, limit: Duration) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let stdout = read_all(child.stdout.take());
+    let stderr = read_all(child.stderr.take());
+    let Some(status) = ended(&mut child, limit) else {
+        let _ = child.kill();
+        panic!("{command:?} did not end within {limit:?}");
+    };
+    let [stdout, stderr] = [stdout, stderr].map(|reader| reader.join().unwrap_or_default());
+    Output {
+        status,
+        stdout,
+        stderr,
+    }
+}
+
+/// Reads a stream to its end on a thread of its own, so that nobody waits for a full pipe.
+fn read_all(stream: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            // What came before an error is shown.
+            let _ = stream.read_to_end(&mut bytes);
+        }
+        bytes
+    })
+}

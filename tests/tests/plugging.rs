@@ -1,0 +1,386 @@
+//! User VMs plug in: an unmodified QEMU with the options of ikvswitch's README, root or not, at
+//! any time; and what others do to the taps is undone.
+//!
+//! The guests need no disk: QEMU's own iPXE asks for an address by DHCP.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use ikv_tests::panel::{Answer, PanelFabric, PanelHost};
+use ikv_tests::patience::{SOON, ended, wait_until};
+use ikv_tests::{Netns, Nic, have_root, say, skip};
+use serde_json::Value;
+
+/// For a guest's firmware under TCG while other tests run.
+const BOOTED: Duration = Duration::from_secs(60);
+
+const MAC_1: &str = "08:00:27:06:00:31";
+const MAC_2: &str = "08:00:27:06:00:32";
+
+/// Who plugs in; no account is needed.
+const USER: u32 = 54_321;
+
+/// A QEMU that was started; killed when dropped.
+struct Guest(Child);
+
+impl Guest {
+    fn start(command: &mut Command) -> Self {
+        Guest(command.spawn().unwrap())
+    }
+
+    fn assert_alive(&mut self) {
+        let status = self.0.try_wait().unwrap();
+        assert!(status.is_none(), "QEMU ended: {status:?}");
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An empty machine.
+const MACHINE: [&str; 9] = [
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-machine",
+    "pc,accel=tcg",
+    "-m",
+    "64",
+    "-boot",
+];
+
+/// As root. The words after it are the user's own.
+fn qemu(host: &PanelHost) -> Command {
+    let mut command = host.netns.command("qemu-system-x86_64");
+    command.args(MACHINE).arg("order=n");
+    command
+}
+
+/// As a plain user. Here /dev/net/tun may be for root alone, while Debian's udev opens it to all
+/// (a tap's owner decides who may use that tap). So the user gets a node of its own, in the mount
+/// namespace that `ip netns exec` makes: the machine's node stays as it is.
+fn qemu_of(host: &PanelHost, user: u32) -> Command {
+    let mut command = host.netns.command("sh");
+    let script = "mount -t tmpfs -o mode=755 none /dev/net \
+                  && mknod -m 666 /dev/net/tun c 10 200 \
+                  && exec setpriv --reuid \"$0\" --regid \"$0\" --clear-groups --no-new-privs -- \"$@\"";
+    command
+        .args(["-c", script, &user.to_string(), "qemu-system-x86_64"])
+        .args(MACHINE)
+        .arg("order=n");
+    command
+}
+
+/// The literal options of ikvswitch's README for a VM in rack 1, position 3.
+fn readme_options(more: &str) -> Vec<String> {
+    [(0, MAC_1), (1, MAC_2)]
+        .iter()
+        .flat_map(|(index, mac)| {
+            let ifname = format!("ikvm1-3-{}", index + 1);
+            [
+                "-device".to_owned(),
+                format!("virtio-net-pci,netdev=net{index},mac={mac}"),
+                "-netdev".to_owned(),
+                format!("tap,id=net{index},ifname={ifname}{more}"),
+            ]
+        })
+        .collect()
+}
+
+fn have_qemu() -> bool {
+    if !have_root() {
+        return false;
+    }
+    let found = Command::new("qemu-system-x86_64").arg("--version").output();
+    if found.is_err() {
+        skip("needs QEMU (apt-get install qemu-system-x86)");
+    }
+    found.is_ok()
+}
+
+fn is_plugged(host: &PanelHost, tap: &str) -> bool {
+    host.netns
+        .ip(&format!("link show {tap}"))
+        .contains("LOWER_UP")
+}
+
+fn wait_plugged(host: &PanelHost, tap: &str, plugged: bool) {
+    let what = format!(
+        "{tap} to be {}",
+        if plugged { "plugged" } else { "unplugged" }
+    );
+    wait_until(&what, SOON, || is_plugged(host, tap) == plugged);
+}
+
+fn octets(mac: &str) -> Vec<u8> {
+    mac.split(':')
+        .map(|octet| u8::from_str_radix(octet, 16).unwrap())
+        .collect()
+}
+
+/// The DHCP message type (RFC 2132, 9.6) of a guest's broadcast, if it is one.
+fn dhcp_kind(frame: &[u8], mac: &str) -> Option<u8> {
+    let parsed = etherparse::SlicedPacket::from_ethernet(frame).ok()?;
+    let Some(etherparse::TransportSlice::Udp(udp)) = parsed.transport else {
+        return None;
+    };
+    let options = udp.payload().get(240..)?;
+    let kind = options.windows(3).find(|option| option[..2] == [53, 1])?[2];
+    (frame[6..12] == octets(mac) && udp.destination_port() == 67).then_some(kind)
+}
+
+/// What a server offers to who sent `discover`.
+fn offer(discover: &[u8]) -> Vec<u8> {
+    let mut message = discover[42..42 + 240].to_vec();
+    message[0] = 2;
+    message[16..20].copy_from_slice(&[10, 7, 0, 20]);
+    message.extend([
+        53, 1, 2, 54, 4, 10, 7, 0, 1, 51, 4, 0, 0, 2, 88, 1, 4, 255, 255, 255, 0, 255,
+    ]);
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], discover[6..12].try_into().unwrap())
+        .ipv4([10, 7, 0, 1], [255; 4], 64)
+        .udp(67, 68)
+        .write(&mut frame, &message)
+        .unwrap();
+    frame
+}
+
+/// The guest asks through the cable, is offered an address, and takes it: frames pass both ways.
+fn assert_talks(switch: &Nic, mac: &str) {
+    let asks = |kind| move |frame: &[u8]| dhcp_kind(frame, mac) == Some(kind);
+    let discover = switch.receive_until("DHCPDISCOVER", BOOTED, asks(1));
+    // iPXE may ask twice before it reads the offer.
+    switch.send([0; 10], &offer(&discover));
+    switch.receive_until("DHCPREQUEST", BOOTED, asks(3));
+}
+
+fn switch_port(host: &PanelHost, tap: &str) -> Nic {
+    host.netns.enter(|| Nic::plain(tap))
+}
+
+#[test]
+fn an_unmodified_qemu_plugs_in_both_nics_and_goes_and_comes_again() {
+    if !have_qemu() {
+        return;
+    }
+    let host = PanelHost::new("qemu");
+    let fabric = host.run(&[]);
+    let [leaf1, leaf2] = ["ikls1-3", "ikls2-3"].map(|tap| switch_port(&host, tap));
+
+    // Debian's /etc/qemu-ifup runs, and finds no bridge with a default route.
+    let mut guest = Guest::start(qemu(&host).args(readme_options("")));
+    assert_talks(&leaf1, MAC_1);
+    assert!(is_plugged(&host, "ikvm1-3-2"), "the second NIC too");
+    guest.assert_alive();
+    drop(guest);
+    for tap in ["ikvm1-3-1", "ikvm1-3-2"] {
+        wait_plugged(&host, tap, false);
+    }
+
+    let mut options = readme_options(",script=no,downscript=no");
+    options[5] += ",bootindex=0";
+    let mut guest = Guest::start(qemu(&host).args(&options));
+    assert_talks(&leaf2, MAC_2);
+    guest.assert_alive();
+    let lanes = &host.json(&["cables", "rack1:u3:2"])[0]["lanes"];
+    assert!(lanes[1]["frames_out"].as_u64().unwrap() >= 2, "{lanes}");
+    assert!(!fabric.stderr().contains("  ! "), "{}", fabric.stderr());
+    fabric.end();
+    // Its cable has gone; the VM is the user's and is left alone.
+    guest.assert_alive();
+}
+
+#[test]
+fn a_plain_user_plugs_in_where_the_taps_are_theirs() {
+    if !have_qemu() {
+        return;
+    }
+    say("plugging as a user: /dev/net/tun is replaced by a node of mode 0666, for that QEMU alone");
+    let host = PanelHost::new("user");
+    let fabric = host.run(&["--set", &format!("owner={USER}")]);
+    let leaf = switch_port(&host, "ikls1-3");
+    for more in ["", ",script=no,downscript=no"] {
+        let mut guest = Guest::start(qemu_of(&host, USER).args(readme_options(more)));
+        assert_talks(&leaf, MAC_1);
+        guest.assert_alive();
+        drop(guest);
+        wait_plugged(&host, "ikvm1-3-1", false);
+    }
+
+    let options = readme_options(",script=no,downscript=no");
+    let refused = Answer::of(qemu_of(&host, USER + 1).args(&options));
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused.stderr.contains("Operation not permitted"),
+        "{refused:?}"
+    );
+    fabric.end();
+}
+
+#[test]
+fn debians_qemu_ifup_is_undone_and_reported() {
+    if !have_qemu() {
+        return;
+    }
+    if !std::path::Path::new("/etc/qemu-ifup").exists() {
+        return skip("needs /etc/qemu-ifup (apt-get install qemu-system-common)");
+    }
+    let host = PanelHost::new("ifup");
+    // The host's default route leads over a bridge, as where VMs share its LAN.
+    let lan = Netns::new("lan");
+    let cable = format!(
+        "link add lan0 type veth peer name wan0 netns {}",
+        lan.name()
+    );
+    for line in [
+        &cable,
+        "link set lan0 addrgenmode none",
+        "link add brlan address 02:00:00:00:99:02 type bridge",
+        "link set brlan addrgenmode none",
+        "link set lan0 master brlan up",
+        "link set brlan up",
+        "address add 10.99.0.2/24 dev brlan",
+        "route add default via 10.99.0.1",
+    ] {
+        host.netns.ip(line);
+    }
+    lan.ip("link set wan0 up");
+    wait_until("the bridge to have carrier", SOON, || {
+        is_plugged(&host, "brlan")
+    });
+    let before = host.state();
+    let fabric = host.run(&[]);
+    let leaf = switch_port(&host, "ikls1-3");
+    let guest = Guest::start(qemu(&host).args(readme_options("")));
+    for tap in ["ikvm1-3-1", "ikvm1-3-2"] {
+        fabric.wait_said(&format!(
+            "somebody put {tap} on brlan (QEMU without script=no does so): taken off again"
+        ));
+    }
+    assert_talks(&leaf, MAC_1);
+    let links: Vec<Value> = serde_json::from_str(&host.netns.ip("-json link show")).unwrap();
+    let enslaved: Vec<&Value> = links
+        .iter()
+        .filter(|link| link["master"] == "brlan" && link["ifname"] != "lan0")
+        .collect();
+    assert!(enslaved.is_empty(), "{enslaved:?}");
+    let learnt = host.netns.run("bridge fdb show br brlan");
+    assert!(
+        !learnt.contains(MAC_1),
+        "the guest was on the host's LAN: {learnt}"
+    );
+    drop(guest);
+    fabric.end();
+    before.assert_unchanged(&host.state(), "qemu-ifup meddled");
+}
+
+#[test]
+fn a_tap_that_was_removed_or_set_down_comes_back() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("meddle");
+    let fabric = host.run(&["--set", &format!("owner={USER}")]);
+    let is_made = |tap: &str| {
+        let link = host.netns.ip(&format!("-d link show {tap}"));
+        let guarded = host.netns.run("nft list ruleset");
+        ["mtu 9000", "NOARP", ",UP", "addrgenmode none", "user 54321"]
+            .iter()
+            .all(|word| link.contains(word))
+            && guarded.contains(&format!("hook ingress device \"{tap}\""))
+    };
+    let [near, far] = ["ikls1-5", "ikvm1-5-1"];
+    for (tap, how) in [
+        (near, "removed while nobody is in"),
+        (far, "removed"),
+        (far, "once more"),
+    ] {
+        assert!(is_made(tap), "{how}");
+        let times = fabric.stderr().matches("made anew").count();
+        host.netns.ip(&format!("link del {tap}"));
+        wait_until("the tap to be made anew", SOON, || {
+            fabric.stderr().matches("made anew").count() > times
+        });
+        assert!(
+            fabric
+                .stderr()
+                .contains(&format!("somebody removed {tap}: made anew"))
+        );
+        assert!(is_made(tap), "{how}");
+        assert_cable_works(&host, near, far, how);
+    }
+    host.netns.ip(&format!("link set {far} down"));
+    fabric.wait_said(&format!("somebody set {far} down: set up again"));
+    assert_cable_works(&host, near, far, "set down");
+
+    // A guest that is plugged in loses its tap with the device; a new one plugs in.
+    let orphan = switch_port(&host, far);
+    host.netns.ip(&format!("link del {far}"));
+    wait_until("the tap to be made anew", SOON, || {
+        fabric
+            .stderr()
+            .matches(&format!("removed {far}: made anew"))
+            .count()
+            == 3
+    });
+    assert_cable_works(&host, near, far, "removed while plugged");
+    drop(orphan);
+    ended_well(fabric, &host);
+}
+
+fn assert_cable_works(host: &PanelHost, near: &str, far: &str, how: &str) {
+    let [near, far] = [near, far].map(|tap| switch_port(host, tap));
+    let mut frame = vec![0xff; 60];
+    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+    near.send([0; 10], &frame);
+    assert_eq!(far.receive().1, frame, "{how}");
+    far.send([0; 10], &frame);
+    assert_eq!(near.receive().1, frame, "{how}");
+}
+
+fn ended_well(fabric: PanelFabric<'_>, host: &PanelHost) {
+    fabric.end();
+    let links = host.netns.ip("-o link show");
+    assert_eq!(links.lines().count(), 1, "only lo is left: {links}");
+    assert_eq!(host.netns.run("nft list ruleset"), "");
+}
+
+#[test]
+fn what_vm_args_prints_is_what_qemu_takes() {
+    if !have_qemu() {
+        return;
+    }
+    let host = PanelHost::new("vmargs");
+    let fabric = host.run(&[]);
+    let printed = host.ask(&["vm-args", "rack2:u6"]);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    let line = format!(
+        "exec qemu-system-x86_64 {} order=n -S {}",
+        MACHINE.join(" "),
+        printed.stdout
+    );
+    let pasted = host
+        .netns
+        .command("sh")
+        .args(["-c", &line])
+        .spawn()
+        .unwrap();
+    let words: Vec<String> =
+        serde_json::from_value(host.json(&["vm-args", "rack2:u7"])["args"].clone()).unwrap();
+    let listed = qemu(&host).args(["-S"]).args(&words).spawn().unwrap();
+    for (guest, u) in [(pasted, 6), (listed, 7)] {
+        let mut guest = Guest(guest);
+        for nic in [1, 2] {
+            wait_plugged(&host, &format!("ikvm2-{u}-{nic}"), true);
+        }
+        assert!(ended(&mut guest.0, Duration::ZERO).is_none());
+    }
+    fabric.end();
+}
