@@ -5,11 +5,13 @@
 mod bring_up;
 mod cables;
 mod links;
+mod look_ahead;
 mod owner;
 mod password;
 mod patch;
 mod ready;
 mod seeds;
+mod start;
 mod switch;
 
 use std::collections::VecDeque;
@@ -34,8 +36,9 @@ use crate::topology::{End, EndOwner, Topology, TopologyJson};
 use crate::vm::agent::{Limits, MAX_OUTPUT};
 use crate::vm::{Power, Vm};
 
-pub use bring_up::{BringUpError, Options, Running, Switches, bring_up, listen, preflight};
+pub use bring_up::{BringUpError, Options, Running, Switches, bring_up, listen};
 pub use cables::{Cables, CablesError};
+pub use look_ahead::preflight;
 pub use owner::{NoSuchUser, Person};
 pub use patch::{Patch, PortSpec};
 use switch::Switch;
