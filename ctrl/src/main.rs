@@ -9,6 +9,7 @@ use ctrl::commands::{
     Context, cable, cables, check, clean, console, exec, image, power, run, setup, ssh, status,
     topology, vm_args,
 };
+use ctrl::progress::say;
 
 /// A virtual datacenter in one process: racks, leaves and spines of real switch VMs, wired
 /// at layer 2 and ready for your VMs to plug in.
@@ -52,6 +53,8 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
         )
         .with_writer(std::io::stderr)
+        // Where standard error is gone, telling so would panic.
+        .log_internal_errors(false)
         .without_time()
         .with_target(false)
         .init();
@@ -94,6 +97,39 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("ikv-fabric: {error:#}");
+    say(&format!("ikv-fabric: {}", sentence(error)));
     ExitCode::FAILURE
+}
+
+/// An error and its causes, but for those whose words it has already.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if sentence.is_empty() {
+            sentence = cause;
+        } else if !sentence.contains(&cause) {
+            sentence += ": ";
+            sentence += &cause;
+        }
+    }
+    sentence
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let refused = || std::io::Error::other("refused");
+        let outer = anyhow::Error::new(refused()).context("cannot listen");
+        assert_eq!(sentence(&outer), "cannot listen: refused");
+        let told: Result<(), _> = Err(refused()).context("cannot listen: refused; try again");
+        assert_eq!(
+            sentence(&told.unwrap_err()),
+            "cannot listen: refused; try again"
+        );
+    }
 }

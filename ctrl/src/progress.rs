@@ -1,7 +1,7 @@
 //! What `run` shows while it works: a line for each stage, one for each switch, then a live
 //! line. On a terminal they move; elsewhere each change is a line of its own.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ impl Progress {
         match &self.bars {
             // Fails only when standard error does.
             Some(bars) => _ = bars.println(text),
-            None => eprintln!("{text}"),
+            None => say(text),
         }
     }
 
@@ -109,7 +109,7 @@ impl Stage<'_> {
     pub fn update(&mut self, how_far: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(how_far.to_owned()),
-            None if self.said != how_far => eprintln!("{}: {how_far}", self.what),
+            None if self.said != how_far => say(&format!("{}: {how_far}", self.what)),
             None => {}
         }
         how_far.clone_into(&mut self.said);
@@ -135,6 +135,12 @@ impl Drop for Stage<'_> {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Writes a line to standard error. Unlike `eprintln!` it does not panic where nobody reads on:
+/// a terminal that was closed must not end a fabric.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// As people say it: `42 ms`, `3.4 s`, `2 min 5 s`.

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{Context, print, print_json};
 use crate::api::{CableChanged, CableState, SetCable, segment};
+use crate::progress::say;
 
 /// Cuts a cable (`down`), lets its frames vanish (`blackhole`), or mends it (`up`).
 #[derive(Debug, Args)]
@@ -29,7 +30,7 @@ pub async fn run(context: &Context, args: &CableArgs) -> anyhow::Result<ExitCode
     } else {
         print(&format!("{} is {}\n", changed.name, changed.state.name()))?;
         for note in &changed.notes {
-            eprintln!("note: {note}");
+            say(&format!("note: {note}"));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Context, print, print_json};
+use super::{Context, print, print_json, print_to_reader};
 use crate::api::{CableReport, LaneReport, segment};
 
 /// Shows cables and their counters.
@@ -50,14 +50,16 @@ async fn watch(context: &Context, path: &str) -> anyhow::Result<()> {
         ticks.tick().await;
         let cables: Vec<CableReport> = context.client.get(path).await?;
         let now = Instant::now();
-        if context.json {
-            print(&format!("{}\n", serde_json::to_string(&cables)?))?;
+        let text = if context.json {
+            format!("{}\n", serde_json::to_string(&cables)?)
         } else if let Some((then, before)) = &before {
             // Clears the screen and goes to its first corner.
-            print(&format!(
-                "\x1b[2J\x1b[H{}",
-                rates(before, &cables, now - *then)
-            ))?;
+            format!("\x1b[2J\x1b[H{}", rates(before, &cables, now - *then))
+        } else {
+            String::new()
+        };
+        if !print_to_reader(&text)? {
+            return Ok(());
         }
         before = Some((now, cables));
     }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Context;
 use crate::api::segment;
+use crate::progress::say;
 
 /// Ctrl-], as telnet and virsh have it.
 const DETACH: u8 = 0x1d;
@@ -25,10 +26,10 @@ pub struct ConsoleArgs {
 pub async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result<ExitCode> {
     let path = format!("/v1/nodes/{}/console", segment(&args.node));
     let (mut from_vm, mut to_vm) = tokio::io::split(context.client.upgrade(&path).await?);
-    eprintln!(
+    say(&format!(
         "Attached to {}'s serial console; Ctrl-] leaves, Enter shows the prompt.",
         args.node
-    );
+    ));
     let terminal = RawTerminal::enter();
     let mut keys = keyboard();
     let mut out = tokio::io::stdout();
@@ -47,7 +48,7 @@ pub async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result<ExitCo
                 let read = read?;
                 if read == 0 {
                     drop(terminal);
-                    eprintln!("\r\nThe switch's console was closed; `ikv-fabric status` tells why.");
+                    say("\r\nThe switch's console was closed; `ikv-fabric status` tells why.");
                     return Ok(ExitCode::FAILURE);
                 }
                 out.write_all(&screen[..read]).await?;
@@ -56,7 +57,7 @@ pub async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result<ExitCo
         }
     }
     drop(terminal);
-    eprintln!("\r\nDetached.");
+    say("\r\nDetached.");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::Context;
 use crate::api::{Exec, ExecAnswer, segment};
+use crate::progress::say;
 
 /// Most bytes of standard input that are passed on.
 const LONGEST_INPUT: u64 = 1 << 20;
@@ -40,9 +41,7 @@ pub async fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<ExitCode>
         pass_on(&mut std::io::stdout(), &answer.stdout)?;
         pass_on(&mut std::io::stderr(), &answer.stderr)?;
         if answer.truncated {
-            eprintln!(
-                "ikv-fabric: the output was too long and is cut off here: use `ikv-fabric ssh`"
-            );
+            say("ikv-fabric: the output was too long and is cut off here: use `ikv-fabric ssh`");
         }
     }
     Ok(ExitCode::from(

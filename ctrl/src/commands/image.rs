@@ -12,6 +12,7 @@ use super::configuration::ConfigArgs;
 use super::{print, print_json};
 use crate::config;
 use crate::image::{self, ImageError, ImagePaths, Progress, Wanted};
+use crate::progress::say;
 
 /// Build the switch image, or say where it is
 #[derive(Debug, Args)]
@@ -124,7 +125,7 @@ impl Bar {
         self.line.set_position((news.fraction * 1000.0) as u64);
         self.line.set_message(news.stage);
         if self.said.replace(news.stage) != news.stage && !self.terminal {
-            eprintln!("image: {}", news.stage);
+            say(&format!("image: {}", news.stage));
         }
     }
 }

@@ -44,10 +44,18 @@ pub fn print_json(report: &impl Serialize) -> io::Result<()> {
 /// # Errors
 /// When standard output fails for another reason.
 pub fn print(text: &str) -> io::Result<()> {
+    print_to_reader(text).map(drop)
+}
+
+/// Prints text; `false` if the reader has gone away, so that more is in vain.
+///
+/// # Errors
+/// When standard output fails for another reason.
+pub fn print_to_reader(text: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true),
     }
 }
 

@@ -10,6 +10,7 @@ use super::configuration::ConfigArgs;
 use super::{image, need_root};
 use crate::host::program;
 use crate::preflight::{FOR_IMAGE, FOR_PANEL, FOR_SWITCHES};
+use crate::progress::say;
 
 /// Installs the packages that are missing and builds the switch image: all that needs a
 /// network. What is there already is left alone.
@@ -25,13 +26,13 @@ pub async fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.config()?;
     let missing = missing_packages();
     if missing.is_empty() {
-        eprintln!("  ✓ packages  all installed");
+        say("  ✓ packages  all installed");
     } else {
         install(&missing).await?;
     }
     let image = image::build(&config.image, false).await?;
     let folder = image.root.parent().unwrap_or(&image.root);
-    eprintln!("  ✓ image  {}", folder.display());
+    say(&format!("  ✓ image  {}", folder.display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -53,7 +54,7 @@ async fn install(packages: &[&str]) -> anyhow::Result<()> {
         packages.join(" ")
     );
     need_root("setup", &format!("it installs packages ({line})"))?;
-    eprintln!("  · installing: {}", packages.join(" "));
+    say(&format!("  · installing: {}", packages.join(" ")));
     apt(&["update"]).await?;
     apt(&[&["install", "-y", "--no-install-recommends"], packages].concat()).await
 }
