@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+/// After the pid where the folder was made for the lock file: who takes over after a process
+/// that was killed before it began a journal removes the folder too.
+const FOLDER_MADE: &str = " made this folder";
+
 /// The files that a fabric keeps beside its API socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatePaths {
@@ -18,11 +22,15 @@ pub struct StatePaths {
     pub lock: PathBuf,
     /// The journal.
     pub journal: PathBuf,
+    /// The folder of the switch VMs' files.
+    pub vms: PathBuf,
+    /// The folder of what `ikv-fabric ssh` needs.
+    pub ssh: PathBuf,
 }
 
 impl StatePaths {
-    /// `lock` and `state.json` beside `control.sock`; beside a socket `NAME.sock` of another
-    /// name `NAME.lock` and `NAME.state.json`, so that two fabrics can share a folder.
+    /// `lock`, `state.json`, `vm` and `ssh` beside `control.sock`; beside a socket `NAME.sock` of
+    /// another name `NAME.lock` and so on, so that two fabrics can share a folder.
     pub fn beside(socket: &Path) -> Self {
         let folder = match socket.parent() {
             Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
@@ -39,6 +47,8 @@ impl StatePaths {
             socket: socket.to_owned(),
             lock: folder.join(format!("{prefix}lock")),
             journal: folder.join(format!("{prefix}state.json")),
+            vms: folder.join(format!("{prefix}vm")),
+            ssh: folder.join(format!("{prefix}ssh")),
             folder,
         }
     }
@@ -57,8 +67,14 @@ pub enum LockError {
         /// What the lock file says; `?` if its owner has not written it yet.
         pid: String,
     },
+    /// It is somebody else's file.
+    #[error("{path} is no lock file of a fabric; move it away, or name another --socket")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system refused.
-    #[error("cannot lock {path}: {source}")]
+    #[error("cannot lock {path}: {source}; name another --socket")]
     Io {
         /// The lock file or its folder.
         path: PathBuf,
@@ -104,9 +120,13 @@ impl Lock {
             if !is_at(&file, path) {
                 continue;
             }
+            let left = left_inside(&mut file).map_err(|e| at(path, e))?;
+            let left = left.ok_or_else(|| LockError::Foreign { path: path.clone() })?;
+            let created_folder = created_folder || left.contains(FOLDER_MADE);
+            let mark = if created_folder { FOLDER_MADE } else { "" };
             file.set_len(0)
                 .and_then(|()| file.rewind())
-                .and_then(|()| writeln!(file, "{}", std::process::id()))
+                .and_then(|()| writeln!(file, "{}{mark}", std::process::id()))
                 .map_err(|e| at(path, e))?;
             return Ok(Self {
                 file,
@@ -197,6 +217,18 @@ fn open(path: &Path) -> io::Result<File> {
     options.custom_flags(no_follow).open(path)
 }
 
+/// What its last owner wrote, if that is one of ours. Whatever else it is would be overwritten.
+fn left_inside(file: &mut File) -> io::Result<Option<String>> {
+    let mut text = Vec::new();
+    file.rewind()?;
+    file.take(64).read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let line = text.trim_end();
+    let pid = line.strip_suffix(FOLDER_MADE).unwrap_or(line);
+    let ours = pid.len() < 12 && pid.bytes().all(|byte| byte.is_ascii_digit());
+    Ok(ours.then(|| line.to_owned()))
+}
+
 fn is_at(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(there)) = (file.metadata(), fs::symlink_metadata(path)) else {
         return false;
@@ -209,12 +241,7 @@ fn holder_of(file: &mut File) -> String {
     let _ = file
         .rewind()
         .and_then(|()| file.take(32).read_to_string(&mut text));
-    let pid = text.trim();
-    if pid.is_empty() {
-        "?".to_owned()
-    } else {
-        pid.to_owned()
-    }
+    text.split_whitespace().next().unwrap_or("?").to_owned()
 }
 
 #[cfg(test)]
@@ -229,6 +256,11 @@ mod tests {
         let other = StatePaths::beside(Path::new("/tmp/b.sock"));
         assert_eq!(other.lock, Path::new("/tmp/b.lock"));
         assert_eq!(other.journal, Path::new("/tmp/b.state.json"));
+        assert_eq!(
+            (usual.vms, other.vms),
+            ("/run/ikv-fabric/vm".into(), "/tmp/b.vm".into())
+        );
+        assert_eq!(other.ssh, Path::new("/tmp/b.ssh"));
         assert_eq!(
             StatePaths::beside(Path::new("b.sock")).folder,
             Path::new(".")
@@ -248,6 +280,28 @@ mod tests {
         lock.release().unwrap();
         assert!(!paths.folder.exists());
         Lock::acquire(&paths).unwrap().release().unwrap();
+    }
+
+    #[test]
+    fn a_folder_made_by_a_dead_process_is_removed_with_its_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = StatePaths::beside(&folder.path().join("run/control.sock"));
+        let killed = Lock::acquire(&paths).unwrap();
+        assert_eq!(Lock::holder(&paths), Some(std::process::id().to_string()));
+        drop(killed);
+        assert!(paths.lock.exists());
+        Lock::acquire(&paths).unwrap().release().unwrap();
+        assert!(!paths.folder.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_lock_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = StatePaths::beside(&folder.path().join("control.sock"));
+        fs::write(&paths.lock, "the combination is 1234\n").unwrap();
+        let error = Lock::acquire(&paths).unwrap_err();
+        assert!(matches!(error, LockError::Foreign { .. }), "{error}");
+        assert!(fs::read_to_string(&paths.lock).unwrap().ends_with("1234\n"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `ikv-fabric check`: everything that would keep a fabric from coming up, all at once, each
 //! with the line that mends it. Reads only, and works without root as far as that sees.
 
+mod files;
+
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
@@ -102,6 +104,7 @@ pub fn check(needs: &Needs<'_>) -> Vec<Finding> {
         found.extend(free.and_then(|free| memory(needs.memory_mib, free)));
     }
     found.extend(other_fabric(needs.paths, std::process::id()));
+    found.extend(files::in_the_way(needs.paths, std::process::id()));
     found.extend(network(needs.host));
     found.extend(rules(needs.host));
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

@@ -444,13 +444,13 @@ async fn start_switches(
         config, topology, ..
     } = options;
     let stage = progress.stage("switches");
-    let (ssh_folder, vm_folder) = (paths.folder.join("ssh"), paths.folder.join("vm"));
-    for folder in [&ssh_folder, &vm_folder] {
+    let (ssh_folder, vm_folder) = (&paths.ssh, &paths.vms);
+    for folder in [ssh_folder, vm_folder] {
         write_down(applied, folder)?;
         make_folder(folder)?;
     }
     let names = topology.switches.iter().map(|switch| switch.name.as_str());
-    let key_folder = key_folder(config, paths, &ssh_folder);
+    let key_folder = key_folder(config, paths);
     let keys = FabricKeys::load_or_create(&key_folder, names, Some((owner.uid, owner.gid)))
         .map_err(SeedsError::from)?;
     let mut wanted = config.ssh.authorized_keys.clone();
@@ -465,9 +465,9 @@ async fn start_switches(
         image: machine.image.clone().into(),
         cmdline: image::KERNEL_CMDLINE.into(),
         accel: machine.accel,
-        folder: vm_folder,
+        folder: vm_folder.clone(),
     };
-    let ssh_config = write_ssh_files(&common, &ssh_folder)?;
+    let ssh_config = write_ssh_files(&common, ssh_folder)?;
     let known_hosts = ssh::known_hosts(&common.keys, &common.hosts());
     let mut specs = Vec::new();
     for index in 0..topology.switches.len() {
@@ -485,13 +485,13 @@ async fn start_switches(
 
 /// The default fabric's keys outlive it, so that nobody is warned of a changed host at the
 /// next run; those of others live beside their socket.
-fn key_folder(config: &Config, paths: &StatePaths, ssh_folder: &Path) -> PathBuf {
+fn key_folder(config: &Config, paths: &StatePaths) -> PathBuf {
     match &config.ssh.key_dir {
         Some(folder) => folder.clone(),
         None if paths.socket == Path::new("/run/ikv-fabric/control.sock") => {
             "/var/lib/ikv-fabric/keys".into()
         }
-        None => ssh_folder.join("keys"),
+        None => paths.ssh.join("keys"),
     }
 }
 
