@@ -10,6 +10,9 @@ use crate::Netns;
 /// Switches whose values change by themselves, or that are only written.
 const RESTLESS: [&str; 2] = ["netfilter/nf_conntrack_count", "ipv4/route/flush"];
 
+/// Differences that one message lists.
+const SHOWN: usize = 12;
+
 /// A picture of a namespace, of a folder of state files, and of the processes of both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostState(Vec<(&'static str, BTreeSet<String>)>);
@@ -52,7 +55,7 @@ impl HostState {
             let new = after.difference(before).map(|line| ("+", line));
             found.extend(
                 gone.chain(new)
-                    .map(|(sign, line)| format!("{sign} {part}: {line}")),
+                    .map(|(sign, line)| format!("{sign} {part}: {line:.300}")),
             );
         }
         found
@@ -65,10 +68,12 @@ impl HostState {
     #[track_caller]
     pub fn assert_unchanged(&self, after: &HostState, since: &str) {
         let differences = self.differences(after);
+        let shown = &differences[..differences.len().min(SHOWN)];
         assert!(
             differences.is_empty(),
-            "the host is not as before {since}:\n{}",
-            differences.join("\n")
+            "the host is not as before, {since}: {} differences, such as\n{}",
+            differences.len(),
+            shown.join("\n")
         );
     }
 }
@@ -106,7 +111,10 @@ fn sysctls() -> BTreeSet<String> {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {
-                folders.push(path);
+                // Those of our devices come and go with them.
+                if !entry.file_name().to_string_lossy().starts_with("ik") {
+                    folders.push(path);
+                }
                 continue;
             }
             let key = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::host_state::HostState;
-use crate::patience::{SOON, ended, output_within, wait_for};
+use crate::patience::{SOON, ended, output_within, wait_for, wait_until};
 use crate::{Netns, ikv_fabric};
 
 /// A namespace with a folder for a fabric's socket: all that a fabric touches of a host.
@@ -54,6 +54,19 @@ impl PanelHost {
         HostState::of(&self.netns, self.folder.path())
     }
 
+    /// The same, once the kernel has told that nobody is plugged in: it takes a second or two.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn settled_state(&self) -> HostState {
+        wait_until("the carriers to be known", SOON, || {
+            let links = self.netns.ip("-o link show");
+            let known = |link: &str| link.contains("NO-CARRIER") || link.contains("LOWER_UP");
+            links.lines().all(known)
+        });
+        self.state()
+    }
+
     /// `ikv-fabric --socket … WORD…` in the namespace.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = self.netns.command(&ikv_fabric().display().to_string());
@@ -73,10 +86,7 @@ impl PanelHost {
     /// With what it said, if it fails or says no JSON.
     #[track_caller]
     pub fn json(&self, words: &[&str]) -> Value {
-        let answer = self.ask(&[&["--json"], words].concat());
-        assert_eq!(answer.code, Some(0), "{words:?}: {answer:?}");
-        serde_json::from_str(&answer.stdout)
-            .unwrap_or_else(|error| panic!("{words:?}: {error} in {}", answer.stdout))
+        self.ask(&[&["--json"], words].concat()).json()
     }
 
     /// The command that runs a patch panel with these further options.
@@ -151,6 +161,16 @@ impl Answer {
         }
     }
 
+    /// What it reported; it succeeded.
+    ///
+    /// # Panics
+    /// With what it said, if it failed or that is no JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
     /// It failed as a command should: status 1, nothing on standard output, and one sentence
     /// (in one line) on standard error, which is returned without the program's name.
     ///
@@ -165,6 +185,30 @@ impl Answer {
         assert!(!sentence.contains('\n'), "more than one line: {self:?}");
         sentence
     }
+}
+
+/// Runs `ikv-fabric WORD…` in this thread's own namespace, for what needs no fabric and finds
+/// none.
+///
+/// # Panics
+/// When it does not end soon.
+pub fn ask_without_fabric(words: &[&str]) -> Answer {
+    let mut command = Command::new(ikv_fabric());
+    as_from_a_plain_shell(&mut command);
+    Answer::of(
+        command
+            .args(["--socket", "/nonexistent/control.sock"])
+            .args(words),
+    )
+}
+
+/// The same with `--json`; it must succeed.
+///
+/// # Panics
+/// With what it said, if it fails or says no JSON.
+pub fn json_without_fabric(words: &[&str]) -> Value {
+    let words = [&["--json"], words].concat();
+    ask_without_fabric(&words).json()
 }
 
 #[derive(Debug, Default)]

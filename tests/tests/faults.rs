@@ -1,0 +1,319 @@
+//! However a fabric ends, or fails to begin: the host is as before.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use ikv_tests::panel::{Answer, PanelFabric, PanelHost};
+use ikv_tests::patience::{SOON, ended, wait_until};
+use ikv_tests::{Netns, have_root, ikv_fabric, run};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+#[test]
+fn every_signal_that_ends_it_takes_everything_away() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("signals");
+    let before = host.state();
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let fabric = host.run(&[]);
+        let changed = before.differences(&host.state());
+        for part in [
+            "links",
+            "addresses",
+            "IPv4 routes",
+            "nftables",
+            "sysctls",
+            "files",
+            "processes",
+        ] {
+            let new = format!("+ {part}: ");
+            assert!(
+                changed.iter().any(|line| line.starts_with(&new)),
+                "it has no {part}"
+            );
+        }
+        fabric.end_by(signal);
+        before.assert_unchanged(&host.state(), &format!("{signal:?}"));
+    }
+}
+
+#[test]
+fn a_signal_while_it_comes_up_takes_everything_away() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("early");
+    let before = host.state();
+    let up = Instant::now();
+    host.run(&[]).end();
+    let whole = up.elapsed();
+    for twelfth in 0..=12 {
+        let mut fabric = host.spawn(host.run_command(&[]));
+        // Not for something to happen: the moment is what is tried.
+        std::thread::sleep(whole * twelfth / 24);
+        fabric.signal(if twelfth % 2 == 0 {
+            Signal::INT
+        } else {
+            Signal::TERM
+        });
+        let status = fabric.wait_end();
+        // Before it listens for signals it has touched nothing, and simply dies.
+        assert!(
+            matches!(status.code(), Some(0) | None),
+            "{status}: {}",
+            fabric.stderr()
+        );
+        before.assert_unchanged(&host.state(), &format!("a signal after {twelfth}/24"));
+    }
+}
+
+#[test]
+fn a_second_one_on_the_same_socket_is_refused_and_the_first_unharmed() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("second");
+    let before = host.state();
+    let fabric = host.run(&[]);
+    let running = host.settled_state();
+    let says = format!(
+        "a fabric is already running on this socket, pid {}",
+        fabric.pid()
+    );
+    let refused = Answer::of(&mut host.run_command(&[]));
+    assert!(refused.refusal().starts_with(&says), "{refused:?}");
+    // The socket counts, not the namespace.
+    let elsewhere = Netns::new("elsewhere");
+    let program = ikv_fabric().display().to_string();
+    let mut command = elsewhere.command(&program);
+    command
+        .arg("--socket")
+        .arg(host.socket())
+        .args(["run", "--switches", "none"]);
+    let refused = Answer::of(&mut command);
+    assert!(refused.refusal().starts_with(&says), "{refused:?}");
+    let refused = host.ask(&["clean"]);
+    assert!(refused.refusal().starts_with(&says), "{refused:?}");
+    running.assert_unchanged(&host.state(), "others were refused");
+
+    // Another socket in the same namespace gets in the way of the first's devices.
+    let mut command = host.netns.command(&program);
+    let other = host.folder().join("other.sock");
+    command
+        .arg("--socket")
+        .arg(other)
+        .args(["run", "--switches", "none"]);
+    let refused = Answer::of(&mut command);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("exist"), "{refused:?}");
+    running.assert_unchanged(&host.state(), "another socket was refused");
+    assert_eq!(host.json(&["status"])["ready"], true);
+    fabric.end();
+    before.assert_unchanged(&host.state(), "the first ended");
+}
+
+#[test]
+fn two_in_different_namespaces_do_not_know_each_other() {
+    if !have_root() {
+        return;
+    }
+    let [one, two] = ["one", "two"].map(PanelHost::new);
+    let before = [one.state(), two.state()];
+    let first = one.run(&[]);
+    let second = two.run(&["--set", "topology.racks=1"]);
+    assert_eq!(one.json(&["status"])["cables"], 141);
+    assert_eq!(two.json(&["status"])["cables"], 49);
+    let running = one.settled_state();
+    second.end();
+    before[1].assert_unchanged(&two.state(), "the second ended");
+    running.assert_unchanged(&one.state(), "the other one ended");
+    first.end();
+    before[0].assert_unchanged(&one.state(), "the first ended");
+}
+
+fn kill(mut fabric: PanelFabric<'_>) -> u32 {
+    let pid = fabric.pid();
+    fabric.signal(Signal::KILL);
+    fabric.wait_end();
+    pid
+}
+
+#[test]
+fn what_a_killed_one_leaves_is_taken_away_by_the_next() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("killed");
+    let before = host.state();
+    let pid = kill(host.run(&[]));
+    assert!(
+        !before.differences(&host.state()).is_empty(),
+        "it leaves something"
+    );
+    assert!(host.state().part("processes").is_empty());
+    // Clients are told that it is gone.
+    let answer = host.ask(&["status"]);
+    assert!(
+        answer.refusal().starts_with("no fabric answers at "),
+        "{answer:?}"
+    );
+
+    let fabric = host.run(&["--set", "topology.racks=1"]);
+    let says = format!("took away what the fabric with pid {pid} had left");
+    assert!(fabric.stderr().contains(&says), "{}", fabric.stderr());
+    assert_eq!(host.netns.ip("-o link show").lines().count(), 1 + 2 * 49);
+    fabric.end();
+    before.assert_unchanged(&host.state(), "the next one ended");
+}
+
+#[test]
+fn clean_takes_away_what_a_killed_one_leaves() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("clean");
+    let before = host.state();
+    let nothing = host.ask(&["clean"]);
+    assert_eq!(
+        (nothing.code, nothing.stdout.as_str()),
+        (Some(0), "nothing to take away\n")
+    );
+    assert_eq!(host.json(&["clean"]), json!({"pid": null, "undone": 0}));
+    before.assert_unchanged(&host.state(), "there was nothing to clean");
+
+    let pid = kill(host.run(&[]));
+    let cleaned = host.ask(&["clean"]);
+    let says = format!("took away what the fabric with pid {pid} had left");
+    assert!(
+        cleaned.code == Some(0) && cleaned.stdout.starts_with(&says),
+        "{cleaned:?}"
+    );
+    before.assert_unchanged(&host.state(), "clean");
+
+    let pid = kill(host.run(&[]));
+    let cleaned = host.json(&["clean"]);
+    assert_eq!(cleaned["pid"], pid);
+    assert!(cleaned["undone"].as_u64().unwrap() >= 5, "{cleaned}");
+    before.assert_unchanged(&host.state(), "clean --json");
+}
+
+#[test]
+fn clean_takes_away_what_one_killed_on_its_way_up_leaves() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("halfway");
+    let before = host.state();
+    let up = Instant::now();
+    host.run(&[]).end();
+    let whole = up.elapsed();
+    for twelfth in 0..=12 {
+        let fabric = host.spawn(host.run_command(&[]));
+        // Not for something to happen: the moment is what is tried.
+        std::thread::sleep(whole * twelfth / 24);
+        kill(fabric);
+        let cleaned = host.ask(&["clean"]);
+        assert_eq!(cleaned.code, Some(0), "{cleaned:?}");
+        before.assert_unchanged(&host.state(), &format!("killed after {twelfth}/24"));
+    }
+}
+
+#[test]
+fn clean_knows_in_which_namespace_it_was() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("where");
+    let before = host.state();
+    let pid = kill(host.run(&[]));
+    let left = host.settled_state();
+    let elsewhere = Netns::new("elsewhere");
+    let program = ikv_fabric().display().to_string();
+    let clean = || {
+        let mut command = elsewhere.command(&program);
+        Answer::of(command.arg("--socket").arg(host.socket()).arg("clean"))
+    };
+    let refused = clean();
+    let line = refused.refusal();
+    assert!(line.starts_with(&format!(
+        "fabric {pid} left things in another network namespace"
+    )));
+    left.assert_unchanged(&host.state(), "it was refused elsewhere");
+    // The line it gives does it, but for the folder of this build.
+    let (_, line) = line.split_once('`').unwrap();
+    let (line, _) = line.split_once('`').unwrap();
+    run(Command::new("sh").args([
+        "-c",
+        &line.replace("ikv-fabric clean", &format!("{program} clean")),
+    ]));
+    before.assert_unchanged(&host.state(), "nsenter … clean");
+
+    // With the namespace everything in it has gone; only files are left.
+    kill(host.run(&[]));
+    run(Command::new("ip").args(["netns", "del", host.netns.name()]));
+    let cleaned = clean();
+    assert_eq!(cleaned.code, Some(0), "{cleaned:?}");
+    assert_eq!(std::fs::read_dir(host.folder()).unwrap().count(), 0);
+}
+
+#[test]
+fn forwarding_is_given_back_only_where_it_is_still_ours() {
+    if !have_root() {
+        return;
+    }
+    let forwarding = |host: &PanelHost| host.netns.run("sysctl -n net.ipv4.ip_forward");
+    // (before, set by somebody while the fabric runs, after)
+    let cases = [
+        ("0", None, "0"),
+        ("1", None, "1"),
+        ("0", Some("0"), "0"),
+        ("1", Some("0"), "0"),
+    ];
+    for case @ (before, meanwhile, after) in cases {
+        let host = PanelHost::new("forward");
+        host.netns
+            .run(&format!("sysctl -q net.ipv4.ip_forward={before}"));
+        // Hardened hosts have it off; switching forwarding off again would switch it on.
+        host.netns
+            .run("sysctl -q net.ipv4.conf.all.accept_redirects=0");
+        let state = host.state();
+        let fabric = host.run(&[]);
+        assert_eq!(forwarding(&host), "1\n", "{case:?}");
+        if let Some(value) = meanwhile {
+            host.netns
+                .run(&format!("sysctl -q net.ipv4.ip_forward={value}"));
+        }
+        fabric.end();
+        assert_eq!(forwarding(&host), format!("{after}\n"), "{case:?}");
+        if meanwhile.is_none() {
+            state.assert_unchanged(&host.state(), &format!("{case:?}"));
+        }
+    }
+}
+
+#[test]
+fn nobody_listening_to_its_progress_does_no_harm() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("deaf");
+    let before = host.state();
+    let mut command = host.run_command(&[]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    // As a terminal that is closed, or `| head` that has seen enough.
+    drop(child.stderr.take());
+    let ready = host.ask(&["status", "--wait", "20"]);
+    assert_eq!(ready.code, Some(0), "{ready:?}");
+    host.netns.ip("link set ikls1-3 down");
+    wait_until("the notice that nobody reads", SOON, || {
+        host.netns.ip("link show ikls1-3").contains(",UP")
+    });
+    assert_eq!(host.ask(&["status"]).code, Some(0), "it goes on");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let status = ended(&mut child, SOON).expect("it ends");
+    assert_eq!(status.code(), Some(0), "{status}");
+    before.assert_unchanged(&host.state(), "nobody listened");
+}
