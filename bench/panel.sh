@@ -17,7 +17,7 @@ panel() {
     inside "$fabric" --socket "$socket" run --switches none 2>"$work/log" &
     until grep -q ready "$work/log"; do :; done
     up=$(ms "$begin" "$(now)")
-    pid=$(cat "$work/fabric/lock")
+    pid=$(cut -d' ' -f1 "$work/fabric/lock")
     rss=$(awk '/VmRSS/ { print int($2 / 1024) }' "/proc/$pid/status")
     begin=$(now)
     kill -INT "$pid"

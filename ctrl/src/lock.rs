@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+/// After the pid where the folder was made for the lock file: who takes over after a process
+/// that was killed before it began a journal removes the folder too.
+const FOLDER_MADE: &str = " made this folder";
+
 /// The files that a fabric keeps beside its API socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatePaths {
@@ -116,12 +120,13 @@ impl Lock {
             if !is_at(&file, path) {
                 continue;
             }
-            if !is_lock_file(&mut file).map_err(|e| at(path, e))? {
-                return Err(LockError::Foreign { path: path.clone() });
-            }
+            let left = left_inside(&mut file).map_err(|e| at(path, e))?;
+            let left = left.ok_or_else(|| LockError::Foreign { path: path.clone() })?;
+            let created_folder = created_folder || left.contains(FOLDER_MADE);
+            let mark = if created_folder { FOLDER_MADE } else { "" };
             file.set_len(0)
                 .and_then(|()| file.rewind())
-                .and_then(|()| writeln!(file, "{}", std::process::id()))
+                .and_then(|()| writeln!(file, "{}{mark}", std::process::id()))
                 .map_err(|e| at(path, e))?;
             return Ok(Self {
                 file,
@@ -212,12 +217,16 @@ fn open(path: &Path) -> io::Result<File> {
     options.custom_flags(no_follow).open(path)
 }
 
-/// Empty, or with a pid in it. Whatever else it is would be overwritten.
-fn is_lock_file(file: &mut File) -> io::Result<bool> {
+/// What its last owner wrote, if that is one of ours. Whatever else it is would be overwritten.
+fn left_inside(file: &mut File) -> io::Result<Option<String>> {
     let mut text = Vec::new();
     file.rewind()?;
-    file.take(32).read_to_end(&mut text)?;
-    Ok(text.len() < 32 && text.trim_ascii().iter().all(u8::is_ascii_digit))
+    file.take(64).read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let line = text.trim_end();
+    let pid = line.strip_suffix(FOLDER_MADE).unwrap_or(line);
+    let ours = pid.len() < 12 && pid.bytes().all(|byte| byte.is_ascii_digit());
+    Ok(ours.then(|| line.to_owned()))
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
@@ -232,12 +241,7 @@ fn holder_of(file: &mut File) -> String {
     let _ = file
         .rewind()
         .and_then(|()| file.take(32).read_to_string(&mut text));
-    let pid = text.trim();
-    if pid.is_empty() {
-        "?".to_owned()
-    } else {
-        pid.to_owned()
-    }
+    text.split_whitespace().next().unwrap_or("?").to_owned()
 }
 
 #[cfg(test)]
@@ -276,6 +280,18 @@ mod tests {
         lock.release().unwrap();
         assert!(!paths.folder.exists());
         Lock::acquire(&paths).unwrap().release().unwrap();
+    }
+
+    #[test]
+    fn a_folder_made_by_a_dead_process_is_removed_with_its_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = StatePaths::beside(&folder.path().join("run/control.sock"));
+        let killed = Lock::acquire(&paths).unwrap();
+        assert_eq!(Lock::holder(&paths), Some(std::process::id().to_string()));
+        drop(killed);
+        assert!(paths.lock.exists());
+        Lock::acquire(&paths).unwrap().release().unwrap();
+        assert!(!paths.folder.exists());
     }
 
     #[test]

@@ -86,10 +86,7 @@ impl PanelHost {
     /// With what it said, if it fails or says no JSON.
     #[track_caller]
     pub fn json(&self, words: &[&str]) -> Value {
-        let answer = self.ask(&[&["--json"], words].concat());
-        assert_eq!(answer.code, Some(0), "{words:?}: {answer:?}");
-        serde_json::from_str(&answer.stdout)
-            .unwrap_or_else(|error| panic!("{words:?}: {error} in {}", answer.stdout))
+        self.ask(&[&["--json"], words].concat()).json()
     }
 
     /// The command that runs a patch panel with these further options.
@@ -164,6 +161,16 @@ impl Answer {
         }
     }
 
+    /// What it reported; it succeeded.
+    ///
+    /// # Panics
+    /// With what it said, if it failed or that is no JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
     /// It failed as a command should: status 1, nothing on standard output, and one sentence
     /// (in one line) on standard error, which is returned without the program's name.
     ///
@@ -178,6 +185,30 @@ impl Answer {
         assert!(!sentence.contains('\n'), "more than one line: {self:?}");
         sentence
     }
+}
+
+/// Runs `ikv-fabric WORD…` in this thread's own namespace, for what needs no fabric and finds
+/// none.
+///
+/// # Panics
+/// When it does not end soon.
+pub fn ask_without_fabric(words: &[&str]) -> Answer {
+    let mut command = Command::new(ikv_fabric());
+    as_from_a_plain_shell(&mut command);
+    Answer::of(
+        command
+            .args(["--socket", "/nonexistent/control.sock"])
+            .args(words),
+    )
+}
+
+/// The same with `--json`; it must succeed.
+///
+/// # Panics
+/// With what it said, if it fails or says no JSON.
+pub fn json_without_fabric(words: &[&str]) -> Value {
+    let words = [&["--json"], words].concat();
+    ask_without_fabric(&words).json()
 }
 
 #[derive(Debug, Default)]

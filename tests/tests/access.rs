@@ -1,0 +1,109 @@
+//! Who may do what: root where it is needed, the owner at the socket.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+
+use ikv_tests::panel::{Answer, PanelHost, as_from_a_plain_shell};
+use ikv_tests::{have_root, ikv_fabric};
+
+/// Debian's `nobody`, who needs no account here.
+const NOBODY: &str = "65534";
+
+/// The program where anybody may execute it: the build's own folder may be closed to others.
+fn for_anybody(host: &PanelHost) -> PathBuf {
+    let copy = host.folder().join("ikv-fabric");
+    if !copy.exists() && std::fs::hard_link(ikv_fabric(), &copy).is_err() {
+        std::fs::copy(ikv_fabric(), &copy).unwrap();
+    }
+    copy
+}
+
+fn as_nobody(host: &PanelHost, words: &[&str]) -> Answer {
+    let mut command = host.netns.command("setpriv");
+    command
+        .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--"])
+        .arg(for_anybody(host))
+        .arg("--socket")
+        .arg(host.socket())
+        .args(words);
+    as_from_a_plain_shell(&mut command);
+    Answer::of(&mut command)
+}
+
+#[test]
+fn root_is_needed_where_it_is_and_nowhere_else() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("nobody");
+    for_anybody(&host);
+    let before = host.state();
+    for (words, says) in [
+        (
+            &["run"][..],
+            "run needs root, because it makes network devices, a route and a NAT table: use `sudo ikv-fabric run`",
+        ),
+        (
+            &["clean"],
+            "clean needs root, because it removes network devices: use `sudo ikv-fabric clean`",
+        ),
+    ] {
+        assert_eq!(as_nobody(&host, words).refusal(), says);
+    }
+    before.assert_unchanged(&host.state(), "nobody tried");
+    for words in [
+        &["topology"][..],
+        &["vm-args", "rack1:u3"],
+        &["run", "--help"],
+    ] {
+        assert_eq!(as_nobody(&host, words).code, Some(0), "{words:?}");
+    }
+    let check = as_nobody(&host, &["check", "--switches", "none"]);
+    assert!(
+        check.stdout.contains("without it nftables rules"),
+        "{check:?}"
+    );
+}
+
+#[test]
+fn the_socket_is_its_owners() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("owner");
+    let fabric = host.run(&[]);
+    let socket = host.socket().metadata().unwrap();
+    assert_eq!(
+        (socket.permissions().mode() & 0o777, socket.uid()),
+        (0o600, 0)
+    );
+    let says = format!(
+        "the socket {} belongs to another user",
+        host.socket().display()
+    );
+    for words in [
+        &["status"][..],
+        &["cables"],
+        &["cable", "ikhb", "down"],
+        &["vm-args", "rack1:u3"],
+    ] {
+        let answer = as_nobody(&host, words);
+        assert!(answer.refusal().starts_with(&says), "{answer:?}");
+        assert!(answer.refusal().contains("`owner`"), "{answer:?}");
+    }
+    assert_eq!(host.json(&["cables", "ikhb"])[0]["state"], "up");
+    fabric.end();
+
+    // By the configuration's key, or by who called sudo.
+    let fabric = host.run(&["--set", &format!("owner={NOBODY}")]);
+    assert_eq!(as_nobody(&host, &["status"]).code, Some(0));
+    fabric.end();
+    let mut command = host.run_command(&[]);
+    command.env("SUDO_UID", NOBODY);
+    let mut fabric = host.spawn(command);
+    fabric.wait_ready();
+    assert_eq!(host.socket().metadata().unwrap().uid().to_string(), NOBODY);
+    assert_eq!(as_nobody(&host, &["status"]).code, Some(0));
+    fabric.end();
+}
