@@ -17,7 +17,7 @@ say() { echo "ikv-stage: $*"; }
 include=$(sed -e 's/#.*//' -e '/^ *$/d' "$here/packages.txt" | paste -sd,)
 
 say packages
-# In this process's place, which is told to end when the caller does.
+# In the place of this process, which ends with its caller.
 exec mmdebstrap --format=null --variant=essential --verbose \
     --aptopt='Apt::Install-Recommends "false"' --aptopt="$APTCONF" \
     --dpkgopt=force-unsafe-io \

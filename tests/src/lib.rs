@@ -1,22 +1,42 @@
 //! Harness of the end-to-end tests: namespaces, fabrics, hosts that plug in.
 //!
+//! A [`Site`] is a machine in two namespaces, a [`Fabric`] the real binary running on it, a
+//! [`Cli`] the commands typed there. What plugs in is a [`Station`] (frames), an [`IpHost`]
+//! (smoltcp) or a [`ServerVm`] (a QEMU). A test waits with [`wait::until`], never for a time.
+//!
 //! A test that needs what this machine lacks says SKIP and why; under CI (`CI=true`) that is
 //! a failure.
 
 mod binary;
+mod cli;
+pub mod dhcp;
+mod diagnosis;
+mod fabric;
 pub mod host_state;
+mod ip_host;
 mod namespace_guest;
 mod netns;
 mod nic;
 pub mod panel;
 pub mod patience;
 mod report;
+mod server_vm;
+mod site;
+mod station;
+pub mod wait;
 
 pub use binary::ikv_fabric;
+pub use cli::{Cli, Said};
+pub use fabric::{Ended, Fabric};
+pub use host_state::HostState;
+pub use ip_host::{IpHost, Lease};
 pub use namespace_guest::NamespaceGuest;
 pub use netns::{Netns, run};
 pub use nic::Nic;
 pub use report::{figure, say, skip};
+pub use server_vm::{ServerNic, ServerVm};
+pub use site::{HOST_OUTSIDE, LAN_BRIDGE, OUTSIDE, Site};
+pub use station::Station;
 
 /// Whether this process may make namespaces and devices. `false` after saying SKIP.
 ///
@@ -28,4 +48,46 @@ pub fn have_root() -> bool {
         skip("needs root (run `sudo make test`)");
     }
     root
+}
+
+/// Builds the switch image if it is not there: `make setup` has done so long before, and no
+/// fabric can in a namespace without a network.
+///
+/// # Errors
+/// What the build says.
+pub fn ensure_image() -> Result<(), String> {
+    let ask = |verb| {
+        std::process::Command::new(ikv_fabric())
+            .args(["--json", "image", verb])
+            .output()
+    };
+    let paths = ask("path").map_err(|error| error.to_string())?;
+    let answer: serde_json::Value = serde_json::from_slice(&paths.stdout).unwrap_or_default();
+    if answer["built"] == true {
+        return Ok(());
+    }
+    let built = ask("build").map_err(|error| error.to_string())?;
+    wait::ensure(built.status.success(), || {
+        String::from_utf8_lossy(&built.stderr).into_owned()
+    })
+}
+
+/// What this machine lacks for switch VMs; `None` if nothing.
+pub fn lacks_for_vms() -> Option<&'static str> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("root (run `sudo make test`)");
+    }
+    let programs = [
+        (
+            "qemu-system-x86_64",
+            "QEMU (apt-get install qemu-system-x86)",
+        ),
+        ("nft", "nft (apt-get install nftables)"),
+        ("ip", "ip (apt-get install iproute2)"),
+        ("ssh", "ssh (apt-get install openssh-client)"),
+    ];
+    programs
+        .iter()
+        .find(|(program, _)| ctrl::host::program::find(program).is_none())
+        .map(|(_, lacking)| *lacking)
 }

@@ -59,6 +59,14 @@ impl Netns {
         String::from_utf8_lossy(&run(command.args(words)).stdout).into_owned()
     }
 
+    /// Processes inside.
+    pub fn pids(&self) -> Vec<u32> {
+        let mut command = Command::new("ip");
+        let output = run(command.args(["netns", "pids", &self.name]));
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
     /// Calls `work` on a thread of its own inside the namespace.
     ///
     /// # Panics

@@ -8,6 +8,7 @@ pub mod configuration;
 pub mod console;
 pub mod exec;
 pub mod image;
+pub mod patch;
 pub mod power;
 pub mod run;
 pub mod setup;

@@ -120,10 +120,10 @@ pub async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<ExitCode> 
 }
 
 /// The signals that end a run.
-struct StopSignals([Signal; 3]);
+pub(super) struct StopSignals([Signal; 3]);
 
 impl StopSignals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         let kinds = [
             SignalKind::interrupt(),
             SignalKind::terminate(),
@@ -133,7 +133,7 @@ impl StopSignals {
         Ok(StopSignals([interrupt?, terminate?, hangup?]))
     }
 
-    async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}

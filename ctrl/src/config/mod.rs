@@ -331,7 +331,7 @@ pub struct Vm {
     pub cpus: u16,
     /// `kvm`, `tcg`, or `auto`: KVM where it truly works, else TCG. Default `auto`.
     pub accel: Accel,
-    /// QEMU's `-cpu` model. Default: none, which means `host` under KVM, `max` under TCG.
+    /// QEMU's `-cpu` model. Default: none, which means `host` under KVM, `qemu64,+rdrand` under TCG.
     pub cpu: Option<String>,
     /// First of the uids that switches run as, one each in the order internet, spines, leaves;
     /// 1..=4294900000. Default 70000.

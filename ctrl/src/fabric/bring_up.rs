@@ -1,12 +1,10 @@
 //! How a fabric comes up and goes away, step by step.
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dataplane::PanelOptions;
-use dataplane::sys::tap::{TapFlags, open_tap};
 use futures_util::future::join_all;
 use rustix::fs::{Gid, Mode, Uid, chown};
 use tokio::net::UnixListener;
@@ -14,24 +12,24 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use super::Fabric;
-use super::cables::{Cables, CablesError};
+use super::cables::{Cables, CablesError, open_ports};
 use super::links::{Plugged, SharedApplied};
+use super::look_ahead::{findings_text, host_input, host_words, look_ahead};
 use super::owner::{NoSuchUser, Person};
-use super::seeds::{Common, SeedsError, make_folder};
-use super::switch::Switch;
+use super::seeds::SeedsError;
+use super::start;
 use crate::api;
 use crate::apply::{self, Applied, ApplyError};
-use crate::config::{Config, Snat};
+use crate::config::Config;
 use crate::host::watch::LinkWatch;
-use crate::image::{self, ImageError};
+use crate::image::ImageError;
 use crate::lock::{Lock, LockError, StatePaths};
-use crate::plan::{self, HostLinkPlan, HostPlanInput, TapPlan};
-use crate::preflight::{self, FOR_IMAGE, FOR_PANEL, FOR_SWITCHES, Finding, Needs, Severity};
+use crate::plan;
+use crate::preflight::Finding;
 use crate::progress::Progress;
-use crate::topology::{EndOwner, MTU, Topology};
-use crate::vm::accel::{self, AccelError, Facts};
-use crate::vm::keys::FabricKeys;
-use crate::vm::{LaunchError, Launcher, Vm, ssh};
+use crate::topology::Topology;
+use crate::vm::LaunchError;
+use crate::vm::accel::AccelError;
 
 /// Questions about sessions that switches may be asked at the same time.
 const QUESTIONS: usize = 2;
@@ -128,7 +126,7 @@ pub async fn bring_up(
 
     let with_vms = options.switches == Switches::Vm;
     let machine = if with_vms {
-        Some(machine(config, progress).await?)
+        Some(start::machine(config, progress).await?)
     } else {
         None
     };
@@ -148,9 +146,8 @@ pub async fn bring_up(
     let carrier = host_tap.as_ref().and_then(|tap| tap.try_clone().ok());
     let failed_port = Arc::new(Notify::new());
     let bell = failed_port.clone();
-    let cables = Cables::plug(topology, host_tap, &options.panel, move || {
-        bell.notify_one();
-    })?;
+    let ports = open_ports(topology, host_tap)?;
+    let cables = Cables::plug(ports, &options.panel, move || bell.notify_one())?;
     let workers = if cables.workers() == 1 {
         "1 worker".into()
     } else {
@@ -175,7 +172,7 @@ pub async fn bring_up(
     };
     if let Some(machine) = machine {
         let result =
-            start_switches(options, &owner, machine, &running.applied, &paths, progress).await;
+            start::start(options, &owner, machine, &running.applied, &paths, progress).await;
         match result {
             Ok((switches, ssh_config)) => {
                 fabric.switches = switches;
@@ -264,68 +261,8 @@ impl Running {
     }
 }
 
-/// Everything that would get in the way, before anything is touched.
-fn look_ahead(
-    options: &Options,
-    paths: &StatePaths,
-    progress: &Progress,
-) -> Result<(), BringUpError> {
-    let findings = preflight(&options.config, &options.topology, options.switches, paths)?;
-    let (errors, rest): (Vec<_>, Vec<_>) = findings
-        .into_iter()
-        .partition(|found| found.severity == Severity::Error);
-    for found in rest
-        .iter()
-        .filter(|found| found.severity == Severity::Warning)
-    {
-        progress.note(&format!("  ! {}\n    {}", found.what, found.remedy));
-    }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(BringUpError::Preflight(errors))
-    }
-}
-
-/// Everything that would get in the way of a fabric; reads only.
-///
-/// # Errors
-/// When its owner is unknown.
-pub fn preflight(
-    config: &Config,
-    topology: &Topology,
-    switches: Switches,
-    paths: &StatePaths,
-) -> Result<Vec<Finding>, NoSuchUser> {
-    let owner = Person::find(config.owner.as_ref())?;
-    let mut programs = FOR_PANEL.to_vec();
-    let mut memory_mib = 0;
-    if switches == Switches::Vm {
-        programs.extend(FOR_SWITCHES);
-        memory_mib = u64::from(config.vm.memory.mib()) * topology.switches.len() as u64;
-        let image = image::Wanted::new(&config.image);
-        if image.is_ok_and(|image| image.built().is_none()) {
-            programs.extend(FOR_IMAGE);
-        }
-    }
-    Ok(preflight::check(&Needs {
-        paths,
-        host: &host_input(topology, &owner),
-        programs: &programs,
-        memory_mib,
-    }))
-}
-
-fn findings_text(findings: &[Finding]) -> String {
-    let text = |found: &Finding| match found.remedy.as_str() {
-        "" => found.what.clone(),
-        remedy => format!("{}; {remedy}", found.what),
-    };
-    findings.iter().map(text).collect::<Vec<_>>().join("\n")
-}
-
 /// Before a file is made, so that it is removed at the end, come what may.
-fn write_down(applied: &SharedApplied, path: &Path) -> Result<(), ApplyError> {
+pub(super) fn write_down(applied: &SharedApplied, path: &Path) -> Result<(), ApplyError> {
     let mut applied = applied.lock().expect("no holder of this lock can panic");
     applied
         .as_mut()
@@ -347,178 +284,18 @@ fn clean_up_before(
     Ok(())
 }
 
-fn host_input(topology: &Topology, owner: &Person) -> HostPlanInput {
-    let host = &topology.host;
-    HostPlanInput {
-        taps: topology
-            .ends()
-            .filter(|found| found.end.owner != EndOwner::Host)
-            .map(|found| TapPlan {
-                name: found.end.tap.clone(),
-                alias: found.end.alias.clone(),
-            })
-            .collect(),
-        tap_mtu: MTU.into(),
-        tap_owner: Some(owner.uid),
-        host: Some(HostLinkPlan {
-            name: host.name.clone(),
-            mac: host.mac.0,
-            mtu: MTU.into(),
-            address: host.address,
-            peer: host.peer,
-            range: host.range,
-            snat: match host.snat {
-                Snat::Masquerade => plan::Snat::Masquerade,
-                Snat::Address(address) => plan::Snat::Address(address),
-            },
-            ipv6_forwarding: host.ipv6_forwarding,
-        }),
-    }
-}
-
-fn host_words(topology: &Topology) -> String {
-    let host = &topology.host;
-    format!(
-        "{} {}, route to {} via {}",
-        host.name, host.address, host.range, host.peer
-    )
-}
-
-/// What the switches will run on.
-struct Machine {
-    image: image::ImagePaths,
-    accel: accel::Accel,
-    launcher: Launcher,
-}
-
-async fn machine(config: &Config, progress: &Progress) -> Result<Machine, BringUpError> {
-    let wanted = match config.vm.accel {
-        crate::config::Accel::Auto => accel::Wanted::Auto,
-        crate::config::Accel::Kvm => accel::Wanted::Kvm,
-        crate::config::Accel::Tcg => accel::Wanted::Tcg,
-    };
-    let decision = accel::decide(wanted, &Facts::read())?;
-    let mut stage = progress.stage("image");
-    let image = image::ensure(&config.image, |news| stage.update(&news.to_string())).await?;
-    stage.done(
-        &image
-            .root
-            .parent()
-            .unwrap_or(&image.root)
-            .display()
-            .to_string(),
-    );
-    let launcher = Launcher::probe(Arc::new(open_switch_tap)).await?;
-    progress.note(&format!(
-        "  · switches run under {}: {}",
-        decision.accel.name(),
-        decision.reason
-    ));
-    Ok(Machine {
-        image,
-        accel: decision.accel,
-        launcher,
-    })
-}
-
-fn open_switch_tap(name: &str) -> std::io::Result<OwnedFd> {
-    open_tap(
-        name,
-        TapFlags {
-            vnet_hdr: true,
-            exclusive: false,
-            nonblocking: true,
-        },
-    )
-}
-
-async fn start_switches(
-    options: &Options,
-    owner: &Person,
-    machine: Machine,
-    applied: &SharedApplied,
-    paths: &StatePaths,
-    progress: &Progress,
-) -> Result<(Vec<Switch>, PathBuf), BringUpError> {
-    let Options {
-        config, topology, ..
-    } = options;
-    let stage = progress.stage("switches");
-    let (ssh_folder, vm_folder) = (&paths.ssh, &paths.vms);
-    for folder in [ssh_folder, vm_folder] {
-        write_down(applied, folder)?;
-        make_folder(folder)?;
-    }
-    let names = topology.switches.iter().map(|switch| switch.name.as_str());
-    let key_folder = key_folder(config, paths);
-    let keys = FabricKeys::load_or_create(&key_folder, names, Some((owner.uid, owner.gid)))
-        .map_err(SeedsError::from)?;
-    let mut wanted = config.ssh.authorized_keys.clone();
-    if wanted.is_empty() {
-        wanted = owner.key_files();
-    }
-    let common = Common {
-        config,
-        topology,
-        keys,
-        authorized: ssh::authorized_keys(&wanted).map_err(SeedsError::from)?,
-        image: machine.image.clone().into(),
-        cmdline: image::KERNEL_CMDLINE.into(),
-        accel: machine.accel,
-        folder: vm_folder.clone(),
-    };
-    let ssh_config = write_ssh_files(&common, ssh_folder)?;
-    let known_hosts = ssh::known_hosts(&common.keys, &common.hosts());
-    let mut specs = Vec::new();
-    for index in 0..topology.switches.len() {
-        specs.push(common.prepare(index, &known_hosts)?);
-        tokio::task::yield_now().await;
-    }
-    let switches = specs
-        .into_iter()
-        .zip(&topology.switches)
-        .map(|(spec, planned)| Switch::new(planned, Vm::start(spec, machine.launcher.clone())))
-        .collect();
-    stage.done("started");
-    Ok((switches, ssh_config))
-}
-
-/// The default fabric's keys outlive it, so that nobody is warned of a changed host at the
-/// next run; those of others live beside their socket.
-fn key_folder(config: &Config, paths: &StatePaths) -> PathBuf {
-    match &config.ssh.key_dir {
-        Some(folder) => folder.clone(),
-        None if paths.socket == Path::new("/run/ikv-fabric/control.sock") => {
-            "/var/lib/ikv-fabric/keys".into()
-        }
-        None => paths.ssh.join("keys"),
-    }
-}
-
-fn write_ssh_files(common: &Common<'_>, folder: &Path) -> Result<PathBuf, SeedsError> {
-    let write = |name: &str, text: String| {
-        let path = folder.join(name);
-        std::fs::write(&path, text)
-            .map_err(|source| SeedsError::File {
-                path: path.clone(),
-                source,
-            })
-            .map(|()| path)
-    };
-    let hosts = common.hosts();
-    let known_hosts = write("known_hosts", ssh::known_hosts(&common.keys, &hosts))?;
-    write(
-        "config",
-        ssh::client_config(&common.keys, &hosts, &known_hosts),
-    )
-}
-
-/// Listens at `socket`, for its owner alone from the first moment on.
-fn listen(socket: &Path, owner: &Person) -> Result<UnixListener, BringUpError> {
+/// Listens at `socket`, for its owner alone from the first moment on. The caller holds the
+/// lock beside it.
+///
+/// # Errors
+/// When the folder is missing or cannot be written to.
+pub fn listen(socket: &Path, owner: &Person) -> Result<UnixListener, BringUpError> {
     let failed = |source| BringUpError::Listen {
         socket: socket.into(),
         source,
     };
+    // Left by one that was killed: whoever holds the lock owns the place.
+    let _ = std::fs::remove_file(socket);
     let before = rustix::process::umask(Mode::from_raw_mode(0o177));
     let bound = UnixListener::bind(socket);
     rustix::process::umask(before);

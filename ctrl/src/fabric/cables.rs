@@ -42,24 +42,80 @@ struct Entry {
     state: Mutex<CableState>,
 }
 
+/// A cable to be, its ports open.
+pub struct Planned {
+    /// The cable's name.
+    pub name: String,
+    /// The ports' names.
+    pub ends: [String; 2],
+    /// What it joins.
+    pub ports: [Port; 2],
+}
+
+/// Opens the ports of every cable of a topology: the host's end is the tap given, all others
+/// are the devices of their names.
+///
+/// # Errors
+/// The first port that cannot be opened.
+pub(super) fn open_ports(
+    topology: &Topology,
+    mut host_tap: Option<OwnedFd>,
+) -> Result<Vec<Planned>, CablesError> {
+    let mut planned = Vec::with_capacity(topology.cables.len());
+    for topology::Cable { name, a, b } in &topology.cables {
+        let mut port = |end: &End| match end.owner {
+            EndOwner::Host => match host_tap.take() {
+                Some(tap) => host_port(name, &end.tap, tap),
+                None => netdev(name, &end.tap),
+            },
+            EndOwner::Switch { .. } | EndOwner::Server { .. } => netdev(name, &end.tap),
+        };
+        let ports = [port(a)?, port(b)?];
+        planned.push(Planned {
+            name: name.clone(),
+            ends: [a.tap.clone(), b.tap.clone()],
+            ports,
+        });
+    }
+    Ok(planned)
+}
+
 impl Cables {
-    /// Starts the workers and plugs in every cable of the topology: the host's end with the
-    /// tap given, all others with the devices of their names.
+    /// Starts the workers and plugs the cables in. `bell` is rung when [`Cables::event`] has
+    /// something to tell.
     ///
     /// # Errors
-    /// The first port or worker that failed; nothing keeps running then.
+    /// The first cable or worker that failed; nothing keeps running then.
     pub fn plug(
-        topology: &Topology,
-        host_tap: Option<OwnedFd>,
+        planned: Vec<Planned>,
         options: &PanelOptions,
         bell: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, CablesError> {
         let mut panel = Panel::start(options, bell)?;
-        match plug_all(topology, host_tap, &mut panel) {
+        let workers = panel.workers();
+        let plug = |Planned {
+                        name,
+                        ends,
+                        ports: [a, b],
+                    }| {
+            let handle = panel.add(Cable::new(a, b))?;
+            let state = Mutex::new(CableState::Up);
+            Ok(Entry {
+                name,
+                ends,
+                handle,
+                state,
+            })
+        };
+        let result = planned
+            .into_iter()
+            .map(plug)
+            .collect::<Result<Vec<_>, CablesError>>();
+        match result {
             Ok(entries) => Ok(Cables {
-                workers: panel.workers(),
                 panel: Mutex::new(Some(panel)),
                 entries,
+                workers,
             }),
             Err(error) => {
                 panel.stop();
@@ -97,6 +153,19 @@ impl Cables {
             state: *state.lock().expect("no holder of this lock can panic"),
             lanes: [lane(a, b, a_to_b), lane(b, a, b_to_a)],
         }
+    }
+
+    /// All lanes added up: frames and bytes in, frames dropped.
+    pub fn traffic(&self) -> (u64, u64, u64) {
+        let lanes = self.entries.iter().flat_map(|entry| &entry.handle.lanes);
+        lanes.fold((0, 0, 0), |(frames, bytes, drops), lane| {
+            let seen = lane.snapshot();
+            (
+                frames + seen.frames_in,
+                bytes + seen.bytes_in,
+                drops + seen.dropped(),
+            )
+        })
     }
 
     /// Lets the cable's frames pass or not, from now on.
@@ -159,29 +228,6 @@ impl Cables {
     fn panel(&self) -> std::sync::MutexGuard<'_, Option<Panel>> {
         self.panel.lock().expect("no holder of this lock can panic")
     }
-}
-
-fn plug_all(
-    topology: &Topology,
-    mut host_tap: Option<OwnedFd>,
-    panel: &mut Panel,
-) -> Result<Vec<Entry>, CablesError> {
-    let mut entries = Vec::with_capacity(topology.cables.len());
-    for topology::Cable { name, a, b } in &topology.cables {
-        let mut port =
-            |end: &End| match (end.owner, host_tap.take_if(|_| end.owner == EndOwner::Host)) {
-                (EndOwner::Host, Some(tap)) => host_port(name, &end.tap, tap),
-                _ => netdev(name, &end.tap),
-            };
-        let cable = Cable::new(port(a)?, port(b)?);
-        entries.push(Entry {
-            name: name.clone(),
-            ends: [a.tap.clone(), b.tap.clone()],
-            handle: panel.add(cable)?,
-            state: Mutex::new(CableState::Up),
-        });
-    }
-    Ok(entries)
 }
 
 fn host_port(cable: &str, name: &str, tap: OwnedFd) -> Result<Port, CablesError> {

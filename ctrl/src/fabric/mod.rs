@@ -5,10 +5,13 @@
 mod bring_up;
 mod cables;
 mod links;
+mod look_ahead;
 mod owner;
 mod password;
+mod patch;
 mod ready;
 mod seeds;
+mod start;
 mod switch;
 
 use std::collections::VecDeque;
@@ -33,9 +36,11 @@ use crate::topology::{End, EndOwner, Topology, TopologyJson};
 use crate::vm::agent::{Limits, MAX_OUTPUT};
 use crate::vm::{Power, Vm};
 
-pub use bring_up::{BringUpError, Options, Running, Switches, bring_up, preflight};
+pub use bring_up::{BringUpError, Options, Running, Switches, bring_up, listen};
 pub use cables::{Cables, CablesError};
+pub use look_ahead::preflight;
 pub use owner::{NoSuchUser, Person};
+pub use patch::{Patch, PortSpec};
 use switch::Switch;
 
 /// Time for one command by `exec`. Long ones belong into `ssh`.
@@ -73,16 +78,7 @@ impl Fabric {
 
     /// All cables' lanes added up: frames and bytes in, frames dropped.
     pub fn traffic(&self) -> (u64, u64, u64) {
-        (0..self.cables.len())
-            .flat_map(|index| self.cables.report(index).lanes)
-            .fold((0, 0, 0), |(frames, bytes, drops), lane| {
-                let dropped: u64 = lane.drops.values().sum();
-                (
-                    frames + lane.frames_in,
-                    bytes + lane.bytes_in,
-                    drops + dropped,
-                )
-            })
+        self.cables.traffic()
     }
 
     /// The last lines of each switch's serial console, for when something went wrong.

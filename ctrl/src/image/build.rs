@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use super::progress::{Progress, Reader};
 use super::{BUILD_PROGRAMS, ImageError, ImagePaths, Wanted, sources};
@@ -63,8 +62,10 @@ pub(super) async fn build(
     remove(cache, |name| name == hash);
     fs::rename(folder.0.join("out"), &target)
         .map_err(ImageError::file("cannot move the image to", &target))?;
-    // Older recipes' images.
-    remove(cache, |name| name != hash && is_hash(name));
+    // Other recipes' images, unless another fabric's switches run on them.
+    remove(cache, |name| {
+        name != hash && is_hash(name) && !in_use(&cache.join(name))
+    });
     Ok(ImagePaths::in_folder(&target))
 }
 
@@ -103,18 +104,50 @@ async fn lock(path: &Path, progress: &mut impl FnMut(Progress)) -> Result<File, 
     }
 }
 
-/// Removes those folders of the cache. What cannot be removed only takes up space, and the
-/// rename says so if it is in the way.
+/// Removes those folders of the cache.
 fn remove(cache: &Path, which: impl Fn(&str) -> bool) {
     for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
         if entry.file_name().to_str().is_some_and(&which) {
-            _ = fs::remove_dir_all(entry.path());
+            remove_folder(&entry.path());
         }
     }
 }
 
+/// What cannot be removed only takes up space, and the rename says so if it is in the way.
+/// Nothing is touched where something is mounted: it might be the host's `/dev`, which is in
+/// the way of whoever builds a root file system.
+fn remove_folder(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo");
+    if mounts.is_ok_and(|mounts| !mounted_below(&mounts, folder)) {
+        _ = fs::remove_dir_all(folder);
+    }
+}
+
+/// proc(5): the fifth field is where it is mounted.
+fn mounted_below(mountinfo: &str, folder: &Path) -> bool {
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    points
+        .into_iter()
+        .any(|at| Path::new(at).starts_with(folder))
+}
+
 fn is_hash(name: &str) -> bool {
     name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether a process that this one may look at has a file of the folder open, as QEMU has its
+/// disks as long as it runs.
+fn in_use(folder: &Path) -> bool {
+    let open = |process: fs::DirEntry| fs::read_dir(process.path().join("fd"));
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|process| open(process).ok())
+        .flatten()
+        .flatten()
+        .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
+        .any(|target| target.starts_with(folder))
 }
 
 /// Goes away with all that is in it.
@@ -140,20 +173,32 @@ impl BuildFolder {
 impl Drop for BuildFolder {
     fn drop(&mut self) {
         // What stays is removed by the next build.
-        _ = fs::remove_dir_all(&self.0);
+        remove_folder(&self.0);
     }
 }
 
-/// A program and all that it starts; dropped, they are told to end.
-struct Group(Child);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // No id: it has ended, and the number may be another's.
-        if let Some(pid) = self.0.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-            _ = kill_process_group(pid, Signal::TERM);
-        }
+/// The recipe's script, with all that it starts and mounts in namespaces of its own, which end
+/// with it: mmdebstrap mounts `/dev` and `/proc`, and when killed leaves them and lives on for
+/// half a minute. Killed when dropped, and when this process dies.
+///
+/// Without root, mmdebstrap makes its own namespaces.
+fn script(path: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    if rustix::process::geteuid().is_root() {
+        command.args(["unshare", "--mount", "--pid", "--mount-proc"]);
+        command.args(["--fork", "--kill-child=KILL", "--"]);
     }
+    command
+        // One stream keeps what is said in order.
+        .args(["sh", "-c", r#"exec sh "$0" 2>&1"#])
+        .arg(path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        // The terminal's signals are this process's to handle.
+        .process_group(0);
+    command
 }
 
 async fn run(
@@ -171,31 +216,23 @@ async fn run(
     let sources = write("debian.sources", &sources)?;
     let options = write("apt.conf", &apt_options().await?)?;
     let mut log_file = File::create(log).map_err(ImageError::file("cannot create", log))?;
-    let mut command = Command::new("setpriv");
+    let mut command = script(&folder.0.join("recipe/build.sh"));
     command
-        .args(["--pdeathsig", "TERM", "--", "sh", "-c"])
-        // One stream keeps what is said in order.
-        .args([r#"exec sh "$0" 2>&1"#])
-        .arg(folder.0.join("recipe/build.sh"))
         .env("OUT", folder.0.join("out"))
         .env("SUITE", &wanted.suite)
         .env("SOURCES", sources)
         .env("APTCONF", options)
         .env("RECIPE", wanted.hash())
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .process_group(0);
+        .env("LC_ALL", "C.UTF-8");
     if rustix::process::geteuid().is_root() {
         // /tmp may be small. Others' mmdebstrap needs a place that its subordinate uids reach.
         command.env("TMPDIR", folder.0.join("tmp"));
     }
-    let child = command.spawn().map_err(|source| ImageError::Start {
+    let mut child = command.spawn().map_err(|source| ImageError::Start {
         program: "setpriv",
         source,
     })?;
-    let mut group = Group(child);
-    let output = group.0.stdout.take().expect("stdout was piped above");
+    let output = child.stdout.take().expect("stdout was piped above");
     let mut reader = Reader::default();
     let mut tail = VecDeque::with_capacity(TAIL);
     progress(reader.progress());
@@ -215,7 +252,7 @@ async fn run(
     });
     read.await
         .map_err(ImageError::file("cannot log the build to", log))?;
-    let status = group.0.wait().await;
+    let status = child.wait().await;
     let status = status.map_err(ImageError::file("cannot wait for the build in", &folder.0))?;
     if status.success() {
         return Ok(());
@@ -356,6 +393,27 @@ DPkg::Post-Invoke:: \"rm -rf /\";
         assert_eq!(said, ["waiting for another build"]);
         drop(first);
         lock(&path, &mut |_| ()).await.unwrap();
+    }
+
+    #[test]
+    fn an_open_file_keeps_its_folder() {
+        let kept = tempfile::tempdir().unwrap();
+        let folder = kept.path().canonicalize().unwrap();
+        let file = File::create(folder.join("root.squashfs")).unwrap();
+        assert!(in_use(&folder));
+        drop(file);
+        assert!(!in_use(&folder));
+    }
+
+    #[test]
+    fn nothing_is_removed_below_which_something_is_mounted() {
+        let mounts = "\
+22 1 8:1 / / rw,relatime - ext4 /dev/vda rw
+99 22 0:5 / /cache/building-7/tmp/root/dev rw - devtmpfs dev rw
+";
+        assert!(mounted_below(mounts, Path::new("/cache/building-7")));
+        assert!(!mounted_below(mounts, Path::new("/cache/building-77")));
+        assert!(!mounted_below(mounts, Path::new("/cache/building")));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct VmSpec {
     pub vcpus: u16,
     /// Hardware or software execution, see [`super::accel::decide`].
     pub accel: Accel,
-    /// QEMU CPU model; `None` is `host` under KVM and `qemu64` under TCG.
+    /// QEMU CPU model; `None` is `host` under KVM and `qemu64,+rdrand` under TCG.
     pub cpu: Option<String>,
     /// The uid and gid QEMU runs as. Numeric: no account is needed. Give each VM its own.
     pub uid: u32,

@@ -1,0 +1,104 @@
+//! `ikv-fabric patch`: the wire alone.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tokio::time::sleep;
+
+use super::run::{PanelArgs, StopSignals};
+use super::{Context, need_root};
+use crate::api;
+use crate::apply::{self, Applied};
+use crate::fabric::{Patch, Person, PortSpec, listen};
+use crate::lock::{Lock, StatePaths};
+use crate::plan::Step;
+use crate::progress::Progress;
+
+/// Joins two ports by one cable called `wire`, in the foreground, without a datacenter around
+/// it. SIGINT or SIGTERM ends it. `cables`, `cable` and `status` work on it.
+#[derive(Debug, Args)]
+pub struct PatchArgs {
+    /// tap:NAME (made if absent, then removed at the end; keeps working when moved to another
+    /// namespace) or netdev:NAME (exists; may be down).
+    #[arg(value_name = "PORT", num_args = 2, required = true)]
+    ports: Vec<PortSpec>,
+    #[command(flatten)]
+    panel: PanelArgs,
+}
+
+/// # Errors
+/// When a port cannot be opened, or another fabric uses the socket.
+pub async fn run(context: &Context, args: &PatchArgs) -> anyhow::Result<ExitCode> {
+    need_root("patch", "it opens network devices")?;
+    let ports: &[PortSpec; 2] = args.ports.as_slice().try_into()?;
+    let mut stop = StopSignals::new()?;
+    let paths = StatePaths::beside(context.client.socket());
+    let mut lock = Lock::acquire(&paths)?;
+    let result = wire(ports, args, &mut lock, &mut stop).await;
+    lock.release()?;
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+async fn wire(
+    ports: &[PortSpec; 2],
+    args: &PatchArgs,
+    lock: &mut Lock,
+    stop: &mut StopSignals,
+) -> anyhow::Result<()> {
+    apply::clean(lock)?;
+    let socket = lock.paths().socket.clone();
+    let mut applied = apply::apply(&guard(ports), lock, |_| {})?;
+    applied.will_create(&socket)?;
+    let patch = Arc::new(Patch::plug(ports, &args.panel.options())?);
+    let listener = listen(&socket, &Person::find(None)?)?;
+    let progress = Progress::new();
+    progress.note(&format!(
+        "  ✓ wire  {} – {}",
+        ports[0].name(),
+        ports[1].name()
+    ));
+    tokio::select! {
+        result = api::serve(listener, patch.clone()) => result?,
+        () = show(&patch, &progress) => {}
+        () = stop.wait() => {}
+    }
+    progress.quiet();
+    patch.stop();
+    Ok(Applied::undo(applied)?)
+}
+
+/// The host's own stack must not see, let alone answer, what comes out of a device that is
+/// one end of a wire.
+fn guard(ports: &[PortSpec; 2]) -> Vec<Step> {
+    let netdevs: Vec<_> = ports
+        .iter()
+        .filter(|port| matches!(port, PortSpec::Netdev(_)))
+        .map(|port| port.name().to_owned())
+        .collect();
+    if netdevs.is_empty() {
+        return Vec::new();
+    }
+    vec![Step::Tables {
+        guard: netdevs,
+        nat: None,
+    }]
+}
+
+async fn show(patch: &Patch, progress: &Progress) {
+    let mut before = (Instant::now(), patch.traffic());
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        let (seconds, now) = (before.0.elapsed().as_secs_f64(), patch.traffic());
+        let rate = |now: u64, before: u64| (now - before) as f64 / seconds;
+        let (frames, bytes, drops) = before.1;
+        progress.live(&format!(
+            "{:.0} frames/s · {:.1} Mbit/s · {:.0} dropped/s",
+            rate(now.0, frames),
+            rate(now.1, bytes) * 8.0 / 1e6,
+            rate(now.2, drops)
+        ));
+        before = (Instant::now(), now);
+    }
+}

@@ -1,0 +1,110 @@
+//! What a topology needs of the host, and what would get in the way of it.
+
+use super::bring_up::{BringUpError, Options, Switches};
+use super::owner::{NoSuchUser, Person};
+use crate::config::{Config, Snat};
+use crate::image;
+use crate::lock::StatePaths;
+use crate::plan::{self, HostLinkPlan, HostPlanInput, TapPlan};
+use crate::preflight::{self, FOR_IMAGE, FOR_PANEL, FOR_SWITCHES, Finding, Needs, Severity};
+use crate::progress::Progress;
+use crate::topology::{EndOwner, MTU, Topology};
+
+/// Everything that would get in the way, before anything is touched.
+pub(super) fn look_ahead(
+    options: &Options,
+    paths: &StatePaths,
+    progress: &Progress,
+) -> Result<(), BringUpError> {
+    let findings = preflight(&options.config, &options.topology, options.switches, paths)?;
+    let (errors, rest): (Vec<_>, Vec<_>) = findings
+        .into_iter()
+        .partition(|found| found.severity == Severity::Error);
+    for found in rest
+        .iter()
+        .filter(|found| found.severity == Severity::Warning)
+    {
+        progress.note(&format!("  ! {}\n    {}", found.what, found.remedy));
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(BringUpError::Preflight(errors))
+    }
+}
+
+/// Everything that would get in the way of a fabric; reads only.
+///
+/// # Errors
+/// When its owner is unknown.
+pub fn preflight(
+    config: &Config,
+    topology: &Topology,
+    switches: Switches,
+    paths: &StatePaths,
+) -> Result<Vec<Finding>, NoSuchUser> {
+    let owner = Person::find(config.owner.as_ref())?;
+    let mut programs = FOR_PANEL.to_vec();
+    let mut memory_mib = 0;
+    if switches == Switches::Vm {
+        programs.extend(FOR_SWITCHES);
+        memory_mib = u64::from(config.vm.memory.mib()) * topology.switches.len() as u64;
+        let image = image::Wanted::new(&config.image);
+        if image.is_ok_and(|image| image.built().is_none()) {
+            programs.extend(FOR_IMAGE);
+        }
+    }
+    Ok(preflight::check(&Needs {
+        paths,
+        host: &host_input(topology, &owner),
+        programs: &programs,
+        memory_mib,
+    }))
+}
+
+pub(super) fn findings_text(findings: &[Finding]) -> String {
+    let text = |found: &Finding| match found.remedy.as_str() {
+        "" => found.what.clone(),
+        remedy => format!("{}; {remedy}", found.what),
+    };
+    findings.iter().map(text).collect::<Vec<_>>().join("\n")
+}
+
+/// What is planned for the host.
+pub(super) fn host_input(topology: &Topology, owner: &Person) -> HostPlanInput {
+    let host = &topology.host;
+    HostPlanInput {
+        taps: topology
+            .ends()
+            .filter(|found| found.end.owner != EndOwner::Host)
+            .map(|found| TapPlan {
+                name: found.end.tap.clone(),
+                alias: found.end.alias.clone(),
+            })
+            .collect(),
+        tap_mtu: MTU.into(),
+        tap_owner: Some(owner.uid),
+        host: Some(HostLinkPlan {
+            name: host.name.clone(),
+            mac: host.mac.0,
+            mtu: MTU.into(),
+            address: host.address,
+            peer: host.peer,
+            range: host.range,
+            snat: match host.snat {
+                Snat::Masquerade => plan::Snat::Masquerade,
+                Snat::Address(address) => plan::Snat::Address(address),
+            },
+            ipv6_forwarding: host.ipv6_forwarding,
+        }),
+    }
+}
+
+/// The same in a few words, for people.
+pub(super) fn host_words(topology: &Topology) -> String {
+    let host = &topology.host;
+    format!(
+        "{} {}, route to {} via {}",
+        host.name, host.address, host.range, host.peer
+    )
+}

@@ -1,0 +1,133 @@
+//! The command line, as a user of a running fabric types it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::Netns;
+
+/// The longest that a command may take, for timeout(1): one that hangs must fail its test.
+const LIMIT: &str = "120";
+
+/// Types commands for one fabric, in its host's namespace.
+#[derive(Debug, Clone)]
+pub struct Cli {
+    netns: String,
+    socket: PathBuf,
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Exit status; 124 if it took too long.
+    pub status: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Cli {
+    /// For the fabric that listens at `socket` in the namespace `host`.
+    pub fn new(host: &Netns, socket: &Path) -> Self {
+        Cli {
+            netns: host.name().into(),
+            socket: socket.into(),
+        }
+    }
+
+    /// A command, ready to start.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.netns, "timeout", "-k", "5", LIMIT])
+            .arg(crate::ikv_fabric())
+            .arg("--socket")
+            .arg(&self.socket)
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command, whatever becomes of it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn run(&self, arguments: &[&str]) -> Said {
+        let output = self.command(arguments).output().expect("ip can be started");
+        Said {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs a command that must succeed, and returns its output.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let said = self.run(arguments);
+        assert_eq!(said.status, 0, "ikv-fabric {arguments:?}: {said:#?}");
+        said.stdout
+    }
+
+    /// Runs a command with `--json` that must succeed.
+    ///
+    /// # Panics
+    /// When it fails or prints no JSON.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.ok(&[&["--json"], arguments].concat());
+        parse(&text, arguments)
+    }
+
+    /// Runs a command on a switch by `exec`; it must succeed. Returns its output.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn exec(&self, node: &str, argv: &[&str]) -> String {
+        self.ok(&[&["exec", node, "--"], argv].concat())
+    }
+
+    /// As [`Cli::exec`], with a JSON answer.
+    ///
+    /// # Panics
+    /// When it fails or prints no JSON.
+    pub fn exec_json(&self, node: &str, argv: &[&str]) -> Value {
+        parse(&self.exec(node, argv), argv)
+    }
+
+    /// `vtysh -c COMMAND` on a switch, `json` appended.
+    ///
+    /// # Panics
+    /// When it fails or prints no JSON.
+    pub fn vtysh(&self, node: &str, command: &str) -> Value {
+        self.exec_json(node, &["vtysh", "-c", &format!("{command} json")])
+    }
+
+    /// A switch's entry in `status --json`.
+    ///
+    /// # Panics
+    /// When there is none of that name, or no fabric.
+    pub fn node(&self, name: &str) -> Value {
+        // Not ready is status 1, and no failure here.
+        let said = self.run(&["--json", "status"]);
+        let status = parse(&said.stdout, &["status"]);
+        let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+        let mut found = nodes.into_iter().filter(|node| node["name"] == name);
+        found.next().unwrap_or_else(|| panic!("{name}: {status}"))
+    }
+
+    /// Waits until the fabric is ready (again).
+    ///
+    /// # Panics
+    /// If it is not within `seconds`.
+    pub fn wait_ready(&self, seconds: u32) {
+        self.ok(&["status", "--wait", &seconds.to_string()]);
+    }
+}
+
+fn parse(text: &str, what: &[&str]) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{what:?}: {error} in {text:?}"))
+}

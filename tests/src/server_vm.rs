@@ -1,0 +1,235 @@
+//! A user's server: a QEMU with the README's literal options, running FRR, plugged into racks.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use ctrl::vm::agent::{Agent, ExitStatus, Limits};
+use ctrl::vm::keys::FabricKeys;
+use ctrl::vm::seed::{self, SeedFile};
+use serde_json::Value;
+
+use crate::{Cli, Netns, wait};
+
+/// Memory of the VM in MiB; what a switch has.
+const MEMORY: &str = "192";
+
+/// The longest that one command on the server may take.
+const COMMAND: Limits = Limits {
+    time: Duration::from_secs(60),
+    output: 1 << 20,
+};
+
+/// A NIC of the server.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerNic {
+    /// What stands behind `-netdev tap,id=netN,`: `ifname=ikvm2-6-1`.
+    pub netdev: &'static str,
+    /// Its MAC address; it becomes `netN`.
+    pub mac: &'static str,
+    /// VLAN on top of it, as `netN.VLAN`.
+    pub vlan: u16,
+    /// The address on the VLAN, with prefix; none where BGP is unnumbered.
+    pub address: Option<&'static str>,
+}
+
+/// The VM; killed when dropped.
+#[derive(Debug)]
+pub struct ServerVm {
+    process: Child,
+    agent: PathBuf,
+    console: PathBuf,
+    errors: PathBuf,
+}
+
+impl ServerVm {
+    /// Boots the switch image with a seed of its own: `nics`, `addresses` on its loopback,
+    /// and `frr` as its frr.conf.
+    ///
+    /// # Panics
+    /// When there is no image, or QEMU cannot be started.
+    pub fn start(
+        host: &Netns,
+        cli: &Cli,
+        folder: &Path,
+        nics: &[ServerNic],
+        addresses: &[&str],
+        frr: &str,
+    ) -> Self {
+        let folder = folder.join("server");
+        std::fs::create_dir(&folder).expect("a new folder");
+        let seed = folder.join("seed.tar");
+        seed::write(&seed, &seed_files(&folder, nics, addresses, frr)).expect("a small seed");
+        let image = cli.json(&["image", "path"]);
+        let file = |name: &str| image[name].as_str().expect("a path").to_owned();
+        let (agent, console) = (folder.join("agent.sock"), folder.join("console.log"));
+        let errors = folder.join("stderr");
+        let disk = |path: &str| format!("file={path},format=raw,if=virtio,readonly=on");
+        // Should the test be killed, nobody else would end the VM.
+        let mut qemu = host.command("setpriv");
+        qemu.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            .args(["-machine", "pc", "-accel", "tcg", "-m", MEMORY])
+            .args(["-cpu", "qemu64,+rdrand"])
+            .args(["-kernel", &file("kernel"), "-initrd", &file("initrd")])
+            .args(["-append", ctrl::image::KERNEL_CMDLINE])
+            .args(["-drive", &disk(&file("root"))])
+            .args(["-drive", &disk(&seed.display().to_string())])
+            .args(["-serial", &format!("file:{}", console.display())])
+            .args(["-device", "virtio-serial-pci", "-chardev"])
+            .arg(format!(
+                "socket,id=agent,path={},server=on,wait=off",
+                agent.display()
+            ))
+            .args([
+                "-device",
+                "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+            ]);
+        for (index, nic) in nics.iter().enumerate() {
+            qemu.args([
+                "-device",
+                &format!("virtio-net-pci,netdev=net{index},mac={}", nic.mac),
+            ])
+            .args(["-netdev", &format!("tap,id=net{index},{}", nic.netdev)]);
+        }
+        let stderr = std::fs::File::create(&errors).expect("the folder is ours");
+        let process = qemu
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("ip can be started");
+        ServerVm {
+            process,
+            agent,
+            console,
+            errors,
+        }
+    }
+
+    /// Waits until its guest agent answers.
+    ///
+    /// # Panics
+    /// If it does not within `limit`, with the end of its console.
+    pub fn wait_booted(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        wait::until("the server's boot", limit, || {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let ping = async {
+                Agent::new(self.agent.clone())
+                    .ping(left.min(Duration::from_secs(5)))
+                    .await
+            };
+            block_on(ping).map_err(|error| format!("{error}\n{}", self.console_tail()))
+        });
+    }
+
+    /// Runs a command on it that must succeed; its standard output.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn exec(&self, argv: &[&str]) -> String {
+        let words: Vec<String> = argv.iter().map(ToString::to_string).collect();
+        let answer = block_on(async {
+            Agent::new(self.agent.clone())
+                .exec(&words, b"", COMMAND)
+                .await
+        });
+        let output = answer
+            .unwrap_or_else(|error| panic!("server: {argv:?}: {error}\n{}", self.console_tail()));
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status,
+            ExitStatus::Code(0),
+            "server: {argv:?}: {stdout}{stderr}"
+        );
+        stdout
+    }
+
+    /// `vtysh -c COMMAND` on it, `json` appended.
+    ///
+    /// # Panics
+    /// When it fails or prints no JSON.
+    pub fn vtysh(&self, command: &str) -> Value {
+        let text = self.exec(&["vtysh", "-c", &format!("{command} json")]);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command}: {error} in {text}"))
+    }
+
+    /// What QEMU has complained about, and the end of the console.
+    pub fn console_tail(&self) -> String {
+        let read = |path: &Path| {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            let start = bytes.len().saturating_sub(2000);
+            String::from_utf8_lossy(&bytes[start..]).replace('\r', "")
+        };
+        format!(
+            "QEMU: {}\nconsole: {}",
+            read(&self.errors),
+            read(&self.console)
+        )
+    }
+
+    /// Ends it, and so unplugs it.
+    pub fn stop(&mut self) {
+        // It may have ended by itself; there is nothing to do then.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for ServerVm {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn seed_files(folder: &Path, nics: &[ServerNic], addresses: &[&str], frr: &str) -> Vec<SeedFile> {
+    let mut names = String::new();
+    let mut network = String::from("link set dev lo up\n");
+    for address in addresses {
+        let _ = writeln!(network, "address add {address} dev lo");
+    }
+    for (index, nic) in nics.iter().enumerate() {
+        let ServerNic { mac, vlan, .. } = nic;
+        let _ = writeln!(names, "{mac} net{index}");
+        let _ = writeln!(network, "link set dev net{index} mtu 9000 up");
+        let _ = writeln!(
+            network,
+            "link add link net{index} name net{index}.{vlan} up type vlan id {vlan}"
+        );
+        if let Some(address) = nic.address {
+            let _ = writeln!(network, "address add {address} dev net{index}.{vlan}");
+        }
+    }
+    let file = |path: &str, text: &str| SeedFile {
+        path: path.into(),
+        mode: 0o644,
+        bytes: text.into(),
+    };
+    let sysctls = "net.ipv6.conf.all.accept_dad = 0\nnet.ipv6.conf.default.accept_dad = 0\n\
+                   net.ipv4.fib_multipath_hash_policy = 1\n";
+    let mut files = vec![
+        file("etc/hostname", "server\n"),
+        file("etc/hosts", "127.0.0.1 localhost\n"),
+        file("etc/frr/frr.conf", frr),
+        file("etc/frr/vtysh.conf", "service integrated-vtysh-config\n"),
+        file("etc/ikv/nics", &names),
+        file("etc/ikv/network.batch", &network),
+        file("etc/ikv/sysctl.conf", sysctls),
+    ];
+    // Without a host key its sshd would be started again and again.
+    let keys = FabricKeys::load_or_create(&folder.join("keys"), ["server"], None)
+        .expect("the folder is ours");
+    files.extend(ctrl::vm::ssh::seed_files(&keys, "server", &[], ""));
+    files
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime without threads needs next to nothing")
+        .block_on(work)
+}

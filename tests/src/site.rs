@@ -1,0 +1,51 @@
+//! A machine for a fabric to run on: a namespace with a way to another one, the outside.
+
+use std::net::Ipv4Addr;
+
+use crate::Netns;
+
+/// The host's address towards the outside, which SNAT must give the switches' packets.
+pub const HOST_OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+
+/// The outside's own address. It has no route to the virtual range.
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+
+/// The bridge of the host's default route, as on a machine whose VMs share its LAN.
+pub const LAN_BRIDGE: &str = "brlan";
+
+/// The two namespaces.
+#[derive(Debug)]
+pub struct Site {
+    /// Where the fabric runs.
+    pub host: Netns,
+    /// Where the host's default route leads.
+    pub outside: Netns,
+}
+
+impl Site {
+    /// Makes both and joins them. Debian's /etc/qemu-ifup puts every tap of a QEMU without
+    /// `script=no` into the bridge of the default route: so there is one.
+    pub fn new(label: &str) -> Self {
+        let host = Netns::new(label);
+        let outside = Netns::new(&format!("{label}-out"));
+        host.ip(&format!(
+            "link add lan0 type veth peer name wan0 netns {}",
+            outside.name()
+        ));
+        // A MAC of its own: else it would take over that of a tap.
+        host.ip(&format!(
+            "link add {LAN_BRIDGE} address 02:00:00:00:99:02 type bridge"
+        ));
+        for link in ["lan0", LAN_BRIDGE] {
+            // Link-local addresses would come up at a time of their own.
+            host.ip(&format!("link set {link} addrgenmode none"));
+        }
+        host.ip(&format!("link set lan0 master {LAN_BRIDGE} up"));
+        host.ip(&format!("address add {HOST_OUTSIDE}/24 dev {LAN_BRIDGE}"));
+        host.ip(&format!("link set {LAN_BRIDGE} up"));
+        outside.ip(&format!("address add {OUTSIDE}/24 dev wan0"));
+        outside.ip("link set wan0 up");
+        host.ip(&format!("route add default via {OUTSIDE}"));
+        Site { host, outside }
+    }
+}

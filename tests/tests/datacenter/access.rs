@@ -1,0 +1,129 @@
+//! Getting into the switches: exec, console, ssh.
+
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use super::facts::{self, SWITCHES};
+use super::lab::Up;
+
+/// leaf3's port 2, to which spine2's ens7 leads (FACTS).
+const LEAF3: &str = "fe80::a00:27ff:fe06:ac72%ens7";
+
+pub(crate) fn link_local(up: &mut Up) {
+    let ping = up
+        .cli
+        .exec("spine2", &["ping", "-c", "1", "-W", "5", LEAF3]);
+    assert!(ping.contains("1 received"), "{ping}");
+    assert_eq!(
+        up.cli.exec("spine2", &["ssh", LEAF3, "hostname"]),
+        "leaf3\n"
+    );
+}
+
+/// By name, without a question, from the root shell's point of view.
+pub(crate) fn ssh_between_switches(up: &mut Up) {
+    for (from, to) in [("spine1", "leaf3"), ("leaf6", "internet")] {
+        let said = up
+            .cli
+            .exec(from, &["ssh", "-o", "BatchMode=yes", to, "hostname"]);
+        assert_eq!(said, format!("{to}\n"));
+    }
+}
+
+pub(crate) fn ssh_from_host(up: &mut Up) {
+    let config = up.fabric.run_folder().join("ssh/config");
+    let host = &up.fabric.site.host;
+    let mut sessions = Vec::new();
+    // Two at a time: as many as there are cores for the guests' key exchanges.
+    for pair in SWITCHES.chunks(2) {
+        std::thread::scope(|scope| {
+            let started: Vec<_> = pair
+                .iter()
+                .map(|node| {
+                    let mut ssh = host.command("ssh");
+                    ssh.arg("-F").arg(&config).args(["-o", "BatchMode=yes"]);
+                    ssh.args([node, "cat /etc/hostname; echo $SSH_CONNECTION"]);
+                    scope.spawn(move || ikv_tests::run(&mut ssh))
+                })
+                .collect();
+            sessions.extend(
+                started
+                    .into_iter()
+                    .map(|session| session.join().unwrap().stdout),
+            );
+        });
+    }
+    for (index, said) in sessions.iter().enumerate() {
+        let said = String::from_utf8_lossy(said);
+        let words: Vec<_> = said.split_whitespace().collect();
+        // Name; client's address and port; own address and port.
+        assert_eq!(words[0], SWITCHES[index]);
+        assert_eq!(words[1], "192.168.96.1");
+        assert_eq!(words[3], facts::loopback(index).to_string());
+    }
+    assert_eq!(up.cli.ok(&["ssh", "leaf3", "hostname"]), "leaf3\n");
+    let refused = up.cli.run(&["ssh", "leaf3", "exit 3"]);
+    assert_eq!(refused.status, 3, "{refused:?}");
+}
+
+pub(crate) fn exec(up: &mut Up) {
+    let script = "printf '[%s]' \"$@\"; cat; echo trouble >&2; exit 7";
+    let arguments = ["two words", "", "-x", "*", "line\nbreak", "ä'\"$HOME"];
+    let argv = ["exec", "leaf1", "--", "sh", "-c", script, "sh"];
+    let mut command = up.cli.command(&[&argv[..], &arguments].concat());
+    let piped = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"input\0\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let expected = format!("{}input\0\n", arguments.map(|a| format!("[{a}]")).concat());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "trouble\n");
+    assert_eq!(output.status.code(), Some(7));
+
+    let killed = up
+        .cli
+        .run(&["exec", "leaf1", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(killed.status, 128 + 9, "{killed:?}");
+    let unknown = up.cli.run(&["exec", "leaf9", "--", "true"]);
+    assert_eq!(
+        (unknown.status, unknown.stdout.as_str()),
+        (1, ""),
+        "{unknown:?}"
+    );
+    assert!(unknown.stderr.contains("leaf9"), "{unknown:?}");
+    assert_eq!(up.cli.run(&["exec", "leaf1"]).status, 2);
+}
+
+pub(crate) fn console(up: &mut Up) {
+    let mut command = up.cli.command(&["console", "leaf2"]);
+    let piped = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    let mut keys = child.stdin.take().unwrap();
+    let mut screen = child.stdout.take().unwrap();
+    // Enter starts the shell; it takes what was typed before its prompt, too.
+    keys.write_all(b"\rcat /etc/hostname; echo $((6 * 7))x\r")
+        .unwrap();
+    let mut seen = Vec::new();
+    let mut chunk = [0; 4096];
+    // The command's own limit ends this if the shell does not answer.
+    let answered = loop {
+        match screen.read(&mut chunk).unwrap() {
+            0 => break false,
+            read => seen.extend_from_slice(&chunk[..read]),
+        }
+        let text = String::from_utf8_lossy(&seen);
+        if text.contains("leaf2\r\n42x\r\n") {
+            break true;
+        }
+    };
+    assert!(answered, "{}", String::from_utf8_lossy(&seen));
+    keys.write_all(b"\x1d").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "Ctrl-] detaches: {output:?}");
+}

@@ -1,0 +1,90 @@
+//! A cable between switches is cut.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use ikv_tests::Cli;
+use ikv_tests::wait::{ensure, until};
+
+use super::facts;
+use super::lab::Up;
+use super::routing::{established, paths, summary};
+
+/// Without carrier loss a session would last for the hold time, 16 s.
+const AT_ONCE: Duration = Duration::from_secs(8);
+
+/// For a session to come back.
+const BACK: u32 = 60;
+
+/// Whatever becomes of the trial, the cable is up for the next one.
+pub(crate) struct Mended<'a>(pub(crate) &'a Cli, pub(crate) &'static str);
+
+impl Drop for Mended<'_> {
+    fn drop(&mut self) {
+        self.0.run(&["cable", self.1, "up"]);
+    }
+}
+
+/// Cable iksb12 and what is at its ends.
+const ENDS: [(&str, usize); 2] = [("spine1", 2), ("leaf1", 1)];
+
+pub(crate) fn down_and_up(up: &mut Up) {
+    let cli = &up.cli;
+    let began = Instant::now();
+    let _mended = Mended(cli, "iksb12");
+    cli.ok(&["cable", "iksb12", "down"]);
+    for (node, port) in ENDS {
+        let nic = facts::nic(port);
+        until(
+            &format!("the end of {node}'s session on {nic}"),
+            AT_ONCE,
+            || {
+                ensure(!established(&summary(cli, node)).contains(&nic), || {
+                    "it stands".into()
+                })
+            },
+        );
+    }
+    eprintln!(
+        "both sessions gone after {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
+    for (node, port) in ENDS {
+        let nic = facts::nic(port);
+        let carrier = cli.exec(node, &["cat", &format!("/sys/class/net/{nic}/carrier")]);
+        assert_eq!(carrier, "0\n", "{node} {nic}");
+    }
+    assert_eq!(cli.json(&["cables", "iksb12"])[0]["state"], "down");
+    // Everything is reached by the other spine.
+    let leaf3 = facts::loopback(5);
+    assert_eq!(paths(cli, "leaf1", leaf3), BTreeSet::from([facts::nic(2)]));
+    cli.exec(
+        "leaf1",
+        &[
+            "fping",
+            "-q",
+            "-r",
+            "3",
+            "-t",
+            "1000",
+            "192.168.98.1",
+            "192.168.98.2",
+        ],
+    );
+    until("status to tell of it", Duration::from_secs(30), || {
+        let node = cli.node("leaf1");
+        let not_ready = cli.run(&["status"]).status == 1;
+        ensure(not_ready && node["bgp"]["established"] == 1, || {
+            node.to_string()
+        })
+    });
+
+    let began = Instant::now();
+    cli.ok(&["cable", "leaf1:1", "up"]);
+    cli.wait_ready(BACK);
+    eprintln!("ready again after {:.1} s", began.elapsed().as_secs_f64());
+    until("both paths", Duration::from_secs(10), || {
+        let found = paths(cli, "leaf1", leaf3);
+        ensure(found.len() == 2, || format!("{found:?}"))
+    });
+}

@@ -1,0 +1,105 @@
+//! DHCP and PXE on rack 2, by machines that plug into U3.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ikv_tests::dhcp::{self, option};
+use ikv_tests::{IpHost, Station};
+
+use super::facts;
+use super::lab::Up;
+
+const LIMIT: Duration = Duration::from_secs(30);
+const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 111, 1);
+const NEXT_SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 2);
+
+fn plug(up: &Up, mac_end: u8) -> Station {
+    Station::plug(&up.fabric.site.host, "ikvm2-3-1", [2, 0, 0, 0, 3, mac_end])
+}
+
+fn in_range(address: Ipv4Addr) -> bool {
+    let [a, b, c, d] = address.octets();
+    [a, b, c] == [192, 168, 111] && (20..=250).contains(&d)
+}
+
+/// A whole IP stack gets a lease and reaches the datacenter with it.
+pub(crate) fn lease(up: &mut Up) {
+    let mut host = IpHost::new(plug(up, 1));
+    let lease = host.lease(LIMIT);
+    assert!(in_range(lease.address.address()), "{lease:?}");
+    assert_eq!(
+        (lease.address.prefix_len(), lease.router),
+        (24, Some(ROUTER))
+    );
+    assert_eq!(
+        lease.dns,
+        [Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(9, 9, 9, 9)]
+    );
+    let silent = host.silent(&facts::loopbacks(), LIMIT);
+    assert!(silent.is_empty(), "no echo from {silent:?}");
+}
+
+pub(crate) fn boot_files(up: &mut Up) {
+    let mut station = plug(up, 2);
+    let arch = option::ARCHITECTURE;
+    let ipxe = (option::USER_CLASS, &b"iPXE"[..]);
+    let script = "http://192.168.100.2/oci/ipxe.php";
+    let cases = [
+        (vec![(arch, &[0, 0][..])], "lpxelinux.0"),
+        (vec![(arch, &[0, 7][..])], "shimx64.efi.signed"),
+        (vec![(arch, &[0, 9][..])], "shimx64.efi.signed"),
+        (vec![(arch, &[0, 11][..])], "pxelinux.0"),
+        (vec![], "pxelinux.0"),
+        (vec![ipxe], script),
+        (vec![(arch, &[0, 0][..]), ipxe], script),
+        (vec![(arch, &[0, 7][..]), ipxe], script),
+    ];
+    for (options, file) in cases {
+        let offer = dhcp::discover(&mut station, &options);
+        assert!(in_range(offer.address), "{offer:?}");
+        assert_eq!(offer.boot_file, file, "{options:?}");
+        assert_eq!(offer.next_server, NEXT_SERVER, "{options:?}");
+    }
+}
+
+pub(crate) fn times_and_options(up: &mut Up) {
+    let mut station = plug(up, 3);
+    let plain = dhcp::lease(&mut station, &[]);
+    assert_eq!(plain.lease_time(), Some(600));
+    assert_eq!(plain.address_option(option::ROUTER), Some(ROUTER));
+    assert_eq!(plain.address_option(option::SERVER), Some(ROUTER));
+    assert_eq!(plain.options[&option::DNS], [1, 1, 1, 1, 9, 9, 9, 9]);
+    assert_eq!(plain.options[&option::DOMAIN], b"example.com");
+    for (wanted, given) in [(3600u32, 3600), (7200, 7200), (1_000_000, 7200)] {
+        let asked = wanted.to_be_bytes();
+        let lease = dhcp::lease(&mut station, &[(option::LEASE_TIME, &asked)]);
+        assert_eq!(lease.lease_time(), Some(given), "asked for {wanted} s");
+        assert_eq!(lease.address, plain.address);
+    }
+}
+
+/// Firmware, iPXE and the installed system send different client-ids; unplugged and plugged
+/// in again it is the same machine. Another one gets another address.
+pub(crate) fn kept_lease(up: &mut Up) {
+    let mut station = plug(up, 4);
+    let ids: [&[u8]; 3] = [
+        b"\x00firmware-uuid-0000",
+        &[1, 2, 0, 0, 0, 3, 4],
+        b"\xffinstalled",
+    ];
+    let address = dhcp::lease(&mut station, &[]).address;
+    for id in ids {
+        let lease = dhcp::lease(&mut station, &[(option::CLIENT_ID, id)]);
+        assert_eq!(lease.address, address, "client-id {id:?}");
+    }
+    drop(station);
+    let mut again = plug(up, 4);
+    assert_eq!(dhcp::lease(&mut again, &[]).address, address, "replugged");
+    drop(again);
+    let mut other = plug(up, 5);
+    assert_ne!(
+        dhcp::lease(&mut other, &[]).address,
+        address,
+        "another machine"
+    );
+}

@@ -1,0 +1,114 @@
+//! The one fabric of all trials.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use ikv_tests::{Cli, Fabric, ServerNic, ServerVm, Site};
+use libtest_mimic::Failed;
+
+/// The longest wait for a fabric; whether that was fast enough is a trial of its own.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// AS number, addresses and FRR configuration of the server. It tells the leaves all it
+/// knows, as a careless one would; leaf2 gets the second address only.
+pub(crate) const SERVER_ADDRESS: [u8; 4] = [192, 168, 120, 1];
+pub(crate) const SERVER_SECOND_ADDRESS: [u8; 4] = [192, 168, 120, 2];
+const SERVER_FRR: &str = include_str!("server-frr.conf");
+
+/// The server's NICs: U6 of rack 2 with the README's option as it stands there and without a
+/// script, and leaf2's end of U7 in rack 1.
+const SERVER_NICS: [ServerNic; 3] = [
+    ServerNic {
+        netdev: "ifname=ikvm2-6-1",
+        mac: "02:69:6b:02:06:01",
+        vlan: 10,
+        address: None,
+    },
+    ServerNic {
+        netdev: "ifname=ikvm2-6-2,script=no,downscript=no",
+        mac: "02:69:6b:02:06:02",
+        vlan: 10,
+        address: None,
+    },
+    ServerNic {
+        netdev: "ifname=ikvm1-7-2,script=no,downscript=no",
+        mac: "02:69:6b:01:07:02",
+        vlan: 11,
+        address: Some("192.168.113.200/24"),
+    },
+];
+
+/// Boots the fabric when the first trial asks for it.
+#[derive(Default)]
+pub(crate) enum Lab {
+    #[default]
+    NotStarted,
+    Up(Box<Up>),
+    Broken,
+}
+
+/// A fabric that was ready once, and a server plugged into it.
+pub(crate) struct Up {
+    pub(crate) fabric: Fabric,
+    pub(crate) cli: Cli,
+    /// From the start of `run` until it was ready.
+    pub(crate) ready_after: Duration,
+    pub(crate) server: ServerVm,
+}
+
+impl Lab {
+    /// Runs a trial. When it fails, the state of every switch goes with its message.
+    pub(crate) fn run(&mut self, name: &str, test: fn(&mut Up)) -> Result<(), Failed> {
+        let up = self.up()?;
+        let began = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| test(up)));
+        eprintln!("{name}: {:.1} s", began.elapsed().as_secs_f64());
+        outcome.map_err(|panic| {
+            let message = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            let message = message.unwrap_or_default();
+            let server = up.server.console_tail();
+            format!("{message}\n{}\n==== server\n{server}", up.fabric.dump()).into()
+        })
+    }
+
+    fn up(&mut self) -> Result<&mut Up, Failed> {
+        if matches!(self, Lab::NotStarted) {
+            // Whatever goes wrong now is not tried again by every other trial.
+            *self = Lab::Broken;
+            *self = Lab::Up(Box::new(Up::start()?));
+        }
+        match self {
+            Lab::Up(up) => Ok(up),
+            Lab::NotStarted | Lab::Broken => Err("the fabric did not come up, see above".into()),
+        }
+    }
+}
+
+impl Up {
+    fn start() -> Result<Self, Failed> {
+        ikv_tests::ensure_image()?;
+        let mut fabric = Fabric::start(Site::new("dc"), &[]);
+        let ready_after = fabric.wait_ready(PATIENCE)?;
+        let cli = fabric.cli();
+        // Boots while others are tried.
+        let addresses = [SERVER_ADDRESS, SERVER_SECOND_ADDRESS]
+            .map(|address| format!("{}/32", std::net::Ipv4Addr::from(address)));
+        let server = ServerVm::start(
+            &fabric.site.host,
+            &cli,
+            fabric.scratch(),
+            &SERVER_NICS,
+            &addresses.each_ref().map(String::as_str),
+            SERVER_FRR,
+        );
+        Ok(Up {
+            fabric,
+            cli,
+            ready_after,
+            server,
+        })
+    }
+}

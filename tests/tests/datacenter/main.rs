@@ -1,0 +1,112 @@
+//! The default datacenter on real VMs: nine switches are booted once, and everything that the
+//! project promises of them is tried, in this order. `cargo test -p ikv-tests --test
+//! datacenter -- NAME` boots it for those trials whose names contain NAME.
+//!
+//! Trials run one after the other: under emulation two would only slow each other down, and
+//! most of them disturb.
+
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod cutting;
+mod dhcp;
+mod facts;
+mod lab;
+mod links;
+mod power;
+mod reports;
+mod routing;
+mod server;
+mod teardown;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use lab::{Lab, Up};
+use libtest_mimic::{Arguments, Trial};
+
+type Test = fn(&mut Up);
+
+/// Name and test. The last one takes the fabric away.
+const TRIALS: &[(&str, Test)] = &[
+    ("ready_in_time", reports::ready_in_time),
+    ("status_json", reports::status_json),
+    ("cables_json", reports::cables_json),
+    (
+        "topology_and_vm_args_json",
+        reports::topology_and_vm_args_json,
+    ),
+    ("every_switch_has_all_its_sessions", routing::sessions),
+    (
+        "every_switch_pings_every_loopback_and_the_outside",
+        routing::pings,
+    ),
+    ("the_outside_sees_the_hosts_address", routing::snat),
+    (
+        "the_host_reaches_every_loopback",
+        routing::host_reaches_loopbacks,
+    ),
+    ("two_equal_paths_between_leaves", routing::equal_paths),
+    ("names_macs_link_locals_mtus", links::addresses),
+    ("serial_numbers", links::serials),
+    ("link_locals_by_ping_and_ssh", access::link_local),
+    (
+        "ssh_from_switch_to_switch_by_name",
+        access::ssh_between_switches,
+    ),
+    ("ssh_from_the_host", access::ssh_from_host),
+    ("exec_passes_everything_through", access::exec),
+    ("lldp_neighbours_are_the_cabling_plan", links::lldp),
+    ("console_is_a_shell", access::console),
+    ("dhcp_lease_for_an_ip_stack", dhcp::lease),
+    ("dhcp_boot_file_by_kind_of_client", dhcp::boot_files),
+    ("dhcp_lease_times_and_options", dhcp::times_and_options),
+    ("dhcp_keeps_the_lease_of_a_machine", dhcp::kept_lease),
+    ("a_servers_tap_is_freed_of_the_lan_bridge", server::freed),
+    ("a_server_peers_with_both_leaves", server::sessions),
+    ("a_server_is_no_way_between_leaves", server::no_transit),
+    ("a_server_on_vlan_11_peers_with_leaf2", server::vlan_network),
+    (
+        "a_server_is_reached_with_its_first_cable_cut",
+        server::first_cable_down,
+    ),
+    (
+        "a_server_is_reached_with_its_second_cable_a_blackhole",
+        server::second_cable_blackhole,
+    ),
+    (
+        "a_cut_cable_ends_both_sessions_at_once",
+        cutting::down_and_up,
+    ),
+    ("power_off_on_cycle_reset", power::buttons),
+    ("a_killed_switch_comes_back", power::killed),
+    ("everything_is_taken_away", teardown::as_before),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let lacking = ikv_tests::lacks_for_vms();
+    if let (Some(lacking), false) = (lacking, arguments.list) {
+        if std::env::var("CI").as_deref() == Ok("true") {
+            eprintln!("datacenter: needs {lacking}, and under CI nothing may be skipped");
+            return ExitCode::FAILURE;
+        }
+        for (name, _) in TRIALS {
+            eprintln!("SKIP {name}: needs {lacking}");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let lab = Arc::new(Mutex::new(Lab::default()));
+    let trials = TRIALS.iter().map(|(name, test)| {
+        let lab = lab.clone();
+        Trial::test(*name, move || {
+            lab.lock()
+                .expect("no trial panics in here")
+                .run(name, *test)
+        })
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    drop(lab);
+    conclusion.exit_code()
+}

@@ -1,0 +1,72 @@
+//! Switches that are switched off and on, and one that dies.
+
+use std::time::{Duration, Instant};
+
+use ikv_tests::wait::{ensure, until};
+use rustix::process::{Signal, kill_process};
+
+use super::lab::Up;
+
+/// For switches to boot and to have all their sessions again.
+const BACK: u32 = 120;
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+fn wait_for_state(up: &Up, node: &str, state: &str) {
+    until(
+        &format!("{node} to be {state}"),
+        Duration::from_secs(20),
+        || {
+            let seen = up.cli.node(node);
+            ensure(seen["state"] == state, || seen.to_string())
+        },
+    );
+}
+
+pub(crate) fn buttons(up: &mut Up) {
+    let boots = |nodes: [&str; 3]| nodes.map(|node| up.cli.exec(node, &["cat", BOOT_ID]));
+    let nodes = ["leaf6", "leaf5", "leaf4"];
+    let before = boots(nodes);
+    let began = Instant::now();
+
+    let off = up.cli.json(&["power", "leaf6", "off"]);
+    assert_eq!(
+        (&off["name"], &off["state"]),
+        (&"leaf6".into(), &"off".into())
+    );
+    up.cli.ok(&["power", "leaf5", "cycle"]);
+    up.cli.ok(&["power", "leaf4", "reset"]);
+    for node in ["leaf5", "leaf4"] {
+        let state = up.cli.node(node)["state"].clone();
+        assert!(state != "off" && state != "failed", "{node} is {state}");
+    }
+    let refused = up.cli.run(&["exec", "leaf6", "--", "true"]);
+    assert_eq!(refused.status, 1, "{refused:?}");
+    assert!(refused.stderr.contains("leaf6"), "{refused:?}");
+    assert_eq!(
+        up.cli.run(&["status"]).status,
+        1,
+        "a fabric with a switch off is not ready"
+    );
+    wait_for_state(up, "leaf6", "off");
+    up.cli.ok(&["power", "leaf6", "on"]);
+    up.cli.wait_ready(BACK);
+    eprintln!("ready again after {:.1} s", began.elapsed().as_secs_f64());
+
+    for (index, after) in boots(nodes).iter().enumerate() {
+        assert_ne!(*after, before[index], "{} has booted anew", nodes[index]);
+    }
+}
+
+pub(crate) fn killed(up: &mut Up) {
+    let before = up.fabric.qemu("leaf6");
+    kill_process(before, Signal::KILL).unwrap();
+    let began = Instant::now();
+    wait_for_state(up, "leaf6", "restarting");
+    let note = up.cli.node("leaf6")["note"].to_string();
+    assert!(note.contains("SIGKILL"), "status tells why: {note}");
+    up.cli.wait_ready(BACK);
+    eprintln!("ready again after {:.1} s", began.elapsed().as_secs_f64());
+    assert_ne!(up.fabric.qemu("leaf6"), before);
+    assert_eq!(up.cli.node("leaf6")["bgp"]["established"], 2);
+}

@@ -1,0 +1,141 @@
+//! A server that runs BGP itself: on VLAN 10 with both leaves of rack 2, on VLAN 11 with leaf2.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use ikv_tests::LAN_BRIDGE;
+use ikv_tests::wait::{ensure, until};
+
+use super::cutting::Mended;
+use super::facts;
+use super::lab::{SERVER_ADDRESS, SERVER_SECOND_ADDRESS, Up};
+use super::routing::{established, host_reaches, paths, summary};
+
+/// For the server to boot and peer.
+const BOOT: Duration = Duration::from_secs(90);
+
+/// For sessions to come back, or to be missed after the hold time of 3 s that the server asks
+/// for; emulated switches answer slowly.
+const SOON: Duration = Duration::from_secs(30);
+
+/// The leaves' NIC of U6, with the VLAN.
+fn server_nic() -> String {
+    format!("{}.10", facts::nic(6))
+}
+
+/// QEMU without `script=no` runs Debian's /etc/qemu-ifup, which puts the tap into the bridge
+/// of the default route.
+pub(crate) fn freed(up: &mut Up) {
+    up.server.wait_booted(BOOT);
+    let host = &up.fabric.site.host;
+    let of_bridge = host.ip(&format!("-o link show master {LAN_BRIDGE}"));
+    assert_eq!(
+        of_bridge.lines().count(),
+        1,
+        "only the LAN's own: {of_bridge}"
+    );
+    let told = format!("put ikvm2-6-1 on {LAN_BRIDGE}");
+    until("a line about it from run", SOON, || {
+        let said = up.fabric.stderr();
+        ensure(said.contains(&told), || said)
+    });
+}
+
+fn wait_for_sessions(up: &Up, leaves: &[&str], expected: bool) {
+    for leaf in leaves {
+        until(
+            &format!("{leaf}'s session with the server: {expected}"),
+            SOON,
+            || {
+                let summary = summary(&up.cli, leaf);
+                let found = established(&summary).contains(&server_nic());
+                ensure(found == expected, || summary.to_string())
+            },
+        );
+    }
+}
+
+pub(crate) fn sessions(up: &mut Up) {
+    up.server.wait_booted(BOOT);
+    wait_for_sessions(up, &["leaf3", "leaf4"], true);
+    let seen = established(&up.server.vtysh("show bgp summary"));
+    for nic in ["net0.10", "net1.10"] {
+        assert!(seen.contains(nic), "{seen:?}");
+    }
+    host_reaches(up, SERVER_ADDRESS, SOON);
+    let status = up.cli.node("leaf3");
+    assert_eq!(
+        status["bgp"]["expected"], 2,
+        "a server's session never counts"
+    );
+    assert_eq!(status["bgp"]["established"], 2);
+}
+
+/// It tells both leaves all that it knows; they believe it nothing but its own address.
+pub(crate) fn no_transit(up: &mut Up) {
+    let server = Ipv4Addr::from(SERVER_ADDRESS);
+    let to_spines = BTreeSet::from([facts::nic(1), facts::nic(2)]);
+    for (leaf, other) in [("leaf3", facts::loopback(6)), ("leaf4", facts::loopback(5))] {
+        assert_eq!(paths(&up.cli, leaf, other), to_spines, "{leaf} to {other}");
+        assert_eq!(paths(&up.cli, leaf, server), BTreeSet::from([server_nic()]));
+    }
+    until("both spines to lead from another rack to it", SOON, || {
+        let found = paths(&up.cli, "leaf1", server);
+        ensure(found == to_spines, || format!("{found:?}"))
+    });
+}
+
+pub(crate) fn vlan_network(up: &mut Up) {
+    until("leaf2's session with 192.168.113.200", SOON, || {
+        let summary = summary(&up.cli, "leaf2");
+        let peers = established(&summary);
+        ensure(peers.contains("192.168.113.200"), || summary.to_string())
+    });
+    host_reaches(up, SERVER_SECOND_ADDRESS, SOON);
+    let at_leaf2 = paths(&up.cli, "leaf2", SERVER_SECOND_ADDRESS.into());
+    assert_eq!(at_leaf2, BTreeSet::from(["brvlan11".into()]));
+}
+
+pub(crate) fn first_cable_down(up: &mut Up) {
+    let _mended = Mended(&up.cli, "ikeb3-6");
+    let changed = up.cli.json(&["cable", "ikeb3-6", "down"]);
+    assert_eq!(
+        (&changed["name"], &changed["state"]),
+        (&"ikeb3-6".into(), &"down".into())
+    );
+    // The leaf loses carrier; QEMU with a tap of its own cannot be told.
+    let note = changed["notes"].to_string();
+    assert!(note.contains("ikvm2-6-1"), "{changed}");
+    let began = Instant::now();
+    host_reaches(up, SERVER_ADDRESS, SOON);
+    eprintln!("reached again after {:.1} s", began.elapsed().as_secs_f64());
+    wait_for_sessions(up, &["leaf3"], false);
+    let other_leaf = paths(&up.cli, "leaf4", SERVER_ADDRESS.into());
+    assert_eq!(other_leaf, BTreeSet::from([server_nic()]));
+    up.cli.ok(&["cable", "rack2:u6:1", "up"]);
+    wait_for_sessions(up, &["leaf3", "leaf4"], true);
+}
+
+pub(crate) fn second_cable_blackhole(up: &mut Up) {
+    let drops = |up: &Up| {
+        let report = up.cli.json(&["cables", "ikeb4-6"]);
+        assert_eq!(report[0]["state"], "blackhole");
+        report[0]["lanes"][0]["drops"]["blackhole"]
+            .as_u64()
+            .unwrap_or(0)
+    };
+    let _mended = Mended(&up.cli, "ikeb4-6");
+    up.cli.ok(&["cable", "leaf4:u6", "blackhole"]);
+    let began = Instant::now();
+    // Nobody is told: until the hold time is over some connections vanish.
+    wait_for_sessions(up, &["leaf4"], false);
+    host_reaches(up, SERVER_ADDRESS, SOON);
+    eprintln!("reached again after {:.1} s", began.elapsed().as_secs_f64());
+    let carrier = format!("/sys/class/net/{}/carrier", facts::nic(6));
+    assert_eq!(up.cli.exec("leaf4", &["cat", &carrier]), "1\n");
+    assert!(drops(up) > 0, "the leaf's frames are counted as lost");
+    up.cli.ok(&["cable", "ikeb4-6", "up"]);
+    wait_for_sessions(up, &["leaf3", "leaf4"], true);
+    host_reaches(up, SERVER_ADDRESS, SOON);
+}

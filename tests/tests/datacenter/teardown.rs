@@ -1,0 +1,39 @@
+//! Everything is taken away, while a server is still plugged in.
+
+use std::time::Duration;
+
+use ikv_tests::HostState;
+use ikv_tests::wait::{ensure, until};
+
+use super::lab::Up;
+
+/// The whole teardown.
+const LIMIT: Duration = Duration::from_secs(3);
+
+pub(crate) fn as_before(up: &mut Up) {
+    let ended = up.fabric.end();
+    eprintln!("taken away in {:.2} s", ended.after.as_secs_f64());
+    assert!(
+        ended.status.success(),
+        "{}: {}",
+        ended.status,
+        up.fabric.stderr()
+    );
+    // The test's own VM, which lives in the host's namespace too.
+    up.server.stop();
+    let now = HostState::of(&up.fabric.site.host, &up.fabric.run_folder());
+    up.fabric.before.assert_unchanged(&now, "after the end");
+    assert!(
+        ended.after <= LIMIT,
+        "{:?}; {LIMIT:?} is the limit",
+        ended.after
+    );
+    let gone = up.cli.run(&["status"]);
+    assert_eq!(gone.status, 1);
+    assert!(gone.stderr.contains("no fabric answers"), "{gone:?}");
+    // Nobody was left in the namespace.
+    until("the namespace to be empty", Duration::from_secs(5), || {
+        let pids = up.fabric.site.host.pids();
+        ensure(pids.is_empty(), || format!("{pids:?}"))
+    });
+}
