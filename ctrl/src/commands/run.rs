@@ -168,7 +168,14 @@ async fn show(fabric: &Fabric, progress: &Progress) {
         "  ✓ ready  (after {})",
         duration(progress.elapsed())
     ));
-    progress.note("    plug a VM in: ikv-fabric vm-args rack1:u3 · log in: ikv-fabric ssh leaf1 · Ctrl-C takes everything away");
+    let log_in = if lines.is_empty() {
+        ""
+    } else {
+        " · log in: ikv-fabric ssh leaf1"
+    };
+    progress.note(&format!(
+        "    plug a VM in: ikv-fabric vm-args rack1:u3{log_in} · Ctrl-C takes everything away"
+    ));
     watch(fabric, progress).await;
 }
 
