@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::host_state::HostState;
-use crate::wait::until;
+use crate::patience::until;
 use crate::{Cli, Site, diagnosis};
 
 /// The longest that a fabric may take to undo everything before its test gives up.

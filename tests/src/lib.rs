@@ -2,7 +2,7 @@
 //!
 //! A [`Site`] is a machine in two namespaces, a [`Fabric`] the real binary running on it, a
 //! [`Cli`] the commands typed there. What plugs in is a [`Station`] (frames), an [`IpHost`]
-//! (smoltcp) or a [`ServerVm`] (a QEMU). A test waits with [`wait::until`], never for a time.
+//! (smoltcp) or a [`ServerVm`] (a QEMU). A test waits with [`patience::until`], never for a time.
 //!
 //! A test that needs what this machine lacks says SKIP and why; under CI (`CI=true`) that is
 //! a failure.
@@ -23,7 +23,6 @@ mod report;
 mod server_vm;
 mod site;
 mod station;
-pub mod wait;
 
 pub use binary::ikv_fabric;
 pub use cli::{Cli, Said};
@@ -67,7 +66,7 @@ pub fn ensure_image() -> Result<(), String> {
         return Ok(());
     }
     let built = ask("build").map_err(|error| error.to_string())?;
-    wait::ensure(built.status.success(), || {
+    patience::ensure(built.status.success(), || {
         String::from_utf8_lossy(&built.stderr).into_owned()
     })
 }

@@ -8,25 +8,42 @@ use std::time::{Duration, Instant};
 /// Long enough for anything that does not boot, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// Between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Between two looks, at least and at most. In between a twentieth of the time waited: no
+/// figure is off by more, and an emulated switch is not asked all the time.
+const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(100)];
 
-/// Looks until there is something, and returns it.
+/// Looks until there is something, and returns it. `look` says in an `Err` what is missing.
 ///
 /// # Panics
-/// When there is still nothing after `limit`; `what` was waited for.
-pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
+/// When there is still nothing after `limit`, with what was missing at the last look.
+pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let began = Instant::now();
+    let [shortest, longest] = LOOK_AGAIN;
     loop {
-        if let Some(found) = look() {
-            return found;
+        match look() {
+            Ok(found) => return found,
+            Err(missing) if began.elapsed() >= limit => {
+                panic!("waited {limit:?} in vain for {what}: {missing}")
+            }
+            Err(_) => std::thread::sleep((began.elapsed() / 20).clamp(shortest, longest)),
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {limit:?} in vain for {what}"
-        );
-        std::thread::sleep(LOOK_AGAIN);
     }
+}
+
+/// `Ok` if `holds`, else what `otherwise` says; for [`until`].
+///
+/// # Errors
+/// What `otherwise` says.
+pub fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+/// As [`until`], where there is nothing to say about what is missing.
+///
+/// # Panics
+/// As [`until`].
+pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    until(what, limit, || look().ok_or_else(|| "nothing yet".into()))
 }
 
 /// Waits until something holds.

@@ -10,7 +10,7 @@ use ctrl::vm::keys::FabricKeys;
 use ctrl::vm::seed::{self, SeedFile};
 use serde_json::Value;
 
-use crate::{Cli, Netns, wait};
+use crate::{Cli, Netns, patience};
 
 /// Memory of the VM in MiB; what a switch has.
 const MEMORY: &str = "192";
@@ -114,7 +114,7 @@ impl ServerVm {
     /// If it does not within `limit`, with the end of its console.
     pub fn wait_booted(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
-        wait::until("the server's boot", limit, || {
+        patience::until("the server's boot", limit, || {
             let left = deadline.saturating_duration_since(Instant::now());
             let ping = async {
                 Agent::new(self.agent.clone())

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use ikv_tests::Cli;
-use ikv_tests::wait::{ensure, until};
+use ikv_tests::patience::{ensure, until};
+use ikv_tests::{Cli, figure};
 
 use super::facts;
 use super::lab::Up;
@@ -45,9 +45,10 @@ pub(crate) fn down_and_up(up: &mut Up) {
             },
         );
     }
-    eprintln!(
-        "both sessions gone after {:.1} s",
-        began.elapsed().as_secs_f64()
+    let time = began.elapsed().as_secs_f64();
+    figure(
+        "cable cut, both sessions known to be gone",
+        &format!("{time:.1} s"),
     );
     for (node, port) in ENDS {
         let nic = facts::nic(port);
@@ -82,7 +83,8 @@ pub(crate) fn down_and_up(up: &mut Up) {
     let began = Instant::now();
     cli.ok(&["cable", "leaf1:1", "up"]);
     cli.wait_ready(BACK);
-    eprintln!("ready again after {:.1} s", began.elapsed().as_secs_f64());
+    let time = began.elapsed().as_secs_f64();
+    figure("cable mended, ready again", &format!("{time:.1} s"));
     until("both paths", Duration::from_secs(10), || {
         let found = paths(cli, "leaf1", leaf3);
         ensure(found.len() == 2, || format!("{found:?}"))

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use ikv_tests::{Cli, Fabric, ServerNic, ServerVm, Site};
+use ikv_tests::{Cli, Fabric, ServerNic, ServerVm, Site, say};
 use libtest_mimic::Failed;
 
 /// The longest wait for a fabric; whether that was fast enough is a trial of its own.
@@ -62,7 +62,7 @@ impl Lab {
         let up = self.up()?;
         let began = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| test(up)));
-        eprintln!("{name}: {:.1} s", began.elapsed().as_secs_f64());
+        say(&format!("{name}: {:.1} s", began.elapsed().as_secs_f64()));
         outcome.map_err(|panic| {
             let message = panic
                 .downcast_ref::<String>()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ikv_tests::wait::{ensure, until};
+use ikv_tests::patience::{ensure, until};
 use serde_json::Value;
 
 use super::facts::{self, SWITCHES};

@@ -88,7 +88,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let lacking = ikv_tests::lacks_for_vms();
     if let (Some(lacking), false) = (lacking, arguments.list) {
-        if std::env::var("CI").as_deref() == Ok("true") {
+        if std::env::var_os("CI").is_some() {
             eprintln!("datacenter: needs {lacking}, and under CI nothing may be skipped");
             return ExitCode::FAILURE;
         }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use ikv_tests::wait::{ensure, until};
+use ikv_tests::figure;
+use ikv_tests::patience::{ensure, until};
 use rustix::process::{Signal, kill_process};
 
 use super::lab::Up;
@@ -21,6 +22,11 @@ fn wait_for_state(up: &Up, node: &str, state: &str) {
             ensure(seen["state"] == state, || seen.to_string())
         },
     );
+}
+
+fn took(what: &str, began: Instant) {
+    let time = began.elapsed().as_secs_f64();
+    figure(&format!("ready again, {what}"), &format!("{time:.1} s"));
 }
 
 pub(crate) fn buttons(up: &mut Up) {
@@ -51,7 +57,7 @@ pub(crate) fn buttons(up: &mut Up) {
     wait_for_state(up, "leaf6", "off");
     up.cli.ok(&["power", "leaf6", "on"]);
     up.cli.wait_ready(BACK);
-    eprintln!("ready again after {:.1} s", began.elapsed().as_secs_f64());
+    took("one off and on, one cycled, one reset", began);
 
     for (index, after) in boots(nodes).iter().enumerate() {
         assert_ne!(*after, before[index], "{} has booted anew", nodes[index]);
@@ -66,7 +72,7 @@ pub(crate) fn killed(up: &mut Up) {
     let note = up.cli.node("leaf6")["note"].to_string();
     assert!(note.contains("SIGKILL"), "status tells why: {note}");
     up.cli.wait_ready(BACK);
-    eprintln!("ready again after {:.1} s", began.elapsed().as_secs_f64());
+    took("one killed", began);
     assert_ne!(up.fabric.qemu("leaf6"), before);
     assert_eq!(up.cli.node("leaf6")["bgp"]["established"], 2);
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ikv_tests::figure;
 use serde_json::Value;
 
 use super::facts::{self, SWITCHES};
@@ -11,7 +12,10 @@ use super::lab::Up;
 const READY: Duration = Duration::from_secs(90);
 
 pub(crate) fn ready_in_time(up: &mut Up) {
-    eprintln!("ready after {:.1} s", up.ready_after.as_secs_f64());
+    figure(
+        "default fabric, from run to ready",
+        &format!("{:.1} s (wanted: 90 s)", up.ready_after.as_secs_f64()),
+    );
     assert!(
         up.ready_after <= READY,
         "ready after {:?}; {READY:?} is the limit. What else runs on this machine?",

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use ikv_tests::wait::{ensure, until};
+use ikv_tests::patience::{ensure, until};
 use ikv_tests::{Cli, HOST_OUTSIDE, OUTSIDE};
 use serde_json::Value;
 

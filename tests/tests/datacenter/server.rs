@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use ikv_tests::LAN_BRIDGE;
-use ikv_tests::wait::{ensure, until};
+use ikv_tests::patience::{ensure, until};
+use ikv_tests::{LAN_BRIDGE, figure};
 
 use super::cutting::Mended;
 use super::facts;
@@ -97,6 +97,14 @@ pub(crate) fn vlan_network(up: &mut Up) {
     assert_eq!(at_leaf2, BTreeSet::from(["brvlan11".into()]));
 }
 
+fn reached(cable: &str, began: Instant) {
+    let time = began.elapsed().as_secs_f64();
+    figure(
+        &format!("server reached again, one cable {cable}"),
+        &format!("{time:.1} s"),
+    );
+}
+
 pub(crate) fn first_cable_down(up: &mut Up) {
     let _mended = Mended(&up.cli, "ikeb3-6");
     let changed = up.cli.json(&["cable", "ikeb3-6", "down"]);
@@ -109,7 +117,7 @@ pub(crate) fn first_cable_down(up: &mut Up) {
     assert!(note.contains("ikvm2-6-1"), "{changed}");
     let began = Instant::now();
     host_reaches(up, SERVER_ADDRESS, SOON);
-    eprintln!("reached again after {:.1} s", began.elapsed().as_secs_f64());
+    reached("cut", began);
     wait_for_sessions(up, &["leaf3"], false);
     let other_leaf = paths(&up.cli, "leaf4", SERVER_ADDRESS.into());
     assert_eq!(other_leaf, BTreeSet::from([server_nic()]));
@@ -131,7 +139,7 @@ pub(crate) fn second_cable_blackhole(up: &mut Up) {
     // Nobody is told: until the hold time is over some connections vanish.
     wait_for_sessions(up, &["leaf4"], false);
     host_reaches(up, SERVER_ADDRESS, SOON);
-    eprintln!("reached again after {:.1} s", began.elapsed().as_secs_f64());
+    reached("a blackhole", began);
     let carrier = format!("/sys/class/net/{}/carrier", facts::nic(6));
     assert_eq!(up.cli.exec("leaf4", &["cat", &carrier]), "1\n");
     assert!(drops(up) > 0, "the leaf's frames are counted as lost");

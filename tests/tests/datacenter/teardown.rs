@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ikv_tests::HostState;
-use ikv_tests::wait::{ensure, until};
+use ikv_tests::patience::{ensure, until};
+use ikv_tests::{HostState, figure};
 
 use super::lab::Up;
 
@@ -12,7 +12,10 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 pub(crate) fn as_before(up: &mut Up) {
     let ended = up.fabric.end();
-    eprintln!("taken away in {:.2} s", ended.after.as_secs_f64());
+    figure(
+        "default fabric, taken away",
+        &format!("{:.2} s (wanted: 3 s)", ended.after.as_secs_f64()),
+    );
     assert!(
         ended.status.success(),
         "{}: {}",
