@@ -7,7 +7,7 @@
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BIN := target/release/ikv-fabric
 # What tests and benchmarks start besides what the fabric itself needs (`ikv-fabric setup`).
-TEST_TOOLS := ip:iproute2 ping:iputils-ping tcpdump:tcpdump iperf3:iperf3 ssh:openssh-client bridge:iproute2
+TEST_TOOLS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps openssl:openssl
 
 .PHONY: run setup build test bench fmt clean
 
