@@ -408,7 +408,14 @@ fn undo_one(entry: &Entry, identity: &Identity, folder: &Path) -> Result<(), Hos
             let unmarked = if entry.done { &[] } else { names.as_slice() };
             links::delete_ours(&mut open()?, identity, unmarked)
         }
-        Undo::Tables => Ok(nft::remove(&identity.chain())?),
+        Undo::Tables => {
+            if !entry.done {
+                // An nft that outlived its fabric may load them yet, but not for devices that
+                // are gone.
+                links::delete_ours(&mut open()?, identity, &[])?;
+            }
+            Ok(nft::remove(&identity.chain())?)
+        }
         Undo::Address { link, address } => address::delete_address(&mut open()?, link, *address)
             .map_err(|source| HostError::Address {
                 address: *address,

@@ -71,6 +71,11 @@ impl Identity {
     }
 }
 
+/// Whether there is a process of that pid that has not ended.
+pub(crate) fn is_running(pid: u32) -> bool {
+    started(pid).is_ok()
+}
+
 /// When a process started, in clock ticks since the machine did (proc_pid_stat(5), field 22).
 /// One that has ended and only waits for its parent does not count.
 fn started(pid: u32) -> io::Result<u64> {

@@ -4,12 +4,23 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
+
+use crate::journal::is_running;
 
 /// After the pid where the folder was made for the lock file: who takes over after a process
 /// that was killed before it began a journal removes the folder too.
 const FOLDER_MADE: &str = " made this folder";
+
+/// A child that a process was just starting when it was killed holds a copy of its lock until
+/// the child's program begins.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two tries.
+const TRY_AGAIN: Duration = Duration::from_millis(5);
 
 /// The files that a fabric keeps beside its API socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +103,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock without waiting, creating the folder if need be.
+    /// Takes the lock, creating the folder if need be. Waits for nothing but the last moments of
+    /// a process that was killed.
     ///
     /// # Errors
     /// [`LockError::Held`] with the pid of the fabric that has it.
@@ -103,12 +115,17 @@ impl Lock {
         };
         let created_folder = create_folder(&paths.folder).map_err(|e| at(&paths.folder, e))?;
         let path = &paths.lock;
+        let patience = Instant::now() + PATIENCE;
         loop {
             let mut file = open(path).map_err(|e| at(path, e))?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     let pid = holder_of(&mut file);
+                    if outlived(&pid) && Instant::now() < patience {
+                        thread::sleep(TRY_AGAIN);
+                        continue;
+                    }
                     return Err(LockError::Held {
                         path: path.clone(),
                         pid,
@@ -217,6 +234,11 @@ fn open(path: &Path) -> io::Result<File> {
     options.custom_flags(no_follow).open(path)
 }
 
+/// Whether the lock is held although the process that took it has ended.
+fn outlived(pid: &str) -> bool {
+    pid.parse().is_ok_and(|pid| !is_running(pid))
+}
+
 /// What its last owner wrote, if that is one of ours. Whatever else it is would be overwritten.
 fn left_inside(file: &mut File) -> io::Result<Option<String>> {
     let mut text = Vec::new();
@@ -280,6 +302,22 @@ mod tests {
         lock.release().unwrap();
         assert!(!paths.folder.exists());
         Lock::acquire(&paths).unwrap().release().unwrap();
+    }
+
+    #[test]
+    fn the_copy_that_a_dead_process_left_to_a_child_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = StatePaths::beside(&folder.path().join("control.sock"));
+        // Pids end at 2^22.
+        fs::write(&paths.lock, "123456789\n").unwrap();
+        let copy = File::open(&paths.lock).unwrap();
+        rustix::fs::flock(&copy, FlockOperation::LockExclusive).unwrap();
+        let child = thread::spawn(move || {
+            thread::sleep(3 * TRY_AGAIN);
+            drop(copy);
+        });
+        Lock::acquire(&paths).unwrap().release().unwrap();
+        child.join().unwrap();
     }
 
     #[test]
