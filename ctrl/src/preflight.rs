@@ -111,6 +111,15 @@ pub fn check(needs: &Needs<'_>) -> Vec<Finding> {
     found
 }
 
+/// All findings as one message: what, and what mends it.
+pub fn text(findings: &[Finding]) -> String {
+    let text = |found: &Finding| match found.remedy.as_str() {
+        "" => found.what.clone(),
+        remedy => format!("{}; {remedy}", found.what),
+    };
+    findings.iter().map(text).collect::<Vec<_>>().join("\n")
+}
+
 /// Whether one of the findings keeps the fabric from coming up.
 pub fn prevents(findings: &[Finding]) -> bool {
     findings

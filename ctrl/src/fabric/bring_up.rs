@@ -1,10 +1,9 @@
 //! How a fabric comes up and goes away, step by step.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use dataplane::PanelOptions;
 use futures_util::future::join_all;
 use rustix::fs::{Gid, Mode, Uid, chown};
 use tokio::net::UnixListener;
@@ -12,87 +11,21 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use super::Fabric;
-use super::cables::{Cables, CablesError, open_ports};
-use super::links::{Plugged, SharedApplied};
-use super::look_ahead::{findings_text, host_input, host_words, look_ahead};
-use super::owner::{NoSuchUser, Person};
-use super::seeds::SeedsError;
+use super::cables::{Cables, open_ports};
+use super::links::{Plugged, SharedApplied, write_down};
+use super::look_ahead::{host_input, host_words, look_ahead};
+use super::options::{BringUpError, Options, Switches};
+use super::owner::Person;
 use super::start;
 use crate::api;
 use crate::apply::{self, Applied, ApplyError};
-use crate::config::Config;
 use crate::host::watch::LinkWatch;
-use crate::image::ImageError;
-use crate::lock::{Lock, LockError, StatePaths};
+use crate::lock::{Lock, StatePaths};
 use crate::plan;
-use crate::preflight::Finding;
 use crate::progress::Progress;
-use crate::topology::Topology;
-use crate::vm::LaunchError;
-use crate::vm::accel::AccelError;
 
 /// Questions about sessions that switches may be asked at the same time.
 const QUESTIONS: usize = 2;
-
-/// Whether there are switches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Switches {
-    /// Real VMs.
-    #[default]
-    Vm,
-    /// The patch panel alone: every switch's end is a tap to plug into.
-    None,
-}
-
-/// What to bring up.
-#[derive(Debug)]
-pub struct Options {
-    /// All that can be chosen.
-    pub config: Config,
-    /// What follows from it.
-    pub topology: Topology,
-    /// Where the API listens.
-    pub socket: PathBuf,
-    /// Whether there are switches.
-    pub switches: Switches,
-    /// How to forward.
-    pub panel: PanelOptions,
-}
-
-/// Why a fabric did not come up. Whatever had been done is taken back by
-/// [`Running::take_down`].
-#[derive(Debug, thiserror::Error)]
-#[expect(
-    missing_docs,
-    reason = "each is the error of the step of that name, in its own words"
-)]
-pub enum BringUpError {
-    #[error(transparent)]
-    Owner(#[from] NoSuchUser),
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    #[error("{}", findings_text(.0))]
-    Preflight(Vec<Finding>),
-    #[error(transparent)]
-    Accel(#[from] AccelError),
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
-    #[error(transparent)]
-    Cables(#[from] CablesError),
-    #[error("the API cannot listen at {}: {source}", .socket.display())]
-    Listen {
-        socket: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("the devices cannot be watched: {0}")]
-    Watch(std::io::Error),
-    #[error(transparent)]
-    Seeds(#[from] SeedsError),
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
-}
 
 /// Everything that must be taken away again.
 #[derive(Default)]
@@ -259,14 +192,6 @@ impl Running {
         }
         undone
     }
-}
-
-/// Before a file is made, so that it is removed at the end, come what may.
-pub(super) fn write_down(applied: &SharedApplied, path: &Path) -> Result<(), ApplyError> {
-    let mut applied = applied.lock().expect("no holder of this lock can panic");
-    applied
-        .as_mut()
-        .map_or(Ok(()), |applied| applied.will_create(path))
 }
 
 fn clean_up_before(

@@ -1,10 +1,11 @@
 //! What happens to the fabric's network devices while it runs: VMs plug in, others meddle.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::Fabric;
-use crate::apply::Applied;
+use crate::apply::{Applied, ApplyError};
 use crate::host::watch::{LinkEvent, LinkWatch};
 use crate::topology::EndOwner;
 
@@ -132,4 +133,12 @@ impl Fabric {
             Err(error) => error.to_string(),
         }
     }
+}
+
+/// Before a file is made, so that it is removed at the end, come what may.
+pub(super) fn write_down(applied: &SharedApplied, path: &Path) -> Result<(), ApplyError> {
+    let mut applied = applied.lock().expect("no holder of this lock can panic");
+    applied
+        .as_mut()
+        .map_or(Ok(()), |applied| applied.will_create(path))
 }

@@ -1,6 +1,6 @@
 //! What a topology needs of the host, and what would get in the way of it.
 
-use super::bring_up::{BringUpError, Options, Switches};
+use super::options::{BringUpError, Options, Switches};
 use super::owner::{NoSuchUser, Person};
 use crate::config::{Config, Snat};
 use crate::image;
@@ -60,14 +60,6 @@ pub fn preflight(
         programs: &programs,
         memory_mib,
     }))
-}
-
-pub(super) fn findings_text(findings: &[Finding]) -> String {
-    let text = |found: &Finding| match found.remedy.as_str() {
-        "" => found.what.clone(),
-        remedy => format!("{}; {remedy}", found.what),
-    };
-    findings.iter().map(text).collect::<Vec<_>>().join("\n")
 }
 
 /// What is planned for the host.

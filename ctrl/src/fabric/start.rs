@@ -8,8 +8,8 @@ use dataplane::sys::tap::{TapFlags, open_tap};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use super::bring_up::{BringUpError, Options, write_down};
-use super::links::SharedApplied;
+use super::links::{SharedApplied, write_down};
+use super::options::{BringUpError, Options};
 use super::owner::Person;
 use super::seeds::{Common, SeedsError, make_folder};
 use super::switch::Switch;

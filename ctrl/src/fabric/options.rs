@@ -1,0 +1,77 @@
+//! What to bring up, and why it may not come up.
+
+use std::path::PathBuf;
+
+use dataplane::PanelOptions;
+
+use super::cables::CablesError;
+use super::owner::NoSuchUser;
+use super::seeds::SeedsError;
+use crate::apply::ApplyError;
+use crate::config::Config;
+use crate::image::ImageError;
+use crate::lock::LockError;
+use crate::preflight::{Finding, text};
+use crate::topology::Topology;
+use crate::vm::LaunchError;
+use crate::vm::accel::AccelError;
+
+/// Whether there are switches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Switches {
+    /// Real VMs.
+    #[default]
+    Vm,
+    /// The patch panel alone: every switch's end is a tap to plug into.
+    None,
+}
+
+/// What to bring up.
+#[derive(Debug)]
+pub struct Options {
+    /// All that can be chosen.
+    pub config: Config,
+    /// What follows from it.
+    pub topology: Topology,
+    /// Where the API listens.
+    pub socket: PathBuf,
+    /// Whether there are switches.
+    pub switches: Switches,
+    /// How to forward.
+    pub panel: PanelOptions,
+}
+
+/// Why a fabric did not come up. Whatever had been done is taken back by
+/// [`super::Running::take_down`].
+#[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "each is the error of the step of that name, in its own words"
+)]
+pub enum BringUpError {
+    #[error(transparent)]
+    Owner(#[from] NoSuchUser),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error("{}", text(.0))]
+    Preflight(Vec<Finding>),
+    #[error(transparent)]
+    Accel(#[from] AccelError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Cables(#[from] CablesError),
+    #[error("the API cannot listen at {}: {source}", .socket.display())]
+    Listen {
+        socket: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("the devices cannot be watched: {0}")]
+    Watch(std::io::Error),
+    #[error(transparent)]
+    Seeds(#[from] SeedsError),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+}
