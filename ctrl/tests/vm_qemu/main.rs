@@ -137,7 +137,8 @@ async fn confined(nics: usize) {
     assert_eq!(vm.status().state, VmState::Off);
     assert!(!lab::alive(pid));
     drop(vm);
-    until("all descriptors closed", || lab::open_files() == before).await;
+    // Fewer is fine: what the launcher's probe had open may still have counted before.
+    until("all descriptors closed", || lab::open_files() <= before).await;
 }
 
 async fn console() {
