@@ -83,17 +83,6 @@ impl Fabric {
         self.cables.traffic()
     }
 
-    /// The last lines of each switch's serial console, for when something went wrong.
-    pub fn consoles(&self, characters: usize) -> Vec<(String, String)> {
-        let tail = |switch: &Switch| {
-            (
-                switch.name().into(),
-                switch.vm().console().tail_escaped(characters),
-            )
-        };
-        self.switches.iter().map(tail).collect()
-    }
-
     /// How many server NICs are plugged in.
     pub fn plugged(&self) -> usize {
         self.plugged.len()
