@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dataplane::sys::tap::{TapFlags, open_tap};
-use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::links::{SharedApplied, write_down};
 use super::options::{BringUpError, Options};
@@ -14,6 +12,7 @@ use super::owner::Person;
 use super::seeds::{Common, SeedsError, make_folder};
 use super::switch::Switch;
 use crate::config::Config;
+use crate::host::address::index_of;
 use crate::image;
 use crate::lock::StatePaths;
 use crate::progress::Progress;
@@ -61,8 +60,7 @@ pub(super) async fn machine(config: &Config, progress: &Progress) -> Result<Mach
 
 /// The kernel would make a tap that is not there: one without guard, owner and cable.
 fn open_switch_tap(name: &str) -> std::io::Result<OwnedFd> {
-    let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    name_to_index(any, name)?;
+    index_of(name)?;
     open_tap(
         name,
         TapFlags {

@@ -26,7 +26,7 @@ pub struct HostRoute {
 }
 
 /// The number of a device; a socket's ioctl, so the thread's namespace is asked.
-fn index_of(link: &str) -> io::Result<u32> {
+pub(crate) fn index_of(link: &str) -> io::Result<u32> {
     let socket = rustix::net::socket(
         rustix::net::AddressFamily::INET,
         rustix::net::SocketType::DGRAM,
