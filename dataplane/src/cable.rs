@@ -68,6 +68,10 @@ impl Cable {
         self.ports[side as usize].as_ref()
     }
 
+    pub(crate) fn port_mut(&mut self, side: Side) -> Option<&mut Port> {
+        self.ports[side as usize].as_mut()
+    }
+
     /// Puts another port in place of one; returns what was there.
     pub(crate) fn replace(&mut self, side: Side, port: Option<Port>) -> Option<Port> {
         std::mem::replace(&mut self.ports[side as usize], port)
@@ -82,25 +86,42 @@ impl Cable {
     ///
     /// # Errors
     /// When the port at `from` is of no more use; what it had delivered is still passed on.
-    pub(crate) fn forward(&mut self, from: Side, burst: &mut Burst) -> io::Result<Forwarded> {
+    #[inline]
+    pub(crate) fn forward(&mut self, from: Side, memory: &mut Bursts) -> io::Result<Forwarded> {
         let [a, b] = &mut self.ports;
         let (source, sink) = match from {
             Side::A => (a, b),
             Side::B => (b, a),
         };
-        let mut drops = Drops::default();
-        let received = match source {
-            Some(port) => port.receive(burst, &mut drops),
-            None => Ok(false),
+        let Some(source) = source else {
+            return Ok(Forwarded::default());
         };
-        let some = !burst.is_empty();
-        self.lanes[from as usize].pass(self.state, burst, sink.as_mut(), &mut drops);
+        let mut drops = Drops::default();
+        let received = source.receive(&mut memory.received, &mut drops);
+        let some = !memory.received.is_empty();
+        self.lanes[from as usize].pass(
+            self.state,
+            &mut memory.received,
+            sink.as_mut(),
+            &mut memory.cut,
+            &mut drops,
+        );
+        source.release();
         received.map(|more| Forwarded { some, more })
     }
 }
 
+/// A worker's memory for frames, reused for ever.
+#[derive(Default)]
+pub(crate) struct Bursts {
+    /// As they came.
+    received: Burst,
+    /// As the receiver takes them.
+    cut: Burst,
+}
+
 /// What one [`Cable::forward`] did.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Forwarded {
     /// Frames were received.
     pub(crate) some: bool,

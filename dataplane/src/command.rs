@@ -11,25 +11,35 @@ use crate::port::Port;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CableId(pub(crate) u32);
 
+/// Where the answer to a command goes: what the worker gives back, or why it could not.
+pub(crate) type Answer<T> = Sender<io::Result<T>>;
+
 /// Control to worker. Each is answered when it has taken effect: no frame is handled by
 /// the old rule after that.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// Takes over a cable.
     Add {
         id: CableId,
         cable: Box<Cable>,
-        done: Sender<io::Result<()>>,
+        done: Answer<()>,
+    },
+    /// Gives a cable up. Frames that wait for it go on waiting in its ports.
+    Release {
+        id: CableId,
+        done: Answer<Box<Cable>>,
     },
     SetState {
         id: CableId,
         state: CableState,
-        done: Sender<io::Result<()>>,
+        done: Answer<()>,
     },
-    Replace {
+    /// Puts another port in place; the old one comes back, for closing it may take long.
+    Exchange {
         id: CableId,
         side: Side,
         port: Option<Port>,
-        done: Sender<io::Result<()>>,
+        done: Answer<Option<Port>>,
     },
     /// Ends the worker; it gives up all its cables.
     Stop,
@@ -38,13 +48,15 @@ pub(crate) enum Command {
 /// Worker to control: what nobody asked for.
 #[derive(Debug)]
 pub enum Event {
-    /// A port is of no more use; its cable stays, frames to it are dropped as `port-error`
-    /// until [`Panel::replace_port`](crate::Panel::replace_port).
+    /// A port is of no more use and was taken out; its cable stays, frames to it are dropped
+    /// as `unplugged` until [`Panel::exchange`](crate::Panel::exchange).
     PortFailed {
         /// The cable.
         cable: CableId,
         /// Its end.
         side: Side,
+        /// What was there.
+        port: Option<Port>,
         /// What the kernel said.
         error: io::Error,
     },

@@ -1,6 +1,9 @@
-//! Frames as they lie in a worker's memory: [`Burst`] and [`VnetHeader`].
+//! Frames as a worker handles them: [`Burst`] and [`VnetHeader`].
 
 use std::fmt;
+
+use crate::offload::Offloads;
+use crate::sys::pool::{Pool, Segment};
 
 /// Frames handled in one go, at most.
 pub const MAX_BURST: usize = 64;
@@ -12,6 +15,14 @@ pub const MAX_FRAME: usize = 65_536 + 14 + 2 * VLAN_TAG;
 /// Shortest frame that is one at all: an Ethernet header.
 pub const MIN_FRAME: usize = 14;
 
+/// Segments of one frame, at most: what one writev(2) takes (UIO_MAXIOV), less one for the
+/// virtio-net header. A guest's chain of 1024 descriptors has a header too.
+pub(crate) const MAX_FRAME_SEGMENTS: usize = 1023;
+
+/// Segments of all frames of a burst, at most; the burst ends early when fewer are left than
+/// one frame may need.
+const MAX_SEGMENTS: usize = 2 * MAX_FRAME_SEGMENTS;
+
 /// Bytes of one 802.1Q tag.
 pub(crate) const VLAN_TAG: usize = 4;
 
@@ -19,7 +30,7 @@ pub(crate) const VLAN_TAG: usize = 4;
 /// took out, without moving more than the two addresses.
 const HEADROOM: usize = 16;
 
-/// Distance between two frames of a burst. Whole cache lines, so that frames share none.
+/// Distance between two places of a burst's memory. Whole cache lines, so that frames share none.
 const STRIDE: usize = (HEADROOM + MAX_FRAME).next_multiple_of(64);
 
 /// A virtio-net header without `num_buffers` (virtio 1.2, 5.1.6): what the kernel puts in
@@ -34,7 +45,7 @@ impl VnetHeader {
 
     /// Neither a checksum nor a segmentation is left to do.
     pub fn is_plain(&self) -> bool {
-        self.0[0] & Self::NEEDS_CSUM == 0 && self.gso_type() == 0
+        self.needs() == Offloads::NONE
     }
 
     /// VIRTIO_NET_HDR_GSO_…: 0 for a frame as it would be on the wire.
@@ -53,47 +64,152 @@ impl VnetHeader {
         }
     }
 
+    /// What a receiver must have agreed to for taking the frame as it is. An unknown kind
+    /// of super-frame needs what nobody agrees to.
+    #[inline]
+    pub(crate) fn needs(&self) -> Offloads {
+        if self.0[0] & Self::NEEDS_CSUM == 0 && self.0[1] == 0 {
+            return Offloads::NONE;
+        }
+        let checksum = if self.0[0] & Self::NEEDS_CSUM == 0 {
+            Offloads::NONE
+        } else {
+            Offloads::CSUM
+        };
+        let ecn = if self.0[1] & Self::GSO_ECN == 0 {
+            Offloads::NONE
+        } else {
+            Offloads::ECN
+        };
+        let cut = match self.0[1] & !Self::GSO_ECN {
+            Self::GSO_NONE => Offloads::NONE,
+            Self::GSO_TCP4 => Offloads::TSO4,
+            Self::GSO_TCP6 => Offloads::TSO6,
+            Self::GSO_UDP => Offloads::USO,
+            _ => Offloads::UNKNOWN,
+        };
+        checksum | ecn | cut
+    }
+
+    /// Bytes of all headers in front of the payload, as a hint (`hdr_len`).
+    pub(crate) fn header_len(&self) -> u16 {
+        self.field(2)
+    }
+
+    /// Bytes of payload in each wire frame of a super-frame (`gso_size`).
+    pub(crate) fn segment_size(&self) -> u16 {
+        self.field(4)
+    }
+
+    /// Where the checksum that is to be finished begins to count (`csum_start`).
+    pub(crate) fn checksum_start(&self) -> u16 {
+        self.field(6)
+    }
+
+    /// Where it goes, counted from there (`csum_offset`).
+    pub(crate) fn checksum_offset(&self) -> u16 {
+        self.field(8)
+    }
+
+    /// The header as it may be handed on, from one that a guest or a stranger wrote: flags
+    /// that mean nothing on this way are taken out. `None` when it contradicts itself or
+    /// the frame of `frame_len` bytes behind it, or asks for an offload that is not in
+    /// `agreed` (virtio 1.2, 5.1.6.2).
+    #[inline]
+    pub(crate) fn checked(mut self, frame_len: usize, agreed: Offloads) -> Option<Self> {
+        self.0[0] &= Self::NEEDS_CSUM;
+        let needs = self.needs();
+        if needs == Offloads::NONE {
+            return Some(Self::default());
+        }
+        let sum_at = usize::from(self.checksum_start()) + usize::from(self.checksum_offset());
+        let sum_inside = sum_at + 2 <= frame_len;
+        let whole = self.gso_type() == 0;
+        if whole {
+            self.0[2..6].fill(0);
+        }
+        // A super-frame's checksums can only be made when it is cut.
+        let may_pass = agreed.contains(needs)
+            && needs.contains(Offloads::CSUM)
+            && sum_inside
+            && (whole || (self.segment_size() > 0 && needs != Offloads::CSUM | Offloads::ECN));
+        may_pass.then_some(self)
+    }
+
+    /// Without the flags that only devices may set, which not every driver knows.
+    #[inline]
+    pub(crate) fn for_guest(mut self) -> Self {
+        self.0[0] &= Self::NEEDS_CSUM;
+        self
+    }
+
+    /// For the kernel to read from.
+    pub(crate) fn io_vector(&self) -> libc::iovec {
+        libc::iovec {
+            iov_base: self.0.as_ptr().cast_mut().cast(),
+            iov_len: Self::LEN,
+        }
+    }
+
     const NEEDS_CSUM: u8 = 1;
+    const GSO_NONE: u8 = 0;
+    const GSO_TCP4: u8 = 1;
+    const GSO_TCP6: u8 = 4;
+    const GSO_UDP: u8 = 5;
+    const GSO_ECN: u8 = 0x80;
+
+    fn field(&self, at: usize) -> u16 {
+        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+    }
 
     fn add(&mut self, at: usize, bytes: u16) {
-        let field = u16::from_ne_bytes([self.0[at], self.0[at + 1]]);
-        self.0[at..at + 2].copy_from_slice(&field.wrapping_add(bytes).to_ne_bytes());
+        let field = self.field(at);
+        self.0[at..at + 2].copy_from_slice(&field.wrapping_add(bytes).to_le_bytes());
     }
 }
 
 impl fmt::Debug for VnetHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let field = |at: usize| u16::from_ne_bytes([self.0[at], self.0[at + 1]]);
         f.debug_struct("VnetHeader")
             .field("flags", &self.0[0])
             .field("gso_type", &self.gso_type())
-            .field("hdr_len", &field(2))
-            .field("gso_size", &field(4))
-            .field("csum_start", &field(6))
-            .field("csum_offset", &field(8))
+            .field("hdr_len", &self.header_len())
+            .field("gso_size", &self.segment_size())
+            .field("csum_start", &self.checksum_start())
+            .field("csum_offset", &self.checksum_offset())
             .finish()
     }
 }
 
+/// One frame of a burst.
 #[derive(Clone, Copy, Default)]
-struct Slot {
+struct FrameRef {
     header: VnetHeader,
-    /// Which stride of the memory the frame lies in. Over all slots a permutation, so
-    /// that no two frames share memory.
-    place: u16,
-    start: u32,
     len: u32,
+    /// Its segments.
+    first: u16,
+    count: u16,
 }
 
-/// Up to [`MAX_BURST`] frames and the memory that they lie in. A worker has one and reuses
-/// it for ever: receiving overwrites what was sent before.
+/// Up to [`MAX_BURST`] frames: where each lies, and memory for those that lie nowhere else.
+/// A worker has one and reuses it for ever: receiving overwrites what was sent before.
 ///
-/// Pages are touched only as frames need them, so a burst of small frames costs 64 pages
-/// of real memory, not the 4 MiB that it reserves.
+/// Frames from a vhost-user port stay in the guest's memory; what comes from the kernel is
+/// read into the burst's own. Pages of that are touched only as frames need them, so a burst
+/// of small frames costs 64 pages of real memory, not the 4 MiB that it reserves.
 pub struct Burst {
-    memory: Box<[u8]>,
-    slots: [Slot; MAX_BURST],
+    pool: Pool,
+    /// Which stride of the pool the frame at each index may use. A permutation, so that no
+    /// two frames share memory.
+    places: [u16; MAX_BURST],
+    frames: [FrameRef; MAX_BURST],
     len: usize,
+    segments: Box<[Segment; MAX_SEGMENTS]>,
+    segments_len: usize,
+    bytes: u64,
+    needs: Offloads,
+    /// Which queue of a port with several it came from.
+    queue: usize,
 }
 
 impl Default for Burst {
@@ -106,77 +222,202 @@ impl Burst {
     /// An empty burst.
     pub fn new() -> Self {
         Burst {
-            memory: vec![0; STRIDE * MAX_BURST].into_boxed_slice(),
-            slots: std::array::from_fn(|place| Slot {
-                place: place as u16,
-                ..Slot::default()
-            }),
+            pool: Pool::new(STRIDE * MAX_BURST),
+            places: std::array::from_fn(|place| place as u16),
+            frames: [FrameRef::default(); MAX_BURST],
             len: 0,
+            segments: Box::new([Segment::EMPTY; MAX_SEGMENTS]),
+            segments_len: 0,
+            bytes: 0,
+            needs: Offloads::NONE,
+            queue: 0,
         }
     }
 
     /// Frames in it.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether there is no frame in it.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    /// Whether one more frame of any kind fits.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.len < MAX_BURST && MAX_SEGMENTS - self.segments_len >= MAX_FRAME_SEGMENTS
+    }
+
     /// Bytes of all frames together, without virtio-net headers.
+    #[inline]
     pub fn bytes(&self) -> u64 {
-        self.slots[..self.len]
-            .iter()
-            .map(|slot| u64::from(slot.len))
-            .sum()
+        self.bytes
     }
 
-    /// The frame at `index`, from the destination address on, and its header.
-    pub fn frame(&self, index: usize) -> (&VnetHeader, &[u8]) {
-        let slot = &self.slots[..self.len][index];
-        let at = slot.place as usize * STRIDE + slot.start as usize;
-        (&slot.header, &self.memory[at..at + slot.len as usize])
+    /// What a receiver must have agreed to for taking all of it as it is.
+    #[inline]
+    pub(crate) fn needs(&self) -> Offloads {
+        self.needs
     }
 
-    /// All frames, first to last.
-    pub fn frames(&self) -> impl Iterator<Item = (&VnetHeader, &[u8])> {
-        (0..self.len).map(|index| self.frame(index))
+    /// The virtio-net header of the frame at `index`.
+    #[inline]
+    pub fn header(&self, index: usize) -> &VnetHeader {
+        &self.frames[..self.len][index].header
+    }
+
+    /// Bytes of the frame at `index`.
+    #[inline]
+    pub fn frame_len(&self, index: usize) -> usize {
+        self.frames[..self.len][index].len as usize
+    }
+
+    /// Where the frame at `index` lies, from the destination address on.
+    #[inline]
+    pub(crate) fn segments(&self, index: usize) -> &[Segment] {
+        let frame = &self.frames[..self.len][index];
+        &self.segments[frame.first as usize..][..frame.count as usize]
+    }
+
+    /// Copies the beginning of the frame at `index` out, as much as fits; returns how much.
+    pub fn copy_out(&self, index: usize, to: &mut [u8]) -> usize {
+        let mut done = 0;
+        for segment in self.segments(index) {
+            done += segment.copy_to(&mut to[done..]);
+        }
+        done
+    }
+
+    /// The frame at `index`, copied.
+    pub fn to_vec(&self, index: usize) -> Vec<u8> {
+        let mut frame = vec![0; self.frame_len(index)];
+        self.copy_out(index, &mut frame);
+        frame
     }
 
     /// Forgets the frames.
+    #[inline]
     pub fn clear(&mut self) {
         self.len = 0;
+        self.segments_len = 0;
+        self.bytes = 0;
+        self.needs = Offloads::NONE;
+        self.queue = 0;
+    }
+
+    /// Which queue of its port the burst came from, counted from 0.
+    #[inline]
+    pub(crate) fn queue(&self) -> usize {
+        self.queue
+    }
+
+    #[inline]
+    pub(crate) fn set_queue(&mut self, queue: usize) {
+        self.queue = queue;
     }
 
     /// Where the frame `ahead` places behind the last one may be received to: its header,
     /// and [`MAX_FRAME`] bytes. `None` where the burst ends.
     pub(crate) fn vacant(&mut self, ahead: usize) -> Option<(&mut VnetHeader, &mut [u8])> {
-        let slot = self.slots.get_mut(self.len + ahead)?;
-        let at = slot.place as usize * STRIDE + HEADROOM;
-        Some((&mut slot.header, &mut self.memory[at..at + MAX_FRAME]))
+        let index = self.len + ahead;
+        let place = *self.places.get(index)? as usize;
+        let memory = self.pool.piece(place * STRIDE + HEADROOM, MAX_FRAME);
+        Some((&mut self.frames[index].header, memory))
     }
 
     /// Takes in the frame of `len` bytes that was received to the vacant place `ahead`.
     /// The places left out in between stay vacant and go behind it.
     pub(crate) fn take_in(&mut self, ahead: usize, len: usize, vlan: Option<VlanTag>) {
         debug_assert!(len <= MAX_FRAME);
-        self.slots.swap(self.len, self.len + ahead);
-        let slot = &mut self.slots[self.len];
-        slot.start = HEADROOM as u32;
-        slot.len = len as u32;
+        self.places.swap(self.len, self.len + ahead);
+        let mut header = self.frames[self.len + ahead].header;
+        let place = self.places[self.len] as usize * STRIDE;
+        let (mut start, mut len) = (HEADROOM, len);
         if let Some(tag) = vlan {
-            let frame = &mut self.memory[slot.place as usize * STRIDE..][..STRIDE];
-            let start = HEADROOM - VLAN_TAG;
+            let frame = self.pool.piece(place, STRIDE);
+            start -= VLAN_TAG;
+            len += VLAN_TAG;
             frame.copy_within(HEADROOM..HEADROOM + 12, start);
             frame[start + 12..start + 14].copy_from_slice(&tag.tpid.to_be_bytes());
             frame[start + 14..start + 16].copy_from_slice(&tag.tci.to_be_bytes());
-            slot.start = start as u32;
-            slot.len += VLAN_TAG as u32;
-            slot.header.shift_for_vlan_tag();
+            header.shift_for_vlan_tag();
         }
+        let segment = self.pool.segment(place + start, len);
+        self.add_segment(segment);
+        self.add_frame(header, len);
+    }
+
+    /// Memory for the frame that is to be added next: [`MAX_FRAME`] bytes that
+    /// [`Burst::own_segment`] makes segments of.
+    ///
+    /// # Panics
+    /// When the burst is full.
+    pub(crate) fn own_memory(&mut self) -> &mut [u8] {
+        let place = self.places[self.len] as usize;
+        self.pool.piece(place * STRIDE + HEADROOM, MAX_FRAME)
+    }
+
+    /// A piece of [`Burst::own_memory`].
+    pub(crate) fn own_segment(&self, at: usize, len: usize) -> Segment {
+        debug_assert!(at + len <= MAX_FRAME);
+        let place = self.places[self.len] as usize;
+        self.pool.segment(place * STRIDE + HEADROOM + at, len)
+    }
+
+    /// Adds a segment to the frame that is to be added next.
+    ///
+    /// # Panics
+    /// When there have been too many: ask [`Burst::has_room`] before a frame, and give it
+    /// no more than [`MAX_FRAME_SEGMENTS`].
+    #[inline]
+    pub(crate) fn add_segment(&mut self, segment: Segment) {
+        self.segments[self.segments_len] = segment;
+        self.segments_len += 1;
+    }
+
+    /// Adds the frame made of the segments that were added since the last one, `len` bytes
+    /// together.
+    ///
+    /// # Panics
+    /// When the burst is full.
+    #[inline]
+    pub(crate) fn add_frame(&mut self, header: VnetHeader, len: usize) {
+        let first = match self.len {
+            0 => 0,
+            last => self.frames[last - 1].first + self.frames[last - 1].count,
+        };
+        self.needs = self.needs | header.needs();
+        self.bytes += len as u64;
+        self.frames[self.len] = FrameRef {
+            header,
+            len: len as u32,
+            first,
+            count: self.segments_len as u16 - first,
+        };
         self.len += 1;
+    }
+
+    /// Appends a frame of another burst; it stays where it lies.
+    ///
+    /// # Panics
+    /// When there is no room.
+    pub(crate) fn push_again(&mut self, other: &Burst, index: usize) {
+        for segment in other.segments(index) {
+            self.add_segment(*segment);
+        }
+        self.add_frame(*other.header(index), other.frame_len(index));
+    }
+
+    /// Takes back the segments that were added since the last frame.
+    pub(crate) fn abandon_frame(&mut self) {
+        self.segments_len = match self.len {
+            0 => 0,
+            last => (self.frames[last - 1].first + self.frames[last - 1].count) as usize,
+        };
     }
 
     /// Appends a copy of a frame. `false` when the burst is full or the frame too long.
@@ -221,7 +462,7 @@ mod tests {
             }),
         );
 
-        let (header, frame) = burst.frame(0);
+        let (header, frame) = (burst.header(0), burst.to_vec(0));
         assert_eq!(frame.len(), 64);
         assert_eq!(frame[..12], bare[..12]);
         assert_eq!(frame[12..16], [0x81, 0x00, 0x20, 0x0a]);
@@ -247,18 +488,15 @@ mod tests {
         burst.take_in(0, 60, None);
         burst.take_in(1, 60, None); // the one in the middle was no good
         assert_eq!(
-            burst
-                .frames()
-                .map(|(_, frame)| frame[0])
+            (0..burst.len())
+                .map(|index| burst.to_vec(index)[0])
                 .collect::<Vec<_>>(),
             [1, 3]
         );
         while burst.push(VnetHeader::default(), &[9; 60]) {}
         assert_eq!(
-            burst
-                .frames()
-                .map(|(_, frame)| frame[0])
-                .take(3)
+            (0..3)
+                .map(|index| burst.to_vec(index)[0])
                 .collect::<Vec<_>>(),
             [1, 3, 9]
         );

@@ -37,11 +37,14 @@
 //!
 //! `unsafe` stands in [`sys`] alone.
 
+mod balance;
 mod cable;
 mod command;
 mod frame;
 mod lane;
+mod offload;
 mod panel;
+mod patience;
 pub mod port;
 mod stats;
 pub mod sys;
@@ -50,6 +53,7 @@ mod worker;
 pub use cable::{Cable, CableState, Side};
 pub use command::{CableId, Event};
 pub use frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
+pub use offload::Offloads;
 pub use panel::{CableHandle, Panel, PanelError, PanelOptions};
 pub use port::{Port, PortError};
 pub use stats::{DropReason, Drops, LaneSnapshot, LaneStats};

@@ -3,19 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::{Poll, Waker};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::balance::{Load, Move, OVERLOADED, choose};
 use crate::cable::{Cable, CableState, Side};
-use crate::command::{CableId, Command, Event};
+use crate::command::{Answer, CableId, Command, Event};
 use crate::port::Port;
-use crate::stats::LaneStats;
-use crate::worker::{Bell, Idle, WAKE, Worker};
+use crate::stats::{LaneStats, WorkerStats};
+use crate::worker::{Bell, Idle, WAKE, Wires, Worker};
 
 /// Commands that may wait for one worker.
 const COMMANDS: usize = 64;
@@ -63,6 +64,9 @@ pub enum PanelError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// [`Panel::stop`] was called.
+    #[error("the panel has been stopped")]
+    Stopped,
     /// A worker does not answer.
     #[error("worker {0} does not answer: end the fabric with SIGTERM and report this")]
     Silent(usize),
@@ -73,14 +77,39 @@ struct WorkerHandle {
     waker: Waker,
     thread: JoinHandle<Vec<Cable>>,
     cables: usize,
+    stats: Arc<WorkerStats>,
+    /// Its busy time when [`Panel::balance`] looked last.
+    busy_before: Duration,
 }
 
-/// The patch panel: workers, and which of them owns which cable.
+/// The patch panel: workers, and which of them owns which cable. A handle: clones are the
+/// same panel. Its lock is the control side's; no worker takes it.
+#[derive(Clone)]
 pub struct Panel {
-    workers: Vec<WorkerHandle>,
-    owner: BTreeMap<CableId, usize>,
+    inner: Arc<Mutex<Inner>>,
     events: Receiver<Event>,
+}
+
+struct Inner {
+    /// Empty once it has been stopped.
+    workers: Vec<WorkerHandle>,
+    cables: BTreeMap<CableId, Entry>,
     next: u32,
+    balanced: Instant,
+}
+
+struct Entry {
+    worker: usize,
+    lanes: [Arc<LaneStats>; 2],
+    /// Frames in, both lanes, when [`Panel::balance`] looked last.
+    frames_before: u64,
+}
+
+impl Entry {
+    fn frames(&self) -> u64 {
+        let lanes = self.lanes.iter();
+        lanes.map(|lane| lane.snapshot().frames_in).sum()
+    }
 }
 
 /// A cable's counters, and what to call it by.
@@ -110,37 +139,43 @@ impl Panel {
                     .map_err(|source| PanelError::Start { worker, source })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Panel {
+        let inner = Inner {
             workers,
-            owner: BTreeMap::new(),
-            events,
+            cables: BTreeMap::new(),
             next: 0,
+            balanced: Instant::now(),
+        };
+        Ok(Panel {
+            inner: Arc::new(Mutex::new(inner)),
+            events,
         })
     }
 
     /// Number of workers.
     pub fn workers(&self) -> usize {
-        self.workers.len()
+        self.lock().workers.len()
     }
 
     /// Plugs a cable in: it goes to the worker with the fewest.
     ///
     /// # Errors
-    /// [`PanelError::Refused`] when the worker cannot watch its ports.
-    pub fn add(&mut self, cable: Cable) -> Result<CableHandle, PanelError> {
-        let id = CableId(self.next);
-        self.next += 1;
+    /// [`PanelError::Refused`] when the worker cannot watch its ports,
+    /// [`PanelError::Stopped`].
+    pub fn add(&self, cable: Cable) -> Result<CableHandle, PanelError> {
+        let mut inner = self.lock();
+        let workers = 0..inner.workers.len();
+        let worker = workers.min_by_key(|worker| inner.workers[*worker].cables);
+        let worker = worker.ok_or(PanelError::Stopped)?;
+        let id = CableId(inner.next);
+        inner.next += 1;
         let lanes = [cable.stats(Side::A), cable.stats(Side::B)];
-        let worker = (0..self.workers.len())
-            .min_by_key(|worker| self.workers[*worker].cables)
-            .expect("a panel has at least one worker");
-        self.tell(worker, |done| Command::Add {
-            id,
-            cable: Box::new(cable),
-            done,
-        })?;
-        self.workers[worker].cables += 1;
-        self.owner.insert(id, worker);
+        inner.plug(worker, id, Box::new(cable))?;
+        let entry = Entry {
+            worker,
+            lanes: lanes.clone(),
+            frames_before: 0,
+        };
+        inner.cables.insert(id, entry);
         Ok(CableHandle { id, lanes })
     }
 
@@ -148,23 +183,26 @@ impl Panel {
     ///
     /// # Errors
     /// [`PanelError::NoSuchCable`].
-    pub fn set_state(&mut self, id: CableId, state: CableState) -> Result<(), PanelError> {
-        let worker = *self.owner.get(&id).ok_or(PanelError::NoSuchCable)?;
-        self.tell(worker, |done| Command::SetState { id, state, done })
+    pub fn set_state(&self, id: CableId, state: CableState) -> Result<(), PanelError> {
+        let inner = self.lock();
+        let worker = inner.owner(id)?;
+        inner.tell(worker, |done| Command::SetState { id, state, done })
     }
 
-    /// Puts another port in place of one end of a cable; `None` takes it out.
+    /// Puts another port in place of one end of a cable; `None` takes it out. Returns what
+    /// was there: dropping it closes it.
     ///
     /// # Errors
     /// [`PanelError::NoSuchCable`], or [`PanelError::Refused`]; the old port stays then.
-    pub fn replace_port(
-        &mut self,
+    pub fn exchange(
+        &self,
         id: CableId,
         side: Side,
         port: Option<Port>,
-    ) -> Result<(), PanelError> {
-        let worker = *self.owner.get(&id).ok_or(PanelError::NoSuchCable)?;
-        self.tell(worker, |done| Command::Replace {
+    ) -> Result<Option<Port>, PanelError> {
+        let inner = self.lock();
+        let worker = inner.owner(id)?;
+        inner.tell(worker, |done| Command::Exchange {
             id,
             side,
             port,
@@ -172,20 +210,58 @@ impl Panel {
         })
     }
 
+    /// Gives a cable to another worker. Frames that come meanwhile wait in its ports: none
+    /// is lost and none overtakes another.
+    ///
+    /// # Errors
+    /// [`PanelError::NoSuchCable`], or [`PanelError::Refused`] by the new worker: the cable
+    /// is taken out of the panel then.
+    ///
+    /// # Panics
+    /// When there is no such worker.
+    pub fn move_cable(&self, id: CableId, to: usize) -> Result<(), PanelError> {
+        self.lock().move_cable(id, to)
+    }
+
+    /// The worker that owns a cable, counted from 0.
+    ///
+    /// # Errors
+    /// [`PanelError::NoSuchCable`].
+    pub fn owner(&self, id: CableId) -> Result<usize, PanelError> {
+        self.lock().owner(id)
+    }
+
+    /// Moves one busy cable from an overloaded worker to an idle one, if that helps. To be
+    /// called a few times a second; what is measured is the time since the last call.
+    ///
+    /// # Errors
+    /// As [`Panel::move_cable`].
+    pub fn balance(&self) -> Result<Option<CableId>, PanelError> {
+        let mut inner = self.lock();
+        let Some(Move { cable, to }) = inner.measure() else {
+            return Ok(None);
+        };
+        inner.move_cable(cable, to)?;
+        Ok(Some(cable))
+    }
+
     /// The next event, if one waits.
     pub fn event(&self) -> Option<Event> {
         self.events.try_recv().ok()
     }
 
-    /// Stops forwarding and closes every port.
-    pub fn stop(self) {
-        for worker in &self.workers {
+    /// Stops forwarding and closes every port. Whatever a clone is told afterwards fails.
+    pub fn stop(&self) {
+        let mut inner = self.lock();
+        let workers = std::mem::take(&mut inner.workers);
+        inner.cables.clear();
+        drop(inner);
+        for worker in &workers {
             // Both fail only when the worker has ended already.
             let _ = worker.commands.send(Command::Stop);
             let _ = worker.waker.wake();
         }
-        let cables: Vec<_> = self
-            .workers
+        let cables: Vec<_> = workers
             .into_iter()
             .filter_map(|worker| worker.thread.join().ok())
             .flatten()
@@ -193,21 +269,79 @@ impl Panel {
         close_together(cables);
     }
 
-    fn tell(
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder of this lock can panic")
+    }
+}
+
+impl Inner {
+    fn owner(&self, id: CableId) -> Result<usize, PanelError> {
+        let entry = self.cables.get(&id).ok_or(PanelError::NoSuchCable)?;
+        Ok(entry.worker)
+    }
+
+    fn plug(&mut self, worker: usize, id: CableId, cable: Box<Cable>) -> Result<(), PanelError> {
+        self.tell(worker, |done| Command::Add { id, cable, done })?;
+        self.workers[worker].cables += 1;
+        Ok(())
+    }
+
+    fn move_cable(&mut self, id: CableId, to: usize) -> Result<(), PanelError> {
+        let from = self.owner(id)?;
+        if from == to {
+            return Ok(());
+        }
+        let cable = self.tell(from, |done| Command::Release { id, done })?;
+        self.workers[from].cables -= 1;
+        if let Err(error) = self.plug(to, id, cable) {
+            self.cables.remove(&id);
+            return Err(error);
+        }
+        if let Some(entry) = self.cables.get_mut(&id) {
+            entry.worker = to;
+        }
+        Ok(())
+    }
+
+    /// The load since the last call, and what to do about it. Cables are looked at only when
+    /// a worker is overloaded: an idle fabric of a thousand costs nothing.
+    fn measure(&mut self) -> Option<Move> {
+        let elapsed = std::mem::replace(&mut self.balanced, Instant::now()).elapsed();
+        let mut loads = Vec::with_capacity(self.workers.len());
+        for worker in &mut self.workers {
+            let busy = worker.stats.busy();
+            let spent = busy - std::mem::replace(&mut worker.busy_before, busy);
+            loads.push(Load {
+                busy: (spent.as_secs_f64() / elapsed.as_secs_f64()).min(1.0),
+                cables: Vec::new(),
+            });
+        }
+        if !loads.iter().any(|load| load.busy >= OVERLOADED) {
+            return None;
+        }
+        for (id, entry) in &mut self.cables {
+            let frames = entry.frames();
+            let carried = frames - std::mem::replace(&mut entry.frames_before, frames);
+            loads[entry.worker].cables.push((*id, carried));
+        }
+        choose(&loads)
+    }
+
+    fn tell<T>(
         &self,
         worker: usize,
-        command: impl FnOnce(Sender<io::Result<()>>) -> Command,
-    ) -> Result<(), PanelError> {
+        command: impl FnOnce(Answer<T>) -> Command,
+    ) -> Result<T, PanelError> {
         let (done, answer) = bounded(1);
         let silent = PanelError::Silent(worker);
-        let handle = &self.workers[worker];
+        let handle = self.workers.get(worker).ok_or(PanelError::Stopped)?;
         if handle.commands.send_timeout(command(done), ANSWER).is_err()
             || handle.waker.wake().is_err()
         {
             return Err(silent);
         }
         match answer.recv_timeout(ANSWER) {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(result)) => Ok(result),
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 Err(PanelError::NoSuchCable)
             }
@@ -226,7 +360,14 @@ fn start_worker(
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), WAKE)?;
     let (commands, inbox) = bounded(COMMANDS);
-    let worker = Worker::new(poll, inbox, events, bell, options.idle);
+    let stats = Arc::new(WorkerStats::default());
+    let wires = Wires {
+        commands: inbox,
+        events,
+        bell,
+        stats: stats.clone(),
+    };
+    let worker = Worker::new(poll, wires, options.idle);
     let cpu = options
         .cpus
         .get(number % options.cpus.len().max(1))
@@ -246,6 +387,8 @@ fn start_worker(
         waker,
         thread,
         cables: 0,
+        stats,
+        busy_before: Duration::ZERO,
     })
 }
 

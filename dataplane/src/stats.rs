@@ -1,6 +1,7 @@
 //! What a lane counted: [`LaneStats`], written by one worker, read by anyone.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
 
 /// Why a frame was not sent. Every frame that came in is sent, held, or counted here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -145,6 +146,26 @@ impl LaneStats {
             }
             std::hint::spin_loop();
         }
+    }
+}
+
+/// How busy a worker is. Written by it alone.
+#[derive(Debug, Default)]
+#[repr(align(128))] // no other worker's counters on the same pair of cache lines
+pub(crate) struct WorkerStats {
+    busy_ns: AtomicU64,
+}
+
+impl WorkerStats {
+    pub(crate) fn add_busy(&self, time: Duration) {
+        let before = self.busy_ns.load(Ordering::Relaxed);
+        let now = before.wrapping_add(time.as_nanos() as u64);
+        self.busy_ns.store(now, Ordering::Relaxed);
+    }
+
+    /// Time that it moved frames, since it started.
+    pub(crate) fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed))
     }
 }
 

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use std::os::fd::AsRawFd;
 
-use crate::cable::{Cable, Side};
+use crate::cable::{Bursts, Cable, Side};
 use crate::command::{CableId, Command, Event};
-use crate::frame::Burst;
+use crate::patience::Patience;
 use crate::port::Port;
+use crate::stats::WorkerStats;
 
 /// What a worker does when no frame waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,10 +26,6 @@ pub enum Idle {
     Spin,
 }
 
-/// How long a port is polled after its last frame before the worker waits for it in epoll.
-/// About what falling asleep and waking up cost together.
-const SPIN: Duration = Duration::from_micros(30);
-
 /// Rounds over the hot ports between two looks at the others, while there are frames.
 const ROUNDS_PER_POLL: u32 = 16;
 
@@ -37,17 +34,25 @@ pub(crate) const WAKE: Token = Token(usize::MAX);
 /// Tells the control side that an event waits for it.
 pub(crate) type Bell = Arc<dyn Fn() + Send + Sync>;
 
+/// What joins a worker to the control side.
+pub(crate) struct Wires {
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) events: Sender<Event>,
+    pub(crate) bell: Bell,
+    pub(crate) stats: Arc<WorkerStats>,
+}
+
 pub(crate) struct Worker {
     poll: Poll,
-    commands: Receiver<Command>,
-    events: Sender<Event>,
-    bell: Bell,
+    wires: Wires,
     idle: Idle,
-    cables: Vec<Slot>,
+    /// Cables, each at its place for as long as it stays; places are reused.
+    cables: Vec<Option<Slot>>,
     places: BTreeMap<CableId, usize>,
     /// Ports that carried frames lately. Only these are polled.
     hot: Vec<HotPort>,
-    burst: Burst,
+    patience: Patience,
+    memory: Bursts,
 }
 
 struct Slot {
@@ -63,23 +68,16 @@ struct HotPort {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        poll: Poll,
-        commands: Receiver<Command>,
-        events: Sender<Event>,
-        bell: Bell,
-        idle: Idle,
-    ) -> Self {
+    pub(crate) fn new(poll: Poll, wires: Wires, idle: Idle) -> Self {
         Worker {
             poll,
-            commands,
-            events,
-            bell,
+            wires,
             idle,
             cables: Vec::new(),
             places: BTreeMap::new(),
             hot: Vec::new(),
-            burst: Burst::new(),
+            patience: Patience::default(),
+            memory: Bursts::default(),
         }
     }
 
@@ -87,7 +85,8 @@ impl Worker {
     pub(crate) fn run(mut self) -> Vec<Cable> {
         let mut ready = Events::with_capacity(256);
         loop {
-            let wait = self.patience();
+            let wait = self.wait();
+            let slept = wait.is_none().then(Instant::now);
             match self.poll.poll(&mut ready, wait) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -95,11 +94,16 @@ impl Worker {
                 // both are ours for as long as the worker lives.
                 Err(error) => unreachable!("epoll: {error}"),
             }
+            let woken = Instant::now();
+            if let Some(since) = slept {
+                self.patience.slept(woken - since);
+            }
             for event in &ready {
                 if event.token() == WAKE {
-                    while let Ok(command) = self.commands.try_recv() {
+                    while let Ok(command) = self.wires.commands.try_recv() {
                         if matches!(command, Command::Stop) {
-                            return self.cables.into_iter().map(|slot| slot.cable).collect();
+                            let slots = self.cables.into_iter().flatten();
+                            return slots.map(|slot| slot.cable).collect();
                         }
                         self.obey(command);
                     }
@@ -108,18 +112,23 @@ impl Worker {
                     self.heat(place, side);
                 }
             }
+            let mut busy = false;
             for _ in 0..ROUNDS_PER_POLL {
                 if !self.round() {
                     break;
                 }
+                busy = true;
+            }
+            if busy {
+                self.wires.stats.add_busy(woken.elapsed());
             }
         }
     }
 
     /// How long epoll may sleep. Registration is edge-triggered, and a port leaves the hot
     /// list only after it said that it is empty: whatever comes later wakes us.
-    fn patience(&self) -> Option<Duration> {
-        let spin = self.idle == Idle::Spin && !self.cables.is_empty();
+    fn wait(&self) -> Option<Duration> {
+        let spin = self.idle == Idle::Spin && !self.places.is_empty();
         if spin || !self.hot.is_empty() {
             Some(Duration::ZERO)
         } else {
@@ -133,7 +142,11 @@ impl Worker {
         let mut next = 0;
         while next < self.hot.len() {
             let HotPort { place, side, .. } = self.hot[next];
-            match self.cables[place].cable.forward(side, &mut self.burst) {
+            let Some(slot) = &mut self.cables[place] else {
+                self.hot.swap_remove(next);
+                continue;
+            };
+            match slot.cable.forward(side, &mut self.memory) {
                 Ok(forwarded) if forwarded.some || forwarded.more => {
                     some = true;
                     self.hot[next].quiet_since = None;
@@ -142,7 +155,7 @@ impl Worker {
                 Ok(_) if self.stays_hot(next) => next += 1,
                 Ok(_) => self.cool(next),
                 Err(error) => {
-                    self.cool(next);
+                    self.hot.swap_remove(next);
                     self.give_up(place, side, error);
                 }
             }
@@ -155,14 +168,19 @@ impl Worker {
             return true;
         }
         let now = Instant::now();
-        now - *self.hot[index].quiet_since.get_or_insert(now) < SPIN
+        now - *self.hot[index].quiet_since.get_or_insert(now) < self.patience.spin()
     }
 
+    /// Polls the port from now on.
     fn heat(&mut self, place: usize, side: Side) {
-        let Some(slot) = self.cables.get_mut(place) else {
+        let Some(Some(slot)) = self.cables.get_mut(place) else {
+            return;
+        };
+        let Some(port) = slot.cable.port_mut(side) else {
             return;
         };
         if !std::mem::replace(&mut slot.hot[side as usize], true) {
+            port.disarm();
             self.hot.push(HotPort {
                 place,
                 side,
@@ -171,54 +189,71 @@ impl Worker {
         }
     }
 
+    /// Waits for the port in epoll from now on, unless frames come just as it is told so.
     fn cool(&mut self, index: usize) {
-        let port = self.hot.swap_remove(index);
-        self.cables[port.place].hot[port.side as usize] = false;
+        let HotPort { place, side, .. } = self.hot[index];
+        if let Some(slot) = &mut self.cables[place] {
+            if slot.cable.port_mut(side).is_some_and(Port::arm) {
+                return;
+            }
+            slot.hot[side as usize] = false;
+        }
+        self.hot.swap_remove(index);
     }
 
     fn give_up(&mut self, place: usize, side: Side, error: io::Error) {
-        let Slot { id, cable, .. } = &mut self.cables[place];
-        let (cable_id, port) = (*id, cable.replace(side, None));
+        let Some(slot) = &mut self.cables[place] else {
+            return;
+        };
+        slot.hot[side as usize] = false;
+        let (cable, port) = (slot.id, slot.cable.replace(side, None));
         self.unregister(port.as_ref());
         // A full channel means that control is far behind; it sees the port in the
         // counters then.
-        let _ = self.events.try_send(Event::PortFailed {
-            cable: cable_id,
+        let _ = self.wires.events.try_send(Event::PortFailed {
+            cable,
             side,
+            port,
             error,
         });
-        (self.bell)();
+        (self.wires.bell)();
     }
 
+    /// Whoever asked may have stopped waiting for the answer.
     fn obey(&mut self, command: Command) {
-        let (done, result) = match command {
-            Command::Add { id, cable, done } => (done, self.add(id, *cable)),
+        match command {
+            Command::Add { id, cable, done } => _ = done.send(self.add(id, *cable)),
+            Command::Release { id, done } => _ = done.send(self.release(id)),
             Command::SetState { id, state, done } => {
                 let slot = self.slot(id);
-                (done, slot.map(|slot| slot.cable.set_state(state)))
+                _ = done.send(slot.map(|(_, slot)| slot.cable.set_state(state)));
             }
-            Command::Replace {
+            Command::Exchange {
                 id,
                 side,
                 port,
                 done,
-            } => (done, self.replace(id, side, port)),
-            Command::Stop => return,
-        };
-        // Whoever asked may have stopped waiting for the answer.
-        let _ = done.send(result);
+            } => _ = done.send(self.exchange(id, side, port)),
+            Command::Stop => {}
+        }
     }
 
     fn add(&mut self, id: CableId, cable: Cable) -> io::Result<()> {
-        let place = self.cables.len();
-        for side in [Side::A, Side::B] {
-            self.register(cable.port(side), place, side)?;
-        }
-        self.cables.push(Slot {
+        let vacant = self.cables.iter().position(Option::is_none);
+        let place = vacant.unwrap_or(self.cables.len());
+        self.register(cable.port(Side::A), place, Side::A)?;
+        self.register(cable.port(Side::B), place, Side::B)
+            .inspect_err(|_| self.unregister(cable.port(Side::A)))?;
+        let slot = Some(Slot {
             id,
             cable,
             hot: [false; 2],
         });
+        if place == self.cables.len() {
+            self.cables.push(slot);
+        } else {
+            self.cables[place] = slot;
+        }
         self.places.insert(id, place);
         // What waited before the registration makes no edge.
         for side in [Side::A, Side::B] {
@@ -227,18 +262,47 @@ impl Worker {
         Ok(())
     }
 
-    fn replace(&mut self, id: CableId, side: Side, port: Option<Port>) -> io::Result<()> {
-        let place = *self.places.get(&id).ok_or(io::ErrorKind::NotFound)?;
-        self.register(port.as_ref(), place, side)?;
-        let old = self.cables[place].cable.replace(side, port);
-        self.unregister(old.as_ref());
-        self.heat(place, side);
-        Ok(())
+    fn release(&mut self, id: CableId) -> io::Result<Box<Cable>> {
+        let place = self.places.remove(&id).ok_or(io::ErrorKind::NotFound)?;
+        let slot = self.cables[place].take().ok_or(io::ErrorKind::NotFound)?;
+        self.hot.retain(|hot| hot.place != place);
+        for side in [Side::A, Side::B] {
+            self.unregister(slot.cable.port(side));
+        }
+        Ok(Box::new(slot.cable))
     }
 
-    fn slot(&mut self, id: CableId) -> io::Result<&mut Slot> {
-        let place = self.places.get(&id).ok_or(io::ErrorKind::NotFound)?;
-        Ok(&mut self.cables[*place])
+    fn exchange(
+        &mut self,
+        id: CableId,
+        side: Side,
+        port: Option<Port>,
+    ) -> io::Result<Option<Port>> {
+        let (place, slot) = self.slot(id)?;
+        let old = slot.cable.replace(side, None);
+        // It goes first: the other port may well be another handle of the same device.
+        self.unregister(old.as_ref());
+        if let Err(error) = self.register(port.as_ref(), place, side) {
+            let back = self.register(old.as_ref(), place, side);
+            let (_, slot) = self.slot(id)?;
+            slot.cable.replace(side, old);
+            return back.and(Err(error));
+        }
+        let (_, slot) = self.slot(id)?;
+        slot.cable.replace(side, port);
+        // It is polled once at least, whatever the old one was: what waited before the
+        // registration makes no edge.
+        slot.hot[side as usize] = false;
+        self.hot
+            .retain(|hot| (hot.place, hot.side) != (place, side));
+        self.heat(place, side);
+        Ok(old)
+    }
+
+    fn slot(&mut self, id: CableId) -> io::Result<(usize, &mut Slot)> {
+        let place = *self.places.get(&id).ok_or(io::ErrorKind::NotFound)?;
+        let slot = self.cables[place].as_mut();
+        Ok((place, slot.ok_or(io::ErrorKind::NotFound)?))
     }
 
     fn register(&self, port: Option<&Port>, place: usize, side: Side) -> io::Result<()> {
@@ -261,12 +325,10 @@ impl Worker {
 }
 
 fn port_of(token: Token) -> (usize, Side) {
-    (
-        token.0 / 2,
-        if token.0.is_multiple_of(2) {
-            Side::A
-        } else {
-            Side::B
-        },
-    )
+    let side = if token.0.is_multiple_of(2) {
+        Side::A
+    } else {
+        Side::B
+    };
+    (token.0 / 2, side)
 }

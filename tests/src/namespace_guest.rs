@@ -29,7 +29,7 @@ impl NamespaceGuest {
             workers: 1,
             ..PanelOptions::default()
         };
-        let mut panel = Panel::start(&options, || {}).expect("one worker");
+        let panel = Panel::start(&options, || {}).expect("one worker");
         let cable = Cable::new(Port::Tap(own), Port::Tap(theirs));
         panel.add(cable).expect("a fresh panel has room");
         NamespaceGuest {

@@ -28,7 +28,7 @@ fn wire(netns: &Netns) -> Wire {
         tap::set_persistent(&fd, true).unwrap();
         raise(netns, name);
     }
-    let mut panel = Panel::start(
+    let panel = Panel::start(
         &PanelOptions {
             workers: 1,
             ..Default::default()
@@ -339,7 +339,7 @@ fn a_tap_of_ours_joins_a_namespace_to_a_vm() {
     }
     let netns = Netns::new("host");
     netns.enter(|| {
-        let mut panel = Panel::start(
+        let panel = Panel::start(
             &PanelOptions {
                 workers: 1,
                 ..Default::default()

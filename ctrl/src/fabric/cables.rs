@@ -29,8 +29,7 @@ pub enum CablesError {
 
 /// All cables of a fabric.
 pub struct Cables {
-    /// `None` once it has been stopped.
-    panel: Mutex<Option<Panel>>,
+    panel: Panel,
     entries: Vec<Entry>,
     workers: usize,
 }
@@ -91,7 +90,7 @@ impl Cables {
         options: &PanelOptions,
         bell: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, CablesError> {
-        let mut panel = Panel::start(options, bell)?;
+        let panel = Panel::start(options, bell)?;
         let workers = panel.workers();
         let plug = |Planned {
                         name,
@@ -113,7 +112,7 @@ impl Cables {
             .collect::<Result<Vec<_>, CablesError>>();
         match result {
             Ok(entries) => Ok(Cables {
-                panel: Mutex::new(Some(panel)),
+                panel,
                 entries,
                 workers,
             }),
@@ -174,7 +173,7 @@ impl Cables {
     /// When its worker does not answer.
     pub fn set_state(&self, index: usize, state: CableState) -> Result<(), PanelError> {
         let entry = &self.entries[index];
-        self.with_panel(|panel| panel.set_state(entry.handle.id, to_dataplane(state)))?;
+        self.panel.set_state(entry.handle.id, to_dataplane(state))?;
         *entry
             .state
             .lock()
@@ -189,13 +188,16 @@ impl Cables {
     pub fn replug(&self, index: usize, side: topology::Side) -> Result<(), CablesError> {
         let entry = &self.entries[index];
         let port = netdev(&entry.name, &entry.ends[side as usize])?;
-        Ok(self
-            .with_panel(|panel| panel.replace_port(entry.handle.id, to_panel(side), Some(port)))?)
+        self.panel
+            .exchange(entry.handle.id, to_panel(side), Some(port))?;
+        Ok(())
     }
 
     /// A port that failed by itself, as a sentence.
     pub fn event(&self) -> Option<String> {
-        let Event::PortFailed { cable, side, error } = self.panel().as_ref()?.event()?;
+        let Event::PortFailed {
+            cable, side, error, ..
+        } = self.panel.event()?;
         let (name, ends) = self
             .entries
             .iter()
@@ -209,24 +211,7 @@ impl Cables {
 
     /// Stops forwarding and closes every port.
     pub fn stop(&self) {
-        let panel = self.panel().take();
-        if let Some(panel) = panel {
-            panel.stop();
-        }
-    }
-
-    /// A panel that was stopped has no cables.
-    fn with_panel(
-        &self,
-        work: impl FnOnce(&mut Panel) -> Result<(), PanelError>,
-    ) -> Result<(), PanelError> {
-        self.panel()
-            .as_mut()
-            .map_or(Err(PanelError::NoSuchCable), work)
-    }
-
-    fn panel(&self) -> std::sync::MutexGuard<'_, Option<Panel>> {
-        self.panel.lock().expect("no holder of this lock can panic")
+        self.panel.stop();
     }
 }
 

@@ -9,6 +9,7 @@ use crossbeam_queue::ArrayQueue;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::frame::{Burst, MAX_FRAME, MIN_FRAME, VnetHeader};
+use crate::offload::Offloads;
 use crate::stats::{DropReason, Drops};
 
 /// A frame on its way between the halves; its memory is reused.
@@ -43,13 +44,13 @@ impl Way {
         Ok(way)
     }
 
-    fn send(&self, header: VnetHeader, frame: &[u8]) -> bool {
+    fn send(&self, header: VnetHeader, len: usize, fill: impl FnOnce(&mut [u8])) -> bool {
         let Some(mut parcel) = self.empty.pop() else {
             return false;
         };
         parcel.header = header;
-        parcel.frame.clear();
-        parcel.frame.extend_from_slice(frame);
+        parcel.frame.resize(len, 0);
+        fill(&mut parcel.frame);
         self.full.push(parcel).expect("as many parcels as places");
         true
     }
@@ -72,6 +73,7 @@ impl Way {
 /// The fabric's half; made by [`memory`].
 #[derive(Debug)]
 pub struct Memory {
+    takes: Offloads,
     inward: Arc<Way>,
     outward: Arc<Way>,
 }
@@ -83,13 +85,23 @@ pub struct MemoryHost {
     outward: Arc<Way>,
 }
 
-/// Two halves that hold up to `capacity` frames each way.
+/// Two halves that hold up to `capacity` frames each way. The host's half takes frames with
+/// every offload.
 ///
 /// # Errors
 /// When the process is out of descriptors.
 pub fn memory(capacity: usize) -> io::Result<(Memory, MemoryHost)> {
+    memory_taking(Offloads::ALL, capacity)
+}
+
+/// As [`memory`], with a host's half that takes only the offloads in `takes`.
+///
+/// # Errors
+/// When the process is out of descriptors.
+pub fn memory_taking(takes: Offloads, capacity: usize) -> io::Result<(Memory, MemoryHost)> {
     let (inward, outward) = (Arc::new(Way::new(capacity)?), Arc::new(Way::new(capacity)?));
     let port = Memory {
+        takes,
         inward: inward.clone(),
         outward: outward.clone(),
     };
@@ -97,6 +109,10 @@ pub fn memory(capacity: usize) -> io::Result<(Memory, MemoryHost)> {
 }
 
 impl Memory {
+    pub(super) fn takes(&self) -> Offloads {
+        self.takes
+    }
+
     pub(super) fn receive(&mut self, burst: &mut Burst) -> bool {
         while burst.vacant(0).is_some() {
             if !self
@@ -109,9 +125,11 @@ impl Memory {
         true
     }
 
-    pub(super) fn send(&mut self, burst: &Burst, drops: &mut Drops) {
-        for (header, frame) in burst.frames() {
-            if !self.outward.send(*header, frame) {
+    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Drops) {
+        for index in from..burst.len() {
+            let fill = |frame: &mut [u8]| _ = burst.copy_out(index, frame);
+            let (header, len) = (*burst.header(index), burst.frame_len(index));
+            if !self.outward.send(header, len, fill) {
                 drops[DropReason::ReceiverFull as usize] += 1;
             }
         }
@@ -129,8 +147,10 @@ impl MemoryHost {
     /// Sends one frame without FCS, [`MIN_FRAME`] to [`MAX_FRAME`] bytes. `false` when it
     /// is not that, or when the cable has not kept up.
     pub fn send(&self, header: VnetHeader, frame: &[u8]) -> bool {
-        let sent =
-            (MIN_FRAME..=MAX_FRAME).contains(&frame.len()) && self.inward.send(header, frame);
+        let sent = (MIN_FRAME..=MAX_FRAME).contains(&frame.len())
+            && self
+                .inward
+                .send(header, frame.len(), |to| to.copy_from_slice(frame));
         self.inward.ring();
         sent
     }

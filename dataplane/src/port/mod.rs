@@ -3,16 +3,19 @@
 mod memory;
 mod packet;
 mod tap;
+pub mod vhost_user;
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use crate::frame::Burst;
+use crate::offload::Offloads;
 use crate::stats::Drops;
 
-pub use memory::{Memory, MemoryHost, memory};
+pub use memory::{Memory, MemoryHost, memory, memory_taking};
 pub use packet::Packet;
 pub use tap::Tap;
+pub use vhost_user::VhostUser;
 
 /// Why a port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,8 @@ pub enum Port {
     Tap(Tap),
     /// A network device that is there already, such as a tap that QEMU opened.
     Packet(Packet),
+    /// The rings of a vhost-user front end: a VM, or a DPDK program.
+    VhostUser(Box<VhostUser>),
     /// The other half is a [`MemoryHost`] in this process.
     Memory(Memory),
 }
@@ -51,23 +56,67 @@ pub enum Port {
 impl Port {
     /// Takes up to a burst of frames that wait, without waiting for more. Frames that were
     /// lost on the way in are counted in `drops`. `Ok(true)` when more may be there.
+    /// The frames may lie in buffers that stay taken until [`Port::release`].
     ///
     /// # Errors
     /// When the port is of no more use.
+    #[inline]
     pub(crate) fn receive(&mut self, burst: &mut Burst, drops: &mut Drops) -> io::Result<bool> {
         match self {
+            Port::VhostUser(port) => Ok(port.receive(burst, drops)),
             Port::Tap(port) => port.receive(burst, drops),
             Port::Packet(port) => port.receive(burst, drops),
             Port::Memory(port) => Ok(port.receive(burst)),
         }
     }
 
-    /// Sends every frame of the burst, in order, or counts why not in `drops`.
-    pub(crate) fn send(&mut self, burst: &Burst, drops: &mut Drops) {
+    /// Gives back the buffers of what was received. No segment of it may be used any more.
+    #[inline]
+    pub(crate) fn release(&mut self) {
+        if let Port::VhostUser(port) = self {
+            port.release();
+        }
+    }
+
+    /// What the receiver agreed to take as it is.
+    #[inline]
+    pub(crate) fn takes(&mut self) -> Offloads {
         match self {
-            Port::Tap(port) => port.send(burst, drops),
-            Port::Packet(port) => port.send(burst, drops),
-            Port::Memory(port) => port.send(burst, drops),
+            Port::VhostUser(port) => port.takes(),
+            Port::Packet(port) => port.takes(),
+            Port::Memory(port) => port.takes(),
+            // The kernel's network stack, behind a tap, takes everything.
+            Port::Tap(_) => Offloads::ALL,
+        }
+    }
+
+    /// Sends every frame of the burst from `from` on, in order, or counts why not in
+    /// `drops`. Returns the first frame that was not handled: the end of the burst, or a
+    /// frame for which [`Port::takes`] holds no more.
+    #[inline]
+    pub(crate) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Drops) -> usize {
+        match self {
+            Port::VhostUser(port) => port.send(burst, from, drops),
+            Port::Packet(port) => return port.send(burst, from, drops),
+            Port::Tap(port) => port.send(burst, from, drops),
+            Port::Memory(port) => port.send(burst, from, drops),
+        }
+        burst.len()
+    }
+
+    /// Asks for a wake-up when frames come. `true` when some came before that took effect.
+    pub(crate) fn arm(&mut self) -> bool {
+        match self {
+            Port::VhostUser(port) => port.arm(),
+            // Edge-triggered, and empty when last asked: what comes makes an edge.
+            Port::Tap(_) | Port::Packet(_) | Port::Memory(_) => false,
+        }
+    }
+
+    /// Asks not to be woken: the port is being polled.
+    pub(crate) fn disarm(&mut self) {
+        if let Port::VhostUser(port) = self {
+            port.disarm();
         }
     }
 }
@@ -78,6 +127,7 @@ impl AsRawFd for Port {
         match self {
             Port::Tap(port) => port.as_raw_fd(),
             Port::Packet(port) => port.as_raw_fd(),
+            Port::VhostUser(port) => port.as_raw_fd(),
             Port::Memory(port) => port.as_raw_fd(),
         }
     }

@@ -2,8 +2,8 @@
 //! unmodified: QEMU opens the tap by its name, the fabric sees the device behind it.
 //!
 //! Offloads pass in both directions. What the device's owner did not agree to take (QEMU
-//! sets that by TUNSETOFFLOAD for its guest) the kernel checksums and segments on sending;
-//! the latter only through the device's queue, so those frames take that way.
+//! sets that by TUNSETOFFLOAD for its guest) shows when it is sent: checksums are finished by
+//! the kernel, super-frames are refused and cut by the lane.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
 use crate::frame::{Burst, MAX_BURST};
+use crate::offload::Offloads;
 use crate::port::PortError;
 use crate::stats::{DropReason, Drops};
 use crate::sys::packet;
@@ -22,13 +23,23 @@ const SMALLEST_ASK: usize = 4;
 /// Bursts between two questions for the kernel's count of overruns, on a busy port.
 const BURSTS_PER_CHECK: u32 = 256;
 
+/// Bursts that are cut before a whole super-frame is tried again.
+const BURSTS_PER_TRY: u32 = 4096;
+
+/// Whether the device takes super-frames whole. The kernel gives one error for a device that
+/// does not and for one whose queue is full: what becomes of the pieces tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whole {
+    Taken,
+    Suspected,
+    Refused { bursts_left: u32 },
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Packet {
     socket: OwnedFd,
-    /// Opened when the first super-frame has to be cut.
-    queue: Option<OwnedFd>,
-    ifindex: u32,
+    whole: Whole,
     name: String,
     ask: usize,
     unchecked_bursts: u32,
@@ -59,8 +70,7 @@ impl Packet {
         let socket = packet::open(ifindex).map_err(refused("open a packet socket on it"))?;
         Ok(Packet {
             socket,
-            queue: None,
-            ifindex,
+            whole: Whole::Taken,
             name: name.into(),
             ask: SMALLEST_ASK,
             unchecked_bursts: 0,
@@ -95,12 +105,36 @@ impl Packet {
         Ok(more)
     }
 
-    pub(super) fn send(&mut self, burst: &Burst, drops: &mut Drops) {
-        let mut next = 0;
+    /// What the device takes as it is: everything, until it refused a super-frame and took
+    /// its pieces. Checksums the kernel finishes itself.
+    pub(super) fn takes(&mut self) -> Offloads {
+        match &mut self.whole {
+            Whole::Taken => Offloads::ALL,
+            Whole::Suspected => Offloads::CSUM,
+            Whole::Refused { bursts_left } => {
+                *bursts_left -= 1;
+                if *bursts_left == 0 {
+                    // Its owner may have changed its mind: another guest, another driver.
+                    self.whole = Whole::Taken;
+                }
+                Offloads::CSUM
+            }
+        }
+    }
+
+    /// Returns the first frame that was not handled: the end of the burst, or a super-frame
+    /// that has to be cut first.
+    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Drops) -> usize {
+        let mut next = from;
         while next < burst.len() {
-            let error = match packet::send(self.socket.as_fd(), burst, next, MAX_BURST) {
+            let error = match packet::send(self.socket.as_fd(), burst, next) {
                 Ok(sent) => {
                     next += sent;
+                    if self.whole == Whole::Suspected {
+                        self.whole = Whole::Refused {
+                            bursts_left: BURSTS_PER_TRY,
+                        };
+                    }
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -111,23 +145,17 @@ impl Packet {
             if reason == DropReason::Unplugged {
                 // Nobody is there to take the others either: spare the calls.
                 refused = burst.len() - next;
-            } else if burst.frame(next).0.gso_type() != 0 && self.send_to_be_cut(burst, next) {
-                next += 1;
-                continue;
+            } else if burst.header(next).gso_type() != 0 {
+                self.whole = Whole::Suspected;
+                return next;
+            } else if self.whole == Whole::Suspected {
+                // Not even a piece was taken: the queue was full, no more than that.
+                self.whole = Whole::Taken;
             }
             drops[reason as usize] += refused as u64;
             next += refused;
         }
-    }
-
-    fn send_to_be_cut(&mut self, burst: &Burst, index: usize) -> bool {
-        if self.queue.is_none() {
-            self.queue = packet::open_for_sending(self.ifindex).ok();
-        }
-        let Some(queue) = &self.queue else {
-            return false;
-        };
-        packet::send(queue.as_fd(), burst, index, 1).is_ok()
+        next
     }
 
     /// The kernel says ENOBUFS both when the tap's queue is full and when nobody has the
@@ -142,7 +170,7 @@ impl Packet {
             }
             Some(Errno::NETDOWN | Errno::NXIO | Errno::NODEV) => DropReason::Unplugged,
             Some(Errno::MSGSIZE) => DropReason::TooLong,
-            Some(Errno::INVAL) => DropReason::Malformed,
+            Some(Errno::INVAL | Errno::FAULT) => DropReason::Malformed,
             _ => DropReason::PortError,
         }
     }

@@ -1,15 +1,17 @@
 //! A tap whose descriptor the fabric holds; its network device is the endpoint: the host
 //! link, or a device in a namespace or container.
 
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use rustix::io::{Errno, readv, writev};
+use rustix::io::{Errno, readv};
 
 use crate::frame::{Burst, MIN_FRAME, VnetHeader};
 use crate::port::PortError;
 use crate::stats::{DropReason, Drops};
-use crate::sys::tap::{TapFlags, TapOffloads, open_tap, set_offload, set_vnet_little_endian};
+use crate::sys::tap::{
+    TapFlags, TapOffloads, open_tap, set_offload, set_vnet_little_endian, write_frame,
+};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -76,25 +78,21 @@ impl Tap {
         Ok(true)
     }
 
-    pub(super) fn send(&mut self, burst: &Burst, drops: &mut Drops) {
-        for (header, frame) in burst.frames() {
-            let parts = [IoSlice::new(&header.0), IoSlice::new(frame)];
-            let result = loop {
-                match writev(&self.tap, &parts) {
-                    Err(Errno::INTR) => {}
-                    result => break result,
-                }
-            };
-            if let Err(errno) = result {
-                let reason = match errno {
-                    Errno::IO => DropReason::Unplugged, // the device is down
-                    Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => DropReason::ReceiverFull,
-                    Errno::INVAL => DropReason::Malformed,
-                    _ => DropReason::PortError,
-                };
-                drops[reason as usize] += 1;
+    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Drops) {
+        for index in from..burst.len() {
+            if let Err(error) = write_frame(self.tap.as_fd(), burst, index) {
+                drops[why_refused(&error) as usize] += 1;
             }
         }
+    }
+}
+
+fn why_refused(error: &io::Error) -> DropReason {
+    match Errno::from_io_error(error) {
+        Some(Errno::IO) => DropReason::Unplugged, // the device is down
+        Some(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => DropReason::ReceiverFull,
+        Some(Errno::INVAL | Errno::FAULT) => DropReason::Malformed,
+        _ => DropReason::PortError,
     }
 }
 

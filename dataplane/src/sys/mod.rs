@@ -2,6 +2,8 @@
 //! only module of this crate that may hold `unsafe`.
 #![allow(unsafe_code)]
 
+pub(crate) mod guarded_memory;
 pub mod netns;
-pub mod packet;
+pub(crate) mod packet;
+pub(crate) mod pool;
 pub mod tap;

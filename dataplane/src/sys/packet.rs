@@ -4,7 +4,7 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use crate::frame::{Burst, MAX_BURST, MIN_FRAME, VlanTag, VnetHeader};
+use crate::frame::{Burst, MAX_BURST, MAX_FRAME_SEGMENTS, MIN_FRAME, VlanTag, VnetHeader};
 use crate::stats::{DropReason, Drops};
 
 /// Bytes that may wait in the kernel on the way in, and again on the way out: 60
@@ -13,6 +13,10 @@ const BUFFER_BYTES: libc::c_int = 4 << 20;
 
 /// From `linux/if_packet.h`; the libc crate lacks it.
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
+/// Io vectors for one sendmmsg(2): two for each of a burst of plain frames, and more than one
+/// frame may need.
+const VECTORS: usize = MAX_FRAME_SEGMENTS + 1;
 
 /// Room for one PACKET_AUXDATA control message, aligned as `cmsghdr` wants it.
 #[derive(Clone, Copy)]
@@ -32,12 +36,12 @@ impl Control {
 ///
 /// What is sent goes straight to the device, past its queueing discipline: that way the
 /// kernel tells whether the device took it. It does not segment on that way, though: a
-/// super-frame that the device does not take whole is refused (see [`open_for_sending`]).
+/// super-frame that the device does not take whole is refused, and is the lane's to cut.
 ///
 /// # Errors
 /// `EPERM` without CAP_NET_RAW, `ENODEV` when there is no such device, and `ENOPROTOOPT`
 /// on kernels older than 4.20.
-pub fn open(ifindex: u32) -> io::Result<OwnedFd> {
+pub(crate) fn open(ifindex: u32) -> io::Result<OwnedFd> {
     let socket = unbound()?;
     for (level, name, value) in [
         (libc::SOL_PACKET, libc::PACKET_AUXDATA, 1),
@@ -48,17 +52,6 @@ pub fn open(ifindex: u32) -> io::Result<OwnedFd> {
         set_option(&socket, level, name, value)?;
     }
     bind(&socket, ifindex, libc::ETH_P_ALL as u16)?;
-    Ok(socket)
-}
-
-/// Opens a packet socket that only sends, through the device's queue: there the kernel
-/// cuts super-frames for devices that do not take them whole.
-///
-/// # Errors
-/// As [`open`].
-pub fn open_for_sending(ifindex: u32) -> io::Result<OwnedFd> {
-    let socket = unbound()?;
-    bind(&socket, ifindex, 0)?;
     Ok(socket)
 }
 
@@ -103,7 +96,7 @@ fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
 ///
 /// # Errors
 /// What recvmmsg(2) says; nothing waiting is `Ok(0)`.
-pub fn receive(
+pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     burst: &mut Burst,
     limit: usize,
@@ -127,11 +120,10 @@ pub fn receive(
                 iov_len: memory.len(),
             },
         ]);
-        messages[offered].write(message(
-            parts,
-            controls[offered].as_mut_ptr().cast(),
-            Control::LEN,
-        ));
+        let mut message = message(parts.as_mut_ptr(), parts.len());
+        message.msg_hdr.msg_control = controls[offered].as_mut_ptr().cast();
+        message.msg_hdr.msg_controllen = Control::LEN as _;
+        messages[offered].write(message);
         offered += 1;
     }
 
@@ -175,36 +167,33 @@ pub fn receive(
     Ok(received)
 }
 
-/// Sends up to `limit` frames of `burst` from `first` on. Returns how many the device took;
-/// fewer than asked for when the one behind them was refused.
+/// Sends frames of `burst` from `first` on. Returns how many the device took; fewer than
+/// there are when the one behind them was refused, or when they lie in very many pieces.
 ///
 /// # Errors
 /// Why the very first one was refused.
-pub fn send(
-    socket: BorrowedFd<'_>,
-    burst: &Burst,
-    first: usize,
-    limit: usize,
-) -> io::Result<usize> {
-    let mut vectors = [const { MaybeUninit::<[libc::iovec; 2]>::uninit() }; MAX_BURST];
+pub(crate) fn send(socket: BorrowedFd<'_>, burst: &Burst, first: usize) -> io::Result<usize> {
+    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; VECTORS];
     let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_BURST];
-    let count = limit.min(burst.len() - first);
-    for index in 0..count {
-        let (header, frame) = burst.frame(first + index);
-        let parts = vectors[index].write([
-            libc::iovec {
-                iov_base: header.0.as_ptr().cast_mut().cast(),
-                iov_len: VnetHeader::LEN,
-            },
-            libc::iovec {
-                iov_base: frame.as_ptr().cast_mut().cast(),
-                iov_len: frame.len(),
-            },
-        ]);
-        messages[index].write(message(parts, std::ptr::null_mut(), 0));
+    let (mut count, mut used) = (0, 0);
+    for index in first..burst.len() {
+        let segments = burst.segments(index);
+        let Some(parts) = vectors.get_mut(used..used + 1 + segments.len()) else {
+            break;
+        };
+        used += parts.len();
+        let (header, rest) = parts.split_first_mut().expect("one more than segments");
+        header.write(burst.header(index).io_vector());
+        for (part, segment) in rest.iter_mut().zip(segments) {
+            part.write(segment.io_vector());
+        }
+        messages[count].write(message(parts.as_mut_ptr().cast(), parts.len()));
+        count += 1;
     }
-    // SAFETY: the first `count` messages are initialised, and each points to an iovec pair
-    // over a header and a frame that `burst` keeps alive; sendmmsg only reads from them.
+    // SAFETY: the first `count` messages are initialised, and each points to as many
+    // initialised io vectors as it says, over a header and segments that `burst` keeps
+    // readable; sendmmsg only reads from them, and a segment that a guest unmapped under
+    // us is an EFAULT.
     let sent = check(unsafe {
         libc::sendmmsg(
             socket.as_raw_fd(),
@@ -220,7 +209,7 @@ pub fn send(
 ///
 /// # Errors
 /// Only if `socket` is no packet socket.
-pub fn overruns(socket: BorrowedFd<'_>) -> io::Result<u64> {
+pub(crate) fn overruns(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut stats = libc::tpacket_stats {
         tp_packets: 0,
         tp_drops: 0,
@@ -243,7 +232,7 @@ pub fn overruns(socket: BorrowedFd<'_>) -> io::Result<u64> {
 ///
 /// # Errors
 /// `ENODEV` when it is gone.
-pub fn is_running(socket: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+pub(crate) fn is_running(socket: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
     // SAFETY: all-zero bytes are a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1]
@@ -266,18 +255,12 @@ pub fn is_running(socket: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
     Ok(libc::c_int::from(flags) & wanted == wanted)
 }
 
-fn message(
-    parts: &mut [libc::iovec; 2],
-    control: *mut libc::c_void,
-    control_len: usize,
-) -> libc::mmsghdr {
+fn message(vectors: *mut libc::iovec, count: usize) -> libc::mmsghdr {
     // SAFETY: all-zero bytes are a valid mmsghdr; some C libraries have private padding in
     // it, so it cannot be written as a literal.
     let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
-    message.msg_hdr.msg_iov = parts.as_mut_ptr();
-    message.msg_hdr.msg_iovlen = parts.len() as _;
-    message.msg_hdr.msg_control = control;
-    message.msg_hdr.msg_controllen = control_len as _;
+    message.msg_hdr.msg_iov = vectors;
+    message.msg_hdr.msg_iovlen = count as _;
     message
 }
 

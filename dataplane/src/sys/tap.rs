@@ -6,8 +6,11 @@
 
 use std::fs::OpenOptions;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+
+use crate::frame::{Burst, MAX_FRAME_SEGMENTS};
 
 /// Longest name of a network device, without the closing NUL (`IFNAMSIZ` - 1).
 pub const NAME_MAX: usize = libc::IFNAMSIZ - 1;
@@ -193,6 +196,38 @@ pub fn set_vnet_little_endian(tap: impl AsFd) -> io::Result<()> {
             &raw const value,
         )
     })
+}
+
+/// Hands one frame of `burst` to the device.
+///
+/// # Errors
+/// What writev(2) says: `EIO` while the device is down.
+pub(crate) fn write_frame(tap: BorrowedFd<'_>, burst: &Burst, index: usize) -> io::Result<()> {
+    let segments = burst.segments(index);
+    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_FRAME_SEGMENTS + 1];
+    vectors[0].write(burst.header(index).io_vector());
+    for (vector, segment) in vectors[1..].iter_mut().zip(segments) {
+        vector.write(segment.io_vector());
+    }
+    loop {
+        // SAFETY: as many vectors as counted are initialised: over the header, and over
+        // segments that `burst` keeps readable. writev only reads from them, and what a
+        // guest unmapped under us is an EFAULT.
+        let written = unsafe {
+            libc::writev(
+                tap.as_raw_fd(),
+                vectors.as_ptr().cast(),
+                1 + segments.len() as libc::c_int,
+            )
+        };
+        if written >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
 }
 
 /// The name the attached device has now; it may have been renamed or moved to another network

@@ -1,0 +1,191 @@
+//! Descriptors, as both kinds of ring have them, and the pieces of memory that a chain of them
+//! names.
+#![allow(unsafe_code)]
+
+use super::copy::Room;
+use super::fault::Rule;
+use super::memory::GuestMemory;
+
+/// VIRTQ_DESC_F_NEXT: the chain goes on.
+pub(super) const NEXT: u16 = 1;
+/// VIRTQ_DESC_F_WRITE: the device writes, else it reads.
+pub(super) const WRITE: u16 = 2;
+/// VIRTQ_DESC_F_INDIRECT: the buffer holds a table of descriptors.
+pub(super) const INDIRECT: u16 = 4;
+
+/// Bytes of one descriptor, in a ring and in an indirect table.
+pub(super) const DESCRIPTOR: u32 = 16;
+
+/// Descriptors of one chain that are followed: as many as the largest queue that we are asked
+/// for has, and more pieces than any frame needs.
+pub(super) const LONGEST_CHAIN: usize = 1024;
+
+/// A copy of one descriptor. The last two fields trade places between the kinds of ring.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Descriptor {
+    pub(super) address: u64,
+    pub(super) len: u32,
+    pub(super) flags: u16,
+    /// Split ring: the next descriptor's number. Packed ring: the buffer's.
+    pub(super) number: u16,
+}
+
+/// Which kind of ring, and so of table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Virtio 1.2, 2.7.
+    Split,
+    /// Virtio 1.2, 2.8.
+    Packed,
+}
+
+/// Which way the buffers of a queue go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// The guest's transmit queue.
+    Read,
+    /// Its receive queue.
+    Write,
+}
+
+/// The pieces of one or more chains, in host memory. Reused for ever.
+pub(super) struct Pieces {
+    rooms: Box<[Room; LONGEST_CHAIN]>,
+    len: usize,
+    bytes: u64,
+}
+
+// SAFETY: the rooms are numbers until somebody writes through them, which their queue does
+// while it holds the memory that they are in.
+unsafe impl Send for Pieces {}
+
+impl Default for Pieces {
+    fn default() -> Self {
+        Pieces {
+            rooms: Box::new([Room::NONE; LONGEST_CHAIN]),
+            len: 0,
+            bytes: 0,
+        }
+    }
+}
+
+impl Pieces {
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+        self.bytes = 0;
+    }
+
+    pub(super) fn rooms(&self) -> &[Room] {
+        &self.rooms[..self.len]
+    }
+
+    /// Bytes of all pieces together.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds the buffer that a descriptor names.
+    pub(super) fn add(
+        &mut self,
+        memory: &GuestMemory,
+        descriptor: &Descriptor,
+        direction: Direction,
+    ) -> Result<(), Rule> {
+        if (descriptor.flags & WRITE != 0) != (direction == Direction::Write) {
+            return Err(Rule::WrongDirection);
+        }
+        let Descriptor {
+            mut address,
+            mut len,
+            ..
+        } = *descriptor;
+        while len > 0 {
+            let outside = Rule::OutsideMemory { address, len };
+            let (start, piece) = memory.at(address, len).ok_or(outside)?;
+            let room = self.rooms.get_mut(self.len).ok_or(Rule::EndlessChain {
+                limit: LONGEST_CHAIN,
+            })?;
+            *room = Room { start, len: piece };
+            self.len += 1;
+            self.bytes += u64::from(piece);
+            address = address.wrapping_add(u64::from(piece));
+            len -= piece;
+        }
+        Ok(())
+    }
+
+    /// Adds what a table of indirect descriptors names.
+    pub(super) fn add_table(
+        &mut self,
+        memory: &GuestMemory,
+        table: &Descriptor,
+        direction: Direction,
+        kind: Kind,
+    ) -> Result<(), Rule> {
+        let bad = Rule::BadIndirectTable { len: table.len };
+        if table.len == 0 || !table.len.is_multiple_of(DESCRIPTOR) || table.flags & NEXT != 0 {
+            return Err(bad);
+        }
+        let entries = table.len / DESCRIPTOR;
+        let mut next = Some(0);
+        for _ in 0..LONGEST_CHAIN {
+            let Some(entry) = next.filter(|entry| *entry < entries) else {
+                // Split: the chain ends. Beyond the table: it names what is not there.
+                return if next.is_none() { Ok(()) } else { Err(bad) };
+            };
+            let at = table.address.wrapping_add(u64::from(entry * DESCRIPTOR));
+            let descriptor = read(memory, at, kind)?;
+            if descriptor.flags & INDIRECT != 0 {
+                return Err(bad);
+            }
+            self.add(memory, &descriptor, direction)?;
+            next = match kind {
+                Kind::Split => {
+                    (descriptor.flags & NEXT != 0).then_some(u32::from(descriptor.number))
+                }
+                // One behind the other, to the table's end.
+                Kind::Packed => Some(entry + 1).filter(|next| *next < entries),
+            };
+        }
+        if next.is_none() {
+            return Ok(());
+        }
+        Err(Rule::EndlessChain {
+            limit: LONGEST_CHAIN,
+        })
+    }
+}
+
+/// Reads a descriptor at any guest address, once.
+fn read(memory: &GuestMemory, address: u64, kind: Kind) -> Result<Descriptor, Rule> {
+    let outside = Rule::OutsideMemory {
+        address,
+        len: DESCRIPTOR,
+    };
+    let (start, DESCRIPTOR) = memory.at(address, DESCRIPTOR).ok_or(outside)? else {
+        return Err(outside);
+    };
+    // SAFETY: 16 bytes at `start` are mapped. The guest may be writing to them: whatever
+    // mixture is read, only this copy is used.
+    let raw = unsafe { start.cast::<[u64; 2]>().read_unaligned() };
+    Ok(Descriptor::from_raw(raw, kind))
+}
+
+impl Descriptor {
+    /// From the two halves of a descriptor in memory.
+    #[inline(always)]
+    pub(super) fn from_raw(raw: [u64; 2], kind: Kind) -> Self {
+        let rest = u64::from_le(raw[1]);
+        let (third, fourth) = ((rest >> 32) as u16, (rest >> 48) as u16);
+        let (flags, number) = match kind {
+            Kind::Split => (third, fourth),
+            Kind::Packed => (fourth, third),
+        };
+        Descriptor {
+            address: u64::from_le(raw[0]),
+            len: rest as u32,
+            flags,
+            number,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! How a guest may break the rules of a ring: [`GuestFault`].
+
+/// A rule of the virtio specification that the driver broke. Its port is stopped: nothing that
+/// it says later can be trusted. Section numbers are those of virtio 1.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rule {
+    /// 2.7.6: the available index runs at most a queue size ahead of what was taken.
+    #[error("the available index jumped by {ahead}, over a queue of {size}")]
+    IndexJump {
+        /// How far ahead of what was taken.
+        ahead: u16,
+        /// Entries of the queue.
+        size: u16,
+    },
+    /// 2.7.5: descriptors are named by numbers below the queue size.
+    #[error("descriptor {number} does not exist in a queue of {size}")]
+    NoSuchDescriptor {
+        /// As the driver gave it.
+        number: u16,
+        /// Entries of the queue.
+        size: u16,
+    },
+    /// 2.7.5.2: a chain is no longer than the queue, so it has no loop.
+    #[error("a chain of descriptors is a loop or longer than {limit}")]
+    EndlessChain {
+        /// Descriptors that are followed.
+        limit: usize,
+    },
+    /// 2.7.4: buffers lie in the memory that the front end shared.
+    #[error("{len} bytes at guest address {address:#x} are not the guest's memory")]
+    OutsideMemory {
+        /// Guest physical address.
+        address: u64,
+        /// Bytes.
+        len: u32,
+    },
+    /// 2.7.5.3: a table of indirect descriptors is whole and not inside another.
+    #[error("a table of {len} bytes of indirect descriptors is empty, cut off, nested or chained")]
+    BadIndirectTable {
+        /// Bytes, as the descriptor says.
+        len: u32,
+    },
+    /// 5.1.6: what is to be sent is readable, what is to be received writable.
+    #[error("a buffer has the wrong direction")]
+    WrongDirection,
+    /// The front end cut its own memory off while it was in use.
+    #[error("the front end truncated the memory that it shares")]
+    MemoryLost,
+}
+
+/// Which queue, and what its driver did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the guest's {} queue {}: {rule}", if queue.is_multiple_of(2) { "receive" } else { "transmit" }, queue / 2)]
+pub struct GuestFault {
+    /// The vring's index: even ones receive, odd ones transmit.
+    pub queue: u16,
+    /// The rule that was broken.
+    pub rule: Rule,
+}

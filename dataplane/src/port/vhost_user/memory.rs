@@ -1,0 +1,254 @@
+//! A guest's memory as its front end shares it: [`GuestMemory`].
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{fcntl_get_seals, fstat};
+
+use crate::sys::guarded_memory::SharedMapping;
+
+/// Most regions that a guest's memory may have. QEMU needs two or three, and one for each
+/// memory module that is plugged in later.
+pub const MAX_REGIONS: usize = 32;
+
+/// Most memory that one front end may share, in bytes: the address space is for all of them.
+const MAX_BYTES: u64 = 1 << 40;
+
+/// One region, as in the messages SET_MEM_TABLE and ADD_MEM_REG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegionSpec {
+    /// Its first address as the guest sees it.
+    pub guest: u64,
+    /// Bytes, at least 1.
+    pub size: u64,
+    /// Its first address in the front end; the addresses of rings are of this kind.
+    pub user: u64,
+    /// Where in the file it begins.
+    pub offset: u64,
+}
+
+/// Why a guest's memory is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// Its numbers make no sense, or exceed what one front end may share.
+    #[error("memory region at {0:#x} is empty, too large, or goes beyond the last address")]
+    Extent(u64),
+    /// It claims the same addresses as another one.
+    #[error("memory regions at {0:#x} and {1:#x} overlap")]
+    Overlap(u64, u64),
+    /// More than [`MAX_REGIONS`].
+    #[error("more than {MAX_REGIONS} memory regions")]
+    TooMany,
+    /// There is no such region to remove.
+    #[error("there is no memory region at {0:#x} to remove")]
+    Unknown(u64),
+    /// Reading it might wait for a disk or for another process.
+    #[error(
+        "memory region at {0:#x} is no memory file: give QEMU memory-backend-memfd, or memory-backend-file with a path in /dev/shm or on hugetlbfs, and share=on"
+    )]
+    NoMemoryFile(u64),
+    /// The file ends before the region does.
+    #[error("memory region at {guest:#x} needs {needed} bytes of a file that has {found}")]
+    TooShort {
+        /// The region.
+        guest: u64,
+        /// Bytes up to the region's end.
+        needed: u64,
+        /// The file's size.
+        found: u64,
+    },
+    /// The kernel refused.
+    #[error("cannot map memory region at {guest:#x}: {source}")]
+    Map {
+        /// The region.
+        guest: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Region {
+    spec: RegionSpec,
+    /// Where its first byte is mapped.
+    start: *mut u8,
+    /// Keeps it mapped.
+    mapping: Arc<SharedMapping>,
+}
+
+/// A guest's memory, mapped. Few regions, without overlap; addresses are the guest's to choose
+/// and are checked at every use.
+///
+/// The guest and its front end write to it at any time: what is read twice may differ. They may
+/// even cut the file short; then [`GuestMemory::is_lost`].
+#[derive(Debug)]
+pub struct GuestMemory {
+    regions: Vec<Region>,
+    lost: Arc<AtomicBool>,
+}
+
+// SAFETY: the pointers in it are addresses in mappings that it keeps alive; it gives them out
+// and never dereferences them.
+unsafe impl Send for GuestMemory {}
+// SAFETY: as above, and nothing in it changes.
+unsafe impl Sync for GuestMemory {}
+
+impl GuestMemory {
+    /// Maps the regions that a front end shares, each from its file.
+    ///
+    /// # Errors
+    /// When the regions contradict each other or their files; nothing is mapped then.
+    pub fn map(regions: Vec<(RegionSpec, File)>) -> Result<GuestMemory, MemoryError> {
+        let empty = GuestMemory {
+            regions: Vec::new(),
+            lost: Arc::default(),
+        };
+        regions
+            .into_iter()
+            .try_fold(empty, |memory, (spec, file)| memory.with(spec, &file))
+    }
+
+    /// The same memory and one region more.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::map`].
+    pub fn with(&self, spec: RegionSpec, file: &File) -> Result<GuestMemory, MemoryError> {
+        self.admit(&spec)?;
+        let mut regions = self.regions.clone();
+        regions.push(map_region(spec, file, &self.lost)?);
+        regions.sort_by_key(|region| region.spec.guest);
+        Ok(GuestMemory {
+            regions,
+            lost: self.lost.clone(),
+        })
+    }
+
+    /// The same memory without one region. Its offset does not count: front ends leave it out.
+    ///
+    /// # Errors
+    /// [`MemoryError::Unknown`].
+    pub fn without(&self, spec: &RegionSpec) -> Result<GuestMemory, MemoryError> {
+        let key = |spec: &RegionSpec| (spec.guest, spec.size, spec.user);
+        let mut regions = self.regions.clone();
+        let place = regions
+            .iter()
+            .position(|region| key(&region.spec) == key(spec))
+            .ok_or(MemoryError::Unknown(spec.guest))?;
+        regions.remove(place);
+        Ok(GuestMemory {
+            regions,
+            lost: self.lost.clone(),
+        })
+    }
+
+    /// The longest contiguous piece from the guest's address `guest` on, at most `len` bytes of
+    /// it. `None` when `guest` is outside the guest's memory.
+    #[inline]
+    pub(super) fn at(&self, guest: u64, len: u32) -> Option<(*mut u8, u32)> {
+        for region in &self.regions {
+            let within = guest.wrapping_sub(region.spec.guest);
+            if within < region.spec.size {
+                let piece = u64::from(len).min(region.spec.size - within);
+                return Some((region.start.wrapping_add(within as usize), piece as u32));
+            }
+        }
+        None
+    }
+
+    /// Where the `len` bytes at the front end's address `user` are: all of them in one region,
+    /// the first at a multiple of `align`.
+    pub(super) fn by_user(&self, user: u64, len: usize, align: usize) -> Option<*mut u8> {
+        let region = self
+            .regions
+            .iter()
+            .find(|region| user.wrapping_sub(region.spec.user) < region.spec.size)?;
+        let within = user - region.spec.user;
+        let start = region.start.wrapping_add(within as usize);
+        let fits = len as u64 <= region.spec.size - within;
+        (fits && (start as usize).is_multiple_of(align)).then_some(start)
+    }
+
+    /// Whether part of the memory went away under us, most likely because the front end cut
+    /// its file short. All of it may read as zeros then.
+    #[inline]
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn admit(&self, spec: &RegionSpec) -> Result<(), MemoryError> {
+        let known = self.regions.iter().map(|region| region.spec.size);
+        let total = known.fold(spec.size, u64::saturating_add);
+        let wraps = [spec.guest, spec.user, spec.offset]
+            .iter()
+            .any(|first| first.checked_add(spec.size).is_none());
+        if spec.size == 0 || total > MAX_BYTES || wraps {
+            return Err(MemoryError::Extent(spec.guest));
+        }
+        if self.regions.len() == MAX_REGIONS {
+            return Err(MemoryError::TooMany);
+        }
+        for Region { spec: other, .. } in &self.regions {
+            if overlap(spec.guest, spec.size, other.guest, other.size)
+                || overlap(spec.user, spec.size, other.user, other.size)
+            {
+                return Err(MemoryError::Overlap(other.guest, spec.guest));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn overlap(a: u64, a_size: u64, b: u64, b_size: u64) -> bool {
+    a < b + b_size && b < a + a_size
+}
+
+fn map_region(
+    spec: RegionSpec,
+    file: &File,
+    lost: &Arc<AtomicBool>,
+) -> Result<Region, MemoryError> {
+    let guest = spec.guest;
+    // Seals exist on tmpfs (so memfd) and hugetlbfs alone. A file of any other kind could make
+    // us wait: for a disk, or, on FUSE, for as long as a hostile front end likes. This question
+    // itself never waits.
+    fcntl_get_seals(file).map_err(|_| MemoryError::NoMemoryFile(guest))?;
+    let failed = |source| MemoryError::Map { guest, source };
+    let stat = fstat(file).map_err(|errno| failed(errno.into()))?;
+    let (needed, found) = (spec.offset + spec.size, stat.st_size.cast_unsigned());
+    if needed > found {
+        return Err(MemoryError::TooShort {
+            guest,
+            needed,
+            found,
+        });
+    }
+    let page = page_size(stat.st_blksize.cast_unsigned());
+    let Range { start, end } = whole_pages(spec.offset, needed, page);
+    let mapping = SharedMapping::new(file, start, (end - start) as usize, lost.clone());
+    let mapping = Arc::new(mapping.map_err(failed)?);
+    Ok(Region {
+        spec,
+        start: mapping.start().wrapping_add((spec.offset - start) as usize),
+        mapping,
+    })
+}
+
+/// What offset and length of a mapping must be multiples of: hugetlbfs gives its page size as
+/// the block size.
+fn page_size(block: u64) -> u64 {
+    let page = rustix::param::page_size() as u64;
+    if block.is_power_of_two() {
+        block.max(page)
+    } else {
+        page
+    }
+}
+
+fn whole_pages(first: u64, end: u64, page: u64) -> Range<u64> {
+    first / page * page..end.next_multiple_of(page)
+}

@@ -1,0 +1,402 @@
+//! The rings of a vhost-user front end as a port: [`VhostUser`]. No kernel is on this way:
+//! frames are copied from one guest's memory straight into another's.
+//!
+//! The port is passive: `jack` talks with the front end, makes a port of the rings that it
+//! started, plugs it in, and takes it out again before anything about them changes. So a
+//! worker finds here only what stays as it is: memory that is mapped, and rings whose
+//! addresses were checked and translated once.
+//!
+//! ```text
+//!   guest's transmit queue ── receive ─> Burst (the frames stay where they are)
+//!                          <─ release ── once the lane has copied or dropped them
+//!   guest's receive queue  <── send ──── Burst (the one copy)
+//! ```
+//!
+//! # A guest is not trusted
+//! Whatever it writes into a ring is copied out once and checked, and only the copy is used;
+//! every address is looked up in the memory that the front end shared. A driver that breaks a
+//! rule ([`Rule`]) has its port stopped; a frame that makes no sense is dropped and counted.
+//!
+//! `unsafe` stands in the files that follow pointers into that memory, and nowhere else.
+
+mod copy;
+mod descriptor;
+mod fault;
+pub mod features;
+mod gather;
+mod memory;
+mod packed;
+mod queue;
+mod split;
+mod take;
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use rustix::event::epoll;
+
+use crate::frame::Burst;
+use crate::offload::Offloads;
+use crate::stats::{DropReason, Drops};
+pub use fault::{GuestFault, Rule};
+pub use memory::{GuestMemory, MemoryError, RegionSpec};
+use packed::{Packed, PackedRing};
+use queue::{Queue, Ring};
+use split::{Split, SplitRing};
+
+/// Largest queue (virtio 1.2, 2.7 and 2.8.10.1).
+pub const MAX_QUEUE_SIZE: u16 = 32_768;
+
+/// The state of a vring as GET_VRING_BASE and SET_VRING_BASE carry it. Split: the next entry of
+/// the available ring. Packed: bits 0 to 14 the next available descriptor and bit 15 its wrap
+/// counter; bits 16 to 30 and 31 the same for the next used one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VringBase(pub u32);
+
+/// A ring that a front end started.
+#[derive(Debug)]
+pub struct QueueSpec {
+    /// The vring's index: even ones are the guest's receive queues, odd ones its transmit
+    /// queues.
+    pub index: u16,
+    /// Entries: a power of two in a split ring, at most [`MAX_QUEUE_SIZE`].
+    pub size: u16,
+    /// The descriptor area, as an address of the front end's (as all three).
+    pub descriptors: u64,
+    /// The driver area: the available ring.
+    pub driver: u64,
+    /// The device area: the used ring.
+    pub device: u64,
+    /// Where to go on.
+    pub base: VringBase,
+    /// An eventfd by which the driver wakes us; `None` means that we poll.
+    pub kick: Option<File>,
+    /// An eventfd by which we interrupt the driver; must not block.
+    pub call: Option<File>,
+}
+
+/// Why rings cannot be a port.
+#[derive(Debug, thiserror::Error)]
+pub enum VhostUserError {
+    /// An address of a ring.
+    #[error(
+        "vring {queue}: its {part} at {address:#x} is not aligned, or not all of it is in the \
+         memory that the front end shared"
+    )]
+    OutsideMemory {
+        /// The vring's index.
+        queue: u16,
+        /// Descriptor, driver or device area.
+        part: &'static str,
+        /// As an address of the front end's.
+        address: u64,
+    },
+    /// A size that no such ring has.
+    #[error("vring {queue} cannot have {size} entries")]
+    BadSize {
+        /// The vring's index.
+        queue: u16,
+        /// As asked for.
+        size: u16,
+    },
+    /// A base outside the ring.
+    #[error("vring {queue} cannot go on at {base:#x}: that is outside the ring")]
+    BadBase {
+        /// The vring's index.
+        queue: u16,
+        /// As asked for.
+        base: u32,
+    },
+    /// The kernel refused to watch the kicks.
+    #[error("the kicks of the rings cannot be watched: {0}")]
+    Kicks(#[from] io::Error),
+}
+
+/// What a port calls, once, when it has stopped itself.
+#[derive(Clone)]
+pub struct Alarm(Arc<dyn Fn() + Send + Sync>);
+
+impl Alarm {
+    /// `ring` is called on a worker's thread: it must not block.
+    pub fn new(ring: impl Fn() + Send + Sync + 'static) -> Self {
+        Alarm(Arc::new(ring))
+    }
+}
+
+impl fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Alarm")
+    }
+}
+
+/// See the module's text.
+pub struct VhostUser {
+    memory: Arc<GuestMemory>,
+    terms: Terms,
+    /// The guest's transmit queues: what we receive from.
+    transmit: Vec<Queue>,
+    /// The guest's receive queues: what we send to.
+    receive: Vec<Queue>,
+    /// The transmit queue that is to be asked next.
+    next: usize,
+    /// The transmit queue whose buffers are taken.
+    held: Option<usize>,
+    fault: Option<GuestFault>,
+    alarm: Alarm,
+    /// Readable when any transmit queue was kicked.
+    kicks: OwnedFd,
+}
+
+/// What was agreed on with the driver.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    /// Bytes of the virtio-net header: 10 or 12.
+    header_len: usize,
+    /// What the guest may leave to us.
+    granted: Offloads,
+    /// What we may leave to the guest.
+    takes: Offloads,
+    /// A frame may be spread over several receive buffers.
+    mergeable: bool,
+}
+
+/// What a queue must know to handle frames.
+pub(super) struct Context<'a> {
+    memory: &'a GuestMemory,
+    header_len: usize,
+    granted: Offloads,
+    mergeable: bool,
+}
+
+impl VhostUser {
+    /// Makes a port of rings that were started. `features` are those that the driver took.
+    ///
+    /// # Errors
+    /// When a ring is not where the front end says, or not what it can be.
+    pub fn new(
+        memory: Arc<GuestMemory>,
+        features: u64,
+        queues: Vec<QueueSpec>,
+        alarm: Alarm,
+    ) -> Result<Self, VhostUserError> {
+        let kicks = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
+        let (mut transmit, mut receive) = (Vec::new(), Vec::new());
+        for spec in queues {
+            let mut queue = start(&memory, features, spec)?;
+            // Disarmed: nobody is asleep yet.
+            queue.disarm();
+            if queue.spec.index.is_multiple_of(2) {
+                receive.push(queue);
+                continue;
+            }
+            if let Some(kick) = &queue.spec.kick {
+                let data = epoll::EventData::new_u64(0);
+                let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
+                epoll::add(&kicks, kick, data, edges).map_err(io::Error::from)?;
+            }
+            transmit.push(queue);
+        }
+        Ok(VhostUser {
+            memory,
+            terms: Terms {
+                header_len: features::header_len(features),
+                granted: features::granted_to_guest(features),
+                takes: features::taken_by_guest(features),
+                mergeable: features & features::MRG_RXBUF != 0,
+            },
+            transmit,
+            receive,
+            next: 0,
+            held: None,
+            fault: None,
+            alarm,
+            kicks,
+        })
+    }
+
+    /// Takes the rings apart: each with the base where another device goes on, and why the
+    /// port stopped, if it did.
+    pub fn into_queues(self) -> (Vec<QueueSpec>, Option<GuestFault>) {
+        let queues = self.transmit.into_iter().chain(self.receive);
+        let specs = queues.map(|queue| QueueSpec {
+            base: queue.base(),
+            ..queue.spec
+        });
+        (specs.collect(), self.fault)
+    }
+
+    #[inline]
+    pub(super) fn takes(&self) -> Offloads {
+        self.terms.takes
+    }
+
+    /// Takes frames from one of the guest's transmit queues. `true` when more may wait.
+    #[inline]
+    pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Drops) -> bool {
+        if self.fault.is_some() {
+            return false;
+        }
+        let context = context(&self.memory, &self.terms);
+        for _ in 0..self.transmit.len() {
+            let index = self.next;
+            self.next = (index + 1) % self.transmit.len();
+            let queue = &mut self.transmit[index];
+            match queue.receive(&context, burst, drops) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.held = Some(index);
+                    burst.set_queue(index);
+                    return true;
+                }
+                Err(rule) => {
+                    // Nothing of the burst may be used: it was not checked to its end.
+                    burst.clear();
+                    let queue = queue.spec.index;
+                    self.stop(GuestFault { queue, rule });
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    #[inline]
+    pub(super) fn release(&mut self) {
+        if let Some(index) = self.held.take() {
+            self.transmit[index].release();
+            self.look_for_lost_memory(index);
+        }
+    }
+
+    /// Sends a burst to one of the guest's receive queues: the one that goes with the queue
+    /// that the burst came from, so that no flow is reordered.
+    #[inline]
+    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Drops) {
+        let queues = self.receive.len();
+        if queues == 0 || self.fault.is_some() {
+            drops[DropReason::Unplugged as usize] += (burst.len() - from) as u64;
+            return;
+        }
+        let index = if queues == 1 {
+            0
+        } else {
+            burst.queue() % queues
+        };
+        let context = context(&self.memory, &self.terms);
+        let queue = &mut self.receive[index];
+        let before: u64 = drops.iter().sum();
+        if let Err(rule) = queue.send(&context, burst, from, drops) {
+            // What was placed before the fault is not told apart: nobody is there to take it.
+            let counted: u64 = drops.iter().sum::<u64>() - before;
+            drops[DropReason::Unplugged as usize] += (burst.len() - from) as u64 - counted;
+            let queue = queue.spec.index;
+            self.stop(GuestFault { queue, rule });
+        }
+    }
+
+    pub(super) fn arm(&mut self) -> bool {
+        let mut some = false;
+        for queue in &mut self.transmit {
+            some |= queue.arm();
+        }
+        some && self.fault.is_none()
+    }
+
+    pub(super) fn disarm(&mut self) {
+        for queue in &mut self.transmit {
+            queue.disarm();
+        }
+    }
+
+    #[inline]
+    fn look_for_lost_memory(&mut self, index: usize) {
+        if self.memory.is_lost() {
+            let queue = self.transmit[index].spec.index;
+            let rule = Rule::MemoryLost;
+            self.stop(GuestFault { queue, rule });
+        }
+    }
+
+    #[cold]
+    fn stop(&mut self, fault: GuestFault) {
+        if self.fault.is_none() {
+            self.fault = Some(fault);
+            (self.alarm.0)();
+        }
+    }
+}
+
+#[inline(always)]
+fn context<'a>(memory: &'a GuestMemory, terms: &Terms) -> Context<'a> {
+    Context {
+        memory,
+        header_len: terms.header_len,
+        granted: terms.granted,
+        mergeable: terms.mergeable,
+    }
+}
+
+/// Finds the parts of a ring in the shared memory.
+#[allow(unsafe_code)]
+fn start(memory: &GuestMemory, features: u64, spec: QueueSpec) -> Result<Queue, VhostUserError> {
+    let QueueSpec {
+        index: queue, size, ..
+    } = spec;
+    let has = |feature| features & feature != 0;
+    let packed = has(features::RING_PACKED);
+    if size == 0 || size > MAX_QUEUE_SIZE || !(packed || size.is_power_of_two()) {
+        return Err(VhostUserError::BadSize { queue, size });
+    }
+    let (lengths, alignments) = if packed {
+        (PackedRing::lengths(size), PackedRing::ALIGNMENTS)
+    } else {
+        (SplitRing::lengths(size), SplitRing::ALIGNMENTS)
+    };
+    let find = |part, address, which: usize| {
+        memory
+            .by_user(address, lengths[which], alignments[which])
+            .ok_or(VhostUserError::OutsideMemory {
+                queue,
+                part,
+                address,
+            })
+    };
+    let parts = [
+        find("descriptor area", spec.descriptors, 0)?,
+        find("driver area", spec.driver, 1)?,
+        find("device area", spec.device, 2)?,
+    ];
+    let in_order = has(features::IN_ORDER);
+    let ring = if packed {
+        // SAFETY: aligned and mapped, as found above; the queue is dropped before the memory.
+        let ring = unsafe { PackedRing::new(size, parts) };
+        let base = spec.base.0;
+        let ring = Packed::new(ring, spec.base, in_order);
+        Ring::Packed(ring.ok_or(VhostUserError::BadBase { queue, base })?)
+    } else {
+        // SAFETY: as above, and the size is a power of two.
+        let ring = unsafe { SplitRing::new(size, parts) };
+        Ring::Split(Split::new(ring, has(features::EVENT_IDX), in_order))
+    };
+    Ok(Queue { ring, spec })
+}
+
+impl AsRawFd for VhostUser {
+    fn as_raw_fd(&self) -> RawFd {
+        self.kicks.as_raw_fd()
+    }
+}
+
+impl fmt::Debug for VhostUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VhostUser")
+            .field("transmit", &self.transmit.len())
+            .field("receive", &self.receive.len())
+            .field("terms", &self.terms)
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,582 @@
+//! The packed ring (virtio 1.2, 2.8), seen from the device: [`Packed`].
+//!
+//! One ring of descriptors serves both sides. Two bits of each tell whose it is, by whether they
+//! agree with a counter that flips at every turn of the ring. All buffers of a burst become
+//! visible to the driver by one store: that of the flags of the first.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
+
+use super::copy::{self, prefetch_to_read, prefetch_to_write};
+use super::descriptor::{Descriptor, Direction, INDIRECT, Kind, NEXT, Pieces, WRITE};
+use super::fault::Rule;
+use super::gather::Gather;
+use super::take::{take_pieces, take_whole};
+use super::{Context, VringBase};
+use crate::frame::{Burst, MAX_BURST};
+use crate::stats::{DropReason, Drops};
+
+const AVAILABLE: u16 = 1 << 7;
+const USED: u16 = 1 << 15;
+
+/// RING_EVENT_FLAGS_…: what a side wants to be told.
+const EVENT_ENABLE: u16 = 0;
+const EVENT_DISABLE: u16 = 1;
+const EVENT_DESCRIPTOR: u16 = 2;
+
+/// A place in the ring, and which turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    index: u16,
+    wrap: bool,
+}
+
+impl Place {
+    fn from_bits(bits: u16) -> Self {
+        Place {
+            index: bits & !(1 << 15),
+            wrap: bits >> 15 != 0,
+        }
+    }
+
+    fn bits(self) -> u16 {
+        self.index | u16::from(self.wrap) << 15
+    }
+
+    /// The place `by` descriptors on, at most one turn.
+    #[inline(always)]
+    fn ahead(self, by: u16, size: u16) -> Place {
+        let index = u32::from(self.index) + u32::from(by);
+        if index < u32::from(size) {
+            return Place {
+                index: index as u16,
+                ..self
+            };
+        }
+        Place {
+            index: (index - u32::from(size)) as u16,
+            wrap: !self.wrap,
+        }
+    }
+
+    #[inline(always)]
+    fn used_flags(self) -> u16 {
+        if self.wrap { AVAILABLE | USED } else { 0 }
+    }
+}
+
+/// Where the parts of a packed ring are.
+#[derive(Debug)]
+pub(super) struct PackedRing {
+    descriptors: *const [AtomicU64; 2],
+    /// What the driver wants to be told: where, and flags.
+    driver: *const [AtomicU16; 2],
+    /// What we want to be told.
+    device: *const [AtomicU16; 2],
+    size: u16,
+}
+
+// SAFETY: the pointers lead into a guest's memory, which any thread may use; everything that
+// decides is read and written atomically.
+unsafe impl Send for PackedRing {}
+
+impl PackedRing {
+    /// Bytes of the ring and of the two event structures.
+    pub(super) fn lengths(size: u16) -> [usize; 3] {
+        [16 * size as usize, 4, 4]
+    }
+
+    /// Their alignments (virtio 1.2, 2.8.10.1).
+    pub(super) const ALIGNMENTS: [usize; 3] = [16, 4, 4];
+
+    /// # Safety
+    /// The three addresses must be aligned to [`PackedRing::ALIGNMENTS`] and mapped for
+    /// [`PackedRing::lengths`], for as long as the ring is used.
+    pub(super) unsafe fn new(size: u16, [descriptors, driver, device]: [*mut u8; 3]) -> Self {
+        #[expect(clippy::cast_ptr_alignment, reason = "aligned, says the caller")]
+        PackedRing {
+            descriptors: descriptors.cast(),
+            driver: driver.cast(),
+            device: device.cast(),
+            size,
+        }
+    }
+
+    #[inline(always)]
+    fn words(&self, index: u16) -> &[AtomicU64; 2] {
+        assert!(index < self.size, "places stay inside the ring");
+        // SAFETY: inside the ring.
+        unsafe { &*self.descriptors.add(index as usize) }
+    }
+
+    /// The descriptor at a place, once, if it is the device's.
+    #[inline(always)]
+    fn available(&self, place: Place) -> Option<Descriptor> {
+        let words = self.words(place.index);
+        let rest = words[1].load(Ordering::Acquire);
+        let flags = (u64::from_le(rest) >> 48) as u16;
+        let ours = (flags & AVAILABLE != 0) == place.wrap && (flags & USED != 0) != place.wrap;
+        ours.then(|| {
+            let address = words[0].load(Ordering::Relaxed);
+            Descriptor::from_raw([address, rest], Kind::Packed)
+        })
+    }
+
+    /// The descriptor at a place behind the first of a chain: the first's flags were written
+    /// last, so all of it is there.
+    fn follower(&self, place: Place) -> Descriptor {
+        let [address, rest] = self.words(place.index);
+        let raw = [
+            address.load(Ordering::Relaxed),
+            rest.load(Ordering::Relaxed),
+        ];
+        Descriptor::from_raw(raw, Kind::Packed)
+    }
+
+    #[inline(always)]
+    fn store(&self, place: Place, word: u64, order: Ordering) {
+        self.words(place.index)[1].store(word.to_le(), order);
+    }
+
+    fn driver_event(&self) -> (Place, u16) {
+        // SAFETY: the driver's event structure, mapped and aligned.
+        let [place, flags] = unsafe { &*self.driver };
+        let flags = u16::from_le(flags.load(Ordering::Relaxed));
+        let place = u16::from_le(place.load(Ordering::Relaxed));
+        (Place::from_bits(place), flags)
+    }
+
+    fn set_device_event(&self, flags: u16) {
+        // SAFETY: our event structure, mapped and aligned.
+        let [_, field] = unsafe { &*self.device };
+        field.store(flags.to_le(), Ordering::Relaxed);
+    }
+}
+
+fn used_word(place: Place, number: u16, len: u32, flags: u16) -> u64 {
+    let flags = place.used_flags() | flags;
+    u64::from(len) | u64::from(number) << 32 | u64::from(flags) << 48
+}
+
+/// One buffer: consecutive descriptors, given back by one.
+#[derive(Clone, Copy)]
+struct Chain {
+    place: Place,
+    first: Descriptor,
+    /// What the driver calls it by.
+    number: u16,
+    descriptors: u16,
+}
+
+impl Chain {
+    const NONE: Chain = Chain {
+        place: Place {
+            index: 0,
+            wrap: false,
+        },
+        first: Descriptor {
+            address: 0,
+            len: 0,
+            flags: 0,
+            number: 0,
+        },
+        number: 0,
+        descriptors: 0,
+    };
+
+    #[inline(always)]
+    fn is_simple(&self) -> bool {
+        self.first.flags & (NEXT | INDIRECT) == 0
+    }
+}
+
+/// A packed queue while it runs.
+pub(super) struct Packed {
+    ring: PackedRing,
+    /// The next descriptor to take. Chains are given back one for one and in order, so it is
+    /// also where the next is given back, once all that was taken is.
+    next: Place,
+    /// Descriptors given back since the driver was asked whether it wants to know.
+    since: u32,
+    in_order: bool,
+    gather: Gather,
+    /// Chains that are taken and not yet given back.
+    chains: [Chain; MAX_BURST],
+    taken: usize,
+    pieces: Pieces,
+}
+
+impl Packed {
+    /// Goes on where `base` says that used descriptors go: what another device took and did
+    /// not give back is taken again.
+    pub(super) fn new(ring: PackedRing, base: VringBase, in_order: bool) -> Option<Self> {
+        let next = Place::from_bits((base.0 >> 16) as u16);
+        (next.index < ring.size).then(|| Packed {
+            ring,
+            next,
+            since: 0,
+            in_order,
+            gather: Gather::default(),
+            chains: [Chain::NONE; MAX_BURST],
+            taken: 0,
+            pieces: Pieces::default(),
+        })
+    }
+
+    /// Where another device goes on.
+    pub(super) fn base(&self) -> VringBase {
+        let place = u32::from(self.next.bits());
+        VringBase(place | place << 16)
+    }
+
+    /// The chain at a place, if the driver made one available there.
+    #[inline(always)]
+    fn chain_at(&self, place: Place) -> Result<Option<Chain>, Rule> {
+        let Some(first) = self.ring.available(place) else {
+            return Ok(None);
+        };
+        let mut chain = Chain {
+            place,
+            first,
+            number: first.number,
+            descriptors: 1,
+        };
+        if first.flags & NEXT == 0 {
+            return Ok(Some(chain));
+        }
+        loop {
+            if chain.descriptors >= self.ring.size {
+                return Err(Rule::EndlessChain {
+                    limit: self.ring.size as usize,
+                });
+            }
+            let next = self
+                .ring
+                .follower(place.ahead(chain.descriptors, self.ring.size));
+            chain.descriptors += 1;
+            if next.flags & NEXT == 0 {
+                chain.number = next.number;
+                return Ok(Some(chain));
+            }
+        }
+    }
+
+    /// Collects the pieces of a chain.
+    fn follow(
+        &mut self,
+        chain: &Chain,
+        direction: Direction,
+        context: &Context<'_>,
+    ) -> Result<(), Rule> {
+        let mut descriptor = chain.first;
+        for ahead in 1..=chain.descriptors {
+            if descriptor.flags & INDIRECT == 0 {
+                self.pieces.add(context.memory, &descriptor, direction)?;
+            } else {
+                self.pieces
+                    .add_table(context.memory, &descriptor, direction, Kind::Packed)?;
+            }
+            if ahead < chain.descriptors {
+                descriptor = self.ring.follower(chain.place.ahead(ahead, self.ring.size));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes frames from a transmit queue, without copying them. `true` when more may wait.
+    pub(super) fn receive(
+        &mut self,
+        context: &Context<'_>,
+        burst: &mut Burst,
+        drops: &mut Drops,
+    ) -> Result<bool, Rule> {
+        let (mut place, mut count, mut total) = (self.next, 0, 0);
+        while count < MAX_BURST {
+            let Some(chain) = self.chain_at(place)? else {
+                break;
+            };
+            // A driver that never takes anything back could lead us round and round.
+            total += u32::from(chain.descriptors);
+            if total > u32::from(self.ring.size) {
+                break;
+            }
+            if let Some((start, _)) = context.memory.at(chain.first.address, chain.first.len) {
+                prefetch_to_read(start);
+                prefetch_to_read(start.wrapping_add(64));
+            }
+            self.chains[count] = chain;
+            count += 1;
+            place = place.ahead(chain.descriptors, self.ring.size);
+        }
+        if !self.gather.is_enough(count as u16) {
+            return Ok(count > 0);
+        }
+        for index in 0..count {
+            if !burst.has_room() {
+                break;
+            }
+            let chain = self.chains[index];
+            let Descriptor {
+                address,
+                len,
+                flags,
+                ..
+            } = chain.first;
+            if chain.is_simple()
+                && flags & WRITE == 0
+                && let Some((start, mapped)) = context.memory.at(address, len)
+                && mapped == len
+            {
+                // SAFETY: `len` bytes are mapped there, and stay the device's until released.
+                unsafe { take_whole(start, len, context, burst, drops) };
+            } else {
+                self.pieces.clear();
+                self.follow(&chain, Direction::Read, context)?;
+                // SAFETY: the pieces are mapped, and stay the device's until released.
+                unsafe { take_pieces(&self.pieces, context, burst, drops) };
+            }
+            self.taken += 1;
+            self.next = chain.place.ahead(chain.descriptors, self.ring.size);
+        }
+        Ok(true)
+    }
+
+    /// Gives back what [`Packed::receive`] took. Whether there was any.
+    pub(super) fn release(&mut self) -> bool {
+        let taken = &self.chains[..std::mem::take(&mut self.taken)];
+        let [first, others @ ..] = taken else {
+            return false;
+        };
+        self.since += taken
+            .iter()
+            .map(|chain| u32::from(chain.descriptors))
+            .sum::<u32>();
+        let mut number = first.number;
+        if self.in_order {
+            // One descriptor that names the last buffer stands for all (virtio 1.2, 2.8.9).
+            number = others.last().map_or(number, |last| last.number);
+        } else {
+            for chain in others {
+                let word = used_word(chain.place, chain.number, 0, 0);
+                self.ring.store(chain.place, word, Ordering::Relaxed);
+            }
+        }
+        let word = used_word(first.place, number, 0, 0);
+        self.ring.store(first.place, word, Ordering::Release);
+        true
+    }
+
+    /// Copies frames into the buffers of a receive queue. Whether there was any.
+    pub(super) fn send(
+        &mut self,
+        context: &Context<'_>,
+        burst: &Burst,
+        from: usize,
+        drops: &mut Drops,
+    ) -> Result<bool, Rule> {
+        let mut first = None;
+        let result = self.place(context, burst, from, drops, &mut first);
+        if let Some((place, word)) = first {
+            self.ring.store(place, word, Ordering::Release);
+        }
+        result.map(|()| first.is_some())
+    }
+
+    fn place(
+        &mut self,
+        context: &Context<'_>,
+        burst: &Burst,
+        from: usize,
+        drops: &mut Drops,
+        first: &mut Option<(Place, u64)>,
+    ) -> Result<(), Rule> {
+        let mut index = from;
+        while index < burst.len() {
+            index += self.place_whole(context, burst, index, first)?;
+            if index == burst.len() {
+                break;
+            }
+            match self.place_scattered(context, burst, index, first)? {
+                Ok(()) => {}
+                Err(reason) => drops[reason as usize] += 1,
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    /// Gives a receive buffer back; the very first one of a burst when all is done.
+    #[inline(always)]
+    fn give_back(&mut self, chain: &Chain, len: u32, first: &mut Option<(Place, u64)>) {
+        let word = used_word(chain.place, chain.number, len, WRITE);
+        if first.is_none() {
+            *first = Some((chain.place, word));
+        } else {
+            self.ring.store(chain.place, word, Ordering::Relaxed);
+        }
+        self.since += u32::from(chain.descriptors);
+    }
+
+    /// Places frames from `from` on for as long as each fits into one buffer; returns how many.
+    #[inline(always)]
+    fn place_whole(
+        &mut self,
+        context: &Context<'_>,
+        burst: &Burst,
+        from: usize,
+        first: &mut Option<(Place, u64)>,
+    ) -> Result<usize, Rule> {
+        let most = (burst.len() - from).min(self.ring.size as usize);
+        let mut rooms = [std::ptr::null_mut::<u8>(); MAX_BURST];
+        let (mut place, mut fit) = (self.next, 0);
+        while fit < most {
+            let Some(chain) = self.chain_at(place)? else {
+                break;
+            };
+            let Descriptor {
+                address,
+                len,
+                flags,
+                ..
+            } = chain.first;
+            let needed = (context.header_len + burst.frame_len(from + fit)) as u32;
+            if !chain.is_simple() || flags & WRITE == 0 || len < needed {
+                break;
+            }
+            let Some((start, room)) = context.memory.at(address, needed) else {
+                break;
+            };
+            if room < needed {
+                break;
+            }
+            prefetch_to_write(start);
+            prefetch_to_write(start.wrapping_add(64));
+            rooms[fit] = start;
+            self.chains[fit] = chain;
+            fit += 1;
+            place = place.ahead(1, self.ring.size);
+        }
+        for (ahead, &room) in rooms[..fit].iter().enumerate() {
+            let index = from + ahead;
+            // SAFETY: header and frame fit into the room, as checked above.
+            unsafe { copy::write_whole(room, context.header_len, burst, index) };
+            let written = context.header_len + burst.frame_len(index);
+            let chain = self.chains[ahead];
+            self.give_back(&chain, written as u32, first);
+        }
+        self.next = place;
+        Ok(fit)
+    }
+
+    /// Places one frame into as many pieces and, if the driver takes that, buffers as needed.
+    fn place_scattered(
+        &mut self,
+        context: &Context<'_>,
+        burst: &Burst,
+        index: usize,
+        first: &mut Option<(Place, u64)>,
+    ) -> Result<Result<(), DropReason>, Rule> {
+        let needed = (context.header_len + burst.frame_len(index)) as u64;
+        let mut lens = [0u32; MAX_BURST];
+        let (mut place, mut buffers, mut total) = (self.next, 0, 0);
+        self.pieces.clear();
+        while self.pieces.bytes() < needed {
+            if buffers > 0 && (!context.mergeable || buffers == MAX_BURST) {
+                return Ok(Err(DropReason::TooLong));
+            }
+            let Some(chain) = self.chain_at(place)? else {
+                return Ok(Err(DropReason::ReceiverFull));
+            };
+            total += u32::from(chain.descriptors);
+            if total > u32::from(self.ring.size) {
+                return Ok(Err(DropReason::ReceiverFull));
+            }
+            let before = self.pieces.bytes();
+            self.follow(&chain, Direction::Write, context)?;
+            let gained = self.pieces.bytes() - before;
+            lens[buffers] = gained.min(needed - before) as u32;
+            self.chains[buffers] = chain;
+            buffers += 1;
+            place = place.ahead(chain.descriptors, self.ring.size);
+        }
+        let rooms = self.pieces.rooms();
+        // SAFETY: the rooms are mapped, and the guest's to be written to.
+        unsafe { copy::write_scattered(rooms, context.header_len, buffers as u16, burst, index) };
+        for (ahead, len) in lens[..buffers].iter().enumerate() {
+            let chain = self.chains[ahead];
+            self.give_back(&chain, *len, first);
+        }
+        self.next = place;
+        Ok(Ok(()))
+    }
+
+    /// Whether the driver wants to be told of what was given back since this was asked last.
+    pub(super) fn wants_call(&mut self) -> bool {
+        let since = std::mem::take(&mut self.since);
+        // What we published must be visible before we look: else each side waits for the
+        // other.
+        fence(Ordering::SeqCst);
+        match self.ring.driver_event() {
+            (_, EVENT_DISABLE) => false,
+            (event, EVENT_DESCRIPTOR) => was_passed(event, self.next, since, self.ring.size),
+            _ => true,
+        }
+    }
+
+    /// Asks for kicks. `true` when something came before that took effect.
+    pub(super) fn arm(&mut self) -> bool {
+        self.ring.set_device_event(EVENT_ENABLE);
+        fence(Ordering::SeqCst);
+        self.gather.forget();
+        self.ring.available(self.next).is_some()
+    }
+
+    /// Asks for no kicks.
+    pub(super) fn disarm(&mut self) {
+        self.ring.set_device_event(EVENT_DISABLE);
+    }
+}
+
+/// Whether the descriptor at `event` is among the last `since` in front of `now`.
+fn was_passed(event: Place, now: Place, since: u32, size: u16) -> bool {
+    let turn = if event.wrap == now.wrap {
+        0
+    } else {
+        i32::from(size)
+    };
+    let distance = i32::from(now.index) + turn - i32::from(event.index);
+    distance > 0 && distance.cast_unsigned() <= since
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_go_round_and_flip_the_counter() {
+        let place = Place {
+            index: 5,
+            wrap: true,
+        };
+        assert_eq!(place.ahead(2, 8).bits(), 7 | 1 << 15);
+        assert_eq!(place.ahead(3, 8).bits(), 0);
+        assert_eq!(Place::from_bits(place.bits()), place);
+    }
+
+    #[test]
+    fn an_event_is_passed_once() {
+        let at = |index, wrap| Place { index, wrap };
+        // From 6 to 2 of the next turn in a ring of 8: 6, 7, 0 and 1 were passed.
+        for (event, passed) in [
+            (at(5, true), false),
+            (at(6, true), true),
+            (at(7, true), true),
+            (at(0, false), true),
+            (at(1, false), true),
+            (at(2, false), false),
+            (at(30_000, false), false),
+        ] {
+            assert_eq!(was_passed(event, at(2, false), 4, 8), passed, "{event:?}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! One virtqueue of either kind, with the descriptors that its two sides wake each other by:
+//! [`Queue`].
+
+use std::fs::File;
+
+use super::fault::Rule;
+use super::packed::Packed;
+use super::split::Split;
+use super::{Context, QueueSpec, VringBase};
+use crate::frame::Burst;
+use crate::stats::Drops;
+
+/// A queue while it runs. Which kind of ring it has is asked once a burst.
+pub(super) struct Queue {
+    pub(super) ring: Ring,
+    pub(super) spec: QueueSpec,
+}
+
+pub(super) enum Ring {
+    Split(Split),
+    Packed(Packed),
+}
+
+impl Queue {
+    #[inline]
+    pub(super) fn receive(
+        &mut self,
+        context: &Context<'_>,
+        burst: &mut Burst,
+        drops: &mut Drops,
+    ) -> Result<bool, Rule> {
+        match &mut self.ring {
+            Ring::Split(ring) => ring.receive(context, burst, drops),
+            Ring::Packed(ring) => ring.receive(context, burst, drops),
+        }
+    }
+
+    /// Gives back what was received, and tells the driver if it wants to know.
+    #[inline]
+    pub(super) fn release(&mut self) {
+        let call = match &mut self.ring {
+            Ring::Split(ring) => ring.release() && ring.wants_call(),
+            Ring::Packed(ring) => ring.release() && ring.wants_call(),
+        };
+        if call {
+            signal(self.spec.call.as_ref());
+        }
+    }
+
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        context: &Context<'_>,
+        burst: &Burst,
+        from: usize,
+        drops: &mut Drops,
+    ) -> Result<(), Rule> {
+        let call = match &mut self.ring {
+            Ring::Split(ring) => ring.send(context, burst, from, drops)? && ring.wants_call(),
+            Ring::Packed(ring) => ring.send(context, burst, from, drops)? && ring.wants_call(),
+        };
+        if call {
+            signal(self.spec.call.as_ref());
+        }
+        Ok(())
+    }
+
+    pub(super) fn arm(&mut self) -> bool {
+        match &mut self.ring {
+            Ring::Split(ring) => ring.arm(),
+            Ring::Packed(ring) => ring.arm(),
+        }
+    }
+
+    pub(super) fn disarm(&mut self) {
+        match &mut self.ring {
+            Ring::Split(ring) => ring.disarm(),
+            Ring::Packed(ring) => ring.disarm(),
+        }
+    }
+
+    pub(super) fn base(&self) -> VringBase {
+        match &self.ring {
+            Ring::Split(ring) => ring.base(),
+            Ring::Packed(ring) => ring.base(),
+        }
+    }
+}
+
+/// Interrupts the driver. The descriptor is an eventfd and does not block: full, it has been
+/// signalled so often that one more tells nothing.
+#[cold]
+fn signal(call: Option<&File>) {
+    if let Some(call) = call {
+        let _ = rustix::io::write(call, &1u64.to_ne_bytes());
+    }
+}

@@ -1,0 +1,486 @@
+//! The split ring (virtio 1.2, 2.7), seen from the device: [`Split`].
+//!
+//! ```text
+//!   driver writes:  descriptor table    available ring (flags, index, heads, used_event)
+//!   device writes:                      used ring (flags, index, (head, length)…, avail_event)
+//! ```
+//! All buffers of a burst are taken before the first is given back, and given back by one
+//! store of the used index.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
+
+use super::copy::{self, prefetch_to_read, prefetch_to_write};
+use super::descriptor::{
+    Descriptor, Direction, INDIRECT, Kind, LONGEST_CHAIN, NEXT, Pieces, WRITE,
+};
+use super::fault::Rule;
+use super::gather::Gather;
+use super::take::{take_pieces, take_whole};
+use super::{Context, VringBase};
+use crate::frame::{Burst, MAX_BURST};
+use crate::stats::{DropReason, Drops};
+
+/// VIRTQ_AVAIL_F_NO_INTERRUPT and VIRTQ_USED_F_NO_NOTIFY.
+const NO_SIGNAL: u16 = 1;
+
+/// Where the three parts of a split ring are.
+#[derive(Debug)]
+pub(super) struct SplitRing {
+    descriptors: *const [AtomicU64; 2],
+    available: *const AtomicU16,
+    used: *mut u8,
+    size: u16,
+}
+
+// SAFETY: the pointers lead into a guest's memory, which any thread may use; everything that
+// decides is read and written atomically.
+unsafe impl Send for SplitRing {}
+
+impl SplitRing {
+    /// Bytes of the descriptor table, the available ring, and the used ring.
+    pub(super) fn lengths(size: u16) -> [usize; 3] {
+        let size = size as usize;
+        [16 * size, 6 + 2 * size, 6 + 8 * size]
+    }
+
+    /// Their alignments (virtio 1.2, 2.7).
+    pub(super) const ALIGNMENTS: [usize; 3] = [16, 2, 4];
+
+    /// # Safety
+    /// The three addresses must be aligned to [`SplitRing::ALIGNMENTS`] and mapped for
+    /// [`SplitRing::lengths`], for as long as the ring is used; `size` is a power of two.
+    pub(super) unsafe fn new(size: u16, [descriptors, available, used]: [*mut u8; 3]) -> Self {
+        #[expect(clippy::cast_ptr_alignment, reason = "aligned, says the caller")]
+        SplitRing {
+            descriptors: descriptors.cast(),
+            available: available.cast(),
+            used,
+            size,
+        }
+    }
+
+    #[inline(always)]
+    fn mask(&self) -> u16 {
+        self.size - 1
+    }
+
+    #[inline(always)]
+    fn available(&self, field: usize) -> &AtomicU16 {
+        debug_assert!(field < 3 + self.size as usize);
+        // SAFETY: flags, index, `size` entries and used_event are inside the available ring.
+        unsafe { &*self.available.add(field) }
+    }
+
+    /// How far the driver got; what it wrote before is visible afterwards.
+    #[inline(always)]
+    fn available_index(&self) -> u16 {
+        u16::from_le(self.available(1).load(Ordering::Acquire))
+    }
+
+    #[inline(always)]
+    fn available_flags(&self) -> u16 {
+        u16::from_le(self.available(0).load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    fn available_entry(&self, index: u16) -> u16 {
+        let entry = self.available(2 + (index & self.mask()) as usize);
+        u16::from_le(entry.load(Ordering::Relaxed))
+    }
+
+    fn used_event(&self) -> u16 {
+        let field = self.available(2 + self.size as usize);
+        u16::from_le(field.load(Ordering::Relaxed))
+    }
+
+    /// The descriptor, once. `number` must be below the size.
+    #[inline(always)]
+    fn descriptor(&self, number: u16) -> Descriptor {
+        debug_assert!(number < self.size);
+        // SAFETY: inside the table.
+        let raw = unsafe { &*self.descriptors.add((number & self.mask()) as usize) };
+        let raw = [
+            raw[0].load(Ordering::Relaxed),
+            raw[1].load(Ordering::Relaxed),
+        ];
+        Descriptor::from_raw(raw, Kind::Split)
+    }
+
+    #[inline(always)]
+    fn set_used(&self, index: u16, head: u16, len: u32) {
+        let entry = u64::from(head) | u64::from(len) << 32;
+        // SAFETY: entry `index & mask` is inside the used ring. The driver does not look at
+        // it before the index says so; if it does, it reads nonsense of its own making.
+        unsafe {
+            let at = self.used.add(4 + 8 * (index & self.mask()) as usize);
+            at.cast::<u64>().write_unaligned(entry.to_le());
+        }
+    }
+
+    #[inline(always)]
+    fn used(&self, offset: usize) -> &AtomicU16 {
+        debug_assert!(offset.is_multiple_of(2) && offset < 6 + 8 * self.size as usize);
+        // SAFETY: an aligned field inside the used ring.
+        #[expect(
+            clippy::cast_ptr_alignment,
+            reason = "2-byte fields of a 4-aligned ring"
+        )]
+        unsafe {
+            &*self.used.add(offset).cast::<AtomicU16>()
+        }
+    }
+
+    #[inline(always)]
+    fn publish_used(&self, index: u16) {
+        self.used(2).store(index.to_le(), Ordering::Release);
+    }
+
+    fn used_index(&self) -> u16 {
+        u16::from_le(self.used(2).load(Ordering::Relaxed))
+    }
+
+    fn set_used_flags(&self, flags: u16) {
+        self.used(0).store(flags.to_le(), Ordering::Relaxed);
+    }
+
+    fn set_available_event(&self, index: u16) {
+        self.used(4 + 8 * self.size as usize)
+            .store(index.to_le(), Ordering::Relaxed);
+    }
+}
+
+/// A split queue while it runs.
+pub(super) struct Split {
+    ring: SplitRing,
+    /// The next available entry to take. Chains are given back one for one and in order: so
+    /// it is also where the used index goes when all that was taken is given back.
+    next: u16,
+    /// The driver's index, as last read.
+    known: u16,
+    /// The used index when the driver was last told of it.
+    signalled: u16,
+    event_index: bool,
+    in_order: bool,
+    gather: Gather,
+    /// Heads of the chains that are taken and not yet given back.
+    heads: [u16; MAX_BURST],
+    taken: u16,
+    pieces: Pieces,
+}
+
+impl Split {
+    /// Goes on where the used index stands: what another device took and did not give back
+    /// is taken again.
+    pub(super) fn new(ring: SplitRing, event_index: bool, in_order: bool) -> Self {
+        let next = ring.used_index();
+        Split {
+            ring,
+            next,
+            known: next,
+            signalled: next,
+            event_index,
+            in_order,
+            gather: Gather::default(),
+            heads: [0; MAX_BURST],
+            taken: 0,
+            pieces: Pieces::default(),
+        }
+    }
+
+    /// The next available entry: where another device goes on.
+    pub(super) fn base(&self) -> VringBase {
+        VringBase(u32::from(self.next))
+    }
+
+    /// Entries that the driver made available and nobody took.
+    #[inline(always)]
+    fn waiting(&self) -> u16 {
+        self.known.wrapping_sub(self.next)
+    }
+
+    #[inline(always)]
+    fn look(&mut self) -> Result<u16, Rule> {
+        self.known = self.ring.available_index();
+        let ahead = self.waiting();
+        let size = self.ring.size;
+        if ahead > size {
+            return Err(Rule::IndexJump { ahead, size });
+        }
+        Ok(ahead)
+    }
+
+    /// Takes frames from a transmit queue, without copying them. `true` when more may wait.
+    pub(super) fn receive(
+        &mut self,
+        context: &Context<'_>,
+        burst: &mut Burst,
+        drops: &mut Drops,
+    ) -> Result<bool, Rule> {
+        let mut waiting = self.waiting();
+        if waiting == 0 {
+            waiting = self.look()?;
+        }
+        if !self.gather.is_enough(waiting) {
+            self.known = self.next; // look again
+            return Ok(waiting > 0);
+        }
+        let count = (waiting as usize).min(MAX_BURST);
+        let mut descriptors = [Descriptor::default(); MAX_BURST];
+        for (ahead, descriptor) in descriptors[..count].iter_mut().enumerate() {
+            let head = self
+                .ring
+                .available_entry(self.next.wrapping_add(ahead as u16));
+            *descriptor = self.ring.descriptor(self.checked(head)?);
+            self.heads[ahead] = head;
+            if let Some((start, _)) = context.memory.at(descriptor.address, descriptor.len) {
+                prefetch_to_read(start);
+                prefetch_to_read(start.wrapping_add(64));
+            }
+        }
+        for (ahead, descriptor) in descriptors[..count].iter().enumerate() {
+            if !burst.has_room() {
+                break;
+            }
+            if descriptor.flags & (NEXT | WRITE | INDIRECT) == 0
+                && let Some((start, len)) = context.memory.at(descriptor.address, descriptor.len)
+                && len == descriptor.len
+            {
+                // SAFETY: `len` bytes are mapped there, and stay the device's until released.
+                unsafe { take_whole(start, len, context, burst, drops) };
+            } else {
+                self.pieces.clear();
+                self.follow(self.heads[ahead], Direction::Read, context)?;
+                // SAFETY: the pieces are mapped, and stay the device's until released.
+                unsafe { take_pieces(&self.pieces, context, burst, drops) };
+            }
+            self.taken += 1;
+        }
+        self.next = self.next.wrapping_add(self.taken);
+        Ok(true)
+    }
+
+    /// Gives back what [`Split::receive`] took. Whether there was any.
+    pub(super) fn release(&mut self) -> bool {
+        let count = std::mem::take(&mut self.taken);
+        if count == 0 {
+            return false;
+        }
+        // An in-order driver reads one entry for all of a batch (virtio 1.2, 2.7.9).
+        let first = if self.in_order { count - 1 } else { 0 };
+        let base = self.next.wrapping_sub(count);
+        for index in first..count {
+            let at = base.wrapping_add(index);
+            self.ring.set_used(at, self.heads[index as usize], 0);
+        }
+        self.ring.publish_used(self.next);
+        true
+    }
+
+    /// Copies frames into the buffers of a receive queue. Whether there was any.
+    pub(super) fn send(
+        &mut self,
+        context: &Context<'_>,
+        burst: &Burst,
+        from: usize,
+        drops: &mut Drops,
+    ) -> Result<bool, Rule> {
+        let before = self.next;
+        let result = self.place(context, burst, from, drops);
+        if self.next != before {
+            self.ring.publish_used(self.next);
+        }
+        result.map(|()| self.next != before)
+    }
+
+    fn place(
+        &mut self,
+        context: &Context<'_>,
+        burst: &Burst,
+        from: usize,
+        drops: &mut Drops,
+    ) -> Result<(), Rule> {
+        let mut index = from;
+        if (self.waiting() as usize) < burst.len() - from {
+            self.look()?;
+        }
+        while index < burst.len() {
+            index += self.place_whole(context, burst, index)?;
+            if index == burst.len() {
+                break;
+            }
+            match self.place_scattered(context, burst, index)? {
+                Ok(()) => {}
+                Err(reason) => drops[reason as usize] += 1,
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    /// Places frames from `from` on for as long as each fits into one buffer; returns how many.
+    #[inline(always)]
+    fn place_whole(
+        &mut self,
+        context: &Context<'_>,
+        burst: &Burst,
+        from: usize,
+    ) -> Result<usize, Rule> {
+        let most = (burst.len() - from).min(self.waiting() as usize);
+        let mut rooms = [std::ptr::null_mut::<u8>(); MAX_BURST];
+        let mut fit = 0;
+        while fit < most {
+            let head = self
+                .ring
+                .available_entry(self.next.wrapping_add(fit as u16));
+            let Descriptor {
+                address,
+                len,
+                flags,
+                ..
+            } = self.ring.descriptor(self.checked(head)?);
+            let needed = (context.header_len + burst.frame_len(from + fit)) as u32;
+            if flags & (NEXT | WRITE | INDIRECT) != WRITE || len < needed {
+                break;
+            }
+            let Some((start, room)) = context.memory.at(address, needed) else {
+                break;
+            };
+            if room < needed {
+                break;
+            }
+            prefetch_to_write(start);
+            prefetch_to_write(start.wrapping_add(64));
+            rooms[fit] = start;
+            self.heads[fit] = head;
+            fit += 1;
+        }
+        for (ahead, &room) in rooms[..fit].iter().enumerate() {
+            let index = from + ahead;
+            // SAFETY: header and frame fit into the room, as checked above.
+            unsafe { copy::write_whole(room, context.header_len, burst, index) };
+            let written = context.header_len + burst.frame_len(index);
+            let at = self.next.wrapping_add(ahead as u16);
+            self.ring.set_used(at, self.heads[ahead], written as u32);
+        }
+        self.next = self.next.wrapping_add(fit as u16);
+        Ok(fit)
+    }
+
+    /// Places one frame into as many pieces and, if the driver takes that, buffers as needed.
+    fn place_scattered(
+        &mut self,
+        context: &Context<'_>,
+        burst: &Burst,
+        index: usize,
+    ) -> Result<Result<(), DropReason>, Rule> {
+        let needed = (context.header_len + burst.frame_len(index)) as u64;
+        let mut lens = [0u32; MAX_BUFFERS];
+        let mut buffers = 0u16;
+        self.pieces.clear();
+        while self.pieces.bytes() < needed {
+            if buffers > 0 && (!context.mergeable || buffers as usize == MAX_BUFFERS) {
+                return Ok(Err(DropReason::TooLong));
+            }
+            if self.waiting() <= buffers && self.look()? <= buffers {
+                return Ok(Err(DropReason::ReceiverFull));
+            }
+            let before = self.pieces.bytes();
+            let head = self.ring.available_entry(self.next.wrapping_add(buffers));
+            self.follow(self.checked(head)?, Direction::Write, context)?;
+            let gained = self.pieces.bytes() - before;
+            lens[buffers as usize] = gained.min(needed - before) as u32;
+            buffers += 1;
+        }
+        let rooms = self.pieces.rooms();
+        // SAFETY: the rooms are mapped, and the guest's to be written to.
+        unsafe { copy::write_scattered(rooms, context.header_len, buffers, burst, index) };
+        for (ahead, len) in lens[..buffers as usize].iter().enumerate() {
+            let at = self.next.wrapping_add(ahead as u16);
+            self.ring.set_used(at, self.ring.available_entry(at), *len);
+        }
+        self.next = self.next.wrapping_add(buffers);
+        Ok(Ok(()))
+    }
+
+    #[inline(always)]
+    fn checked(&self, number: u16) -> Result<u16, Rule> {
+        let size = self.ring.size;
+        if number < size {
+            Ok(number)
+        } else {
+            Err(Rule::NoSuchDescriptor { number, size })
+        }
+    }
+
+    /// Collects the pieces of the chain that begins at `head`.
+    fn follow(
+        &mut self,
+        head: u16,
+        direction: Direction,
+        context: &Context<'_>,
+    ) -> Result<(), Rule> {
+        let mut number = head;
+        for _ in 0..self.ring.size {
+            let descriptor = self.ring.descriptor(self.checked(number)?);
+            if descriptor.flags & INDIRECT != 0 {
+                return self
+                    .pieces
+                    .add_table(context.memory, &descriptor, direction, Kind::Split);
+            }
+            self.pieces.add(context.memory, &descriptor, direction)?;
+            if descriptor.flags & NEXT == 0 {
+                return Ok(());
+            }
+            number = descriptor.number;
+        }
+        Err(Rule::EndlessChain {
+            limit: self.ring.size as usize,
+        })
+    }
+
+    /// Whether the driver wants to be told of what was given back since it was told last.
+    pub(super) fn wants_call(&mut self) -> bool {
+        // What we published must be visible before we look: else each side waits for the
+        // other (virtio 1.2, 2.7.7.2).
+        fence(Ordering::SeqCst);
+        if !self.event_index {
+            return self.ring.available_flags() & NO_SIGNAL == 0;
+        }
+        let before = std::mem::replace(&mut self.signalled, self.next);
+        needs_event(self.ring.used_event(), self.next, before)
+    }
+
+    /// Asks for kicks. `true` when something came before that took effect.
+    pub(super) fn arm(&mut self) -> bool {
+        if self.event_index {
+            self.ring.set_available_event(self.next);
+        } else {
+            self.ring.set_used_flags(0);
+        }
+        fence(Ordering::SeqCst);
+        self.gather.forget();
+        // A jump of the index is found, and told, by the next receive.
+        self.ring.available_index() != self.next
+    }
+
+    /// Asks for no kicks.
+    pub(super) fn disarm(&mut self) {
+        if self.event_index {
+            // As far away as can be: the driver's index gets there after 65,535 buffers, and
+            // then sends one kick for nothing.
+            self.ring.set_available_event(self.next.wrapping_sub(1));
+        } else {
+            self.ring.set_used_flags(NO_SIGNAL);
+        }
+    }
+}
+
+/// Whether the index `event` lies in what was used since `before` (virtio 1.2, 2.7.10).
+fn needs_event(event: u16, now: u16, before: u16) -> bool {
+    now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(before)
+}
+
+/// Receive buffers that one frame may be spread over: a 64 KiB super-frame and 64-byte
+/// buffers, the smallest that drivers use for anything.
+const MAX_BUFFERS: usize = LONGEST_CHAIN;

@@ -1,0 +1,172 @@
+//! Memory that frames lie in, and pieces of it: [`Pool`] and [`Segment`].
+//!
+//! A frame is a list of segments. They point into a pool or into a guest's memory, which the
+//! guest may change at any moment: so nobody ever makes a reference out of a segment, its
+//! bytes are only copied out or handed to the kernel.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ptr::NonNull;
+
+/// A cache line: no two pieces of a pool share one.
+const ALIGN: usize = 64;
+
+/// Zeroed memory of a fixed size, given out in pieces. Pages are touched only as they are used.
+pub(crate) struct Pool {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: a pool owns its memory; its segments are used by the thread that has its burst.
+unsafe impl Send for Pool {}
+
+impl Pool {
+    /// # Panics
+    /// When `bytes` is 0, or more than an address space holds.
+    pub(crate) fn new(bytes: usize) -> Self {
+        assert!(bytes > 0, "a pool has bytes");
+        let layout = Layout::from_size_align(bytes, ALIGN).expect("a size that memory can have");
+        // SAFETY: the size is not 0.
+        let start = unsafe { alloc_zeroed(layout) };
+        let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
+        Pool { start, layout }
+    }
+
+    /// The piece of `len` bytes at `at`, to write to. Segments of other pieces stay valid.
+    ///
+    /// # Panics
+    /// When the piece is not inside the pool.
+    pub(crate) fn piece(&mut self, at: usize, len: usize) -> &mut [u8] {
+        self.check(at, len);
+        // SAFETY: inside the pool, initialised, and borrowed for as long as `self` is; the
+        // segments that overlap it are only read through after the borrow ended.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(at), len) }
+    }
+
+    /// The piece of `len` bytes at `at` as a segment.
+    ///
+    /// # Panics
+    /// When the piece is not inside the pool.
+    pub(crate) fn segment(&self, at: usize, len: usize) -> Segment {
+        self.check(at, len);
+        // SAFETY: inside the pool, which lives as long as the burst that it belongs to.
+        unsafe { Segment::new(self.start.as_ptr().add(at), len as u32) }
+    }
+
+    fn check(&self, at: usize, len: usize) {
+        let inside = at
+            .checked_add(len)
+            .is_some_and(|end| end <= self.layout.size());
+        assert!(inside, "{len} bytes at {at} are not in the pool");
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this very layout, and nobody refers to it any more.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+/// Some consecutive bytes of a frame. Valid from the moment that a port put it into a
+/// [`Burst`](crate::Burst) until that burst is cleared, which happens before the port gets
+/// its buffers back.
+#[derive(Clone, Copy)]
+pub(crate) struct Segment {
+    start: *const u8,
+    len: u32,
+}
+
+// SAFETY: an address and a length. What lies there may be read from any thread for as long
+// as the segment is valid.
+unsafe impl Send for Segment {}
+
+impl Segment {
+    /// Of no bytes.
+    pub(crate) const EMPTY: Segment = Segment {
+        start: NonNull::dangling().as_ptr(),
+        len: 0,
+    };
+
+    /// # Safety
+    /// `len` bytes from `start` on must be mapped and readable until the burst that the
+    /// segment goes into is cleared. They may change meanwhile.
+    #[inline]
+    pub(crate) unsafe fn new(start: *const u8, len: u32) -> Self {
+        Segment { start, len }
+    }
+
+    #[inline]
+    pub(crate) fn start(&self) -> *const u8 {
+        self.start
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// The part of `len` bytes that begins at `at`.
+    ///
+    /// # Panics
+    /// When the segment is shorter.
+    #[inline]
+    pub(crate) fn part(&self, at: usize, len: usize) -> Segment {
+        assert!(
+            at <= self.len() && len <= self.len() - at,
+            "a part is inside"
+        );
+        Segment {
+            // SAFETY: at most one past the end of what the segment spans.
+            start: unsafe { self.start.add(at) },
+            len: len as u32,
+        }
+    }
+
+    /// Copies the first bytes out, as many as both have; returns how many.
+    #[inline]
+    pub(crate) fn copy_to(&self, to: &mut [u8]) -> usize {
+        let len = self.len().min(to.len());
+        // SAFETY: readable by the segment's own promise. The destination is ours alone, so
+        // the two do not overlap. A guest that writes meanwhile gets its own mixture across.
+        unsafe { std::ptr::copy_nonoverlapping(self.start, to.as_mut_ptr(), len) };
+        len
+    }
+
+    /// For the kernel to read from.
+    #[inline]
+    pub(crate) fn io_vector(&self) -> libc::iovec {
+        libc::iovec {
+            iov_base: self.start.cast_mut().cast(),
+            iov_len: self.len(),
+        }
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes at {:p}", self.len, self.start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_stays_readable_while_another_piece_is_written() {
+        let mut pool = Pool::new(256);
+        pool.piece(0, 64).fill(1);
+        let first = pool.segment(0, 64);
+        pool.piece(64, 64).fill(2);
+        let mut copy = [0; 64];
+        assert_eq!(first.part(60, 4).copy_to(&mut copy), 4);
+        assert_eq!(copy[..5], [1, 1, 1, 1, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "not in the pool")]
+    fn no_piece_leaves_the_pool() {
+        Pool::new(64).piece(usize::MAX, 2);
+    }
+}
