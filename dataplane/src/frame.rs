@@ -218,6 +218,15 @@ impl Default for Burst {
     }
 }
 
+impl fmt::Debug for Burst {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let frames = self.frames[..self.len].iter();
+        f.debug_list()
+            .entries(frames.map(|frame| (frame.len, frame.header)))
+            .finish()
+    }
+}
+
 impl Burst {
     /// An empty burst.
     pub fn new() -> Self {

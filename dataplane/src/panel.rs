@@ -96,6 +96,8 @@ struct Inner {
     cables: BTreeMap<CableId, Entry>,
     next: u32,
     balanced: Instant,
+    /// Whether the cables were looked at the last time too.
+    measuring: bool,
 }
 
 struct Entry {
@@ -144,6 +146,7 @@ impl Panel {
             cables: BTreeMap::new(),
             next: 0,
             balanced: Instant::now(),
+            measuring: false,
         };
         Ok(Panel {
             inner: Arc::new(Mutex::new(inner)),
@@ -316,7 +319,9 @@ impl Inner {
                 cables: Vec::new(),
             });
         }
-        if !loads.iter().any(|load| load.busy >= OVERLOADED) {
+        let overloaded = loads.iter().any(|load| load.busy >= OVERLOADED);
+        let measured = std::mem::replace(&mut self.measuring, overloaded);
+        if !overloaded {
             return None;
         }
         for (id, entry) in &mut self.cables {
@@ -324,7 +329,8 @@ impl Inner {
             let carried = frames - std::mem::replace(&mut entry.frames_before, frames);
             loads[entry.worker].cables.push((*id, carried));
         }
-        choose(&loads)
+        // What they carried is known from the second look on.
+        if measured { choose(&loads) } else { None }
     }
 
     fn tell<T>(

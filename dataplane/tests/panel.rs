@@ -1,6 +1,7 @@
 //! The panel with ports in memory: what goes in comes out or is counted.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ikv_dataplane::port::{MemoryHost, memory};
@@ -19,7 +20,7 @@ struct Bench {
 }
 
 fn bench(idle: Idle) -> Bench {
-    let mut panel = Panel::start(
+    let panel = Panel::start(
         &PanelOptions {
             workers: 1,
             idle,
@@ -88,7 +89,7 @@ fn frames_pass_both_ways_in_order_and_unchanged() {
 
 #[test]
 fn a_cut_cable_and_a_blackhole_count_under_their_own_reason() {
-    let mut bench = bench(Idle::Sleep);
+    let bench = bench(Idle::Sleep);
     let mut sent = 0;
     for (state, reason) in [
         (CableState::Down, Some(DropReason::CableDown)),
@@ -135,19 +136,16 @@ fn a_receiver_that_does_not_keep_up_costs_counted_frames() {
 
 #[test]
 fn a_port_is_replaced_while_frames_flow() {
-    let mut bench = bench(Idle::Sleep);
-    bench
-        .panel
-        .replace_port(bench.cable.id, Side::B, None)
-        .unwrap();
+    let bench = bench(Idle::Sleep);
+    bench.panel.exchange(bench.cable.id, Side::B, None).unwrap();
     assert!(bench.a.send(VnetHeader::default(), &frame(1)));
     let seen = bench.settled(Side::A, 1);
-    assert_eq!(seen.drops[DropReason::PortError as usize], 1);
+    assert_eq!(seen.drops[DropReason::Unplugged as usize], 1);
 
     let (port, new) = memory(8).unwrap();
     bench
         .panel
-        .replace_port(bench.cable.id, Side::B, Some(Port::Memory(port)))
+        .exchange(bench.cable.id, Side::B, Some(Port::Memory(port)))
         .unwrap();
     assert!(bench.a.send(VnetHeader::default(), &frame(2)));
     assert_eq!(new.receive(SOON), Some((VnetHeader::default(), frame(2))));
@@ -166,7 +164,7 @@ fn cables_spread_over_workers() {
         workers: 3,
         ..Default::default()
     };
-    let mut panel = Panel::start(&options, || {}).unwrap();
+    let panel = Panel::start(&options, || {}).unwrap();
     let mut hosts = Vec::new();
     for _ in 0..9 {
         let (port_a, a) = memory(8).unwrap();
@@ -184,5 +182,102 @@ fn cables_spread_over_workers() {
         );
     }
     assert_eq!(panel.workers(), 3);
+    panel.stop();
+}
+
+#[test]
+fn a_cable_changes_its_worker_under_load_without_loss_or_reordering() {
+    const FRAMES: u32 = 200_000;
+    /// Fewer than the ports hold: what is lost then is lost by the move.
+    const WINDOW: u32 = 200;
+
+    let options = PanelOptions {
+        workers: 3,
+        ..Default::default()
+    };
+    let panel = Panel::start(&options, || {}).unwrap();
+    let (port_a, a) = memory(256).unwrap();
+    let (port_b, b) = memory(256).unwrap();
+    let cable = panel
+        .add(Cable::new(Port::Memory(port_a), Port::Memory(port_b)))
+        .unwrap();
+    let arrived = AtomicU32::new(0);
+    let moves = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut frame = [0; 60];
+            for number in 0..FRAMES {
+                while number - arrived.load(Ordering::Acquire) >= WINDOW {
+                    std::thread::yield_now();
+                }
+                frame[..4].copy_from_slice(&number.to_be_bytes());
+                assert!(a.send(VnetHeader::default(), &frame));
+            }
+        });
+        let receiver = scope.spawn(|| {
+            for number in 0..FRAMES {
+                let (_, frame) = b.receive(SOON).expect("no frame is lost");
+                assert_eq!(
+                    frame[..4],
+                    number.to_be_bytes(),
+                    "no frame overtakes another"
+                );
+                arrived.store(number + 1, Ordering::Release);
+            }
+        });
+        let mut moves = 0;
+        while !receiver.is_finished() {
+            panel.move_cable(cable.id, moves % 3).unwrap();
+            moves += 1;
+        }
+        receiver.join().unwrap();
+        moves
+    });
+    assert!(moves > 10, "{moves} moves");
+    let seen = cable.lanes[0].snapshot();
+    assert_eq!(seen.frames_out, u64::from(FRAMES));
+    assert_eq!(seen.dropped(), 0);
+    panel.stop();
+    assert!(panel.move_cable(cable.id, 0).is_err());
+}
+
+#[test]
+fn an_overloaded_worker_gives_a_busy_cable_away() {
+    let options = PanelOptions {
+        workers: 2,
+        ..Default::default()
+    };
+    let panel = Panel::start(&options, || {}).unwrap();
+    let cables: Vec<_> = (0..3)
+        .map(|_| {
+            let ((port_a, a), (port_b, b)) = (memory(64).unwrap(), memory(64).unwrap());
+            let ports = Cable::new(Port::Memory(port_a), Port::Memory(port_b));
+            (panel.add(ports).unwrap(), a, b)
+        })
+        .collect();
+    // The first and the third were given to one worker.
+    let busy = [&cables[0], &cables[2]];
+    let together = || {
+        let owner = |index: usize| panel.owner(busy[index].0.id).unwrap();
+        owner(0) == owner(1)
+    };
+    assert!(together());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Frames of which nobody takes any out: all work is the worker's.
+            while !stop.load(Ordering::Relaxed) {
+                for (_, a, _) in busy {
+                    a.send(VnetHeader::default(), &[0; 1514]);
+                }
+            }
+        });
+        let deadline = Instant::now() + SOON;
+        while together() {
+            assert!(Instant::now() < deadline, "no cable moved");
+            std::thread::sleep(Duration::from_millis(20));
+            panel.balance().unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
     panel.stop();
 }

@@ -29,6 +29,8 @@ mod packed;
 mod queue;
 mod split;
 mod take;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::fs::File;

@@ -1,0 +1,490 @@
+//! Rings driven by a small driver on the same memory, without a front end.
+#![allow(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+use super::features::{IN_ORDER, MRG_RXBUF, RING_PACKED, VERSION_1};
+use super::*;
+use crate::frame::VnetHeader;
+
+const SIZE: u16 = 64;
+const MEMORY: u64 = 8 << 20;
+/// Guest and front end see the memory at different addresses.
+const GUEST: u64 = 0x1_0000_0000;
+const USER: u64 = 0x7000_0000_0000;
+const BUFFERS: u64 = 0x10_0000;
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+
+/// One queue's driver side and the memory that it lies in.
+struct Driver {
+    memory: Arc<GuestMemory>,
+    packed: bool,
+    /// Descriptors made available so far.
+    next: u16,
+    wrap: bool,
+    /// Entries of the split available ring.
+    heads: u16,
+    used: u16,
+}
+
+impl Driver {
+    fn new(packed: bool) -> Self {
+        let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, MEMORY).unwrap();
+        let region = RegionSpec {
+            guest: GUEST,
+            size: MEMORY,
+            user: USER,
+            offset: 0,
+        };
+        let memory = GuestMemory::map(vec![(region, OwnedFd::from(file).into())]).unwrap();
+        Driver {
+            memory: Arc::new(memory),
+            packed,
+            next: 0,
+            wrap: true,
+            heads: 0,
+            used: 0,
+        }
+    }
+
+    fn spec(&self, index: u16) -> QueueSpec {
+        let base = if self.packed { 1 << 15 | 1 << 31 } else { 0 };
+        QueueSpec {
+            index,
+            size: SIZE,
+            descriptors: USER,
+            driver: USER + 0x4000,
+            device: USER + 0x8000,
+            base: VringBase(base),
+            kick: None,
+            call: None,
+        }
+    }
+
+    fn port(&self, index: u16, features: u64) -> VhostUser {
+        let packed = if self.packed { RING_PACKED } else { 0 };
+        let features = features | packed;
+        let specs = vec![self.spec(index)];
+        VhostUser::new(self.memory.clone(), features, specs, Alarm::new(|| {})).unwrap()
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) {
+        let (start, len) = self.memory.at(GUEST + at, bytes.len() as u32).unwrap();
+        assert_eq!(len as usize, bytes.len());
+        // SAFETY: inside the guest's memory, as just looked up.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };
+    }
+
+    fn read(&self, at: u64, len: usize) -> Vec<u8> {
+        let (start, found) = self.memory.at(GUEST + at, len as u32).unwrap();
+        assert_eq!(found as usize, len);
+        let mut bytes = vec![0; len];
+        // SAFETY: inside the guest's memory, as just looked up.
+        unsafe { std::ptr::copy_nonoverlapping(start, bytes.as_mut_ptr(), len) };
+        bytes
+    }
+
+    fn read_u16(&self, at: u64) -> u16 {
+        u16::from_le_bytes(self.read(at, 2).try_into().unwrap())
+    }
+
+    fn raw(&self, at: u64, address: u64, len: u32, third: u16, fourth: u16) {
+        self.write(at, &address.to_le_bytes());
+        self.write(at + 8, &len.to_le_bytes());
+        self.write(at + 12, &third.to_le_bytes());
+        self.write(at + 14, &fourth.to_le_bytes());
+    }
+
+    /// Offers one buffer: a chain of pieces, (offset, length) each.
+    fn offer(&mut self, pieces: &[(u64, u32)], flags: u16) {
+        let first = (self.next, self.wrap);
+        for (index, (at, len)) in pieces.iter().enumerate() {
+            let more = if index + 1 < pieces.len() { NEXT } else { 0 };
+            self.describe(GUEST + at, *len, flags | more);
+        }
+        if !self.packed {
+            self.write(
+                0x4000 + 4 + 2 * u64::from(self.heads % SIZE),
+                &first.0.to_le_bytes(),
+            );
+            self.heads = self.heads.wrapping_add(1);
+            self.write(0x4002, &self.heads.to_le_bytes());
+        }
+    }
+
+    fn describe(&mut self, address: u64, len: u32, flags: u16) {
+        let at = 16 * u64::from(self.next);
+        if self.packed {
+            let turn = if self.wrap { 1 << 7 } else { 1 << 15 };
+            self.raw(at, address, len, self.next + 1000, flags | turn);
+        } else {
+            self.raw(at, address, len, flags, (self.next + 1) % SIZE);
+        }
+        self.next += 1;
+        if self.next == SIZE {
+            self.next = 0;
+            self.wrap = !self.wrap;
+        }
+    }
+
+    /// Lengths of the buffers that came back since last asked, in a split ring.
+    fn used_lens(&mut self) -> Vec<u32> {
+        let index = self.read_u16(0x8002);
+        let mut lens = Vec::new();
+        while self.used != index {
+            let at = 0x8004 + 8 * u64::from(self.used % SIZE) + 4;
+            lens.push(u32::from_le_bytes(self.read(at, 4).try_into().unwrap()));
+            self.used = self.used.wrapping_add(1);
+        }
+        lens
+    }
+
+    /// Id, length and flags of the descriptor at a place of a packed ring.
+    fn packed_at(&self, place: u16) -> (u16, u32, u16) {
+        let bytes = self.read(16 * u64::from(place) + 8, 8);
+        let word = u64::from_le_bytes(bytes.try_into().unwrap());
+        ((word >> 32) as u16, word as u32, (word >> 48) as u16)
+    }
+
+    fn take_one(&mut self, features: u64) -> Result<Burst, GuestFault> {
+        let mut port = self.port(1, features);
+        let mut burst = Burst::new();
+        let mut drops = Drops::default();
+        port.receive(&mut burst, &mut drops);
+        assert_eq!(drops, Drops::default());
+        port.fault.map_or(Ok(burst), Err)
+    }
+}
+
+fn frame(len: usize, seed: u8) -> Vec<u8> {
+    (0..len)
+        .map(|byte| (byte as u8).wrapping_mul(7) ^ seed)
+        .collect()
+}
+
+/// Puts header and frame at an offset.
+fn fill(driver: &Driver, at: u64, frame: &[u8]) {
+    driver.write(at, &[0; 12]);
+    driver.write(at + 12, frame);
+}
+
+#[test]
+fn frames_are_taken_where_they_lie_and_given_back_in_order() {
+    for packed in [false, true] {
+        for features in [VERSION_1, VERSION_1 | IN_ORDER] {
+            let mut driver = Driver::new(packed);
+            let mut port = driver.port(1, features);
+            let (mut burst, mut drops) = (Burst::new(), Drops::default());
+            for round in 0..100u8 {
+                let count = u64::from(round % 7 + 1);
+                for index in 0..count {
+                    let at = BUFFERS + index * 0x1000;
+                    fill(&driver, at, &frame(60 + index as usize, round));
+                    driver.offer(&[(at, 72 + index as u32)], 0);
+                }
+                assert!(port.receive(&mut burst, &mut drops));
+                assert_eq!(burst.len() as u64, count);
+                for index in 0..burst.len() {
+                    assert_eq!(burst.to_vec(index), frame(60 + index, round));
+                }
+                burst.clear();
+                port.release();
+                if !packed {
+                    assert_eq!(driver.used_lens().len() as u64, count);
+                }
+            }
+            assert_eq!(drops, Drops::default());
+            let base = port.into_queues().0[0].base.0;
+            let descriptors = (0..100u32).map(|round| round % 7 + 1).sum::<u32>();
+            let (turns, place) = (descriptors / 64, descriptors % 64);
+            let expected = place | (1 - turns % 2) << 15;
+            assert_eq!(
+                base,
+                if packed {
+                    expected | expected << 16
+                } else {
+                    descriptors
+                }
+            );
+        }
+    }
+}
+
+#[test]
+fn packed_buffers_come_back_one_by_one_or_one_for_all() {
+    for (features, others) in [(VERSION_1, true), (VERSION_1 | IN_ORDER, false)] {
+        let mut driver = Driver::new(true);
+        let mut port = driver.port(1, features);
+        for index in 0..3 {
+            let at = BUFFERS + index * 0x1000;
+            fill(&driver, at, &frame(60, 1));
+            driver.offer(&[(at, 72)], 0);
+        }
+        let mut burst = Burst::new();
+        port.receive(&mut burst, &mut Drops::default());
+        burst.clear();
+        port.release();
+        let used = |place| driver.packed_at(place).2 & 0x8080 == 0x8080;
+        assert!(used(0));
+        assert_eq!((used(1), used(2)), (others, others));
+        let number = if others { 1000 } else { 1002 };
+        assert_eq!(driver.packed_at(0).0, number);
+    }
+}
+
+#[test]
+fn a_chain_is_one_frame_wherever_its_header_ends() {
+    for packed in [false, true] {
+        for cut in [1u32, 5, 12, 13, 40] {
+            let mut driver = Driver::new(packed);
+            fill(&driver, BUFFERS, &frame(60, 3));
+            let rest = 72 - cut;
+            let pieces = [(BUFFERS, cut), (BUFFERS + u64::from(cut), rest)];
+            driver.offer(&pieces, 0);
+            let burst = driver.take_one(VERSION_1).unwrap();
+            assert_eq!(burst.to_vec(0), frame(60, 3), "{packed} {cut}");
+        }
+    }
+}
+
+#[test]
+fn an_indirect_table_is_one_frame() {
+    for packed in [false, true] {
+        let mut driver = Driver::new(packed);
+        fill(&driver, BUFFERS, &frame(60, 4));
+        let pieces = [(BUFFERS, 20u32), (BUFFERS + 20, 52)];
+        for (index, (at, len)) in pieces.into_iter().enumerate() {
+            let table = 0xa000 + 16 * index as u64;
+            let more = u16::from(index == 0);
+            if packed {
+                driver.raw(table, GUEST + at, len, 0, 0);
+            } else {
+                driver.raw(table, GUEST + at, len, more, 1);
+            }
+        }
+        driver.offer(&[(0xa000, 32)], INDIRECT);
+        let burst = driver.take_one(VERSION_1).unwrap();
+        assert_eq!(burst.to_vec(0), frame(60, 4));
+    }
+}
+
+#[test]
+fn a_long_frame_is_spread_over_mergeable_buffers_and_refused_without() {
+    for packed in [false, true] {
+        for mergeable in [true, false] {
+            let mut driver = Driver::new(packed);
+            let features = VERSION_1 | if mergeable { MRG_RXBUF } else { 0 };
+            let mut port = driver.port(0, features);
+            for index in 0..8 {
+                driver.offer(&[(BUFFERS + index * 0x1000, 1536)], WRITE);
+            }
+            let mut burst = Burst::new();
+            burst.push(VnetHeader::default(), &frame(60, 1));
+            burst.push(VnetHeader::default(), &frame(4000, 2));
+            burst.push(VnetHeader::default(), &frame(60, 3));
+            let mut drops = Drops::default();
+            port.send(&burst, 0, &mut drops);
+            let lens: Vec<u32> = if packed {
+                (0..8)
+                    .map(|place| driver.packed_at(place))
+                    .take_while(|(.., flags)| flags & 0x8080 == 0x8080)
+                    .map(|(_, len, _)| len)
+                    .collect()
+            } else {
+                driver.used_lens()
+            };
+            let buffer = |index: u64, at: u64, len| driver.read(BUFFERS + index * 0x1000 + at, len);
+            if mergeable {
+                assert_eq!(lens, [72, 1536, 1536, 940, 72]);
+                assert_eq!(drops, Drops::default());
+                assert_eq!(buffer(1, 10, 2), [3, 0], "num_buffers");
+                let whole = [buffer(1, 12, 1524), buffer(2, 0, 1536), buffer(3, 0, 940)];
+                assert_eq!(whole.concat(), frame(4000, 2));
+                assert_eq!(buffer(4, 12, 60), frame(60, 3));
+            } else {
+                assert_eq!(lens, [72, 72]);
+                assert_eq!(drops[DropReason::TooLong as usize], 1);
+                assert_eq!(buffer(1, 12, 60), frame(60, 3));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_counted_and_the_rest_arrives() {
+    for packed in [false, true] {
+        let mut driver = Driver::new(packed);
+        let mut port = driver.port(0, VERSION_1);
+        for index in 0..5 {
+            driver.offer(&[(BUFFERS + index * 0x1000, 1536)], WRITE);
+        }
+        let mut burst = Burst::new();
+        for _ in 0..8 {
+            burst.push(VnetHeader::default(), &frame(60, 1));
+        }
+        let mut drops = Drops::default();
+        port.send(&burst, 0, &mut drops);
+        assert_eq!(drops[DropReason::ReceiverFull as usize], 3);
+        port.send(&burst, 6, &mut drops);
+        assert_eq!(drops[DropReason::ReceiverFull as usize], 5);
+    }
+}
+
+#[test]
+fn each_broken_rule_stops_the_port_and_names_it() {
+    for packed in [false, true] {
+        let outside = |driver: &mut Driver| driver.describe(GUEST + MEMORY - 10, 72, 0);
+        let backwards = |driver: &mut Driver| driver.describe(GUEST + BUFFERS, 72, WRITE);
+        let nested = |driver: &mut Driver| {
+            driver.raw(0xa000, GUEST + 0xa000, 16, INDIRECT, INDIRECT);
+            driver.describe(GUEST + 0xa000, 16, INDIRECT);
+        };
+        let cut_table = |driver: &mut Driver| driver.describe(GUEST + 0xa000, 17, INDIRECT);
+        let endless = |driver: &mut Driver| {
+            for _ in 0..SIZE {
+                driver.describe(GUEST + BUFFERS, 72, NEXT);
+            }
+        };
+        type Break<'a> = &'a dyn Fn(&mut Driver);
+        let cases: [(Break<'_>, &str); 5] = [
+            (&outside, "not the guest's memory"),
+            (&backwards, "wrong direction"),
+            (&nested, "nested"),
+            (&cut_table, "cut off"),
+            (&endless, "loop"),
+        ];
+        for (break_it, expected) in cases {
+            let mut driver = Driver::new(packed);
+            break_it(&mut driver);
+            driver.write(0x4002, &1u16.to_le_bytes()); // split: entry 0 is descriptor 0
+            let fault = driver.take_one(VERSION_1).unwrap_err();
+            assert_eq!(fault.queue, 1);
+            assert!(fault.to_string().contains(expected), "{fault}");
+            assert!(fault.to_string().contains("transmit queue 0"), "{fault}");
+        }
+    }
+    let mut driver = Driver::new(false);
+    driver.write(0x4002, &(SIZE + 1).to_le_bytes());
+    let fault = driver.take_one(VERSION_1).unwrap_err();
+    assert_eq!(
+        fault.rule,
+        Rule::IndexJump {
+            ahead: 65,
+            size: 64
+        }
+    );
+    driver.write(0x4002, &1u16.to_le_bytes());
+    driver.write(0x4004, &SIZE.to_le_bytes());
+    let fault = driver.take_one(VERSION_1).unwrap_err();
+    let expected = Rule::NoSuchDescriptor {
+        number: 64,
+        size: 64,
+    };
+    assert_eq!(fault.rule, expected);
+}
+
+#[test]
+fn a_stopped_port_rings_once_and_drops_what_is_sent_to_it() {
+    let driver = Driver::new(false);
+    let rung = Arc::new(AtomicUsize::new(0));
+    let alarm = {
+        let rung = rung.clone();
+        Alarm::new(move || _ = rung.fetch_add(1, Ordering::Relaxed))
+    };
+    let specs = vec![driver.spec(0)];
+    let mut port = VhostUser::new(driver.memory.clone(), VERSION_1, specs, alarm).unwrap();
+    driver.write(0x4002, &1000u16.to_le_bytes());
+    let mut burst = Burst::new();
+    burst.push(VnetHeader::default(), &frame(60, 1));
+    let mut drops = Drops::default();
+    port.send(&burst, 0, &mut drops);
+    port.send(&burst, 0, &mut drops);
+    assert_eq!(drops[DropReason::Unplugged as usize], 2);
+    assert_eq!(rung.load(Ordering::Relaxed), 1);
+    assert!(port.into_queues().1.is_some());
+}
+
+#[test]
+fn kicks_are_asked_for_only_while_nobody_polls() {
+    for packed in [false, true] {
+        let mut driver = Driver::new(packed);
+        let mut port = driver.port(1, VERSION_1);
+        let wanted = |driver: &Driver| match packed {
+            true => driver.read_u16(0x8002) == 0,
+            false => driver.read_u16(0x8000) == 0,
+        };
+        assert!(!wanted(&driver), "it begins by polling");
+        assert!(!port.arm());
+        assert!(wanted(&driver));
+        port.disarm();
+        assert!(!wanted(&driver));
+        fill(&driver, BUFFERS, &frame(60, 1));
+        driver.offer(&[(BUFFERS, 72)], 0);
+        assert!(port.arm(), "what came before is told");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 400 }))]
+
+    /// Whatever is in a ring: no panic, nothing outside the memory (Miri, sanitizers and the
+    /// guard pages would tell), and every frame is of a length that a frame can have.
+    #[test]
+    fn any_bytes_in_a_ring_are_survived(
+        packed: bool,
+        transmit: bool,
+        in_order: bool,
+        mergeable: bool,
+        ring in proptest::collection::vec((0..3u64, 0..70_000u32, 0..8u16, 0..70u16, any::<u16>()), 64),
+        available in 0..100u16,
+    ) {
+        let driver = Driver::new(packed);
+        for (index, (kind, len, flags, next, turn)) in ring.iter().enumerate() {
+            let address = match kind {
+                0 => GUEST + BUFFERS + u64::from(*len),
+                1 => GUEST + 16 * u64::from(*next),
+                _ => GUEST + MEMORY - u64::from(*len % 5000),
+            };
+            let at = 16 * index as u64;
+            let turn = if turn % 4 == 0 { *turn } else { 1 << 7 };
+            if packed {
+                driver.raw(at, address, *len, *next, flags | turn);
+            } else {
+                driver.raw(at, address, *len, *flags, *next);
+                driver.write(0x4004 + 2 * index as u64, &(next % 66).to_le_bytes());
+            }
+        }
+        driver.write(0x4002, &available.to_le_bytes());
+        let features = VERSION_1
+            | if in_order { IN_ORDER } else { 0 }
+            | if mergeable { MRG_RXBUF } else { 0 };
+        let mut port = driver.port(u16::from(transmit), features);
+        let mut burst = Burst::new();
+        for _ in 0..20 {
+            let mut drops = Drops::default();
+            if transmit {
+                port.receive(&mut burst, &mut drops);
+                for index in 0..burst.len() {
+                    prop_assert_eq!(burst.to_vec(index).len(), burst.frame_len(index));
+                }
+                burst.clear();
+                port.release();
+            } else {
+                for len in [60, 1514, 9000, 65_000] {
+                    burst.push(VnetHeader::default(), &frame(len, 0));
+                }
+                port.send(&burst, 0, &mut drops);
+                prop_assert!(drops.iter().sum::<u64>() <= 4);
+                burst.clear();
+            }
+        }
+    }
+}
