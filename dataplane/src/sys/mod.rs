@@ -2,6 +2,7 @@
 //! only module of this crate that may hold `unsafe`.
 #![allow(unsafe_code)]
 
+pub(crate) mod checksum;
 pub(crate) mod guarded_memory;
 pub mod netns;
 pub(crate) mod packet;
