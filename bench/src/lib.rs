@@ -1,0 +1,3 @@
+//! What `ikv-fabric bench` runs.
+
+pub mod guest;
