@@ -155,117 +155,106 @@ fn warm_up(guests: &mut [Guest; 2]) {
     }
 }
 
+/// What guests may be like, but for the kind of ring.
+fn kinds() -> Vec<(&'static str, GuestOptions)> {
+    let plain = GuestOptions {
+        send_room: 1514,
+        ..GuestOptions::default()
+    };
+    let chained = |count| GuestOptions {
+        send_shape: Shape::Chained(count),
+        ..plain
+    };
+    let indirect = Shape::Indirect(3);
+    let mergeable = GuestOptions {
+        mergeable: true,
+        send_room: 9014,
+        ..plain
+    };
+    let memory = MemoryOptions {
+        regions: 4,
+        huge: true,
+        sealed: true,
+    };
+    vec![
+        ("plain", plain),
+        (
+            "in order",
+            GuestOptions {
+                in_order: true,
+                ..plain
+            },
+        ),
+        (
+            "event idx",
+            GuestOptions {
+                event_idx: true,
+                ..plain
+            },
+        ),
+        ("chained", chained(4)),
+        (
+            "chained, in order",
+            GuestOptions {
+                in_order: true,
+                ..chained(2)
+            },
+        ),
+        (
+            "chained receive",
+            GuestOptions {
+                receive_shape: Shape::Chained(3),
+                ..plain
+            },
+        ),
+        (
+            "indirect",
+            GuestOptions {
+                send_shape: indirect,
+                receive_shape: indirect,
+                ..plain
+            },
+        ),
+        (
+            "64",
+            GuestOptions {
+                queue_size: 64,
+                ..plain
+            },
+        ),
+        (
+            "1024",
+            GuestOptions {
+                queue_size: 1024,
+                ..plain
+            },
+        ),
+        ("mergeable", mergeable),
+        (
+            "mergeable, in order",
+            GuestOptions {
+                in_order: true,
+                ..mergeable
+            },
+        ),
+        (
+            "four regions of huge pages",
+            GuestOptions { memory, ..plain },
+        ),
+    ]
+}
+
 #[test]
 fn every_kind_of_ring_carries_frames() {
     let Some(wire) = Wire::start() else { return };
-    let plain = GuestOptions::default();
     for ring in [Ring::Split, Ring::Packed] {
-        for (what, options, longest) in [
-            ("plain", plain, 1514),
-            (
-                "in order",
-                GuestOptions {
-                    in_order: true,
-                    ..plain
-                },
-                1514,
-            ),
-            (
-                "event idx",
-                GuestOptions {
-                    event_idx: true,
-                    ..plain
-                },
-                1514,
-            ),
-            (
-                "chained",
-                GuestOptions {
-                    send_shape: Shape::Chained(4),
-                    ..plain
-                },
-                1514,
-            ),
-            (
-                "chained, in order",
-                GuestOptions {
-                    send_shape: Shape::Chained(2),
-                    in_order: true,
-                    ..plain
-                },
-                1514,
-            ),
-            (
-                "indirect",
-                GuestOptions {
-                    send_shape: Shape::Indirect(3),
-                    receive_shape: Shape::Indirect(2),
-                    ..plain
-                },
-                1514,
-            ),
-            (
-                "chained receive",
-                GuestOptions {
-                    receive_shape: Shape::Chained(3),
-                    ..plain
-                },
-                1514,
-            ),
-            (
-                "1024",
-                GuestOptions {
-                    queue_size: 1024,
-                    ..plain
-                },
-                1514,
-            ),
-            (
-                "64",
-                GuestOptions {
-                    queue_size: 64,
-                    ..plain
-                },
-                1514,
-            ),
-            (
-                "mergeable",
-                GuestOptions {
-                    mergeable: true,
-                    send_room: 9014,
-                    ..plain
-                },
-                9000,
-            ),
-            (
-                "mergeable, in order",
-                GuestOptions {
-                    mergeable: true,
-                    in_order: true,
-                    send_room: 9014,
-                    ..plain
-                },
-                9000,
-            ),
-            (
-                "four regions, huge pages",
-                GuestOptions {
-                    memory: MemoryOptions {
-                        regions: 4,
-                        huge: true,
-                        sealed: true,
-                    },
-                    ..plain
-                },
-                1514,
-            ),
-        ] {
+        for (what, options) in kinds() {
             let options = GuestOptions { ring, ..options };
             let mut guests = wire.guests(&options);
             warm_up(&mut guests);
             let [a, b] = &mut guests;
-            every_frame_arrives(a, b, longest);
-            every_frame_arrives(b, a, longest);
+            every_frame_arrives(a, b, options.send_room);
+            every_frame_arrives(b, a, options.send_room);
             println!(
                 "{ring:?} {what}: features {:#x}, {} kicks",
                 a.features(),

@@ -346,6 +346,11 @@ impl Guest {
         (receive, send)
     }
 
+    /// Buffers of the first receive queue.
+    pub fn receive_slots(&self) -> usize {
+        self.queues[0].layout().slots as usize
+    }
+
     /// The base of a ring that has not run yet.
     pub fn first_base(&self) -> u32 {
         match self.ring {
