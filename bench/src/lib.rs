@@ -20,6 +20,7 @@
 //!
 //! `unsafe` stands in [`guest`]'s memory alone.
 
+pub mod bed;
 pub mod clock;
 pub mod endpoint;
 pub mod guest;
@@ -47,6 +48,9 @@ pub enum BenchError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// No cable of our own.
+    #[error("cannot make a cable in this process: {0}")]
+    Fresh(String),
     /// A guest could not plug in.
     #[error("cannot plug into {end}: {source}")]
     Guest {

@@ -4,8 +4,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::BenchError;
-use crate::clock::CpuMeter;
-use crate::endpoint::{End, Endpoint};
+use crate::bed::Bed;
+use crate::endpoint::Endpoint;
 use crate::guest::GuestOptions;
 use crate::report::{Latency, Load, NoDrop, SizeReport, Throughput};
 use crate::search::Search;
@@ -33,15 +33,6 @@ pub struct Plan {
     pub guest: GuestOptions,
 }
 
-/// A cable that can be measured.
-#[derive(Debug, Clone)]
-pub struct Bed {
-    /// What holds its ends.
-    pub ends: [End; 2],
-    /// Who forwards.
-    pub cpu: Option<CpuMeter>,
-}
-
 /// What is being done, for people who wait.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Step {
@@ -53,8 +44,17 @@ pub enum Step {
     Latency(f64),
 }
 
-/// Measures frames of each size in turn; `done` gets each result as it comes, `begins` each
-/// step. A size that the cable does not carry is reported as such.
+/// How far a measurement is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// A step begins, with frames of this size.
+    Begins(usize, Step),
+    /// A size is done.
+    Done(SizeReport),
+}
+
+/// Measures frames of each size in turn, and tells of each step. A size that the cable does not
+/// carry is reported as such.
 ///
 /// # Errors
 /// When an end cannot be opened or fails, or `stop` became true.
@@ -62,7 +62,7 @@ pub fn measure(
     bed: &Bed,
     plan: &Plan,
     stop: &AtomicBool,
-    mut begins: impl FnMut(usize, Step),
+    mut tell: impl FnMut(News),
 ) -> Result<Vec<SizeReport>, BenchError> {
     let mut reports = Vec::new();
     for size in &plan.sizes {
@@ -76,15 +76,19 @@ pub fn measure(
             stop,
             trials: 0,
         };
-        let result = measure_size(&mut stage, plan, &mut |step| begins(size, step));
-        reports.push(match result {
+        let result = measure_size(&mut stage, plan, &mut |step| {
+            tell(News::Begins(size, step));
+        });
+        let report = match result {
             Err(error @ (BenchError::Silent(_) | BenchError::TooLong(_))) => SizeReport {
                 size,
                 not_carried: Some(error.to_string()),
                 ..SizeReport::default()
             },
             result => result?,
-        });
+        };
+        tell(News::Done(report.clone()));
+        reports.push(report);
     }
     Ok(reports)
 }
