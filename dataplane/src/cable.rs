@@ -59,6 +59,15 @@ impl Cable {
         }
     }
 
+    /// A cable at whose ends nothing is plugged in yet; it is up.
+    pub fn unplugged() -> Self {
+        Cable {
+            ports: [None, None],
+            lanes: Default::default(),
+            state: CableState::default(),
+        }
+    }
+
     /// The counters of the lane that begins at `from`.
     pub fn stats(&self, from: Side) -> Arc<LaneStats> {
         self.lanes[from as usize].stats.clone()
