@@ -52,7 +52,7 @@ impl FreshCable {
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let cable = self.panel.add(Cable::open()).map_err(io::Error::other)?;
+        let cable = self.panel.add(Cable::unplugged()).map_err(io::Error::other)?;
         let jacks = Jacks::start(self.panel.clone(), || {})?;
         for (side, name) in [(Side::A, "a"), (Side::B, "b")] {
             let listener = UnixListener::bind(self.folder.join(name))?;
