@@ -4,6 +4,6 @@
 
 pub(crate) mod guarded_memory;
 pub mod netns;
-pub(crate) mod packet;
+pub mod packet;
 pub(crate) mod pool;
 pub mod tap;
