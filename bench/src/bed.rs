@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use dataplane::jack::{JackSpec, Jacks, Role};
-use dataplane::{Cable, Panel, PanelOptions, Side};
+use dataplane::{Cable, Panel, PanelOptions, Port, Side};
 
 use crate::BenchError;
 use crate::clock::CpuMeter;
@@ -52,7 +52,10 @@ impl FreshCable {
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let cable = self.panel.add(Cable::unplugged()).map_err(io::Error::other)?;
+        let cable = self
+            .panel
+            .add(Cable::new(None::<Port>, None::<Port>))
+            .map_err(io::Error::other)?;
         let jacks = Jacks::start(self.panel.clone(), || {})?;
         for (side, name) in [(Side::A, "a"), (Side::B, "b")] {
             let listener = UnixListener::bind(self.folder.join(name))?;
