@@ -5,6 +5,6 @@
 pub(crate) mod checksum;
 pub(crate) mod guarded_memory;
 pub mod netns;
-pub(crate) mod packet;
+pub mod packet;
 pub(crate) mod pool;
 pub mod tap;
