@@ -24,8 +24,6 @@ mod ring;
 mod room;
 mod session;
 mod socket;
-#[cfg(test)]
-mod tests;
 mod wire;
 
 use std::io;
