@@ -4,12 +4,16 @@
 mod front_end;
 
 use std::fs::File;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
 
 use front_end::*;
 use ikv_dataplane::jack::{JackEvent, JackSpec, Role};
 use rustix::fs::ftruncate;
+use rustix::net::sockopt::set_socket_linger;
 
 /// What a front end does, and a part of the sentence that it earns.
 type Case = (&'static str, fn(&mut FrontEnd, &Guest));
@@ -109,10 +113,13 @@ const CASES: &[Case] = &[
     ("ring 1: 32769 entries", |front, _| {
         front.send(request::SET_VRING_NUM, &state(1, 32_769), &[]);
     }),
-    ("ring 1: its descriptor is no eventfd", |front, _| {
-        let (reader, _writer) = std::io::pipe().unwrap();
-        front.send(request::SET_VRING_KICK, &words(&[1]), &[reader.as_fd()]);
-    }),
+    (
+        "SET_VRING_KICK: a descriptor that is neither",
+        |front, _| {
+            let (reader, _writer) = std::io::pipe().unwrap();
+            front.send(request::SET_VRING_KICK, &words(&[1]), &[reader.as_fd()]);
+        },
+    ),
     (
         "ring 0: started without a kick descriptor",
         |front, guest| {
@@ -159,9 +166,12 @@ const CASES: &[Case] = &[
             share(front, &[region], &[guest.file.as_fd()]);
         },
     ),
-    ("is no memory file", |front, _| {
+    ("SET_MEM_TABLE: a descriptor that is neither", |front, _| {
         let file = File::open("/proc/self/exe").unwrap();
         share(front, &[region(0, 4096, 0)], &[file.as_fd()]);
+    }),
+    ("ring 1: its descriptor is no eventfd", |front, guest| {
+        front.send(request::SET_VRING_KICK, &words(&[1]), &[guest.file.as_fd()]);
     }),
     ("is no memory file", |front, guest| {
         share(front, &[region(0, 4096, 0)], &[guest.kicks[0].as_fd()]);
@@ -298,7 +308,7 @@ fn nobody_keeps_the_other_jacks_waiting() {
             mtu: None,
         })
         .unwrap();
-    let half = FrontEnd::new(std::os::unix::net::UnixStream::connect(&path).unwrap());
+    let half = FrontEnd::new(UnixStream::connect(&path).unwrap());
     half.raw(&[1, 0, 0], &[]).unwrap();
     let guest = Guest::new();
     bench.connect().bring_up(&guest);
@@ -309,10 +319,10 @@ fn nobody_keeps_the_other_jacks_waiting() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let message = FrontEnd::message(request::SET_OWNER, REQUEST, &[]).repeat(100);
-            let flood = FrontEnd::new(std::os::unix::net::UnixStream::connect(&path).unwrap());
+            let flood = FrontEnd::new(UnixStream::connect(&path).unwrap());
             while !is_done() {
                 let _ = flood.raw(&message, &[]);
-                let _ = std::os::unix::net::UnixStream::connect(&path);
+                let _ = UnixStream::connect(&path);
             }
         });
         for _ in 0..20 {
@@ -325,5 +335,53 @@ fn nobody_keeps_the_other_jacks_waiting() {
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+    bench.stop();
+}
+
+/// A socket whose last close waits until its peer has read everything, or for 20 seconds.
+fn lingering() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (silent, _) = listener.accept().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    while sender.write(&[0; 65536]).is_ok() {}
+    set_socket_linger(&sender, Some(Duration::from_secs(20))).unwrap();
+    (sender, silent)
+}
+
+#[test]
+fn a_descriptor_that_will_not_close_holds_up_its_own_jack_only() {
+    let bench = bench();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other");
+    bench
+        .jacks
+        .add(JackSpec {
+            name: "other".into(),
+            cable: bench.cable.id,
+            side: ikv_dataplane::Side::A,
+            role: Role::Server(UnixListener::bind(&path).unwrap()),
+            mtu: None,
+        })
+        .unwrap();
+    let mut peers = Vec::new();
+    let began = Instant::now();
+    for round in 0..12 {
+        let (sender, silent) = lingering();
+        peers.push(silent);
+        let front = FrontEnd::new(UnixStream::connect(&path).unwrap());
+        // In a message, in half of one, and where it is never read.
+        let message = FrontEnd::message(request::SET_OWNER, REQUEST, &[]);
+        let length = if round % 2 == 0 { 12 } else { 5 };
+        let _ = front.raw(&message[..length], &[sender.as_fd()]);
+        let unread = UnixStream::connect(&path).map(FrontEnd::new);
+        let _ = unread.map(|front| front.raw(&message, &[sender.as_fd()]));
+        drop(front);
+        // Whose close is the last one is open, so ours must not wait either.
+        std::thread::spawn(move || drop(sender));
+        let mut honest = bench.connect();
+        assert_ne!(honest.ask(request::GET_FEATURES, &[]), 0);
+    }
+    assert!(began.elapsed() < Duration::from_secs(10));
     bench.stop();
 }

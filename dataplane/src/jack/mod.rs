@@ -18,6 +18,7 @@
 //! in whatever pieces, costs at most its own session, which ends with one sentence that says why.
 
 mod backend;
+mod disposal;
 mod news;
 mod outlet;
 mod ring;

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -203,6 +204,13 @@ impl GuestMemory {
     }
 }
 
+/// Whether it is a file in memory: on tmpfs (so memfd) or hugetlbfs, which alone have seals. Any
+/// other could make us wait: for a disk, or, on FUSE, for as long as a hostile front end likes.
+/// The question itself never waits.
+pub(crate) fn is_memory_file(file: impl AsFd) -> bool {
+    fcntl_get_seals(file).is_ok()
+}
+
 fn overlap(a: u64, a_size: u64, b: u64, b_size: u64) -> bool {
     a < b + b_size && b < a + a_size
 }
@@ -213,10 +221,9 @@ fn map_region(
     lost: &Arc<AtomicBool>,
 ) -> Result<Region, MemoryError> {
     let guest = spec.guest;
-    // Seals exist on tmpfs (so memfd) and hugetlbfs alone. A file of any other kind could make
-    // us wait: for a disk, or, on FUSE, for as long as a hostile front end likes. This question
-    // itself never waits.
-    fcntl_get_seals(file).map_err(|_| MemoryError::NoMemoryFile(guest))?;
+    if !is_memory_file(file) {
+        return Err(MemoryError::NoMemoryFile(guest));
+    }
     let failed = |source| MemoryError::Map { guest, source };
     let stat = fstat(file).map_err(|errno| failed(errno.into()))?;
     let (needed, found) = (spec.offset + spec.size, stat.st_size.cast_unsigned());
