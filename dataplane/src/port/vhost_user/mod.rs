@@ -44,6 +44,7 @@ use crate::frame::Burst;
 use crate::offload::Offloads;
 use crate::stats::{DropReason, Drops};
 pub use fault::{GuestFault, Rule};
+pub(crate) use memory::is_memory_file;
 pub use memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
 use packed::{Packed, PackedRing};
 use queue::{Queue, Ring};
@@ -268,8 +269,10 @@ impl VhostUser {
     #[inline]
     pub(super) fn release(&mut self) {
         if let Some(index) = self.held.take() {
-            self.transmit[index].release();
-            self.look_for_lost_memory(index);
+            let queue = &mut self.transmit[index];
+            queue.release();
+            let queue = queue.spec.index;
+            self.look_for_lost_memory(queue);
         }
     }
 
@@ -295,8 +298,10 @@ impl VhostUser {
             let counted: u64 = drops.iter().sum::<u64>() - before;
             drops[DropReason::Unplugged as usize] += (burst.len() - from) as u64 - counted;
             let queue = queue.spec.index;
-            self.stop(GuestFault { queue, rule });
+            return self.stop(GuestFault { queue, rule });
         }
+        let queue = queue.spec.index;
+        self.look_for_lost_memory(queue);
     }
 
     pub(super) fn arm(&mut self) -> bool {
@@ -304,6 +309,8 @@ impl VhostUser {
         for queue in &mut self.transmit {
             some |= queue.arm();
         }
+        // A ring that is gone looks like one in which nothing waits.
+        self.look_for_lost_memory(1);
         some && self.fault.is_none()
     }
 
@@ -314,17 +321,20 @@ impl VhostUser {
     }
 
     #[inline]
-    fn look_for_lost_memory(&mut self, index: usize) {
+    fn look_for_lost_memory(&mut self, queue: u16) {
         if self.memory.is_lost() {
-            let queue = self.transmit[index].spec.index;
             let rule = Rule::MemoryLost;
             self.stop(GuestFault { queue, rule });
         }
     }
 
     #[cold]
-    fn stop(&mut self, fault: GuestFault) {
+    fn stop(&mut self, mut fault: GuestFault) {
         if self.fault.is_none() {
+            // Memory that became zeros breaks other rules, too.
+            if self.memory.is_lost() {
+                fault.rule = Rule::MemoryLost;
+            }
             self.fault = Some(fault);
             (self.alarm.0)();
         }
