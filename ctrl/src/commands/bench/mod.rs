@@ -73,7 +73,7 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value_t)]
     ring: RingArg,
     /// Entries of the guests' rings, 64 to 1024.
-    #[arg(long, value_name = "N", default_value_t = 256,
+    #[arg(long, value_name = "N", default_value_t = 1024,
           value_parser = clap::value_parser!(u16).range(64..=1024))]
     queue_size: u16,
     /// The guests take frames in several buffers of 1,536 bytes, as Linux does.
