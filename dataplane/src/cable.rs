@@ -50,10 +50,11 @@ pub struct Cable {
 }
 
 impl Cable {
-    /// Joins two ports; the cable is up.
-    pub fn new(a: Port, b: Port) -> Self {
+    /// Joins two ports; the cable is up. An end without one waits for it: frames to it are
+    /// dropped as `unplugged`.
+    pub fn new(a: impl Into<Option<Port>>, b: impl Into<Option<Port>>) -> Self {
         Cable {
-            ports: [Some(a), Some(b)],
+            ports: [a.into(), b.into()],
             lanes: Default::default(),
             state: CableState::default(),
         }
