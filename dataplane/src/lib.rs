@@ -41,6 +41,7 @@ mod balance;
 mod cable;
 mod command;
 mod frame;
+pub mod jack;
 mod lane;
 mod offload;
 mod panel;

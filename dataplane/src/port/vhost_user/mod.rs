@@ -44,7 +44,7 @@ use crate::frame::Burst;
 use crate::offload::Offloads;
 use crate::stats::{DropReason, Drops};
 pub use fault::{GuestFault, Rule};
-pub use memory::{GuestMemory, MemoryError, RegionSpec};
+pub use memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
 use packed::{Packed, PackedRing};
 use queue::{Queue, Ring};
 use split::{Split, SplitRing};

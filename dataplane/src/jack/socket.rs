@@ -1,0 +1,334 @@
+//! One jack: its socket, who is plugged in, and who may: [`Socket`].
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use crate::jack::backend::Breach;
+use crate::jack::news::{Allowance, JackEvent};
+use crate::jack::outlet::{Outlet, Patching};
+use crate::jack::session::Session;
+use crate::jack::wire::WireError;
+use crate::jack::{JackSpec, Role};
+use crate::port::vhost_user::Alarm;
+
+/// Connections taken or turned away in one go.
+const ACCEPTS: usize = 16;
+
+/// How long after a connection failed or ended the next one is tried.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// One jack. Its methods return at once, whatever the front end does.
+#[derive(Debug)]
+pub(crate) struct Socket<P> {
+    name: String,
+    role: Role,
+    mtu: Option<u16>,
+    outlet: Outlet<P>,
+    alarm: Alarm,
+    alarmed: Arc<AtomicBool>,
+    session: Option<Session>,
+    /// How many there were, with this one.
+    sessions: u64,
+    /// Down: the cable is cut, and that is how a guest is told.
+    carrier: bool,
+    /// Closed: something else carries the cable.
+    gate: bool,
+    /// When to listen or connect again.
+    retry: Option<Instant>,
+    /// When rings that are ready may be plugged in, if that had to wait.
+    replug: Option<Instant>,
+    plugs: Allowance,
+    faults: Allowance,
+    told_plugged: bool,
+    told_refused: bool,
+    news: Vec<JackEvent>,
+}
+
+impl<P: Patching> Socket<P> {
+    /// `wake` is to make the jacks' thread look for [`Socket::look_for_alarm`]; workers call it.
+    pub(crate) fn new(
+        spec: JackSpec,
+        panel: P,
+        wake: impl Fn() + Send + Sync + 'static,
+        now: Instant,
+    ) -> Self {
+        let alarmed = Arc::new(AtomicBool::new(false));
+        let raised = alarmed.clone();
+        let alarm = Alarm::new(move || {
+            raised.store(true, Ordering::Release);
+            wake();
+        });
+        let retry = matches!(spec.role, Role::Client(_)).then_some(now);
+        Socket {
+            name: spec.name,
+            role: spec.role,
+            mtu: spec.mtu,
+            outlet: Outlet {
+                panel,
+                cable: spec.cable,
+                side: spec.side,
+                beside: None,
+            },
+            alarm,
+            alarmed,
+            session: None,
+            sessions: 0,
+            carrier: true,
+            gate: true,
+            retry,
+            replug: None,
+            // A guest that masks interrupts replaces its call descriptors now and then.
+            plugs: Allowance::new(64, Duration::from_millis(50)),
+            faults: Allowance::new(5, Duration::from_secs(10)),
+            told_plugged: false,
+            told_refused: false,
+            news: Vec::new(),
+        }
+    }
+
+    /// What to watch for new front ends.
+    pub(crate) fn listener(&self) -> Option<RawFd> {
+        match &self.role {
+            Role::Server(listener) => Some(listener.as_raw_fd()),
+            Role::Client(_) => None,
+        }
+    }
+
+    /// What to watch for messages, and the how many-th session that is: descriptors repeat.
+    pub(crate) fn connection(&self) -> Option<(u64, RawFd)> {
+        let session = self.session.as_ref()?;
+        Some((self.sessions, session.stream.as_raw_fd()))
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn news(&mut self) -> impl Iterator<Item = JackEvent> {
+        self.news.drain(..)
+    }
+
+    /// The next time at which [`Socket::tick`] has something to do.
+    pub(crate) fn next_tick(&self) -> Option<Instant> {
+        self.retry.into_iter().chain(self.replug).min()
+    }
+
+    /// Does what is due. `true`: connections may wait.
+    pub(crate) fn tick(&mut self, now: Instant) -> bool {
+        if self.replug.is_some_and(|due| due <= now) {
+            self.settle(now);
+        }
+        if self.retry.is_none_or(|due| due > now) {
+            return false;
+        }
+        self.retry = None;
+        match &self.role {
+            Role::Server(_) => true,
+            Role::Client(path) => {
+                let connected = connect_to(path);
+                self.connected(connected, now);
+                false
+            }
+        }
+    }
+
+    /// Takes in or turns away who waits at the listener. `true` when there may be more.
+    pub(crate) fn accept(&mut self, now: Instant) -> bool {
+        for _ in 0..ACCEPTS {
+            let Role::Server(listener) = &self.role else {
+                return false;
+            };
+            match accept_from(listener) {
+                Ok(Some(stream)) => self.arrive(stream, now),
+                Ok(None) => return false,
+                Err(error) => {
+                    self.fault(now, &format!("cannot take a connection: {error}"));
+                    self.retry = Some(now + RETRY);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Handles what the front end sent. `true` when there may be more.
+    pub(crate) fn serve(&mut self, now: Instant) -> bool {
+        let Some(session) = &mut self.session else {
+            return false;
+        };
+        match session.serve(&mut self.outlet) {
+            Ok(true) => return true,
+            Ok(false) => self.settle(now),
+            Err(breach) => self.end(Some(breach), now),
+        }
+        false
+    }
+
+    /// Whether a worker says that the guest broke a rule, and what follows.
+    pub(crate) fn look_for_alarm(&mut self, now: Instant) {
+        if !self.alarmed.swap(false, Ordering::Acquire) {
+            return;
+        }
+        if let Some(session) = &mut self.session {
+            match session.backend.unplug(&mut self.outlet) {
+                Ok(()) => self.settle(now),
+                Err(breach) => self.end(Some(breach), now),
+            }
+        }
+    }
+
+    pub(crate) fn set_carrier(&mut self, up: bool, now: Instant) {
+        if up != self.carrier {
+            self.carrier = up;
+            self.admission_changed(now);
+        }
+        if !up {
+            self.end(None, now);
+        }
+    }
+
+    pub(crate) fn set_gate(&mut self, open: bool, now: Instant) {
+        if open != self.gate {
+            self.gate = open;
+            self.admission_changed(now);
+        }
+    }
+
+    /// Ends the session, if there is one. `None`: for no fault of its own.
+    pub(crate) fn end(&mut self, reason: Option<Breach>, now: Instant) {
+        let Some(mut session) = self.session.take() else {
+            return;
+        };
+        let parting = session.backend.unplug(&mut self.outlet).err();
+        match reason.or(parting) {
+            None | Some(Breach::Wire(WireError::HungUp)) => {}
+            Some(breach) => self.fault(now, &breach.to_string()),
+        }
+        self.replug = None;
+        self.told_refused = false;
+        self.tell_plugged(false);
+        if self.is_client() {
+            self.retry = Some(now + RETRY);
+        }
+    }
+
+    fn is_client(&self) -> bool {
+        matches!(self.role, Role::Client(_))
+    }
+
+    fn admission_changed(&mut self, now: Instant) {
+        self.told_refused = false;
+        if self.is_client() && self.session.is_none() {
+            self.retry = (self.carrier && self.gate).then_some(now);
+        }
+    }
+
+    fn connected(&mut self, connected: io::Result<UnixStream>, now: Instant) {
+        if !(self.carrier && self.gate) || self.session.is_some() {
+            return;
+        }
+        match connected {
+            Ok(stream) => self.begin(stream),
+            // Nobody is there yet, or has not the time.
+            Err(_) => self.retry = Some(now + RETRY),
+        }
+    }
+
+    fn arrive(&mut self, stream: UnixStream, now: Instant) {
+        // Whoever was here may have gone, and been replaced, before we heard of either.
+        self.serve(now);
+        if !self.carrier {
+            // The operator knows: told by the close alone.
+        } else if !self.gate {
+            self.refuse("turned a front end away: the cable's end is in use by another port");
+        } else if self.session.is_some() {
+            self.refuse("turned a front end away: one is plugged in already");
+        } else {
+            self.begin(stream);
+        }
+    }
+
+    fn begin(&mut self, stream: UnixStream) {
+        self.session = Some(Session::new(stream, self.mtu));
+        self.sessions += 1;
+        self.told_refused = false;
+    }
+
+    /// Plugs in what runs, takes out what does not.
+    fn settle(&mut self, now: Instant) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if session.backend.is_settled() {
+            self.replug = None;
+        } else if let Err(later) = self.plugs.take(now) {
+            self.replug = Some(later);
+            return;
+        } else {
+            self.replug = None;
+            if let Err(breach) = session.backend.settle(&mut self.outlet, &self.alarm) {
+                return self.end(Some(breach), now);
+            }
+        }
+        let plugged = session.backend.is_plugged();
+        self.tell_plugged(plugged);
+    }
+
+    fn tell_plugged(&mut self, plugged: bool) {
+        if plugged == std::mem::replace(&mut self.told_plugged, plugged) {
+            return;
+        }
+        let (cable, side) = (self.outlet.cable, self.outlet.side);
+        self.news.push(if plugged {
+            JackEvent::Plugged { cable, side }
+        } else {
+            JackEvent::Unplugged { cable, side }
+        });
+    }
+
+    pub(crate) fn fault(&mut self, now: Instant, reason: &str) {
+        if self.faults.take(now).is_ok() {
+            self.news.push(JackEvent::Fault {
+                cable: self.outlet.cable,
+                side: self.outlet.side,
+                reason: format!("{}: {reason}", self.name),
+            });
+        }
+    }
+
+    fn refuse(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.told_refused, true) {
+            self.news.push(JackEvent::Refused {
+                cable: self.outlet.cable,
+                side: self.outlet.side,
+                reason: format!("{}: {reason}", self.name),
+            });
+        }
+    }
+}
+
+/// `Ok(None)` when nobody waits.
+fn accept_from(listener: &UnixListener) -> io::Result<Option<UnixStream>> {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return Ok(Some(stream)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => return Ok(None),
+                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+/// Connects without waiting for a listener whose queue is full.
+fn connect_to(path: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}
