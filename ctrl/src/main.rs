@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket};
 use ctrl::commands::{
-    Context, cable, cables, check, clean, console, exec, image, patch, power, run, setup, ssh,
-    status, topology, vm_args,
+    Context, bench, cable, cables, check, clean, console, exec, image, patch, power, run, setup,
+    ssh, status, topology, vm_args,
 };
 use ctrl::progress::say;
 
@@ -43,6 +43,7 @@ enum Command {
     Ssh(ssh::SshArgs),
     Power(power::PowerArgs),
     Patch(patch::PatchArgs),
+    Bench(bench::BenchArgs),
     VmArgs(vm_args::VmArgsArgs),
 }
 
@@ -93,6 +94,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Console(args) => console::run(&context, args).await,
         Command::Ssh(args) => ssh::run(&context, args).await,
         Command::Patch(args) => patch::run(&context, args).await,
+        Command::Bench(args) => bench::run(&context, args).await,
         Command::Power(args) => power::run(&context, args).await,
         Command::VmArgs(args) => vm_args::run(&context, args).await,
     }

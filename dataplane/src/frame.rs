@@ -136,6 +136,13 @@ impl VnetHeader {
         may_pass.then_some(self)
     }
 
+    /// For a frame that is no super-frame any more; whether its checksum is unfinished stays.
+    #[inline]
+    pub(crate) fn without_segmentation(mut self) -> Self {
+        self.0[1..6].fill(0);
+        self
+    }
+
     /// Without the flags that only devices may set, which not every driver knows.
     #[inline]
     pub(crate) fn for_guest(mut self) -> Self {

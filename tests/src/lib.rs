@@ -23,6 +23,7 @@ mod report;
 mod server_vm;
 mod site;
 mod station;
+mod super_frame;
 
 pub use binary::ikv_fabric;
 pub use cli::{Cli, Said};
@@ -36,6 +37,7 @@ pub use report::{figure, say, skip};
 pub use server_vm::{ServerNic, ServerVm};
 pub use site::{HOST_OUTSIDE, LAN_BRIDGE, OUTSIDE, Site};
 pub use station::Station;
+pub use super_frame::SuperFrame;
 
 /// Whether this process may make namespaces and devices. `false` after saying SKIP.
 ///

@@ -50,6 +50,14 @@ impl Nic {
         Self::plug(name, TapOffloads::default())
     }
 
+    /// Says anew what is taken, as another driver does that a guest boots with.
+    ///
+    /// # Panics
+    /// When the kernel does not know one of them.
+    pub fn agree(&self, offloads: TapOffloads) {
+        tap::set_offload(&self.0, offloads).expect("offloads that the kernel knows");
+    }
+
     /// Sends a frame with its virtio-net header.
     ///
     /// # Panics

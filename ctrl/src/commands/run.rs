@@ -48,12 +48,21 @@ pub struct PanelArgs {
 
 /// See [`Idle`].
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum IdleArg {
+pub(super) enum IdleArg {
     /// Costs nothing while idle.
     #[default]
     Sleep,
     /// Takes a whole CPU for each worker.
     Spin,
+}
+
+impl From<IdleArg> for Idle {
+    fn from(idle: IdleArg) -> Idle {
+        match idle {
+            IdleArg::Sleep => Idle::Sleep,
+            IdleArg::Spin => Idle::Spin,
+        }
+    }
 }
 
 /// CPU numbers.
@@ -73,10 +82,7 @@ impl PanelArgs {
                 .as_ref()
                 .map(|list| list.0.clone())
                 .unwrap_or_default(),
-            idle: match self.idle {
-                IdleArg::Sleep => Idle::Sleep,
-                IdleArg::Spin => Idle::Spin,
-            },
+            idle: self.idle.into(),
         }
     }
 }

@@ -1,8 +1,16 @@
 //! What a sender may leave to others: unfinished checksums, and super-frames that are to be
-//! cut into wire frames ([`Offloads`]).
+//! cut into wire frames ([`Offloads`]); and doing it for a receiver that does not ([`Cut`]).
+
+mod checksum;
+mod cut;
+mod headers;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::ops::BitOr;
+
+pub(crate) use cut::Cut;
 
 /// A set of offloads: what a frame needs its receiver to have agreed to, or what a receiver
 /// agreed to take.
@@ -65,16 +73,4 @@ impl fmt::Debug for Offloads {
             .entries(present.map(|(_, name)| name))
             .finish()
     }
-}
-
-use crate::frame::Burst;
-pub(crate) struct Cut;
-impl Cut {
-    pub(crate) fn new(_: &Burst, _: usize, _: Offloads) -> Option<Self> {
-        None
-    }
-    pub(crate) fn len(&self) -> usize {
-        0
-    }
-    pub(crate) fn add_next(&mut self, _: &mut Burst) {}
 }

@@ -2,8 +2,9 @@
 //! only module of this crate that may hold `unsafe`.
 #![allow(unsafe_code)]
 
+pub(crate) mod checksum;
 pub(crate) mod guarded_memory;
 pub mod netns;
-pub(crate) mod packet;
+pub mod packet;
 pub(crate) mod pool;
 pub mod tap;

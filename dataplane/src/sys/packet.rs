@@ -41,7 +41,7 @@ impl Control {
 /// # Errors
 /// `EPERM` without CAP_NET_RAW, `ENODEV` when there is no such device, and `ENOPROTOOPT`
 /// on kernels older than 4.20.
-pub(crate) fn open(ifindex: u32) -> io::Result<OwnedFd> {
+pub fn open(ifindex: u32) -> io::Result<OwnedFd> {
     let socket = unbound()?;
     for (level, name, value) in [
         (libc::SOL_PACKET, libc::PACKET_AUXDATA, 1),

@@ -1,0 +1,117 @@
+//! How a benchmark gets hold of the ends of a running fabric's cable.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use bench::bed::Bed;
+use bench::clock::CpuMeter;
+use bench::endpoint::End;
+
+use crate::api::{CableReport, Client, segment};
+
+/// What to do when an end is in use.
+const WAY_OUT: &str = "a benchmark needs both ends: measure a cable of `ikv-fabric run --switches none` or of `ikv-fabric patch`, or a fresh one (`ikv-fabric bench` alone)";
+
+/// The ends of a cable of a running fabric; each must be free to plug in.
+///
+/// # Errors
+/// When the fabric does not answer or an end is held by another.
+pub async fn of_running(client: &Client, cable: &str) -> anyhow::Result<(String, Bed)> {
+    let path = format!("/v1/cables?name={}", segment(cable));
+    let cables: Vec<CableReport> = client.get(&path).await?;
+    let [cable] = cables.as_slice() else {
+        bail!(
+            "\"{cable}\" names {} cables; a benchmark takes one",
+            cables.len()
+        );
+    };
+    let fabric = pid_of(client.socket())?;
+    let [lane, _] = &cable.lanes;
+    let end = |name: &str| {
+        end_called(name, fabric).with_context(|| format!("cannot measure {}", cable.name))
+    };
+    let ends = [end(&lane.from)?, end(&lane.to)?];
+    Ok((
+        cable.name.clone(),
+        Bed {
+            ends,
+            cpu: Some(CpuMeter::Process(fabric)),
+        },
+    ))
+}
+
+/// Who listens on the control socket.
+fn pid_of(socket: &Path) -> anyhow::Result<u32> {
+    let socket = UnixStream::connect(socket)?;
+    let peer = rustix::net::sockopt::socket_peercred(&socket)?;
+    Ok(peer.pid.as_raw_nonzero().get().cast_unsigned())
+}
+
+fn end_called(name: &str, fabric: u32) -> anyhow::Result<End> {
+    if fs::metadata(name).is_ok_and(|found| found.file_type().is_socket()) {
+        return Ok(End::VhostUser(name.into()));
+    }
+    match holder_of(name) {
+        // The fabric holds the tap: its network device is the cable's end.
+        Some(holder) if holder.pid == fabric => Ok(End::Netdev(name.into())),
+        Some(holder) => bail!(
+            "its end {name} is held by {} (process {}); {WAY_OUT}",
+            holder.program,
+            holder.pid
+        ),
+        None => Ok(End::Tap(name.into())),
+    }
+}
+
+struct Holder {
+    pid: u32,
+    program: String,
+}
+
+/// The process that has the tap open, as far as this user may see it.
+fn holder_of(tap: &str) -> Option<Holder> {
+    let processes = fs::read_dir("/proc").ok()?;
+    let pids = processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for pid in pids {
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
+            continue;
+        };
+        let holds = descriptors.flatten().any(|entry| {
+            fs::read_to_string(entry.path()).is_ok_and(|text| is_tap_called(&text, tap))
+        });
+        if holds {
+            let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            return Some(Holder {
+                pid,
+                program: program.trim().to_owned(),
+            });
+        }
+    }
+    None
+}
+
+/// Whether this is the fdinfo (proc_pid_fdinfo(5)) of a descriptor of the tap.
+fn is_tap_called(fdinfo: &str, tap: &str) -> bool {
+    fdinfo.lines().any(|line| {
+        line.strip_prefix("iff:")
+            .is_some_and(|name| name.trim() == tap)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taps_are_known_by_their_fdinfo() {
+        let tap = "pos:\t0\nflags:\t0104002\nmnt_id:\t13\nino:\t27\niff:\tikvm1-3-1\n";
+        assert!(is_tap_called(tap, "ikvm1-3-1"));
+        assert!(!is_tap_called(tap, "ikvm1-3"));
+        assert!(!is_tap_called("pos:\t0\n", ""));
+    }
+}

@@ -1,0 +1,301 @@
+//! From a frame that its receiver does not take to frames that it does: [`Cut`].
+
+use super::checksum::Sum;
+use super::headers::{MAX_HEADERS, Piece, Template};
+use crate::frame::{Burst, VnetHeader};
+use crate::offload::Offloads;
+use crate::sys::pool::Segment;
+
+/// Most frames that one super-frame is cut into: 64 KiB at 32 bytes each, a smaller share
+/// than any TCP has on purpose. It bounds what one frame of a guest costs the other cables.
+const MAX_PIECES: usize = 2048;
+
+/// Frames up to this length are copied whole: that is as cheap as pointing to their parts.
+const COPIED_WHOLE: usize = 256;
+
+/// Frames in more pieces of memory than this are copied, too: a guest cannot make a receiver
+/// walk long lists, and a piece with its new headers never lies in more segments than a frame
+/// may.
+const MAX_PARTS: usize = 32;
+
+/// One frame of a burst as frames that a certain receiver takes: its checksum finished, or a
+/// super-frame cut into wire frames, exactly as the Linux kernel does both.
+///
+/// Headers are copied; payloads stay where they are and the pieces point to them. A sender
+/// that changes the payload meanwhile spoils its own checksums, nothing else.
+///
+/// What is refused:
+/// - offsets that point outside the frame;
+/// - a super-frame whose headers are not (VLAN tags,) IPv4 or IPv6, TCP or UDP as its
+///   virtio-net header says, all within 256 bytes; so one inside a tunnel, or in MPLS, too;
+/// - more than 2048 pieces, or pieces longer than an IP packet can be.
+#[derive(Debug)]
+pub(crate) struct Cut<'a> {
+    burst: &'a Burst,
+    index: usize,
+    work: Work,
+    /// Of every frame that comes out.
+    header: VnetHeader,
+    template: Option<Template>,
+    /// What no frame has got yet.
+    rest: Rest<'a>,
+    /// Frames done, and to come.
+    done: usize,
+    left: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Work {
+    /// It is taken as it is.
+    None,
+    /// The one checksum is to be finished.
+    Finish,
+    /// Cut into pieces of so many bytes; the checksums finished or left.
+    Pieces { size: usize, finish: bool },
+}
+
+/// A checksum that is to be finished.
+#[derive(Debug, Clone, Copy)]
+struct Unfinished {
+    start: usize,
+    field: usize,
+    /// 0 means that there is none: its other form is written.
+    never_zero: bool,
+}
+
+impl<'a> Cut<'a> {
+    /// Prepares the frame at `index` for a receiver that takes what is in `takes`. `None`
+    /// when it is malformed.
+    pub(crate) fn new(burst: &'a Burst, index: usize, takes: Offloads) -> Option<Self> {
+        let header = *burst.header(index);
+        let mut cut = Cut {
+            burst,
+            index,
+            work: Work::None,
+            header,
+            template: None,
+            rest: Rest {
+                segments: burst.segments(index),
+                at: 0,
+            },
+            done: 0,
+            left: 1,
+        };
+        if takes.contains(header.needs()) {
+            return Some(cut);
+        }
+        let template = match header.gso_type() {
+            0 => None,
+            _ => Some(cut.template()?),
+        };
+        let size = usize::from(header.segment_size());
+        let finish = !takes.contains(Offloads::CSUM);
+        cut.header = header.without_segmentation();
+        match template {
+            // What fits into one piece is none, and goes as it is: so does the kernel.
+            Some(template) if template.payload() > size => {
+                cut.left = template.payload().div_ceil(size);
+                if cut.left > MAX_PIECES {
+                    return None;
+                }
+                cut.rest.skip(template.len());
+                cut.template = Some(template);
+                cut.work = Work::Pieces { size, finish };
+                if finish {
+                    cut.header = VnetHeader::default();
+                }
+            }
+            _ if finish => {
+                let field = checksum_field(&header);
+                if field + 2 > burst.frame_len(index) {
+                    return None;
+                }
+                cut.header = VnetHeader::default();
+                cut.work = Work::Finish;
+            }
+            _ => {}
+        }
+        Some(cut)
+    }
+
+    /// Frames to come.
+    pub(crate) fn len(&self) -> usize {
+        self.left
+    }
+
+    /// Adds the next frame, if there is one left, to a burst that has room for it. It is of
+    /// use for as long as both this and the frame's own burst are not cleared.
+    pub(crate) fn add_next(&mut self, out: &mut Burst) {
+        if self.left == 0 {
+            return;
+        }
+        self.left -= 1;
+        match self.work {
+            Work::None => self.add_as_it_is(out),
+            Work::Finish => self.add_finished(out),
+            Work::Pieces { size, finish } => self.add_piece(size, finish, out),
+        }
+        self.done += 1;
+    }
+
+    fn template(&self) -> Option<Template> {
+        let needs = self.header.needs();
+        let kinds = [Offloads::TSO4, Offloads::TSO6, Offloads::USO];
+        let possible = Offloads::ALL.contains(needs)
+            && needs.contains(Offloads::CSUM)
+            && kinds.iter().any(|kind| needs.contains(*kind))
+            && !needs.contains(Offloads::USO | Offloads::ECN)
+            && self.header.segment_size() > 0;
+        if !possible {
+            return None;
+        }
+        let mut bytes = [0; MAX_HEADERS];
+        self.burst.copy_out(self.index, &mut bytes);
+        Template::new(bytes, self.burst.frame_len(self.index), &self.header)
+    }
+
+    fn add_as_it_is(&self, out: &mut Burst) {
+        for segment in self.burst.segments(self.index) {
+            out.add_segment(*segment);
+        }
+        out.add_frame(self.header, self.burst.frame_len(self.index));
+    }
+
+    fn add_finished(&mut self, out: &mut Burst) {
+        let old = self.burst.header(self.index);
+        let checksum = Unfinished {
+            start: usize::from(old.checksum_start()),
+            field: checksum_field(old),
+            // The kernel writes no 0 for TCP either on this way (`skb_checksum_help`).
+            never_zero: true,
+        };
+        let own = checksum.field + 2;
+        let copied = self
+            .burst
+            .copy_out(self.index, &mut out.own_memory()[..own]);
+        debug_assert_eq!(copied, own, "the field is inside the frame");
+        self.rest.skip(own);
+        let payload = self.burst.frame_len(self.index) - own;
+        self.add_behind(own, payload, Some(checksum), out);
+    }
+
+    fn add_piece(&mut self, size: usize, finish: bool, out: &mut Burst) {
+        let Some(template) = &self.template else {
+            return;
+        };
+        let at = self.done * size;
+        let len = (template.payload() - at).min(size);
+        let piece = Piece {
+            number: self.done,
+            at,
+            len,
+            last: self.left == 0,
+        };
+        template.write(piece, out.own_memory());
+        let (start, field) = template.checksum();
+        let checksum = finish.then_some(Unfinished {
+            start,
+            field,
+            never_zero: template.is_udp(),
+        });
+        self.add_behind(template.len(), len, checksum, out);
+    }
+
+    /// Adds the frame whose first `own` bytes are in the burst's memory already, and its next
+    /// `payload` bytes those of the rest.
+    fn add_behind(
+        &mut self,
+        own: usize,
+        payload: usize,
+        checksum: Option<Unfinished>,
+        out: &mut Burst,
+    ) {
+        let whole = own + payload;
+        let mut sum = Sum::default();
+        if whole <= COPIED_WHOLE || self.rest.parts(payload) > MAX_PARTS {
+            let memory = &mut out.own_memory()[..whole];
+            let mut at = own;
+            self.rest
+                .take(payload, |part| at += part.copy_to(&mut memory[at..]));
+            if let Some(checksum) = checksum {
+                sum.add(&memory[checksum.start..]);
+            }
+            out.add_segment(out.own_segment(0, whole));
+        } else {
+            if let Some(checksum) = checksum {
+                sum.add(&out.own_memory()[checksum.start..own]);
+            }
+            out.add_segment(out.own_segment(0, own));
+            self.rest.take(payload, |part| {
+                if checksum.is_some() {
+                    sum.add_segment(&part);
+                }
+                out.add_segment(part);
+            });
+        }
+        if let Some(Unfinished {
+            field, never_zero, ..
+        }) = checksum
+        {
+            let value = match !sum.folded() {
+                0 if never_zero => 0xffff,
+                value => value,
+            };
+            out.own_memory()[field..field + 2].copy_from_slice(&value.to_be_bytes());
+        }
+        out.add_frame(self.header, whole);
+    }
+}
+
+fn checksum_field(header: &VnetHeader) -> usize {
+    usize::from(header.checksum_start()) + usize::from(header.checksum_offset())
+}
+
+/// The part of a frame that is still to be handed out.
+#[derive(Debug, Clone, Copy)]
+struct Rest<'a> {
+    segments: &'a [Segment],
+    /// Bytes of the first one that are gone.
+    at: usize,
+}
+
+impl Rest<'_> {
+    fn skip(&mut self, len: usize) {
+        self.take(len, |_| {});
+    }
+
+    /// In how many segments the next `len` bytes lie; counts no further than matters.
+    fn parts(&self, len: usize) -> usize {
+        let mut parts = 0;
+        let mut bytes = 0;
+        let mut at = self.at;
+        for segment in self.segments {
+            if bytes >= len || parts > MAX_PARTS {
+                break;
+            }
+            bytes += segment.len() - at;
+            at = 0;
+            parts += 1;
+        }
+        parts
+    }
+
+    /// Hands out the next `len` bytes, fewer when there are no more.
+    fn take(&mut self, mut len: usize, mut each: impl FnMut(Segment)) {
+        while len > 0 {
+            let Some((first, others)) = self.segments.split_first() else {
+                return;
+            };
+            let part = (first.len() - self.at).min(len);
+            if part > 0 {
+                each(first.part(self.at, part));
+            }
+            self.at += part;
+            len -= part;
+            if self.at == first.len() {
+                self.segments = others;
+                self.at = 0;
+            }
+        }
+    }
+}

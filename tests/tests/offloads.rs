@@ -1,0 +1,230 @@
+//! What a lane makes of a frame for a receiver that does not take it as it is, byte for byte
+//! against what the kernel makes of it.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use dataplane::port::{Memory, MemoryHost, memory, memory_taking};
+use dataplane::sys::tap::{self, TapFlags, TapOffloads};
+use dataplane::{Cable, CableHandle, Offloads, Panel, PanelOptions, Port, Side, VnetHeader};
+use ikv_tests::patience::SOON;
+use ikv_tests::{Netns, Nic, SuperFrame, have_root};
+
+type Frames = Vec<([u8; 10], Vec<u8>)>;
+
+/// Sent behind what is compared: when it comes, that is complete.
+const MARKER: [u8; 14] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5];
+
+/// Two taps and a bridge between them: the kernel's own segmentation.
+struct KernelPath {
+    from: Nic,
+    to: Nic,
+}
+
+impl KernelPath {
+    fn new(netns: &Netns) -> Self {
+        netns.ip("link add name kbr type bridge mcast_snooping 0");
+        for name in ["ka", "kb"] {
+            let flags = TapFlags {
+                vnet_hdr: true,
+                exclusive: true,
+                nonblocking: false,
+            };
+            let fd = tap::open_tap(name, flags).unwrap();
+            tap::set_persistent(&fd, true).unwrap();
+            netns.ip(&format!("link set {name} mtu 65000 addrgenmode none"));
+            netns.ip(&format!("link set {name} master kbr up"));
+        }
+        netns.ip("link set kbr addrgenmode none");
+        netns.ip("link set kbr up");
+        let [from, to] = ["ka", "kb"].map(Nic::plain);
+        KernelPath { from, to }
+    }
+
+    fn pass(&self, frame: &SuperFrame) -> Frames {
+        let (header, bytes) = frame.build();
+        self.from.send(header, &bytes);
+        self.from.send([0; 10], &MARKER);
+        until_marker(|| self.to.receive())
+    }
+}
+
+/// A cable between two ports in memory: ours.
+struct OurPath {
+    panel: Panel,
+    cable: CableHandle,
+    from: MemoryHost,
+    to: MemoryHost,
+}
+
+impl OurPath {
+    fn new(takes: Offloads) -> Self {
+        let panel = Panel::start(&PanelOptions::default(), || {}).unwrap();
+        let (a, from): (Memory, _) = memory(64).unwrap();
+        let (b, to) = memory_taking(takes, 4096).unwrap();
+        let cable = Cable::new(Port::Memory(a), Port::Memory(b));
+        let cable = panel.add(cable).unwrap();
+        OurPath {
+            panel,
+            cable,
+            from,
+            to,
+        }
+    }
+
+    fn pass(&self, frame: &SuperFrame) -> Frames {
+        let (header, bytes) = frame.build();
+        assert!(self.from.send(VnetHeader(header), &bytes));
+        assert!(self.from.send(VnetHeader::default(), &MARKER));
+        until_marker(|| {
+            let (header, frame) = self.to.receive(SOON).expect("a frame");
+            (header.0, frame)
+        })
+    }
+}
+
+fn until_marker(mut next: impl FnMut() -> ([u8; 10], Vec<u8>)) -> Frames {
+    let mut frames = Vec::new();
+    loop {
+        let (mut header, frame) = next();
+        if frame == MARKER {
+            return frames;
+        }
+        header[2..4].fill(0); // hdr_len: a hint, of which everybody has another opinion
+        frames.push((header, frame));
+    }
+}
+
+fn assert_same(ours: &Frames, kernels: &Frames, what: &str) {
+    let sizes = |frames: &Frames| frames.iter().map(|(_, frame)| frame.len()).collect::<Vec<_>>();
+    assert_eq!(sizes(ours), sizes(kernels), "{what}");
+    for (number, (ours, kernels)) in ours.iter().zip(kernels).enumerate() {
+        assert_eq!(ours.0, kernels.0, "{what}: header of frame {number}");
+        let differs = ours.1.iter().zip(&kernels.1).position(|(a, b)| a != b);
+        assert!(
+            differs.is_none(),
+            "{what}: frame {number} differs first at {differs:?}\nours    {:02x?}\nkernel's {:02x?}",
+            &ours.1[..ours.1.len().min(120)],
+            &kernels.1[..kernels.1.len().min(120)],
+        );
+    }
+}
+
+/// What receivers agree to: every combination that the kernel lets a tap's owner choose.
+fn receivers() -> Vec<(TapOffloads, Offloads)> {
+    let mut receivers = vec![(TapOffloads::default(), Offloads::NONE)];
+    for bits in 0..16 {
+        let has = |bit: u32| bits >> bit & 1 == 1;
+        let (tso4, tso6, tso_ecn, uso) = (has(0), has(1), has(2), has(3));
+        if tso_ecn && !tso4 && !tso6 {
+            continue;
+        }
+        let mut takes = Offloads::CSUM;
+        for (agreed, offload) in [
+            (tso4, Offloads::TSO4),
+            (tso6, Offloads::TSO6),
+            (tso_ecn, Offloads::ECN),
+            (uso, Offloads::USO),
+        ] {
+            if agreed {
+                takes = takes | offload;
+            }
+        }
+        let tap = TapOffloads {
+            checksum: true,
+            tso4,
+            tso6,
+            tso_ecn,
+            uso,
+        };
+        receivers.push((tap, takes));
+    }
+    receivers
+}
+
+/// Every kind of work that a sender leaves, in sizes around every edge.
+fn senders() -> Vec<SuperFrame> {
+    let mut senders = Vec::new();
+    for (six, udp) in [(false, false), (true, false), (false, true), (true, true)] {
+        let base = SuperFrame {
+            six,
+            udp,
+            ..SuperFrame::tcp4(0)
+        };
+        let sizes = [
+            (Some(1448), 1449),
+            (Some(1448), 2896),
+            (Some(1448), 10_001),
+            (Some(1448), 64_000),
+            (Some(8948), 60_001),
+            (Some(536), 536 * 100),
+            (Some(101), 333), // odd boundaries, copied
+            (Some(333), 1001),
+            (Some(1448), 1400), // fits into one piece
+            (None, 0),
+            (None, 1),
+            (None, 1400),
+            (None, 1447),
+            (None, 8000),
+        ];
+        for (size, payload) in sizes {
+            let frame = SuperFrame {
+                size,
+                payload,
+                ..base
+            };
+            senders.push(frame);
+            if !udp {
+                senders.push(SuperFrame { cwr: true, ..frame });
+            }
+        }
+        let frame = SuperFrame {
+            payload: 5000,
+            ..base
+        };
+        for tags in 0..=2 {
+            for ip_options in [false, true] {
+                senders.push(SuperFrame {
+                    tags,
+                    ip_options,
+                    tcp_options: false,
+                    ..frame
+                });
+                senders.push(SuperFrame {
+                    tags,
+                    ip_options,
+                    cwr: !udp,
+                    ..frame
+                });
+            }
+        }
+    }
+    senders
+}
+
+#[test]
+fn every_pair_of_offloads_is_as_the_kernel_has_it() {
+    if !have_root() {
+        return;
+    }
+    let netns = Netns::new("cutter");
+    netns.enter(|| {
+        let kernel = KernelPath::new(&netns);
+        let mut compared = 0;
+        for (tap, takes) in receivers() {
+            kernel.to.agree(tap);
+            let ours = OurPath::new(takes);
+            let mut expected = 0;
+            for frame in senders() {
+                let from_us = ours.pass(&frame);
+                expected += from_us.len() as u64 + 1;
+                let what = format!("{frame:?} to {takes:?}");
+                assert_same(&from_us, &kernel.pass(&frame), &what);
+                compared += 1;
+            }
+            let seen = ours.cable.lanes[Side::A as usize].snapshot();
+            assert_eq!((seen.frames_out, seen.dropped()), (expected, 0));
+            assert_eq!(seen.frames_in, expected, "what was cut counts as its pieces");
+            ours.panel.stop();
+        }
+        assert!(compared > 500, "only {compared}");
+    });
+}
