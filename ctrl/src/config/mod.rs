@@ -341,6 +341,13 @@ pub struct Vm {
     pub uid: u32,
 }
 
+impl Vm {
+    /// The uid and gid of a switch, by its place in the topology.
+    pub fn uid_of(&self, switch: usize) -> u32 {
+        self.uid + switch as u32
+    }
+}
+
 impl Default for Vm {
     fn default() -> Self {
         Self {
