@@ -37,10 +37,12 @@ pub struct StatePaths {
     pub vms: PathBuf,
     /// The folder of what `ikv-fabric ssh` needs.
     pub ssh: PathBuf,
+    /// The folder of the vhost-user sockets.
+    pub vhost: PathBuf,
 }
 
 impl StatePaths {
-    /// `lock`, `state.json`, `vm` and `ssh` beside `control.sock`; beside a socket `NAME.sock` of
+    /// `lock`, `state.json`, `vm`, `ssh` and `vhost` beside `control.sock`; beside a socket `NAME.sock` of
     /// another name `NAME.lock` and so on, so that two fabrics can share a folder.
     pub fn beside(socket: &Path) -> Self {
         let folder = match socket.parent() {
@@ -60,6 +62,7 @@ impl StatePaths {
             journal: folder.join(format!("{prefix}state.json")),
             vms: folder.join(format!("{prefix}vm")),
             ssh: folder.join(format!("{prefix}ssh")),
+            vhost: folder.join(format!("{prefix}vhost")),
             folder,
         }
     }

@@ -6,7 +6,7 @@ use frr_conf::{BootFile, Domain};
 use ipnet::Ipv4Net;
 use toml::{Table, Value};
 
-use super::{Accel, MacPrefix, Memory, Problem, Snat};
+use super::{Accel, MacPrefix, Memory, Nic, Problem, Snat};
 
 /// What a key takes.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Memory,
     /// KVM, TCG or either.
     Accel,
+    /// A tap or vhost-user.
+    Nic,
     /// `masquerade` or an address.
     Snat,
     /// User name or uid.
@@ -91,6 +93,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("vm.memory", Kind::Memory),
     ("vm.cpus", Kind::Whole(1, 255, "virtual CPUs")),
     ("vm.accel", Kind::Accel),
+    ("vm.nic", Kind::Nic),
     ("vm.cpu", Kind::Text),
     ("vm.uid", Kind::Whole(1, 4_294_900_000, "as uid")),
     ("image.dir", Kind::Text),
@@ -203,6 +206,7 @@ impl Kind {
             Self::Octets(5) => form::<MacPrefix<5>>(value, "such as \"08:00:27:06:ac\""),
             Self::Octets(_) => form::<MacPrefix<3>>(value, "such as \"02:69:6b\""),
             Self::Accel => form::<Accel>(value, "\"auto\", \"kvm\" or \"tcg\""),
+            Self::Nic => form::<Nic>(value, "\"vhost-user\" or \"tap\""),
             Self::Snat => form::<Snat>(value, "\"masquerade\" or an address of the host"),
         }
     }

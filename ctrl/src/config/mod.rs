@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use keys::distance;
 pub use load::{ConfigError, load, parse};
 pub use place::{Origin, Place, Problem};
-pub use values::{Accel, MacPrefix, Memory, Owner, Snat, ValueError};
+pub use values::{Accel, MacPrefix, Memory, Nic, Owner, Snat, ValueError};
 
 /// A complete, commented file that says exactly what the defaults say.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -331,11 +331,21 @@ pub struct Vm {
     pub cpus: u16,
     /// `kvm`, `tcg`, or `auto`: KVM where it truly works, else TCG. Default `auto`.
     pub accel: Accel,
+    /// `vhost-user`: cables end in the VM's memory; or `tap`: in a device on the host for each
+    /// NIC. Default `vhost-user`.
+    pub nic: Nic,
     /// QEMU's `-cpu` model. Default: none, which means `host` under KVM, `qemu64,+rdrand` under TCG.
     pub cpu: Option<String>,
     /// First of the uids that switches run as, one each in the order internet, spines, leaves;
     /// 1..=4294900000. Default 70000.
     pub uid: u32,
+}
+
+impl Vm {
+    /// The uid and gid of a switch, by its place in the topology.
+    pub fn uid_of(&self, switch: usize) -> u32 {
+        self.uid + switch as u32
+    }
 }
 
 impl Default for Vm {
@@ -344,6 +354,7 @@ impl Default for Vm {
             memory: Memory::from_mib(192),
             cpus: 1,
             accel: Accel::Auto,
+            nic: Nic::VhostUser,
             cpu: None,
             uid: 70_000,
         }

@@ -178,6 +178,39 @@ impl fmt::Display for Accel {
     }
 }
 
+/// How the switches' NICs are joined to their cables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nic {
+    /// By rings in the VM's memory: no kernel on the path, no device on the host.
+    #[default]
+    VhostUser,
+    /// By a tap for each.
+    Tap,
+}
+
+impl FromStr for Nic {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "vhost-user" => Ok(Self::VhostUser),
+            "tap" => Ok(Self::Tap),
+            _ => Err(ValueError(format!(
+                "\"{text}\" is neither \"vhost-user\" nor \"tap\""
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Nic {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::VhostUser => "vhost-user",
+            Self::Tap => "tap",
+        })
+    }
+}
+
 /// A user of the host, by name or by uid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -215,6 +248,7 @@ macro_rules! as_text {
 as_text!(MacPrefix<N>, const N: usize);
 as_text!(Snat);
 as_text!(Accel);
+as_text!(Nic);
 
 impl Serialize for Memory {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

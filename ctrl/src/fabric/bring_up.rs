@@ -5,18 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
-use rustix::fs::{Gid, Mode, Uid, chown};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use super::Fabric;
-use super::cables::{Cables, open_ports};
+use super::cables::Cables;
+use super::ends::{Holder, Sockets};
 use super::links::{Plugged, SharedApplied, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options, Switches};
 use super::owner::Person;
-use super::start;
+use super::{sockets, start};
 use crate::api;
 use crate::apply::{self, Applied, ApplyError};
 use crate::host::watch::LinkWatch;
@@ -65,7 +65,7 @@ pub async fn bring_up(
     };
 
     let stage = progress.stage("host");
-    let steps = plan::plan(&host_input(topology, &owner));
+    let steps = plan::plan(&host_input(config, topology, options.switches, &owner));
     let lock = running.lock.as_ref().expect("taken above");
     let mut applied = apply::apply(&steps, lock, |_| {})?;
     let host_tap = applied.take_host_tap();
@@ -77,10 +77,15 @@ pub async fn bring_up(
 
     let stage = progress.stage("cables");
     let carrier = host_tap.as_ref().and_then(|tap| tap.try_clone().ok());
-    let failed_port = Arc::new(Notify::new());
-    let bell = failed_port.clone();
-    let ports = open_ports(topology, host_tap)?;
-    let cables = Cables::plug(ports, &options.panel, move || bell.notify_one())?;
+    let cable_news = Arc::new(Notify::new());
+    let bell = cable_news.clone();
+    write_down(&running.applied, &paths.vhost)?;
+    if with_vms {
+        write_down(&running.applied, &paths.vms)?;
+    }
+    let sockets = Sockets::new(config, topology, options.switches, &paths, &owner)?;
+    let planned = sockets.open(host_tap)?;
+    let cables = Cables::plug(planned, &options.panel, move || bell.notify_one())?;
     let workers = if cables.workers() == 1 {
         "1 worker".into()
     } else {
@@ -94,6 +99,7 @@ pub async fn bring_up(
 
     let mut fabric = Fabric {
         topology: topology.clone(),
+        vhost: paths.vhost.clone(),
         cables,
         switches: Vec::new(),
         host_tap: carrier,
@@ -120,9 +126,13 @@ pub async fn bring_up(
     let fabric = running.fabric.insert(Arc::new(fabric)).clone();
     write_down(&running.applied, &paths.socket)?;
     let listener = listen(socket, &owner)?;
-    let taps = topology.ends().map(|found| found.end.tap.clone());
+    let holder = |owner| Holder::of(owner, options.switches, config.vm.nic);
+    let taps = topology
+        .ends()
+        .filter(|found| holder(found.end.owner).has_device())
+        .map(|found| found.end.tap.clone());
     let watch = LinkWatch::open(taps).map_err(BringUpError::Watch)?;
-    running.attend(&fabric, listener, watch, failed_port);
+    running.attend(&fabric, listener, watch, cable_news);
     Ok(fabric)
 }
 
@@ -133,7 +143,7 @@ impl Running {
         fabric: &Arc<Fabric>,
         listener: UnixListener,
         watch: LinkWatch,
-        failed_port: Arc<Notify>,
+        cable_news: Arc<Notify>,
     ) {
         self.tasks
             .spawn(fabric.clone().attend_links(watch, self.applied.clone()));
@@ -143,15 +153,10 @@ impl Running {
                 tracing::error!(%error, "the API ended");
             }
         });
-        let watched = fabric.clone();
-        self.tasks.spawn(async move {
-            loop {
-                failed_port.notified().await;
-                while let Some(sentence) = watched.cables.event() {
-                    watched.notice(sentence);
-                }
-            }
-        });
+        self.tasks.spawn(fabric.clone().attend_cables(cable_news));
+        if fabric.cables.workers() > 1 {
+            self.tasks.spawn(fabric.clone().balance());
+        }
         let turn = Arc::new(Semaphore::new(QUESTIONS));
         for index in 0..fabric.switches.len() {
             let (followed, turn) = (fabric.clone(), turn.clone());
@@ -221,11 +226,7 @@ pub fn listen(socket: &Path, owner: &Person) -> Result<UnixListener, BringUpErro
     };
     // Left by one that was killed: whoever holds the lock owns the place.
     let _ = std::fs::remove_file(socket);
-    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(socket);
-    rustix::process::umask(before);
-    let listener = bound.map_err(failed)?;
-    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-    chown(socket, Some(uid), Some(gid)).map_err(|errno| failed(errno.into()))?;
-    Ok(listener)
+    let listener = sockets::listen(socket, (owner.uid, owner.gid)).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    UnixListener::from_std(listener).map_err(failed)
 }

@@ -1,15 +1,17 @@
 //! The patch panel of a topology: which cable is which, and what state it is in.
 
-use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
-use dataplane::port::{Packet, Tap};
+use dataplane::jack::{JackEvent, JackId, JackSpec, Jacks, Role};
 use dataplane::{
-    Cable, CableHandle, Event, LaneStats, Panel, PanelError, PanelOptions, Port, PortError, Side,
+    Cable, CableHandle, CableId, Event, LaneStats, Panel, PanelError, PanelOptions, Port,
+    PortError, Side,
 };
 
+use super::ends::netdev;
 use crate::api::{CableReport, CableState, LaneReport};
-use crate::topology::{self, End, EndOwner, Topology};
+use crate::topology;
 
 /// Why the cables could not be plugged in.
 #[derive(Debug, thiserror::Error)]
@@ -25,58 +27,80 @@ pub enum CablesError {
     /// The panel itself.
     #[error(transparent)]
     Panel(#[from] PanelError),
+    /// A vhost-user socket.
+    #[error("cannot listen at {}: {source}", .path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The thread that serves the vhost-user sockets.
+    #[error("the vhost-user sockets cannot be served: {0}")]
+    Jacks(std::io::Error),
 }
 
 /// All cables of a fabric.
 pub struct Cables {
     panel: Panel,
+    jacks: Jacks,
     entries: Vec<Entry>,
     workers: usize,
 }
 
 struct Entry {
     name: String,
-    ends: [String; 2],
+    ends: [EndEntry; 2],
     handle: CableHandle,
     state: Mutex<CableState>,
+}
+
+struct EndEntry {
+    name: String,
+    jack: Option<JackId>,
 }
 
 /// A cable to be, its ports open.
 pub struct Planned {
     /// The cable's name.
     pub name: String,
-    /// The ports' names.
-    pub ends: [String; 2],
     /// What it joins.
-    pub ports: [Port; 2],
+    pub ends: [PlannedEnd; 2],
 }
 
-/// Opens the ports of every cable of a topology: the host's end is the tap given, all others
-/// are the devices of their names.
-///
-/// # Errors
-/// The first port that cannot be opened.
-pub(super) fn open_ports(
-    topology: &Topology,
-    mut host_tap: Option<OwnedFd>,
-) -> Result<Vec<Planned>, CablesError> {
-    let mut planned = Vec::with_capacity(topology.cables.len());
-    for topology::Cable { name, a, b } in &topology.cables {
-        let mut port = |end: &End| match end.owner {
-            EndOwner::Host => match host_tap.take() {
-                Some(tap) => host_port(name, &end.tap, tap),
-                None => netdev(name, &end.tap),
-            },
-            EndOwner::Switch { .. } | EndOwner::Server { .. } => netdev(name, &end.tap),
-        };
-        let ports = [port(a)?, port(b)?];
-        planned.push(Planned {
-            name: name.clone(),
-            ends: [a.tap.clone(), b.tap.clone()],
-            ports,
-        });
-    }
-    Ok(planned)
+/// One end of a cable to be.
+pub struct PlannedEnd {
+    /// Its name.
+    pub name: String,
+    /// What carries it while no front end does.
+    pub port: Option<Port>,
+    /// Where vhost-user front ends plug in.
+    pub jack: Option<PlannedJack>,
+}
+
+/// Where vhost-user front ends will plug in.
+pub struct PlannedJack {
+    /// Who connects to whom.
+    pub role: Role,
+    /// The longest payload of a frame, in bytes, that guests are told to send; `None` tells
+    /// nothing.
+    pub mtu: Option<u16>,
+}
+
+/// What happened to a cable.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CableEvent {
+    /// Something that the user should know.
+    Notice(String),
+    /// A vhost-user front end carries an end, or does no longer.
+    FrontEnd {
+        /// The cable's place in the topology.
+        index: usize,
+        /// Its end.
+        side: topology::Side,
+        /// It does.
+        plugged: bool,
+    },
 }
 
 impl Cables {
@@ -88,39 +112,58 @@ impl Cables {
     pub fn plug(
         planned: Vec<Planned>,
         options: &PanelOptions,
-        bell: impl Fn() + Send + Sync + 'static,
+        bell: impl Fn() + Clone + Send + Sync + 'static,
     ) -> Result<Self, CablesError> {
-        let panel = Panel::start(options, bell)?;
+        let panel = Panel::start(options, bell.clone())?;
+        let jacks = Jacks::start(panel.clone(), bell)
+            .inspect_err(|_| panel.stop())
+            .map_err(CablesError::Jacks)?;
         let workers = panel.workers();
-        let plug = |Planned {
-                        name,
-                        ends,
-                        ports: [a, b],
-                    }| {
-            let handle = panel.add(Cable::new(a, b))?;
-            let state = Mutex::new(CableState::Up);
-            Ok(Entry {
-                name,
-                ends,
-                handle,
-                state,
-            })
+        let mut cables = Cables {
+            panel,
+            jacks,
+            entries: Vec::with_capacity(planned.len()),
+            workers,
         };
-        let result = planned
-            .into_iter()
-            .map(plug)
-            .collect::<Result<Vec<_>, CablesError>>();
-        match result {
-            Ok(entries) => Ok(Cables {
-                panel,
-                entries,
-                workers,
-            }),
-            Err(error) => {
-                panel.stop();
-                Err(error)
+        for cable in planned {
+            match cables.plug_one(cable) {
+                Ok(entry) => cables.entries.push(entry),
+                Err(error) => {
+                    cables.stop();
+                    return Err(error);
+                }
             }
         }
+        Ok(cables)
+    }
+
+    fn plug_one(&self, planned: Planned) -> Result<Entry, CablesError> {
+        let Planned { name, ends: [a, b] } = planned;
+        let handle = self.panel.add(Cable::new(a.port, b.port))?;
+        let jack = |end: String, side, planned: Option<PlannedJack>| {
+            let open = |PlannedJack { role, mtu }| {
+                let spec = JackSpec {
+                    name: end.clone(),
+                    cable: handle.id,
+                    side,
+                    role,
+                    mtu,
+                };
+                self.jacks.add(spec).map_err(CablesError::Jacks)
+            };
+            let jack = planned.map(open).transpose()?;
+            Ok::<_, CablesError>(EndEntry { name: end, jack })
+        };
+        let ends = [
+            jack(a.name, Side::A, a.jack)?,
+            jack(b.name, Side::B, b.jack)?,
+        ];
+        Ok(Entry {
+            name,
+            ends,
+            handle,
+            state: Mutex::new(CableState::Up),
+        })
     }
 
     /// Number of cables.
@@ -150,7 +193,10 @@ impl Cables {
         CableReport {
             name: name.clone(),
             state: *state.lock().expect("no holder of this lock can panic"),
-            lanes: [lane(a, b, a_to_b), lane(b, a, b_to_a)],
+            lanes: [
+                lane(&a.name, &b.name, a_to_b),
+                lane(&b.name, &a.name, b_to_a),
+            ],
         }
     }
 
@@ -181,60 +227,93 @@ impl Cables {
         Ok(())
     }
 
-    /// Plugs a device into one end of a cable again, after it was made anew.
+    /// Tells whoever is plugged in by vhost-user whether the cable has carrier: without it
+    /// the front end is disconnected, and none can connect.
+    pub fn set_carrier(&self, index: usize, side: topology::Side, up: bool) {
+        if let Some(jack) = self.jack(index, side) {
+            self.jacks.set_carrier(jack, up);
+        }
+    }
+
+    /// Lets vhost-user front ends plug in at an end, or not: something else carries it.
+    pub fn set_gate(&self, index: usize, side: topology::Side, open: bool) {
+        if let Some(jack) = self.jack(index, side) {
+            self.jacks.set_gate(jack, open);
+        }
+    }
+
+    fn jack(&self, index: usize, side: topology::Side) -> Option<JackId> {
+        self.entries[index].ends[side as usize].jack
+    }
+
+    /// Plugs a device into one end of a cable again, after it was made anew. Where a front end
+    /// carries the end, the device waits until it leaves.
     ///
     /// # Errors
     /// As [`Cables::plug`].
     pub fn replug(&self, index: usize, side: topology::Side) -> Result<(), CablesError> {
         let entry = &self.entries[index];
-        let port = netdev(&entry.name, &entry.ends[side as usize])?;
-        self.panel
-            .exchange(entry.handle.id, to_panel(side), Some(port))?;
+        let port = Some(netdev(&entry.name, &entry.ends[side as usize].name)?);
+        match self.jack(index, side) {
+            Some(jack) => self.jacks.set_beside(jack, port)?,
+            None => self.panel.exchange(entry.handle.id, to_panel(side), port)?,
+        };
         Ok(())
     }
 
-    /// A port that failed by itself, as a sentence.
-    pub fn event(&self) -> Option<String> {
-        let Event::PortFailed {
+    /// The next thing that happened by itself.
+    pub fn event(&self) -> Option<CableEvent> {
+        if let Some(Event::PortFailed {
             cable, side, error, ..
-        } = self.panel.event()?;
-        let (name, ends) = self
-            .entries
-            .iter()
-            .find(|entry| entry.handle.id == cable)
-            .map(|entry| (entry.name.as_str(), &entry.ends))?;
-        Some(format!(
-            "cable {name}: its port {} failed: {error}",
-            ends[side as usize]
-        ))
+        }) = self.panel.event()
+        {
+            let (_, entry) = self.entry(cable)?;
+            let (name, end) = (&entry.name, &entry.ends[side as usize].name);
+            let notice = format!("cable {name}: its port {end} failed: {error}");
+            return Some(CableEvent::Notice(notice));
+        }
+        match self.jacks.event()? {
+            JackEvent::Plugged { cable, side } => self.front_end(cable, side, true),
+            JackEvent::Unplugged { cable, side } => self.front_end(cable, side, false),
+            JackEvent::Fault { cable, reason, .. } | JackEvent::Refused { cable, reason, .. } => {
+                let (_, entry) = self.entry(cable)?;
+                let notice = format!("cable {}: {reason}", entry.name);
+                Some(CableEvent::Notice(notice))
+            }
+        }
+    }
+
+    fn front_end(&self, cable: CableId, side: Side, plugged: bool) -> Option<CableEvent> {
+        let (index, _) = self.entry(cable)?;
+        let side = match side {
+            Side::A => topology::Side::A,
+            Side::B => topology::Side::B,
+        };
+        Some(CableEvent::FrontEnd {
+            index,
+            side,
+            plugged,
+        })
+    }
+
+    fn entry(&self, id: CableId) -> Option<(usize, &Entry)> {
+        let mut entries = self.entries.iter().enumerate();
+        entries.find(|(_, entry)| entry.handle.id == id)
+    }
+
+    /// Evens out the workers' load.
+    ///
+    /// # Errors
+    /// When a worker does not answer.
+    pub fn balance(&self) -> Result<(), PanelError> {
+        self.panel.balance().map(drop)
     }
 
     /// Stops forwarding and closes every port.
     pub fn stop(&self) {
+        self.jacks.clone().stop();
         self.panel.stop();
     }
-}
-
-fn host_port(cable: &str, name: &str, tap: OwnedFd) -> Result<Port, CablesError> {
-    Tap::from_fd(tap)
-        .map(Port::Tap)
-        .map_err(|source| CablesError::Port {
-            cable: cable.into(),
-            source: PortError::Refused {
-                name: name.into(),
-                action: "set its offloads",
-                source,
-            },
-        })
-}
-
-fn netdev(cable: &str, name: &str) -> Result<Port, CablesError> {
-    Packet::open(name)
-        .map(Port::Packet)
-        .map_err(|source| CablesError::Port {
-            cable: cable.into(),
-            source,
-        })
 }
 
 fn lane(from: &str, to: &str, stats: &LaneStats) -> LaneReport {

@@ -1,28 +1,50 @@
 //! What happens to the fabric's network devices while it runs: VMs plug in, others meddle.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use super::Fabric;
+use super::cables::CableEvent;
+use super::claims::Claims;
+use crate::api::CableState;
 use crate::apply::{Applied, ApplyError};
 use crate::host::watch::{LinkEvent, LinkWatch};
-use crate::topology::EndOwner;
+use crate::topology::{EndOwner, Side};
+
+/// Between two looks at the workers' load, while frames come and while none does.
+const BUSY: Duration = Duration::from_millis(250);
+const IDLE: Duration = Duration::from_secs(2);
 
 /// The host's part, shared with the one who takes it away; `None` once that has begun.
 pub(super) type SharedApplied = Arc<Mutex<Option<Applied>>>;
 
-/// Devices of server ends that somebody holds.
+/// Who is plugged in, by the name of the end. Ends that our own VMs hold are not counted.
 #[derive(Default)]
-pub(super) struct Plugged(Mutex<BTreeSet<String>>);
+pub(super) struct Plugged(Mutex<BTreeMap<String, Claims>>);
 
 impl Plugged {
     pub(super) fn len(&self) -> usize {
-        self.set().len()
+        let claims = self.0.lock().expect("no holder of this lock can panic");
+        claims.values().filter(|claims| claims.any()).count()
     }
 
-    fn set(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
-        self.0.lock().expect("no holder of this lock can panic")
+    pub(super) fn of(&self, end: &str) -> Claims {
+        let claims = self.0.lock().expect("no holder of this lock can panic");
+        claims.get(end).copied().unwrap_or_default()
+    }
+
+    /// Changes who is plugged in at an end; before and after.
+    fn change(&self, end: &str, change: impl FnOnce(&mut Claims)) -> (Claims, Claims) {
+        let mut claims = self.0.lock().expect("no holder of this lock can panic");
+        let claims = claims.entry(end.into()).or_default();
+        let before = *claims;
+        change(claims);
+        (before, *claims)
     }
 }
 
@@ -33,14 +55,9 @@ impl Fabric {
         mut watch: LinkWatch,
         applied: SharedApplied,
     ) {
-        let servers = self
-            .topology
-            .ends()
-            .filter(|found| matches!(found.end.owner, EndOwner::Server { .. }));
-        for found in servers {
-            if watch.plugged(&found.end.tap) {
-                self.plugged.set().insert(found.end.tap.clone());
-            }
+        let ends = self.topology.ends().map(|found| &found.end.tap);
+        for tap in ends.filter(|tap| watch.plugged(tap)) {
+            self.tap_changed(tap, true);
         }
         loop {
             match watch.next().await {
@@ -57,8 +74,8 @@ impl Fabric {
 
     fn take_in(&self, event: LinkEvent, applied: &SharedApplied) {
         match event {
-            LinkEvent::Plugged { name } => self.set_plugged(&name, true),
-            LinkEvent::Unplugged { name } => self.set_plugged(&name, false),
+            LinkEvent::Plugged { name } => self.tap_changed(&name, true),
+            LinkEvent::Unplugged { name } => self.tap_changed(&name, false),
             LinkEvent::Enslaved {
                 name,
                 master,
@@ -89,7 +106,7 @@ impl Fabric {
                 ));
             }
             LinkEvent::Deleted { name } => {
-                self.set_plugged(&name, false);
+                self.tap_changed(&name, false);
                 let outcome = self.make_anew(&name, applied);
                 self.notice(format!("somebody removed {name}: {outcome}"));
             }
@@ -98,19 +115,87 @@ impl Fabric {
         }
     }
 
-    fn set_plugged(&self, name: &str, plugged: bool) {
-        let is_server = self
-            .topology
-            .end(name)
-            .is_ok_and(|found| matches!(found.end.owner, EndOwner::Server { .. }));
-        if is_server {
-            let mut set = self.plugged.set();
-            if plugged {
-                set.insert(name.into())
+    /// Somebody has opened a tap, or closed it.
+    fn tap_changed(&self, name: &str, held: bool) {
+        let Ok(found) = self.topology.end(name) else {
+            return;
+        };
+        if !self.is_pluggable(found.end.owner) {
+            return;
+        }
+        let (before, now) = self.plugged.change(name, |claims| claims.tap = held);
+        self.cables
+            .set_gate(found.index, found.side, now.gate_is_open());
+        if now.tap_is_idle() && !before.tap_is_idle() {
+            self.notice(format!(
+                "somebody opened {name}, but its vhost-user socket carries the cable: the tap \
+                 gets nothing until that front end leaves"
+            ));
+        }
+        self.news.notify_waiters();
+    }
+
+    /// Attends to what happens at the cables by itself, for ever.
+    pub(super) async fn attend_cables(self: Arc<Self>, bell: Arc<Notify>) {
+        loop {
+            bell.notified().await;
+            while let Some(event) = self.cables.event() {
+                match event {
+                    CableEvent::Notice(notice) => self.notice(notice),
+                    CableEvent::FrontEnd {
+                        index,
+                        side,
+                        plugged,
+                    } => self.front_end_changed(index, side, plugged).await,
+                }
+            }
+        }
+    }
+
+    async fn front_end_changed(&self, index: usize, side: Side, plugged: bool) {
+        let cable = &self.topology.cables[index];
+        let end = cable.end(side);
+        if !self.is_pluggable(end.owner) {
+            // QEMU says "link up" to its guest whenever it has connected.
+            if plugged && self.cables.report(index).state == CableState::Down {
+                self.set_carrier(index, side, false).await;
+            }
+            return;
+        }
+        let name = &end.tap;
+        let (before, now) = self
+            .plugged
+            .change(name, |claims| claims.front_end = plugged);
+        self.cables.set_gate(index, side, now.gate_is_open());
+        if before.tap_is_idle() && !now.tap_is_idle() {
+            self.notice(format!(
+                "the vhost-user front end at {name} has left: its tap carries the cable now"
+            ));
+        } else if now.tap_is_idle() && !before.tap_is_idle() {
+            self.notice(format!(
+                "a vhost-user front end carries {name}: whoever opened the tap gets nothing until \
+                 it leaves"
+            ));
+        }
+        self.news.notify_waiters();
+    }
+
+    /// Evens out the workers' load, for ever. While no frame comes it hardly looks.
+    pub(super) async fn balance(self: Arc<Self>) {
+        let mut frames = 0;
+        let mut pause = IDLE;
+        loop {
+            sleep(pause).await;
+            let (now, ..) = self.traffic();
+            pause = if std::mem::replace(&mut frames, now) == now {
+                IDLE
             } else {
-                set.remove(name)
+                BUSY
             };
-            self.news.notify_waiters();
+            if let Err(error) = self.cables.balance() {
+                self.notice(format!("the workers' load is not evened out: {error}"));
+                return;
+            }
         }
     }
 

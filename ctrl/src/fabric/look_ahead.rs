@@ -1,5 +1,6 @@
 //! What a topology needs of the host, and what would get in the way of it.
 
+use super::ends::Holder;
 use super::options::{BringUpError, Options, Switches};
 use super::owner::{NoSuchUser, Person};
 use crate::config::{Config, Snat};
@@ -8,7 +9,7 @@ use crate::lock::StatePaths;
 use crate::plan::{self, HostLinkPlan, HostPlanInput, TapPlan};
 use crate::preflight::{self, FOR_IMAGE, FOR_PANEL, FOR_SWITCHES, Finding, Needs, Severity};
 use crate::progress::Progress;
-use crate::topology::{EndOwner, MTU, Topology};
+use crate::topology::{MTU, Topology};
 
 /// Everything that would get in the way, before anything is touched.
 pub(super) fn look_ahead(
@@ -56,19 +57,26 @@ pub fn preflight(
     }
     Ok(preflight::check(&Needs {
         paths,
-        host: &host_input(topology, &owner),
+        host: &host_input(config, topology, switches, &owner),
         programs: &programs,
         memory_mib,
     }))
 }
 
 /// What is planned for the host.
-pub(super) fn host_input(topology: &Topology, owner: &Person) -> HostPlanInput {
+pub(super) fn host_input(
+    config: &Config,
+    topology: &Topology,
+    switches: Switches,
+    owner: &Person,
+) -> HostPlanInput {
     let host = &topology.host;
     HostPlanInput {
         taps: topology
             .ends()
-            .filter(|found| found.end.owner != EndOwner::Host)
+            .filter(|found| {
+                Holder::of(found.end.owner, switches, config.vm.nic).has_waiting_tap()
+            })
             .map(|found| TapPlan {
                 name: found.end.tap.clone(),
                 alias: found.end.alias.clone(),

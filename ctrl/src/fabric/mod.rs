@@ -4,6 +4,8 @@
 
 mod bring_up;
 mod cables;
+mod claims;
+mod ends;
 mod links;
 mod look_ahead;
 mod options;
@@ -12,6 +14,7 @@ mod password;
 mod patch;
 mod ready;
 mod seeds;
+mod sockets;
 mod start;
 mod switch;
 
@@ -33,12 +36,13 @@ use crate::api::{
     NodeStatus, PowerAction, SshAccess, Status,
 };
 use crate::commands::vm_args;
-use crate::topology::{End, EndOwner, Topology, TopologyJson};
+use crate::topology::{EndOwner, Side, Topology, TopologyJson};
 use crate::vm::agent::{Limits, MAX_OUTPUT};
 use crate::vm::{Power, Vm};
 
 pub use bring_up::{Running, bring_up, listen};
 pub use cables::{Cables, CablesError};
+pub use ends::server_socket;
 pub use look_ahead::preflight;
 pub use options::{BringUpError, Options, Switches};
 pub use owner::{NoSuchUser, Person};
@@ -54,6 +58,8 @@ const NOTICES: usize = 100;
 /// A fabric while it runs.
 pub struct Fabric {
     topology: Topology,
+    /// The folder of the vhost-user sockets.
+    vhost: PathBuf,
     cables: Cables,
     /// In the topology's order; empty for a patch panel alone.
     switches: Vec<Switch>,
@@ -83,7 +89,7 @@ impl Fabric {
         self.cables.traffic()
     }
 
-    /// How many server NICs are plugged in.
+    /// At how many ends somebody is plugged in.
     pub fn plugged(&self) -> usize {
         self.plugged.len()
     }
@@ -130,8 +136,18 @@ impl Fabric {
         Ok(index.expect("the topology's own cable"))
     }
 
+    /// Whether an end waits for whoever plugs in.
+    fn is_pluggable(&self, owner: EndOwner) -> bool {
+        match owner {
+            EndOwner::Host => false,
+            EndOwner::Switch { switch, .. } => switch >= self.switches.len(),
+            EndOwner::Server { .. } => true,
+        }
+    }
+
     /// Tells an end whether it has carrier. What could not be told, as a sentence.
-    async fn set_carrier(&self, end: &End, up: bool) -> Option<String> {
+    async fn set_carrier(&self, cable: usize, side: Side, up: bool) -> Option<String> {
+        let end = self.topology.cables[cable].end(side);
         match (end.owner, &self.host_tap) {
             (EndOwner::Host, Some(tap)) => tap::set_carrier(tap, up)
                 .err()
@@ -142,12 +158,17 @@ impl Fabric {
                     .err()
                     .map(|error| format!("{} does not know yet: {error}", end.alias))
             }
-            _ if up => None,
-            _ => Some(format!(
-                "whoever is plugged in at {} ({}) still has carrier: a tap cannot tell QEMU; \
-                 for it this is a blackhole",
-                end.tap, end.alias
-            )),
+            _ => {
+                let told = self.plugged.of(&end.tap).front_end;
+                self.cables.set_carrier(cable, side, up);
+                (!up && !told).then(|| {
+                    format!(
+                        "whoever is plugged in at {} ({}) still has carrier: a tap cannot tell \
+                         QEMU; for it this is a blackhole",
+                        end.tap, end.alias
+                    )
+                })
+            }
         }
     }
 
@@ -157,9 +178,9 @@ impl Fabric {
             if self.cables.report(index).state != CableState::Down {
                 continue;
             }
-            for (_, end) in cable.ends() {
+            for (side, end) in cable.ends() {
                 if matches!(end.owner, EndOwner::Switch { switch: owner, .. } if owner == switch) {
-                    self.set_carrier(end, false).await;
+                    self.set_carrier(index, side, false).await;
                 }
             }
         }
@@ -214,8 +235,8 @@ impl Backend for Fabric {
             .set_state(index, state)
             .map_err(ApiError::failed)?;
         let mut notes = Vec::new();
-        for (_, end) in cable.ends() {
-            notes.extend(self.set_carrier(end, state != CableState::Down).await);
+        for side in [Side::A, Side::B] {
+            notes.extend(self.set_carrier(index, side, state != CableState::Down).await);
         }
         Ok(CableChanged {
             name: cable.name.clone(),

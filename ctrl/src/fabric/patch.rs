@@ -5,7 +5,7 @@ use std::str::FromStr;
 use dataplane::port::{Packet, Tap};
 use dataplane::{PanelOptions, Port, PortError};
 
-use super::cables::{Cables, CablesError, Planned};
+use super::cables::{Cables, CablesError, Planned, PlannedEnd};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
     NodeStatus, PowerAction, SshAccess, Status,
@@ -75,10 +75,16 @@ impl Patch {
                 source,
             })
         };
+        let end = |spec: &PortSpec| {
+            Ok::<_, CablesError>(PlannedEnd {
+                name: spec.name().to_owned(),
+                port: Some(open(spec)?),
+                jack: None,
+            })
+        };
         let planned = Planned {
             name: WIRE.into(),
-            ends: ends.clone(),
-            ports: [open(&ports[0])?, open(&ports[1])?],
+            ends: [end(&ports[0])?, end(&ports[1])?],
         };
         Ok(Patch {
             cables: Cables::plug(vec![planned], options, || {})?,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use crate::config::{Config, Nic};
 use crate::topology::{PortKind, Switch, Topology};
 use crate::vm::accel::Accel;
 use crate::vm::keys::{FabricKeys, KeyError};
@@ -105,7 +105,7 @@ impl Common<'_> {
             vcpus: vm.cpus,
             accel: self.accel,
             cpu: vm.cpu.clone(),
-            uid: vm.uid + index as u32,
+            uid: vm.uid_of(index),
             image: self.image.clone(),
             cmdline: self.cmdline.clone(),
             seed,
@@ -115,8 +115,11 @@ impl Common<'_> {
                 .iter()
                 .map(|port| NicSpec {
                     mac: port.mac.0,
-                    backend: NicBackend::Tap {
-                        name: port.tap.clone(),
+                    backend: match vm.nic {
+                        Nic::VhostUser => NicBackend::VhostUser,
+                        Nic::Tap => NicBackend::Tap {
+                            name: port.tap.clone(),
+                        },
                     },
                 })
                 .collect(),

@@ -86,10 +86,8 @@ pub(super) async fn start(
     } = options;
     let stage = progress.stage("switches");
     let (ssh_folder, vm_folder) = (&paths.ssh, &paths.vms);
-    for folder in [ssh_folder, vm_folder] {
-        write_down(applied, folder)?;
-        make_folder(folder)?;
-    }
+    write_down(applied, ssh_folder)?;
+    make_folder(ssh_folder)?;
     let names = topology.switches.iter().map(|switch| switch.name.as_str());
     let key_folder = key_folder(config, paths);
     let keys = FabricKeys::load_or_create(&key_folder, names, Some((owner.uid, owner.gid)))

@@ -65,6 +65,14 @@ pub struct EndRef<'t> {
 }
 
 impl Cable {
+    /// One of its ends.
+    pub fn end(&self, side: Side) -> &End {
+        match side {
+            Side::A => &self.a,
+            Side::B => &self.b,
+        }
+    }
+
     /// Both ends, `a` first.
     pub fn ends(&self) -> [(Side, &End); 2] {
         [(Side::A, &self.a), (Side::B, &self.b)]

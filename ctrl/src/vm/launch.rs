@@ -14,6 +14,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -175,16 +176,25 @@ impl Launcher {
             }
         }
         let mut nics = Vec::with_capacity(spec.nics.len());
+        let mut folder = None;
         for nic in &spec.nics {
-            let NicBackend::Tap { name } = &nic.backend;
-            let fd = (self.open_tap)(name)
-                .and_then(|fd| inherited.add(fd))
-                .map_err(|error| LaunchError::Tap {
-                    vm: spec.name.clone(),
-                    name: name.clone(),
-                    error,
-                })?;
-            nics.push(fd);
+            nics.push(match &nic.backend {
+                NicBackend::Tap { name } => (self.open_tap)(name)
+                    .and_then(|fd| inherited.add(fd))
+                    .map_err(|error| LaunchError::Tap {
+                        vm: spec.name.clone(),
+                        name: name.clone(),
+                        error,
+                    })?,
+                NicBackend::VhostUser => match folder {
+                    Some(fd) => fd,
+                    None => *folder.insert(
+                        enter(&spec.nic_folder())
+                            .and_then(|fd| inherited.add(fd))
+                            .map_err(|error| failed(&spec.nic_folder(), error))?,
+                    ),
+                },
+            });
         }
         let fds = Fds {
             console,
@@ -228,6 +238,12 @@ impl Inherited {
         self.0.push(fd);
         Ok(number)
     }
+}
+
+/// A descriptor by which QEMU finds what is in a folder, and can do nothing else with it.
+fn enter(folder: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(folder, flags, Mode::empty())?)
 }
 
 fn listen(path: &Path) -> io::Result<OwnedFd> {

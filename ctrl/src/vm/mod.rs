@@ -11,6 +11,7 @@
 //!
 //! A VM is given everything as open descriptors, so its uid needs no access to any path but the
 //! kernel's and the initrd's contents (mode `o+r` on the two files; their folders may be closed).
+//! Of its vhost-user sockets it is given the folder, for it must find them again.
 //! The sockets are bound here, in a folder that the uid cannot write: a guest that has taken over
 //! its QEMU cannot put something else in their place.
 //!
@@ -39,5 +40,5 @@ mod supervisor;
 
 pub use launch::{LaunchError, Launcher, OpenTap, strays};
 pub use lifecycle::{Power, PowerError, VmState};
-pub use spec::{Image, NicBackend, NicSpec, SpecError, VmSpec};
+pub use spec::{Image, NIC_FOLDER, NicBackend, NicSpec, SpecError, VmSpec, nic_socket_name};
 pub use supervisor::{Vm, VmStatus};

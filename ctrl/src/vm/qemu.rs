@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use super::accel::Accel;
-use super::spec::{NicBackend, VmSpec};
+use super::spec::{NicBackend, VmSpec, nic_socket_name};
 
 /// The virtio-serial port that the guest agent opens.
 pub const AGENT_PORT: &str = "org.qemu.guest_agent.0";
@@ -31,7 +31,7 @@ pub struct Fds {
     pub rootfs: RawFd,
     /// The seed.
     pub seed: RawFd,
-    /// One tap for each NIC, in the order of [`VmSpec::nics`].
+    /// For each NIC, in the order of [`VmSpec::nics`], its tap or the folder of its socket.
     pub nics: Vec<RawFd>,
 }
 
@@ -53,16 +53,37 @@ pub fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
     channels(&mut args, fds);
     disks(&mut args, fds);
     for (index, (nic, fd)) in spec.nics.iter().zip(&fds.nics).enumerate() {
-        let NicBackend::Tap { .. } = nic.backend;
-        args.pair("-netdev", format!("tap,id=net{index},fd={fd}"));
+        let vectors = netdev(&mut args, spec, index, *fd);
         let id = nic_id(index);
         let (mac, place) = (nic.mac_text(), place(FIRST_NIC_SLOT, index));
         args.pair(
             "-device",
-            format!("virtio-net-pci,id={id},netdev=net{index},mac={mac},{VIRTIO},{place}"),
+            format!("virtio-net-pci,id={id},netdev=net{index},mac={mac}{vectors},{VIRTIO},{place}"),
         );
     }
     args.0
+}
+
+/// What a NIC is joined to. Returns what its device must be told for that.
+fn netdev(args: &mut Args, spec: &VmSpec, index: usize, fd: RawFd) -> &'static str {
+    match spec.nics[index].backend {
+        NicBackend::Tap { .. } => {
+            args.pair("-netdev", format!("tap,id=net{index},fd={fd}"));
+            ""
+        }
+        NicBackend::VhostUser => {
+            // A folder's number in /proc leads into it whatever its path, and however closed the
+            // folders above it are.
+            let path = format!("/proc/self/fd/{fd}/{}", nic_socket_name(index));
+            let chardev = format!("socket,id=cable{index},path={path},reconnect=1");
+            args.pair("-chardev", chardev);
+            args.pair(
+                "-netdev",
+                format!("vhost-user,id=net{index},chardev=cable{index}"),
+            );
+            spec.accel.vhost_user_vectors()
+        }
+    }
 }
 
 /// Modern virtio only: no legacy I/O ports (24 KiB of them would be too few for 60 NICs), and no
@@ -95,7 +116,17 @@ fn machine(args: &mut Args, spec: &VmSpec, fds: &Fds) {
         "-name",
         format!("guest={},debug-threads=on", escape(&spec.name)),
     );
-    args.pair("-machine", "pc,usb=off,vmport=off,dump-guest-core=off");
+    let machine = "pc,usb=off,vmport=off,dump-guest-core=off";
+    if spec.nics.iter().any(|nic| nic.backend == NicBackend::VhostUser) {
+        // Memory that the fabric can map too.
+        args.pair(
+            "-object",
+            format!("memory-backend-memfd,id=ram,size={}M,share=on", spec.memory_mib),
+        );
+        args.pair("-machine", format!("{machine},memory-backend=ram"));
+    } else {
+        args.pair("-machine", machine);
+    }
     args.pair("-accel", accel);
     args.pair("-cpu", spec.cpu.as_deref().unwrap_or(cpu));
     args.pair("-smp", spec.vcpus.to_string());
@@ -210,6 +241,22 @@ mod tests {
             ..example(0)
         };
         insta::assert_snapshot!(shown(&argv(&spec, false, &fds(0))));
+    }
+
+    #[test]
+    fn cables_end_in_the_vms_memory() {
+        let mut spec = example(2);
+        for nic in &mut spec.nics {
+            nic.backend = NicBackend::VhostUser;
+        }
+        let fds = Fds {
+            nics: vec![20, 20],
+            ..fds(2)
+        };
+        insta::assert_snapshot!("vhost_user_under_tcg", shown(&argv(&spec, true, &fds)));
+        spec.accel = Accel::Kvm { group: None };
+        let all = argv(&spec, true, &fds).join(" ");
+        assert!(!all.contains("vectors"), "MSI-X works under KVM: {all}");
     }
 
     #[test]

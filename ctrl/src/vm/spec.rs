@@ -65,6 +65,8 @@ pub enum NicBackend {
         /// Interface name.
         name: String,
     },
+    /// Rings in the VM's memory, agreed on at [`VmSpec::nic_socket`], where the fabric listens.
+    VhostUser,
 }
 
 /// A [`VmSpec`] that no QEMU could run.
@@ -115,6 +117,16 @@ impl VmSpec {
         self.run_dir.join("agent.sock")
     }
 
+    /// The folder of [`VmSpec::nic_socket`]. `uid` must be able to enter it and nothing more.
+    pub fn nic_folder(&self) -> PathBuf {
+        self.run_dir.join(NIC_FOLDER)
+    }
+
+    /// The vhost-user socket of NIC `index`.
+    pub fn nic_socket(&self, index: usize) -> PathBuf {
+        self.nic_folder().join(nic_socket_name(index))
+    }
+
     /// Refuses what would only fail later, with a worse message.
     ///
     /// # Errors
@@ -132,15 +144,29 @@ impl VmSpec {
                 return Err(SpecError::Zero { vm: vm(), what });
             }
         }
-        [
+        let channels = [
             self.console_socket(),
             self.monitor_socket(),
             self.agent_socket(),
-        ]
+        ];
+        let nics = self.nics.iter().enumerate();
+        let sockets = nics
+            .filter(|(_, nic)| nic.backend == NicBackend::VhostUser)
+            .map(|(index, _)| self.nic_socket(index));
+        channels
         .into_iter()
+        .chain(sockets)
         .find(|path| path.as_os_str().len() > MAX_SOCKET_PATH)
         .map_or(Ok(()), |path| Err(SpecError::SocketPath { vm: vm(), path }))
     }
+}
+
+/// Folder of a VM's vhost-user sockets, in its run folder.
+pub const NIC_FOLDER: &str = "nics";
+
+/// The file name of the vhost-user socket of NIC `index`.
+pub fn nic_socket_name(index: usize) -> String {
+    format!("{index}.sock")
 }
 
 impl NicSpec {

@@ -38,7 +38,8 @@ use mio::{Poll, Waker};
 
 use crate::cable::Side;
 use crate::command::CableId;
-use crate::panel::Panel;
+use crate::panel::{Panel, PanelError};
+use crate::port::Port;
 
 use outlet::Patching;
 use room::{Order, Room, WAKE};
@@ -142,10 +143,22 @@ impl Jacks {
         let _ = self.order(|done| Order::Carrier(id, up, done));
     }
 
-    /// Whether front ends may connect: closed while something else carries the cable. A
-    /// session that is there goes on. In force when this returns.
+    /// Whether front ends may connect: closed while something else carries the cable. One whose
+    /// rings are a port of the cable goes on, one that has not come so far is disconnected. In
+    /// force when this returns.
     pub fn set_gate(&self, id: JackId, open: bool) {
         let _ = self.order(|done| Order::Gate(id, open, done));
+    }
+
+    /// The port that carries the cable while no front end does, such as a tap. Gives back the
+    /// one that did so before. In force when this returns; [`Panel::exchange`] would take out
+    /// a front end that comes at the same time.
+    ///
+    /// # Errors
+    /// As [`Panel::exchange`]; [`PanelError::Stopped`] after [`Jacks::stop`] too.
+    pub fn set_beside(&self, id: JackId, port: Option<Port>) -> Result<Option<Port>, PanelError> {
+        self.order(|done| Order::Beside(id, port, done))
+            .unwrap_or(Err(PanelError::Stopped))
     }
 
     /// The next event, if one waits.

@@ -49,7 +49,10 @@ impl<P: Patching> Outlet<P> {
 
     /// Takes the port out. `None` when somebody else has put another one in its place.
     pub(crate) fn unplug(&mut self) -> Result<Option<VhostUser>, PanelError> {
-        let beside = self.beside.take();
+        let mut beside = self.beside.take();
+        if let Some(port) = &mut beside {
+            port.discard();
+        }
         match self.panel.exchange(self.cable, self.side, beside)? {
             Some(Port::VhostUser(port)) => Ok(Some(*port)),
             other => {

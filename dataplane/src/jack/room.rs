@@ -15,6 +15,8 @@ use crate::jack::news::JackEvent;
 use crate::jack::outlet::Patching;
 use crate::jack::socket::Socket;
 use crate::jack::{JackId, JackSpec};
+use crate::panel::PanelError;
+use crate::port::Port;
 use crate::worker::Bell;
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
@@ -25,6 +27,11 @@ pub(crate) enum Order {
     Add(JackSpec, Sender<io::Result<JackId>>),
     Carrier(JackId, bool, Sender<()>),
     Gate(JackId, bool, Sender<()>),
+    Beside(
+        JackId,
+        Option<Port>,
+        Sender<Result<Option<Port>, PanelError>>,
+    ),
     Stop,
 }
 
@@ -153,6 +160,9 @@ impl<P: Patching + Clone> Room<P> {
                     self.jacks[jack].socket.set_gate(open, now);
                     self.after(jack, now);
                     let _ = done.send(());
+                }
+                Order::Beside(JackId(jack), port, done) => {
+                    let _ = done.send(self.jacks[jack].socket.set_beside(port));
                 }
                 Order::Stop => return false,
             }

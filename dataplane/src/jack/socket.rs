@@ -20,6 +20,8 @@ use crate::jack::outlet::{Outlet, Patching};
 use crate::jack::session::Session;
 use crate::jack::wire::WireError;
 use crate::jack::{JackSpec, Role};
+use crate::panel::PanelError;
+use crate::port::Port;
 use crate::port::vhost_user::Alarm;
 
 /// Connections taken or turned away in one go.
@@ -210,6 +212,25 @@ impl<P: Patching> Socket<P> {
             self.gate = open;
             self.admission_changed(now);
         }
+        if !open && !self.is_plugged() {
+            self.end(None, now);
+        }
+    }
+
+    /// See [`Jacks::set_beside`](crate::jack::Jacks::set_beside).
+    pub(crate) fn set_beside(&mut self, port: Option<Port>) -> Result<Option<Port>, PanelError> {
+        if self.is_plugged() {
+            return Ok(std::mem::replace(&mut self.outlet.beside, port));
+        }
+        let Outlet {
+            panel, cable, side, ..
+        } = &self.outlet;
+        panel.exchange(*cable, *side, port)
+    }
+
+    fn is_plugged(&self) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|session| session.backend.is_plugged())
     }
 
     /// Ends the session, if there is one. `None`: for no fault of its own.

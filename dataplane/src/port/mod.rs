@@ -104,6 +104,13 @@ impl Port {
         burst.len()
     }
 
+    /// Drops what has come meanwhile: nobody was to carry it.
+    pub(crate) fn discard(&mut self) {
+        if let Port::Packet(port) = self {
+            port.discard();
+        }
+    }
+
     /// Asks for a wake-up when frames come. `true` when some came before that took effect.
     pub(crate) fn arm(&mut self) -> bool {
         match self {

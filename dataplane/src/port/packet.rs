@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 use crate::frame::{Burst, MAX_BURST};
 use crate::offload::Offloads;
@@ -23,6 +24,9 @@ const SMALLEST_ASK: usize = 4;
 
 /// Bursts between two questions for the kernel's count of overruns, on a busy port.
 const BURSTS_PER_CHECK: u32 = 256;
+
+/// Frames that wait in a socket at most, by far: who goes on sending is not waited for.
+const MOST_WAITING: usize = 1 << 16;
 
 /// Bursts that are cut before a whole super-frame is tried again: at first, and at most.
 const BURSTS_PER_TRY: [u32; 2] = [16, 4096];
@@ -108,6 +112,16 @@ impl Packet {
             (self.ask / 2).max(SMALLEST_ASK)
         };
         Ok(more)
+    }
+
+    /// Drops the frames that wait, as many as the socket has room for.
+    pub(super) fn discard(&mut self) {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+        for _ in 0..MOST_WAITING {
+            if rustix::net::recv(&self.socket, &mut [0; 1], flags).is_err() {
+                return;
+            }
+        }
     }
 
     /// What the device takes as it is: everything, until it refused a super-frame and took
