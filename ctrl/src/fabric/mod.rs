@@ -236,7 +236,10 @@ impl Backend for Fabric {
             .map_err(ApiError::failed)?;
         let mut notes = Vec::new();
         for side in [Side::A, Side::B] {
-            notes.extend(self.set_carrier(index, side, state != CableState::Down).await);
+            notes.extend(
+                self.set_carrier(index, side, state != CableState::Down)
+                    .await,
+            );
         }
         Ok(CableChanged {
             name: cable.name.clone(),
