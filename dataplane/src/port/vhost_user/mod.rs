@@ -43,6 +43,8 @@ use rustix::event::epoll;
 use crate::frame::Burst;
 use crate::offload::Offloads;
 use crate::stats::{DropReason, Drops};
+use copy::Room;
+use descriptor::{Descriptor, INDIRECT, NEXT, WRITE};
 pub use fault::{GuestFault, Rule};
 pub(crate) use memory::is_memory_file;
 pub use memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
@@ -172,6 +174,22 @@ pub(super) struct Context<'a> {
     header_len: usize,
     granted: Offloads,
     mergeable: bool,
+}
+
+impl Context<'_> {
+    /// Where the buffer of a descriptor is that is all of its chain (neither NEXT nor
+    /// INDIRECT), goes the right way (`direction` is WRITE or 0), and lies in one piece of
+    /// memory. Of no length otherwise: that is for the slow way to look at.
+    #[inline(always)]
+    fn whole_room(&self, descriptor: &Descriptor, direction: u16) -> Room {
+        if descriptor.flags & (NEXT | INDIRECT | WRITE) == direction
+            && let Some((start, len)) = self.memory.at(descriptor.address, descriptor.len)
+            && len == descriptor.len
+        {
+            return Room { start, len };
+        }
+        Room::NONE
+    }
 }
 
 impl VhostUser {
