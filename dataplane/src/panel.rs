@@ -313,7 +313,8 @@ impl Inner {
         let mut loads = Vec::with_capacity(self.workers.len());
         for worker in &mut self.workers {
             let busy = worker.stats.busy();
-            let spent = busy - std::mem::replace(&mut worker.busy_before, busy);
+            let before = std::mem::replace(&mut worker.busy_before, busy);
+            let spent = busy.saturating_sub(before);
             loads.push(Load {
                 busy: (spent.as_secs_f64() / elapsed.as_secs_f64()).min(1.0),
                 cables: Vec::new(),

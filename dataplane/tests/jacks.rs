@@ -196,7 +196,11 @@ fn the_port_beside_comes_back() {
     until("unplugged", || {
         (bench.jacks.event()? == bench.unplugged()).then_some(())
     });
-    assert!(bench.host.send(Default::default(), &[7; 60]));
+    assert!(
+        bench
+            .host
+            .send(ikv_dataplane::VnetHeader::default(), &[7; 60])
+    );
     assert!(host.receive(SOON).is_some());
     bench.stop();
 }

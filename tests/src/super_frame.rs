@@ -105,7 +105,16 @@ impl SuperFrame {
         };
         bytes.extend([0xff, 0xff, 0xf0, 7, 0, 0, 0, 9]); // sequence, soon to wrap; acknowledged
         let flags = 0x19 | if self.cwr { 0x80 } else { 0 }; // FIN, PSH, ACK
-        bytes.extend([5 + options.len() as u8 / 4 << 4, flags, 0xff, 0, 0, 0, 0, 0]);
+        bytes.extend([
+            (5 + options.len() as u8 / 4) << 4,
+            flags,
+            0xff,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ]);
         bytes.extend(options);
         bytes
     }

@@ -209,17 +209,12 @@ pub(crate) fn write_frame(tap: BorrowedFd<'_>, burst: &Burst, index: usize) -> i
     for (vector, segment) in vectors[1..].iter_mut().zip(segments) {
         vector.write(segment.io_vector());
     }
+    let count = libc::c_int::try_from(1 + segments.len()).expect("at most MAX_FRAME_SEGMENTS");
     loop {
-        // SAFETY: as many vectors as counted are initialised: over the header, and over
+        // SAFETY: `count` vectors are initialised: over the header, and over
         // segments that `burst` keeps readable. writev only reads from them, and what a
         // guest unmapped under us is an EFAULT.
-        let written = unsafe {
-            libc::writev(
-                tap.as_raw_fd(),
-                vectors.as_ptr().cast(),
-                1 + segments.len() as libc::c_int,
-            )
-        };
+        let written = unsafe { libc::writev(tap.as_raw_fd(), vectors.as_ptr().cast(), count) };
         if written >= 0 {
             return Ok(());
         }

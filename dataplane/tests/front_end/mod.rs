@@ -410,6 +410,10 @@ pub fn ping_pong(bench: &Bench, guest: &Guest, index: u16) {
     let (_, got) = bench.host.receive(SOON).expect("a frame from the guest");
     assert_eq!(got, frame(1));
     guest.offer_receive_buffer();
-    assert!(bench.host.send(Default::default(), &frame(2)));
+    assert!(
+        bench
+            .host
+            .send(ikv_dataplane::VnetHeader::default(), &frame(2))
+    );
     assert_eq!(guest.received(index), frame(2));
 }

@@ -156,11 +156,10 @@ unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
     // `ptr::copy` is memmove: overlapping is allowed.
     unsafe {
         match len {
-            0..16 => ptr::copy(from, to, len),
             16..32 => overlapping!(16),
             32..64 => overlapping!(32),
             64..=128 => overlapping!(64),
-            _ => ptr::copy(from, to, len),
+            _ => ptr::copy(from, to, len), // very small, or worth the call
         }
     }
 }

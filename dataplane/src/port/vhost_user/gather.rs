@@ -58,7 +58,7 @@ mod tests {
     fn after_a_large_burst_a_small_one_grows_for_a_while() {
         let mut gather = Gather::default();
         gather.took(64);
-        let polls = (0..).find(|_| !gather.lets_grow()).unwrap();
+        let polls = (0..100).find(|_| !gather.lets_grow()).unwrap();
         assert_eq!(polls, Gather::POLLS.into());
         gather.took(5);
         assert!(!gather.lets_grow(), "small bursts have become the rule");

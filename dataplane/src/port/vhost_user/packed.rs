@@ -93,7 +93,6 @@ impl PackedRing {
     /// The three addresses must be aligned to [`PackedRing::ALIGNMENTS`] and mapped for
     /// [`PackedRing::lengths`], for as long as the ring is used.
     pub(super) unsafe fn new(size: u16, [descriptors, driver, device]: [*mut u8; 3]) -> Self {
-        #[expect(clippy::cast_ptr_alignment, reason = "aligned, says the caller")]
         PackedRing {
             descriptors: descriptors.cast(),
             driver: driver.cast(),
@@ -147,9 +146,37 @@ impl PackedRing {
     }
 
     fn set_device_event(&self, flags: u16) {
+        self.device_event()[1].store(flags.to_le(), Ordering::Relaxed);
+    }
+
+    /// Our event structure says where it wants to be told of a descriptor, but we never ask
+    /// for one by its place: so the field is free, and survives us in the guest's memory. A
+    /// fabric that was killed leaves its place there; QEMU cannot tell it to the next one,
+    /// since a packed ring itself does not (QEMU 7.2 gives the place of the last clean stop).
+    #[inline(always)]
+    fn note_place(&self, place: Place) {
+        // Drivers begin with zeroes there: one more tells the first place from nothing.
+        let note = Place {
+            index: place.index + 1,
+            ..place
+        };
+        self.device_event()[0].store(note.bits().to_le(), Ordering::Relaxed);
+    }
+
+    fn forget_place(&self) {
+        self.device_event()[0].store(0, Ordering::Relaxed);
+    }
+
+    fn noted_place(&self) -> Option<Place> {
+        let note = Place::from_bits(u16::from_le(self.device_event()[0].load(Ordering::Relaxed)));
+        let index = note.index.checked_sub(1)?;
+        (index < self.size).then_some(Place { index, ..note })
+    }
+
+    #[inline(always)]
+    fn device_event(&self) -> &[AtomicU16; 2] {
         // SAFETY: our event structure, mapped and aligned.
-        let [_, field] = unsafe { &*self.device };
-        field.store(flags.to_le(), Ordering::Relaxed);
+        unsafe { &*self.device }
     }
 }
 
@@ -204,10 +231,11 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// Goes on where `base` says that used descriptors go: what another device took and did
-    /// not give back is taken again.
+    /// Goes on where a killed device left off; else where `base` says that used descriptors
+    /// go: what another device took and did not give back is taken again.
     pub(super) fn new(ring: PackedRing, base: VringBase, in_order: bool) -> Option<Self> {
-        let next = Place::from_bits((base.0 >> 16) as u16);
+        let given = Place::from_bits((base.0 >> 16) as u16);
+        let next = ring.noted_place().unwrap_or(given);
         (next.index < ring.size).then(|| Packed {
             ring,
             next,
@@ -221,8 +249,9 @@ impl Packed {
         })
     }
 
-    /// Where another device goes on.
-    pub(super) fn base(&self) -> VringBase {
+    /// Where another device goes on, which the front end is about to be told.
+    pub(super) fn retire(&mut self) -> VringBase {
+        self.ring.forget_place();
         let place = u32::from(self.next.bits());
         VringBase(place | place << 16)
     }
@@ -358,6 +387,7 @@ impl Packed {
         }
         let word = used_word(first.place, number, 0, 0);
         self.ring.store(first.place, word, Ordering::Release);
+        self.ring.note_place(self.next);
         true
     }
 
@@ -373,6 +403,7 @@ impl Packed {
         let result = self.place(context, burst, from, drops, &mut first);
         if let Some((place, word)) = first {
             self.ring.store(place, word, Ordering::Release);
+            self.ring.note_place(self.next);
         }
         result.map(|()| first.is_some())
     }

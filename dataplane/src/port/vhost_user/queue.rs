@@ -6,7 +6,7 @@ use std::fs::File;
 use super::fault::Rule;
 use super::packed::Packed;
 use super::split::Split;
-use super::{Context, QueueSpec, VringBase};
+use super::{Context, QueueSpec};
 use crate::frame::Burst;
 use crate::stats::Drops;
 
@@ -16,6 +16,10 @@ pub(super) struct Queue {
     pub(super) spec: QueueSpec,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a few live for as long as a session"
+)]
 pub(super) enum Ring {
     Split(Split),
     Packed(Packed),
@@ -79,11 +83,13 @@ impl Queue {
         }
     }
 
-    pub(super) fn base(&self) -> VringBase {
-        match &self.ring {
-            Ring::Split(ring) => ring.base(),
-            Ring::Packed(ring) => ring.base(),
-        }
+    /// Ends the queue, and tells where another device goes on.
+    pub(super) fn retire(mut self) -> QueueSpec {
+        let base = match &mut self.ring {
+            Ring::Split(ring) => ring.retire(),
+            Ring::Packed(ring) => ring.retire(),
+        };
+        QueueSpec { base, ..self.spec }
     }
 }
 

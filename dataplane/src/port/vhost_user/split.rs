@@ -51,7 +51,6 @@ impl SplitRing {
     /// The three addresses must be aligned to [`SplitRing::ALIGNMENTS`] and mapped for
     /// [`SplitRing::lengths`], for as long as the ring is used; `size` is a power of two.
     pub(super) unsafe fn new(size: u16, [descriptors, available, used]: [*mut u8; 3]) -> Self {
-        #[expect(clippy::cast_ptr_alignment, reason = "aligned, says the caller")]
         SplitRing {
             descriptors: descriptors.cast(),
             available: available.cast(),
@@ -126,6 +125,7 @@ impl SplitRing {
             clippy::cast_ptr_alignment,
             reason = "2-byte fields of a 4-aligned ring"
         )]
+        // SAFETY: as above.
         unsafe {
             &*self.used.add(offset).cast::<AtomicU16>()
         }
@@ -192,7 +192,7 @@ impl Split {
     }
 
     /// The next available entry: where another device goes on.
-    pub(super) fn base(&self) -> VringBase {
+    pub(super) fn retire(&mut self) -> VringBase {
         VringBase(u32::from(self.next))
     }
 

@@ -1,7 +1,6 @@
 //! Rings driven by a small driver on the same memory, without a front end.
 #![allow(unsafe_code)]
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -44,7 +43,7 @@ impl Driver {
             user: USER,
             offset: 0,
         };
-        let memory = GuestMemory::map(vec![(region, OwnedFd::from(file).into())]).unwrap();
+        let memory = GuestMemory::map(vec![(region, File::from(file))]).unwrap();
         Driver {
             memory: Arc::new(memory),
             packed,
@@ -241,6 +240,27 @@ fn packed_buffers_come_back_one_by_one_or_one_for_all() {
 }
 
 #[test]
+fn a_packed_ring_goes_on_after_its_device_was_killed() {
+    let mut driver = Driver::new(true);
+    for round in 0..100u8 {
+        // The front end knows no better than the beginning.
+        let mut port = driver.port(1, VERSION_1);
+        let mut burst = Burst::new();
+        for index in 0..3 {
+            let at = BUFFERS + index * 0x1000;
+            fill(&driver, at, &frame(60, round));
+            driver.offer(&[(at, 72)], 0);
+        }
+        port.receive(&mut burst, &mut Drops::default());
+        assert_eq!(burst.len(), 3, "round {round}");
+        assert_eq!(burst.to_vec(2), frame(60, round));
+        burst.clear();
+        port.release();
+        drop(port);
+    }
+}
+
+#[test]
 fn a_chain_is_one_frame_wherever_its_header_ends() {
     for packed in [false, true] {
         for cut in [1u32, 5, 12, 13, 40] {
@@ -338,6 +358,8 @@ fn what_does_not_fit_is_counted_and_the_rest_arrives() {
     }
 }
 
+type Break<'a> = &'a dyn Fn(&mut Driver);
+
 #[test]
 fn each_broken_rule_stops_the_port_and_names_it() {
     for packed in [false, true] {
@@ -353,7 +375,6 @@ fn each_broken_rule_stops_the_port_and_names_it() {
                 driver.describe(GUEST + BUFFERS, 72, NEXT);
             }
         };
-        type Break<'a> = &'a dyn Fn(&mut Driver);
         let cases: [(Break<'_>, &str); 5] = [
             (&outside, "not the guest's memory"),
             (&backwards, "wrong direction"),
@@ -417,9 +438,9 @@ fn kicks_are_asked_for_only_while_nobody_polls() {
     for packed in [false, true] {
         let mut driver = Driver::new(packed);
         let mut port = driver.port(1, VERSION_1);
-        let wanted = |driver: &Driver| match packed {
-            true => driver.read_u16(0x8002) == 0,
-            false => driver.read_u16(0x8000) == 0,
+        let wanted = |driver: &Driver| {
+            let flags = if packed { 0x8002 } else { 0x8000 };
+            driver.read_u16(flags) == 0
         };
         assert!(!wanted(&driver), "it begins by polling");
         assert!(!port.arm());
