@@ -21,7 +21,7 @@ for host in one two wire; do
     ip netns add $space$host
     ip -n $space$host link set lo up
 done
-on() { host=$1; shift; ip netns exec $space$host "$@"; }
+one="ip netns exec ${space}one" two="ip netns exec ${space}two" wire="ip netns exec ${space}wire"
 
 case $dut in
 bridge)
@@ -33,16 +33,19 @@ bridge)
     done
     ;;
 vde)
-    on wire vde_switch -sock "$work/vde" >"$work/switch.log" 2>&1 </dev/null &
+    # Its standard input is its console: it ends where that ends.
+    mkfifo "$work/console"
+    $wire vde_switch -s "$work/vde" <"$work/console" >"$work/switch.log" 2>&1 &
     pids+=($!)
+    exec 3>"$work/console"
     until [ -S "$work/vde/ctl" ]; do kill -0 "${pids[0]}"; sleep 0.05; done
     for end in ika ikb; do
-        on wire vde_plug2tap -s "$work/vde" $end >"$work/$end.log" 2>&1 &
+        $wire vde_plug2tap -s "$work/vde" $end >"$work/$end.log" 2>&1 &
         pids+=($!)
     done
     ;;
 ikv-fabric)
-    on wire "$fabric" --socket "$work/control.sock" patch --workers 1 tap:ika tap:ikb 2>"$work/wire.log" &
+    $wire "$fabric" --socket "$work/control.sock" patch --workers 1 tap:ika tap:ikb 2>"$work/wire.log" &
     pids+=($!)
     ;;
 esac
@@ -59,10 +62,10 @@ ip -n ${space}two addr add 192.0.2.2/24 dev ikb
 ip -n ${space}one link set ika up
 ip -n ${space}two link set ikb up
 
-on one ping -q -c 3 -i 0.2 -W 5 192.0.2.2 >/dev/null
-on one ping -q -c 400 -i 0.005 192.0.2.2 | awk -F/ '/^rtt/ { print "rtt_us=" $5 * 1000 }'
-on two iperf3 -s -1 >"$work/server.log" 2>&1 &
+$one ping -q -c 3 -i 0.2 -W 5 192.0.2.2 >/dev/null
+$one ping -q -c 400 -i 0.005 192.0.2.2 | awk -F/ '/^rtt/ { print "rtt_us=" $5 * 1000 }'
+$two iperf3 -s -1 >"$work/server.log" 2>&1 &
 pids+=($!)
-until on two ss -Hltn 'sport = :5201' | grep -q .; do kill -0 "${pids[-1]}"; sleep 0.05; done
-on one iperf3 -c 192.0.2.2 -t "$seconds" -f g >"$work/client.log"
+until $two ss -Hltn 'sport = :5201' | grep -q .; do kill -0 "${pids[-1]}"; sleep 0.05; done
+$one iperf3 -c 192.0.2.2 -t "$seconds" -f g >"$work/client.log"
 awk '/receiver/ { print "gbits=" $7 }' "$work/client.log"

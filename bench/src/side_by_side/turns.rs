@@ -5,9 +5,11 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{Group, Job};
 use crate::spread::Spread;
@@ -125,13 +127,14 @@ fn start(job: &Job, stop: &AtomicBool) -> Result<Vec<(String, f64)>, String> {
             break status;
         }
         if !told && (stop.load(Ordering::Relaxed) || began.elapsed() > LIMIT) {
-            // Its trap cleans up.
-            let pid = rustix::process::Pid::from_child(&child);
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            // What the script waits for ends, and its trap cleans up.
+            signal(&child, Signal::TERM);
             told = true;
         }
         std::thread::sleep(Duration::from_millis(20));
     };
+    // Whatever it left behind would disturb those that follow, and hold its output open.
+    signal(&child, Signal::KILL);
     let text = reader.join().map_err(|_| "its output cannot be read")?;
     let text = text.map_err(|error| error.to_string())?;
     if !status.success() {
@@ -143,6 +146,11 @@ fn start(job: &Job, stop: &AtomicBool) -> Result<Vec<(String, f64)>, String> {
     } else {
         Ok(figures)
     }
+}
+
+/// To the turn's whole process group, as far as it is still there.
+fn signal(leader: &Child, signal: Signal) {
+    let _ = kill_process_group(Pid::from_child(leader), signal);
 }
 
 /// Lines of `key=number`.
