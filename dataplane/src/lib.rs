@@ -47,6 +47,7 @@ mod offload;
 mod panel;
 mod patience;
 pub mod port;
+pub mod rights;
 mod stats;
 pub mod sys;
 mod worker;

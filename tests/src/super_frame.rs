@@ -50,7 +50,11 @@ impl SuperFrame {
     pub fn build(&self) -> ([u8; HEADER], Vec<u8>) {
         let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
         for tag in 0..self.tags {
-            let tpid = if tag + 1 < self.tags { 0x88a8u16 } else { 0x8100 };
+            let tpid = if tag + 1 < self.tags {
+                0x88a8u16
+            } else {
+                0x8100
+            };
             frame.extend(tpid.to_be_bytes());
             frame.extend([0x20, 10 + tag as u8]);
         }

@@ -94,7 +94,12 @@ fn until_marker(mut next: impl FnMut() -> ([u8; 10], Vec<u8>)) -> Frames {
 }
 
 fn assert_same(ours: &Frames, kernels: &Frames, what: &str) {
-    let sizes = |frames: &Frames| frames.iter().map(|(_, frame)| frame.len()).collect::<Vec<_>>();
+    let sizes = |frames: &Frames| {
+        frames
+            .iter()
+            .map(|(_, frame)| frame.len())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(sizes(ours), sizes(kernels), "{what}");
     for (number, (ours, kernels)) in ours.iter().zip(kernels).enumerate() {
         assert_eq!(ours.0, kernels.0, "{what}: header of frame {number}");
@@ -222,7 +227,10 @@ fn every_pair_of_offloads_is_as_the_kernel_has_it() {
             }
             let seen = ours.cable.lanes[Side::A as usize].snapshot();
             assert_eq!((seen.frames_out, seen.dropped()), (expected, 0));
-            assert_eq!(seen.frames_in, expected, "what was cut counts as its pieces");
+            assert_eq!(
+                seen.frames_in, expected,
+                "what was cut counts as its pieces"
+            );
             ours.panel.stop();
         }
         assert!(compared > 500, "only {compared}");

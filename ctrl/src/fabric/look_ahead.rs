@@ -74,9 +74,7 @@ pub(super) fn host_input(
     HostPlanInput {
         taps: topology
             .ends()
-            .filter(|found| {
-                Holder::of(found.end.owner, switches, config.vm.nic).has_waiting_tap()
-            })
+            .filter(|found| Holder::of(found.end.owner, switches, config.vm.nic).has_waiting_tap())
             .map(|found| TapPlan {
                 name: found.end.tap.clone(),
                 alias: found.end.alias.clone(),

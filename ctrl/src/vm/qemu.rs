@@ -117,11 +117,18 @@ fn machine(args: &mut Args, spec: &VmSpec, fds: &Fds) {
         format!("guest={},debug-threads=on", escape(&spec.name)),
     );
     let machine = "pc,usb=off,vmport=off,dump-guest-core=off";
-    if spec.nics.iter().any(|nic| nic.backend == NicBackend::VhostUser) {
+    if spec
+        .nics
+        .iter()
+        .any(|nic| nic.backend == NicBackend::VhostUser)
+    {
         // Memory that the fabric can map too.
         args.pair(
             "-object",
-            format!("memory-backend-memfd,id=ram,size={}M,share=on", spec.memory_mib),
+            format!(
+                "memory-backend-memfd,id=ram,size={}M,share=on",
+                spec.memory_mib
+            ),
         );
         args.pair("-machine", format!("{machine},memory-backend=ram"));
     } else {

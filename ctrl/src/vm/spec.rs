@@ -154,10 +154,10 @@ impl VmSpec {
             .filter(|(_, nic)| nic.backend == NicBackend::VhostUser)
             .map(|(index, _)| self.nic_socket(index));
         channels
-        .into_iter()
-        .chain(sockets)
-        .find(|path| path.as_os_str().len() > MAX_SOCKET_PATH)
-        .map_or(Ok(()), |path| Err(SpecError::SocketPath { vm: vm(), path }))
+            .into_iter()
+            .chain(sockets)
+            .find(|path| path.as_os_str().len() > MAX_SOCKET_PATH)
+            .map_or(Ok(()), |path| Err(SpecError::SocketPath { vm: vm(), path }))
     }
 }
 
