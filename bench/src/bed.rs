@@ -72,6 +72,17 @@ impl FreshCable {
         Ok(())
     }
 
+    /// Adds another cable to the same panel.
+    ///
+    /// # Errors
+    /// When the worker cannot watch its ports.
+    pub fn beside(&self, cable: Cable) -> Result<(), BenchError> {
+        self.panel
+            .add(cable)
+            .map(drop)
+            .map_err(|error| BenchError::Fresh(error.to_string()))
+    }
+
     /// What to measure.
     pub fn bed(&self) -> Bed {
         Bed {

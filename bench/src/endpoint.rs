@@ -5,9 +5,11 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use dataplane::sys::packet;
 use dataplane::sys::tap::{TapFlags, TapOffloads, open_tap, set_offload, set_vnet_little_endian};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, readv, writev};
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index};
 
@@ -163,6 +165,18 @@ impl Endpoint {
         }
     }
 
+    /// Waits until something may have arrived, or the time is up.
+    ///
+    /// # Errors
+    /// When waiting is impossible.
+    pub fn wait(&mut self, limit: Duration) -> Result<(), BenchError> {
+        match self {
+            Endpoint::Guest(guest) => _ = guest.wait(0, limit)?,
+            Endpoint::Device(device) => device.wait(limit)?,
+        }
+        Ok(())
+    }
+
     /// Frames that may be under way to this end without overrunning what it has room for.
     pub fn room(&self) -> usize {
         match self {
@@ -237,6 +251,17 @@ impl Device {
             }
         }
         Ok(limit)
+    }
+
+    fn wait(&self, limit: Duration) -> Result<(), BenchError> {
+        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+        match poll(
+            &mut [PollFd::new(&self.descriptor, PollFlags::IN)],
+            Some(&limit),
+        ) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(BenchError::Device(errno.into())),
+        }
     }
 
     fn receive(&mut self, limit: usize, mut take: impl Take) -> Result<usize, BenchError> {

@@ -31,6 +31,7 @@ pub mod plot;
 pub mod report;
 pub mod schedule;
 pub mod search;
+pub mod side_by_side;
 pub mod spread;
 pub mod tally;
 pub mod trial;

@@ -23,6 +23,9 @@ pub struct Plan {
     pub trial: Duration,
     /// Share of the frames that may be lost in a trial that passes: 0 in RFC 2544.
     pub tolerance: f64,
+    /// Trials in a row that must fail before a rate counts as failed: 1 in RFC 2544. More look
+    /// past what has nothing to do with the rate, such as other work on the same CPU.
+    pub attempts: u32,
     /// How close the search comes to the limit: 0.01 is 1 %.
     pub resolution: f64,
     /// Loads at which latency is measured.
@@ -148,16 +151,19 @@ fn no_drop(
     let mut counts = Counts::default();
     while let Some(rate) = search.next() {
         begins(Step::NoDrop(rate, search.best()));
-        let paced = stage.paced(rate / lanes, plan.trial)?;
-        let missing = paced.counts.offered - paced.counts.received.min(paced.counts.offered);
-        let passed = missing as f64 <= paced.counts.offered as f64 * plan.tolerance;
-        if passed {
-            counts = counts.plus(paced.counts);
-        } else {
+        let mut passed = false;
+        for _ in 0..plan.attempts.max(1) {
+            let paced = stage.paced(rate / lanes, plan.trial)?;
+            trials += 1;
+            let missing = paced.counts.offered.saturating_sub(paced.counts.received);
+            passed = missing as f64 <= paced.counts.offered as f64 * plan.tolerance;
+            if passed {
+                counts = counts.plus(paced.counts);
+                break;
+            }
             generator_late = paced.generator_late;
         }
         search.tried(passed);
-        trials += 1;
     }
     Ok(NoDrop {
         frames_per_second: search.best(),

@@ -153,7 +153,9 @@ impl FromStr for Load {
 /// A number of frames as people read it: `950`, `12.3 k`, `14.88 M`.
 pub fn count(number: f64) -> String {
     match number {
+        1e7.. => format!("{:.1} M", number / 1e6),
         1e6.. => format!("{:.2} M", number / 1e6),
+        1e5.. => format!("{:.0} k", number / 1e3),
         1e4.. => format!("{:.1} k", number / 1e3),
         _ => format!("{number:.0}"),
     }

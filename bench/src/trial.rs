@@ -22,8 +22,11 @@ const BYTES_UNDER_WAY: usize = 1 << 20;
 /// Loading up before rates count.
 const WARM_UP: Duration = Duration::from_millis(100);
 
-/// What comes later than this after the last one is taken for lost.
+/// Under a flood: when nothing came for so long, what is under way is taken for lost.
 const SILENCE: Duration = Duration::from_millis(30);
+
+/// At the end of a trial: what comes later than this after the last one is taken for lost.
+const DRAIN: Duration = Duration::from_millis(300);
 
 /// Frames may be sent so late after the end of their trial and still count: a port's queue, or
 /// an interruption of the sender, is no loss.
@@ -288,7 +291,7 @@ impl Stage<'_> {
     /// Takes in what is still under way.
     fn drain(&mut self, lanes: &mut [Lane]) -> Result<(), BenchError> {
         let mut last = Instant::now();
-        while last.elapsed() < SILENCE {
+        while last.elapsed() < DRAIN {
             let mut missing = 0;
             for lane in &mut *lanes {
                 if self.receive(lane, |_| ())? > 0 {

@@ -117,11 +117,11 @@ impl VnetHeader {
     /// `agreed` (virtio 1.2, 5.1.6.2).
     #[inline]
     pub(crate) fn checked(mut self, frame_len: usize, agreed: Offloads) -> Option<Self> {
-        self.0[0] &= Self::NEEDS_CSUM;
-        let needs = self.needs();
-        if needs == Offloads::NONE {
+        if self.0[0] & Self::NEEDS_CSUM == 0 && self.0[1] == 0 {
             return Some(Self::default());
         }
+        self.0[0] &= Self::NEEDS_CSUM;
+        let needs = self.needs();
         let sum_at = usize::from(self.checksum_start()) + usize::from(self.checksum_offset());
         let sum_inside = sum_at + 2 <= frame_len;
         let whole = self.gso_type() == 0;

@@ -32,8 +32,9 @@
 //!
 //! Each frame comes with a virtio-net header ([`VnetHeader`]) that says which checksum is
 //! unfinished and into which pieces a 64 KiB super-frame is to be cut. It passes through
-//! untouched. A port whose receiver did not agree to take such frames leaves the work to
-//! the kernel on sending.
+//! untouched to a receiver that agreed to take such frames ([`Offloads`]). For any other the
+//! lane finishes the checksum and cuts super-frames into wire frames as the kernel would
+//! (`offload/cut.rs`): headers are copied, payloads stay where they lie.
 //!
 //! `unsafe` stands in [`sys`] alone.
 

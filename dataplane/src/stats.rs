@@ -59,9 +59,11 @@ pub type Drops = [u64; DropReason::ALL.len()];
 /// Counters at one instant: `frames_in == frames_out + held + drops`, always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LaneSnapshot {
-    /// Frames that entered the lane.
+    /// Frames that entered the lane. A super-frame counts as the frames that it was cut into,
+    /// as one when it was passed on whole.
     pub frames_in: u64,
-    /// Their bytes, without FCS and virtio-net headers.
+    /// Their bytes as they came, without FCS and virtio-net headers: those of a super-frame,
+    /// whatever was made of it.
     pub bytes_in: u64,
     /// Frames that left it.
     pub frames_out: u64,

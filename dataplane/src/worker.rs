@@ -26,8 +26,8 @@ pub enum Idle {
     Spin,
 }
 
-/// Rounds over the hot ports between two looks at the others, while there are frames.
-const ROUNDS_PER_POLL: u32 = 16;
+/// Rounds over the hot ports between two looks at the others and at the clock.
+const ROUNDS_PER_POLL: u32 = 32;
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
 
@@ -112,15 +112,16 @@ impl Worker {
                     self.heat(place, side);
                 }
             }
-            let mut busy = false;
+            let mut busy = 0;
             for _ in 0..ROUNDS_PER_POLL {
-                if !self.round() {
+                if self.hot.is_empty() {
                     break;
                 }
-                busy = true;
+                busy += u32::from(self.round(woken));
             }
-            if busy {
-                self.wires.stats.add_busy(woken.elapsed());
+            if busy > 0 {
+                let time = woken.elapsed() * busy / ROUNDS_PER_POLL;
+                self.wires.stats.add_busy(time);
             }
         }
     }
@@ -137,7 +138,7 @@ impl Worker {
     }
 
     /// One burst from each hot port. `false` when none had a frame.
-    fn round(&mut self) -> bool {
+    fn round(&mut self, now: Instant) -> bool {
         let mut some = false;
         let mut next = 0;
         while next < self.hot.len() {
@@ -152,7 +153,7 @@ impl Worker {
                     self.hot[next].quiet_since = None;
                     next += 1;
                 }
-                Ok(_) if self.stays_hot(next) => next += 1,
+                Ok(_) if self.stays_hot(next, now) => next += 1,
                 Ok(_) => self.cool(next),
                 Err(error) => {
                     self.hot.swap_remove(next);
@@ -163,11 +164,10 @@ impl Worker {
         some
     }
 
-    fn stays_hot(&mut self, index: usize) -> bool {
+    fn stays_hot(&mut self, index: usize, now: Instant) -> bool {
         if self.idle == Idle::Spin {
             return true;
         }
-        let now = Instant::now();
         now - *self.hot[index].quiet_since.get_or_insert(now) < self.patience.spin()
     }
 

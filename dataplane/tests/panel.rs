@@ -81,7 +81,9 @@ fn frames_pass_both_ways_in_order_and_unchanged() {
         assert_eq!((seen.frames_out, seen.dropped()), (200, 0));
         assert_eq!(
             seen.bytes_in,
-            (0..200).map(|number| frame(number).len() as u64).sum()
+            (0..200)
+                .map(|number| frame(number).len() as u64)
+                .sum::<u64>()
         );
         bench.panel.stop();
     }

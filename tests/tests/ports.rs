@@ -8,8 +8,8 @@ use dataplane::sys::tap::{self, TapFlags, TapOffloads};
 use dataplane::{
     Cable, CableHandle, DropReason, LaneSnapshot, Panel, PanelOptions, Port, PortError, Side,
 };
-use ikv_tests::patience::SOON;
-use ikv_tests::{Netns, Nic, have_root};
+use ikv_tests::patience::{self, SOON};
+use ikv_tests::{Netns, Nic, SuperFrame, have_root};
 
 /// Two persistent taps, as `run` makes them for VMs, and a cable between their devices.
 struct Wire {
@@ -172,43 +172,15 @@ fn every_kind_of_frame_passes_unchanged_both_ways() {
     });
 }
 
-/// A TCP segment over IPv4 of `payload` bytes, its checksum left to the NIC; the header
-/// says so, and into which pieces to cut it.
+/// A TCP segment over IPv4 of `payload` bytes, its checksum left to the NIC, to be cut into
+/// pieces of 1448 bytes.
 fn super_frame(payload: usize, vlan: bool) -> ([u8; 10], Vec<u8>) {
-    use etherparse::{PacketBuilder, PacketBuilderStep};
-    let payload: Vec<u8> = (0..payload).map(|at| (at % 253) as u8).collect();
-    let finish = |builder: PacketBuilderStep<etherparse::IpHeaders>| {
-        let mut frame = Vec::new();
-        builder
-            .tcp(4000, 5000, 7, 65000)
-            .ack(9)
-            .write(&mut frame, &payload)
-            .unwrap();
-        frame
+    let frame = SuperFrame {
+        tags: usize::from(vlan),
+        tcp_options: false,
+        ..SuperFrame::tcp4(payload)
     };
-    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-    let (addresses, ttl) = (([10, 0, 0, 1], [10, 0, 0, 2]), 64);
-    let mut frame = if vlan {
-        let tag = etherparse::VlanId::try_new(10).unwrap();
-        finish(
-            ethernet
-                .single_vlan(tag)
-                .ipv4(addresses.0, addresses.1, ttl),
-        )
-    } else {
-        finish(ethernet.ipv4(addresses.0, addresses.1, ttl))
-    };
-    let ip = if vlan { 18 } else { 14 };
-    // With the checksum left to do, the field holds that of the pseudo header, not inverted.
-    let length = (frame.len() - ip - 20) as u32;
-    let sum = [0x0a00u32, 1, 0x0a00, 2, 6, length].iter().sum::<u32>();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    frame[ip + 36..ip + 38].copy_from_slice(&(folded as u16).to_be_bytes());
-    let mut header = [1, 1, 0, 0, 0, 0, 0, 0, 16, 0];
-    header[2..4].copy_from_slice(&((ip + 40) as u16).to_le_bytes());
-    header[4..6].copy_from_slice(&1448u16.to_le_bytes());
-    header[6..8].copy_from_slice(&((ip + 20) as u16).to_le_bytes());
-    (header, frame)
+    frame.build()
 }
 
 #[test]
@@ -270,6 +242,78 @@ fn super_frames_are_cut_for_who_does_not_take_them() {
             }
             assert_same(&payload, &frame[ip + 40..], "payload");
         }
+        wire.panel.stop();
+    });
+}
+
+#[test]
+fn a_vm_that_boots_with_other_offloads_gets_what_it_takes() {
+    if !have_root() {
+        return;
+    }
+    let netns = Netns::new("agree");
+    netns.enter(|| {
+        let wire = wire(&netns);
+        let (a, b) = (
+            Nic::plug("ta", TapOffloads::TCP),
+            Nic::plug("tb", TapOffloads::TCP),
+        );
+        let (header, frame) = super_frame(1448 * 3, false);
+        let pieces_of_one = || {
+            a.send(header, &frame);
+            let mut payload = 0;
+            let mut pieces = 0;
+            while payload < 1448 * 3 {
+                payload += b.receive().1.len() - 54;
+                pieces += 1;
+            }
+            pieces
+        };
+        assert_eq!(pieces_of_one(), 1);
+        b.agree(TapOffloads::default());
+        for _ in 0..200 {
+            assert_eq!(
+                pieces_of_one(),
+                3,
+                "each, also when a whole one was tried again"
+            );
+        }
+        b.agree(TapOffloads::TCP);
+        patience::wait_until("whole super-frames again", SOON, || pieces_of_one() == 1);
+        let seen = wire.wait(Side::A, |seen| seen.frames_out > 600);
+        assert_eq!(seen.dropped(), 0);
+        wire.panel.stop();
+    });
+}
+
+#[test]
+fn a_full_queue_is_not_taken_for_a_refusal() {
+    if !have_root() {
+        return;
+    }
+    let netns = Netns::new("full");
+    netns.enter(|| {
+        let wire = wire(&netns);
+        let (a, b) = (
+            Nic::plug("ta", TapOffloads::TCP),
+            Nic::plug("tb", TapOffloads::TCP),
+        );
+        let (header, frame) = super_frame(1448 * 3, false);
+        let mut sent = 0;
+        loop {
+            a.send(header, &frame);
+            sent += 1;
+            let seen = wire.wait(Side::A, |seen| seen.frames_in >= sent);
+            if seen.drops[DropReason::ReceiverFull as usize] > 0 {
+                break;
+            }
+            assert!(sent < 10_000, "a queue without end");
+        }
+        for _ in 1..sent {
+            assert_eq!(b.receive().1.len(), frame.len());
+        }
+        a.send(header, &frame);
+        assert_eq!(b.receive().1.len(), frame.len(), "whole again");
         wire.panel.stop();
     });
 }

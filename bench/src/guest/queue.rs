@@ -32,6 +32,14 @@ pub(super) struct Used {
     pub(super) written: u32,
 }
 
+/// See [`Queue::load`].
+#[derive(Debug)]
+struct Template {
+    number: u32,
+    header: [u8; HEADER],
+    frame: Vec<u8>,
+}
+
 #[derive(Debug)]
 enum Driver {
     Split(Split),
@@ -64,8 +72,9 @@ pub struct Queue {
     kick: EventFd,
     call: EventFd,
     kicks: u64,
-    /// Frame length that [`Queue::send`] starts from.
-    loaded: u32,
+    /// What [`Queue::send`] starts from, counted, and which of them each buffer holds.
+    template: Template,
+    holds: Vec<u32>,
 }
 
 impl Queue {
@@ -86,7 +95,12 @@ impl Queue {
             kick: bell().map_err(GuestError::Bell)?,
             call: bell().map_err(GuestError::Bell)?,
             kicks: 0,
-            loaded: layout.capacity as u32,
+            template: Template {
+                number: 1,
+                header: [0; HEADER],
+                frame: Vec::new(),
+            },
+            holds: Vec::new(),
         };
         queue.all_ours();
         Ok(queue)
@@ -102,8 +116,8 @@ impl Queue {
     fn all_ours(&mut self) {
         self.free = (0..self.layout.slots).collect();
         self.offered = vec![false; self.layout.slots as usize];
+        self.holds = vec![0; self.layout.slots as usize];
         self.pending.clear();
-        self.load(&[0; HEADER], &[]);
     }
 
     /// Starts over with an empty ring, as after a reset. The back end must have been stopped.
@@ -143,8 +157,8 @@ impl Queue {
         ring!(self, ring => ring.interrupts(wanted));
     }
 
-    /// Writes this header and frame into every buffer that is ours: what [`Queue::send`] does
-    /// not change is sent as it stands here.
+    /// From now on [`Queue::send`] starts from this header and frame. Each buffer gets them only
+    /// once: what `fill` does not change is not written again.
     ///
     /// # Panics
     /// When the frame is longer than the buffers.
@@ -153,11 +167,12 @@ impl Queue {
             frame.len() <= self.layout.capacity,
             "a frame longer than its buffer"
         );
-        for slot in &self.free {
-            self.memory.write(self.layout.header(*slot), header);
-            self.memory.write(self.layout.frame(*slot), frame);
-        }
-        self.loaded = frame.len() as u32;
+        let number = self.template.number + 1;
+        self.template = Template {
+            number,
+            header: *header,
+            frame: frame.to_vec(),
+        };
     }
 
     /// Sends up to `limit` frames. `fill` completes each where it lies; without its doing it is
@@ -179,14 +194,24 @@ impl Queue {
             let Some(slot) = self.free.pop_front() else {
                 break;
             };
+            let header = self.layout.header(slot);
+            if self.holds[slot as usize] != self.template.number {
+                self.memory.write(header, &self.template.header);
+                self.memory.write(header + HEADER, &self.template.frame);
+                self.holds[slot as usize] = self.template.number;
+            }
             let mut outgoing = Outgoing {
                 memory: &self.memory,
-                header: self.layout.header(slot),
+                header,
                 capacity: self.layout.capacity,
-                len: self.loaded,
+                len: self.template.frame.len() as u32,
+                rewritten: false,
             };
             fill(&mut outgoing);
             let len = outgoing.len;
+            if outgoing.rewritten {
+                self.holds[slot as usize] = 0;
+            }
             self.offered[slot as usize] = true;
             ring!(self, ring => ring.offer(slot, len));
         }
@@ -329,12 +354,14 @@ pub struct Outgoing<'q> {
     header: usize,
     capacity: usize,
     len: u32,
+    rewritten: bool,
 }
 
 impl Outgoing<'_> {
     /// Sets the virtio-net header.
     pub fn header(&mut self, header: &[u8; HEADER]) {
         self.memory.write(self.header, header);
+        self.rewritten = true;
     }
 
     /// Sets the whole frame.
@@ -348,6 +375,7 @@ impl Outgoing<'_> {
         );
         self.memory.write(self.header + HEADER, frame);
         self.len = frame.len() as u32;
+        self.rewritten = true;
     }
 
     /// Sets eight bytes of the frame, at a multiple of 8, to a number in this machine's order.

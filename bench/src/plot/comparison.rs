@@ -160,8 +160,8 @@ fn draw_panel<B: DrawingBackend>(
     Ok(())
 }
 
-/// Three digits.
-fn figure(value: f64) -> String {
+/// A number with three digits.
+pub fn figure(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),

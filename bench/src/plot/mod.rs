@@ -12,7 +12,7 @@ use plotters::style::{FontStyle, register_font};
 
 use crate::BenchError;
 
-pub use comparison::{Bar, Panel, comparison};
+pub use comparison::{Bar, Panel, comparison, figure};
 pub use report::report;
 
 /// Name of the font, in SVG one that every viewer replaces by its own.

@@ -102,7 +102,7 @@ fn throughput<B: DrawingBackend>(sizes: &[&SizeReport], area: &DrawingArea<B, Sh
         write_at(
             &chart,
             (place as f64 + 0.5, 0.0),
-            (0, 14),
+            (0, 18),
             VPos::Top,
             &format!("{} B", size.size),
         )?;
@@ -163,7 +163,7 @@ fn latency<B: DrawingBackend>(sizes: &[&SizeReport], area: &DrawingArea<B, Shift
         write_at(
             &chart,
             (place as f64 + 0.5, lowest / 2.0),
-            (0, 14),
+            (0, 18),
             VPos::Top,
             &label,
         )?;

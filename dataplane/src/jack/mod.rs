@@ -18,14 +18,13 @@
 //! in whatever pieces, costs at most its own session, which ends with one sentence that says why.
 
 mod backend;
+mod disposal;
 mod news;
 mod outlet;
 mod ring;
 mod room;
 mod session;
 mod socket;
-#[cfg(test)]
-mod tests;
 mod wire;
 
 use std::io;

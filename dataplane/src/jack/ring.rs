@@ -1,7 +1,7 @@
 //! What a front end has told about one ring so far: [`Ring`].
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
@@ -80,18 +80,20 @@ impl Ring {
     }
 }
 
-/// The descriptor as an eventfd that never blocks. `None` when it is anything else: a worker
-/// reads or writes it, and must not wait for whoever is behind a pipe or a socket.
+/// The descriptor as an eventfd that does not block. `None` when it is anything else: a worker
+/// writes to it, and must not wait for whoever is behind a pipe or a socket.
 pub(crate) fn eventfd(file: OwnedFd) -> Option<File> {
-    use std::os::fd::AsRawFd;
-
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let target = std::fs::read_link(link).ok()?;
-    // A path begins with a slash: nothing but the kernel makes a name like this one.
-    if target.as_os_str() != "anon_inode:[eventfd]" {
+    if !is_eventfd(&file) {
         return None;
     }
-    let flags = fcntl_getfl(file.as_fd()).ok()?;
-    fcntl_setfl(file.as_fd(), flags | OFlags::NONBLOCK).ok()?;
+    let flags = fcntl_getfl(&file).ok()?;
+    fcntl_setfl(&file, flags | OFlags::NONBLOCK).ok()?;
     Some(file.into())
+}
+
+/// Whether it is an eventfd. Asking waits for nobody.
+pub(crate) fn is_eventfd(file: impl AsFd) -> bool {
+    let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    // A path begins with a slash: nothing but the kernel makes a name like this one.
+    std::fs::read_link(link).is_ok_and(|name| name.as_os_str() == "anon_inode:[eventfd]")
 }

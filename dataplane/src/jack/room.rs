@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use crate::jack::disposal::Disposal;
 use crate::jack::news::JackEvent;
 use crate::jack::outlet::Patching;
 use crate::jack::socket::Socket;
@@ -128,9 +129,11 @@ impl<P: Patching + Clone> Room<P> {
         }
         let now = Instant::now();
         for jack in 0..self.jacks.len() {
-            self.jacks[jack].socket.end(None, now);
+            self.jacks[jack].socket.close(now);
             self.after(jack, now);
         }
+        let jacks = std::mem::take(&mut self.jacks);
+        Disposal::default().drop_elsewhere(jacks);
     }
 
     fn patience(&self) -> Option<std::time::Duration> {

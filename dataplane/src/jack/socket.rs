@@ -8,9 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown,
+    socket_with,
+};
 
 use crate::jack::backend::Breach;
+use crate::jack::disposal::Disposal;
 use crate::jack::news::{Allowance, JackEvent};
 use crate::jack::outlet::{Outlet, Patching};
 use crate::jack::session::Session;
@@ -38,6 +42,7 @@ pub(crate) struct Socket<P> {
     session: Option<Session>,
     /// How many there were, with this one.
     sessions: u64,
+    disposal: Disposal,
     /// Down: the cable is cut, and that is how a guest is told.
     carrier: bool,
     /// Closed: something else carries the cable.
@@ -82,6 +87,7 @@ impl<P: Patching> Socket<P> {
             alarmed,
             session: None,
             sessions: 0,
+            disposal: Disposal::default(),
             carrier: true,
             gate: true,
             retry,
@@ -130,6 +136,10 @@ impl<P: Patching> Socket<P> {
         self.retry = None;
         match &self.role {
             Role::Server(_) => true,
+            Role::Client(_) if self.disposal.is_full() => {
+                self.retry = Some(now + RETRY);
+                false
+            }
             Role::Client(path) => {
                 let connected = connect_to(path);
                 self.connected(connected, now);
@@ -144,6 +154,10 @@ impl<P: Patching> Socket<P> {
             let Role::Server(listener) = &self.role else {
                 return false;
             };
+            if self.disposal.is_full() {
+                self.retry = Some(now + RETRY);
+                return false;
+            }
             match accept_from(listener) {
                 Ok(Some(stream)) => self.arrive(stream, now),
                 Ok(None) => return false,
@@ -225,6 +239,9 @@ impl<P: Patching> Socket<P> {
             return;
         };
         let parting = session.backend.unplug(&mut self.outlet).err();
+        // Now, for whoever waits at the other end; the rest may take its time.
+        let _ = shutdown(&session.stream, Shutdown::Both);
+        self.disposal.drop_elsewhere(session);
         match reason.or(parting) {
             None | Some(Breach::Wire(WireError::HungUp)) => {}
             Some(breach) => self.fault(now, &breach.to_string()),
@@ -235,6 +252,15 @@ impl<P: Patching> Socket<P> {
         if self.is_client() {
             self.retry = Some(now + RETRY);
         }
+    }
+
+    /// Ends the session and takes no other one. What wait at the listener are closed with it.
+    pub(crate) fn close(&mut self, now: Instant) {
+        if let Role::Server(listener) = &self.role {
+            // Whoever comes while it is being closed is refused and does not wait.
+            let _ = shutdown(listener, Shutdown::Both);
+        }
+        self.end(None, now);
     }
 
     fn is_client(&self) -> bool {
@@ -262,14 +288,16 @@ impl<P: Patching> Socket<P> {
     fn arrive(&mut self, stream: UnixStream, now: Instant) {
         // Whoever was here may have gone, and been replaced, before we heard of either.
         self.serve(now);
+        if self.carrier && self.gate && self.session.is_none() {
+            return self.begin(stream);
+        }
+        self.disposal.hang_up(stream);
         if !self.carrier {
-            // The operator knows: told by the close alone.
+            // The operator's doing: nobody need be told.
         } else if !self.gate {
-            self.refuse("turned a front end away: the cable's end is in use by another port");
-        } else if self.session.is_some() {
-            self.refuse("turned a front end away: one is plugged in already");
+            self.refuse("turned a front end away: another port carries the cable");
         } else {
-            self.begin(stream);
+            self.refuse("turned a front end away: one is plugged in already");
         }
     }
 

@@ -16,6 +16,9 @@ use vhost::vhost_user::message::{
     FrontendReq, MAX_ATTACHED_FD_ENTRIES, MAX_MSG_SIZE, VhostUserHeaderFlag, VhostUserMsgValidator,
 };
 
+use crate::jack::ring::is_eventfd;
+use crate::port::vhost_user::is_memory_file;
+
 /// Bytes of request, flags and size.
 const HEADER: usize = 12;
 
@@ -42,6 +45,11 @@ pub(crate) enum WireError {
     Files(FrontendReq),
     #[error("more than {MAX_ATTACHED_FD_ENTRIES} descriptors with one message")]
     TooManyFiles,
+    #[error(
+        "{0:?}: a descriptor that is neither an eventfd nor memory: give QEMU \
+         memory-backend-memfd, or memory-backend-file in /dev/shm or on hugetlbfs, with share=on"
+    )]
+    StrangeFile(FrontendReq),
     #[error("its descriptors could not be taken over: this process has too many open")]
     NoDescriptors,
     #[error("it does not read our answers")]
@@ -109,6 +117,7 @@ pub(crate) struct Reader {
     /// Header and body so far. Never longer than the message: a read that went on into the
     /// next one would take its descriptors for this one's.
     bytes: Vec<u8>,
+    /// What came with it. Files that may not be closed on this thread never leave here.
     files: Vec<OwnedFd>,
 }
 
@@ -181,6 +190,9 @@ impl Reader {
 
     fn finish(&mut self) -> Result<Message, WireError> {
         let (request, flags, _) = self.header()?;
+        if !self.files.iter().all(is_harmless) {
+            return Err(WireError::StrangeFile(request));
+        }
         let body = self.bytes[HEADER..].to_vec();
         self.bytes.clear();
         Ok(Message {
@@ -190,6 +202,12 @@ impl Reader {
             files: std::mem::take(&mut self.files),
         })
     }
+}
+
+/// Whether the file may be used and closed without waiting for whoever it came from. Asking
+/// waits for nobody either.
+fn is_harmless(file: &OwnedFd) -> bool {
+    is_memory_file(file) || is_eventfd(file)
 }
 
 /// Answers a request. An answer is far smaller than a socket's buffer: when there is no room

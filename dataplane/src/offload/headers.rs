@@ -197,8 +197,8 @@ impl Template {
         let layout = Layout::of(&bytes[..frame_len.min(MAX_HEADERS)], header)?;
         let payload = frame_len - layout.payload_at;
         let largest = payload.min(usize::from(header.segment_size()));
-        let fits = layout.payload_at - layout.network_at + largest <= usize::from(u16::MAX);
-        fits.then_some(Template {
+        let packet = layout.payload_at - layout.network_at + largest;
+        u16::try_from(packet).is_ok().then_some(Template {
             bytes,
             layout,
             payload,

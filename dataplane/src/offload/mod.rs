@@ -26,9 +26,11 @@ impl Offloads {
     pub const TSO4: Offloads = Offloads(1 << 1);
     /// TCP super-frames over IPv6.
     pub const TSO6: Offloads = Offloads(1 << 2);
-    /// TCP super-frames whose first wire frame carries CWR (RFC 3168).
+    /// TCP super-frames whose first wire frame alone carries CWR (RFC 3168). Means nothing
+    /// without one of the two above.
     pub const ECN: Offloads = Offloads(1 << 3);
-    /// UDP super-frames.
+    /// UDP super-frames over IPv4 and IPv6, cut into datagrams (not into IP fragments, which
+    /// virtio's older UFO means: nobody takes those).
     pub const USO: Offloads = Offloads(1 << 4);
     /// Everything above.
     pub const ALL: Offloads = Offloads(0x1f);

@@ -474,7 +474,9 @@ proptest! {
         takes in 0u8..32,
     ) {
         let (mut vnet, mut frame) = sender.frame();
-        header.into_iter().for_each(|(at, value)| vnet.0[at] = value);
+        for (at, value) in header {
+            vnet.0[at] = value;
+        }
         frame.truncate(keep);
         for (at, value) in spoilt {
             if let Some(byte) = frame.get_mut(at) {

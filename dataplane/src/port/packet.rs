@@ -6,6 +6,7 @@
 //! the kernel, super-frames are refused and cut by the lane.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
@@ -27,11 +28,13 @@ const BURSTS_PER_CHECK: u32 = 256;
 /// Frames that wait in a socket at most, by far: who goes on sending is not waited for.
 const MOST_WAITING: usize = 1 << 16;
 
-/// Bursts that are cut before a whole super-frame is tried again.
-const BURSTS_PER_TRY: u32 = 4096;
+/// Bursts that are cut before a whole super-frame is tried again: at first, and at most.
+const BURSTS_PER_TRY: [u32; 2] = [16, 4096];
 
 /// Whether the device takes super-frames whole. The kernel gives one error for a device that
-/// does not and for one whose queue is full: what becomes of the pieces tells them apart.
+/// does not and for one whose queue is full: what becomes of the pieces tells them apart. Not
+/// for certain, as a queue may get room in between; so each try that fails makes the time to
+/// the next one twice as long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whole {
     Taken,
@@ -44,6 +47,7 @@ enum Whole {
 pub struct Packet {
     socket: OwnedFd,
     whole: Whole,
+    bursts_per_try: u32,
     name: String,
     ask: usize,
     unchecked_bursts: u32,
@@ -75,6 +79,7 @@ impl Packet {
         Ok(Packet {
             socket,
             whole: Whole::Taken,
+            bursts_per_try: BURSTS_PER_TRY[0],
             name: name.into(),
             ask: SMALLEST_ASK,
             unchecked_bursts: 0,
@@ -143,12 +148,8 @@ impl Packet {
         while next < burst.len() {
             let error = match packet::send(self.socket.as_fd(), burst, next) {
                 Ok(sent) => {
+                    self.learn_from_taken(burst, next..next + sent);
                     next += sent;
-                    if self.whole == Whole::Suspected {
-                        self.whole = Whole::Refused {
-                            bursts_left: BURSTS_PER_TRY,
-                        };
-                    }
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -170,6 +171,20 @@ impl Packet {
             next += refused;
         }
         next
+    }
+
+    fn learn_from_taken(&mut self, burst: &Burst, mut frames: Range<usize>) {
+        let [first, most] = BURSTS_PER_TRY;
+        if self.whole == Whole::Suspected {
+            self.whole = Whole::Refused {
+                bursts_left: self.bursts_per_try,
+            };
+            self.bursts_per_try = (self.bursts_per_try * 2).min(most);
+        } else if self.bursts_per_try > first
+            && frames.any(|index| burst.header(index).gso_type() != 0)
+        {
+            self.bursts_per_try = first;
+        }
     }
 
     /// The kernel says ENOBUFS both when the tap's queue is full and when nobody has the

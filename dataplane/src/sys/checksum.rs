@@ -24,6 +24,7 @@ pub(crate) fn sum_of_segment(segment: &Segment) -> u64 {
 /// # Safety
 /// `len` bytes at `start` must be readable. They may change meanwhile: nothing but the sum
 /// depends on them. Less than 2^32 bytes, so that no sum overflows.
+#[expect(clippy::cast_ptr_alignment, reason = "read as unaligned")]
 unsafe fn sum_at(start: *const u8, len: usize) -> u64 {
     let mut lanes = [0u64; BLOCK / 4];
     let (blocks, mut at) = (len / BLOCK, len / BLOCK * BLOCK);

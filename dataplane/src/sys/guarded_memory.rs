@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 
 /// Bytes of another process's file, mapped shared, readable and writable.
 #[derive(Debug)]
-pub struct SharedMapping {
+pub(crate) struct SharedMapping {
     start: NonNull<u8>,
     len: usize,
     slot: &'static Slot,
@@ -41,7 +41,12 @@ impl SharedMapping {
     ///
     /// # Errors
     /// What the kernel says: the file is not writable, the address space is full, …
-    pub fn new(file: &File, offset: u64, len: usize, lost: Arc<AtomicBool>) -> io::Result<Self> {
+    pub(crate) fn new(
+        file: &File,
+        offset: u64,
+        len: usize,
+        lost: Arc<AtomicBool>,
+    ) -> io::Result<Self> {
         install_handler()?;
         let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         // SAFETY: the kernel chooses the address, so no mapping of ours is touched.
@@ -74,7 +79,7 @@ impl SharedMapping {
     }
 
     /// The first byte.
-    pub fn start(&self) -> *mut u8 {
+    pub(crate) fn start(&self) -> *mut u8 {
         self.start.as_ptr()
     }
 }

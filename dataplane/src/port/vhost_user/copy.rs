@@ -13,6 +13,9 @@ pub(super) struct Room {
     pub(super) len: u32,
 }
 
+// SAFETY: an address and a length. Its queue follows it while it holds the memory.
+unsafe impl Send for Room {}
+
 impl Room {
     pub(super) const NONE: Room = Room {
         start: ptr::null_mut(),

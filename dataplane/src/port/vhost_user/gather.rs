@@ -12,32 +12,32 @@ pub(super) struct Gather {
 
 impl Gather {
     /// A burst of this many is taken at once.
-    const ENOUGH: u16 = 32;
+    pub(super) const ENOUGH: u16 = 32;
     /// After a burst of this many a smaller one may grow.
     const LARGE: u16 = 16;
     /// Polls that it is given.
     const POLLS: u8 = 16;
 
-    /// Whether to take what waits now.
+    /// Whether to leave a burst that is not [`Gather::ENOUGH`] for another poll.
     #[inline(always)]
-    pub(super) fn is_enough(&mut self, waiting: u16) -> bool {
-        if waiting >= Self::ENOUGH || (waiting > 0 && self.last < Self::LARGE) {
-            self.polls = 0;
-            self.last = waiting;
-            return true;
-        }
-        self.polls += 1;
-        if self.polls < Self::POLLS {
+    pub(super) fn lets_grow(&mut self) -> bool {
+        if self.last < Self::LARGE || self.polls == Self::POLLS {
             return false;
         }
+        self.polls += 1;
+        true
+    }
+
+    /// A burst of `count` is taken.
+    #[inline(always)]
+    pub(super) fn took(&mut self, count: u16) {
+        self.last = count;
         self.polls = 0;
-        self.last = waiting;
-        waiting > 0
     }
 
     /// The next frame is the first after a pause.
     pub(super) fn forget(&mut self) {
-        *self = Self::default();
+        self.took(0);
     }
 }
 
@@ -48,28 +48,19 @@ mod tests {
     #[test]
     fn a_single_frame_goes_at_once() {
         let mut gather = Gather::default();
-        assert!(!gather.is_enough(0));
         for _ in 0..100 {
-            assert!(gather.is_enough(1));
+            assert!(!gather.lets_grow());
+            gather.took(1);
         }
     }
 
     #[test]
     fn after_a_large_burst_a_small_one_grows_for_a_while() {
         let mut gather = Gather::default();
-        assert!(gather.is_enough(64));
-        let polls = (1..).find(|_| gather.is_enough(5)).unwrap();
+        gather.took(64);
+        let polls = (0..).find(|_| !gather.lets_grow()).unwrap();
         assert_eq!(polls, Gather::POLLS.into());
-        assert!(gather.is_enough(5), "small bursts have become the rule");
-    }
-
-    #[test]
-    fn after_a_pause_nothing_is_made_to_wait() {
-        let mut gather = Gather::default();
-        assert!(gather.is_enough(64));
-        for _ in 0..Gather::POLLS {
-            assert!(!gather.is_enough(0));
-        }
-        assert!(gather.is_enough(1));
+        gather.took(5);
+        assert!(!gather.lets_grow(), "small bursts have become the rule");
     }
 }

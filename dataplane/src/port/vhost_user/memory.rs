@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -78,7 +79,7 @@ struct Region {
     /// Where its first byte is mapped.
     start: *mut u8,
     /// Keeps it mapped.
-    mapping: Arc<SharedMapping>,
+    _mapping: Arc<SharedMapping>,
 }
 
 /// A guest's memory, mapped. Few regions, without overlap; addresses are the guest's to choose
@@ -203,6 +204,13 @@ impl GuestMemory {
     }
 }
 
+/// Whether it is a file in memory: on tmpfs (so memfd) or hugetlbfs, which alone have seals. Any
+/// other could make us wait: for a disk, or, on FUSE, for as long as a hostile front end likes.
+/// The question itself never waits.
+pub(crate) fn is_memory_file(file: impl AsFd) -> bool {
+    fcntl_get_seals(file).is_ok()
+}
+
 fn overlap(a: u64, a_size: u64, b: u64, b_size: u64) -> bool {
     a < b + b_size && b < a + a_size
 }
@@ -213,10 +221,9 @@ fn map_region(
     lost: &Arc<AtomicBool>,
 ) -> Result<Region, MemoryError> {
     let guest = spec.guest;
-    // Seals exist on tmpfs (so memfd) and hugetlbfs alone. A file of any other kind could make
-    // us wait: for a disk, or, on FUSE, for as long as a hostile front end likes. This question
-    // itself never waits.
-    fcntl_get_seals(file).map_err(|_| MemoryError::NoMemoryFile(guest))?;
+    if !is_memory_file(file) {
+        return Err(MemoryError::NoMemoryFile(guest));
+    }
     let failed = |source| MemoryError::Map { guest, source };
     let stat = fstat(file).map_err(|errno| failed(errno.into()))?;
     let (needed, found) = (spec.offset + spec.size, stat.st_size.cast_unsigned());
@@ -234,7 +241,7 @@ fn map_region(
     Ok(Region {
         spec,
         start: mapping.start().wrapping_add((spec.offset - start) as usize),
-        mapping,
+        _mapping: mapping,
     })
 }
 
@@ -251,4 +258,158 @@ fn page_size(block: u64) -> u64 {
 
 fn whole_pages(first: u64, end: u64, page: u64) -> Range<u64> {
     first / page * page..end.next_multiple_of(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom, Write};
+
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    use super::*;
+
+    fn file(bytes: u64) -> File {
+        let file = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
+        ftruncate(&file, bytes).unwrap();
+        file
+    }
+
+    fn spec(guest: u64, size: u64, user: u64, offset: u64) -> RegionSpec {
+        RegionSpec {
+            guest,
+            size,
+            user,
+            offset,
+        }
+    }
+
+    fn refused(specs: &[RegionSpec]) -> MemoryError {
+        let regions = specs.iter().map(|spec| (*spec, file(0x4000))).collect();
+        GuestMemory::map(regions).unwrap_err()
+    }
+
+    #[allow(unsafe_code)]
+    fn byte((start, len): (*mut u8, u32)) -> u8 {
+        assert_ne!(len, 0);
+        // SAFETY: the piece is mapped, and the test keeps its memory.
+        unsafe { start.read_volatile() }
+    }
+
+    /// Two regions that touch in the guest and not in the front end; the second begins in the
+    /// midst of a page of its file.
+    fn two_regions() -> GuestMemory {
+        let (first, mut second) = (file(0x2000), file(0x4000));
+        second.seek(SeekFrom::Start(0x1100)).unwrap();
+        second.write_all(&[42]).unwrap();
+        GuestMemory::map(vec![
+            (spec(0x12000, 0x2000, 0x900_0000, 0x1100), second),
+            (spec(0x10000, 0x2000, 0x500_0000, 0), first),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore)]
+    fn guest_addresses_are_cut_where_regions_end() {
+        let memory = two_regions();
+        let len = |guest, len| memory.at(guest, len).map(|piece| piece.1);
+        assert_eq!(len(0x10000, 100), Some(100));
+        assert_eq!(len(0x11ff0, 100), Some(16));
+        assert_eq!(len(0x12000, 0x2000), Some(0x2000));
+        assert_eq!(len(0x13fff, u32::MAX), Some(1));
+        for outside in [0, 0xffff, 0x14000, u64::MAX] {
+            assert_eq!(len(outside, 1), None);
+        }
+        assert_eq!(byte(memory.at(0x12000, 1).unwrap()), 42);
+        assert_eq!(byte(memory.at(0x11fff, 1).unwrap()), 0);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore)]
+    fn rings_lie_in_one_region_and_aligned() {
+        let memory = two_regions();
+        let has = |user, len, align| memory.by_user(user, len, align).is_some();
+        assert!(has(0x500_0000, 0x2000, 16));
+        assert!(!has(0x500_0000, 0x2001, 16));
+        assert!(!has(0x500_1fff, 2, 1));
+        assert!(has(0x500_1fff, 1, 1));
+        assert!(!has(0x500_0008, 1, 16));
+        assert!(has(0x900_0000, 0x2000, 16));
+        assert!(!has(0x4ff_ffff, 1, 1));
+        assert!(!has(0x900_0000, usize::MAX, 1));
+        assert_eq!(
+            memory.by_user(0x900_0000, 1, 1),
+            memory.at(0x12000, 1).map(|piece| piece.0)
+        );
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore)]
+    fn contradictions_are_refused() {
+        let fine = spec(0x10000, 0x1000, 0x500_0000, 0);
+        let cases = [
+            (spec(0x20000, 0, 0x600_0000, 0), "empty"),
+            (spec(u64::MAX - 1, 0x1000, 0x600_0000, 0), "beyond"),
+            (spec(0x20000, 0x1000, u64::MAX - 1, 0), "beyond"),
+            (spec(0x20000, 0x1000, 0x600_0000, u64::MAX - 1), "beyond"),
+            (spec(0x20000, MAX_BYTES + 1, 0x600_0000, 0), "too large"),
+            (spec(0x10fff, 0x1000, 0x600_0000, 0), "overlap"),
+            (spec(0xf001, 0x1000, 0x600_0000, 0), "overlap"),
+            (spec(0x20000, 0x1000, 0x500_0fff, 0), "overlap"),
+            (
+                spec(0x20000, 0x1000, 0x600_0000, 0x3001),
+                "16385 bytes of a file that has 16384",
+            ),
+        ];
+        for (bad, sentence) in cases {
+            for order in [[fine, bad], [bad, fine]] {
+                let error = refused(&order).to_string();
+                assert!(error.contains(sentence), "{sentence}: {error}");
+            }
+        }
+        let many: Vec<_> = (0..33).map(|n| spec(n << 16, 1, n << 32, 0)).collect();
+        assert!(matches!(refused(&many), MemoryError::TooMany));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore)]
+    fn only_memory_files_are_mapped() {
+        let disk = File::open(std::env::current_exe().unwrap()).unwrap();
+        let zero = File::open("/dev/zero").unwrap();
+        for file in [disk, zero] {
+            let error = GuestMemory::map(vec![(spec(0, 1, 0, 0), file)]).unwrap_err();
+            assert!(matches!(error, MemoryError::NoMemoryFile(0)), "{error}");
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore)]
+    fn regions_come_and_go() {
+        let memory = two_regions();
+        let third = spec(0x80000, 0x1000, 0x100_0000, 0);
+        let more = memory.with(third, &file(0x1000)).unwrap();
+        assert!(more.at(0x80000, 1).is_some());
+        let without_offset = spec(0x12000, 0x2000, 0x900_0000, 0);
+        let less = more.without(&without_offset).unwrap();
+        drop((memory, more));
+        assert!(less.at(0x12000, 1).is_none());
+        assert_eq!(byte(less.at(0x10000, 1).unwrap()), 0);
+        assert!(matches!(
+            less.without(&without_offset),
+            Err(MemoryError::Unknown(0x12000))
+        ));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore)]
+    fn truncated_memory_is_lost_and_readable() {
+        let file = file(0x4000);
+        let copy = file.try_clone().unwrap();
+        let memory = GuestMemory::map(vec![(spec(0, 0x4000, 0, 0), file)]).unwrap();
+        assert_eq!(byte(memory.at(0x3000, 1).unwrap()), 0);
+        assert!(!memory.is_lost());
+        ftruncate(&copy, 0x1000).unwrap();
+        assert_eq!(byte(memory.at(0x3000, 1).unwrap()), 0);
+        assert!(memory.is_lost());
+    }
 }

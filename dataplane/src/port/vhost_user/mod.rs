@@ -43,7 +43,10 @@ use rustix::event::epoll;
 use crate::frame::Burst;
 use crate::offload::Offloads;
 use crate::stats::{DropReason, Drops};
+use copy::Room;
+use descriptor::{Descriptor, INDIRECT, NEXT, WRITE};
 pub use fault::{GuestFault, Rule};
+pub(crate) use memory::is_memory_file;
 pub use memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
 use packed::{Packed, PackedRing};
 use queue::{Queue, Ring};
@@ -173,6 +176,22 @@ pub(super) struct Context<'a> {
     mergeable: bool,
 }
 
+impl Context<'_> {
+    /// Where the buffer of a descriptor is that is all of its chain (neither NEXT nor
+    /// INDIRECT), goes the right way (`direction` is WRITE or 0), and lies in one piece of
+    /// memory. Of no length otherwise: that is for the slow way to look at.
+    #[inline(always)]
+    fn whole_room(&self, descriptor: &Descriptor, direction: u16) -> Room {
+        if descriptor.flags & (NEXT | INDIRECT | WRITE) == direction
+            && let Some((start, len)) = self.memory.at(descriptor.address, descriptor.len)
+            && len == descriptor.len
+        {
+            return Room { start, len };
+        }
+        Room::NONE
+    }
+}
+
 impl VhostUser {
     /// Makes a port of rings that were started. `features` are those that the driver took.
     ///
@@ -268,8 +287,10 @@ impl VhostUser {
     #[inline]
     pub(super) fn release(&mut self) {
         if let Some(index) = self.held.take() {
-            self.transmit[index].release();
-            self.look_for_lost_memory(index);
+            let queue = &mut self.transmit[index];
+            queue.release();
+            let queue = queue.spec.index;
+            self.look_for_lost_memory(queue);
         }
     }
 
@@ -295,8 +316,10 @@ impl VhostUser {
             let counted: u64 = drops.iter().sum::<u64>() - before;
             drops[DropReason::Unplugged as usize] += (burst.len() - from) as u64 - counted;
             let queue = queue.spec.index;
-            self.stop(GuestFault { queue, rule });
+            return self.stop(GuestFault { queue, rule });
         }
+        let queue = queue.spec.index;
+        self.look_for_lost_memory(queue);
     }
 
     pub(super) fn arm(&mut self) -> bool {
@@ -304,6 +327,8 @@ impl VhostUser {
         for queue in &mut self.transmit {
             some |= queue.arm();
         }
+        // A ring that is gone looks like one in which nothing waits.
+        self.look_for_lost_memory(1);
         some && self.fault.is_none()
     }
 
@@ -314,17 +339,20 @@ impl VhostUser {
     }
 
     #[inline]
-    fn look_for_lost_memory(&mut self, index: usize) {
+    fn look_for_lost_memory(&mut self, queue: u16) {
         if self.memory.is_lost() {
-            let queue = self.transmit[index].spec.index;
             let rule = Rule::MemoryLost;
             self.stop(GuestFault { queue, rule });
         }
     }
 
     #[cold]
-    fn stop(&mut self, fault: GuestFault) {
+    fn stop(&mut self, mut fault: GuestFault) {
         if self.fault.is_none() {
+            // Memory that became zeros breaks other rules, too.
+            if self.memory.is_lost() {
+                fault.rule = Rule::MemoryLost;
+            }
             self.fault = Some(fault);
             (self.alarm.0)();
         }

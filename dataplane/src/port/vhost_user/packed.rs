@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 
-use super::copy::{self, prefetch_to_read, prefetch_to_write};
+use super::copy::{self, Room, prefetch_to_read, prefetch_to_write};
 use super::descriptor::{Descriptor, Direction, INDIRECT, Kind, NEXT, Pieces, WRITE};
 use super::fault::Rule;
 use super::gather::Gather;
@@ -183,11 +183,6 @@ impl Chain {
         number: 0,
         descriptors: 0,
     };
-
-    #[inline(always)]
-    fn is_simple(&self) -> bool {
-        self.first.flags & (NEXT | INDIRECT) == 0
-    }
 }
 
 /// A packed queue while it runs.
@@ -202,6 +197,8 @@ pub(super) struct Packed {
     gather: Gather,
     /// Chains that are taken and not yet given back.
     chains: [Chain; MAX_BURST],
+    /// Where they are, if each is a single piece of memory.
+    rooms: [Room; MAX_BURST],
     taken: usize,
     pieces: Pieces,
 }
@@ -218,6 +215,7 @@ impl Packed {
             in_order,
             gather: Gather::default(),
             chains: [Chain::NONE; MAX_BURST],
+            rooms: [Room::NONE; MAX_BURST],
             taken: 0,
             pieces: Pieces::default(),
         })
@@ -290,6 +288,11 @@ impl Packed {
         burst: &mut Burst,
         drops: &mut Drops,
     ) -> Result<bool, Rule> {
+        let enough = Gather::ENOUGH.min(self.ring.size) - 1;
+        let last = self.next.ahead(enough, self.ring.size);
+        if self.ring.available(last).is_none() && self.gather.lets_grow() {
+            return Ok(true);
+        }
         let (mut place, mut count, mut total) = (self.next, 0, 0);
         while count < MAX_BURST {
             let Some(chain) = self.chain_at(place)? else {
@@ -300,33 +303,25 @@ impl Packed {
             if total > u32::from(self.ring.size) {
                 break;
             }
-            if let Some((start, _)) = context.memory.at(chain.first.address, chain.first.len) {
-                prefetch_to_read(start);
-                prefetch_to_read(start.wrapping_add(64));
-            }
+            let room = context.whole_room(&chain.first, 0);
+            prefetch_to_read(room.start);
+            prefetch_to_read(room.start.wrapping_add(64));
             self.chains[count] = chain;
+            self.rooms[count] = room;
             count += 1;
             place = place.ahead(chain.descriptors, self.ring.size);
         }
-        if !self.gather.is_enough(count as u16) {
-            return Ok(count > 0);
+        self.gather.took(count as u16);
+        if count == 0 {
+            return Ok(false);
         }
         for index in 0..count {
             if !burst.has_room() {
                 break;
             }
             let chain = self.chains[index];
-            let Descriptor {
-                address,
-                len,
-                flags,
-                ..
-            } = chain.first;
-            if chain.is_simple()
-                && flags & WRITE == 0
-                && let Some((start, mapped)) = context.memory.at(address, len)
-                && mapped == len
-            {
+            let Room { start, len } = self.rooms[index];
+            if len > 0 {
                 // SAFETY: `len` bytes are mapped there, and stay the device's until released.
                 unsafe { take_whole(start, len, context, burst, drops) };
             } else {
@@ -427,39 +422,29 @@ impl Packed {
         first: &mut Option<(Place, u64)>,
     ) -> Result<usize, Rule> {
         let most = (burst.len() - from).min(self.ring.size as usize);
-        let mut rooms = [std::ptr::null_mut::<u8>(); MAX_BURST];
         let (mut place, mut fit) = (self.next, 0);
         while fit < most {
             let Some(chain) = self.chain_at(place)? else {
                 break;
             };
-            let Descriptor {
-                address,
-                len,
-                flags,
-                ..
-            } = chain.first;
             let needed = (context.header_len + burst.frame_len(from + fit)) as u32;
-            if !chain.is_simple() || flags & WRITE == 0 || len < needed {
+            let room = context.whole_room(&chain.first, WRITE);
+            if room.len < needed {
                 break;
             }
-            let Some((start, room)) = context.memory.at(address, needed) else {
-                break;
-            };
-            if room < needed {
-                break;
-            }
-            prefetch_to_write(start);
-            prefetch_to_write(start.wrapping_add(64));
-            rooms[fit] = start;
+            prefetch_to_write(room.start);
+            prefetch_to_write(room.start.wrapping_add(64));
+            self.rooms[fit] = room;
             self.chains[fit] = chain;
             fit += 1;
             place = place.ahead(1, self.ring.size);
         }
-        for (ahead, &room) in rooms[..fit].iter().enumerate() {
+        for ahead in 0..fit {
             let index = from + ahead;
             // SAFETY: header and frame fit into the room, as checked above.
-            unsafe { copy::write_whole(room, context.header_len, burst, index) };
+            unsafe {
+                copy::write_whole(self.rooms[ahead].start, context.header_len, burst, index);
+            }
             let written = context.header_len + burst.frame_len(index);
             let chain = self.chains[ahead];
             self.give_back(&chain, written as u32, first);

@@ -10,7 +10,7 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 
-use super::copy::{self, prefetch_to_read, prefetch_to_write};
+use super::copy::{self, Room, prefetch_to_read, prefetch_to_write};
 use super::descriptor::{
     Descriptor, Direction, INDIRECT, Kind, LONGEST_CHAIN, NEXT, Pieces, WRITE,
 };
@@ -165,6 +165,8 @@ pub(super) struct Split {
     gather: Gather,
     /// Heads of the chains that are taken and not yet given back.
     heads: [u16; MAX_BURST],
+    /// Where they are, if each is a single piece of memory.
+    rooms: [Room; MAX_BURST],
     taken: u16,
     pieces: Pieces,
 }
@@ -183,6 +185,7 @@ impl Split {
             in_order,
             gather: Gather::default(),
             heads: [0; MAX_BURST],
+            rooms: [Room::NONE; MAX_BURST],
             taken: 0,
             pieces: Pieces::default(),
         }
@@ -221,31 +224,32 @@ impl Split {
         if waiting == 0 {
             waiting = self.look()?;
         }
-        if !self.gather.is_enough(waiting) {
+        if waiting < Gather::ENOUGH && self.gather.lets_grow() {
             self.known = self.next; // look again
-            return Ok(waiting > 0);
+            return Ok(true);
+        }
+        self.gather.took(waiting);
+        if waiting == 0 {
+            return Ok(false);
         }
         let count = (waiting as usize).min(MAX_BURST);
-        let mut descriptors = [Descriptor::default(); MAX_BURST];
-        for (ahead, descriptor) in descriptors[..count].iter_mut().enumerate() {
+        for ahead in 0..count {
             let head = self
                 .ring
                 .available_entry(self.next.wrapping_add(ahead as u16));
-            *descriptor = self.ring.descriptor(self.checked(head)?);
+            let descriptor = self.ring.descriptor(self.checked(head)?);
+            let room = context.whole_room(&descriptor, 0);
+            prefetch_to_read(room.start);
+            prefetch_to_read(room.start.wrapping_add(64));
             self.heads[ahead] = head;
-            if let Some((start, _)) = context.memory.at(descriptor.address, descriptor.len) {
-                prefetch_to_read(start);
-                prefetch_to_read(start.wrapping_add(64));
-            }
+            self.rooms[ahead] = room;
         }
-        for (ahead, descriptor) in descriptors[..count].iter().enumerate() {
+        for ahead in 0..count {
             if !burst.has_room() {
                 break;
             }
-            if descriptor.flags & (NEXT | WRITE | INDIRECT) == 0
-                && let Some((start, len)) = context.memory.at(descriptor.address, descriptor.len)
-                && len == descriptor.len
-            {
+            let Room { start, len } = self.rooms[ahead];
+            if len > 0 {
                 // SAFETY: `len` bytes are mapped there, and stay the device's until released.
                 unsafe { take_whole(start, len, context, burst, drops) };
             } else {
@@ -327,38 +331,29 @@ impl Split {
         from: usize,
     ) -> Result<usize, Rule> {
         let most = (burst.len() - from).min(self.waiting() as usize);
-        let mut rooms = [std::ptr::null_mut::<u8>(); MAX_BURST];
         let mut fit = 0;
         while fit < most {
             let head = self
                 .ring
                 .available_entry(self.next.wrapping_add(fit as u16));
-            let Descriptor {
-                address,
-                len,
-                flags,
-                ..
-            } = self.ring.descriptor(self.checked(head)?);
+            let descriptor = self.ring.descriptor(self.checked(head)?);
             let needed = (context.header_len + burst.frame_len(from + fit)) as u32;
-            if flags & (NEXT | WRITE | INDIRECT) != WRITE || len < needed {
+            let room = context.whole_room(&descriptor, WRITE);
+            if room.len < needed {
                 break;
             }
-            let Some((start, room)) = context.memory.at(address, needed) else {
-                break;
-            };
-            if room < needed {
-                break;
-            }
-            prefetch_to_write(start);
-            prefetch_to_write(start.wrapping_add(64));
-            rooms[fit] = start;
+            prefetch_to_write(room.start);
+            prefetch_to_write(room.start.wrapping_add(64));
             self.heads[fit] = head;
+            self.rooms[fit] = room;
             fit += 1;
         }
-        for (ahead, &room) in rooms[..fit].iter().enumerate() {
+        for ahead in 0..fit {
             let index = from + ahead;
             // SAFETY: header and frame fit into the room, as checked above.
-            unsafe { copy::write_whole(room, context.header_len, burst, index) };
+            unsafe {
+                copy::write_whole(self.rooms[ahead].start, context.header_len, burst, index);
+            }
             let written = context.header_len + burst.frame_len(index);
             let at = self.next.wrapping_add(ahead as u16);
             self.ring.set_used(at, self.heads[ahead], written as u32);

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# One way through one cable between two taps that are held as a VM without vhost holds them: one
+# thread writes, one reads. What is measured joins the two network devices.
+# Prints mpps, received. Runs in a network namespace of its own. Root.
+#   taps.sh bridge BYTES SECONDS SIDE-BY-SIDE
+#   taps.sh ikv-fabric BYTES SECONDS SIDE-BY-SIDE FABRIC
+set -euo pipefail
+[ "${IN_NETNS:-}" ] || IN_NETNS=1 exec unshare --net "$0" "$@"
+dut=$1 bytes=$2 seconds=$3 pump=$4 fabric=${5:-}
+work=$(mktemp -d)
+wire=
+finish() {
+    status=$?
+    [ -z "$wire" ] || { kill "$wire" 2>/dev/null && wait "$wire" || true; }
+    [ $status = 0 ] || cat "$work"/*.log >&2
+    rm -rf "$work"
+}
+trap finish EXIT
+ip link set lo up
+
+mkfifo "$work/go"
+"$pump" pump ika ikb "$bytes" "$seconds" <"$work/go" >"$work/result" 2>"$work/pump.log" &
+generator=$!
+exec 3>"$work/go"
+for end in ika ikb; do
+    until ip link show $end >/dev/null 2>&1; do kill -0 $generator; sleep 0.05; done
+    ip link set $end addrgenmode none
+done
+case $dut in
+bridge)
+    ip link add br0 type bridge mcast_snooping 0
+    ip link set ika master br0
+    ip link set ikb master br0
+    ip link set br0 addrgenmode none up
+    ;;
+ikv-fabric)
+    "$fabric" --socket "$work/control.sock" patch --workers 1 netdev:ika netdev:ikb 2>"$work/wire.log" &
+    wire=$!
+    ;;
+esac
+ip link set ika up
+ip link set ikb up
+[ -z "$wire" ] || "$fabric" --socket "$work/control.sock" status --wait 10 >/dev/null
+sleep 1
+echo go >&3
+wait $generator
+cat "$work/result"
