@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ctrl::api::{Client, default_socket};
+use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
     Context, bench, cable, cables, check, clean, console, exec, image, patch, power, run, setup,
     ssh, status, topology, vm_args,
@@ -76,8 +76,10 @@ fn main() -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let own_socket = cli.socket.clone().unwrap_or_else(own_socket);
     let context = Context {
         client: Client::new(cli.socket.unwrap_or_else(default_socket)),
+        own_socket,
         json: cli.json,
     };
     match &cli.command {

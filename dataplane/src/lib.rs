@@ -48,6 +48,7 @@ mod offload;
 mod panel;
 mod patience;
 pub mod port;
+pub mod rights;
 mod stats;
 pub mod sys;
 mod worker;

@@ -20,18 +20,27 @@ use super::server::CONSOLE_PROTOCOL;
 /// Longest answer that is read, in bytes: both streams of an `exec` in base64, and some.
 const LONGEST_ANSWER: usize = 64 << 20;
 
+/// Root's fabric.
+const OF_ROOT: &str = "/run/ikv-fabric/control.sock";
+
 /// Where a fabric listens unless told otherwise: /run/ikv-fabric for root, else the user's
 /// own folder. A user whose own folder has none is shown root's, if it is there.
 pub fn default_socket() -> PathBuf {
-    let of_root = PathBuf::from("/run/ikv-fabric/control.sock");
-    if rustix::process::geteuid().is_root() {
-        return of_root;
+    let (own, of_root) = (own_socket(), PathBuf::from(OF_ROOT));
+    if own.exists() || !of_root.exists() {
+        own
+    } else {
+        of_root
     }
-    let own = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(|folder| PathBuf::from(folder).join("ikv-fabric/control.sock"));
-    match own {
-        Some(own) if own.exists() || !of_root.exists() => own,
-        _ => of_root,
+}
+
+/// Where a fabric of this user's listens unless told otherwise.
+pub fn own_socket() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(folder) if !rustix::process::geteuid().is_root() => {
+            PathBuf::from(folder).join("ikv-fabric/control.sock")
+        }
+        _ => OF_ROOT.into(),
     }
 }
 

@@ -8,7 +8,7 @@
 //! | `GET /v1/topology` | the schema of `topology --json` |
 //! | `GET /v1/cables?name=…` | list of [`CableReport`]; `name` repeats, any name or alias |
 //! | `PUT /v1/cables/NAME/state` with [`SetCable`] | [`CableChanged`] |
-//! | `GET /v1/vm-args/PLACE` | list of QEMU's arguments |
+//! | `GET /v1/vm-args/PLACE?nic=…` with the fields of [`PlugWish`] | list of QEMU's arguments |
 //! | `GET /v1/ssh` | [`SshAccess`] |
 //! | `POST /v1/nodes/NODE/exec` with [`Exec`] | [`ExecAnswer`] |
 //! | `PUT /v1/nodes/NODE/power` with [`Power`] | [`NodeStatus`] |
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::{Client, ClientError, default_socket, segment};
+pub use client::{Client, ClientError, default_socket, own_socket, segment};
 pub use server::{ApiError, Backend, ConsoleStream, serve};
 
 /// `status --json`.
@@ -38,6 +38,38 @@ pub struct Status {
     pub cables: usize,
     /// Number of forwarding threads.
     pub workers: usize,
+}
+
+/// How a VM is to be plugged in; what is left out is as by default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlugWish {
+    /// By what.
+    pub nic: PlugBy,
+    /// Its QEMU will run under TCG; matters to vhost-user alone.
+    pub tcg: bool,
+    /// Its memory in MiB; matters to vhost-user alone.
+    pub memory_mib: u32,
+}
+
+impl Default for PlugWish {
+    fn default() -> Self {
+        PlugWish {
+            nic: PlugBy::Tap,
+            tcg: false,
+            memory_mib: 1024,
+        }
+    }
+}
+
+/// By what a VM is plugged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlugBy {
+    /// By a tap that the fabric made and QEMU opens by name.
+    Tap,
+    /// By the vhost-user socket beside it: rings in the VM's memory, no kernel on the path.
+    VhostUser,
 }
 
 /// One switch in [`Status`].

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 
 use super::{
-    CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure, NodeStatus, Power,
+    CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure, NodeStatus, PlugWish, Power,
     PowerAction, SetCable, SshAccess, Status,
 };
 
@@ -45,7 +45,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// A place that does not exist.
-    fn vm_args(&self, place: &str) -> Result<Vec<String>, ApiError>;
+    fn vm_args(&self, place: &str, wish: &PlugWish) -> Result<Vec<String>, ApiError>;
     /// `GET /v1/ssh`.
     ///
     /// # Errors
@@ -171,8 +171,9 @@ async fn set_cable<B: Backend>(
 async fn vm_args<B: Backend>(
     State(backend): State<Arc<B>>,
     Path(place): Path<String>,
+    Query(wish): Query<PlugWish>,
 ) -> Result<Json<Vec<String>>, ApiError> {
-    backend.vm_args(&place).map(Json)
+    backend.vm_args(&place, &wish).map(Json)
 }
 
 async fn ssh<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<SshAccess>, ApiError> {

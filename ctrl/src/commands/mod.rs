@@ -19,6 +19,7 @@ pub mod topology;
 pub mod vm_args;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -29,6 +30,8 @@ use crate::api::Client;
 pub struct Context {
     /// The fabric that is meant.
     pub client: Client,
+    /// Where a fabric of this user's own would listen.
+    pub own_socket: PathBuf,
     /// Report as JSON.
     pub json: bool,
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use dataplane::PanelOptions;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::run::{PanelArgs, StopSignals};
@@ -21,7 +23,8 @@ use crate::progress::Progress;
 #[derive(Debug, Args)]
 pub struct PatchArgs {
     /// tap:NAME (made if absent, then removed at the end; keeps working when moved to another
-    /// namespace) or netdev:NAME (exists; may be down).
+    /// namespace), netdev:NAME (exists; may be down), vhost-user:PATH (we listen; removed at the
+    /// end) or vhost-user-client:PATH (the front end listens).
     #[arg(value_name = "PORT", num_args = 2, required = true)]
     ports: Vec<PortSpec>,
     #[command(flatten)]
@@ -31,28 +34,40 @@ pub struct PatchArgs {
 /// # Errors
 /// When a port cannot be opened, or another fabric uses the socket.
 pub async fn run(context: &Context, args: &PatchArgs) -> anyhow::Result<ExitCode> {
-    need_root("patch", "it opens network devices")?;
     let ports: &[PortSpec; 2] = args.ports.as_slice().try_into()?;
+    if ports.iter().any(|port| port.socket().is_none()) {
+        need_root("patch", "it opens network devices")?;
+    }
+    anyhow::ensure!(
+        ports[0] != ports[1],
+        "both ends of the wire are {}: name two different ports",
+        ports[0].name()
+    );
+    let options = args.panel.options(1)?;
     let mut stop = StopSignals::new()?;
-    let paths = StatePaths::beside(context.client.socket());
+    let paths = StatePaths::beside(&context.own_socket);
     let mut lock = Lock::acquire(&paths)?;
-    let result = wire(ports, args, &mut lock, &mut stop).await;
+    let result = wire(ports, &options, &mut lock, &mut stop).await;
     lock.release()?;
     result.map(|()| ExitCode::SUCCESS)
 }
 
 async fn wire(
     ports: &[PortSpec; 2],
-    args: &PatchArgs,
+    options: &PanelOptions,
     lock: &mut Lock,
     stop: &mut StopSignals,
 ) -> anyhow::Result<()> {
     apply::clean(lock)?;
-    let socket = lock.paths().socket.clone();
+    let (socket, folder) = (lock.paths().socket.clone(), lock.paths().folder.clone());
+    let owner = Person::find(None)?;
     let mut applied = apply::apply(&guard(ports), lock, |_| {})?;
     applied.will_create(&socket)?;
-    let patch = Arc::new(Patch::plug(ports, &args.panel.options())?);
-    let listener = listen(&socket, &Person::find(None)?)?;
+    let listener = listen(&socket, &owner)?;
+    let bell = Arc::new(Notify::new());
+    let ring = bell.clone();
+    let patch = Patch::plug(ports, options, &owner, &folder, move || ring.notify_one())?;
+    let patch = Arc::new(patch);
     let progress = Progress::new();
     progress.note(&format!(
         "  ✓ wire  {} – {}",
@@ -62,11 +77,22 @@ async fn wire(
     tokio::select! {
         result = api::serve(listener, patch.clone()) => result?,
         () = show(&patch, &progress) => {}
+        () = tell(&patch, &progress, &bell) => {}
         () = stop.wait() => {}
     }
     progress.quiet();
     patch.stop();
     Ok(Applied::undo(applied)?)
+}
+
+/// Tells what happens at the ports, for ever.
+async fn tell(patch: &Patch, progress: &Progress, bell: &Notify) {
+    loop {
+        bell.notified().await;
+        while let Some(notice) = patch.notice() {
+            progress.note(&format!("  ! {notice}"));
+        }
+    }
 }
 
 /// The host's own stack must not see, let alone answer, what comes out of a device that is

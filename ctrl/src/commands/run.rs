@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use dataplane::{Idle, PanelOptions};
+use rustix::thread::{CpuSet, sched_getaffinity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
@@ -15,6 +16,9 @@ use crate::api::{Backend, NodeState, NodeStatus};
 use crate::fabric::{Fabric, Options, Running, Switches, bring_up};
 use crate::progress::{Progress, Stage, duration};
 use crate::topology;
+
+/// Forwarding threads, unless more are asked for.
+const MOST_WORKERS: usize = 4;
 
 /// Between two updates of the live line.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -70,21 +74,42 @@ impl From<IdleArg> for Idle {
 struct CpuList(Vec<usize>);
 
 impl PanelArgs {
-    /// What the panel is to be started with.
-    pub fn options(&self) -> PanelOptions {
+    /// What the panel is to be started with: at most `most` workers unless told otherwise.
+    ///
+    /// # Errors
+    /// CPUs that this process may not run on.
+    pub fn options(&self, most: usize) -> anyhow::Result<PanelOptions> {
         let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        PanelOptions {
+        let chosen = self.cpus.as_ref().map(|list| list.0.clone());
+        let chosen = chosen.unwrap_or_default();
+        let mask = sched_getaffinity(None)?;
+        let allowed: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| mask.is_set(*cpu)).collect();
+        if let Some(cpu) = chosen.iter().find(|cpu| !allowed.contains(cpu)) {
+            anyhow::bail!(
+                "--cpus: this process may not run on CPU {cpu}, but on {} (taskset or a cgroup \
+                 says so)",
+                ranges(&allowed)
+            );
+        }
+        Ok(PanelOptions {
             workers: self
                 .workers
-                .map_or((cpus / 2).clamp(1, 4), NonZeroUsize::get),
-            cpus: self
-                .cpus
-                .as_ref()
-                .map(|list| list.0.clone())
-                .unwrap_or_default(),
+                .map_or((cpus / 2).clamp(1, most), NonZeroUsize::get),
+            cpus: chosen,
             idle: self.idle.into(),
-        }
+        })
     }
+}
+
+/// `0-3,8`.
+fn ranges(cpus: &[usize]) -> String {
+    let runs = cpus.chunk_by(|before, cpu| before + 1 == *cpu);
+    let parts = runs.map(|run| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        [only] => only.to_string(),
+        [] => String::new(),
+    });
+    parts.collect::<Vec<_>>().join(",")
 }
 
 /// # Errors
@@ -99,7 +124,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<ExitCode> 
         topology,
         socket: context.client.socket().to_owned(),
         switches: args.switches,
-        panel: args.panel.options(),
+        panel: args.panel.options(MOST_WORKERS)?,
     };
     let progress = Progress::new();
     let mut running = Running::default();
@@ -290,6 +315,7 @@ mod tests {
     #[test]
     fn cpus_are_numbers_and_ranges() {
         assert_eq!(cpu_list("2,4-6").unwrap().0, [2, 4, 5, 6]);
+        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
         for bad in ["", "a", "3-1", "1,,2", "5000"] {
             assert!(cpu_list(bad).is_err(), "{bad}");
         }

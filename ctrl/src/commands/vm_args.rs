@@ -1,15 +1,20 @@
 //! `ikv-fabric vm-args`: the QEMU options that plug a VM into a rack.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use super::configuration::ConfigArgs;
 use super::{Context, print, print_json};
-use crate::api::{ClientError, segment};
+use crate::api::{ClientError, PlugBy, PlugWish, segment};
+use crate::fabric::server_socket;
+use crate::lock::StatePaths;
+use crate::progress::say;
 use crate::topology::{End, EndOwner, Topology, UnknownName};
+use crate::vm::accel::{Accel, Decision, Facts, Wanted, decide};
 
 /// Prints the QEMU options that plug a VM into the fabric, ready to paste.
 #[derive(Debug, Args)]
@@ -18,17 +23,29 @@ pub struct VmArgsArgs {
     #[arg(value_name = "PLACE")]
     place: String,
     /// How the VM is plugged in.
-    #[arg(long, value_enum, default_value_t = Nic::Tap)]
-    nic: Nic,
+    #[arg(long, value_enum, default_value_t = PlugBy::Tap)]
+    nic: PlugBy,
+    /// The VM's memory, shared with the fabric by vhost-user. If -m is given to QEMU too, it
+    /// must say the same.
+    #[arg(long, value_name = "SIZE", value_parser = mebibytes, default_value = "1G")]
+    memory: u32,
+    /// What QEMU will run under: kvm, tcg, or auto: KVM where you can use it.
+    #[arg(long, value_enum, default_value_t)]
+    accel: AccelArg,
     #[command(flatten)]
     config: ConfigArgs,
 }
 
-/// How a VM is plugged in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Nic {
-    /// By a tap that the fabric made and QEMU opens by name.
-    Tap,
+/// See [`Wanted`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum AccelArg {
+    /// KVM where you can use it.
+    #[default]
+    Auto,
+    /// The CPU itself.
+    Kvm,
+    /// Translation.
+    Tcg,
 }
 
 /// What `--json` prints.
@@ -40,48 +57,150 @@ struct VmArgsJson {
 /// # Errors
 /// What is wrong with the configuration, or no such place in a rack.
 pub async fn run(context: &Context, args: &VmArgsArgs) -> anyhow::Result<ExitCode> {
-    let options = match args.nic {
-        Nic::Tap => options(context, args).await?,
+    let wish = PlugWish {
+        nic: args.nic,
+        tcg: args.nic == PlugBy::VhostUser && under_tcg(args.accel),
+        memory_mib: args.memory,
     };
+    let options = options_for(context, args, &wish).await?;
     if context.json {
         print_json(&VmArgsJson { args: options })?;
     } else {
         print(&pasteable(&options))?;
+        for line in remarks(&wish) {
+            say(&format!("note: {line}"));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
+fn under_tcg(accel: AccelArg) -> bool {
+    match accel {
+        AccelArg::Kvm => false,
+        AccelArg::Tcg => true,
+        AccelArg::Auto => matches!(
+            decide(Wanted::Auto, &Facts::read()),
+            Ok(Decision {
+                accel: Accel::Tcg,
+                ..
+            })
+        ),
+    }
+}
+
+/// What the options do not tell by themselves. On standard error, so that a script can take
+/// the options as they are.
+fn remarks(wish: &PlugWish) -> Vec<String> {
+    if wish.nic == PlugBy::Tap {
+        return Vec::new();
+    }
+    let mut lines = vec![format!(
+        "size= is the VM's memory ({} MiB; another with --memory); -m must say the same or be left \
+         out",
+        wish.memory_mib
+    )];
+    if wish.tcg {
+        lines.push(
+            "vectors=0 because QEMU 7.2 crashes with vhost-user and MSI-X under TCG; under KVM \
+             leave it out (--accel kvm)"
+                .to_owned(),
+        );
+    }
+    lines
+}
+
 /// Those of the running fabric, unless a configuration is named or none runs.
-async fn options(context: &Context, args: &VmArgsArgs) -> anyhow::Result<Vec<String>> {
+async fn options_for(
+    context: &Context,
+    args: &VmArgsArgs,
+    wish: &PlugWish,
+) -> anyhow::Result<Vec<String>> {
     if args.config.is_default() {
-        let path = format!("/v1/vm-args/{}", segment(&args.place));
+        let by = match wish.nic {
+            PlugBy::Tap => "tap",
+            PlugBy::VhostUser => "vhost-user",
+        };
+        let path = format!(
+            "/v1/vm-args/{}?nic={by}&tcg={}&memory_mib={}",
+            segment(&args.place),
+            wish.tcg,
+            wish.memory_mib
+        );
         match context.client.get(&path).await {
             Err(ClientError::NotRunning(_)) => {}
             answer => return Ok(answer?),
         }
     }
-    Ok(tap_options(&args.config.topology()?, &args.place)?)
+    let sockets = std::path::absolute(StatePaths::beside(context.client.socket()).vhost)?;
+    let topology = args.config.topology()?;
+    Ok(options(&topology, &sockets, &args.place, wish)?)
 }
 
-/// The QEMU options for `place` (`rack1:u3`, `rack1:u3:1` or `ikvm1-3-1`): a tap and a virtio
-/// NIC for each of its NICs. No script, because Debian's /etc/qemu-ifup would put the tap into
-/// the bridge of the default route.
+/// The QEMU options for `place` (`rack1:u3`, `rack1:u3:1` or `ikvm1-3-1`): a netdev and a virtio
+/// NIC for each of its NICs. `sockets` is the folder of the vhost-user sockets.
 ///
 /// # Errors
 /// [`UnknownName`] if there is no such place, or if it is not a server's.
-pub fn tap_options(topology: &Topology, place: &str) -> Result<Vec<String>, UnknownName> {
+pub fn options(
+    topology: &Topology,
+    sockets: &Path,
+    place: &str,
+    wish: &PlugWish,
+) -> Result<Vec<String>, UnknownName> {
+    let nics = topology.server_nics(place)?;
     let mut options = Vec::new();
-    for (index, (end, rack, u, nic)) in topology.server_nics(place)?.into_iter().enumerate() {
-        let mac = topology.server_mac(rack, u, nic);
-        let tap = &end.tap;
+    if wish.nic == PlugBy::VhostUser {
         options.extend([
-            "-netdev".to_owned(),
-            format!("tap,id=net{index},ifname={tap},script=no,downscript=no"),
-            "-device".to_owned(),
-            format!("virtio-net-pci,netdev=net{index},mac={mac}"),
+            "-object".to_owned(),
+            format!(
+                "memory-backend-memfd,id=ram,size={}M,share=on",
+                wish.memory_mib
+            ),
+            "-machine".to_owned(),
+            "memory-backend=ram".to_owned(),
         ]);
     }
+    for (index, (end, rack, u, nic)) in nics.into_iter().enumerate() {
+        let mac = topology.server_mac(rack, u, nic);
+        let tap = &end.tap;
+        let mut device = format!("virtio-net-pci,netdev=net{index},mac={mac}");
+        match wish.nic {
+            // No script, because Debian's /etc/qemu-ifup would put the tap into the bridge of
+            // the default route.
+            PlugBy::Tap => options.extend([
+                "-netdev".to_owned(),
+                format!("tap,id=net{index},ifname={tap},script=no,downscript=no"),
+            ]),
+            PlugBy::VhostUser => {
+                let socket = server_socket(sockets, tap);
+                // QEMU's way to write a comma within a value.
+                let path = socket.display().to_string().replace(',', ",,");
+                options.extend([
+                    "-chardev".to_owned(),
+                    format!("socket,id=cable{index},path={path},reconnect=1"),
+                    "-netdev".to_owned(),
+                    format!("vhost-user,id=net{index},chardev=cable{index}"),
+                ]);
+                if wish.tcg {
+                    device += Accel::Tcg.vhost_user_vectors();
+                }
+            }
+        }
+        options.extend(["-device".to_owned(), device]);
+    }
     Ok(options)
+}
+
+/// `1G`, `512M`, or a number of MiB, as `-m` takes it.
+fn mebibytes(text: &str) -> Result<u32, String> {
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 1024),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 1),
+        _ => (text, 1),
+    };
+    let mib = digits.parse::<u32>().ok().filter(|number| *number > 0);
+    mib.and_then(|number| number.checked_mul(factor))
+        .ok_or_else(|| format!("\"{text}\" is no amount of memory such as 512M or 2G"))
 }
 
 impl Topology {
@@ -133,8 +252,13 @@ mod tests {
     use crate::topology::build;
 
     fn text(place: &str) -> String {
+        by(place, &PlugWish::default())
+    }
+
+    fn by(place: &str, wish: &PlugWish) -> String {
         let topology = build(&Config::default()).unwrap();
-        match tap_options(&topology, place) {
+        let sockets = Path::new("/run/ikv-fabric/vhost");
+        match options(&topology, sockets, place, wish) {
             Ok(options) => pasteable(&options),
             Err(error) => error.to_string(),
         }
@@ -156,6 +280,28 @@ mod tests {
                         -device virtio-net-pci,netdev=net0,mac=02:69:6b:02:06:02\n";
         assert_eq!(text("rack2:u6:2"), expected);
         assert_eq!(text("ikvm2-6-2"), expected);
+    }
+
+    #[test]
+    fn by_vhost_user() {
+        let mut wish = PlugWish {
+            nic: PlugBy::VhostUser,
+            tcg: true,
+            ..PlugWish::default()
+        };
+        insta::assert_snapshot!(by("rack1:u3", &wish), @"");
+        wish.tcg = false;
+        assert!(!by("rack1:u3", &wish).contains("vectors"));
+    }
+
+    #[test]
+    fn memory_is_written_as_for_qemu() {
+        assert_eq!(mebibytes("2G"), Ok(2048));
+        assert_eq!(mebibytes("512"), Ok(512));
+        assert_eq!(mebibytes("64m"), Ok(64));
+        for bad in ["", "G", "0", "1T", "-1", "5000000G"] {
+            assert!(mebibytes(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -4,19 +4,20 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use dataplane::rights::{CapabilitySet, keep};
 use futures_util::future::join_all;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use super::Fabric;
-use super::cables::Cables;
+use super::cables::{Cables, CablesError};
 use super::ends::{Holder, Sockets};
 use super::links::{Plugged, SharedApplied, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options, Switches};
 use super::owner::Person;
-use super::{sockets, start};
+use super::{rights, sockets, start};
 use crate::api;
 use crate::apply::{self, Applied, ApplyError};
 use crate::host::watch::LinkWatch;
@@ -85,7 +86,10 @@ pub async fn bring_up(
     }
     let sockets = Sockets::new(config, topology, options.switches, &paths, &owner)?;
     let planned = sockets.open(host_tap)?;
-    let cables = Cables::plug(planned, &options.panel, move || bell.notify_one())?;
+    let no_rights = CapabilitySet::empty();
+    let cables = Cables::plug(planned, &options.panel, no_rights, move || {
+        bell.notify_one();
+    })?;
     let workers = if cables.workers() == 1 {
         "1 worker".into()
     } else {
@@ -99,7 +103,7 @@ pub async fn bring_up(
 
     let mut fabric = Fabric {
         topology: topology.clone(),
-        vhost: paths.vhost.clone(),
+        vhost: std::path::absolute(&paths.vhost).unwrap_or_else(|_| paths.vhost.clone()),
         cables,
         switches: Vec::new(),
         host_tap: carrier,
@@ -109,6 +113,7 @@ pub async fn bring_up(
         notices: Mutex::default(),
         news: Notify::new(),
     };
+    let image = machine.as_ref().map(|machine| machine.image_root());
     if let Some(machine) = machine {
         let result =
             start::start(options, &owner, machine, &running.applied, &paths, progress).await;
@@ -132,6 +137,9 @@ pub async fn bring_up(
         .filter(|found| holder(found.end.owner).has_device())
         .map(|found| found.end.tap.clone());
     let watch = LinkWatch::open(taps).map_err(BringUpError::Watch)?;
+    let mut files = vec![paths.folder.as_path()];
+    files.extend(image.as_deref());
+    keep(rights::for_fabric(options.switches, &files)).map_err(CablesError::Rights)?;
     running.attend(&fabric, listener, watch, cable_news);
     Ok(fabric)
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use dataplane::jack::{JackEvent, JackId, JackSpec, Jacks, Role};
+use dataplane::rights::{CapabilitySet, keep};
 use dataplane::{
     Cable, CableHandle, CableId, Event, LaneStats, Panel, PanelError, PanelOptions, Port,
     PortError, Side,
@@ -35,6 +36,9 @@ pub enum CablesError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Root's rights.
+    #[error("the rights of root cannot be given up: {0}")]
+    Rights(std::io::Error),
     /// The thread that serves the vhost-user sockets.
     #[error("the vhost-user sockets cannot be served: {0}")]
     Jacks(std::io::Error),
@@ -105,19 +109,17 @@ pub enum CableEvent {
 
 impl Cables {
     /// Starts the workers and plugs the cables in. `bell` is rung when [`Cables::event`] has
-    /// something to tell.
+    /// something to tell. The threads have no rights of root's but these.
     ///
     /// # Errors
     /// The first cable or worker that failed; nothing keeps running then.
     pub fn plug(
         planned: Vec<Planned>,
         options: &PanelOptions,
+        rights: CapabilitySet,
         bell: impl Fn() + Clone + Send + Sync + 'static,
     ) -> Result<Self, CablesError> {
-        let panel = Panel::start(options, bell.clone())?;
-        let jacks = Jacks::start(panel.clone(), bell)
-            .inspect_err(|_| panel.stop())
-            .map_err(CablesError::Jacks)?;
+        let (panel, jacks) = start_threads(options, rights, bell)?;
         let workers = panel.workers();
         let mut cables = Cables {
             panel,
@@ -314,6 +316,24 @@ impl Cables {
         self.jacks.clone().stop();
         self.panel.stop();
     }
+}
+
+/// A thread has the rights of the one that starts it: so one that has given them up does.
+fn start_threads(
+    options: &PanelOptions,
+    rights: CapabilitySet,
+    bell: impl Fn() + Clone + Send + Sync + 'static,
+) -> Result<(Panel, Jacks), CablesError> {
+    let start = || {
+        keep(rights).map_err(CablesError::Rights)?;
+        let panel = Panel::start(options, bell.clone())?;
+        let jacks = Jacks::start(panel.clone(), bell)
+            .inspect_err(|_| panel.stop())
+            .map_err(CablesError::Jacks)?;
+        Ok((panel, jacks))
+    };
+    let started = std::thread::scope(|scope| scope.spawn(start).join());
+    started.expect("nothing in there panics")
 }
 
 fn lane(from: &str, to: &str, stats: &LaneStats) -> LaneReport {

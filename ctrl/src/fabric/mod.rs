@@ -13,6 +13,7 @@ mod owner;
 mod password;
 mod patch;
 mod ready;
+mod rights;
 mod seeds;
 mod sockets;
 mod start;
@@ -33,7 +34,7 @@ use tokio::sync::Notify;
 
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
-    NodeStatus, PowerAction, SshAccess, Status,
+    NodeStatus, PlugWish, PowerAction, SshAccess, Status,
 };
 use crate::commands::vm_args;
 use crate::topology::{EndOwner, Side, Topology, TopologyJson};
@@ -248,8 +249,8 @@ impl Backend for Fabric {
         })
     }
 
-    fn vm_args(&self, place: &str) -> Result<Vec<String>, ApiError> {
-        vm_args::tap_options(&self.topology, place).map_err(ApiError::unknown)
+    fn vm_args(&self, place: &str, wish: &PlugWish) -> Result<Vec<String>, ApiError> {
+        vm_args::options(&self.topology, &self.vhost, place, wish).map_err(ApiError::unknown)
     }
 
     fn ssh(&self) -> Result<SshAccess, ApiError> {

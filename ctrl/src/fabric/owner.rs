@@ -22,18 +22,19 @@ pub struct Person {
 pub struct NoSuchUser(String);
 
 impl Person {
-    /// Looks the owner up: the configured one, else who called sudo, else root.
+    /// Looks the owner up: the configured one, else who called sudo, else who runs this.
     ///
     /// # Errors
     /// When the host does not know the user.
     pub fn find(owner: Option<&Owner>) -> Result<Self, NoSuchUser> {
+        let own = rustix::process::geteuid();
         let sudo = std::env::var("SUDO_UID")
             .ok()
-            .filter(|uid| uid.parse::<u32>().is_ok());
+            .filter(|uid| own.is_root() && uid.parse::<u32>().is_ok());
         let wanted = match (owner, sudo) {
             (Some(owner), _) => owner.to_string(),
             (None, Some(uid)) => uid,
-            (None, None) => "0".into(),
+            (None, None) => own.as_raw().to_string(),
         };
         let output = Command::new("getent")
             .args(["passwd", "--", &wanted])

@@ -1,15 +1,25 @@
 //! One cable without a datacenter around it: `ikv-fabric patch`.
 
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use dataplane::jack::Role;
 use dataplane::port::{Packet, Tap};
-use dataplane::{PanelOptions, Port, PortError};
+use dataplane::rights::keep;
+use dataplane::{PanelOptions, Port};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use super::cables::{Cables, CablesError, Planned, PlannedEnd};
+use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, PlannedJack};
+use super::owner::Person;
+use super::{rights, sockets};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
-    NodeStatus, PowerAction, SshAccess, Status,
+    NodeStatus, PlugWish, PowerAction, SshAccess, Status,
 };
+use crate::topology::Side;
 
 /// What the one cable is called.
 const WIRE: &str = "wire";
@@ -22,21 +32,62 @@ pub enum PortSpec {
     Tap(String),
     /// A network device that exists. It may be down.
     Netdev(String),
+    /// A vhost-user socket: we listen, the front end connects.
+    VhostUser(String),
+    /// A vhost-user socket at which the front end listens; we connect as soon as it does.
+    VhostUserClient(String),
 }
 
 impl PortSpec {
-    /// The device's name.
+    /// The device's name, or the socket's path.
     pub fn name(&self) -> &str {
         match self {
-            PortSpec::Tap(name) | PortSpec::Netdev(name) => name,
+            PortSpec::Tap(name)
+            | PortSpec::Netdev(name)
+            | PortSpec::VhostUser(name)
+            | PortSpec::VhostUserClient(name) => name,
         }
     }
 
-    fn open(&self) -> Result<Port, PortError> {
+    /// The socket, if it is one.
+    pub fn socket(&self) -> Option<&Path> {
         match self {
-            PortSpec::Tap(name) => Tap::open(name).map(Port::Tap),
-            PortSpec::Netdev(name) => Packet::open(name).map(Port::Packet),
+            PortSpec::Tap(_) | PortSpec::Netdev(_) => None,
+            PortSpec::VhostUser(path) | PortSpec::VhostUserClient(path) => Some(Path::new(path)),
         }
+    }
+
+    fn open(&self, owner: &Person) -> Result<Opened, CablesError> {
+        let refused = |source| CablesError::Port {
+            cable: WIRE.into(),
+            source,
+        };
+        let (port, role) = match self {
+            PortSpec::Tap(name) => (Some(Tap::open(name).map(Port::Tap).map_err(refused)?), None),
+            PortSpec::Netdev(name) => {
+                let port = Packet::open(name).map(Port::Packet).map_err(refused)?;
+                (Some(port), None)
+            }
+            PortSpec::VhostUser(path) => {
+                let path = Path::new(path);
+                let listener = listen(path, owner).map_err(|source| CablesError::Socket {
+                    path: path.into(),
+                    source,
+                })?;
+                let file = OwnSocket::at(path);
+                return Ok(Opened {
+                    port: None,
+                    role: Some(Role::Server(listener)),
+                    file,
+                });
+            }
+            PortSpec::VhostUserClient(path) => (None, Some(Role::Client(path.into()))),
+        };
+        Ok(Opened {
+            port,
+            role,
+            file: None,
+        })
     }
 }
 
@@ -44,51 +95,159 @@ impl FromStr for PortSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some((_, "")) | None => {}
-            Some(("tap", name)) => return Ok(PortSpec::Tap(name.into())),
-            Some(("netdev", name)) => return Ok(PortSpec::Netdev(name.into())),
-            Some(_) => {}
+        let (kind, name) = text.split_once(':').unwrap_or_default();
+        let kind = match kind {
+            "tap" => PortSpec::Tap,
+            "netdev" => PortSpec::Netdev,
+            "vhost-user" => PortSpec::VhostUser,
+            "vhost-user-client" => PortSpec::VhostUserClient,
+            _ => return Err(no_port(text)),
+        };
+        if name.is_empty() {
+            return Err(no_port(text));
         }
-        Err(format!(
-            "\"{text}\" is no port: write tap:NAME or netdev:NAME"
-        ))
+        let spec = kind(name.into());
+        match spec.socket() {
+            Some(path) if path.as_os_str().len() > sockets::LONGEST_PATH => Err(format!(
+                "the socket's path {name} has {} bytes, Linux allows {}: name a shorter one",
+                name.len(),
+                sockets::LONGEST_PATH
+            )),
+            _ => Ok(spec),
+        }
+    }
+}
+
+fn no_port(text: &str) -> String {
+    format!(
+        "\"{text}\" is no port: write tap:NAME, netdev:NAME, vhost-user:PATH or \
+         vhost-user-client:PATH"
+    )
+}
+
+struct Opened {
+    port: Option<Port>,
+    role: Option<Role>,
+    file: Option<OwnSocket>,
+}
+
+/// Listens at `path`. Where one that nobody listens at any more is left, it takes its place.
+fn listen(path: &Path, owner: &Person) -> io::Result<UnixListener> {
+    match path.symlink_metadata() {
+        Ok(there) if there.file_type().is_socket() => {
+            let socket = socket_with(
+                AddressFamily::UNIX,
+                SocketType::STREAM,
+                SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+                None,
+            )?;
+            match connect(&socket, &SocketAddrUnix::new(path)?) {
+                Err(rustix::io::Errno::CONNREFUSED) => std::fs::remove_file(path)?,
+                _ => {
+                    return Err(io::Error::other(
+                        "somebody listens there already; end that program, or name another path",
+                    ));
+                }
+            }
+        }
+        Ok(_) => {
+            return Err(io::Error::other(
+                "something that is no socket is there; move it away, or name another path",
+            ));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    sockets::listen(path, (owner.uid, owner.gid))
+}
+
+/// A socket's file that we made; removed when dropped, if it is still the same.
+struct OwnSocket {
+    path: PathBuf,
+    device_and_inode: (u64, u64),
+}
+
+impl OwnSocket {
+    fn at(path: &Path) -> Option<Self> {
+        let path = std::path::absolute(path).ok()?;
+        let meta = path.symlink_metadata().ok()?;
+        Some(OwnSocket {
+            path,
+            device_and_inode: (meta.dev(), meta.ino()),
+        })
+    }
+}
+
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        let there = self.path.symlink_metadata();
+        if there.is_ok_and(|meta| (meta.dev(), meta.ino()) == self.device_and_inode) {
+            // Gone, or in a folder that was closed meanwhile: there is nobody to tell.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
 /// A wire while it runs.
 pub struct Patch {
     cables: Cables,
-    ends: [String; 2],
+    ends: [PortSpec; 2],
+    _files: [Option<OwnSocket>; 2],
 }
 
 impl Patch {
-    /// Joins two ports.
+    /// Joins two ports and gives up every right of root's that is not needed any more.
+    /// `state` is the folder of the API's socket; `bell` is rung when [`Patch::notice`] has
+    /// something to tell.
     ///
     /// # Errors
     /// When one cannot be opened or no worker can be started.
-    pub fn plug(ports: &[PortSpec; 2], options: &PanelOptions) -> Result<Self, CablesError> {
-        let ends = [ports[0].name().to_owned(), ports[1].name().to_owned()];
-        let open = |spec: &PortSpec| {
-            spec.open().map_err(|source| CablesError::Port {
-                cable: WIRE.into(),
-                source,
-            })
-        };
-        let end = |spec: &PortSpec| {
-            Ok::<_, CablesError>(PlannedEnd {
-                name: spec.name().to_owned(),
-                port: Some(open(spec)?),
-                jack: None,
-            })
+    pub fn plug(
+        ports: &[PortSpec; 2],
+        options: &PanelOptions,
+        owner: &Person,
+        state: &Path,
+        bell: impl Fn() + Clone + Send + Sync + 'static,
+    ) -> Result<Self, CablesError> {
+        let [a, b] = [ports[0].open(owner)?, ports[1].open(owner)?];
+        let mut files = vec![state];
+        files.extend(ports.iter().filter_map(PortSpec::socket));
+        let clients = ports.iter().filter_map(|port| match port {
+            PortSpec::VhostUserClient(path) => Some(Path::new(path)),
+            _ => None,
+        });
+        let for_jacks = rights::for_files(&clients.collect::<Vec<_>>());
+        let netdevs = ports.iter().any(|port| matches!(port, PortSpec::Netdev(_)));
+        let end = |spec: &PortSpec, port, role: Option<Role>| PlannedEnd {
+            name: spec.name().to_owned(),
+            port,
+            jack: role.map(|role| PlannedJack { role, mtu: None }),
         };
         let planned = Planned {
             name: WIRE.into(),
-            ends: [end(&ports[0])?, end(&ports[1])?],
+            ends: [
+                end(&ports[0], a.port, a.role),
+                end(&ports[1], b.port, b.role),
+            ],
         };
+        let cables = Cables::plug(vec![planned], options, for_jacks, bell)?;
+        keep(rights::for_patch(netdevs, &files)).map_err(CablesError::Rights)?;
         Ok(Patch {
-            cables: Cables::plug(vec![planned], options, || {})?,
-            ends,
+            cables,
+            ends: ports.clone(),
+            _files: [a.file, b.file],
+        })
+    }
+
+    /// Something that the user should know, if there is.
+    pub fn notice(&self) -> Option<String> {
+        Some(match self.cables.event()? {
+            CableEvent::Notice(notice) => notice,
+            CableEvent::FrontEnd { side, plugged, .. } => {
+                let end = self.ends[side as usize].name();
+                let what = if plugged { "is plugged in" } else { "has left" };
+                format!("a front end {what} at {end}")
+            }
         })
     }
 
@@ -103,11 +262,11 @@ impl Patch {
     }
 
     fn known(&self, name: &str) -> Result<(), ApiError> {
-        let names = [WIRE, "wire:a", "wire:b", &self.ends[0], &self.ends[1]];
+        let [a, b] = [self.ends[0].name(), self.ends[1].name()];
+        let names = [WIRE, "wire:a", "wire:b", a, b];
         if names.contains(&name) {
             return Ok(());
         }
-        let [a, b] = &self.ends;
         Err(ApiError::unknown(format!(
             "there is no cable \"{name}\" here: it is called {WIRE}, its ends {a} and {b}"
         )))
@@ -142,12 +301,17 @@ impl Backend for Patch {
     async fn set_cable(&self, name: &str, state: CableState) -> Result<CableChanged, ApiError> {
         self.known(name)?;
         self.cables.set_state(0, state).map_err(ApiError::failed)?;
-        let notes = match state {
-            CableState::Down => {
-                vec!["the ends keep their carrier; for them this is a blackhole".into()]
+        let down = state == CableState::Down;
+        let mut notes = Vec::new();
+        for (side, end) in [Side::A, Side::B].into_iter().zip(&self.ends) {
+            self.cables.set_carrier(0, side, !down);
+            if down && end.socket().is_none() {
+                let name = end.name();
+                notes.push(format!(
+                    "{name} keeps its carrier; for whoever uses it this is a blackhole"
+                ));
             }
-            CableState::Up | CableState::Blackhole => Vec::new(),
-        };
+        }
         Ok(CableChanged {
             name: WIRE.into(),
             state,
@@ -155,7 +319,7 @@ impl Backend for Patch {
         })
     }
 
-    fn vm_args(&self, place: &str) -> Result<Vec<String>, ApiError> {
+    fn vm_args(&self, place: &str, _: &PlugWish) -> Result<Vec<String>, ApiError> {
         no_switch(place)
     }
 

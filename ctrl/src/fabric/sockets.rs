@@ -7,6 +7,9 @@ use std::path::Path;
 
 use rustix::fs::{Gid, Mode, Uid, chown};
 
+/// Longest path of a unix socket in bytes: `sun_path` of unix(7) without the closing NUL.
+pub(super) const LONGEST_PATH: usize = 107;
+
 /// Listens at `path`, mode 0600, for this user and root alone, from the first moment on.
 ///
 /// # Errors

@@ -27,6 +27,13 @@ pub(super) struct Machine {
     launcher: Launcher,
 }
 
+impl Machine {
+    /// The image's largest file; the others stand beside it.
+    pub(super) fn image_root(&self) -> PathBuf {
+        self.image.root.clone()
+    }
+}
+
 /// Finds out what the switches can run on, and builds their image if it is not there.
 pub(super) async fn machine(config: &Config, progress: &Progress) -> Result<Machine, BringUpError> {
     let wanted = match config.vm.accel {
