@@ -21,7 +21,8 @@ use crate::progress::Progress;
 #[derive(Debug, Args)]
 pub struct PatchArgs {
     /// tap:NAME (made if absent, then removed at the end; keeps working when moved to another
-    /// namespace) or netdev:NAME (exists; may be down).
+    /// namespace), netdev:NAME (exists; may be down), vhost-user:PATH (front ends connect to
+    /// it) or vhost-user-client:PATH (a front end listens there).
     #[arg(value_name = "PORT", num_args = 2, required = true)]
     ports: Vec<PortSpec>,
     #[command(flatten)]
@@ -31,8 +32,10 @@ pub struct PatchArgs {
 /// # Errors
 /// When a port cannot be opened, or another fabric uses the socket.
 pub async fn run(context: &Context, args: &PatchArgs) -> anyhow::Result<ExitCode> {
-    need_root("patch", "it opens network devices")?;
     let ports: &[PortSpec; 2] = args.ports.as_slice().try_into()?;
+    if ports.iter().any(PortSpec::needs_root) {
+        need_root("patch", "it opens network devices")?;
+    }
     let mut stop = StopSignals::new()?;
     let paths = StatePaths::beside(context.client.socket());
     let mut lock = Lock::acquire(&paths)?;

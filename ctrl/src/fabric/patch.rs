@@ -1,11 +1,14 @@
 //! One cable without a datacenter around it: `ikv-fabric patch`.
 
+use std::os::unix::net::UnixStream;
 use std::str::FromStr;
 
+use dataplane::jack::Role;
 use dataplane::port::{Packet, Tap};
 use dataplane::{PanelOptions, Port, PortError};
 
-use super::cables::{Cables, CablesError, Planned, PlannedEnd};
+use super::cables::{Cables, CablesError, Planned, PlannedEnd, PlannedJack};
+use super::sockets;
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
     NodeStatus, PowerAction, SshAccess, Status,
@@ -22,21 +25,55 @@ pub enum PortSpec {
     Tap(String),
     /// A network device that exists. It may be down.
     Netdev(String),
+    /// A socket that vhost-user front ends connect to, made here.
+    VhostUser(String),
+    /// A front end's socket that we connect to.
+    VhostUserClient(String),
 }
 
 impl PortSpec {
-    /// The device's name.
+    /// The device's name, or the socket's path.
     pub fn name(&self) -> &str {
         match self {
-            PortSpec::Tap(name) | PortSpec::Netdev(name) => name,
+            PortSpec::Tap(name)
+            | PortSpec::Netdev(name)
+            | PortSpec::VhostUser(name)
+            | PortSpec::VhostUserClient(name) => name,
         }
     }
 
-    fn open(&self) -> Result<Port, PortError> {
+    /// Whether opening it takes root.
+    pub fn needs_root(&self) -> bool {
+        matches!(self, PortSpec::Tap(_) | PortSpec::Netdev(_))
+    }
+
+    fn open(&self) -> Result<Option<Port>, PortError> {
         match self {
-            PortSpec::Tap(name) => Tap::open(name).map(Port::Tap),
-            PortSpec::Netdev(name) => Packet::open(name).map(Port::Packet),
+            PortSpec::Tap(name) => Tap::open(name).map(Port::Tap).map(Some),
+            PortSpec::Netdev(name) => Packet::open(name).map(Port::Packet).map(Some),
+            PortSpec::VhostUser(_) | PortSpec::VhostUserClient(_) => Ok(None),
         }
+    }
+
+    fn jack(&self) -> Result<Option<PlannedJack>, CablesError> {
+        let role = match self {
+            PortSpec::Tap(_) | PortSpec::Netdev(_) => return Ok(None),
+            PortSpec::VhostUserClient(path) => Role::Client(path.into()),
+            PortSpec::VhostUser(path) => {
+                // Left by one that was killed: nobody listens there.
+                if UnixStream::connect(path).is_err() {
+                    let _ = std::fs::remove_file(path);
+                }
+                let user = rustix::process::geteuid().as_raw();
+                let group = rustix::process::getegid().as_raw();
+                let listener = sockets::listen(path.as_ref(), (user, group));
+                Role::Server(listener.map_err(|source| CablesError::Socket {
+                    path: path.into(),
+                    source,
+                })?)
+            }
+        };
+        Ok(Some(PlannedJack { role, mtu: None }))
     }
 }
 
@@ -48,10 +85,13 @@ impl FromStr for PortSpec {
             Some((_, "")) | None => {}
             Some(("tap", name)) => return Ok(PortSpec::Tap(name.into())),
             Some(("netdev", name)) => return Ok(PortSpec::Netdev(name.into())),
+            Some(("vhost-user", path)) => return Ok(PortSpec::VhostUser(path.into())),
+            Some(("vhost-user-client", path)) => return Ok(PortSpec::VhostUserClient(path.into())),
             Some(_) => {}
         }
         Err(format!(
-            "\"{text}\" is no port: write tap:NAME or netdev:NAME"
+            "\"{text}\" is no port: write tap:NAME, netdev:NAME, vhost-user:PATH or \
+             vhost-user-client:PATH"
         ))
     }
 }
@@ -60,6 +100,7 @@ impl FromStr for PortSpec {
 pub struct Patch {
     cables: Cables,
     ends: [String; 2],
+    sockets: Vec<String>,
 }
 
 impl Patch {
@@ -69,6 +110,11 @@ impl Patch {
     /// When one cannot be opened or no worker can be started.
     pub fn plug(ports: &[PortSpec; 2], options: &PanelOptions) -> Result<Self, CablesError> {
         let ends = [ports[0].name().to_owned(), ports[1].name().to_owned()];
+        let sockets = ports.iter().filter_map(|port| match port {
+            PortSpec::VhostUser(path) => Some(path.clone()),
+            _ => None,
+        });
+        let sockets = sockets.collect();
         let open = |spec: &PortSpec| {
             spec.open().map_err(|source| CablesError::Port {
                 cable: WIRE.into(),
@@ -78,8 +124,8 @@ impl Patch {
         let end = |spec: &PortSpec| {
             Ok::<_, CablesError>(PlannedEnd {
                 name: spec.name().to_owned(),
-                port: Some(open(spec)?),
-                jack: None,
+                port: open(spec)?,
+                jack: spec.jack()?,
             })
         };
         let planned = Planned {
@@ -89,6 +135,7 @@ impl Patch {
         Ok(Patch {
             cables: Cables::plug(vec![planned], options, || {})?,
             ends,
+            sockets,
         })
     }
 
@@ -100,6 +147,10 @@ impl Patch {
     /// Closes both ports.
     pub fn stop(&self) {
         self.cables.stop();
+        for socket in &self.sockets {
+            // Somebody else may have removed it.
+            let _ = std::fs::remove_file(socket);
+        }
     }
 
     fn known(&self, name: &str) -> Result<(), ApiError> {
