@@ -7,7 +7,8 @@
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BIN := target/release/ikv-fabric
 # What tests and benchmarks start besides what the fabric itself needs (`ikv-fabric setup`).
-TEST_TOOLS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps openssl:openssl
+TEST_TOOLS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps openssl:openssl \
+  dpdk-testpmd:dpdk-dev iperf3:iperf3
 
 .PHONY: run setup build test bench fmt clean
 

@@ -24,6 +24,8 @@ mod server_vm;
 mod site;
 mod station;
 mod super_frame;
+mod testpmd;
+mod vhost_wire;
 
 pub use binary::ikv_fabric;
 pub use cli::{Cli, Said};
@@ -38,6 +40,8 @@ pub use server_vm::{ServerNic, ServerVm};
 pub use site::{HOST_OUTSIDE, LAN_BRIDGE, OUTSIDE, Site};
 pub use station::Station;
 pub use super_frame::SuperFrame;
+pub use testpmd::Testpmd;
+pub use vhost_wire::{Lane, VhostWire};
 
 /// Whether this process may make namespaces and devices. `false` after saying SKIP.
 ///

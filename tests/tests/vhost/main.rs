@@ -1,0 +1,4 @@
+//! Front ends on vhost-user cables: DPDK's and QEMU's, and some that mean harm.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod virtio_user;
