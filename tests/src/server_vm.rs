@@ -21,11 +21,20 @@ const COMMAND: Limits = Limits {
     output: 1 << 20,
 };
 
+/// How a NIC of the server is plugged in.
+#[derive(Debug, Clone, Copy)]
+pub enum Plug {
+    /// What stands behind `-netdev tap,id=netN,`: `ifname=ikvm2-6-1`.
+    Tap(&'static str),
+    /// By the vhost-user socket of this end.
+    VhostUser(&'static str),
+}
+
 /// A NIC of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerNic {
-    /// What stands behind `-netdev tap,id=netN,`: `ifname=ikvm2-6-1`.
-    pub netdev: &'static str,
+    /// How it is plugged in.
+    pub plug: Plug,
     /// Its MAC address; it becomes `netN`.
     pub mac: &'static str,
     /// VLAN on top of it, as `netN.VLAN`.
@@ -45,7 +54,7 @@ pub struct ServerVm {
 
 impl ServerVm {
     /// Boots the switch image with a seed of its own: `nics`, `addresses` on its loopback,
-    /// and `frr` as its frr.conf.
+    /// and `frr` as its frr.conf. `run_folder` is the fabric's.
     ///
     /// # Panics
     /// When there is no image, or QEMU cannot be started.
@@ -53,6 +62,7 @@ impl ServerVm {
         host: &Netns,
         cli: &Cli,
         folder: &Path,
+        run_folder: &Path,
         nics: &[ServerNic],
         addresses: &[&str],
         frr: &str,
@@ -70,7 +80,18 @@ impl ServerVm {
         let mut qemu = host.command("setpriv");
         qemu.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
-            .args(["-machine", "pc", "-accel", "tcg", "-m", MEMORY])
+            .args([
+                "-object",
+                &format!("memory-backend-memfd,id=ram,size={MEMORY}M,share=on"),
+            ])
+            .args([
+                "-machine",
+                "pc,memory-backend=ram",
+                "-accel",
+                "tcg",
+                "-m",
+                MEMORY,
+            ])
             .args(["-cpu", "qemu64,+rdrand"])
             .args(["-kernel", &file("kernel"), "-initrd", &file("initrd")])
             .args(["-append", ctrl::image::KERNEL_CMDLINE])
@@ -87,11 +108,26 @@ impl ServerVm {
                 "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
             ]);
         for (index, nic) in nics.iter().enumerate() {
-            qemu.args([
-                "-device",
-                &format!("virtio-net-pci,netdev=net{index},mac={}", nic.mac),
-            ])
-            .args(["-netdev", &format!("tap,id=net{index},{}", nic.netdev)]);
+            let device = format!("virtio-net-pci,netdev=net{index},mac={}", nic.mac);
+            match nic.plug {
+                Plug::Tap(netdev) => qemu
+                    .args(["-netdev", &format!("tap,id=net{index},{netdev}")])
+                    .args(["-device", &device]),
+                Plug::VhostUser(end) => {
+                    let socket = run_folder.join("vhost").join(format!("{end}.sock"));
+                    let path = socket.display();
+                    qemu.args([
+                        "-chardev",
+                        &format!("socket,id=c{index},path={path},reconnect=1"),
+                    ])
+                    .args([
+                        "-netdev",
+                        &format!("vhost-user,id=net{index},chardev=c{index}"),
+                    ])
+                    // QEMU 7.2 crashes under TCG when the guest uses MSI-X.
+                    .args(["-device", &format!("{device},vectors=0")])
+                }
+            };
         }
         let stderr = std::fs::File::create(&errors).expect("the folder is ours");
         let process = qemu
