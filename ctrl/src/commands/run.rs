@@ -83,7 +83,9 @@ impl PanelArgs {
         let chosen = self.cpus.as_ref().map(|list| list.0.clone());
         let chosen = chosen.unwrap_or_default();
         let mask = sched_getaffinity(None)?;
-        let allowed: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| mask.is_set(*cpu)).collect();
+        let allowed: Vec<_> = (0..CpuSet::MAX_CPU)
+            .filter(|cpu| mask.is_set(*cpu))
+            .collect();
         if let Some(cpu) = chosen.iter().find(|cpu| !allowed.contains(cpu)) {
             anyhow::bail!(
                 "--cpus: this process may not run on CPU {cpu}, but on {} (taskset or a cgroup \

@@ -22,6 +22,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::run::StopSignals;
 use super::{Context, print, print_json};
+use crate::api::PlugBy;
 use crate::progress::{Progress, Stage};
 
 /// Measures throughput, the highest rate without loss (RFC 2544) and one-way latency, with
@@ -36,6 +37,9 @@ pub struct BenchArgs {
     /// listens there), tap:NAME or netdev:NAME.
     #[arg(long, num_args = 2, value_names = ["END", "END"], conflicts_with = "cable")]
     between: Option<Vec<End>>,
+    /// What to plug in where a cable's end has both.
+    #[arg(long, value_enum, default_value_t = PlugBy::VhostUser)]
+    nic: PlugBy,
     /// Frame sizes in bytes without FCS, 44 to 65549. Above 9018 they are TCP super-frames.
     #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = size,
           default_value = "64,512,1518,9000,64k")]
@@ -108,7 +112,7 @@ pub async fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<ExitCode
     let machine = Machine::this();
     let mut fresh = None;
     let (cable, bed) = match (&args.cable, args.between.as_deref()) {
-        (Some(cable), _) => ends::of_running(&context.client, cable).await?,
+        (Some(cable), _) => ends::of_running(&context.client, cable, args.nic).await?,
         (None, Some([a, b])) => (
             "cable".to_owned(),
             Bed {
@@ -129,7 +133,11 @@ pub async fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<ExitCode
         }
     };
     let plan = args.plan();
-    let names = bed.ends.clone().map(|end| end.to_string());
+    let names = if fresh.is_some() {
+        ["guest", "guest"].map(str::to_owned)
+    } else {
+        bed.ends.clone().map(|end| end.to_string())
+    };
     let progress = Progress::new();
     let sizes = watched(bed, plan, &progress, &mut stop).await?;
     drop(fresh);
