@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use dataplane::jack::{JackSpec, Jacks, Role};
 use dataplane::{Cable, Panel, PanelOptions, Port, Side};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 use crate::BenchError;
 use crate::clock::CpuMeter;
 use crate::endpoint::End;
@@ -20,6 +22,43 @@ pub struct Bed {
     pub ends: [End; 2],
     /// Who forwards, for its CPU time.
     pub cpu: Option<CpuMeter>,
+}
+
+/// The worker and the generator each get a CPU of their own, where there are two.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuPair {
+    /// Where the load comes from.
+    pub generator: Option<usize>,
+    /// Where frames are forwarded.
+    pub worker: Option<usize>,
+}
+
+impl CpuPair {
+    /// The first and the last that this process may use.
+    pub fn of_this_process() -> CpuPair {
+        let mask = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
+        let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| mask.is_set(*cpu));
+        match (cpus.next(), cpus.next_back()) {
+            (Some(first), Some(last)) => CpuPair {
+                generator: Some(first),
+                worker: Some(last),
+            },
+            _ => CpuPair {
+                generator: None,
+                worker: None,
+            },
+        }
+    }
+
+    /// Binds this thread, and those that it starts from now on, to the generator's CPU.
+    pub fn bind_generator(&self) {
+        if let Some(cpu) = self.generator {
+            let mut set = CpuSet::new();
+            set.set(cpu);
+            // Unbound, figures are only less steady.
+            let _ = sched_setaffinity(None, &set);
+        }
+    }
 }
 
 /// A cable of our own, in this process, with a vhost-user socket at either end.

@@ -115,7 +115,7 @@ impl Stage<'_> {
     pub fn flood(&mut self, time: Duration) -> Result<Flood, BenchError> {
         let mut lanes = self.lanes()?;
         let window = (BYTES_UNDER_WAY / self.size).max(4) as u64;
-        let windows = [1, 0].map(|to| window.min(self.ends[to].room() as u64));
+        let windows = [1, 0].map(|to| window.min(self.ends[to].room(self.size) as u64));
         let began = Instant::now();
         let mut measured = None;
         let mut last = (began, 0);
