@@ -39,10 +39,11 @@ pub struct RunArgs {
 /// How frames are forwarded.
 #[derive(Debug, Clone, Args)]
 pub struct PanelArgs {
-    /// Forwarding threads [default: half of the CPUs, at most 4].
+    /// Forwarding threads [default: half of the CPUs that taskset leaves, at most 4; patch: 1].
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
-    /// CPUs that the workers are bound to, in turn, such as 2,4-6 [default: not bound].
+    /// CPUs that the workers are bound to, in turn, such as 2,4-6 [default: not bound to one, but
+    /// only to those that taskset leaves].
     #[arg(long, value_name = "LIST", value_parser = cpu_list)]
     cpus: Option<CpuList>,
     /// What a worker does when no frame waits: sleep, or spin for the lowest latency.

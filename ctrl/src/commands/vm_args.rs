@@ -289,7 +289,16 @@ mod tests {
             tcg: true,
             ..PlugWish::default()
         };
-        insta::assert_snapshot!(by("rack1:u3", &wish), @"");
+        insta::assert_snapshot!(by("rack1:u3", &wish), @r"
+        -object memory-backend-memfd,id=ram,size=1024M,share=on \
+        -machine memory-backend=ram \
+        -chardev socket,id=cable0,path=/run/ikv-fabric/vhost/ikvm1-3-1.sock,reconnect=1 \
+        -netdev vhost-user,id=net0,chardev=cable0 \
+        -device virtio-net-pci,netdev=net0,mac=02:69:6b:01:03:01,vectors=0 \
+        -chardev socket,id=cable1,path=/run/ikv-fabric/vhost/ikvm1-3-2.sock,reconnect=1 \
+        -netdev vhost-user,id=net1,chardev=cable1 \
+        -device virtio-net-pci,netdev=net1,mac=02:69:6b:01:03:02,vectors=0
+        ");
         wish.tcg = false;
         assert!(!by("rack1:u3", &wish).contains("vectors"));
     }

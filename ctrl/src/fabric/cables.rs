@@ -62,6 +62,8 @@ struct Entry {
 struct EndEntry {
     name: String,
     jack: Option<JackId>,
+    /// See [`PlannedJack::file`].
+    file: Option<PathBuf>,
 }
 
 /// A cable to be, its ports open.
@@ -89,6 +91,8 @@ pub struct PlannedJack {
     /// The longest payload of a frame, in bytes, that guests are told to send; `None` tells
     /// nothing.
     pub mtu: Option<u16>,
+    /// The file of our socket, if it is to be out of the way while the cable is cut.
+    pub file: Option<PathBuf>,
 }
 
 /// What happened to a cable.
@@ -143,7 +147,7 @@ impl Cables {
         let Planned { name, ends: [a, b] } = planned;
         let handle = self.panel.add(Cable::new(a.port, b.port))?;
         let jack = |end: String, side, planned: Option<PlannedJack>| {
-            let open = |PlannedJack { role, mtu }| {
+            let open = |PlannedJack { role, mtu, file }| {
                 let spec = JackSpec {
                     name: end.clone(),
                     cable: handle.id,
@@ -151,10 +155,12 @@ impl Cables {
                     role,
                     mtu,
                 };
-                self.jacks.add(spec).map_err(CablesError::Jacks)
+                let jack = self.jacks.add(spec).map_err(CablesError::Jacks)?;
+                Ok::<_, CablesError>((Some(jack), file))
             };
-            let jack = planned.map(open).transpose()?;
-            Ok::<_, CablesError>(EndEntry { name: end, jack })
+            let (jack, file) = planned.map(open).transpose()?.unwrap_or_default();
+            let name = end.clone();
+            Ok::<_, CablesError>(EndEntry { name, jack, file })
         };
         let ends = [
             jack(a.name, Side::A, a.jack)?,
@@ -232,8 +238,24 @@ impl Cables {
     /// Tells whoever is plugged in by vhost-user whether the cable has carrier: without it
     /// the front end is disconnected, and none can connect.
     pub fn set_carrier(&self, index: usize, side: topology::Side, up: bool) {
-        if let Some(jack) = self.jack(index, side) {
-            self.jacks.set_carrier(jack, up);
+        let Some(jack) = self.jack(index, side) else {
+            return;
+        };
+        self.jacks.set_carrier(jack, up);
+        // QEMU prints three lines at every connection that is closed at once, and none at one
+        // that it does not get.
+        if let Some(file) = &self.entries[index].ends[side as usize].file {
+            let mut aside = file.clone().into_os_string();
+            aside.push(".cut");
+            let moved = if up {
+                std::fs::rename(&aside, file)
+            } else {
+                std::fs::rename(file, &aside)
+            };
+            // It is there already; or somebody has meddled, and front ends are just turned away.
+            if let Err(error) = moved {
+                tracing::debug!(%error, file = %file.display());
+            }
         }
     }
 

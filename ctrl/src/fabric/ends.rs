@@ -134,19 +134,21 @@ impl<'a> Sockets<'a> {
             Holder::Anybody => {
                 let path = server_socket(&self.paths.vhost, &name);
                 let user = (self.owner.uid, self.owner.gid);
-                (Some(netdev(cable, &name)?), Some((path, user)))
+                let file = Some(path.clone());
+                (Some(netdev(cable, &name)?), Some((path, user, file)))
             }
             Holder::VmSocket { switch, port } => {
                 let uid = self.config.vm.uid_of(switch);
                 let folder = self.paths.vms.join(&self.topology.switches[switch].name);
                 let path = folder.join(NIC_FOLDER).join(nic_socket_name(port));
-                (None, Some((path, (uid, uid))))
+                (None, Some((path, (uid, uid), None)))
             }
         };
-        let jack = socket.map(|(path, user)| match listen(&path, user) {
+        let jack = socket.map(|(path, user, file)| match listen(&path, user) {
             Ok(listener) => Ok(PlannedJack {
                 role: Role::Server(listener),
                 mtu: Some(MTU),
+                file,
             }),
             Err(source) => Err(CablesError::Socket { path, source }),
         });

@@ -221,7 +221,11 @@ impl Patch {
         let end = |spec: &PortSpec, port, role: Option<Role>| PlannedEnd {
             name: spec.name().to_owned(),
             port,
-            jack: role.map(|role| PlannedJack { role, mtu: None }),
+            jack: role.map(|role| PlannedJack {
+                role,
+                mtu: None,
+                file: None,
+            }),
         };
         let planned = Planned {
             name: WIRE.into(),

@@ -49,6 +49,9 @@ pub(crate) struct Socket<P> {
     gate: bool,
     /// When to listen or connect again.
     retry: Option<Instant>,
+    /// One was turned away, and the next is not looked at before. A QEMU that starts tries again
+    /// at once, as fast as it can.
+    away_until: Option<Instant>,
     /// When rings that are ready may be plugged in, if that had to wait.
     replug: Option<Instant>,
     plugs: Allowance,
@@ -91,6 +94,7 @@ impl<P: Patching> Socket<P> {
             carrier: true,
             gate: true,
             retry,
+            away_until: None,
             replug: None,
             // A guest that masks interrupts replaces its call descriptors now and then.
             plugs: Allowance::new(64, Duration::from_millis(50)),
@@ -154,6 +158,12 @@ impl<P: Patching> Socket<P> {
             let Role::Server(listener) = &self.role else {
                 return false;
             };
+            if let Some(until) = self.away_until.filter(|until| *until > now)
+                && !self.admits()
+            {
+                self.retry = Some(until);
+                return false;
+            }
             if self.disposal.is_full() {
                 self.retry = Some(now + RETRY);
                 return false;
@@ -252,6 +262,7 @@ impl<P: Patching> Socket<P> {
         if self.is_client() {
             self.retry = Some(now + RETRY);
         }
+        self.look_again(now);
     }
 
     /// Ends the session and takes no other one. What wait at the listener are closed with it.
@@ -263,6 +274,18 @@ impl<P: Patching> Socket<P> {
         self.end(None, now);
     }
 
+    /// Whether a front end that comes is taken in.
+    fn admits(&self) -> bool {
+        self.carrier && self.gate && self.session.is_none()
+    }
+
+    /// Whoever waits at the listener may be let in by now.
+    fn look_again(&mut self, now: Instant) {
+        if self.away_until.take().is_some() {
+            self.retry = Some(now);
+        }
+    }
+
     fn is_client(&self) -> bool {
         matches!(self.role, Role::Client(_))
     }
@@ -272,6 +295,7 @@ impl<P: Patching> Socket<P> {
         if self.is_client() && self.session.is_none() {
             self.retry = (self.carrier && self.gate).then_some(now);
         }
+        self.look_again(now);
     }
 
     fn connected(&mut self, connected: io::Result<UnixStream>, now: Instant) {
@@ -288,9 +312,10 @@ impl<P: Patching> Socket<P> {
     fn arrive(&mut self, stream: UnixStream, now: Instant) {
         // Whoever was here may have gone, and been replaced, before we heard of either.
         self.serve(now);
-        if self.carrier && self.gate && self.session.is_none() {
+        if self.admits() {
             return self.begin(stream);
         }
+        self.away_until = Some(now + RETRY);
         self.disposal.hang_up(stream);
         if !self.carrier {
             // The operator's doing: nobody need be told.
