@@ -5,9 +5,10 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dataplane::jack::{JackSpec, Jacks, Role};
-use dataplane::{Cable, Panel, PanelOptions, Port, Side};
+use dataplane::{Cable, LaneSnapshot, LaneStats, Panel, PanelOptions, Port, Side};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -65,6 +66,7 @@ impl CpuPair {
 pub struct FreshCable {
     panel: Panel,
     jacks: Option<Jacks>,
+    lanes: Vec<Arc<LaneStats>>,
     folder: PathBuf,
 }
 
@@ -84,6 +86,7 @@ impl FreshCable {
         let mut fresh = FreshCable {
             panel,
             jacks: None,
+            lanes: Vec::new(),
             folder,
         };
         fresh.open().map_err(|error| failed(&error))?;
@@ -95,6 +98,7 @@ impl FreshCable {
             .panel
             .add(Cable::new(None::<Port>, None::<Port>))
             .map_err(io::Error::other)?;
+        self.lanes = cable.lanes.to_vec();
         let jacks = Jacks::start(self.panel.clone(), || {})?;
         for (side, name) in [(Side::A, "a"), (Side::B, "b")] {
             let listener = UnixListener::bind(self.folder.join(name))?;
@@ -109,6 +113,11 @@ impl FreshCable {
         }
         self.jacks = Some(jacks);
         Ok(())
+    }
+
+    /// The cable's counters, a lane each.
+    pub fn counters(&self) -> Vec<LaneSnapshot> {
+        self.lanes.iter().map(|lane| lane.snapshot()).collect()
     }
 
     /// Adds another cable to the same panel.

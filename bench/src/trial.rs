@@ -22,8 +22,10 @@ const BYTES_UNDER_WAY: usize = 1 << 20;
 /// Loading up before rates count.
 const WARM_UP: Duration = Duration::from_millis(100);
 
-/// Under a flood: when nothing came for so long, what is under way is taken for lost.
-const SILENCE: Duration = Duration::from_millis(30);
+/// Under a flood: when nothing came for so long, what is under way is taken for lost. If it was
+/// only late, more is under way afterwards than there is room for: so long enough for a worker
+/// that other work keeps from its CPU.
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// At the end of a trial: what comes later than this after the last one is taken for lost.
 const DRAIN: Duration = Duration::from_millis(300);

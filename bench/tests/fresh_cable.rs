@@ -53,12 +53,18 @@ fn every_frame_arrives_once_and_in_order() {
                         .is_some_and(|cpu| cpu > 0.0),
                     "{what}"
                 );
-                assert!(found.counts.is_clean(), "{what}: {}", found.counts.faults());
+                assert!(
+                    found.counts.is_clean(),
+                    "{what}: {}, {:?}",
+                    found.counts.faults(),
+                    fresh.counters()
+                );
                 let latency = &report.latency[0];
                 assert!(
                     latency.counts.is_clean(),
-                    "{what}: {}",
-                    latency.counts.faults()
+                    "{what}: {}, {:?}",
+                    latency.counts.faults(),
+                    fresh.counters()
                 );
                 assert_eq!(latency.counts.sent, 40, "{what}");
                 assert!(
