@@ -66,6 +66,11 @@ impl StatePaths {
             folder,
         }
     }
+
+    /// The vhost-user socket beside a tap.
+    pub fn vhost_socket(&self, tap: &str) -> PathBuf {
+        self.vhost.join(format!("{tap}.sock"))
+    }
 }
 
 /// Why the lock was not given.

@@ -104,7 +104,11 @@ pub fn check(needs: &Needs<'_>) -> Vec<Finding> {
         found.extend(free.and_then(|free| memory(needs.memory_mib, free)));
     }
     found.extend(other_fabric(needs.paths, std::process::id()));
-    found.extend(files::in_the_way(needs.paths, std::process::id()));
+    found.extend(files::in_the_way(
+        needs.paths,
+        &needs.host.taps,
+        std::process::id(),
+    ));
     found.extend(network(needs.host));
     found.extend(rules(needs.host));
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

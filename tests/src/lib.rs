@@ -14,6 +14,7 @@ mod diagnosis;
 mod fabric;
 pub mod host_state;
 mod ip_host;
+pub mod ipxe;
 mod namespace_guest;
 mod netns;
 mod nic;

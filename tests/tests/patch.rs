@@ -1,8 +1,11 @@
 //! `ikv-fabric patch`: one cable between two ports, without a datacenter.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use bench::guest::{Guest as FrontEnd, GuestOptions};
 use ikv_tests::patience::{SOON, ended, wait_until};
 use ikv_tests::{Netns, have_root, ikv_fabric, run};
 use rustix::process::{Pid, Signal, kill_process};
@@ -157,4 +160,142 @@ fn what_is_no_port_is_a_usage_error_and_what_does_not_exist_is_named() {
     assert!(String::from_utf8_lossy(&missing.stderr).contains("nosuch0"));
     assert!(!netns.ip("link show").contains("x0"));
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+}
+
+/// Debian's `nobody`, who needs no account here.
+const NOBODY: u32 = 65_534;
+
+/// A folder of nobody's, with the program in it: the build's own may be closed to others.
+fn nobodys_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(ikv_fabric(), folder.path().join("program")).unwrap();
+    chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    folder
+}
+
+/// `ikv-fabric WORD…`, run by nobody with a runtime folder of their own.
+fn as_nobody(folder: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    let user = NOBODY.to_string();
+    command
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"])
+        .arg(folder.join("program"))
+        .args(words)
+        .env("XDG_RUNTIME_DIR", folder)
+        .stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a_wire_of_sockets_needs_no_root_and_leaves_nothing() {
+    if !have_root() {
+        return;
+    }
+    let folder = nobodys_folder();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let ports = [
+        format!("vhost-user:{}", path("a.sock")),
+        format!("vhost-user-client:{}", path("b.sock")),
+    ];
+    let start = || {
+        let mut command = as_nobody(folder.path(), &["patch", &ports[0], &ports[1]]);
+        command.stderr(Stdio::null()).spawn().unwrap()
+    };
+    let answers = |words: &[&str]| as_nobody(folder.path(), words).output().unwrap();
+    let mut patch = start();
+    wait_until("the wire", SOON, || answers(&["status"]).status.success());
+    let meta = folder.path().join("a.sock").metadata().unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o600, NOBODY));
+    for name in ["wire", "wire:a", "wire:b", &path("a.sock"), &path("b.sock")] {
+        let said = answers(&["--json", "cables", name]);
+        let cables: Value = serde_json::from_slice(&said.stdout).unwrap();
+        assert_eq!(cables[0]["lanes"][0]["from"], path("a.sock"), "{name}");
+        assert_eq!(cables[0]["lanes"][0]["to"], path("b.sock"), "{name}");
+    }
+
+    // Somebody listens there: another wire does not take its place.
+    let refused = Command::new(ikv_fabric())
+        .arg("--socket")
+        .arg(folder.path().join("other.sock"))
+        .args(["patch", &ports[0], &format!("vhost-user:{}", path("c"))])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("somebody listens there already"), "{said}");
+
+    // A dead socket is no obstacle, something else is.
+    patch.kill().unwrap();
+    patch.wait().unwrap();
+    assert!(folder.path().join("a.sock").exists());
+    let mut patch = start();
+    wait_until("the wire again", SOON, || {
+        answers(&["status"]).status.success()
+    });
+    kill_process(Pid::from_child(&patch), Signal::TERM).unwrap();
+    assert!(ended(&mut patch, SOON).unwrap().success());
+    let left: Vec<_> = folder.path().read_dir().unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "only the program: {left:?}");
+    std::fs::write(folder.path().join("a.sock"), "precious").unwrap();
+    let refused = answers(&["patch", &ports[0], &ports[1]]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("something that is no socket is there"),
+        "{said}"
+    );
+    assert_eq!(
+        std::fs::read(folder.path().join("a.sock")).unwrap(),
+        b"precious"
+    );
+}
+
+#[test]
+fn a_wire_that_is_down_disconnects_its_front_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = |end: &str| folder.path().join(end);
+    let port = |end: &str| format!("vhost-user:{}", socket(end).display());
+    let ask = |words: &[&str]| {
+        let mut command = Command::new(ikv_fabric());
+        command.arg("--socket").arg(socket("control")).args(words);
+        command
+    };
+    let mut patch = ask(&["patch", &port("a"), &port("b")])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("the wire", SOON, || {
+        ask(&["status"]).output().unwrap().status.success()
+    });
+    let connects = || FrontEnd::connect(&socket("a"), &GuestOptions::default()).is_ok();
+    assert!(connects());
+    run(&mut ask(&["cable", "wire", "down"]));
+    assert!(!connects());
+    run(&mut ask(&["cable", "wire", "up"]));
+    wait_until("the socket to be free", SOON, connects);
+    kill_process(Pid::from_child(&patch), Signal::TERM).unwrap();
+    assert!(ended(&mut patch, SOON).unwrap().success());
+}
+
+#[test]
+fn workers_stay_on_the_cpus_that_taskset_leaves() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = |end: &str| format!("vhost-user:{}", folder.path().join(end).display());
+    let start = |cpus: &str| {
+        let mut command = Command::new("taskset");
+        command
+            .args(["-c", "0"])
+            .arg(ikv_fabric())
+            .arg("--socket")
+            .arg(folder.path().join("control"))
+            .args(["patch", "--cpus", cpus, &port("a"), &port("b")]);
+        command
+    };
+    let refused = start("0,1").output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("may not run on CPU 1, but on 0"), "{said}");
+    let mut patch = start("0").stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the wire", SOON, || folder.path().join("b").exists());
+    kill_process(Pid::from_child(&patch), Signal::TERM).unwrap();
+    assert!(ended(&mut patch, SOON).is_some());
 }

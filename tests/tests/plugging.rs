@@ -4,56 +4,19 @@
 //! The guests need no disk: QEMU's own iPXE asks for an address by DHCP.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::process::{Child, Command};
-use std::time::Duration;
+use std::process::Command;
 
+use ikv_tests::ipxe::{Guest, MACHINE, assert_talks, have_qemu};
 use ikv_tests::panel::{Answer, PanelFabric, PanelHost};
-use ikv_tests::patience::{SOON, ended, wait_until};
+use ikv_tests::patience::{SOON, wait_until};
 use ikv_tests::{Netns, Nic, have_root, say, skip};
 use serde_json::Value;
-
-/// For a guest's firmware under TCG while other tests run.
-const BOOTED: Duration = Duration::from_secs(60);
 
 const MAC_1: &str = "08:00:27:06:00:31";
 const MAC_2: &str = "08:00:27:06:00:32";
 
 /// Who plugs in; no account is needed.
 const USER: u32 = 54_321;
-
-/// A QEMU that was started; killed when dropped.
-struct Guest(Child);
-
-impl Guest {
-    fn start(command: &mut Command) -> Self {
-        Guest(command.spawn().unwrap())
-    }
-
-    fn assert_alive(&mut self) {
-        let status = self.0.try_wait().unwrap();
-        assert!(status.is_none(), "QEMU ended: {status:?}");
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// An empty machine.
-const MACHINE: [&str; 9] = [
-    "-nodefaults",
-    "-no-user-config",
-    "-display",
-    "none",
-    "-machine",
-    "pc,accel=tcg",
-    "-m",
-    "64",
-    "-boot",
-];
 
 /// As root. The words after it are the user's own.
 fn qemu(host: &PanelHost) -> Command {
@@ -93,17 +56,6 @@ fn readme_options(more: &str) -> Vec<String> {
         .collect()
 }
 
-fn have_qemu() -> bool {
-    if !have_root() {
-        return false;
-    }
-    let found = Command::new("qemu-system-x86_64").arg("--version").output();
-    if found.is_err() {
-        skip("needs QEMU (apt-get install qemu-system-x86)");
-    }
-    found.is_ok()
-}
-
 fn is_plugged(host: &PanelHost, tap: &str) -> bool {
     host.netns
         .ip(&format!("link show {tap}"))
@@ -116,49 +68,6 @@ fn wait_plugged(host: &PanelHost, tap: &str, plugged: bool) {
         if plugged { "plugged" } else { "unplugged" }
     );
     wait_until(&what, SOON, || is_plugged(host, tap) == plugged);
-}
-
-fn octets(mac: &str) -> Vec<u8> {
-    mac.split(':')
-        .map(|octet| u8::from_str_radix(octet, 16).unwrap())
-        .collect()
-}
-
-/// The DHCP message type (RFC 2132, 9.6) of a guest's broadcast, if it is one.
-fn dhcp_kind(frame: &[u8], mac: &str) -> Option<u8> {
-    let parsed = etherparse::SlicedPacket::from_ethernet(frame).ok()?;
-    let Some(etherparse::TransportSlice::Udp(udp)) = parsed.transport else {
-        return None;
-    };
-    let options = udp.payload().get(240..)?;
-    let kind = options.windows(3).find(|option| option[..2] == [53, 1])?[2];
-    (frame[6..12] == octets(mac) && udp.destination_port() == 67).then_some(kind)
-}
-
-/// What a server offers to who sent `discover`.
-fn offer(discover: &[u8]) -> Vec<u8> {
-    let mut message = discover[42..42 + 240].to_vec();
-    message[0] = 2;
-    message[16..20].copy_from_slice(&[10, 7, 0, 20]);
-    message.extend([
-        53, 1, 2, 54, 4, 10, 7, 0, 1, 51, 4, 0, 0, 2, 88, 1, 4, 255, 255, 255, 0, 255,
-    ]);
-    let mut frame = Vec::new();
-    etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], discover[6..12].try_into().unwrap())
-        .ipv4([10, 7, 0, 1], [255; 4], 64)
-        .udp(67, 68)
-        .write(&mut frame, &message)
-        .unwrap();
-    frame
-}
-
-/// The guest asks through the cable, is offered an address, and takes it: frames pass both ways.
-fn assert_talks(switch: &Nic, mac: &str) {
-    let asks = |kind| move |frame: &[u8]| dhcp_kind(frame, mac) == Some(kind);
-    let discover = switch.receive_until("DHCPDISCOVER", BOOTED, asks(1));
-    // iPXE may ask twice before it reads the offer.
-    switch.send([0; 10], &offer(&discover));
-    switch.receive_until("DHCPREQUEST", BOOTED, asks(3));
 }
 
 fn switch_port(host: &PanelHost, tap: &str) -> Nic {
@@ -366,21 +275,15 @@ fn what_vm_args_prints_is_what_qemu_takes() {
         MACHINE.join(" "),
         printed.stdout
     );
-    let pasted = host
-        .netns
-        .command("sh")
-        .args(["-c", &line])
-        .spawn()
-        .unwrap();
+    let pasted = Guest::start(host.netns.command("sh").args(["-c", &line]));
     let words: Vec<String> =
         serde_json::from_value(host.json(&["vm-args", "rack2:u7"])["args"].clone()).unwrap();
-    let listed = qemu(&host).args(["-S"]).args(&words).spawn().unwrap();
-    for (guest, u) in [(pasted, 6), (listed, 7)] {
-        let mut guest = Guest(guest);
+    let listed = Guest::start(qemu(&host).args(["-S"]).args(&words));
+    for (mut guest, u) in [(pasted, 6), (listed, 7)] {
         for nic in [1, 2] {
             wait_plugged(&host, &format!("ikvm2-{u}-{nic}"), true);
         }
-        assert!(ended(&mut guest.0, Duration::ZERO).is_none());
+        guest.assert_alive();
     }
     fabric.end();
 }

@@ -1,7 +1,6 @@
 //! `ikv-fabric vm-args`: the QEMU options that plug a VM into a rack.
 
 use std::fmt::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,7 +9,6 @@ use serde::Serialize;
 use super::configuration::ConfigArgs;
 use super::{Context, print, print_json};
 use crate::api::{ClientError, PlugBy, PlugWish, segment};
-use crate::fabric::server_socket;
 use crate::lock::StatePaths;
 use crate::progress::say;
 use crate::topology::{End, EndOwner, Topology, UnknownName};
@@ -131,19 +129,19 @@ async fn options_for(
             answer => return Ok(answer?),
         }
     }
-    let sockets = std::path::absolute(StatePaths::beside(context.client.socket()).vhost)?;
+    let paths = StatePaths::beside(&std::path::absolute(context.client.socket())?);
     let topology = args.config.topology()?;
-    Ok(options(&topology, &sockets, &args.place, wish)?)
+    Ok(options(&topology, &paths, &args.place, wish)?)
 }
 
 /// The QEMU options for `place` (`rack1:u3`, `rack1:u3:1` or `ikvm1-3-1`): a netdev and a virtio
-/// NIC for each of its NICs. `sockets` is the folder of the vhost-user sockets.
+/// NIC for each of its NICs. `paths` are those of the fabric.
 ///
 /// # Errors
 /// [`UnknownName`] if there is no such place, or if it is not a server's.
 pub fn options(
     topology: &Topology,
-    sockets: &Path,
+    paths: &StatePaths,
     place: &str,
     wish: &PlugWish,
 ) -> Result<Vec<String>, UnknownName> {
@@ -172,7 +170,7 @@ pub fn options(
                 format!("tap,id=net{index},ifname={tap},script=no,downscript=no"),
             ]),
             PlugBy::VhostUser => {
-                let socket = server_socket(sockets, tap);
+                let socket = paths.vhost_socket(tap);
                 // QEMU's way to write a comma within a value.
                 let path = socket.display().to_string().replace(',', ",,");
                 options.extend([
@@ -247,6 +245,8 @@ fn pasteable(options: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::Config;
     use crate::topology::build;
@@ -257,8 +257,8 @@ mod tests {
 
     fn by(place: &str, wish: &PlugWish) -> String {
         let topology = build(&Config::default()).unwrap();
-        let sockets = Path::new("/run/ikv-fabric/vhost");
-        match options(&topology, sockets, place, wish) {
+        let paths = StatePaths::beside(Path::new("/run/ikv-fabric/control.sock"));
+        match options(&topology, &paths, place, wish) {
             Ok(options) => pasteable(&options),
             Err(error) => error.to_string(),
         }

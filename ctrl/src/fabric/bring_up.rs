@@ -101,9 +101,10 @@ pub async fn bring_up(
         2 * cables.len()
     ));
 
+    let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
     let mut fabric = Fabric {
         topology: topology.clone(),
-        vhost: std::path::absolute(&paths.vhost).unwrap_or_else(|_| paths.vhost.clone()),
+        paths: StatePaths::beside(&absolute),
         cables,
         switches: Vec::new(),
         host_tap: carrier,

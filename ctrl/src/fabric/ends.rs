@@ -1,7 +1,6 @@
 //! What each end of a cable is made of: a tap, a socket, both or neither.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 
 use dataplane::jack::Role;
 use dataplane::port::{Packet, Tap};
@@ -132,7 +131,7 @@ impl<'a> Sockets<'a> {
             }
             Holder::VmTap => (Some(netdev(cable, &name)?), None),
             Holder::Anybody => {
-                let path = server_socket(&self.paths.vhost, &name);
+                let path = self.paths.vhost_socket(&name);
                 let user = (self.owner.uid, self.owner.gid);
                 let file = Some(path.clone());
                 (Some(netdev(cable, &name)?), Some((path, user, file)))
@@ -158,11 +157,6 @@ impl<'a> Sockets<'a> {
             jack: jack.transpose()?,
         })
     }
-}
-
-/// The vhost-user socket beside a tap.
-pub fn server_socket(folder: &Path, tap: &str) -> PathBuf {
-    folder.join(format!("{tap}.sock"))
 }
 
 fn host_port(cable: &str, name: &str, tap: OwnedFd) -> Result<Port, CablesError> {

@@ -37,13 +37,13 @@ use crate::api::{
     NodeStatus, PlugWish, PowerAction, SshAccess, Status,
 };
 use crate::commands::vm_args;
+use crate::lock::StatePaths;
 use crate::topology::{EndOwner, Side, Topology, TopologyJson};
 use crate::vm::agent::{Limits, MAX_OUTPUT};
 use crate::vm::{Power, Vm};
 
 pub use bring_up::{Running, bring_up, listen};
 pub use cables::{Cables, CablesError};
-pub use ends::server_socket;
 pub use look_ahead::preflight;
 pub use options::{BringUpError, Options, Switches};
 pub use owner::{NoSuchUser, Person};
@@ -59,8 +59,8 @@ const NOTICES: usize = 100;
 /// A fabric while it runs.
 pub struct Fabric {
     topology: Topology,
-    /// The folder of the vhost-user sockets.
-    vhost: PathBuf,
+    /// The files beside the API's socket, by absolute paths.
+    paths: StatePaths,
     cables: Cables,
     /// In the topology's order; empty for a patch panel alone.
     switches: Vec<Switch>,
@@ -250,7 +250,7 @@ impl Backend for Fabric {
     }
 
     fn vm_args(&self, place: &str, wish: &PlugWish) -> Result<Vec<String>, ApiError> {
-        vm_args::options(&self.topology, &self.vhost, place, wish).map_err(ApiError::unknown)
+        vm_args::options(&self.topology, &self.paths, place, wish).map_err(ApiError::unknown)
     }
 
     fn ssh(&self) -> Result<SshAccess, ApiError> {

@@ -20,6 +20,7 @@ use crate::api::{
     NodeStatus, PlugWish, PowerAction, SshAccess, Status,
 };
 use crate::topology::Side;
+use crate::vm::spec::MAX_SOCKET_PATH;
 
 /// What the one cable is called.
 const WIRE: &str = "wire";
@@ -108,10 +109,10 @@ impl FromStr for PortSpec {
         }
         let spec = kind(name.into());
         match spec.socket() {
-            Some(path) if path.as_os_str().len() > sockets::LONGEST_PATH => Err(format!(
+            Some(path) if path.as_os_str().len() > MAX_SOCKET_PATH => Err(format!(
                 "the socket's path {name} has {} bytes, Linux allows {}: name a shorter one",
                 name.len(),
-                sockets::LONGEST_PATH
+                MAX_SOCKET_PATH
             )),
             _ => Ok(spec),
         }

@@ -7,14 +7,19 @@ use std::path::Path;
 
 use rustix::fs::{Gid, Mode, Uid, chown};
 
-/// Longest path of a unix socket in bytes: `sun_path` of unix(7) without the closing NUL.
-pub(super) const LONGEST_PATH: usize = 107;
+use crate::vm::spec::MAX_SOCKET_PATH;
 
 /// Listens at `path`, mode 0600, for this user and root alone, from the first moment on.
 ///
 /// # Errors
 /// When something is there already, or the folder cannot be written to.
 pub(super) fn listen(path: &Path, (uid, gid): (u32, u32)) -> io::Result<UnixListener> {
+    let bytes = path.as_os_str().len();
+    if bytes > MAX_SOCKET_PATH {
+        return Err(io::Error::other(format!(
+            "the path has {bytes} bytes, Linux allows {MAX_SOCKET_PATH}; name a shorter --socket"
+        )));
+    }
     let before = rustix::process::umask(Mode::from_raw_mode(0o177));
     let bound = UnixListener::bind(path);
     rustix::process::umask(before);

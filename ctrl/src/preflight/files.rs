@@ -5,19 +5,21 @@ use std::path::Path;
 
 use super::{Finding, Severity};
 use crate::lock::{Lock, StatePaths};
+use crate::plan::TapPlan;
+use crate::vm::spec::MAX_SOCKET_PATH;
 
-/// Longest path of a unix socket in bytes: `sun_path` of unix(7) without the closing NUL.
-const LONGEST_SOCKET: usize = 107;
-
-/// `own` is this process, which may hold the lock itself.
-pub(super) fn in_the_way(paths: &StatePaths, own: u32) -> Vec<Finding> {
-    let mut found = Vec::from_iter(too_long(&paths.socket));
+/// `own` is this process, which may hold the lock itself; `taps` have sockets beside them.
+pub(super) fn in_the_way(paths: &StatePaths, taps: &[TapPlan], own: u32) -> Vec<Finding> {
+    let beside = taps.iter().map(|tap| paths.vhost_socket(&tap.name));
+    let longest = beside.max_by_key(|path| path.as_os_str().len());
+    let mut sockets = longest.into_iter().chain([paths.socket.clone()]);
+    let mut found = Vec::from_iter(sockets.find_map(|socket| too_long(&socket)));
     let running = Lock::holder(paths).is_some_and(|pid| pid != own.to_string());
     // A fabric that runs has its files there; those of a killed one are taken away before.
     if running || paths.journal.symlink_metadata().is_ok() {
         return found;
     }
-    let present = [&paths.socket, &paths.vms, &paths.ssh]
+    let present = [&paths.socket, &paths.vms, &paths.ssh, &paths.vhost]
         .into_iter()
         .filter(|path| path.symlink_metadata().is_ok());
     found.extend(present.map(|path| {
@@ -35,11 +37,11 @@ pub(super) fn in_the_way(paths: &StatePaths, own: u32) -> Vec<Finding> {
 
 fn too_long(socket: &Path) -> Option<Finding> {
     let bytes = socket.as_os_str().as_bytes().len();
-    (bytes > LONGEST_SOCKET).then(|| {
+    (bytes > MAX_SOCKET_PATH).then(|| {
         Finding::new(
             Severity::Error,
             format!(
-                "the socket's path {} has {bytes} bytes, Linux allows {LONGEST_SOCKET}",
+                "the socket's path {} has {bytes} bytes, Linux allows {MAX_SOCKET_PATH}",
                 socket.display()
             ),
             "name a shorter --socket",
@@ -52,7 +54,11 @@ mod tests {
     use super::*;
 
     fn found(paths: &StatePaths) -> Vec<String> {
-        in_the_way(paths, std::process::id())
+        let tap = TapPlan {
+            name: "ikvm1-10-1".into(),
+            alias: String::new(),
+        };
+        in_the_way(paths, &[tap], std::process::id())
             .into_iter()
             .map(|finding| finding.what)
             .collect()
@@ -77,14 +83,15 @@ mod tests {
 
     #[test]
     fn a_path_that_no_socket_can_have() {
-        let long = format!("/tmp/{}.sock", "x".repeat(97));
+        // vhost/ikvm1-10-1.sock is the longest one in the folder.
+        let long = format!("/tmp/{}/control.sock", "x".repeat(80));
         assert_eq!(
             found(&StatePaths::beside(Path::new(&long))),
             Vec::<String>::new()
         );
-        let said = found(&StatePaths::beside(Path::new(&format!("{long}x"))));
+        let said = found(&StatePaths::beside(Path::new(&long.replace("/x", "/xx"))));
         assert!(
-            said[0].ends_with("has 108 bytes, Linux allows 107"),
+            said[0].ends_with("/vhost/ikvm1-10-1.sock has 108 bytes, Linux allows 107"),
             "{said:?}"
         );
     }
