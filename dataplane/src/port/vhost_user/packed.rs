@@ -8,7 +8,9 @@
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 
 use super::copy::{self, Room, prefetch_to_read, prefetch_to_write};
-use super::descriptor::{Descriptor, Direction, INDIRECT, Kind, NEXT, Pieces, WRITE};
+use super::descriptor::{
+    Descriptor, Direction, INDIRECT, Kind, LONGEST_CHAIN, NEXT, Pieces, WRITE,
+};
 use super::fault::Rule;
 use super::gather::Gather;
 use super::take::{take_pieces, take_whole};
@@ -271,11 +273,10 @@ impl Packed {
         if first.flags & NEXT == 0 {
             return Ok(Some(chain));
         }
+        let limit = LONGEST_CHAIN.min(self.ring.size as usize);
         loop {
-            if chain.descriptors >= self.ring.size {
-                return Err(Rule::EndlessChain {
-                    limit: self.ring.size as usize,
-                });
+            if chain.descriptors as usize >= limit {
+                return Err(Rule::EndlessChain { limit });
             }
             let next = self
                 .ring
