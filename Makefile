@@ -1,6 +1,7 @@
 # make run    brings the virtual datacenter up in the foreground; Ctrl-C takes it away
 # make test   every check, real switch VMs included
-# make bench  this build against a Linux bridge, side by side
+# make bench  this build against testpmd, OVS-DPDK, Linux bridge and VDE, as far as they are installed,
+#             side by side: bench/RESULTS.md
 # make setup  only what needs a network; afterwards the above work without one
 # Each step that is done is skipped. Whoever is not root is asked for a password by sudo.
 
@@ -39,8 +40,10 @@ test: setup .test-tools
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 	$(SUDO) env "PATH=$$PATH" cargo test --workspace --locked
 
-bench: setup .test-tools
-	$(SUDO) bench/panel.sh $(BIN)
+# ARGS: turns, seconds of each, and which groups (`ARGS="5 4 vhost tcp"` writes no file).
+bench: build .test-tools
+	cargo build --release --locked --package ikv-bench
+	$(SUDO) target/release/side-by-side $(BIN) $(ARGS)
 
 fmt:
 	cargo fmt --all

@@ -35,6 +35,7 @@ until_line() {
 until_sockets() {
     for _ in $(seq 300); do
         if [ -S "$work/a" ] && [ -S "$work/b" ]; then return; fi
+        kill -0 "${pids[-1]}" || exit 1
         sleep 0.1
     done
     echo "$dut opened no sockets in 30 s" >&2

@@ -5,9 +5,12 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dataplane::jack::{JackSpec, Jacks, Role};
-use dataplane::{Cable, Panel, PanelOptions, Port, Side};
+use dataplane::{Cable, LaneSnapshot, LaneStats, Panel, PanelOptions, Port, Side};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::BenchError;
 use crate::clock::CpuMeter;
@@ -22,10 +25,48 @@ pub struct Bed {
     pub cpu: Option<CpuMeter>,
 }
 
+/// The worker and the generator each get a CPU of their own, where there are two.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuPair {
+    /// Where the load comes from.
+    pub generator: Option<usize>,
+    /// Where frames are forwarded.
+    pub worker: Option<usize>,
+}
+
+impl CpuPair {
+    /// The first and the last that this process may use.
+    pub fn of_this_process() -> CpuPair {
+        let mask = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
+        let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| mask.is_set(*cpu));
+        match (cpus.next(), cpus.next_back()) {
+            (Some(first), Some(last)) => CpuPair {
+                generator: Some(first),
+                worker: Some(last),
+            },
+            _ => CpuPair {
+                generator: None,
+                worker: None,
+            },
+        }
+    }
+
+    /// Binds this thread, and those that it starts from now on, to the generator's CPU.
+    pub fn bind_generator(&self) {
+        if let Some(cpu) = self.generator {
+            let mut set = CpuSet::new();
+            set.set(cpu);
+            // Unbound, figures are only less steady.
+            let _ = sched_setaffinity(None, &set);
+        }
+    }
+}
+
 /// A cable of our own, in this process, with a vhost-user socket at either end.
 pub struct FreshCable {
     panel: Panel,
     jacks: Option<Jacks>,
+    lanes: Vec<Arc<LaneStats>>,
     folder: PathBuf,
 }
 
@@ -45,6 +86,7 @@ impl FreshCable {
         let mut fresh = FreshCable {
             panel,
             jacks: None,
+            lanes: Vec::new(),
             folder,
         };
         fresh.open().map_err(|error| failed(&error))?;
@@ -56,6 +98,7 @@ impl FreshCable {
             .panel
             .add(Cable::new(None::<Port>, None::<Port>))
             .map_err(io::Error::other)?;
+        self.lanes = cable.lanes.to_vec();
         let jacks = Jacks::start(self.panel.clone(), || {})?;
         for (side, name) in [(Side::A, "a"), (Side::B, "b")] {
             let listener = UnixListener::bind(self.folder.join(name))?;
@@ -70,6 +113,11 @@ impl FreshCable {
         }
         self.jacks = Some(jacks);
         Ok(())
+    }
+
+    /// The cable's counters, a lane each.
+    pub fn counters(&self) -> Vec<LaneSnapshot> {
+        self.lanes.iter().map(|lane| lane.snapshot()).collect()
     }
 
     /// Adds another cable to the same panel.

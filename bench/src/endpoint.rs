@@ -177,10 +177,11 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Frames that may be under way to this end without overrunning what it has room for.
-    pub fn room(&self) -> usize {
+    /// Frames of this size that may be under way to this end without overrunning what it has
+    /// room for.
+    pub fn room(&self, size: usize) -> usize {
         match self {
-            Endpoint::Guest(guest) => guest.receive_slots() * 3 / 4,
+            Endpoint::Guest(guest) => guest.receive_room(size) * 3 / 4,
             Endpoint::Device(_) => 256,
         }
     }

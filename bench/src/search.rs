@@ -4,41 +4,53 @@
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Search {
     passed: f64,
-    failed: f64,
+    /// The lowest rate that failed; before there is one, the next to try.
+    ceiling: f64,
     resolution: f64,
-    ceiling_tried: bool,
+    ceiling_failed: bool,
+    raises: u32,
 }
 
+/// How often a ceiling that passed is doubled.
+const RAISES: u32 = 4;
+
 impl Search {
-    /// Between 0 and `ceiling`, until the two are within `resolution` (a share: 0.01 is 1 %) of
-    /// each other.
+    /// From 0 to about `ceiling`, which is doubled a few times if it passes, until the limit is
+    /// known to within `resolution` (a share: 0.01 is 1 %).
     pub fn below(ceiling: f64, resolution: f64) -> Search {
         Search {
             passed: 0.0,
-            failed: ceiling,
+            ceiling,
             resolution,
-            ceiling_tried: false,
+            ceiling_failed: false,
+            raises: 0,
         }
     }
 
     /// The next rate to try; `None` when the search is over.
     pub fn next(&self) -> Option<f64> {
-        if !self.ceiling_tried {
-            return Some(self.failed);
+        if !self.ceiling_failed {
+            return (self.raises <= RAISES).then_some(self.ceiling);
         }
         // Below a frame a second there is nothing to find.
-        let close = self.failed - self.passed <= self.failed * self.resolution;
-        (!close && self.failed > 1.0).then(|| f64::midpoint(self.passed, self.failed))
+        let close = self.ceiling - self.passed <= self.ceiling * self.resolution;
+        (!close && self.ceiling > 1.0).then(|| f64::midpoint(self.passed, self.ceiling))
     }
 
     /// What became of the trial at the rate that [`Search::next`] named.
     pub fn tried(&mut self, passed: bool) {
         let Some(rate) = self.next() else { return };
-        self.ceiling_tried = true;
-        if passed {
-            self.passed = rate;
-        } else {
-            self.failed = rate;
+        match (passed, self.ceiling_failed) {
+            (true, true) => self.passed = rate,
+            (true, false) => {
+                self.passed = rate;
+                self.ceiling = rate * 2.0;
+                self.raises += 1;
+            }
+            (false, _) => {
+                self.ceiling = rate;
+                self.ceiling_failed = true;
+            }
         }
     }
 
@@ -65,8 +77,10 @@ mod tests {
     }
 
     #[test]
-    fn the_ceiling_may_pass() {
-        assert_eq!(run(10.0, 5.0, 0.01), (5.0, 1));
+    fn a_ceiling_that_passes_is_raised() {
+        let (best, _) = run(1700.0, 500.0, 0.01);
+        assert!((1683.0..=1700.0).contains(&best), "{best}");
+        assert_eq!(run(f64::MAX, 5.0, 0.01), (80.0, 5));
     }
 
     #[test]

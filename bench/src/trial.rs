@@ -22,8 +22,10 @@ const BYTES_UNDER_WAY: usize = 1 << 20;
 /// Loading up before rates count.
 const WARM_UP: Duration = Duration::from_millis(100);
 
-/// Under a flood: when nothing came for so long, what is under way is taken for lost.
-const SILENCE: Duration = Duration::from_millis(30);
+/// Under a flood: when nothing came for so long, what is under way is taken for lost. If it was
+/// only late, more is under way afterwards than there is room for: so long enough for a worker
+/// that other work keeps from its CPU.
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// At the end of a trial: what comes later than this after the last one is taken for lost.
 const DRAIN: Duration = Duration::from_millis(300);
@@ -115,7 +117,7 @@ impl Stage<'_> {
     pub fn flood(&mut self, time: Duration) -> Result<Flood, BenchError> {
         let mut lanes = self.lanes()?;
         let window = (BYTES_UNDER_WAY / self.size).max(4) as u64;
-        let windows = [1, 0].map(|to| window.min(self.ends[to].room() as u64));
+        let windows = [1, 0].map(|to| window.min(self.ends[to].room(self.size) as u64));
         let began = Instant::now();
         let mut measured = None;
         let mut last = (began, 0);

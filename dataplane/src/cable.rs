@@ -1,11 +1,13 @@
 //! Two ports and the two lanes between them: [`Cable`].
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crate::frame::Burst;
 use crate::lane::Lane;
 use crate::port::Port;
+use crate::port::vhost_user::Filled;
 use crate::stats::{Drops, LaneStats};
 
 /// Which end of a cable.
@@ -98,8 +100,23 @@ impl Cable {
             return Ok(Forwarded::default());
         };
         let mut drops = Drops::default();
-        let received = source.receive(&mut memory.received, &mut drops);
-        let some = !memory.received.is_empty();
+        let mut direct = Filled::default();
+        let received = match (&mut *source, sink.as_mut(), self.state) {
+            (Port::Tap(tap), Some(Port::VhostUser(guest)), CableState::Up) => {
+                match guest.fill(tap.as_fd(), &mut memory.received, &mut drops) {
+                    Some(filled) => filled.map(|filled| {
+                        direct = filled;
+                        filled.more
+                    }),
+                    None => source.receive(&mut memory.received, &mut drops),
+                }
+            }
+            _ => source.receive(&mut memory.received, &mut drops),
+        };
+        let some = !memory.received.is_empty() || direct.frames > 0;
+        if direct.frames > 0 {
+            self.lanes[from as usize].count_direct(&direct);
+        }
         self.lanes[from as usize].pass(
             self.state,
             &mut memory.received,

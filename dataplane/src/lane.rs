@@ -6,6 +6,7 @@ use crate::cable::CableState;
 use crate::frame::Burst;
 use crate::offload::{Cut, Offloads};
 use crate::port::Port;
+use crate::port::vhost_user::Filled;
 use crate::stats::{DropReason, Drops, LaneStats};
 
 /// One direction of a cable: what happens to frames between receiving and sending them.
@@ -15,6 +16,12 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// Counts frames that the source put straight into the receiver's buffers.
+    pub(crate) fn count_direct(&mut self, filled: &Filled) {
+        self.stats
+            .add(filled.frames, filled.bytes, &Drops::default());
+    }
+
     /// Passes on a burst that was received. `drops` holds what was already lost on the
     /// way in; afterwards everything is counted, the burst empty and `drops` zero.
     #[inline]

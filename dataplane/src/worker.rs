@@ -61,6 +61,15 @@ struct Slot {
     hot: [bool; 2],
 }
 
+/// What one look at all hot ports brought.
+#[derive(Default)]
+struct Round {
+    /// Frames.
+    some: bool,
+    /// Looking again would cost system calls.
+    dear: bool,
+}
+
 struct HotPort {
     place: usize,
     side: Side,
@@ -117,7 +126,11 @@ impl Worker {
                 if self.hot.is_empty() {
                     break;
                 }
-                busy += u32::from(self.round(woken));
+                let round = self.round(woken);
+                busy += u32::from(round.some);
+                if !round.some && round.dear {
+                    break;
+                }
             }
             if busy > 0 {
                 let time = woken.elapsed() * busy / ROUNDS_PER_POLL;
@@ -137,9 +150,9 @@ impl Worker {
         }
     }
 
-    /// One burst from each hot port. `false` when none had a frame.
-    fn round(&mut self, now: Instant) -> bool {
-        let mut some = false;
+    /// One burst from each hot port.
+    fn round(&mut self, now: Instant) -> Round {
+        let mut round = Round::default();
         let mut next = 0;
         while next < self.hot.len() {
             let HotPort { place, side, .. } = self.hot[next];
@@ -147,11 +160,14 @@ impl Worker {
                 self.hot.swap_remove(next);
                 continue;
             };
+            round.dear |= slot.cable.port(side).is_some_and(Port::is_dear);
             match slot.cable.forward(side, &mut self.memory) {
                 Ok(forwarded) if forwarded.some || forwarded.more => {
-                    some = true;
+                    round.some = true;
                     self.hot[next].quiet_since = None;
                     next += 1;
+                    // The answer may be there before epoll can tell.
+                    self.heat(place, side.other());
                 }
                 Ok(_) if self.stays_hot(next, now) => next += 1,
                 Ok(_) => self.cool(next),
@@ -161,7 +177,7 @@ impl Worker {
                 }
             }
         }
-        some
+        round
     }
 
     fn stays_hot(&mut self, index: usize, now: Instant) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ctrl::vm::agent::{Agent, ExitStatus, Limits};
@@ -10,7 +10,7 @@ use ctrl::vm::keys::FabricKeys;
 use ctrl::vm::seed::{self, SeedFile};
 use serde_json::Value;
 
-use crate::{Cli, Netns, patience};
+use crate::{Cli, Netns, ikv_fabric, patience, run};
 
 /// Memory of the VM in MiB; what a switch has.
 const MEMORY: &str = "192";
@@ -37,9 +37,9 @@ pub struct ServerNic {
     pub plug: Plug,
     /// Its MAC address; it becomes `netN`.
     pub mac: &'static str,
-    /// VLAN on top of it, as `netN.VLAN`.
+    /// VLAN on top of it, as `netN.VLAN`; 0 for none.
     pub vlan: u16,
-    /// The address on the VLAN, with prefix; none where BGP is unnumbered.
+    /// The address on it, with prefix; none where BGP is unnumbered.
     pub address: Option<&'static str>,
 }
 
@@ -69,29 +69,68 @@ impl ServerVm {
     ) -> Self {
         let folder = folder.join("server");
         std::fs::create_dir(&folder).expect("a new folder");
-        let seed = folder.join("seed.tar");
-        seed::write(&seed, &seed_files(&folder, nics, addresses, frr)).expect("a small seed");
+        let files = seed_files(&folder, nics, addresses, frr);
         let image = cli.json(&["image", "path"]);
+        let mut arguments = shared_memory();
+        for (index, nic) in nics.iter().enumerate() {
+            let mac = nic.mac;
+            match nic.plug {
+                Plug::Tap(netdev) => arguments.extend([
+                    "-device".into(),
+                    format!("virtio-net-pci,netdev=net{index},mac={mac}"),
+                    "-netdev".into(),
+                    format!("tap,id=net{index},{netdev}"),
+                ]),
+                Plug::VhostUser(end) => {
+                    let socket = run_folder.join("vhost").join(format!("{end}.sock"));
+                    arguments.extend(vhost_user(index, mac, &socket, ""));
+                }
+            }
+        }
+        // Should the test be killed, nobody else would end the VM.
+        Self::boot(host.command("setpriv"), &image, &folder, &arguments, &files)
+    }
+
+    /// Boots the switch image in `folder` with a NIC on each of the vhost-user `sockets`,
+    /// whatever the NICs say of that; `devices` is what each virtio-net device is told besides.
+    /// `more` files are put beside the seed's.
+    ///
+    /// # Panics
+    /// As [`ServerVm::start`].
+    pub fn on_wires(
+        folder: &Path,
+        sockets: &[PathBuf],
+        devices: &[&str],
+        nics: &[ServerNic],
+        more: Vec<SeedFile>,
+    ) -> Self {
+        let output = run(Command::new(ikv_fabric()).args(["--json", "image", "path"]));
+        let image = serde_json::from_slice(&output.stdout).expect("JSON");
+        let mut files = seed_files(folder, nics, &[], "");
+        files.extend(more);
+        let mut arguments = shared_memory();
+        for (index, ((nic, socket), device)) in nics.iter().zip(sockets).zip(devices).enumerate() {
+            arguments.extend(vhost_user(index, nic.mac, socket, device));
+        }
+        Self::boot(Command::new("setpriv"), &image, folder, &arguments, &files)
+    }
+
+    fn boot(
+        mut qemu: Command,
+        image: &Value,
+        folder: &Path,
+        nics: &[String],
+        files: &[SeedFile],
+    ) -> Self {
+        let seed = folder.join("seed.tar");
+        seed::write(&seed, files).expect("a small seed");
         let file = |name: &str| image[name].as_str().expect("a path").to_owned();
         let (agent, console) = (folder.join("agent.sock"), folder.join("console.log"));
         let errors = folder.join("stderr");
         let disk = |path: &str| format!("file={path},format=raw,if=virtio,readonly=on");
-        // Should the test be killed, nobody else would end the VM.
-        let mut qemu = host.command("setpriv");
         qemu.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
-            .args([
-                "-object",
-                &format!("memory-backend-memfd,id=ram,size={MEMORY}M,share=on"),
-            ])
-            .args([
-                "-machine",
-                "pc,memory-backend=ram",
-                "-accel",
-                "tcg",
-                "-m",
-                MEMORY,
-            ])
+            .args(["-machine", "pc", "-accel", "tcg", "-m", MEMORY])
             .args(["-cpu", "qemu64,+rdrand"])
             .args(["-kernel", &file("kernel"), "-initrd", &file("initrd")])
             .args(["-append", ctrl::image::KERNEL_CMDLINE])
@@ -107,28 +146,7 @@ impl ServerVm {
                 "-device",
                 "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
             ]);
-        for (index, nic) in nics.iter().enumerate() {
-            let device = format!("virtio-net-pci,netdev=net{index},mac={}", nic.mac);
-            match nic.plug {
-                Plug::Tap(netdev) => qemu
-                    .args(["-netdev", &format!("tap,id=net{index},{netdev}")])
-                    .args(["-device", &device]),
-                Plug::VhostUser(end) => {
-                    let socket = run_folder.join("vhost").join(format!("{end}.sock"));
-                    let path = socket.display();
-                    qemu.args([
-                        "-chardev",
-                        &format!("socket,id=c{index},path={path},reconnect=1"),
-                    ])
-                    .args([
-                        "-netdev",
-                        &format!("vhost-user,id=net{index},chardev=c{index}"),
-                    ])
-                    // QEMU 7.2 crashes under TCG when the guest uses MSI-X.
-                    .args(["-device", &format!("{device},vectors=0")])
-                }
-            };
-        }
+        qemu.args(nics);
         let stderr = std::fs::File::create(&errors).expect("the folder is ours");
         let process = qemu
             .stdin(Stdio::null())
@@ -221,6 +239,34 @@ impl Drop for ServerVm {
     }
 }
 
+/// Memory that a back end can map.
+fn shared_memory() -> Vec<String> {
+    [
+        "-object",
+        &format!("memory-backend-memfd,id=ram,size={MEMORY}M,share=on"),
+        "-machine",
+        "memory-backend=ram",
+    ]
+    .map(Into::into)
+    .into()
+}
+
+/// NIC `index` on a vhost-user socket; `more` is what its device is told besides.
+fn vhost_user(index: usize, mac: &str, socket: &Path, more: &str) -> [String; 6] {
+    let socket = socket.display();
+    [
+        "-chardev".into(),
+        format!("socket,id=cable{index},path={socket},reconnect=1"),
+        "-netdev".into(),
+        format!("vhost-user,id=net{index},chardev=cable{index}"),
+        "-device".into(),
+        // QEMU 7.2 crashes under TCG when the guest uses MSI-X.
+        format!(
+            "virtio-net-pci,netdev=net{index},mac={mac},vectors=0,disable-legacy=on,romfile={more}"
+        ),
+    ]
+}
+
 fn seed_files(folder: &Path, nics: &[ServerNic], addresses: &[&str], frr: &str) -> Vec<SeedFile> {
     let mut names = String::new();
     let mut network = String::from("link set dev lo up\n");
@@ -231,12 +277,16 @@ fn seed_files(folder: &Path, nics: &[ServerNic], addresses: &[&str], frr: &str) 
         let ServerNic { mac, vlan, .. } = nic;
         let _ = writeln!(names, "{mac} net{index}");
         let _ = writeln!(network, "link set dev net{index} mtu 9000 up");
-        let _ = writeln!(
-            network,
-            "link add link net{index} name net{index}.{vlan} up type vlan id {vlan}"
-        );
+        let mut device = format!("net{index}");
+        if *vlan != 0 {
+            device = format!("net{index}.{vlan}");
+            let _ = writeln!(
+                network,
+                "link add link net{index} name {device} up type vlan id {vlan}"
+            );
+        }
         if let Some(address) = nic.address {
-            let _ = writeln!(network, "address add {address} dev net{index}.{vlan}");
+            let _ = writeln!(network, "address add {address} dev {device}");
         }
     }
     let file = |path: &str, text: &str| SeedFile {

@@ -45,9 +45,8 @@ fn pump(taps: [&str; 2], size: &str, seconds: &str) -> Done {
 }
 
 fn crowd(idle: &str, seconds: &str) -> Done {
-    let cpus = std::thread::available_parallelism()?.get();
     let time = Duration::from_secs(seconds.parse()?);
-    let (mpps, percent) = side_by_side::crowd(idle.parse()?, time, (cpus > 1).then_some(1))?;
+    let (mpps, percent) = side_by_side::crowd(idle.parse()?, time)?;
     println!("mpps={mpps:.4}\nidle_percent={percent:.4}");
     Ok(())
 }

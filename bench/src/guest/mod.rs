@@ -346,9 +346,11 @@ impl Guest {
         (receive, send)
     }
 
-    /// Buffers of the first receive queue.
-    pub fn receive_slots(&self) -> usize {
-        self.queues[0].layout().slots as usize
+    /// Frames of this size that the first receive queue has room for.
+    pub fn receive_room(&self, size: usize) -> usize {
+        let layout = self.queues[0].layout();
+        let buffers = (HEADER + size).div_ceil(HEADER + layout.capacity);
+        layout.slots as usize / buffers
     }
 
     /// The base of a ring that has not run yet.

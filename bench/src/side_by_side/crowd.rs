@@ -7,7 +7,7 @@ use dataplane::port::Tap;
 use dataplane::{Cable, PanelOptions, Port};
 
 use crate::BenchError;
-use crate::bed::FreshCable;
+use crate::bed::{CpuPair, FreshCable};
 use crate::endpoint::Endpoint;
 use crate::guest::{GuestOptions, MemoryOptions};
 use crate::trial::Stage;
@@ -23,17 +23,15 @@ const SIZE: usize = 64;
 ///
 /// # Errors
 /// When a port cannot be made or the busy cable carries nothing.
-pub fn crowd(
-    idle: usize,
-    time: Duration,
-    worker_cpu: Option<usize>,
-) -> Result<(f64, f64), BenchError> {
+pub fn crowd(idle: usize, time: Duration) -> Result<(f64, f64), BenchError> {
+    let cpus = CpuPair::of_this_process();
     let options = PanelOptions {
         workers: 1,
-        cpus: worker_cpu.into_iter().collect(),
+        cpus: cpus.worker.into_iter().collect(),
         ..PanelOptions::default()
     };
     let fresh = FreshCable::plug(&options)?;
+    cpus.bind_generator();
     for number in 0..idle {
         let port = |end: &str| {
             Tap::open(&format!("i{number}{end}"))

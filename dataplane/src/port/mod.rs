@@ -111,6 +111,12 @@ impl Port {
         }
     }
 
+    /// Whether looking for frames is a system call.
+    #[inline]
+    pub(crate) fn is_dear(&self) -> bool {
+        matches!(self, Port::Tap(_) | Port::Packet(_))
+    }
+
     /// Asks for a wake-up when frames come. `true` when some came before that took effect.
     pub(crate) fn arm(&mut self) -> bool {
         match self {

@@ -2,7 +2,7 @@
 //! link, or a device in a namespace or container.
 
 use std::io::{self, ErrorKind, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, readv};
 
@@ -93,6 +93,12 @@ fn why_refused(error: &io::Error) -> DropReason {
         Some(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => DropReason::ReceiverFull,
         Some(Errno::INVAL | Errno::FAULT) => DropReason::Malformed,
         _ => DropReason::PortError,
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tap.as_fd()
     }
 }
 

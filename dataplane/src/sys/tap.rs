@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use crate::frame::{Burst, MAX_FRAME_SEGMENTS};
+use crate::frame::{Burst, MAX_BURST, MAX_FRAME_SEGMENTS, VnetHeader};
 
 /// Longest name of a network device, without the closing NUL (`IFNAMSIZ` - 1).
 pub const NAME_MAX: usize = libc::IFNAMSIZ - 1;
@@ -196,6 +196,54 @@ pub fn set_vnet_little_endian(tap: impl AsFd) -> io::Result<()> {
             &raw const value,
         )
     })
+}
+
+/// Memory that the kernel may write a part of a frame to.
+pub(crate) struct ReadVector(libc::iovec);
+
+impl ReadVector {
+    /// # Safety
+    /// `len` bytes at `start` must be mapped, and nobody's who minds, until the read.
+    pub(crate) unsafe fn new(start: *mut u8, len: usize) -> Self {
+        ReadVector(libc::iovec {
+            iov_base: start.cast(),
+            iov_len: len,
+        })
+    }
+}
+
+/// Reads one frame: its virtio-net header, and the frame into the vectors, at most
+/// [`MAX_BURST`] of them. Returns the frame's length.
+///
+/// # Errors
+/// What readv(2) says: `EAGAIN` when none waits.
+pub(crate) fn read_frame(
+    tap: BorrowedFd<'_>,
+    header: &mut VnetHeader,
+    into: impl Iterator<Item = ReadVector>,
+) -> io::Result<usize> {
+    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_BURST + 1];
+    vectors[0].write(libc::iovec {
+        iov_base: header.0.as_mut_ptr().cast(),
+        iov_len: VnetHeader::LEN,
+    });
+    let mut count = 1;
+    for (vector, ReadVector(part)) in vectors[1..].iter_mut().zip(into) {
+        vector.write(part);
+        count += 1;
+    }
+    loop {
+        // SAFETY: `count` vectors are initialised: over the header, which is borrowed, and
+        // over memory that may be written to, as each vector promises.
+        let read = unsafe { libc::readv(tap.as_raw_fd(), vectors.as_ptr().cast(), count) };
+        if let Ok(read) = usize::try_from(read) {
+            return Ok(read.saturating_sub(VnetHeader::LEN));
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
 }
 
 /// Hands one frame of `burst` to the device.

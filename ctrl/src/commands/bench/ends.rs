@@ -1,6 +1,7 @@
 //! How a benchmark gets hold of the ends of a running fabric's cable.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,16 +11,25 @@ use bench::bed::Bed;
 use bench::clock::CpuMeter;
 use bench::endpoint::End;
 
-use crate::api::{CableReport, Client, segment};
+use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index};
+
+use crate::api::{CableReport, Client, PlugBy, segment};
+
+use crate::lock::StatePaths;
 
 /// What to do when an end is in use.
 const WAY_OUT: &str = "a benchmark needs both ends: measure a cable of `ikv-fabric run --switches none` or of `ikv-fabric patch`, or a fresh one (`ikv-fabric bench` alone)";
 
-/// The ends of a cable of a running fabric; each must be free to plug in.
+/// The ends of a cable of a running fabric; each must be free to plug in. Where there are both a
+/// vhost-user socket and a tap, `nic` decides.
 ///
 /// # Errors
 /// When the fabric does not answer or an end is held by another.
-pub async fn of_running(client: &Client, cable: &str) -> anyhow::Result<(String, Bed)> {
+pub(super) async fn of_running(
+    client: &Client,
+    cable: &str,
+    nic: PlugBy,
+) -> anyhow::Result<(String, Bed)> {
     let path = format!("/v1/cables?name={}", segment(cable));
     let cables: Vec<CableReport> = client.get(&path).await?;
     let [cable] = cables.as_slice() else {
@@ -29,9 +39,11 @@ pub async fn of_running(client: &Client, cable: &str) -> anyhow::Result<(String,
         );
     };
     let fabric = pid_of(client.socket())?;
+    let paths = StatePaths::beside(client.socket());
     let [lane, _] = &cable.lanes;
     let end = |name: &str| {
-        end_called(name, fabric).with_context(|| format!("cannot measure {}", cable.name))
+        end_called(name, fabric, &paths, nic)
+            .with_context(|| format!("cannot measure {}", cable.name))
     };
     let ends = [end(&lane.from)?, end(&lane.to)?];
     Ok((
@@ -50,20 +62,37 @@ fn pid_of(socket: &Path) -> anyhow::Result<u32> {
     Ok(peer.pid.as_raw_nonzero().get().cast_unsigned())
 }
 
-fn end_called(name: &str, fabric: u32) -> anyhow::Result<End> {
-    if fs::metadata(name).is_ok_and(|found| found.file_type().is_socket()) {
+fn end_called(name: &str, fabric: u32, paths: &StatePaths, nic: PlugBy) -> anyhow::Result<End> {
+    let is_socket =
+        |path: &Path| fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    // A wire's port that is a socket is called by its path.
+    if is_socket(Path::new(name)) {
         return Ok(End::VhostUser(name.into()));
     }
-    match holder_of(name) {
+    if let Some(holder) = holder_of(name) {
         // The fabric holds the tap: its network device is the cable's end.
-        Some(holder) if holder.pid == fabric => Ok(End::Netdev(name.into())),
-        Some(holder) => bail!(
+        if holder.pid == fabric {
+            return Ok(End::Netdev(name.into()));
+        }
+        bail!(
             "its end {name} is held by {} (process {}); {WAY_OUT}",
             holder.program,
             holder.pid
-        ),
-        None => Ok(End::Tap(name.into())),
+        );
     }
+    let socket = paths.vhost_socket(name);
+    if nic == PlugBy::VhostUser && is_socket(&socket) {
+        return Ok(End::VhostUser(socket));
+    }
+    if !is_device(name)? {
+        bail!("its end {name} is a switch VM's, or in another network namespace; {WAY_OUT}");
+    }
+    Ok(End::Tap(name.into()))
+}
+
+fn is_device(name: &str) -> io::Result<bool> {
+    let any = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    Ok(name_to_index(any, name).is_ok())
 }
 
 struct Holder {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bench::bed::{Bed, FreshCable};
+use bench::bed::{Bed, CpuPair, FreshCable};
 use bench::endpoint::End;
 use bench::guest::{GuestOptions, MemoryOptions, Ring};
 use bench::machine::Machine;
@@ -17,11 +17,11 @@ use bench::pattern::{LONGEST, SHORTEST};
 use bench::report::{Load, Report, SizeReport, bits, count, table};
 use clap::{Args, ValueEnum};
 use dataplane::PanelOptions;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::run::StopSignals;
 use super::{Context, print, print_json};
+use crate::api::PlugBy;
 use crate::progress::{Progress, Stage};
 
 /// Measures throughput, the highest rate without loss (RFC 2544) and one-way latency, with
@@ -36,7 +36,11 @@ pub struct BenchArgs {
     /// listens there), tap:NAME or netdev:NAME.
     #[arg(long, num_args = 2, value_names = ["END", "END"], conflicts_with = "cable")]
     between: Option<Vec<End>>,
-    /// Frame sizes in bytes without FCS, 44 to 65549. Above 9018 they are TCP super-frames.
+    /// What to plug in where a cable's end has both.
+    #[arg(long, value_enum, default_value_t = PlugBy::VhostUser)]
+    nic: PlugBy,
+    /// Frame sizes in bytes without FCS, 44 to 65535 (64k, the longest that Linux does not cut).
+    /// Above 9018 they are TCP super-frames.
     #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = size,
           default_value = "64,512,1518,9000,64k")]
     size: Vec<usize>,
@@ -108,7 +112,7 @@ pub async fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<ExitCode
     let machine = Machine::this();
     let mut fresh = None;
     let (cable, bed) = match (&args.cable, args.between.as_deref()) {
-        (Some(cable), _) => ends::of_running(&context.client, cable).await?,
+        (Some(cable), _) => ends::of_running(&context.client, cable, args.nic).await?,
         (None, Some([a, b])) => (
             "cable".to_owned(),
             Bed {
@@ -124,12 +128,16 @@ pub async fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<ExitCode
                 idle: args.idle.into(),
             };
             let plugged = fresh.insert(FreshCable::plug(&worker)?);
-            cpus.take_first();
+            cpus.bind_generator();
             ("fresh cable".to_owned(), plugged.bed())
         }
     };
     let plan = args.plan();
-    let names = bed.ends.clone().map(|end| end.to_string());
+    let names = if fresh.is_some() {
+        ["guest", "guest"].map(str::to_owned)
+    } else {
+        bed.ends.clone().map(|end| end.to_string())
+    };
     let progress = Progress::new();
     let sizes = watched(bed, plan, &progress, &mut stop).await?;
     drop(fresh);
@@ -277,48 +285,12 @@ impl BenchArgs {
     }
 }
 
-/// The worker and the generator each get a CPU of their own, where there are two.
-struct CpuPair {
-    generator: Option<usize>,
-    worker: Option<usize>,
-}
-
-impl CpuPair {
-    fn of_this_process() -> CpuPair {
-        let mask = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
-        let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| mask.is_set(*cpu));
-        match (cpus.next(), cpus.next_back()) {
-            (Some(first), Some(last)) => CpuPair {
-                generator: Some(first),
-                worker: Some(last),
-            },
-            _ => CpuPair {
-                generator: None,
-                worker: None,
-            },
-        }
-    }
-
-    /// Binds this thread, and those that it starts from now on, to the generator's CPU.
-    fn take_first(&self) {
-        if let Some(cpu) = self.generator {
-            let mut set = CpuSet::new();
-            set.set(cpu);
-            // Unbound, figures are only less steady.
-            let _ = sched_setaffinity(None, &set);
-        }
-    }
-}
-
 fn size(text: &str) -> Result<usize, String> {
-    let (number, unit) = match text.strip_suffix(['k', 'K']) {
-        Some(number) => (number, 1024),
-        None => (text, 1),
-    };
-    number
-        .parse()
+    if text == "64k" {
+        return Ok(LONGEST);
+    }
+    text.parse()
         .ok()
-        .and_then(|number: usize| number.checked_mul(unit))
         .filter(|size| (SHORTEST..=LONGEST).contains(size))
         .ok_or_else(|| {
             format!("\"{text}\" is no frame size: {SHORTEST} to {LONGEST} bytes, or 64k")
@@ -362,8 +334,8 @@ mod tests {
 
     #[test]
     fn options_say_what_they_take() {
-        assert_eq!((size("64k"), size("1518")), (Ok(65_536), Ok(1518)));
-        assert!(size("43").is_err() && size("65k").is_err() && size("x").is_err());
+        assert_eq!((size("64k"), size("1518")), (Ok(65_535), Ok(1518)));
+        assert!(size("43").is_err() && size("65536").is_err() && size("x").is_err());
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
         assert!(seconds("-1").is_err() && seconds("NaN").is_err());
         assert_eq!((share("1%"), share("0.5")), (Ok(0.01), Ok(0.5)));

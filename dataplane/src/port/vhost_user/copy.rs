@@ -94,6 +94,21 @@ pub(super) unsafe fn write_whole(to: *mut u8, header_len: usize, burst: &Burst, 
     }
 }
 
+/// Writes a virtio-net header.
+///
+/// # Safety
+/// `header_len`, 10 or 12, bytes must be mapped at `to`.
+pub(super) unsafe fn write_header(
+    to: *mut u8,
+    header_len: usize,
+    header: &VnetHeader,
+    buffers: u16,
+) {
+    let bytes = header_bytes(header, buffers);
+    // SAFETY: as the caller promises.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, header_len.min(bytes.len())) };
+}
+
 /// Writes header and frame into rooms that together are long enough, in order.
 ///
 /// # Safety

@@ -99,18 +99,27 @@ impl Pieces {
             mut len,
             ..
         } = *descriptor;
+        if len == 0 {
+            // It takes a place as any other: chains of nothing would be followed for ever.
+            return self.push(Room::NONE);
+        }
         while len > 0 {
             let outside = Rule::OutsideMemory { address, len };
             let (start, piece) = memory.at(address, len).ok_or(outside)?;
-            let room = self.rooms.get_mut(self.len).ok_or(Rule::EndlessChain {
-                limit: LONGEST_CHAIN,
-            })?;
-            *room = Room { start, len: piece };
-            self.len += 1;
+            self.push(Room { start, len: piece })?;
             self.bytes += u64::from(piece);
             address = address.wrapping_add(u64::from(piece));
             len -= piece;
         }
+        Ok(())
+    }
+
+    fn push(&mut self, piece: Room) -> Result<(), Rule> {
+        let room = self.rooms.get_mut(self.len).ok_or(Rule::EndlessChain {
+            limit: LONGEST_CHAIN,
+        })?;
+        *room = piece;
+        self.len += 1;
         Ok(())
     }
 

@@ -8,7 +8,9 @@
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 
 use super::copy::{self, Room, prefetch_to_read, prefetch_to_write};
-use super::descriptor::{Descriptor, Direction, INDIRECT, Kind, NEXT, Pieces, WRITE};
+use super::descriptor::{
+    Descriptor, Direction, INDIRECT, Kind, LONGEST_CHAIN, NEXT, Pieces, WRITE,
+};
 use super::fault::Rule;
 use super::gather::Gather;
 use super::take::{take_pieces, take_whole};
@@ -271,11 +273,10 @@ impl Packed {
         if first.flags & NEXT == 0 {
             return Ok(Some(chain));
         }
+        let limit = LONGEST_CHAIN.min(self.ring.size as usize);
         loop {
-            if chain.descriptors >= self.ring.size {
-                return Err(Rule::EndlessChain {
-                    limit: self.ring.size as usize,
-                });
+            if chain.descriptors as usize >= limit {
+                return Err(Rule::EndlessChain { limit });
             }
             let next = self
                 .ring
@@ -401,10 +402,7 @@ impl Packed {
     ) -> Result<bool, Rule> {
         let mut first = None;
         let result = self.place(context, burst, from, drops, &mut first);
-        if let Some((place, word)) = first {
-            self.ring.store(place, word, Ordering::Release);
-            self.ring.note_place(self.next);
-        }
+        self.publish(first);
         result.map(|()| first.is_some())
     }
 
@@ -482,6 +480,47 @@ impl Packed {
         }
         self.next = place;
         Ok(fit)
+    }
+
+    /// See [`Queue::lend`](super::queue::Queue::lend).
+    pub(super) fn lend(
+        &mut self,
+        context: &Context<'_>,
+        rooms: &mut [Room; MAX_BURST],
+    ) -> Result<usize, Rule> {
+        let most = MAX_BURST.min(self.ring.size as usize);
+        let mut place = self.next;
+        for (ahead, lent) in rooms[..most].iter_mut().enumerate() {
+            let Some(chain) = self.chain_at(place)? else {
+                return Ok(ahead);
+            };
+            let room = context.whole_room(&chain.first, WRITE);
+            if room.len as usize <= context.header_len {
+                return Ok(ahead);
+            }
+            self.chains[ahead] = chain;
+            *lent = room;
+            place = place.ahead(1, self.ring.size);
+        }
+        Ok(most)
+    }
+
+    /// See [`Queue::settle`](super::queue::Queue::settle).
+    pub(super) fn settle(&mut self, lens: &[u32]) {
+        let mut first = None;
+        for (ahead, len) in lens.iter().enumerate() {
+            let chain = self.chains[ahead];
+            self.give_back(&chain, *len, &mut first);
+        }
+        self.next = self.next.ahead(lens.len() as u16, self.ring.size);
+        self.publish(first);
+    }
+
+    fn publish(&mut self, first: Option<(Place, u64)>) {
+        if let Some((place, word)) = first {
+            self.ring.store(place, word, Ordering::Release);
+            self.ring.note_place(self.next);
+        }
     }
 
     /// Places one frame into as many pieces and, if the driver takes that, buffers as needed.

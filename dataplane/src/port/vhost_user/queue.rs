@@ -3,11 +3,12 @@
 
 use std::fs::File;
 
+use super::copy::Room;
 use super::fault::Rule;
 use super::packed::Packed;
 use super::split::Split;
 use super::{Context, QueueSpec};
-use crate::frame::Burst;
+use crate::frame::{Burst, MAX_BURST};
 use crate::stats::Drops;
 
 /// A queue while it runs. Which kind of ring it has is asked once a burst.
@@ -67,6 +68,36 @@ impl Queue {
             signal(self.spec.call.as_ref());
         }
         Ok(())
+    }
+
+    /// Receive buffers that are one piece of memory each, and longer than a header, for as
+    /// many as come next; returns how many. They stay the driver's until [`Queue::settle`].
+    pub(super) fn lend(
+        &mut self,
+        context: &Context<'_>,
+        rooms: &mut [Room; MAX_BURST],
+    ) -> Result<usize, Rule> {
+        match &mut self.ring {
+            Ring::Split(ring) => ring.lend(context, rooms),
+            Ring::Packed(ring) => ring.lend(context, rooms),
+        }
+    }
+
+    /// Gives the first of the buffers lent back, filled with as many bytes as told.
+    pub(super) fn settle(&mut self, lens: &[u32]) {
+        let call = match &mut self.ring {
+            Ring::Split(ring) => {
+                ring.settle(lens);
+                ring.wants_call()
+            }
+            Ring::Packed(ring) => {
+                ring.settle(lens);
+                ring.wants_call()
+            }
+        };
+        if call {
+            signal(self.spec.call.as_ref());
+        }
     }
 
     pub(super) fn arm(&mut self) -> bool {

@@ -362,6 +362,41 @@ impl Split {
         Ok(fit)
     }
 
+    /// See [`Queue::lend`](super::queue::Queue::lend).
+    pub(super) fn lend(
+        &mut self,
+        context: &Context<'_>,
+        rooms: &mut [Room; MAX_BURST],
+    ) -> Result<usize, Rule> {
+        if (self.waiting() as usize) < MAX_BURST {
+            self.look()?;
+        }
+        let most = (self.waiting() as usize).min(MAX_BURST);
+        for (ahead, place) in rooms[..most].iter_mut().enumerate() {
+            let head = self
+                .ring
+                .available_entry(self.next.wrapping_add(ahead as u16));
+            let descriptor = self.ring.descriptor(self.checked(head)?);
+            let room = context.whole_room(&descriptor, WRITE);
+            if room.len as usize <= context.header_len {
+                return Ok(ahead);
+            }
+            self.heads[ahead] = head;
+            *place = room;
+        }
+        Ok(most)
+    }
+
+    /// See [`Queue::settle`](super::queue::Queue::settle).
+    pub(super) fn settle(&mut self, lens: &[u32]) {
+        for (ahead, len) in lens.iter().enumerate() {
+            let at = self.next.wrapping_add(ahead as u16);
+            self.ring.set_used(at, self.heads[ahead], *len);
+        }
+        self.next = self.next.wrapping_add(lens.len() as u16);
+        self.ring.publish_used(self.next);
+    }
+
     /// Places one frame into as many pieces and, if the driver takes that, buffers as needed.
     fn place_scattered(
         &mut self,

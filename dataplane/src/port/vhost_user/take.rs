@@ -58,7 +58,7 @@ pub(super) unsafe fn take_pieces(
     let mut header = [0; 12];
     let mut missing = context.header_len;
     let mut segments = 0;
-    for &Room { start, len } in pieces.rooms() {
+    for &Room { start, len } in pieces.rooms().iter().filter(|room| room.len > 0) {
         // SAFETY: mapped for its length, as the caller promises.
         let mut rest = unsafe { Segment::new(start, len) };
         if missing > 0 {

@@ -1,0 +1,177 @@
+//! Frames from a tap straight into a guest's receive buffers: the kernel copies them there,
+//! and nobody copies them again.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+
+use super::copy::{Room, write_header};
+use super::fault::GuestFault;
+use super::{VhostUser, context};
+use crate::frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
+use crate::stats::{DropReason, Drops};
+use crate::sys::pool::Segment;
+use crate::sys::tap::{ReadVector, read_frame};
+
+/// What [`VhostUser::fill`] did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Filled {
+    /// Frames that the guest has now.
+    pub(crate) frames: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// More may wait in the tap.
+    pub(crate) more: bool,
+}
+
+impl VhostUser {
+    /// Reads frames from `tap` into the guest's receive buffers for as long as there is room
+    /// for the longest of all. A frame that the guest does not take as it is goes to `burst`.
+    /// `None`, and nothing is read, when there is not room for even one.
+    ///
+    /// # Errors
+    /// What readv(2) says of the tap, when nothing was read.
+    pub(crate) fn fill(
+        &mut self,
+        tap: BorrowedFd<'_>,
+        burst: &mut Burst,
+        drops: &mut Drops,
+    ) -> Option<io::Result<Filled>> {
+        let [queue] = &mut self.receive[..] else {
+            return None;
+        };
+        if self.fault.is_some() {
+            return None;
+        }
+        let context = context(&self.memory, &self.terms);
+        let mut rooms = [Room::NONE; MAX_BURST];
+        let lent = match queue.lend(&context, &mut rooms) {
+            Ok(lent) => lent,
+            Err(rule) => {
+                let queue = queue.spec.index;
+                self.stop(GuestFault { queue, rule });
+                return None;
+            }
+        };
+        let rooms = &rooms[..lent];
+        let longest = context.header_len + MAX_FRAME;
+        let mut lens = [0; MAX_BURST];
+        let mut used = 0;
+        let mut filled = Filled::default();
+        let mut failure = None;
+        loop {
+            let enough = enough_for(&rooms[used..], longest, context.mergeable);
+            if enough == 0 {
+                filled.more = true;
+                break;
+            }
+            let vectors = rooms[used..used + enough].iter().enumerate();
+            let vectors = vectors.map(|(index, room)| {
+                // The header goes to the front of the first room when it was looked at.
+                let skip = if index == 0 { context.header_len } else { 0 };
+                // SAFETY: mapped for their lengths, the guest's to be written to, and the
+                // first is longer than the header.
+                unsafe { ReadVector::new(room.start.add(skip), room.len as usize - skip) }
+            });
+            let mut header = VnetHeader::default();
+            let frame_len = match read_frame(tap, &mut header, vectors) {
+                Ok(len) if len >= MIN_FRAME => len,
+                Ok(0) => {
+                    failure = Some(io::ErrorKind::UnexpectedEof.into());
+                    break;
+                }
+                Ok(_) => {
+                    drops[DropReason::Malformed as usize] += 1;
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::FAULT) => {
+                    // The guest unmapped its memory under us; the ring will tell.
+                    drops[DropReason::Unplugged as usize] += 1;
+                    break;
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            };
+            if !self.terms.takes.contains(header.needs()) {
+                push_copy(burst, header, &rooms[used..], context.header_len, frame_len);
+                filled.more = true;
+                break;
+            }
+            let buffers = spread(
+                &rooms[used..],
+                context.header_len + frame_len,
+                &mut lens[used..],
+            );
+            // SAFETY: rooms that are lent hold a header at least.
+            unsafe {
+                write_header(
+                    rooms[used].start,
+                    context.header_len,
+                    &header,
+                    buffers as u16,
+                );
+            }
+            used += buffers;
+            filled.frames += 1;
+            filled.bytes += frame_len as u64;
+        }
+        if used > 0 {
+            queue.settle(&lens[..used]);
+        } else if failure.is_none() && filled.more && burst.is_empty() {
+            return None;
+        }
+        match failure {
+            Some(error) if used == 0 => Some(Err(error)),
+            _ => Some(Ok(filled)),
+        }
+    }
+}
+
+/// How many of the rooms are enough for a frame of any length; 0 when all are not.
+fn enough_for(rooms: &[Room], longest: usize, mergeable: bool) -> usize {
+    let most = if mergeable { rooms.len() } else { 1 };
+    let mut bytes = 0;
+    for (index, room) in rooms.iter().take(most).enumerate() {
+        bytes += room.len as usize;
+        if bytes >= longest {
+            return index + 1;
+        }
+    }
+    0
+}
+
+/// How `needed` bytes lie in rooms that are filled one after the other; returns how many rooms.
+fn spread(rooms: &[Room], needed: usize, lens: &mut [u32]) -> usize {
+    let (mut left, mut buffers) = (needed as u32, 0);
+    for (room, len) in rooms.iter().zip(lens) {
+        if left == 0 {
+            break;
+        }
+        *len = left.min(room.len);
+        left -= *len;
+        buffers += 1;
+    }
+    buffers
+}
+
+/// A frame that was read into rooms goes to the burst's own memory after all.
+#[cold]
+fn push_copy(burst: &mut Burst, header: VnetHeader, rooms: &[Room], skip: usize, len: usize) {
+    let Some((place, memory)) = burst.vacant(0) else {
+        return;
+    };
+    *place = header;
+    let (mut done, mut skip) = (0, skip);
+    for room in rooms {
+        // SAFETY: mapped for its length, of which the first has more than `skip`.
+        let segment = unsafe { Segment::new(room.start.add(skip), room.len - skip as u32) };
+        skip = 0;
+        done += segment.copy_to(&mut memory[done..len]);
+    }
+    burst.take_in(0, len, None);
+}
