@@ -98,6 +98,23 @@ fn a_socket_for_the_owner_alone_stands_beside_every_tap() {
 }
 
 #[test]
+fn a_shells_usual_limit_of_open_files_is_enough() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("ulimit");
+    let run = host.run_command(&[]);
+    let mut command = host.netns.command("sh");
+    command
+        .args(["-c", "ulimit -Sn 256 && exec \"$0\" \"$@\""])
+        .arg(run.get_program())
+        .args(run.get_args());
+    let mut fabric = host.spawn(command);
+    fabric.wait_ready();
+    fabric.end();
+}
+
+#[test]
 fn the_first_one_plugged_carries_the_cable() {
     if !have_root() {
         return;
