@@ -89,11 +89,14 @@ fn offer(discover: &[u8]) -> Vec<u8> {
         53, 1, 2, 54, 4, 10, 7, 0, 1, 51, 4, 0, 0, 2, 88, 1, 4, 255, 255, 255, 0, 255,
     ]);
     let mut frame = Vec::new();
-    etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], discover[6..12].try_into().unwrap())
-        .ipv4([10, 7, 0, 1], [255; 4], 64)
-        .udp(67, 68)
-        .write(&mut frame, &message)
-        .unwrap();
+    etherparse::PacketBuilder::ethernet2(
+        [2, 0, 0, 0, 0, 1],
+        discover[6..12].try_into().expect("six bytes"),
+    )
+    .ipv4([10, 7, 0, 1], [255; 4], 64)
+    .udp(67, 68)
+    .write(&mut frame, &message)
+    .expect("a vector takes any frame");
     frame
 }
 

@@ -114,7 +114,7 @@ pub async fn bring_up(
         notices: Mutex::default(),
         news: Notify::new(),
     };
-    let image = machine.as_ref().map(|machine| machine.image_root());
+    let image = machine.as_ref().map(super::start::Machine::image_root);
     if let Some(machine) = machine {
         let result =
             start::start(options, &owner, machine, &running.applied, &paths, progress).await;
