@@ -166,7 +166,7 @@ fn iperf_files() -> Vec<SeedFile> {
     let libraries = run(Command::new("ldd").arg(&program));
     let libraries = String::from_utf8_lossy(&libraries.stdout).into_owned();
     let file = |name: &str, path: &Path| SeedFile {
-        path: format!("{IPERF}/{name}").into(),
+        path: format!("{IPERF}/{name}"),
         mode: 0o755,
         bytes: std::fs::read(path).unwrap(),
     };
