@@ -154,6 +154,11 @@ impl Fabric {
         Ended { status, after }
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The process of a switch's QEMU.
     ///
     /// # Panics

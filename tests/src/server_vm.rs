@@ -21,11 +21,20 @@ const COMMAND: Limits = Limits {
     output: 1 << 20,
 };
 
+/// How a NIC of the server is plugged in.
+#[derive(Debug, Clone, Copy)]
+pub enum Plug {
+    /// What stands behind `-netdev tap,id=netN,`: `ifname=ikvm2-6-1`.
+    Tap(&'static str),
+    /// By the vhost-user socket of this end.
+    VhostUser(&'static str),
+}
+
 /// A NIC of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerNic {
-    /// What stands behind `-netdev tap,id=netN,`: `ifname=ikvm2-6-1`.
-    pub netdev: &'static str,
+    /// How it is plugged in.
+    pub plug: Plug,
     /// Its MAC address; it becomes `netN`.
     pub mac: &'static str,
     /// VLAN on top of it, as `netN.VLAN`; 0 for none.
@@ -45,7 +54,7 @@ pub struct ServerVm {
 
 impl ServerVm {
     /// Boots the switch image with a seed of its own: `nics`, `addresses` on its loopback,
-    /// and `frr` as its frr.conf.
+    /// and `frr` as its frr.conf. `run_folder` is the fabric's.
     ///
     /// # Panics
     /// When there is no image, or QEMU cannot be started.
@@ -53,6 +62,7 @@ impl ServerVm {
         host: &Netns,
         cli: &Cli,
         folder: &Path,
+        run_folder: &Path,
         nics: &[ServerNic],
         addresses: &[&str],
         frr: &str,
@@ -63,13 +73,28 @@ impl ServerVm {
         let image = cli.json(&["image", "path"]);
         let mut arguments = Vec::new();
         for (index, nic) in nics.iter().enumerate() {
-            let ServerNic { netdev, mac, .. } = nic;
-            arguments.extend([
-                "-device".into(),
-                format!("virtio-net-pci,netdev=net{index},mac={mac}"),
-                "-netdev".into(),
-                format!("tap,id=net{index},{netdev}"),
-            ]);
+            let device = format!("virtio-net-pci,netdev=net{index},mac={}", nic.mac);
+            match nic.plug {
+                Plug::Tap(netdev) => arguments.extend([
+                    "-netdev".into(),
+                    format!("tap,id=net{index},{netdev}"),
+                    "-device".into(),
+                    device,
+                ]),
+                Plug::VhostUser(end) => {
+                    let socket = run_folder.join("vhost").join(format!("{end}.sock"));
+                    let path = socket.display();
+                    arguments.extend([
+                        "-chardev".into(),
+                        format!("socket,id=c{index},path={path},reconnect=1"),
+                        "-netdev".into(),
+                        format!("vhost-user,id=net{index},chardev=c{index}"),
+                        "-device".into(),
+                        // QEMU 7.2 crashes under TCG when the guest uses MSI-X.
+                        format!("{device},vectors=0"),
+                    ]);
+                }
+            }
         }
         // Should the test be killed, nobody else would end the VM.
         Self::boot(host.command("setpriv"), &image, &folder, &arguments, &files)
@@ -92,12 +117,7 @@ impl ServerVm {
         let image = serde_json::from_slice(&output.stdout).expect("JSON");
         let mut files = seed_files(folder, nics, &[], "");
         files.extend(more);
-        let mut arguments = vec![
-            "-object".into(),
-            format!("memory-backend-memfd,id=ram,size={MEMORY}M,share=on"),
-            "-machine".into(),
-            "memory-backend=ram".into(),
-        ];
+        let mut arguments = Vec::new();
         for (index, ((nic, socket), device)) in nics.iter().zip(sockets).zip(devices).enumerate() {
             let (mac, socket) = (nic.mac, socket.display());
             arguments.extend([
@@ -131,7 +151,18 @@ impl ServerVm {
         let disk = |path: &str| format!("file={path},format=raw,if=virtio,readonly=on");
         qemu.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
-            .args(["-machine", "pc", "-accel", "tcg", "-m", MEMORY])
+            .args([
+                "-object",
+                &format!("memory-backend-memfd,id=ram,size={MEMORY}M,share=on"),
+            ])
+            .args([
+                "-machine",
+                "pc,memory-backend=ram",
+                "-accel",
+                "tcg",
+                "-m",
+                MEMORY,
+            ])
             .args(["-cpu", "qemu64,+rdrand"])
             .args(["-kernel", &file("kernel"), "-initrd", &file("initrd")])
             .args(["-append", ctrl::image::KERNEL_CMDLINE])

@@ -2,40 +2,11 @@
 //! of its threads and for whatever it starts.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::fs;
-
 use dataplane::rights::CapabilitySet;
 use ikv_tests::have_root;
 use ikv_tests::panel::PanelHost;
-
-/// Name, permitted, effective and bounding capabilities of each thread, and whether programs
-/// that it starts may gain more.
-fn threads(pid: u32) -> Vec<(String, [u64; 3], bool)> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of = |folder: std::path::PathBuf| {
-        let status = fs::read_to_string(folder.join("status")).unwrap();
-        let field = |key: &str| {
-            let mut lines = status.lines();
-            let line = lines.find_map(|line| line.strip_prefix(key)).unwrap();
-            line.trim().to_owned()
-        };
-        let sets = ["CapPrm:", "CapEff:", "CapBnd:"];
-        let sets = sets.map(|key| u64::from_str_radix(&field(key), 16).unwrap());
-        (field("Name:"), sets, field("NoNewPrivs:") == "0")
-    };
-    tasks.map(|task| of(task.unwrap().path())).collect()
-}
-
-/// The first thread keeps `kept`, the others nothing.
-fn assert_rights(pid: u32, kept: CapabilitySet) {
-    let threads = threads(pid);
-    assert!(threads.len() >= 3, "{threads:?}");
-    for (name, sets, may_gain) in threads {
-        let expected = if name == "ikv-fabric" { kept.bits() } else { 0 };
-        assert_eq!(sets, [expected; 3], "{name}");
-        assert!(!may_gain, "{name}");
-    }
-}
+use ikv_tests::patience::{SOON, wait_until};
+use ikv_tests::rights::assert_rights;
 
 #[test]
 fn a_patch_panel_keeps_what_takes_the_host_back_and_its_workers_nothing() {
@@ -74,9 +45,7 @@ fn a_wire_keeps_nothing_but_what_removes_its_guard() {
     ] {
         let mut fabric = host.spawn(host.command(&["patch", ports[0], ports[1]]));
         fabric.wait_said("✓ wire");
-        ikv_tests::patience::wait_until("the wire", ikv_tests::patience::SOON, || {
-            host.ask(&["status"]).code == Some(0)
-        });
+        wait_until("the wire", SOON, || host.ask(&["status"]).code == Some(0));
         assert_rights(fabric.pid(), kept);
         fabric.signal(rustix::process::Signal::TERM);
         assert!(fabric.wait_end().success(), "{}", fabric.stderr());

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use ikv_tests::{Cli, Fabric, ServerNic, ServerVm, Site, say};
+use ikv_tests::{Cli, Fabric, Plug, ServerNic, ServerVm, Site, say};
 use libtest_mimic::Failed;
 
 /// The longest wait for a fabric; whether that was fast enough is a trial of its own.
@@ -16,39 +16,49 @@ pub(crate) const SERVER_SECOND_ADDRESS: [u8; 4] = [192, 168, 120, 2];
 const SERVER_FRR: &str = include_str!("server-frr.conf");
 
 /// The server's NICs: U6 of rack 2 with the README's option as it stands there and without a
-/// script, and leaf2's end of U7 in rack 1.
+/// script, and, by vhost-user, leaf2's end of U7 in rack 1.
 const SERVER_NICS: [ServerNic; 3] = [
     ServerNic {
-        netdev: "ifname=ikvm2-6-1",
+        plug: Plug::Tap("ifname=ikvm2-6-1"),
         mac: "02:69:6b:02:06:01",
         vlan: 10,
         address: None,
     },
     ServerNic {
-        netdev: "ifname=ikvm2-6-2,script=no,downscript=no",
+        plug: Plug::Tap("ifname=ikvm2-6-2,script=no,downscript=no"),
         mac: "02:69:6b:02:06:02",
         vlan: 10,
         address: None,
     },
     ServerNic {
-        netdev: "ifname=ikvm1-7-2,script=no,downscript=no",
+        plug: Plug::VhostUser("ikvm1-7-2"),
         mac: "02:69:6b:01:07:02",
         vlan: 11,
         address: Some("192.168.113.200/24"),
     },
 ];
 
-/// Boots the fabric when the first trial asks for it.
+/// How the switches' NICs are joined to their cables: the key `vm.nic`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nics {
+    /// As by default.
+    VhostUser,
+    Tap,
+}
+
+/// Boots the fabric when the first trial asks for it, and another one when the next wants its
+/// switches' NICs otherwise.
 #[derive(Default)]
 pub(crate) enum Lab {
     #[default]
     NotStarted,
     Up(Box<Up>),
-    Broken,
+    Broken(Nics),
 }
 
 /// A fabric that was ready once, and a server plugged into it.
 pub(crate) struct Up {
+    pub(crate) nics: Nics,
     pub(crate) fabric: Fabric,
     pub(crate) cli: Cli,
     /// From the start of `run` until it was ready.
@@ -58,8 +68,8 @@ pub(crate) struct Up {
 
 impl Lab {
     /// Runs a trial. When it fails, the state of every switch goes with its message.
-    pub(crate) fn run(&mut self, name: &str, test: fn(&mut Up)) -> Result<(), Failed> {
-        let up = self.up()?;
+    pub(crate) fn run(&mut self, name: &str, nics: Nics, test: fn(&mut Up)) -> Result<(), Failed> {
+        let up = self.up(nics)?;
         let began = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| test(up)));
         say(&format!("{name}: {:.1} s", began.elapsed().as_secs_f64()));
@@ -74,23 +84,33 @@ impl Lab {
         })
     }
 
-    fn up(&mut self) -> Result<&mut Up, Failed> {
-        if matches!(self, Lab::NotStarted) {
-            // Whatever goes wrong now is not tried again by every other trial.
-            *self = Lab::Broken;
-            *self = Lab::Up(Box::new(Up::start()?));
+    fn up(&mut self, nics: Nics) -> Result<&mut Up, Failed> {
+        let stands = match self {
+            Lab::NotStarted => false,
+            Lab::Up(up) => up.nics == nics,
+            Lab::Broken(tried) => *tried == nics,
+        };
+        if !stands {
+            // Whatever goes wrong now is not tried again by every other trial. What stood before
+            // is taken away first: one datacenter is enough for a machine.
+            *self = Lab::Broken(nics);
+            *self = Lab::Up(Box::new(Up::start(nics)?));
         }
         match self {
             Lab::Up(up) => Ok(up),
-            Lab::NotStarted | Lab::Broken => Err("the fabric did not come up, see above".into()),
+            Lab::NotStarted | Lab::Broken(_) => Err("the fabric did not come up, see above".into()),
         }
     }
 }
 
 impl Up {
-    fn start() -> Result<Self, Failed> {
+    fn start(nics: Nics) -> Result<Self, Failed> {
         ikv_tests::ensure_image()?;
-        let mut fabric = Fabric::start(Site::new("dc"), &[]);
+        let options: &[&str] = match nics {
+            Nics::VhostUser => &[],
+            Nics::Tap => &["--set", "vm.nic=tap"],
+        };
+        let mut fabric = Fabric::start(Site::new("dc"), options);
         let ready_after = fabric.wait_ready(PATIENCE)?;
         let cli = fabric.cli();
         // Boots while others are tried.
@@ -100,11 +120,13 @@ impl Up {
             &fabric.site.host,
             &cli,
             fabric.scratch(),
+            &fabric.run_folder(),
             &SERVER_NICS,
             &addresses.each_ref().map(String::as_str),
             SERVER_FRR,
         );
         Ok(Up {
+            nics,
             fabric,
             cli,
             ready_after,

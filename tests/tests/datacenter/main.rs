@@ -1,5 +1,5 @@
 //! The default datacenter on real VMs: nine switches are booted once, and everything that the
-//! project promises of them is tried, in this order. `cargo test -p ikv-tests --test
+//! project promises of them is tried, in this order; then once more on taps for a part of it. `cargo test -p ikv-tests --test
 //! datacenter -- NAME` boots it for those trials whose names contain NAME.
 //!
 //! Trials run one after the other: under emulation two would only slow each other down, and
@@ -22,7 +22,7 @@ mod teardown;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use lab::{Lab, Up};
+use lab::{Lab, Nics, Up};
 use libtest_mimic::{Arguments, Trial};
 
 type Test = fn(&mut Up);
@@ -75,12 +75,42 @@ const TRIALS: &[(&str, Test)] = &[
         server::second_cable_blackhole,
     ),
     (
+        "a_front_end_loses_its_carrier_with_its_cable",
+        server::carrier,
+    ),
+    (
         "a_cut_cable_ends_both_sessions_at_once",
         cutting::down_and_up,
+    ),
+    (
+        "the_rights_of_root_are_given_up",
+        reports::rights_are_given_up,
     ),
     ("power_off_on_cycle_reset", power::buttons),
     ("a_killed_switch_comes_back", power::killed),
     ("everything_is_taken_away", teardown::as_before),
+];
+
+/// The same with the switches' NICs on taps: what may depend on that.
+const TAP_TRIALS: &[(&str, Test)] = &[
+    ("tap_ready_in_time", reports::ready_in_time),
+    ("tap_every_switch_has_all_its_sessions", routing::sessions),
+    (
+        "tap_every_switch_pings_every_loopback_and_the_outside",
+        routing::pings,
+    ),
+    ("tap_names_macs_link_locals_mtus", links::addresses),
+    (
+        "tap_a_servers_tap_is_freed_of_the_lan_bridge",
+        server::freed,
+    ),
+    ("tap_a_server_peers_with_both_leaves", server::sessions),
+    (
+        "tap_a_cut_cable_ends_both_sessions_at_once",
+        cutting::down_and_up,
+    ),
+    ("tap_power_off_on_cycle_reset", power::buttons),
+    ("tap_everything_is_taken_away", teardown::as_before),
 ];
 
 fn main() -> ExitCode {
@@ -92,18 +122,22 @@ fn main() -> ExitCode {
             eprintln!("datacenter: needs {lacking}, and under CI nothing may be skipped");
             return ExitCode::FAILURE;
         }
-        for (name, _) in TRIALS {
+        for (name, _) in TRIALS.iter().chain(TAP_TRIALS) {
             eprintln!("SKIP {name}: needs {lacking}");
         }
         return ExitCode::SUCCESS;
     }
     let lab = Arc::new(Mutex::new(Lab::default()));
-    let trials = TRIALS.iter().map(|(name, test)| {
+    let all = [(Nics::VhostUser, TRIALS), (Nics::Tap, TAP_TRIALS)];
+    let all = all
+        .into_iter()
+        .flat_map(|(nics, trials)| trials.iter().map(move |(name, test)| (nics, name, test)));
+    let trials = all.map(|(nics, name, test)| {
         let lab = lab.clone();
         Trial::test(*name, move || {
             lab.lock()
                 .expect("no trial panics in here")
-                .run(name, *test)
+                .run(name, nics, *test)
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());

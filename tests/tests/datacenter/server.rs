@@ -147,3 +147,29 @@ pub(crate) fn second_cable_blackhole(up: &mut Up) {
     wait_for_sessions(up, &["leaf3", "leaf4"], true);
     host_reaches(up, SERVER_ADDRESS, SOON);
 }
+
+/// QEMU is told by the end of the session, and by a new one; the leaf by its own QEMU.
+pub(crate) fn carrier(up: &mut Up) {
+    let _mended = Mended(&up.cli, "ikeb2-7");
+    let wait_for = |carrier: &str| {
+        until(&format!("carrier {carrier} at the server"), SOON, || {
+            let seen = up.server.exec(&["cat", "/sys/class/net/net2/carrier"]);
+            ensure(seen.trim() == carrier, || seen)
+        });
+    };
+    wait_for("1");
+    let began = Instant::now();
+    let changed = up.cli.json(&["cable", "ikvm1-7-2", "down"]);
+    assert_eq!(changed["notes"], serde_json::json!([]), "both ends know");
+    wait_for("0");
+    let time = began.elapsed().as_secs_f64();
+    figure(
+        "cable cut, vhost-user server knows",
+        &format!("{time:.1} s"),
+    );
+    let leafs = format!("/sys/class/net/{}/carrier", facts::nic(7));
+    assert_eq!(up.cli.exec("leaf2", &["cat", &leafs]), "0\n");
+    up.cli.ok(&["cable", "ikvm1-7-2", "up"]);
+    wait_for("1");
+    host_reaches(up, SERVER_SECOND_ADDRESS, SOON);
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ctrl::vm::seed::SeedFile;
 use ikv_tests::patience::{ensure, until};
-use ikv_tests::{ServerNic, ServerVm, VhostWire, ensure_image, figure, run, skip};
+use ikv_tests::{Plug, ServerNic, ServerVm, VhostWire, ensure_image, figure, run, skip};
 use serde_json::Value;
 
 /// For a boot under TCG while the other guest boots too.
@@ -29,7 +29,7 @@ const IPERF: &str = "opt/iperf3";
 
 const fn nic(mac: &'static str, address: &'static str) -> ServerNic {
     ServerNic {
-        netdev: "",
+        plug: Plug::VhostUser(""),
         mac,
         vlan: 0,
         address: Some(address),
