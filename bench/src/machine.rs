@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -59,10 +61,45 @@ impl fmt::Display for Machine {
     }
 }
 
+/// The share of all CPUs that was in use during `time`: figures of a busy machine mean little.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn busy(time: Duration) -> io::Result<f64> {
+    let before = ticks(&fs::read_to_string("/proc/stat")?);
+    std::thread::sleep(time);
+    let after = ticks(&fs::read_to_string("/proc/stat")?);
+    let all = after.1.saturating_sub(before.1).max(1);
+    Ok(1.0 - after.0.saturating_sub(before.0) as f64 / all as f64)
+}
+
+/// Idle ticks and all ticks of all CPUs together (proc_stat(5)): the fourth and fifth are idle.
+fn ticks(stat: &str) -> (u64, u64) {
+    let first = stat.lines().next().unwrap_or_default();
+    let fields = first.split_whitespace().skip(1).take(8);
+    let fields: Vec<u64> = fields.filter_map(|field| field.parse().ok()).collect();
+    (fields.iter().skip(3).take(2).sum(), fields.iter().sum())
+}
+
 /// The first value of a key in the `key : value` files of proc(5).
 fn value<'t>(text: &'t str, key: &str) -> Option<&'t str> {
     text.lines().find_map(|line| {
         let (found, value) = line.split_once(':')?;
         (found.trim() == key).then(|| value.trim())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_ticks_are_told_apart() {
+        assert_eq!(
+            ticks("cpu  10 1 5 100 20 0 2 3 0 0\ncpu0 1 1\n"),
+            (120, 141)
+        );
+        let busy = busy(Duration::from_millis(50)).unwrap();
+        assert!((0.0..=1.0).contains(&busy), "{busy}");
+    }
 }

@@ -3,13 +3,18 @@
 //! # How a frame travels
 //!
 //! A [`Port`] is one end of a cable: a tap that the fabric holds, a network device that
-//! is there already, or a queue in memory. A [`Cable`] is exactly two ports and the two
-//! lanes between them, and belongs to one worker at a time.
+//! is there already, the rings of a vhost-user front end, or a queue in memory. A [`Cable`]
+//! is exactly two ports and the two lanes between them, and belongs to one worker at a time.
 //!
 //! ```text
 //!   port A ── receive ─> Burst ─> lane ── send ──> port B
-//!   port A <── send ── lane <─ Burst <─ receive ── port B
+//!          <─ release ──
 //! ```
+//!
+//! A [`Burst`] says where frames lie; it need not hold them. What a guest sends stays in the
+//! guest's memory until the lane has sent it on, and is copied once, into the memory of the
+//! guest at the other end; then `release` gives the first guest its buffers back. Between a
+//! tap and a guest the kernel does that copy.
 //!
 //! A worker (`worker.rs`) is a thread with a list of *hot* ports: those that carried frames
 //! lately. It takes a [`Burst`] of at most 64 frames from each in turn, hands it to the
@@ -26,7 +31,9 @@
 //!
 //! The [`Panel`] does: it starts the workers and sends them commands over a bounded channel
 //! with a wake-up. A command has taken effect when its call returns. What nobody asked for
-//! (a port failed) comes back as an [`Event`].
+//! (a port failed) comes back as an [`Event`]. When one worker is overloaded and another is
+//! not, [`Panel::balance`] gives a busy cable from one to the other, between two bursts:
+//! frames that come meanwhile wait in its ports.
 //!
 //! # Offloads
 //!
@@ -36,7 +43,14 @@
 //! lane finishes the checksum and cuts super-frames into wire frames as the kernel would
 //! (`offload/cut.rs`): headers are copied, payloads stay where they lie.
 //!
-//! `unsafe` stands in [`sys`] alone.
+//! # Guests
+//!
+//! [`port::vhost_user`] is the rings, and all that a worker sees of a guest; [`jack`] is the
+//! sockets, the protocol, and one thread for all of them. A guest is not trusted: what it may
+//! do to itself, and what it cannot do to others, stands in both.
+//!
+//! `unsafe` stands in [`sys`] and, for following pointers into guest memory, in
+//! [`port::vhost_user`].
 
 mod balance;
 mod cable;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bench::machine::Machine;
+use bench::machine::{self, Machine};
 use bench::side_by_side::{self, Options, Tools, Versions, groups, markdown, panels};
 
 const USAGE: &str = "usage: side-by-side FABRIC [RUNS [SECONDS [GROUP…]]]
@@ -68,12 +68,26 @@ fn all(fabric: &str, rest: &[&str]) -> Done {
     let groups = groups(&tools, seconds);
     let stop = Arc::new(AtomicBool::new(false));
     end_on_signals(&stop)?;
+    let busy = machine::busy(Duration::from_secs(2))?;
+    if busy > 0.05 {
+        eprintln!(
+            "other work takes {:.0} % of the CPUs: figures will be low and far apart",
+            busy * 100.0
+        );
+    }
     let outcomes = side_by_side::run(&groups, &options, &stop, |line| eprintln!("{line}"))?;
     if stop.load(Ordering::Relaxed) {
         return Err("interrupted; nothing was written".into());
     }
     let machine = Machine::this();
-    let text = markdown(&groups, &outcomes, &machine, &versions(), options.runs);
+    let text = markdown(
+        &groups,
+        &outcomes,
+        &machine,
+        &versions(),
+        options.runs,
+        busy,
+    );
     print!("{text}");
     if options.only.is_empty() {
         std::fs::write(here.join("RESULTS.md"), text)?;

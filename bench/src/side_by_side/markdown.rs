@@ -7,13 +7,14 @@ use crate::plot::{Bar, Panel, figure as digits};
 /// A program and its version.
 pub type Versions = Vec<(String, String)>;
 
-/// Everything for people to read.
+/// Everything for people to read. `busy` is the share of the CPUs that other work took.
 pub fn markdown(
     groups: &[Group],
     outcomes: &Outcomes,
     machine: &Machine,
     versions: &Versions,
     runs: usize,
+    busy: f64,
 ) -> String {
     let mut text = format!(
         "# Side by side\n\nWritten by `make bench`. Contestants took turns {runs} times in one run; figures are \
@@ -23,6 +24,10 @@ pub fn markdown(
     for (program, version) in versions {
         text += &format!("; {program} {version}");
     }
+    text += &format!(
+        ". Other work took {:.0} % of the CPUs before the first turn.",
+        busy * 100.0
+    );
     text += "\n\n![medians and spread](results.svg)\n\n";
     text += "| case | contestant | median | lowest – highest | ikv-fabric is | wanted | aim |\n";
     text += "|---|---|---:|---:|---:|---:|---:|\n";
@@ -58,7 +63,12 @@ fn rows(group: &Group, figure: &Figure, outcomes: &Outcomes) -> String {
         if job.contestant == OURS {
             if let Some((least, aim)) = figure.wanted.iter().find_map(alone) {
                 let sign = if figure.less_is_better { "≤" } else { "≥" };
-                cells[1] = format!("{sign} {least}");
+                let missed = if figure.less_is_better {
+                    spread.median > least
+                } else {
+                    spread.median < least
+                };
+                cells[1] = format!("{sign} {least}{}", if missed { " **missed**" } else { "" });
                 cells[2] = format!("{aim}");
             }
         } else if let Some(ours) = ours {
@@ -67,7 +77,9 @@ fn rows(group: &Group, figure: &Figure, outcomes: &Outcomes) -> String {
                 .wanted
                 .iter()
                 .find_map(|versus| against(versus, job.contestant));
-            cells[0] = format!("{ratio:.2} ×");
+            if ratio.is_finite() {
+                cells[0] = format!("{ratio:.2} ×");
+            }
             if let Some((least, aim)) = wanted {
                 let missed = if ratio < least { " **missed**" } else { "" };
                 cells[1] = format!("{least}{missed}");
@@ -237,7 +249,7 @@ mod tests {
             version: "0.1.0".into(),
         };
         let versions = vec![("DPDK".to_owned(), "22.11".to_owned())];
-        insta::assert_snapshot!(markdown(&groups, &outcomes, &machine, &versions, 3));
+        insta::assert_snapshot!(markdown(&groups, &outcomes, &machine, &versions, 3, 0.02));
         assert_eq!(panels(&groups, &outcomes).len(), 4);
     }
 }

@@ -126,12 +126,12 @@ fn descriptors_that_nobody_asked_for_are_closed() {
             // It may have been cut off in the midst of it.
             let _ = session.message(2, VERSION, &words(&[0]), &files);
             let mut rest = Vec::new();
-            let socket = session.socket();
+            let mut socket = session.socket();
             socket
                 .set_read_timeout(Some(Duration::from_secs(5)))
                 .unwrap();
             // The end, or a reset.
-            let _ = (&*socket).read_to_end(&mut rest);
+            let _ = socket.read_to_end(&mut rest);
             assert!(!session.is_open());
         }
     }
@@ -153,10 +153,11 @@ fn a_flood_of_questions_is_ended_when_nobody_reads_the_answers() {
         .socket()
         .set_write_timeout(Some(Duration::from_millis(100)))
         .unwrap();
+    let mut socket = session.socket();
     wait_until("the flood to be ended", SOON, || {
-        let _ = (&*session.socket()).write(&many);
-        session.socket().take_error().is_ok() && (&*session.socket()).write(&[]).is_err()
-            || !bay.faults(&line).is_empty()
+        // Its buffer may be full, or its other end gone.
+        let _ = socket.write(&many);
+        !bay.faults(&line).is_empty()
     });
     drop(session);
     line.check_heals(&GuestOptions::default());

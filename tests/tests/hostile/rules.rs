@@ -128,7 +128,7 @@ const CASES: [Case; 17] = [
     }),
     case("a table is the guest's", OUTSIDE, |raw, _| {
         let end = GUEST_BASE + raw.memory.len() as u64;
-        raw.offer(&[at(end - 16, 64, INDIRECT)]);
+        raw.offer(&[at(end, 64, INDIRECT)]);
     }),
     case(
         "a buffer has its queue's direction",

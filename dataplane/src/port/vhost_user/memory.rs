@@ -86,7 +86,7 @@ struct Region {
 /// and are checked at every use.
 ///
 /// The guest and its front end write to it at any time: what is read twice may differ. They may
-/// even cut the file short; then [`GuestMemory::is_lost`].
+/// even cut the file short; then it is lost.
 #[derive(Debug)]
 pub struct GuestMemory {
     regions: Vec<Region>,
