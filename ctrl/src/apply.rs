@@ -345,6 +345,7 @@ pub struct Cleaned {
 pub fn clean(lock: &mut Lock) -> Result<Option<Cleaned>, ApplyError> {
     let path = lock.paths().journal.clone();
     let Some(mut journal) = Journal::load(&path)? else {
+        Journal::remove_unfinished(&path)?;
         return Ok(None);
     };
     let state = journal.state();

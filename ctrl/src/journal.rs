@@ -319,13 +319,16 @@ impl Journal {
     /// # Errors
     /// When the system refuses; no error if it is gone.
     pub fn remove(&self) -> Result<(), JournalError> {
-        match fs::remove_file(&self.path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError::Io {
-                path: self.path.clone(),
-                source,
-            }),
-            _ => Ok(()),
-        }
+        Self::remove_unfinished(&self.path)?;
+        remove(&self.path)
+    }
+
+    /// Removes what a process that was killed while it wrote a journal at `path` left.
+    ///
+    /// # Errors
+    /// When the system refuses; no error if there is nothing.
+    pub fn remove_unfinished(path: &Path) -> Result<(), JournalError> {
+        remove(&unfinished(path))
     }
 
     /// The folder that [`Undo::Path`] is relative to.
@@ -340,14 +343,9 @@ impl Journal {
             source,
         };
         let text = serde_json::to_vec(&self.state).map_err(|e| at(e.into()))?;
-        let mut new = self.path.clone().into_os_string();
-        new.push(".new");
-        let new = PathBuf::from(new);
-        // One left by a process killed while writing; create_new refuses to follow a link.
-        match fs::remove_file(&new) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
-            _ => {}
-        }
+        let new = unfinished(&self.path);
+        // create_new refuses to follow a link.
+        Self::remove_unfinished(&self.path)?;
         let mut file = File::options()
             .write(true)
             .create_new(true)
@@ -358,6 +356,23 @@ impl Journal {
         file.write_all(&text)
             .and_then(|()| fs::rename(&new, &self.path))
             .map_err(at)
+    }
+}
+
+/// Where a journal is written before it takes the place of the old one.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut new = path.to_owned().into_os_string();
+    new.push(".new");
+    new.into()
+}
+
+fn remove(path: &Path) -> Result<(), JournalError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError::Io {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::vm::spec::MAX_SOCKET_PATH;
 pub(super) fn in_the_way(paths: &StatePaths, taps: &[TapPlan], own: u32) -> Vec<Finding> {
     let beside = taps.iter().map(|tap| paths.vhost_socket(&tap.name));
     let longest = beside.max_by_key(|path| path.as_os_str().len());
-    let mut sockets = longest.into_iter().chain([paths.socket.clone()]);
+    let mut sockets = [paths.socket.clone()].into_iter().chain(longest);
     let mut found = Vec::from_iter(sockets.find_map(|socket| too_long(&socket)));
     let running = Lock::holder(paths).is_some_and(|pid| pid != own.to_string());
     // A fabric that runs has its files there; those of a killed one are taken away before.
