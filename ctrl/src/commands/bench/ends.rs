@@ -15,7 +15,6 @@ use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index};
 
 use crate::api::{CableReport, Client, PlugBy, segment};
 
-use crate::fabric::server_socket;
 use crate::lock::StatePaths;
 
 /// What to do when an end is in use.
@@ -40,10 +39,10 @@ pub(super) async fn of_running(
         );
     };
     let fabric = pid_of(client.socket())?;
-    let sockets = StatePaths::beside(client.socket()).vhost;
+    let paths = StatePaths::beside(client.socket());
     let [lane, _] = &cable.lanes;
     let end = |name: &str| {
-        end_called(name, fabric, &sockets, nic)
+        end_called(name, fabric, &paths, nic)
             .with_context(|| format!("cannot measure {}", cable.name))
     };
     let ends = [end(&lane.from)?, end(&lane.to)?];
@@ -63,7 +62,7 @@ fn pid_of(socket: &Path) -> anyhow::Result<u32> {
     Ok(peer.pid.as_raw_nonzero().get().cast_unsigned())
 }
 
-fn end_called(name: &str, fabric: u32, sockets: &Path, nic: PlugBy) -> anyhow::Result<End> {
+fn end_called(name: &str, fabric: u32, paths: &StatePaths, nic: PlugBy) -> anyhow::Result<End> {
     let is_socket =
         |path: &Path| fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
     // A wire's port that is a socket is called by its path.
@@ -81,7 +80,7 @@ fn end_called(name: &str, fabric: u32, sockets: &Path, nic: PlugBy) -> anyhow::R
             holder.pid
         );
     }
-    let socket = server_socket(sockets, name);
+    let socket = paths.vhost_socket(name);
     if nic == PlugBy::VhostUser && is_socket(&socket) {
         return Ok(End::VhostUser(socket));
     }
