@@ -3,7 +3,7 @@
 //! ```text
 //!  TOML file ─config─> Config ─topology─> Topology ─plan─> steps ─apply─> host as planned
 //!                                            │                               │ taps
-//!                                            ├──── fabric::cables ──> dataplane::Panel
+//!                                            ├── ends, cables ──> dataplane: Panel, Jacks
 //!                                            └─ switch_conf ─ frr-conf ─ seeds ─ vm ─> nine QEMUs
 //! ```
 //!
@@ -15,8 +15,10 @@
 //! boot, [`vm`] starts and supervises them. [`fabric`] is the running whole; it answers for
 //! itself by the [`api`], of which the [`commands`] are clients.
 //!
-//! Everything runs on one thread under tokio; frames are moved by the dataplane's workers,
-//! which this crate only sends commands to.
+//! Everything runs on one thread under tokio; frames are moved by the dataplane's workers, and
+//! vhost-user front ends are served by its jacks: this crate only sends them commands. Once the
+//! fabric stands, it gives up every right of root's that it does not need any more, and those
+//! threads all of them.
 
 pub mod api;
 pub mod apply;

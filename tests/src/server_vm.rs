@@ -71,8 +71,9 @@ impl ServerVm {
         std::fs::create_dir(&folder).expect("a new folder");
         let files = seed_files(&folder, nics, addresses, frr);
         let image = cli.json(&["image", "path"]);
-        let mut arguments = Vec::new();
+        let mut arguments = shared_memory();
         for (index, nic) in nics.iter().enumerate() {
+<<<<<<< HEAD
             let device = format!("virtio-net-pci,netdev=net{index},mac={}", nic.mac);
             match nic.plug {
                 Plug::Tap(netdev) => arguments.extend([
@@ -93,6 +94,19 @@ impl ServerVm {
                         // QEMU 7.2 crashes under TCG when the guest uses MSI-X.
                         format!("{device},vectors=0"),
                     ]);
+=======
+            let mac = nic.mac;
+            match nic.plug {
+                Plug::Tap(netdev) => arguments.extend([
+                    "-device".into(),
+                    format!("virtio-net-pci,netdev=net{index},mac={mac}"),
+                    "-netdev".into(),
+                    format!("tap,id=net{index},{netdev}"),
+                ]),
+                Plug::VhostUser(end) => {
+                    let socket = run_folder.join("vhost").join(format!("{end}.sock"));
+                    arguments.extend(vhost_user(index, mac, &socket, ""));
+>>>>>>> ctrl
                 }
             }
         }
@@ -100,9 +114,9 @@ impl ServerVm {
         Self::boot(host.command("setpriv"), &image, &folder, &arguments, &files)
     }
 
-    /// Boots the switch image in `folder` with a NIC on each of the vhost-user sockets: its
-    /// `netdev` is the socket, `devices` what each virtio-net device is told besides. `more`
-    /// files are put beside the seed's.
+    /// Boots the switch image in `folder` with a NIC on each of the vhost-user `sockets`,
+    /// whatever the NICs say of that; `devices` is what each virtio-net device is told besides.
+    /// `more` files are put beside the seed's.
     ///
     /// # Panics
     /// As [`ServerVm::start`].
@@ -117,21 +131,13 @@ impl ServerVm {
         let image = serde_json::from_slice(&output.stdout).expect("JSON");
         let mut files = seed_files(folder, nics, &[], "");
         files.extend(more);
+<<<<<<< HEAD
         let mut arguments = Vec::new();
+=======
+        let mut arguments = shared_memory();
+>>>>>>> ctrl
         for (index, ((nic, socket), device)) in nics.iter().zip(sockets).zip(devices).enumerate() {
-            let (mac, socket) = (nic.mac, socket.display());
-            arguments.extend([
-                "-chardev".into(),
-                format!("socket,id=cable{index},path={socket},reconnect=1"),
-                "-netdev".into(),
-                format!("vhost-user,id=net{index},chardev=cable{index}"),
-                "-device".into(),
-                // QEMU 7.2 crashes with interrupt vectors under TCG.
-                format!(
-                    "virtio-net-pci,netdev=net{index},mac={mac},vectors=0,disable-legacy=on,\
-                     romfile={device}"
-                ),
-            ]);
+            arguments.extend(vhost_user(index, nic.mac, socket, device));
         }
         Self::boot(Command::new("setpriv"), &image, folder, &arguments, &files)
     }
@@ -151,18 +157,7 @@ impl ServerVm {
         let disk = |path: &str| format!("file={path},format=raw,if=virtio,readonly=on");
         qemu.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
-            .args([
-                "-object",
-                &format!("memory-backend-memfd,id=ram,size={MEMORY}M,share=on"),
-            ])
-            .args([
-                "-machine",
-                "pc,memory-backend=ram",
-                "-accel",
-                "tcg",
-                "-m",
-                MEMORY,
-            ])
+            .args(["-machine", "pc", "-accel", "tcg", "-m", MEMORY])
             .args(["-cpu", "qemu64,+rdrand"])
             .args(["-kernel", &file("kernel"), "-initrd", &file("initrd")])
             .args(["-append", ctrl::image::KERNEL_CMDLINE])
@@ -269,6 +264,34 @@ impl Drop for ServerVm {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Memory that a back end can map.
+fn shared_memory() -> Vec<String> {
+    [
+        "-object",
+        &format!("memory-backend-memfd,id=ram,size={MEMORY}M,share=on"),
+        "-machine",
+        "memory-backend=ram",
+    ]
+    .map(Into::into)
+    .into()
+}
+
+/// NIC `index` on a vhost-user socket; `more` is what its device is told besides.
+fn vhost_user(index: usize, mac: &str, socket: &Path, more: &str) -> [String; 6] {
+    let socket = socket.display();
+    [
+        "-chardev".into(),
+        format!("socket,id=cable{index},path={socket},reconnect=1"),
+        "-netdev".into(),
+        format!("vhost-user,id=net{index},chardev=cable{index}"),
+        "-device".into(),
+        // QEMU 7.2 crashes under TCG when the guest uses MSI-X.
+        format!(
+            "virtio-net-pci,netdev=net{index},mac={mac},vectors=0,disable-legacy=on,romfile={more}"
+        ),
+    ]
 }
 
 fn seed_files(folder: &Path, nics: &[ServerNic], addresses: &[&str], frr: &str) -> Vec<SeedFile> {

@@ -10,6 +10,7 @@ use ikv_tests::ipxe::{Guest, MACHINE, assert_talks, have_qemu};
 use ikv_tests::panel::{PanelFabric, PanelHost};
 use ikv_tests::patience::{SOON, ensure, until, wait_until};
 use ikv_tests::{Nic, have_root};
+use rustix::process::Signal;
 
 /// Whose fabric it is; no account is needed.
 const USER: u32 = 54_321;
@@ -95,6 +96,23 @@ fn a_socket_for_the_owner_alone_stands_beside_every_tap() {
     }
     fabric.end();
     assert!(!socket(&host, FAR).parent().unwrap().exists());
+}
+
+#[test]
+fn a_shells_usual_limit_of_open_files_is_enough() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("ulimit");
+    let run = host.run_command(&[]);
+    let mut command = host.netns.command("sh");
+    command
+        .args(["-c", "ulimit -Sn 256 && exec \"$0\" \"$@\""])
+        .arg(run.get_program())
+        .args(run.get_args());
+    let mut fabric = host.spawn(command);
+    fabric.wait_ready();
+    fabric.end();
 }
 
 #[test]
@@ -187,9 +205,9 @@ fn a_cut_cable_disconnects_its_front_end_until_it_is_mended() {
 }
 
 fn qemu(host: &PanelHost, options: &str) -> Guest {
-    // The machine's memory is what the options say.
+    // The machine's memory is what the options say. It boots again and again.
     let machine = MACHINE.join(" ").replace("-m 64 ", "");
-    let line = format!("exec qemu-system-x86_64 {machine} order=n {options}");
+    let line = format!("exec qemu-system-x86_64 {machine} order=n,reboot-timeout=1000 {options}");
     Guest::start(host.netns.command("sh").args(["-c", &line]))
 }
 
@@ -214,11 +232,7 @@ fn what_vm_args_prints_is_what_qemu_takes() {
     // The same VM finds its cable again after it was cut.
     host.json(&["cable", NEAR, "down"]);
     host.json(&["cable", NEAR, "up"]);
-    until("a frame after the cut", Duration::from_secs(60), || {
-        let frame = leaf.receive_within(Duration::from_millis(100));
-        let from = |frame: &[u8]| frame[6..12] == [2, 0x69, 0x6b, 1, 3, 1];
-        ensure(frame.is_some_and(|(_, frame)| from(&frame)), String::new)
-    });
+    assert_asks(&leaf, "the cut");
     guest.assert_alive();
     drop(guest);
 
@@ -231,6 +245,34 @@ fn what_vm_args_prints_is_what_qemu_takes() {
     guest.assert_alive();
     drop(guest);
     assert_no_complaint(&fabric);
+    fabric.end();
+}
+
+/// A frame of the guest's arrives.
+fn assert_asks(leaf: &Nic, after: &str) {
+    let from_guest = |frame: &[u8]| frame[6..12] == [2, 0x69, 0x6b, 1, 3, 1];
+    leaf.receive_until(
+        &format!("a frame after {after}"),
+        Duration::from_secs(90),
+        from_guest,
+    );
+}
+
+#[test]
+fn a_vm_finds_its_cable_again_after_the_fabric_was_killed() {
+    if !have_qemu() {
+        return;
+    }
+    let host = PanelHost::new("vhkill");
+    let mut fabric = host.run(&[]);
+    let printed = host.ask(&["vm-args", FAR, "--nic=vhost-user", "--memory=64M"]);
+    let mut guest = qemu(&host, &printed.stdout);
+    assert_asks(&plug(&host, NEAR), "its start");
+    fabric.signal(Signal::KILL);
+    fabric.wait_end();
+    let fabric = host.run(&[]);
+    assert_asks(&plug(&host, NEAR), "the restart");
+    guest.assert_alive();
     fabric.end();
 }
 

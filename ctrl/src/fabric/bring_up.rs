@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::Fabric;
 use super::cables::{Cables, CablesError};
+use super::descriptors::make_room;
 use super::ends::{Holder, Sockets};
 use super::links::{Plugged, SharedApplied, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
@@ -77,6 +78,7 @@ pub async fn bring_up(
     stage.done(&host_words(topology));
 
     let stage = progress.stage("cables");
+    make_room(topology.cables.len())?;
     let carrier = host_tap.as_ref().and_then(|tap| tap.try_clone().ok());
     let cable_news = Arc::new(Notify::new());
     let bell = cable_news.clone();
@@ -114,7 +116,11 @@ pub async fn bring_up(
         notices: Mutex::default(),
         news: Notify::new(),
     };
+<<<<<<< HEAD
     let image = machine.as_ref().map(super::start::Machine::image_root);
+=======
+    let image = machine.as_ref().map(start::Machine::image_root);
+>>>>>>> ctrl
     if let Some(machine) = machine {
         let result =
             start::start(options, &owner, machine, &running.applied, &paths, progress).await;

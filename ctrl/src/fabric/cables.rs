@@ -36,6 +36,14 @@ pub enum CablesError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Too few descriptors.
+    #[error("{needed} open files may be needed, and {allowed} are allowed: `ulimit -Hn {needed}`")]
+    Descriptors {
+        /// That may be open at the same time.
+        needed: u64,
+        /// The hard limit.
+        allowed: u64,
+    },
     /// Root's rights.
     #[error("the rights of root cannot be given up: {0}")]
     Rights(std::io::Error),

@@ -5,6 +5,7 @@
 mod bring_up;
 mod cables;
 mod claims;
+mod descriptors;
 mod ends;
 mod links;
 mod look_ahead;

@@ -13,6 +13,7 @@ use dataplane::{PanelOptions, Port};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, PlannedJack};
+use super::descriptors::make_room;
 use super::owner::Person;
 use super::{rights, sockets};
 use crate::api::{
@@ -210,6 +211,7 @@ impl Patch {
         state: &Path,
         bell: impl Fn() + Clone + Send + Sync + 'static,
     ) -> Result<Self, CablesError> {
+        make_room(1)?;
         let [a, b] = [ports[0].open(owner)?, ports[1].open(owner)?];
         let mut files = vec![state];
         files.extend(ports.iter().filter_map(PortSpec::socket));

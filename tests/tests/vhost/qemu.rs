@@ -29,7 +29,11 @@ const IPERF: &str = "opt/iperf3";
 
 const fn nic(mac: &'static str, address: &'static str) -> ServerNic {
     ServerNic {
+<<<<<<< HEAD
         plug: Plug::VhostUser(""),
+=======
+        plug: Plug::VhostUser("a wire"),
+>>>>>>> ctrl
         mac,
         vlan: 0,
         address: Some(address),
