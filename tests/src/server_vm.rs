@@ -73,28 +73,6 @@ impl ServerVm {
         let image = cli.json(&["image", "path"]);
         let mut arguments = shared_memory();
         for (index, nic) in nics.iter().enumerate() {
-<<<<<<< HEAD
-            let device = format!("virtio-net-pci,netdev=net{index},mac={}", nic.mac);
-            match nic.plug {
-                Plug::Tap(netdev) => arguments.extend([
-                    "-netdev".into(),
-                    format!("tap,id=net{index},{netdev}"),
-                    "-device".into(),
-                    device,
-                ]),
-                Plug::VhostUser(end) => {
-                    let socket = run_folder.join("vhost").join(format!("{end}.sock"));
-                    let path = socket.display();
-                    arguments.extend([
-                        "-chardev".into(),
-                        format!("socket,id=c{index},path={path},reconnect=1"),
-                        "-netdev".into(),
-                        format!("vhost-user,id=net{index},chardev=c{index}"),
-                        "-device".into(),
-                        // QEMU 7.2 crashes under TCG when the guest uses MSI-X.
-                        format!("{device},vectors=0"),
-                    ]);
-=======
             let mac = nic.mac;
             match nic.plug {
                 Plug::Tap(netdev) => arguments.extend([
@@ -106,7 +84,6 @@ impl ServerVm {
                 Plug::VhostUser(end) => {
                     let socket = run_folder.join("vhost").join(format!("{end}.sock"));
                     arguments.extend(vhost_user(index, mac, &socket, ""));
->>>>>>> ctrl
                 }
             }
         }
@@ -131,11 +108,7 @@ impl ServerVm {
         let image = serde_json::from_slice(&output.stdout).expect("JSON");
         let mut files = seed_files(folder, nics, &[], "");
         files.extend(more);
-<<<<<<< HEAD
-        let mut arguments = Vec::new();
-=======
         let mut arguments = shared_memory();
->>>>>>> ctrl
         for (index, ((nic, socket), device)) in nics.iter().zip(sockets).zip(devices).enumerate() {
             arguments.extend(vhost_user(index, nic.mac, socket, device));
         }

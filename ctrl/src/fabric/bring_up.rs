@@ -116,11 +116,7 @@ pub async fn bring_up(
         notices: Mutex::default(),
         news: Notify::new(),
     };
-<<<<<<< HEAD
-    let image = machine.as_ref().map(super::start::Machine::image_root);
-=======
     let image = machine.as_ref().map(start::Machine::image_root);
->>>>>>> ctrl
     if let Some(machine) = machine {
         let result =
             start::start(options, &owner, machine, &running.applied, &paths, progress).await;
