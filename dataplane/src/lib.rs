@@ -52,6 +52,8 @@
 //! `unsafe` stands in [`sys`] and, for following pointers into guest memory, in
 //! [`port::vhost_user`].
 
+#[cfg(any(test, fuzzing))]
+pub mod arbitrary;
 mod balance;
 mod cable;
 mod command;

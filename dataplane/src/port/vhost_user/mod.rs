@@ -24,6 +24,8 @@
     reason = "once a frame, and measured: a call costs as much as what is called"
 )]
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod arbitrary;
 mod copy;
 mod descriptor;
 mod fault;
