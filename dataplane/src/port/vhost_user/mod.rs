@@ -30,6 +30,7 @@ mod fault;
 pub mod features;
 mod fill;
 mod gather;
+mod handshake;
 mod memory;
 mod packed;
 mod queue;
