@@ -66,6 +66,7 @@ mod patience;
 pub mod port;
 pub mod rights;
 mod stats;
+mod sync;
 pub mod sys;
 mod worker;
 

@@ -32,6 +32,7 @@ mod fault;
 pub mod features;
 mod fill;
 mod gather;
+mod handshake;
 mod memory;
 mod packed;
 mod queue;
