@@ -76,7 +76,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(cases(1500))]
+        #![proptest_config(cases(400))]
 
         #[test]
         #[cfg_attr(miri, ignore)]
@@ -92,7 +92,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(cases(if cfg!(miri) { 3 } else { 1500 }))]
+        #![proptest_config(cases(if cfg!(miri) { 3 } else { 400 }))]
 
         #[test]
         fn any_frame_is_cut_or_refused(bytes in vec(any::<u8>(), 0..300)) {
