@@ -1,5 +1,6 @@
 # make run    brings the virtual datacenter up in the foreground; Ctrl-C takes it away
 # make test   every check, real switch VMs included
+# make loom   what threads share, in every order that a weakly ordered machine allows
 # make bench  this build against testpmd, OVS-DPDK, Linux bridge and VDE, as far as they are installed,
 #             side by side: bench/RESULTS.md
 # make setup  only what needs a network; afterwards the above work without one
@@ -11,7 +12,7 @@ BIN := target/release/ikv-fabric
 TEST_TOOLS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps openssl:openssl \
   dpdk-testpmd:dpdk-dev iperf3:iperf3
 
-.PHONY: run setup build test bench fmt clean
+.PHONY: run setup build test loom bench fmt clean
 
 run: setup
 	$(SUDO) $(BIN) run $(ARGS)
@@ -39,6 +40,10 @@ test: setup .test-tools
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 	$(SUDO) env "PATH=$$PATH" cargo test --workspace --locked
+
+# Its own directory: the flag would have all else built anew.
+loom: .linker
+	RUSTFLAGS="--cfg loom" cargo test --locked --package ikv-dataplane --lib --release --target-dir target/loom -- loom
 
 # ARGS: turns, seconds of each, and which groups (`ARGS="5 4 vhost tcp"` writes no file).
 bench: build .test-tools

@@ -52,6 +52,8 @@
 //! `unsafe` stands in [`sys`] and, for following pointers into guest memory, in
 //! [`port::vhost_user`].
 
+#[cfg(any(test, fuzzing))]
+pub mod arbitrary;
 mod balance;
 mod cable;
 mod command;
@@ -64,6 +66,7 @@ mod patience;
 pub mod port;
 pub mod rights;
 mod stats;
+mod sync;
 pub mod sys;
 mod worker;
 

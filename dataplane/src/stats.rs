@@ -1,7 +1,8 @@
 //! What a lane counted: [`LaneStats`], written by one worker, read by anyone.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
+
+use crate::sync::{AtomicU64, Ordering, fence, spin_loop};
 
 /// Why a frame was not sent. Every frame that came in is sent, held, or counted here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -146,7 +147,7 @@ impl LaneStats {
             if before.is_multiple_of(2) && before == self.sequence.load(Ordering::Relaxed) {
                 return snapshot;
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
     }
 }
@@ -171,7 +172,36 @@ impl WorkerStats {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod loom {
+    use ::loom::sync::Arc;
+    use ::loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_of_one_instant() {
+        ::loom::model(|| {
+            let stats = Arc::new(LaneStats::default());
+            // The writer begins: see `sync.rs`.
+            let reader = {
+                let stats = stats.clone();
+                thread::spawn(move || {
+                    let seen = stats.snapshot();
+                    assert_eq!(seen.frames_in, seen.frames_out + seen.dropped());
+                    assert_eq!(seen.bytes_in, seen.frames_in * 100);
+                })
+            };
+            let mut drops = Drops::default();
+            drops[DropReason::Unplugged as usize] = 1;
+            stats.add(3, 300, &drops);
+            reader.join().expect("every snapshot adds up");
+            assert_eq!(stats.snapshot().frames_in, 3);
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;

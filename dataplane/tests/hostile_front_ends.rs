@@ -250,6 +250,7 @@ fn a_guest_that_faults_is_unplugged_and_may_come_back() {
     front.bring_up(&guest);
     assert_eq!(bench.event(), bench.plugged());
     guest.set_available(1, 1000);
+    rustix::io::write(&guest.kicks[1], &1u64.to_ne_bytes()).unwrap();
     assert!(bench.fault().contains("index jumped"));
     assert_eq!(bench.event(), bench.unplugged());
     assert!(front.is_hung_up());

@@ -91,12 +91,12 @@ fn offer(discover: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     etherparse::PacketBuilder::ethernet2(
         [2, 0, 0, 0, 0, 1],
-        discover[6..12].try_into().expect("six bytes"),
+        discover[6..12].try_into().expect("six octets"),
     )
     .ipv4([10, 7, 0, 1], [255; 4], 64)
     .udp(67, 68)
     .write(&mut frame, &message)
-    .expect("a vector takes any frame");
+    .expect("a short message");
     frame
 }
 

@@ -17,6 +17,8 @@
 //! One thread, `jacks`, serves all sockets. It never waits for a front end: whatever one sends,
 //! in whatever pieces, costs at most its own session, which ends with one sentence that says why.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod arbitrary;
 mod backend;
 mod disposal;
 mod news;

@@ -1,6 +1,8 @@
 //! What a sender may leave to others: unfinished checksums, and super-frames that are to be
 //! cut into wire frames ([`Offloads`]); and doing it for a receiver that does not ([`Cut`]).
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod arbitrary;
 mod checksum;
 mod cut;
 mod headers;

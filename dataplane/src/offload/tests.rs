@@ -6,8 +6,9 @@ use etherparse::{
 };
 use proptest::prelude::*;
 
+use super::arbitrary::{cut, scattered};
 use super::*;
-use crate::frame::{Burst, MAX_FRAME, MAX_FRAME_SEGMENTS, VnetHeader};
+use crate::frame::{Burst, MAX_FRAME, VnetHeader};
 
 const V4: ([u8; 4], [u8; 4]) = ([10, 0, 0, 1], [10, 0, 0, 2]);
 const V6: ([u8; 16], [u8; 16]) = ([0xfd; 16], [0xfe; 16]);
@@ -160,47 +161,6 @@ impl Sender {
         let (header, frame) = self.frame();
         scattered(header, &frame, &self.parts)
     }
-}
-
-/// A burst of one frame that lies in segments of these lengths, used again and again.
-fn scattered(header: VnetHeader, frame: &[u8], parts: &[usize]) -> Burst {
-    let mut burst = Burst::new();
-    burst.own_memory()[..frame.len()].copy_from_slice(frame);
-    let mut lengths = parts.iter().cycle();
-    let (mut at, mut count) = (0, 1);
-    while at < frame.len() {
-        let left = frame.len() - at;
-        let len = if count == MAX_FRAME_SEGMENTS {
-            left
-        } else {
-            *lengths.next().unwrap()
-        };
-        let len = len.clamp(1, left);
-        burst.add_segment(burst.own_segment(at, len));
-        at += len;
-        count += 1;
-    }
-    burst.add_frame(header, frame.len());
-    burst
-}
-
-/// All frames that come out, `None` when refused.
-fn cut(burst: &Burst, takes: Offloads) -> Option<Vec<(VnetHeader, Vec<u8>)>> {
-    let mut cut = Cut::new(burst, 0, takes)?;
-    let (mut out, mut frames) = (Burst::new(), Vec::new());
-    let expected = cut.len();
-    while cut.len() > 0 {
-        if !out.has_room() {
-            out.clear();
-        }
-        cut.add_next(&mut out);
-        let last = out.len() - 1;
-        assert!(out.segments(last).len() <= MAX_FRAME_SEGMENTS);
-        assert!(takes.contains(out.header(last).needs()));
-        frames.push((*out.header(last), out.to_vec(last)));
-    }
-    assert_eq!(frames.len(), expected);
-    Some(frames)
 }
 
 /// Checks lengths and checksums of a wire frame; gives its TCP or UDP header and payload.
@@ -486,16 +446,6 @@ proptest! {
         if let Some(frames) = cut(&scattered(vnet, &frame, &sender.parts), Offloads(takes)) {
             prop_assert!(frames.iter().map(|(_, frame)| frame.len()).sum::<usize>() >= frame.len());
         }
-    }
-
-    #[test]
-    fn anything_is_cut_or_refused(
-        header in any::<[u8; 10]>(),
-        frame in prop::collection::vec(any::<u8>(), 14..3000),
-        parts in lengths(),
-        takes in 0u8..32,
-    ) {
-        cut(&scattered(VnetHeader(header), &frame, &parts), Offloads(takes));
     }
 }
 

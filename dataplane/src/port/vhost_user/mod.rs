@@ -24,12 +24,15 @@
     reason = "once a frame, and measured: a call costs as much as what is called"
 )]
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod arbitrary;
 mod copy;
 mod descriptor;
 mod fault;
 pub mod features;
 mod fill;
 mod gather;
+mod handshake;
 mod memory;
 mod packed;
 mod queue;

@@ -5,7 +5,7 @@
 //! visible to the driver by one store: that of the flags of the first.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use super::copy::{self, Room, prefetch_to_read, prefetch_to_write};
 use super::descriptor::{
@@ -13,6 +13,7 @@ use super::descriptor::{
 };
 use super::fault::Rule;
 use super::gather::Gather;
+use super::handshake::publish_then_look;
 use super::take::{take_pieces, take_whole};
 use super::{Context, VringBase};
 use crate::frame::{Burst, MAX_BURST};
@@ -22,26 +23,26 @@ const AVAILABLE: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
 
 /// RING_EVENT_FLAGS_…: what a side wants to be told.
-const EVENT_ENABLE: u16 = 0;
-const EVENT_DISABLE: u16 = 1;
-const EVENT_DESCRIPTOR: u16 = 2;
+pub(super) const EVENT_ENABLE: u16 = 0;
+pub(super) const EVENT_DISABLE: u16 = 1;
+pub(super) const EVENT_DESCRIPTOR: u16 = 2;
 
 /// A place in the ring, and which turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    index: u16,
-    wrap: bool,
+pub(super) struct Place {
+    pub(super) index: u16,
+    pub(super) wrap: bool,
 }
 
 impl Place {
-    fn from_bits(bits: u16) -> Self {
+    pub(super) fn from_bits(bits: u16) -> Self {
         Place {
             index: bits & !(1 << 15),
             wrap: bits >> 15 != 0,
         }
     }
 
-    fn bits(self) -> u16 {
+    pub(super) fn bits(self) -> u16 {
         self.index | u16::from(self.wrap) << 15
     }
 
@@ -366,7 +367,7 @@ impl Packed {
         Ok(true)
     }
 
-    /// Gives back what [`Packed::receive`] took. Whether there was any.
+    /// Gives back what [`Packed::receive`] took. Whether the driver wants to be told.
     pub(super) fn release(&mut self) -> bool {
         let taken = &self.chains[..std::mem::take(&mut self.taken)];
         let [first, others @ ..] = taken else {
@@ -387,12 +388,11 @@ impl Packed {
             }
         }
         let word = used_word(first.place, number, 0, 0);
-        self.ring.store(first.place, word, Ordering::Release);
-        self.ring.note_place(self.next);
-        true
+        let place = first.place;
+        self.publish(place, word)
     }
 
-    /// Copies frames into the buffers of a receive queue. Whether there was any.
+    /// Copies frames into the buffers of a receive queue. Whether the driver wants to be told.
     pub(super) fn send(
         &mut self,
         context: &Context<'_>,
@@ -402,8 +402,8 @@ impl Packed {
     ) -> Result<bool, Rule> {
         let mut first = None;
         let result = self.place(context, burst, from, drops, &mut first);
-        self.publish(first);
-        result.map(|()| first.is_some())
+        let call = first.is_some_and(|(place, word)| self.publish(place, word));
+        result.map(|()| call)
     }
 
     fn place(
@@ -506,21 +506,31 @@ impl Packed {
     }
 
     /// See [`Queue::settle`](super::queue::Queue::settle).
-    pub(super) fn settle(&mut self, lens: &[u32]) {
+    pub(super) fn settle(&mut self, lens: &[u32]) -> bool {
         let mut first = None;
         for (ahead, len) in lens.iter().enumerate() {
             let chain = self.chains[ahead];
             self.give_back(&chain, *len, &mut first);
         }
         self.next = self.next.ahead(lens.len() as u16, self.ring.size);
-        self.publish(first);
+        first.is_some_and(|(place, word)| self.publish(place, word))
     }
 
-    fn publish(&mut self, first: Option<(Place, u64)>) {
-        if let Some((place, word)) = first {
-            self.ring.store(place, word, Ordering::Release);
-            self.ring.note_place(self.next);
-        }
+    /// Shows the driver all that was given back, by the first of it. Whether it wants to be
+    /// told of what was given back since this was asked last.
+    #[inline(always)]
+    fn publish(&mut self, first: Place, word: u64) -> bool {
+        let since = std::mem::take(&mut self.since);
+        let (ring, next) = (&self.ring, self.next);
+        let publish = || {
+            ring.store(first, word, Ordering::Release);
+            ring.note_place(next);
+        };
+        publish_then_look(publish, || match ring.driver_event() {
+            (_, EVENT_DISABLE) => false,
+            (event, EVENT_DESCRIPTOR) => was_passed(event, next, since, ring.size),
+            _ => true,
+        })
     }
 
     /// Places one frame into as many pieces and, if the driver takes that, buffers as needed.
@@ -565,25 +575,12 @@ impl Packed {
         Ok(Ok(()))
     }
 
-    /// Whether the driver wants to be told of what was given back since this was asked last.
-    pub(super) fn wants_call(&mut self) -> bool {
-        let since = std::mem::take(&mut self.since);
-        // What we published must be visible before we look: else each side waits for the
-        // other.
-        fence(Ordering::SeqCst);
-        match self.ring.driver_event() {
-            (_, EVENT_DISABLE) => false,
-            (event, EVENT_DESCRIPTOR) => was_passed(event, self.next, since, self.ring.size),
-            _ => true,
-        }
-    }
-
     /// Asks for kicks. `true` when something came before that took effect.
     pub(super) fn arm(&mut self) -> bool {
-        self.ring.set_device_event(EVENT_ENABLE);
-        fence(Ordering::SeqCst);
         self.gather.forget();
-        self.ring.available(self.next).is_some()
+        let (ring, next) = (&self.ring, self.next);
+        let ask = || ring.set_device_event(EVENT_ENABLE);
+        publish_then_look(ask, || ring.available(next).is_some())
     }
 
     /// Asks for no kicks.
@@ -593,7 +590,7 @@ impl Packed {
 }
 
 /// Whether the descriptor at `event` is among the last `since` in front of `now`.
-fn was_passed(event: Place, now: Place, since: u32, size: u16) -> bool {
+pub(super) fn was_passed(event: Place, now: Place, since: u32, size: u16) -> bool {
     let turn = if event.wrap == now.wrap {
         0
     } else {

@@ -44,8 +44,8 @@ impl Queue {
     #[inline]
     pub(super) fn release(&mut self) {
         let call = match &mut self.ring {
-            Ring::Split(ring) => ring.release() && ring.wants_call(),
-            Ring::Packed(ring) => ring.release() && ring.wants_call(),
+            Ring::Split(ring) => ring.release(),
+            Ring::Packed(ring) => ring.release(),
         };
         if call {
             signal(self.spec.call.as_ref());
@@ -61,8 +61,8 @@ impl Queue {
         drops: &mut Drops,
     ) -> Result<(), Rule> {
         let call = match &mut self.ring {
-            Ring::Split(ring) => ring.send(context, burst, from, drops)? && ring.wants_call(),
-            Ring::Packed(ring) => ring.send(context, burst, from, drops)? && ring.wants_call(),
+            Ring::Split(ring) => ring.send(context, burst, from, drops)?,
+            Ring::Packed(ring) => ring.send(context, burst, from, drops)?,
         };
         if call {
             signal(self.spec.call.as_ref());
@@ -86,14 +86,8 @@ impl Queue {
     /// Gives the first of the buffers lent back, filled with as many bytes as told.
     pub(super) fn settle(&mut self, lens: &[u32]) {
         let call = match &mut self.ring {
-            Ring::Split(ring) => {
-                ring.settle(lens);
-                ring.wants_call()
-            }
-            Ring::Packed(ring) => {
-                ring.settle(lens);
-                ring.wants_call()
-            }
+            Ring::Split(ring) => ring.settle(lens),
+            Ring::Packed(ring) => ring.settle(lens),
         };
         if call {
             signal(self.spec.call.as_ref());

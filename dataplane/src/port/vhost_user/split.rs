@@ -8,7 +8,7 @@
 //! store of the used index.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use super::copy::{self, Room, prefetch_to_read, prefetch_to_write};
 use super::descriptor::{
@@ -16,6 +16,7 @@ use super::descriptor::{
 };
 use super::fault::Rule;
 use super::gather::Gather;
+use super::handshake::publish_then_look;
 use super::take::{take_pieces, take_whole};
 use super::{Context, VringBase};
 use crate::frame::{Burst, MAX_BURST};
@@ -264,7 +265,7 @@ impl Split {
         Ok(true)
     }
 
-    /// Gives back what [`Split::receive`] took. Whether there was any.
+    /// Gives back what [`Split::receive`] took. Whether the driver wants to be told.
     pub(super) fn release(&mut self) -> bool {
         let count = std::mem::take(&mut self.taken);
         if count == 0 {
@@ -277,11 +278,10 @@ impl Split {
             let at = base.wrapping_add(index);
             self.ring.set_used(at, self.heads[index as usize], 0);
         }
-        self.ring.publish_used(self.next);
-        true
+        self.publish()
     }
 
-    /// Copies frames into the buffers of a receive queue. Whether there was any.
+    /// Copies frames into the buffers of a receive queue. Whether the driver wants to be told.
     pub(super) fn send(
         &mut self,
         context: &Context<'_>,
@@ -291,10 +291,8 @@ impl Split {
     ) -> Result<bool, Rule> {
         let before = self.next;
         let result = self.place(context, burst, from, drops);
-        if self.next != before {
-            self.ring.publish_used(self.next);
-        }
-        result.map(|()| self.next != before)
+        let call = self.next != before && self.publish();
+        result.map(|()| call)
     }
 
     fn place(
@@ -388,13 +386,13 @@ impl Split {
     }
 
     /// See [`Queue::settle`](super::queue::Queue::settle).
-    pub(super) fn settle(&mut self, lens: &[u32]) {
+    pub(super) fn settle(&mut self, lens: &[u32]) -> bool {
         for (ahead, len) in lens.iter().enumerate() {
             let at = self.next.wrapping_add(ahead as u16);
             self.ring.set_used(at, self.heads[ahead], *len);
         }
         self.next = self.next.wrapping_add(lens.len() as u16);
-        self.ring.publish_used(self.next);
+        self.publish()
     }
 
     /// Places one frame into as many pieces and, if the driver takes that, buffers as needed.
@@ -469,29 +467,32 @@ impl Split {
         })
     }
 
-    /// Whether the driver wants to be told of what was given back since it was told last.
-    pub(super) fn wants_call(&mut self) -> bool {
-        // What we published must be visible before we look: else each side waits for the
-        // other (virtio 1.2, 2.7.7.2).
-        fence(Ordering::SeqCst);
+    /// Shows the driver all that is in the used ring. Whether it wants to be told of what was
+    /// given back since it was told last.
+    #[inline(always)]
+    fn publish(&mut self) -> bool {
+        let (ring, next) = (&self.ring, self.next);
+        let publish = || ring.publish_used(next);
         if !self.event_index {
-            return self.ring.available_flags() & NO_SIGNAL == 0;
+            return publish_then_look(publish, || ring.available_flags() & NO_SIGNAL == 0);
         }
-        let before = std::mem::replace(&mut self.signalled, self.next);
-        needs_event(self.ring.used_event(), self.next, before)
+        let before = std::mem::replace(&mut self.signalled, next);
+        publish_then_look(publish, || needs_event(ring.used_event(), next, before))
     }
 
     /// Asks for kicks. `true` when something came before that took effect.
     pub(super) fn arm(&mut self) -> bool {
-        if self.event_index {
-            self.ring.set_available_event(self.next);
-        } else {
-            self.ring.set_used_flags(0);
-        }
-        fence(Ordering::SeqCst);
         self.gather.forget();
+        let (ring, next) = (&self.ring, self.next);
+        let ask = || {
+            if self.event_index {
+                ring.set_available_event(next);
+            } else {
+                ring.set_used_flags(0);
+            }
+        };
         // A jump of the index is found, and told, by the next receive.
-        self.ring.available_index() != self.next
+        publish_then_look(ask, || ring.available_index() != next)
     }
 
     /// Asks for no kicks.
@@ -507,7 +508,7 @@ impl Split {
 }
 
 /// Whether the index `event` lies in what was used since `before` (virtio 1.2, 2.7.10).
-fn needs_event(event: u16, now: u16, before: u16) -> bool {
+pub(super) fn needs_event(event: u16, now: u16, before: u16) -> bool {
     now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(before)
 }
 

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::features::{IN_ORDER, MRG_RXBUF, RING_PACKED, VERSION_1};
@@ -450,62 +449,5 @@ fn kicks_are_asked_for_only_while_nobody_polls() {
         fill(&driver, BUFFERS, &frame(60, 1));
         driver.offer(&[(BUFFERS, 72)], 0);
         assert!(port.arm(), "what came before is told");
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 400 }))]
-
-    /// Whatever is in a ring: no panic, nothing outside the memory (Miri, sanitizers and the
-    /// guard pages would tell), and every frame is of a length that a frame can have.
-    #[test]
-    fn any_bytes_in_a_ring_are_survived(
-        packed: bool,
-        transmit: bool,
-        in_order: bool,
-        mergeable: bool,
-        ring in proptest::collection::vec((0..3u64, 0..70_000u32, 0..8u16, 0..70u16, any::<u16>()), 64),
-        available in 0..100u16,
-    ) {
-        let driver = Driver::new(packed);
-        for (index, (kind, len, flags, next, turn)) in ring.iter().enumerate() {
-            let address = match kind {
-                0 => GUEST + BUFFERS + u64::from(*len),
-                1 => GUEST + 16 * u64::from(*next),
-                _ => GUEST + MEMORY - u64::from(*len % 5000),
-            };
-            let at = 16 * index as u64;
-            let turn = if turn % 4 == 0 { *turn } else { 1 << 7 };
-            if packed {
-                driver.raw(at, address, *len, *next, flags | turn);
-            } else {
-                driver.raw(at, address, *len, *flags, *next);
-                driver.write(0x4004 + 2 * index as u64, &(next % 66).to_le_bytes());
-            }
-        }
-        driver.write(0x4002, &available.to_le_bytes());
-        let features = VERSION_1
-            | if in_order { IN_ORDER } else { 0 }
-            | if mergeable { MRG_RXBUF } else { 0 };
-        let mut port = driver.port(u16::from(transmit), features);
-        let mut burst = Burst::new();
-        for _ in 0..20 {
-            let mut drops = Drops::default();
-            if transmit {
-                port.receive(&mut burst, &mut drops);
-                for index in 0..burst.len() {
-                    prop_assert_eq!(burst.to_vec(index).len(), burst.frame_len(index));
-                }
-                burst.clear();
-                port.release();
-            } else {
-                for len in [60, 1514, 9000, 65_000] {
-                    burst.push(VnetHeader::default(), &frame(len, 0));
-                }
-                port.send(&burst, 0, &mut drops);
-                prop_assert!(drops.iter().sum::<u64>() <= 4);
-                burst.clear();
-            }
-        }
     }
 }
