@@ -246,6 +246,7 @@ fn kinds() -> Vec<(&'static str, GuestOptions)> {
 }
 
 #[test]
+#[ignore = "needs huge pages: sysctl vm.nr_hugepages=1024, then `cargo test -p ikv-bench -- --ignored`"]
 fn every_kind_of_ring_carries_frames() {
     let Some(wire) = Wire::start() else { return };
     for ring in [Ring::Split, Ring::Packed] {
