@@ -79,7 +79,9 @@ fn send_finished(
     let mut more = 0;
     for index in from..burst.len() {
         if takes.contains(burst.header(index).needs()) {
-            flush_unless(cut.has_room(), cut, port, drops);
+            if !cut.has_room() {
+                flush(cut, port, drops);
+            }
             cut.push_again(burst, index);
             continue;
         }
@@ -89,18 +91,17 @@ fn send_finished(
         };
         more += pieces.len() as u64 - 1;
         while pieces.len() > 0 {
-            flush_unless(cut.has_room(), cut, port, drops);
+            if !cut.has_room() {
+                flush(cut, port, drops);
+            }
             pieces.add_next(cut);
         }
     }
-    flush_unless(false, cut, port, drops);
+    flush(cut, port, drops);
     more
 }
 
-fn flush_unless(go_on: bool, cut: &mut Burst, port: &mut Port, drops: &mut Drops) {
-    if go_on {
-        return;
-    }
+fn flush(cut: &mut Burst, port: &mut Port, drops: &mut Drops) {
     let sent = port.send(cut, 0, drops);
     // A port refuses no frame that it said it takes, but count it rather than trust it.
     drops[DropReason::PortError as usize] += (cut.len() - sent) as u64;

@@ -87,7 +87,7 @@ pub struct QueueSpec {
     pub device: u64,
     /// Where to go on.
     pub base: VringBase,
-    /// An eventfd by which the driver wakes us; `None` means that we poll.
+    /// An eventfd by which the driver wakes us; without one nothing does when we sleep.
     pub kick: Option<File>,
     /// An eventfd by which we interrupt the driver; must not block.
     pub call: Option<File>,
@@ -408,7 +408,8 @@ fn start(memory: &GuestMemory, features: u64, spec: QueueSpec) -> Result<Queue, 
     ];
     let in_order = has(features::IN_ORDER);
     let ring = if packed {
-        // SAFETY: aligned and mapped, as found above; the queue is dropped before the memory.
+        // SAFETY: aligned and mapped, as found above; a queue follows its pointers only while the
+        // port that owns it holds the memory.
         let ring = unsafe { PackedRing::new(size, parts) };
         let base = spec.base.0;
         let ring = Packed::new(ring, spec.base, in_order);
