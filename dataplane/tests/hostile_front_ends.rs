@@ -295,23 +295,27 @@ fn truncated_memory_costs_the_session_and_not_the_process() {
     }
 }
 
+/// A second jack, at the other end of the cable; where its socket is.
+fn another_jack(bench: &Bench, folder: &tempfile::TempDir) -> std::path::PathBuf {
+    let path = folder.path().join("other");
+    let spec = JackSpec {
+        name: "other".into(),
+        cable: bench.cable.id,
+        side: ikv_dataplane::Side::A,
+        role: Role::Server(UnixListener::bind(&path).unwrap()),
+        mtu: None,
+    };
+    bench.jacks.add(spec).unwrap();
+    path
+}
+
 /// Half a message, a flood, and connections without end at one jack: the other one's front end
 /// comes up as if nothing were.
 #[test]
 fn nobody_keeps_the_other_jacks_waiting() {
     let bench = bench();
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("other");
-    bench
-        .jacks
-        .add(JackSpec {
-            name: "other".into(),
-            cable: bench.cable.id,
-            side: ikv_dataplane::Side::A,
-            role: Role::Server(UnixListener::bind(&path).unwrap()),
-            mtu: None,
-        })
-        .unwrap();
+    let path = another_jack(&bench, &folder);
     let half = FrontEnd::new(UnixStream::connect(&path).unwrap());
     half.raw(&[1, 0, 0], &[]).unwrap();
     let guest = Guest::new();
@@ -357,17 +361,7 @@ fn lingering() -> (TcpStream, TcpStream) {
 fn a_descriptor_that_will_not_close_holds_up_its_own_jack_only() {
     let bench = bench();
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("other");
-    bench
-        .jacks
-        .add(JackSpec {
-            name: "other".into(),
-            cable: bench.cable.id,
-            side: ikv_dataplane::Side::A,
-            role: Role::Server(UnixListener::bind(&path).unwrap()),
-            mtu: None,
-        })
-        .unwrap();
+    let path = another_jack(&bench, &folder);
     let mut peers = Vec::new();
     let began = Instant::now();
     for round in 0..12 {
