@@ -55,7 +55,10 @@
 #[cfg(any(test, fuzzing))]
 pub mod arbitrary;
 mod balance;
+pub mod bpf;
 mod cable;
+pub mod capture;
+pub mod clock;
 mod command;
 mod frame;
 pub mod jack;

@@ -253,6 +253,19 @@ impl Panel {
         self.events.try_recv().ok()
     }
 
+    /// Stub.
+    ///
+    /// # Errors
+    /// Stub.
+    pub fn tap(
+        &self,
+        _id: CableId,
+        _from: Side,
+        _spec: crate::capture::TapSpec,
+    ) -> Result<crate::capture::LaneCapture, PanelError> {
+        Err(PanelError::NoSuchCable)
+    }
+
     /// Stops forwarding and closes every port. Whatever a clone is told afterwards fails.
     pub fn stop(&self) {
         let mut inner = self.lock();
