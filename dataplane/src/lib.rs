@@ -63,7 +63,7 @@ mod command;
 mod frame;
 pub mod jack;
 mod lane;
-mod offload;
+pub mod offload;
 mod panel;
 mod patience;
 pub mod port;
