@@ -116,7 +116,9 @@ mod tests {
         else {
             panic!("TCP over IPv4");
         };
-        let good = tcp.to_header().calc_checksum_ipv4(&ip.header().to_header(), tcp.payload());
+        let good = tcp
+            .to_header()
+            .calc_checksum_ipv4(&ip.header().to_header(), tcp.payload());
         good == Ok(tcp.checksum())
     }
 
