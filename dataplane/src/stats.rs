@@ -24,11 +24,17 @@ pub enum DropReason {
     ReadTooLate,
     /// The other end's port failed; its error is in the log.
     PortError,
+    /// Lost by chance, as the impairment's loss model has it.
+    Loss,
+    /// One of the frames that the impairment was told to drop, by their numbers.
+    Chosen,
+    /// More frames waited for an impairment than its limit allows.
+    HoldFull,
 }
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [DropReason; 8] = [
+    pub const ALL: [DropReason; 11] = [
         DropReason::CableDown,
         DropReason::Blackhole,
         DropReason::Unplugged,
@@ -37,6 +43,9 @@ impl DropReason {
         DropReason::Malformed,
         DropReason::ReadTooLate,
         DropReason::PortError,
+        DropReason::Loss,
+        DropReason::Chosen,
+        DropReason::HoldFull,
     ];
 
     /// The name in tables and JSON.
@@ -50,6 +59,9 @@ impl DropReason {
             DropReason::Malformed => "malformed",
             DropReason::ReadTooLate => "read-too-late",
             DropReason::PortError => "port-error",
+            DropReason::Loss => "loss",
+            DropReason::Chosen => "chosen",
+            DropReason::HoldFull => "hold-full",
         }
     }
 }
