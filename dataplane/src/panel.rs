@@ -431,7 +431,6 @@ impl Prepared {
 }
 
 /// A capture of one lane; it ends when this is dropped.
-#[derive(Debug)]
 pub struct Capture {
     reader: LaneCapture,
     panel: Panel,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -39,12 +40,12 @@ impl Timer {
         if wake <= clock::now() + WORTH {
             return false;
         }
+        let Ok(it_value) = Timespec::try_from(Duration::from_nanos(wake)) else {
+            return false;
+        };
         let value = Itimerspec {
             it_interval: Timespec::default(),
-            it_value: Timespec {
-                tv_sec: (wake / 1_000_000_000) as i64,
-                tv_nsec: (wake % 1_000_000_000) as _,
-            },
+            it_value,
         };
         // Setting it anew makes it unreadable, too: it is never read.
         timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value).is_ok()

@@ -98,11 +98,8 @@ impl Worker {
     /// When the kernel has no timer for it.
     pub(crate) fn new(poll: Poll, wires: Wires, idle: Idle) -> io::Result<Self> {
         let timer = Timer::new()?;
-        poll.registry().register(
-            &mut SourceFd(&timer.as_raw_fd()),
-            TIMER,
-            Interest::READABLE,
-        )?;
+        poll.registry()
+            .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         Ok(Worker {
             poll,
             wires,

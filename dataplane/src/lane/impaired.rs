@@ -10,7 +10,7 @@ use crate::hold::{Hold, Wait};
 use crate::impair::{Fate, Held, Impairer, Impairment, ecn};
 use crate::offload::{Cut, Offloads};
 use crate::port::Port;
-use crate::stats::{Done, DropReason, LaneStats, Losses, Tally};
+use crate::stats::{DropReason, LaneStats, Losses, Tally};
 
 /// Holds of earlier impairments that frames may still wait in, and the one of this.
 const MAX_HOLDS: usize = 4;
@@ -19,7 +19,7 @@ const MAX_HOLDS: usize = 4;
 const BURSTS_PER_RELEASE: usize = 4;
 
 /// Bytes of a frame's beginning in which ECN is looked for.
-const ECN_HEAD: usize = 64;
+const ECN_HEAD: usize = ecn::HEAD;
 
 /// A frame that leaves later than this after its time counts as late, in ns.
 const LATE: u64 = 100_000;
@@ -105,6 +105,9 @@ impl Impaired {
     /// Takes over the frames that wait in an earlier one. What is of no more use stays with that,
     /// to be freed elsewhere.
     pub(super) fn succeed(&mut self, old: &mut Impaired, stats: &LaneStats) {
+        if let (Some(new), Some(old)) = (&mut self.impairer, &old.impairer) {
+            new.follow(old);
+        }
         let large_enough = match (old.holds.last(), self.holds.last()) {
             (Some(theirs), Some(ours)) => theirs.is_as_large_as(ours),
             _ => false,
@@ -362,54 +365,67 @@ impl Passage<'_> {
         };
         let len = self.ready.frame_len(index) as u32;
         let fate = impairer.judge(self.now, len, ect, held);
+        let copy = fate
+            .duplicate
+            .then(|| impairer.judge_copy(&fate, self.now, len, ect, held));
+        if let Some(copy) = copy {
+            self.copy(index, &copy);
+        }
         self.account(&fate);
-        let mut verdict = Verdict {
+        let mut verdict = self.verdict(&fate);
+        let direct = fate.dropped.is_none() && self.goes_at_once(&fate);
+        if direct {
+            self.verdicts.0[index] = verdict;
+            return;
+        }
+        if fate.dropped.is_none() && !self.keep(index, fate.release, verdict) {
+            verdict.dropped = Some(DropReason::HoldFull);
+        }
+        if let Some(reason) = verdict.dropped {
+            self.losses.count(reason, 1);
+        }
+        self.watch.entered(self.now, self.ready, index, &verdict);
+        self.ready.pop();
+    }
+
+    /// The second copy of a frame.
+    fn copy(&mut self, index: usize, fate: &Fate) {
+        self.tally.frames_in += 1;
+        self.tally.done.duplicated += 1;
+        self.impaired.accuracy.duplicated += 1;
+        let verdict = Verdict {
+            copy: true,
+            ..self.verdict(fate)
+        };
+        let reason = match fate.dropped {
+            None if !self.keep(index, fate.release, verdict) => Some(DropReason::HoldFull),
+            dropped => dropped,
+        };
+        if let Some(reason) = reason {
+            self.losses.count(reason, 1);
+        }
+    }
+
+    fn verdict(&self, fate: &Fate) -> Verdict {
+        Verdict {
             dropped: fate.dropped,
             delay: (fate.release > self.now).then(|| fate.release - self.now),
-            duplicated: fate.duplicate.is_some(),
+            duplicated: fate.duplicate,
             corrupted: fate.corrupt,
             reordered: fate.reordered,
             marked: fate.mark,
             ..Verdict::default()
-        };
-        if let Some(reason) = fate.dropped {
-            self.losses.count(reason, 1);
-            self.watch.entered(self.now, self.ready, index, &verdict);
-            return self.ready.pop();
         }
-        let stays = fate.release <= self.now
+    }
+
+    /// Whether a frame goes on from where it lies: now, unchanged, and past none that waits for
+    /// this very moment.
+    fn goes_at_once(&self, fate: &Fate) -> bool {
+        let next = self.impaired.next_release();
+        fate.release <= self.now
             && fate.corrupt.is_none()
             && !fate.mark
-            && self.nothing_due()
-            && fate.duplicate.is_none_or(|copy| copy > self.now);
-        let mut kept = true;
-        if !stays {
-            kept = self.keep(index, fate.release, verdict);
-            if !kept {
-                verdict.dropped = Some(DropReason::HoldFull);
-                self.losses.count(DropReason::HoldFull, 1);
-            } else if fate.release > self.now {
-                self.tally.done.delayed += 1;
-            }
-        }
-        if let Some(release) = fate.duplicate {
-            let copy = Verdict {
-                copy: true,
-                corrupted: None,
-                marked: false,
-                ..verdict
-            };
-            self.tally.frames_in += 1;
-            if !self.keep(index, release, copy) {
-                self.losses.count(DropReason::HoldFull, 1);
-            }
-        }
-        if stays {
-            self.verdicts.0[index] = verdict;
-        } else {
-            self.watch.entered(self.now, self.ready, index, &verdict);
-            self.ready.pop();
-        }
+            && next.is_none_or(|next| next > self.now)
     }
 
     fn keep(&mut self, index: usize, release: u64, verdict: Verdict) -> bool {
@@ -423,32 +439,26 @@ impl Passage<'_> {
         hold.is_some_and(|hold| hold.keep(self.ready, index, wait, mend))
     }
 
-    /// Whether a frame that goes at once overtakes none that waits for this very moment.
-    fn nothing_due(&self) -> bool {
-        let next = self.impaired.next_release();
-        next.is_none_or(|next| next > self.now)
-    }
-
     fn account(&mut self, fate: &Fate) {
         let accuracy = &mut self.impaired.accuracy;
         accuracy.judged += 1;
-        let lost = fate.dropped == Some(DropReason::Loss);
-        accuracy.lost += u64::from(lost);
-        accuracy.marked += u64::from(fate.mark);
-        accuracy.duplicated += u64::from(fate.duplicate.is_some());
-        accuracy.corrupted += u64::from(fate.corrupt.is_some());
-        accuracy.reordered += u64::from(fate.reordered);
-        let Done {
-            duplicated,
-            corrupted,
-            reordered,
-            marked,
-            ..
-        } = &mut self.tally.done;
-        *duplicated += u64::from(fate.duplicate.is_some());
-        *corrupted += u64::from(fate.corrupt.is_some());
-        *reordered += u64::from(fate.reordered);
-        *marked += u64::from(fate.mark);
+        accuracy.lost += u64::from(fate.dropped == Some(DropReason::Loss));
+        if fate.dropped.is_some() {
+            return;
+        }
+        let done = &mut self.tally.done;
+        let count = |happened: bool, done: &mut u64, seen: &mut u64| {
+            *done += u64::from(happened);
+            *seen += u64::from(happened);
+        };
+        count(
+            fate.corrupt.is_some(),
+            &mut done.corrupted,
+            &mut accuracy.corrupted,
+        );
+        count(fate.reordered, &mut done.reordered, &mut accuracy.reordered);
+        count(fate.mark, &mut done.marked, &mut accuracy.marked);
+        done.delayed += u64::from(fate.release > self.now);
     }
 
     /// Sends the frames that are ready.

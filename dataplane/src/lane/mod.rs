@@ -2,6 +2,8 @@
 
 mod exit;
 mod impaired;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::sync::Arc;

@@ -46,7 +46,7 @@ impl Watch {
             recorder.see(time, burst.header(index), &frame, verdict);
         }
         for NumberedTap { tap, .. } in self.taps.iter_mut().map(|tap| &mut **tap) {
-            if !tap.is_wire() {
+            if !tap.spec().wire {
                 tap.see(time, burst.header(index), &frame, verdict);
             }
         }
@@ -56,7 +56,7 @@ impl Watch {
     pub(super) fn left(&mut self, time: u64, burst: &Burst, index: usize, verdict: &Verdict) {
         let frame = burst.frame(index);
         for NumberedTap { tap, .. } in self.taps.iter_mut().map(|tap| &mut **tap) {
-            if tap.is_wire() {
+            if tap.spec().wire {
                 tap.see(time, burst.header(index), &frame, verdict);
             }
         }
@@ -85,7 +85,7 @@ impl Watch {
     }
 
     fn look_again(&mut self) {
-        self.wire = self.taps.iter().any(|tap| tap.tap.is_wire());
+        self.wire = self.taps.iter().any(|tap| tap.tap.spec().wire);
         self.any = self.recorder.is_some() || !self.taps.is_empty();
     }
 }
