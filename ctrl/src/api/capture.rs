@@ -200,11 +200,10 @@ impl Message<'_> {
             });
             Message::Statistics(counts.collect())
         } else {
-            let (head, bytes) = body.split_first_chunk().ok_or(BrokenStream)?;
             Message::Frame {
                 interface,
-                record: Record::decode(head).ok_or(BrokenStream)?,
-                bytes,
+                record: Record::decode(body).ok_or(BrokenStream)?,
+                bytes: &body[Record::LEN..],
             }
         };
         Ok(Some((message, WORDS + body.len())))

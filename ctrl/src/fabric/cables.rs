@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use dataplane::capture::{LaneCapture, TapSpec};
+use dataplane::capture::TapSpec;
 use dataplane::jack::{JackEvent, JackId, JackSpec, Jacks, Role};
 use dataplane::rights::{CapabilitySet, keep};
 use dataplane::{
-    Cable, CableHandle, CableId, Event, LaneStats, Panel, PanelError, PanelOptions, Port,
+    Cable, CableHandle, CableId, Capture, Event, LaneStats, Panel, PanelError, PanelOptions, Port,
     PortError, Side, clock,
 };
 
@@ -305,7 +305,7 @@ impl Cables {
         index: usize,
         from: topology::Side,
         spec: TapSpec,
-    ) -> Result<LaneCapture, PanelError> {
+    ) -> Result<Capture, PanelError> {
         let cable = self.entries[index].handle.id;
         self.panel.tap(cable, to_panel(from), spec)
     }

@@ -51,7 +51,7 @@ impl<'f> Line<'f> {
 }
 
 /// `21:45:03.123456789Z ikst12 in  …`, with the end of the line.
-pub fn text(
+pub(super) fn text(
     start: &CaptureStart,
     interface: &CaptureInterface,
     record: &Record,
@@ -76,7 +76,7 @@ pub fn text(
 }
 
 /// One JSON object, with the end of the line.
-pub fn json(
+pub(super) fn json(
     start: &CaptureStart,
     interface: &CaptureInterface,
     record: &Record,

@@ -15,7 +15,7 @@ use crate::api::{CaptureCount, CaptureStart};
 
 /// How frames are shown or kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     /// A line for each.
     Lines,
     /// A JSON object for each.
@@ -26,7 +26,7 @@ pub enum Form {
 
 /// What is asked of an [`Output`].
 #[derive(Debug, Clone)]
-pub struct Shape {
+pub(super) struct Shape {
     /// How.
     pub form: Form,
     /// As a wire would carry them.
@@ -41,7 +41,7 @@ pub struct Shape {
 
 /// Forms frames into bytes and hands those to the sink.
 #[derive(Debug)]
-pub struct Output {
+pub(super) struct Output {
     shape: Shape,
     start: CaptureStart,
     wire: Wire,
@@ -61,7 +61,7 @@ impl Output {
     ///
     /// # Errors
     /// When there can be no thread.
-    pub fn new(
+    pub(super) fn new(
         shape: Shape,
         start: CaptureStart,
         file: File,
@@ -86,7 +86,7 @@ impl Output {
     }
 
     /// Takes a frame in.
-    pub fn frame(&mut self, interface: u32, record: &Record, bytes: &[u8]) {
+    pub(super) fn frame(&mut self, interface: u32, record: &Record, bytes: &[u8]) {
         let Output {
             shape,
             start,
@@ -118,24 +118,24 @@ impl Output {
     }
 
     /// What the fabric has counted.
-    pub fn counted(&mut self, counts: Vec<CaptureCount>) {
+    pub(super) fn counted(&mut self, counts: Vec<CaptureCount>) {
         if counts.len() == self.counts.len() {
             self.counts = counts;
         }
     }
 
     /// Whether there are as many frames as were asked for.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.shape.count.is_some_and(|count| self.frames >= count)
     }
 
     /// Frames taken in.
-    pub fn frames(&self) -> u64 {
+    pub(super) fn frames(&self) -> u64 {
         self.frames
     }
 
     /// What each interface has counted.
-    pub fn counts(&self) -> &[CaptureCount] {
+    pub(super) fn counts(&self) -> &[CaptureCount] {
         &self.counts
     }
 
@@ -143,7 +143,7 @@ impl Output {
     ///
     /// # Errors
     /// When writing has failed or a file of a ring cannot be made.
-    pub async fn flush(&mut self) -> Result<(), Stuck> {
+    pub(super) async fn flush(&mut self) -> Result<(), Stuck> {
         self.form_orders().map_err(Stuck::File)?;
         Ok(self.sink.hand_over(&mut self.pending).await?)
     }
@@ -183,7 +183,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::flush`].
-    pub async fn finish(mut self) -> anyhow::Result<()> {
+    pub(super) async fn finish(mut self) -> anyhow::Result<()> {
         // Whether it was closed says the sink itself.
         if let Err(Stuck::File(error)) = self.flush().await {
             return Err(error);
@@ -200,7 +200,7 @@ impl Output {
 
 /// Why no more can be written.
 #[derive(Debug)]
-pub enum Stuck {
+pub(super) enum Stuck {
     /// The sink is closed, and says why.
     Closed,
     /// The next file of a ring.

@@ -39,7 +39,7 @@ took it or before it was cut; its checksum is that of one long segment.";
 
 /// Writes blocks to a buffer that is emptied by whoever has a place for them.
 #[derive(Debug)]
-pub struct Pcapng {
+pub(super) struct Pcapng {
     start: CaptureStart,
     /// Bytes of each frame, at most; 0 for all.
     snap: u32,
@@ -50,7 +50,7 @@ pub struct Pcapng {
 
 impl Pcapng {
     /// A capture that begins. `filter` is the expression that was asked for.
-    pub fn new(start: &CaptureStart, snap: u32, filter: Option<&str>) -> Self {
+    pub(super) fn new(start: &CaptureStart, snap: u32, filter: Option<&str>) -> Self {
         Pcapng {
             start: start.clone(),
             snap,
@@ -61,7 +61,7 @@ impl Pcapng {
     }
 
     /// What was written since the last time. Only whole blocks.
-    pub fn take(&mut self) -> Vec<u8> {
+    pub(super) fn take(&mut self) -> Vec<u8> {
         let room = self.buffer.capacity();
         if self.buffer.is_empty() {
             return Vec::new();
@@ -70,12 +70,12 @@ impl Pcapng {
     }
 
     /// Bytes of the blocks that a file ends with.
-    pub fn length_of_end(&self) -> usize {
+    pub(super) fn length_of_end(&self) -> usize {
         STATISTICS_LENGTH * self.start.interfaces.len()
     }
 
     /// The blocks that a file begins with.
-    pub fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         block(&mut self.buffer, SECTION, |block| {
             block.extend(MAGIC.to_le_bytes());
             block.extend(1u16.to_le_bytes());
@@ -110,7 +110,7 @@ impl Pcapng {
     }
 
     /// A frame, of which `bytes` are here.
-    pub fn frame(&mut self, interface: u32, record: &Record, bytes: &[u8]) {
+    pub(super) fn frame(&mut self, interface: u32, record: &Record, bytes: &[u8]) {
         let Some(delivered) = self.delivered.get_mut(interface as usize) else {
             return;
         };
@@ -146,7 +146,7 @@ impl Pcapng {
     }
 
     /// The blocks that a file ends with.
-    pub fn end(&mut self, counts: &[CaptureCount], now: u64) {
+    pub(super) fn end(&mut self, counts: &[CaptureCount], now: u64) {
         let offset = self.start.wall_offset;
         for (interface, count) in counts.iter().enumerate() {
             let delivered = self.delivered.get(interface).copied().unwrap_or(0);

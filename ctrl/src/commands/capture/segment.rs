@@ -6,12 +6,12 @@ use dataplane::offload::Segmenter;
 
 /// Turns captured frames into those that a wire would carry.
 #[derive(Debug, Default)]
-pub struct Wire(Segmenter);
+pub(super) struct Wire(Segmenter);
 
 impl Wire {
     /// Hands each wire frame of a captured one to `each`, not more than `snap` bytes of it (0: all).
     /// A frame that is not here whole, or contradicts its own header, stays as it is.
-    pub fn frames(
+    pub(super) fn frames(
         &mut self,
         record: &Record,
         bytes: &[u8],

@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// What to capture, and where to.
 #[derive(Debug)]
-pub struct Job {
+pub(super) struct Job {
     /// For the fabric.
     pub request: CaptureRequest,
     /// How it is shown or kept.
@@ -41,7 +41,7 @@ pub struct Job {
 
 /// What came of it.
 #[derive(Debug)]
-pub struct Outcome {
+pub(super) struct Outcome {
     /// Frames that were written.
     pub frames: u64,
     /// The tapped ports.
@@ -54,7 +54,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// When the fabric refuses, ends meanwhile, or the output cannot be written.
-pub async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome> {
+pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome> {
     let mut signals = Signals::new()?;
     let stream = client.post_and_upgrade("/v1/capture", CAPTURE_PROTOCOL, &job.request);
     let (from_fabric, mut to_fabric) = tokio::io::split(stream.await?);

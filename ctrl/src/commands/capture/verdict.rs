@@ -4,7 +4,7 @@ use dataplane::capture::Verdict;
 
 /// A comment for the frame; empty when nothing happened to it. `super_frame`: into how many
 /// wire frames it is to be cut, and the bytes of payload in each.
-pub fn comment(verdict: &Verdict, super_frame: Option<(usize, usize)>) -> String {
+pub(super) fn comment(verdict: &Verdict, super_frame: Option<(usize, usize)>) -> String {
     if super_frame.is_none() && *verdict == Verdict::default() {
         return String::new();
     }

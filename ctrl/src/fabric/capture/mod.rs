@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dataplane::bpf::{Instruction, Program};
-use dataplane::capture::{LaneCapture, TapSpec};
-use dataplane::clock;
+use dataplane::capture::TapSpec;
 use dataplane::rights::{CapabilitySet, keep};
+use dataplane::{Capture, clock};
 use tokio::sync::mpsc;
 
 use super::cables::Cables;
@@ -74,7 +74,10 @@ pub(super) fn start(
 ) -> Result<CaptureStream, ApiError> {
     let spec = TapSpec {
         filter: program(&request.filter)?,
-        snap: request.snap,
+        snap: match request.snap {
+            0 => u32::MAX,
+            snap => snap,
+        },
         wire: request.wire,
         bytes: (RINGS / lanes.len().max(1)).clamp(*RING.start(), *RING.end()),
     };
@@ -155,7 +158,7 @@ fn interface(
 
 /// The draining thread's.
 struct Session {
-    taps: Vec<LaneCapture>,
+    taps: Vec<Capture>,
     merge: Merge,
     /// Frames read from each lane.
     delivered: Vec<u64>,
@@ -199,7 +202,9 @@ impl Session {
                 break;
             }
             let merge = &mut self.merge;
-            let read = tap.read(|record, bytes| merge.push(lane, record, bytes));
+            let read = tap
+                .reader()
+                .read(|record, bytes| merge.push(lane, record, bytes));
             self.delivered[lane] += read as u64;
             all += read;
         }
@@ -231,12 +236,13 @@ impl Session {
         }
     }
 
-    fn counts(&self) -> Vec<CaptureCount> {
-        let lanes = self.taps.iter().zip(&self.delivered);
+    fn counts(&mut self) -> Vec<CaptureCount> {
+        let lanes = self.taps.iter_mut().zip(&self.delivered);
         lanes
-            .map(|(tap, delivered)| CaptureCount {
-                received: delivered + tap.lost(),
-                lost: tap.lost(),
+            .map(|(tap, delivered)| {
+                let lost = tap.reader().lost();
+                let received = delivered + lost;
+                CaptureCount { received, lost }
             })
             .collect()
     }
