@@ -5,6 +5,7 @@
 
 mod recorder;
 mod ring;
+mod words;
 
 use crate::frame::VnetHeader;
 use crate::stats::DropReason;
@@ -191,5 +192,5 @@ mod flag {
     pub(super) const ALL: u8 = (1 << 6) - 1;
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
