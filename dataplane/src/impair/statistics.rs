@@ -1,5 +1,6 @@
 //! What befalls frames is counted and compared with what was asked for.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::*;
@@ -165,5 +166,49 @@ fn correlated_jitter_stays_as_wide() {
         assert!((measured - deviation).abs() < 0.2, "deviation {measured}");
         let correlation = with_last / squares;
         assert!((correlation - 0.5).abs() < 0.04, "{correlation}");
+    }
+}
+
+/// Twice as much comes as the line takes; what the limit drops costs the line nothing.
+#[test]
+fn an_overloaded_line_sends_at_its_rate() {
+    const LEN: u32 = 1514;
+    const MBIT: u64 = 1_000_000;
+    for bits_per_second in [MBIT, 10 * MBIT, 100 * MBIT, 1000 * MBIT, 5000 * MBIT] {
+        let rate = Rate {
+            bits_per_second,
+            overhead: 0,
+            cell: 0,
+            cell_overhead: 0,
+        };
+        let settings = Impairment {
+            delay: Duration::from_micros(100),
+            rate: Some(rate),
+            limit: Some(Limit::Frames(50)),
+            ..Impairment::default()
+        };
+        let mut impairer = Impairer::new(settings);
+        let gap = u64::from(LEN) * 8 * 500_000_000 / bits_per_second;
+        let mut waiting = VecDeque::new();
+        let mut sent = Vec::new();
+        for now in (1..20_000).map(|n| n * gap) {
+            while waiting.front().is_some_and(|release| *release <= now) {
+                sent.extend(waiting.pop_front());
+            }
+            let frames = waiting.len() as u64;
+            let held = Held {
+                frames,
+                bytes: frames * u64::from(LEN),
+            };
+            let fate = impairer.judge(now, LEN, false, held);
+            if fate.dropped.is_none() {
+                waiting.push_back(fate.release);
+            }
+        }
+        let time = sent[sent.len() - 1] - sent[0];
+        let bits = (sent.len() as u64 - 1) * u64::from(LEN) * 8;
+        let achieved = bits as f64 / (time as f64 / 1e9);
+        let error = achieved / bits_per_second as f64 - 1.0;
+        assert!(error.abs() < 1e-5, "{bits_per_second} bit/s: {error}");
     }
 }
