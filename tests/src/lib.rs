@@ -8,6 +8,7 @@
 //! a failure.
 
 mod binary;
+mod capturing;
 mod cli;
 pub mod dhcp;
 mod diagnosis;
@@ -28,8 +29,10 @@ mod station;
 mod super_frame;
 mod testpmd;
 mod vhost_wire;
+mod wire;
 
 pub use binary::ikv_fabric;
+pub use capturing::{Capturing, Shark, frames_and_lost};
 pub use cli::{Cli, Said};
 pub use fabric::{Ended, Fabric};
 pub use host_state::HostState;
@@ -44,6 +47,7 @@ pub use station::Station;
 pub use super_frame::SuperFrame;
 pub use testpmd::Testpmd;
 pub use vhost_wire::{Lane, VhostWire};
+pub use wire::Wire;
 
 /// Whether this process may make namespaces and devices. `false` after saying SKIP.
 ///

@@ -143,6 +143,7 @@ pub async fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result<ExitCo
         file,
         ring,
         time: args.time,
+        quiet: false,
     };
     let outcome = session::capture(&context.client, job).await?;
     tell(&outcome, context.json && !to_stdout)?;
@@ -194,6 +195,8 @@ pub async fn into_pipe(
         file: sink::create(pipe)?,
         ring: None,
         time: None,
+        // Wireshark takes whatever an extcap says for an error.
+        quiet: true,
     };
     session::capture(client, job).await.map(drop)
 }
