@@ -155,6 +155,9 @@ impl Impaired {
 
     pub(super) fn purge(&mut self, reason: DropReason, stats: &LaneStats) {
         let frames = self.holds.iter_mut().map(Hold::purge).sum();
+        if let Some(impairer) = &mut self.impairer {
+            impairer.emptied();
+        }
         let mut losses = Losses::default();
         losses.count(reason, frames);
         stats.add(&Tally::default(), &losses);
