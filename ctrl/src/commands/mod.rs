@@ -3,11 +3,13 @@
 pub mod bench;
 pub mod cable;
 pub mod cables;
+pub mod capture;
 pub mod check;
 pub mod clean;
 pub mod configuration;
 pub mod console;
 pub mod exec;
+pub mod extcap;
 pub mod image;
 pub mod patch;
 pub mod power;
