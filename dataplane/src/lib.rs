@@ -55,9 +55,11 @@
 #[cfg(any(test, fuzzing))]
 pub mod arbitrary;
 mod balance;
+pub mod bpf;
 mod cable;
 mod command;
 mod frame;
+pub mod impair;
 pub mod jack;
 mod lane;
 mod offload;
@@ -74,7 +76,7 @@ pub use cable::{Cable, CableState, Side};
 pub use command::{CableId, Event};
 pub use frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
 pub use offload::Offloads;
-pub use panel::{CableHandle, Panel, PanelError, PanelOptions};
+pub use panel::{Accuracy, CableHandle, Change, Panel, PanelError, PanelOptions};
 pub use port::{Port, PortError};
 pub use stats::{DropReason, Drops, LaneSnapshot, LaneStats};
 pub use worker::Idle;

@@ -192,6 +192,27 @@ impl Panel {
         inner.tell(worker, |done| Command::SetState { id, state, done })
     }
 
+    /// Stub until the lead's is merged.
+    ///
+    /// # Errors
+    /// As [`Panel::set_state`].
+    pub fn step(&self, changes: Vec<Change>) -> Result<(), PanelError> {
+        for change in changes {
+            if let Change::State { id, state } = change {
+                self.set_state(id, state)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stub until the lead's is merged.
+    ///
+    /// # Errors
+    /// As [`Panel::set_state`].
+    pub fn accuracy(&self, _: CableId, _: Side) -> Result<Option<Accuracy>, PanelError> {
+        Ok(None)
+    }
+
     /// Puts another port in place of one end of a cable; `None` takes it out. Returns what
     /// was there: dropping it closes it.
     ///
@@ -418,4 +439,36 @@ fn close_together(cables: Vec<Cable>) {
             scope.spawn(move || drop(pile));
         }
     });
+}
+
+/// One thing of a step. Stub until the lead's is merged.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Change {
+    State {
+        id: CableId,
+        state: CableState,
+    },
+    Impair {
+        id: CableId,
+        from: Side,
+        impairment: Option<crate::impair::Impairment>,
+    },
+}
+
+/// What a lane achieved. Stub until the lead's is merged.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Accuracy {
+    pub delay_error: hdrhistogram::Histogram<u64>,
+    pub released: u64,
+    pub late: u64,
+    pub judged: u64,
+    pub lost: u64,
+    pub duplicated: u64,
+    pub corrupted: u64,
+    pub reordered: u64,
+    pub busy_bytes: u64,
+    pub busy_ns: u64,
+    pub worker_late_ns: u64,
 }

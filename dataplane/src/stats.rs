@@ -72,6 +72,16 @@ pub struct LaneSnapshot {
     pub held: u64,
     /// Frames that were dropped, by [`DropReason`].
     pub drops: Drops,
+    /// Of those that entered: copies.
+    pub duplicated: u64,
+    /// Of them: changed.
+    pub corrupted: u64,
+    /// Of them: held.
+    pub delayed: u64,
+    /// Of them: overtook others.
+    pub reordered: u64,
+    /// Of them: marked.
+    pub marked: u64,
 }
 
 impl LaneSnapshot {
@@ -142,6 +152,7 @@ impl LaneStats {
                 frames_out: read(&self.frames_out),
                 held: 0,
                 drops: std::array::from_fn(|reason| read(&self.drops[reason])),
+                ..LaneSnapshot::default()
             };
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && before == self.sequence.load(Ordering::Relaxed) {
