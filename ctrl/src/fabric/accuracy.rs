@@ -22,9 +22,9 @@ pub(super) fn report(keys: &ImpairKeys, seen: &Accuracy) -> AccuracyReport {
     let waits = keys.delay.is_some() || keys.jitter.is_some() || keys.slot.is_some();
     let us = |ns: u64| ns as f64 / 1e3;
     let errors = &seen.delay_error;
-    let delay = (waits && seen.released > 0).then(|| DelayReport {
+    let delay = (waits && !errors.is_empty()).then(|| DelayReport {
         requested_us: us(keys.delay.unwrap_or_default().0.as_nanos() as u64),
-        released: seen.released,
+        released: errors.len(),
         late_p50_us: us(errors.value_at_quantile(0.5)),
         late_p99_us: us(errors.value_at_quantile(0.99)),
         late_max_us: us(errors.max()),
@@ -32,8 +32,7 @@ pub(super) fn report(keys: &ImpairKeys, seen: &Accuracy) -> AccuracyReport {
     });
     let rate = keys.rate.map(|rate| RateReport {
         requested_bps: rate.0,
-        achieved_bps: (seen.busy_ns > 0)
-            .then(|| seen.busy_bytes as f64 * 8e9 / seen.busy_ns as f64),
+        achieved_bps: line_rate(keys, seen),
         busy_s: seen.busy_ns as f64 / 1e9,
     });
     let loss = keys.loss.filter(|_| seen.judged > 0).map(|model| {
@@ -57,15 +56,21 @@ pub(super) fn report(keys: &ImpairKeys, seen: &Accuracy) -> AccuracyReport {
     }
 }
 
+/// In bit/s on the line, while frames waited for it. Of cells it is not known how full they were.
+fn line_rate(keys: &ImpairKeys, seen: &Accuracy) -> Option<f64> {
+    let overhead = keys.overhead.map_or(0, |bytes| bytes.0) as f64;
+    let bytes = seen.busy_bytes as f64 + seen.busy_frames as f64 * overhead;
+    (seen.busy_ns > 0 && keys.cell.is_none()).then(|| bytes * 8e9 / seen.busy_ns as f64)
+}
+
 /// Why the figures are not those that were asked for; empty if they are.
 fn doubts(seen: &Accuracy, rate: Option<&RateReport>) -> String {
-    let late = seen.late as f64 / seen.released.max(1) as f64;
-    let away = seen.worker_late_ns as f64 / 1e6;
+    let released = seen.delay_error.len();
+    let late = seen.late as f64 / released.max(1) as f64;
     let mut doubts = Vec::new();
-    if seen.released >= FEW && late > LATE {
+    if released >= FEW && late > LATE {
         doubts.push(format!(
-            "{:.1} % of the frames left more than 100 µs late (the worker was away for up to \
-             {away:.1} ms)",
+            "{:.1} % of the frames left more than 100 µs late",
             late * 100.0
         ));
     }
@@ -179,16 +184,16 @@ mod tests {
         delay_error.record_n(80_000, 10).unwrap();
         Accuracy {
             delay_error,
-            released: 1000,
             late,
+            marked: 0,
             judged: 1010,
             lost: 10,
             duplicated: 0,
             corrupted: 0,
             reordered: 0,
             busy_bytes: 125_000_000,
+            busy_frames: 100_000,
             busy_ns: 1_000_000_000,
-            worker_late_ns: 7_300_000,
         }
     }
 

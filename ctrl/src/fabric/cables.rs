@@ -418,11 +418,11 @@ fn lane(from: &str, to: &str, stats: &LaneStats) -> LaneReport {
             .drop_reasons()
             .map(|(reason, count)| (reason.name().into(), count))
             .collect(),
-        duplicated: seen.duplicated,
-        corrupted: seen.corrupted,
-        delayed: seen.delayed,
-        reordered: seen.reordered,
-        marked: seen.marked,
+        duplicated: seen.done.duplicated,
+        corrupted: seen.done.corrupted,
+        delayed: seen.done.delayed,
+        reordered: seen.done.reordered,
+        marked: seen.done.marked,
         impairment: None,
         accuracy: None,
     }

@@ -117,7 +117,7 @@ impl PlannedStep {
                 changes.push(Change::Impair {
                     id,
                     from: to_panel(side),
-                    impairment: (!settings.is_clean()).then_some(settings),
+                    impairment: (!settings.is_clean()).then(|| Box::new(settings)),
                 });
             }
         }

@@ -312,6 +312,20 @@ impl Impairment {
             .clamp(least, MOST_HOLD)
     }
 
+    /// Whether a frame of `len` bytes that waited so many ns had others to wait for before the
+    /// line of limited rate was free.
+    pub(crate) fn was_queued(&self, waited: u64, len: u32) -> bool {
+        let Some(rate) = &self.rate else { return false };
+        let alone = self.delay + self.jitter * self.distribution.reach();
+        let on_the_line = u128::from(len) * 8_000_000_000 / u128::from(rate.bits_per_second.max(1));
+        u128::from(waited) > alone.as_nanos() + on_the_line * 3 / 2
+    }
+
+    /// A frame may be changed, so whatever a receiver would have finished is finished before.
+    pub(crate) fn finishes_checksums(&self) -> bool {
+        !self.corrupt.is_never()
+    }
+
     /// Whether this can be done.
     ///
     /// # Errors
