@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dataplane::bpf::Program;
+use dataplane::bpf::{Instruction, Program};
 use dataplane::impair::{Chance, Distribution, Impairment, Limit, Loss, Rate, Slot, SlotWait};
 
 use super::{
@@ -183,7 +183,9 @@ fn program(filter: &Match) -> Result<Option<Program>, KeyError> {
             filter.expression
         )));
     }
-    Program::new(filter.program.clone())
+    let instructions = filter.program.iter();
+    let instructions = instructions.map(|&(code, jt, jf, k)| Instruction { code, jt, jf, k });
+    Program::new(instructions.collect())
         .map(Some)
         .map_err(|error| refused(error.to_string()))
 }

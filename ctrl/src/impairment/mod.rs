@@ -15,7 +15,7 @@ mod units;
 mod values;
 
 pub use keys::{ImpairKeys, KEYS, Key};
-pub use resolved::{Match, Pause, Slots, Spread};
+pub use resolved::{Match, Pause, Program, Slots, Spread};
 pub use units::{BitRate, Bytes, Percent, Time};
 pub use values::{Flag, Likely, LossModel, Ordinals, Room, Value, Whole};
 

@@ -5,7 +5,6 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use dataplane::bpf::Instruction;
 use serde::{Deserialize, Serialize};
 
 use super::values::words;
@@ -157,9 +156,12 @@ impl Value for Spread {
 pub struct Match {
     /// `tcp port 179`; empty: all.
     pub expression: String,
-    /// Empty until it is compiled.
-    pub program: Vec<Instruction>,
+    /// Classic BPF, each instruction as code, jt, jf and k. Empty until it is compiled.
+    pub program: Program,
 }
+
+/// See [`Match::program`].
+pub type Program = Vec<(u16, u8, u8, u32)>;
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
@@ -167,7 +169,7 @@ enum MatchForm {
     Text(String),
     Compiled {
         expression: String,
-        program: Vec<(u16, u8, u8, u32)>,
+        program: Program,
     },
 }
 
@@ -187,10 +189,7 @@ impl From<MatchForm> for Match {
                 program,
             } => Match {
                 expression,
-                program: program
-                    .into_iter()
-                    .map(|(code, jt, jf, k)| Instruction { code, jt, jf, k })
-                    .collect(),
+                program,
             },
         }
     }
@@ -201,12 +200,9 @@ impl From<Match> for MatchForm {
         if found.program.is_empty() {
             return MatchForm::Text(found.to_string());
         }
-        let program = found.program.into_iter();
         MatchForm::Compiled {
             expression: found.expression,
-            program: program
-                .map(|step| (step.code, step.jt, step.jf, step.k))
-                .collect(),
+            program: found.program,
         }
     }
 }
@@ -352,7 +348,7 @@ impl super::ImpairKeys {
     /// What is wrong with either.
     pub fn resolve(
         mut self,
-        compile: impl FnOnce(&str) -> Result<Vec<Instruction>, String>,
+        compile: impl FnOnce(&str) -> Result<Program, String>,
     ) -> Result<Self, KeyError> {
         if let Some(filter) = &mut self.matches
             && !filter.is_nothing()

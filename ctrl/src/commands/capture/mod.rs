@@ -1,0 +1,2 @@
+//! Stub until branch capture is merged.
+pub mod filter;
