@@ -82,7 +82,7 @@ impl PlannedStep {
             } else {
                 std::mem::take(lane)
             };
-            *lane = with_seed(before.overlay(set.clone()));
+            *lane = with_seed(before.overlay(set.clone()), set.seed.is_some());
             cable.impair_asked[side as usize] = true;
             lane.settings()
                 .map_err(|error| ApiError::conflict(format!("{}: {error}", change.cable)))?;
@@ -138,12 +138,14 @@ impl PlannedStep {
 }
 
 /// Random numbers begin somewhere else in every lane, unless the person says where; what was
-/// chosen is shown, so that it can be done again.
-fn with_seed(mut keys: ImpairKeys) -> ImpairKeys {
-    if !keys.is_empty() && keys.seed.is_none() {
+/// chosen is shown, so that it can be done again, and is gone with the last of the other keys.
+fn with_seed(mut keys: ImpairKeys, said: bool) -> ImpairKeys {
+    if keys.seed.is_none() && !keys.is_empty() {
         // The standard library's hash keys are the kernel's random numbers.
         let random = std::hash::RandomState::new().build_hasher().finish();
         keys.seed = Some(Whole(i64::from(random as u32) + 1));
+    } else if !said && keys.pairs().len() == 1 && keys.seed.is_some() {
+        keys.seed = None;
     }
     keys
 }

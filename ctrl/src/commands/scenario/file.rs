@@ -76,22 +76,24 @@ pub(super) enum Targets {
 
 /// One or several.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(from = "ImpairsForm")]
+#[serde(try_from = "Value")]
 pub(super) struct Impairs(pub(super) Vec<Impair>);
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ImpairsForm {
-    One(Impair),
-    Many(Vec<Impair>),
-}
+impl TryFrom<Value> for Impairs {
+    type Error = String;
 
-impl From<ImpairsForm> for Impairs {
-    fn from(form: ImpairsForm) -> Self {
-        match form {
-            ImpairsForm::One(one) => Impairs(vec![one]),
-            ImpairsForm::Many(many) => Impairs(many),
+    fn try_from(value: Value) -> Result<Self, String> {
+        let one = |value| match value {
+            Value::Table(table) => Impair::try_from(table),
+            other => Err(format!(
+                "{other} is not keys in braces, such as {{ on = \"iksb12\", delay = \"10ms\" }}"
+            )),
+        };
+        match value {
+            Value::Array(many) => many.into_iter().map(one).collect::<Result<_, _>>(),
+            value => one(value).map(|one| vec![one]),
         }
+        .map(Impairs)
     }
 }
 
