@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
-    Context, bench, cable, cables, capture, check, clean, console, exec, extcap, image, patch,
-    power, run, setup, ssh, status, topology, vm_args,
+    Context, bench, cable, cables, capture, check, clean, console, exec, extcap, image, impair,
+    patch, power, run, scenario, setup, ssh, status, topology, vm_args,
 };
 use ctrl::progress::say;
 
@@ -38,6 +38,8 @@ enum Command {
     Cables(cables::CablesArgs),
     Cable(cable::CableArgs),
     Capture(capture::CaptureArgs),
+    Impair(Box<impair::ImpairArgs>),
+    Scenario(scenario::ScenarioArgs),
     Exec(exec::ExecArgs),
     Extcap(extcap::ExtcapArgs),
     Image(image::ImageArgs),
@@ -94,6 +96,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cables(args) => cables::run(&context, args).await,
         Command::Cable(args) => cable::run(&context, args).await,
         Command::Capture(args) => capture::run(&context, args).await,
+        Command::Impair(args) => impair::run(&context, args).await,
+        Command::Scenario(args) => scenario::run(&context, args).await,
         Command::Exec(args) => exec::run(&context, args).await,
         Command::Extcap(args) => extcap::run(&context, args).await,
         Command::Image(args) => image::run(context.json, args).await,

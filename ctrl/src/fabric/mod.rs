@@ -2,12 +2,14 @@
 //!
 //! [`bring_up`] makes one, [`Fabric`] answers for it, [`Running::take_down`] takes it away.
 
+mod accuracy;
 mod bring_up;
 mod cables;
 mod capture;
 mod claims;
 mod descriptors;
 mod ends;
+mod impair;
 mod links;
 mod look_ahead;
 mod options;
@@ -31,13 +33,15 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use dataplane::sys::tap;
+use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
 use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
-    NodeStatus, PlugWish, PowerAction, SshAccess, Status,
+    LaneImpairment, NodeStatus, PlugWish, PowerAction, SetImpairment, SshAccess, Status, Step,
+    StepChange, StepDone,
 };
 use crate::commands::vm_args;
 use crate::lock::StatePaths;
@@ -47,6 +51,7 @@ use crate::vm::{Power, Vm};
 
 pub use bring_up::{Running, bring_up, listen};
 pub use cables::{Cables, CablesError};
+use impair::{Names, PlannedStep};
 pub use look_ahead::preflight;
 pub use options::{BringUpError, Options, Switches};
 pub use owner::{NoSuchUser, Person};
@@ -130,16 +135,6 @@ impl Fabric {
             })
     }
 
-    fn cable_index(&self, name: &str) -> Result<usize, ApiError> {
-        let cable = self.topology.cable(name).map_err(ApiError::unknown)?;
-        let index = self
-            .topology
-            .cables
-            .iter()
-            .position(|other| other.name == cable.name);
-        Ok(index.expect("the topology's own cable"))
-    }
-
     /// Whether an end waits for whoever plugs in.
     fn is_pluggable(&self, owner: EndOwner) -> bool {
         match owner {
@@ -179,7 +174,7 @@ impl Fabric {
     /// A switch that was started anew knows nothing of the cables that are cut.
     async fn tell_cut_cables(&self, switch: usize) {
         for (index, cable) in self.topology.cables.iter().enumerate() {
-            if self.cables.report(index).state != CableState::Down {
+            if self.cables.state(index) != CableState::Down {
                 continue;
             }
             for (side, end) in cable.ends() {
@@ -206,6 +201,28 @@ impl Fabric {
     }
 }
 
+impl Names for Fabric {
+    fn cable(&self, name: &str) -> Result<usize, ApiError> {
+        let cable = self.topology.cable(name).map_err(ApiError::unknown)?;
+        let mut cables = self.topology.cables.iter();
+        let index = cables.position(|other| other.name == cable.name);
+        Ok(index.expect("the topology's own cable"))
+    }
+
+    fn end(&self, cable: usize, name: &str) -> Result<Side, ApiError> {
+        let found = self.topology.end(name).map_err(ApiError::unknown)?;
+        if found.index == cable {
+            return Ok(found.side);
+        }
+        let cable = &self.topology.cables[cable];
+        let [(_, a), (_, b)] = cable.ends();
+        Err(ApiError::unknown(format!(
+            "{name} is no end of {}: its ends are {} ({}) and {} ({})",
+            cable.name, a.tap, a.alias, b.tap, b.alias
+        )))
+    }
+}
+
 impl Backend for Fabric {
     fn status(&self) -> Status {
         Status {
@@ -228,28 +245,46 @@ impl Backend for Fabric {
         }
         names
             .iter()
-            .map(|name| Ok(self.cables.report(self.cable_index(name)?)))
+            .map(|name| Ok(self.cables.report(Names::cable(self, name)?)))
             .collect()
     }
 
     async fn set_cable(&self, name: &str, state: CableState) -> Result<CableChanged, ApiError> {
-        let index = self.cable_index(name)?;
-        let cable = &self.topology.cables[index];
-        self.cables
-            .set_state(index, state)
-            .map_err(ApiError::failed)?;
-        let mut notes = Vec::new();
-        for side in [Side::A, Side::B] {
-            notes.extend(
-                self.set_carrier(index, side, state != CableState::Down)
-                    .await,
-            );
-        }
+        let index = Names::cable(self, name)?;
+        let change = StepChange {
+            cable: name.into(),
+            state: Some(state),
+            impair: None,
+        };
+        let done = self.step(Step {
+            changes: vec![change],
+        });
         Ok(CableChanged {
-            name: cable.name.clone(),
+            notes: done.await?.notes,
+            name: self.topology.cables[index].name.clone(),
             state,
-            notes,
         })
+    }
+
+    fn impair(&self, name: &str, set: SetImpairment) -> Result<[LaneImpairment; 2], ApiError> {
+        let index = Names::cable(self, name)?;
+        PlannedStep::check(self, &self.cables, &Step::of(name, set))?.apply(&self.cables)?;
+        Ok(self.cables.impairments(index))
+    }
+
+    fn impairments(&self) -> Vec<LaneImpairment> {
+        self.cables.all_impairments()
+    }
+
+    async fn step(&self, step: Step) -> Result<StepDone, ApiError> {
+        let planned = PlannedStep::check(self, &self.cables, &step)?;
+        let (at_ns, changed) = planned.apply(&self.cables)?;
+        let ends = changed.into_iter().flat_map(|(index, state)| {
+            let up = state != CableState::Down;
+            [Side::A, Side::B].map(|side| self.set_carrier(index, side, up))
+        });
+        let notes = join_all(ends).await.into_iter().flatten().collect();
+        Ok(StepDone { at_ns, notes })
     }
 
     fn vm_args(&self, place: &str, wish: &PlugWish) -> Result<Vec<String>, ApiError> {
@@ -307,7 +342,7 @@ impl Backend for Fabric {
     }
 
     fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
-        let cables = request.cables.iter().map(|name| self.cable_index(name));
+        let cables = request.cables.iter().map(|name| self.cable(name));
         let port = request.from.as_deref().map(|name| {
             let found = self.topology.end(name).map_err(ApiError::unknown)?;
             Ok((found.index, found.side))
