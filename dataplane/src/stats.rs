@@ -39,6 +39,17 @@ impl DropReason {
         DropReason::PortError,
     ];
 
+    /// Its place in [`DropReason::ALL`]: a number for what is stored or sent.
+    #[inline]
+    pub fn index(self) -> u8 {
+        self as usize as u8
+    }
+
+    /// The reason with that number, if this version has it.
+    pub fn from_index(index: u8) -> Option<DropReason> {
+        DropReason::ALL.get(usize::from(index)).copied()
+    }
+
     /// The name in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,0 +1,371 @@
+//! The flight recorder of a lane: the last frames, in memory that the worker overwrites for
+//! ever ([`Recorder`]) and anyone reads at any time ([`RecorderReader`]).
+//!
+//! A record is its frame's bytes, for a frame that is not plain its header and verdict, the time,
+//! and one word with its lengths, the last: a reader goes backwards, from the newest. So a 64 B
+//! frame is ten words.
+
+use std::sync::Arc;
+
+use super::words::{Ring, Writer};
+use super::{FrameBytes, Record, Verdict};
+use crate::frame::{MAX_FRAME, VnetHeader};
+use crate::sync::Ordering;
+
+/// Bytes of a frame that are copied in one go.
+const STEP: usize = 2048;
+
+/// Makes the two ends of a flight recorder of `bytes` of memory, which keeps `snap` bytes of
+/// each frame, but no more than an eighth of the memory.
+pub(crate) fn recorder(bytes: usize, snap: u32) -> (Recorder, RecorderReader) {
+    let words = (bytes / 8).max(16 * Record::WORDS);
+    let snap = snap.min(MAX_FRAME as u32).min(words as u32);
+    let ring = Arc::new(Ring::new(words));
+    let recorder = Recorder {
+        writer: Writer::new(ring.clone()),
+        snap,
+        copy: vec![0; STEP].into_boxed_slice(),
+    };
+    (recorder, RecorderReader { ring })
+}
+
+/// The worker's end of a flight recorder.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    writer: Writer,
+    snap: u32,
+    /// Where a frame's bytes become words.
+    copy: Box<[u8]>,
+}
+
+impl Recorder {
+    /// Keeps a frame, and what became of it, in place of the oldest.
+    #[inline]
+    pub(crate) fn see(
+        &mut self,
+        time: u64,
+        header: &VnetHeader,
+        frame: &(impl FrameBytes + ?Sized),
+        verdict: &Verdict,
+    ) {
+        let len = frame.len() as u32;
+        let record = Record {
+            time,
+            len,
+            captured: len.min(self.snap),
+            header: *header,
+            verdict: *verdict,
+        };
+        let [time, _, rest @ ..] = record.words();
+        let is_plain = rest == [0; REST];
+        let trailer = Trailer::new(&record, is_plain);
+        let copy = &mut self.copy;
+        self.writer.write(trailer.words(), Trailer::gap, |place| {
+            let (bytes, place) = place.split_at(trailer.payload_words());
+            for (step, words) in bytes.chunks(STEP / 8).enumerate() {
+                let copy = &mut copy[..words.len() * 8];
+                frame.copy_out(step * STEP, copy);
+                for (word, bytes) in words.iter().zip(copy.chunks_exact(8)) {
+                    let bytes = bytes.try_into().expect("eight bytes");
+                    word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+                }
+            }
+            if let [rest_place @ .., time_place, trailer_place] = place {
+                for (word, value) in rest_place.iter().zip(rest) {
+                    word.store(value, Ordering::Relaxed);
+                }
+                time_place.store(time, Ordering::Relaxed);
+                trailer_place.store(trailer.0, Ordering::Relaxed);
+            }
+        });
+    }
+}
+
+/// Reads a flight recorder, from any thread, as often as wanted.
+#[derive(Debug, Clone)]
+pub struct RecorderReader {
+    ring: Arc<Ring>,
+}
+
+impl RecorderReader {
+    /// Gives the frames that are still there and whose time is `since` or later (ns of the
+    /// monotonic clock), in order of time, each with as many bytes as it says were captured.
+    /// The worker goes on meanwhile and overwrites the oldest; for as long as this takes, it
+    /// takes as much memory again as the recorder has.
+    pub fn dump(&self, since: u64, mut each: impl FnMut(&Record, &[u8])) {
+        let copy = self.ring.copy();
+        let mut found = records(&copy);
+        found.retain(|(record, _)| record.time >= since);
+        found.reverse();
+        found.sort_by_key(|(record, _)| record.time);
+        let mut bytes = Vec::new();
+        for (record, payload) in found {
+            bytes.clear();
+            bytes.extend(payload.iter().flat_map(|word| word.to_ne_bytes()));
+            bytes.truncate(record.captured as usize);
+            each(&record, &bytes);
+        }
+    }
+}
+
+/// Words of a record besides time and lengths.
+const REST: usize = Record::WORDS - 2;
+
+/// The last word of what was written in one go: how long it is, and what.
+#[derive(Debug, Clone, Copy)]
+struct Trailer(u64);
+
+impl Trailer {
+    const PLAIN: u64 = 1 << 48;
+    const GAP: u64 = 1 << 49;
+    const LENGTH: u64 = (1 << 24) - 1;
+
+    #[inline]
+    fn new(record: &Record, is_plain: bool) -> Self {
+        let plain = if is_plain { Trailer::PLAIN } else { 0 };
+        Trailer(u64::from(record.len) | u64::from(record.captured) << 24 | plain)
+    }
+
+    /// Words in front of the ring's end that are left out, because the next record would not fit.
+    fn gap(words: usize) -> u64 {
+        words as u64 | Trailer::GAP
+    }
+
+    fn is_gap(self) -> bool {
+        self.0 & Trailer::GAP != 0
+    }
+
+    #[inline]
+    fn is_plain(self) -> bool {
+        self.0 & Trailer::PLAIN != 0
+    }
+
+    /// Bytes of the frame, and those that were captured.
+    #[inline]
+    fn lengths(self) -> (u32, u32) {
+        let length = |word: u64| (word & Trailer::LENGTH) as u32;
+        (length(self.0), length(self.0 >> 24))
+    }
+
+    #[inline]
+    fn payload_words(self) -> usize {
+        self.lengths().1.div_ceil(8) as usize
+    }
+
+    /// All words, this one included.
+    #[inline]
+    fn words(self) -> usize {
+        if self.is_gap() {
+            return (self.0 & !Trailer::GAP) as usize;
+        }
+        let rest = if self.is_plain() { 0 } else { REST };
+        self.payload_words() + rest + 2
+    }
+}
+
+/// Every whole record of a copy with the words of its payload, the newest first. The oldest one
+/// may lack its beginning.
+fn records(mut words: &[u64]) -> Vec<(Record, &[u64])> {
+    let mut found = Vec::new();
+    while let Some(last) = words.last() {
+        let trailer = Trailer(*last);
+        let Some(start) = words.len().checked_sub(trailer.words()) else {
+            break;
+        };
+        let (before, whole) = words.split_at(start);
+        if !trailer.is_gap() {
+            let (payload, tail) = whole.split_at(trailer.payload_words());
+            found.extend(record(trailer, tail).map(|record| (record, payload)));
+        }
+        words = before;
+    }
+    found
+}
+
+/// The record in front of the trailer, which is the tail's last word.
+fn record(trailer: Trailer, tail: &[u64]) -> Option<Record> {
+    let [rest @ .., time, _] = tail else {
+        return None;
+    };
+    let (len, captured) = trailer.lengths();
+    let mut words = [0; Record::WORDS];
+    words[0] = *time;
+    words[1] = u64::from(len) | u64::from(captured) << 32;
+    words[2..][..rest.len()].copy_from_slice(rest);
+    Record::from_words(words)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use proptest::prelude::*;
+
+    use super::super::tests::any_verdict;
+    use super::*;
+
+    /// A frame that says when it was made, and has a checksum.
+    fn frame(time: u64, len: usize) -> Vec<u8> {
+        let byte = |at: usize| (time.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (at % 8 * 8)) as u8;
+        (0..len).map(|at| byte(at) ^ (at / 8) as u8).collect()
+    }
+
+    fn dumped(reader: &RecorderReader, since: u64) -> Vec<(Record, Vec<u8>)> {
+        let mut all = Vec::new();
+        reader.dump(since, |record, bytes| all.push((*record, bytes.to_vec())));
+        all
+    }
+
+    proptest! {
+        /// What comes out is the newest of what went in, as it was.
+        #[test]
+        fn the_last_frames_are_there(
+            bytes in 0..6000_usize,
+            snap in prop_oneof![Just(u32::MAX), 0..200_u32],
+            frames in proptest::collection::vec(
+                (0..5000_usize, any_verdict(), any::<[bool; 2]>(), any::<[u8; 10]>()),
+                1..80,
+            ),
+        ) {
+            let (mut recorder, reader) = recorder(bytes, snap);
+            let mut all = Vec::new();
+            for (time, (len, verdict, [plain, long], header)) in frames.into_iter().enumerate() {
+                let time = time as u64;
+                let bytes = frame(time, if long { len } else { len % 150 });
+                let (verdict, header) = if plain {
+                    (Verdict::default(), VnetHeader::default())
+                } else {
+                    (verdict, VnetHeader(header))
+                };
+                recorder.see(time, &header, &bytes[..], &verdict);
+                let captured = bytes.len().min(recorder.snap as usize);
+                let record = Record {
+                    time,
+                    len: bytes.len() as u32,
+                    captured: captured as u32,
+                    header,
+                    verdict,
+                };
+                all.push((record, bytes[..captured].to_vec()));
+            }
+            let seen = dumped(&reader, 0);
+            assert!(!seen.is_empty());
+            assert_eq!(seen, all[all.len() - seen.len()..]);
+            let since = seen[seen.len() / 2].0.time;
+            assert_eq!(dumped(&reader, since), seen[seen.len() / 2..]);
+        }
+    }
+
+    #[test]
+    fn most_of_the_memory_holds_frames() {
+        let (mut recorder, reader) = recorder(64 * 1024, 1 << 16);
+        assert_eq!(recorder.snap, 8192);
+        for time in 0..10_000 {
+            recorder.see(
+                time,
+                &VnetHeader::default(),
+                &frame(time, 64)[..],
+                &Verdict::default(),
+            );
+        }
+        let seen = dumped(&reader, 0);
+        assert_eq!(seen.len(), 64 * 1024 / 80);
+        assert_eq!(seen.last().expect("many").0.time, 9999);
+        assert!(dumped(&reader, 10_000).is_empty());
+    }
+
+    #[test]
+    fn times_that_go_back_come_out_in_order() {
+        let (mut recorder, reader) = recorder(4096, 100);
+        for time in [3, 1, 2, 1] {
+            recorder.see(
+                time,
+                &VnetHeader::default(),
+                &frame(time, 60)[..],
+                &Verdict::default(),
+            );
+        }
+        let times: Vec<u64> = dumped(&reader, 2)
+            .iter()
+            .map(|(record, _)| record.time)
+            .collect();
+        assert_eq!(times, [2, 3]);
+    }
+
+    /// At full speed; rings from one that is overwritten faster than it is copied to one that
+    /// is not.
+    #[test]
+    fn a_reader_gets_whole_records_only() {
+        for bytes in [1 << 10, 1 << 13, 1 << 17] {
+            let (mut recorder, reader) = recorder(bytes, 200);
+            let stop = Arc::new(AtomicBool::new(false));
+            let writer = {
+                let stop = stop.clone();
+                std::thread::spawn(move || {
+                    let frames: Vec<_> = (0..64)
+                        .map(|time| frame(time, 64 + time as usize))
+                        .collect();
+                    let mut time = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let verdict = Verdict {
+                            delay: (time % 3 == 0).then_some(time),
+                            ..Verdict::default()
+                        };
+                        let frame = &frames[time as usize % 64][..];
+                        recorder.see(time, &VnetHeader::default(), frame, &verdict);
+                        time += 1;
+                    }
+                })
+            };
+            let (dumps, limit) = if cfg!(miri) { (5, 20) } else { (50, 5_000) };
+            let (mut full, mut last) = (0, 0);
+            for _ in 0..limit {
+                let mut next = None;
+                reader.dump(0, |record, bytes| {
+                    let time = record.time;
+                    assert!(next.is_none_or(|next| next == time), "without a gap");
+                    next = Some(time + 1);
+                    assert_eq!(record.verdict.delay, (time % 3 == 0).then_some(time));
+                    assert_eq!(bytes, frame(time % 64, 64 + time as usize % 64));
+                });
+                if let Some(next) = next {
+                    assert!(next >= last, "no older than the last dump");
+                    (full, last) = (full + 1, next);
+                }
+                if full == dumps {
+                    break;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            writer.join().expect("the worker's part never fails");
+            assert!(full > 0, "{bytes} bytes");
+        }
+    }
+
+    /// Not a check: prints what a frame costs. For a release build, by hand.
+    #[test]
+    #[ignore = "a measurement"]
+    fn cost() {
+        let frames: Vec<_> = (0..64).map(|time| frame(time, 64)).collect();
+        for (what, bytes) in [
+            ("in the cache", 1 << 17),
+            ("225 KiB", 225 << 10),
+            ("64 MiB", 64 << 20),
+        ] {
+            let (mut recorder, _reader) = recorder(bytes, 256);
+            let rounds = 400_000;
+            let mut best = f64::MAX;
+            for _ in 0..5 {
+                let start = std::time::Instant::now();
+                for round in 0..rounds {
+                    for frame in &frames {
+                        let frame = std::hint::black_box(&frame[..]);
+                        recorder.see(round, &VnetHeader::default(), frame, &Verdict::default());
+                    }
+                }
+                best = best.min(start.elapsed().as_nanos() as f64 / (rounds * 64) as f64);
+            }
+            println!("{what}: {best:.2} ns a frame of 64 B");
+        }
+    }
+}
