@@ -59,6 +59,7 @@ pub mod bpf;
 mod cable;
 #[allow(dead_code, unused_imports)] // the worker's ends: the lane is to use them
 pub mod capture;
+pub mod clock;
 mod command;
 mod frame;
 pub mod jack;

@@ -253,6 +253,33 @@ impl Panel {
         self.events.try_recv().ok()
     }
 
+    /// Stub.
+    ///
+    /// # Errors
+    /// Stub.
+    pub fn tap(
+        &self,
+        _id: CableId,
+        _from: Side,
+        _spec: crate::capture::TapSpec,
+    ) -> Result<crate::capture::LaneCapture, PanelError> {
+        Err(PanelError::NoSuchCable)
+    }
+
+    /// Stub.
+    ///
+    /// # Errors
+    /// Stub.
+    pub fn record(
+        &self,
+        _id: CableId,
+        _from: Side,
+        bytes: usize,
+        snap: u32,
+    ) -> Result<crate::capture::RecorderReader, PanelError> {
+        Ok(crate::capture::recorder(bytes, snap).1)
+    }
+
     /// Stops forwarding and closes every port. Whatever a clone is told afterwards fails.
     pub fn stop(&self) {
         let mut inner = self.lock();

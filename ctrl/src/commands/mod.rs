@@ -7,6 +7,7 @@ pub mod check;
 pub mod clean;
 pub mod configuration;
 pub mod console;
+pub mod converge;
 pub mod exec;
 pub mod image;
 pub mod patch;

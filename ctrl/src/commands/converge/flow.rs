@@ -75,7 +75,7 @@ impl FlowReport {
         };
         let sent: Vec<_> = ways.iter().filter(from_sender).collect();
         let arrived: Vec<_> = sent.iter().copied().filter(arrives).collect();
-        let undecided = |way: &&&Way| way.sent() + ON_THE_WAY > end && !arrives(way);
+        let undecided = |way: &&&Way| way.sent() + ON_THE_WAY > end && !way.lost && !arrives(way);
         let before = arrived.iter().rfind(|way| way.arrived() < cut);
         let after: Vec<_> = arrived.iter().filter(|way| way.arrived() >= cut).collect();
         let old = before.map(|way| way.lanes());
