@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
-    Context, bench, cable, cables, check, clean, console, exec, image, patch, power, run, setup,
-    ssh, status, topology, vm_args,
+    Context, bench, cable, cables, capture, check, clean, console, exec, image, patch, power, run,
+    setup, ssh, status, topology, vm_args,
 };
 use ctrl::progress::say;
 
@@ -37,6 +37,7 @@ enum Command {
     Status(status::StatusArgs),
     Cables(cables::CablesArgs),
     Cable(cable::CableArgs),
+    Capture(capture::CaptureArgs),
     Exec(exec::ExecArgs),
     Image(image::ImageArgs),
     Console(console::ConsoleArgs),
@@ -91,6 +92,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(&context, args).await,
         Command::Cables(args) => cables::run(&context, args).await,
         Command::Cable(args) => cable::run(&context, args).await,
+        Command::Capture(args) => capture::run(&context, args).await,
         Command::Exec(args) => exec::run(&context, args).await,
         Command::Image(args) => image::run(context.json, args).await,
         Command::Console(args) => console::run(&context, args).await,

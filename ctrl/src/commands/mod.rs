@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cable;
 pub mod cables;
+pub mod capture;
 pub mod check;
 pub mod clean;
 pub mod configuration;

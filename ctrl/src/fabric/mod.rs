@@ -4,6 +4,7 @@
 
 mod bring_up;
 mod cables;
+mod capture;
 mod claims;
 mod descriptors;
 mod ends;
@@ -33,6 +34,7 @@ use dataplane::sys::tap;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
+use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
     NodeStatus, PlugWish, PowerAction, SshAccess, Status,
@@ -302,6 +304,17 @@ impl Backend for Fabric {
     async fn console(&self, node: &str) -> Result<Box<dyn ConsoleStream>, ApiError> {
         let console = console_stream(self.switch(node)?.vm());
         Ok(Box::new(console))
+    }
+
+    fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
+        let cables = request.cables.iter().map(|name| self.cable_index(name));
+        let port = request.from.as_deref().map(|name| {
+            let found = self.topology.end(name).map_err(ApiError::unknown)?;
+            Ok((found.index, found.side))
+        });
+        let lanes = capture::choose(self.cables.len(), cables, port)?;
+        let alias = |index: usize, side| self.topology.cables[index].end(side).alias.clone();
+        capture::start(&self.cables, &lanes, alias, request)
     }
 }
 

@@ -15,7 +15,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, PlannedJack};
 use super::descriptors::make_room;
 use super::owner::Person;
-use super::{rights, sockets};
+use super::{capture, rights, sockets};
+use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
     NodeStatus, PlugWish, PowerAction, SshAccess, Status,
@@ -278,6 +279,17 @@ impl Patch {
             "there is no cable \"{name}\" here: it is called {WIRE}, its ends {a} and {b}"
         )))
     }
+
+    fn side(&self, name: &str) -> Result<Side, ApiError> {
+        let [a, b] = [self.ends[0].name(), self.ends[1].name()];
+        match name {
+            name if name == "wire:a" || name == a => Ok(Side::A),
+            name if name == "wire:b" || name == b => Ok(Side::B),
+            _ => Err(ApiError::unknown(format!(
+                "there is no port \"{name}\" here: the ends of the wire are {a} and {b}"
+            ))),
+        }
+    }
 }
 
 fn no_switch<T>(node: &str) -> Result<T, ApiError> {
@@ -344,5 +356,22 @@ impl Backend for Patch {
 
     async fn console(&self, node: &str) -> Result<Box<dyn ConsoleStream>, ApiError> {
         no_switch(node)
+    }
+
+    fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
+        let cables = request.cables.iter().map(|name| {
+            self.known(name)?;
+            Ok(0)
+        });
+        let port = request
+            .from
+            .as_deref()
+            .map(|name| Ok((0, self.side(name)?)));
+        let lanes = capture::choose(1, cables, port)?;
+        let alias = |_, side| match side {
+            Side::A => "wire:a".into(),
+            Side::B => "wire:b".into(),
+        };
+        capture::start(&self.cables, &lanes, alias, request)
     }
 }
