@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/recorder`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecorderStatus {
     /// Memory of all lanes' recorders, bytes.
     pub memory: u64,
@@ -50,7 +50,7 @@ pub struct DumpRequest {
 }
 
 /// `PUT /v1/recorder/triggers`: these and no others.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetTriggers {
     /// All of them.
@@ -58,7 +58,7 @@ pub struct SetTriggers {
 }
 
 /// What makes the recorder keep a dump.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "on", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Trigger {
     /// A cable is cut.
@@ -75,11 +75,11 @@ pub enum Trigger {
         #[serde(default)]
         cables: Vec<String>,
     },
-    /// A cable drops frames that it was not told to drop.
+    /// A lane drops frames, other than those that a cut cable or an empty end cannot take.
     Drops {
-        /// At least so many in a second.
-        per_second: u64,
-        /// One of these cables; none means any.
+        /// At least this share of what enters it in a second, 0..=100.
+        percent: f64,
+        /// Of one of these cables; none means any.
         #[serde(default)]
         cables: Vec<String>,
     },
@@ -100,8 +100,8 @@ impl fmt::Display for Trigger {
             Trigger::Match {
                 expression, cables, ..
             } => write!(f, "a frame on {} matches \"{expression}\"", on(cables)),
-            Trigger::Drops { per_second, cables } => {
-                write!(f, "{} drops {per_second} frames in a second", on(cables))
+            Trigger::Drops { percent, cables } => {
+                write!(f, "{} drops {percent}% of its frames", on(cables))
             }
         }
     }

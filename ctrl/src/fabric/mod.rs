@@ -15,6 +15,7 @@ mod owner;
 mod password;
 mod patch;
 mod ready;
+mod recorder;
 mod rights;
 mod seeds;
 mod sockets;
@@ -35,6 +36,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
 use crate::api::capture::{CaptureRequest, CaptureStream};
+use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
     NodeStatus, PlugWish, PowerAction, SshAccess, Status,
@@ -51,6 +53,8 @@ pub use look_ahead::preflight;
 pub use options::{BringUpError, Options, Switches};
 pub use owner::{NoSuchUser, Person};
 pub use patch::{Patch, PortSpec};
+use recorder::Recorder;
+pub use recorder::RecorderOptions;
 use switch::Switch;
 
 /// Time for one command by `exec`. Long ones belong into `ssh`.
@@ -65,6 +69,7 @@ pub struct Fabric {
     /// The files beside the API's socket, by absolute paths.
     paths: StatePaths,
     cables: Cables,
+    recorder: Option<Recorder>,
     /// In the topology's order; empty for a patch panel alone.
     switches: Vec<Switch>,
     /// A second descriptor of the host's tap, for its carrier.
@@ -138,6 +143,15 @@ impl Fabric {
             .iter()
             .position(|other| other.name == cable.name);
         Ok(index.expect("the topology's own cable"))
+    }
+
+    /// Looks for what the recorder's triggers wait for, for ever.
+    async fn attend_recorder(self: Arc<Self>) {
+        if let Some(recorder) = &self.recorder {
+            recorder
+                .attend(&self.cables, |told| self.notice(told))
+                .await;
+        }
     }
 
     /// Whether an end waits for whoever plugs in.
@@ -315,6 +329,25 @@ impl Backend for Fabric {
         let lanes = capture::choose(self.cables.len(), cables, port)?;
         let alias = |index: usize, side| self.topology.cables[index].end(side).alias.clone();
         capture::start(&self.cables, &lanes, alias, request)
+    }
+
+    fn recorder(&self) -> Result<RecorderStatus, ApiError> {
+        Ok(recorder::running(self.recorder.as_ref())?.status())
+    }
+
+    fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.dump(request, &|name| self.cable_index(name))
+    }
+
+    fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError> {
+        recorder::running(self.recorder.as_ref())?.kept(name)
+    }
+
+    fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.arm(&self.cables, set.triggers, &|name| self.cable_index(name))?;
+        Ok(recorder.status())
     }
 }
 

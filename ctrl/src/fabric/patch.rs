@@ -15,12 +15,15 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, PlannedJack};
 use super::descriptors::make_room;
 use super::owner::Person;
+use super::recorder::{self, Names, Recorder, RecorderOptions};
 use super::{capture, rights, sockets};
 use crate::api::capture::{CaptureRequest, CaptureStream};
+use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
     NodeStatus, PlugWish, PowerAction, SshAccess, Status,
 };
+use crate::lock::StatePaths;
 use crate::topology::Side;
 use crate::vm::spec::MAX_SOCKET_PATH;
 
@@ -194,13 +197,15 @@ impl Drop for OwnSocket {
 /// A wire while it runs.
 pub struct Patch {
     cables: Cables,
+    recorder: Option<Recorder>,
     ends: [PortSpec; 2],
     _files: [Option<OwnSocket>; 2],
 }
 
 impl Patch {
     /// Joins two ports and gives up every right of root's that is not needed any more.
-    /// `state` is the folder of the API's socket; `bell` is rung when [`Patch::notice`] has
+    /// `state` are the files beside the API's socket; `record`: with a flight recorder; `bell` is
+    /// rung when [`Patch::notice`] has
     /// something to tell.
     ///
     /// # Errors
@@ -209,12 +214,13 @@ impl Patch {
         ports: &[PortSpec; 2],
         options: &PanelOptions,
         owner: &Person,
-        state: &Path,
+        state: &StatePaths,
+        record: Option<RecorderOptions>,
         bell: impl Fn() + Clone + Send + Sync + 'static,
     ) -> Result<Self, CablesError> {
         make_room(1)?;
         let [a, b] = [ports[0].open(owner)?, ports[1].open(owner)?];
-        let mut files = vec![state];
+        let mut files = vec![state.folder.as_path()];
         files.extend(ports.iter().filter_map(PortSpec::socket));
         let clients = ports.iter().filter_map(|port| match port {
             PortSpec::VhostUserClient(path) => Some(Path::new(path)),
@@ -239,9 +245,17 @@ impl Patch {
             ],
         };
         let cables = Cables::plug(vec![planned], options, for_jacks, bell)?;
+        let recorder = record.map(|options| {
+            let names = Names {
+                alias: &alias,
+                between_switches: &|_| false,
+            };
+            Recorder::start(&cables, options, &names, &state.recorder)
+        });
         keep(rights::for_patch(netdevs, &files)).map_err(CablesError::Rights)?;
         Ok(Patch {
             cables,
+            recorder: recorder.transpose()?,
             ends: ports.clone(),
             _files: [a.file, b.file],
         })
@@ -257,6 +271,15 @@ impl Patch {
                 format!("a front end {what} at {end}")
             }
         })
+    }
+
+    /// Looks for what the recorder's triggers wait for, for ever, and tells of the dumps that were
+    /// kept.
+    pub async fn attend_recorder(&self, tell: impl Fn(String)) {
+        match &self.recorder {
+            Some(recorder) => recorder.attend(&self.cables, tell).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Frames and bytes that entered the wire, and frames dropped.
@@ -289,6 +312,13 @@ impl Patch {
                 "there is no port \"{name}\" here: the ends of the wire are {a} and {b}"
             ))),
         }
+    }
+}
+
+fn alias(_: usize, side: Side) -> String {
+    match side {
+        Side::A => "wire:a".into(),
+        Side::B => "wire:b".into(),
     }
 }
 
@@ -368,10 +398,27 @@ impl Backend for Patch {
             .as_deref()
             .map(|name| Ok((0, self.side(name)?)));
         let lanes = capture::choose(1, cables, port)?;
-        let alias = |_, side| match side {
-            Side::A => "wire:a".into(),
-            Side::B => "wire:b".into(),
-        };
         capture::start(&self.cables, &lanes, alias, request)
+    }
+
+    fn recorder(&self) -> Result<RecorderStatus, ApiError> {
+        Ok(recorder::running(self.recorder.as_ref())?.status())
+    }
+
+    fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.dump(request, &|name| self.known(name).map(|()| 0))
+    }
+
+    fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError> {
+        recorder::running(self.recorder.as_ref())?.kept(name)
+    }
+
+    fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.arm(&self.cables, set.triggers, &|name| {
+            self.known(name).map(|()| 0)
+        })?;
+        Ok(recorder.status())
     }
 }

@@ -114,9 +114,8 @@ impl Sessions {
             // The lower of the two counts (RFC 4271 section 4.2).
             let told = heard.hold.iter().flatten().min().copied();
             let hold = told.unwrap_or(default);
-            let silent = |last: &Option<u64>| {
-                last.is_some_and(|last| last + u64::from(hold) * SECOND < now)
-            };
+            let silent =
+                |last: &Option<u64>| last.is_some_and(|last| last + u64::from(hold) * SECOND < now);
             let Some(end) = heard.last.iter().position(silent) else {
                 return true;
             };
@@ -125,7 +124,10 @@ impl Sessions {
             }
             lost.push(Lost {
                 cable: *cable,
-                why: format!("BGP: nothing from {} for {hold} s, its hold time", ends[end]),
+                why: format!(
+                    "BGP: nothing from {} for {hold} s, its hold time",
+                    ends[end]
+                ),
             });
             false
         });
@@ -173,10 +175,18 @@ mod tests {
     fn a_session_that_stood_is_lost_with_a_notification_once() {
         let mut sessions = standing();
         let notification = frame(2, 3, &[6, 2]);
-        assert_eq!(sessions.see(8, SECOND, &notification, true), None, "another cable's");
+        assert_eq!(
+            sessions.see(8, SECOND, &notification, true),
+            None,
+            "another cable's"
+        );
         let lost = sessions.see(7, 2 * SECOND, &notification, false).unwrap();
         assert_eq!(lost.cable, 7);
-        assert!(lost.why.ends_with("Administrative Shutdown"), "{}", lost.why);
+        assert!(
+            lost.why.ends_with("Administrative Shutdown"),
+            "{}",
+            lost.why
+        );
         assert_eq!(sessions.see(7, 2 * SECOND, &notification, true), None);
         assert_eq!(sessions.silent(100 * SECOND), []);
     }

@@ -47,7 +47,9 @@ impl Store {
     pub(super) fn open(&self, name: &str) -> io::Result<Option<File>> {
         let kept = self.lock();
         let known = kept.dumps.iter().find(|dump| dump.name == name);
-        known.map(|dump| File::open(self.path(&dump.name))).transpose()
+        known
+            .map(|dump| File::open(self.path(&dump.name)))
+            .transpose()
     }
 
     /// Makes a dump of what `write` writes; it returns how many frames that were. `kind` becomes
