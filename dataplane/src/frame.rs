@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use crate::capture::FrameBytes;
+use crate::capture::{FrameBytes, copy_in_steps};
 use crate::offload::Offloads;
+use crate::sync::AtomicU64;
 use crate::sys::pool::{Pool, Segment};
 
 /// Frames handled in one go, at most.
@@ -499,6 +500,15 @@ impl FrameBytes for BurstFrame<'_> {
             done += part.copy_to(&mut to[done..]);
         }
         done
+    }
+
+    /// Most frames are one segment: straight from there.
+    #[inline]
+    fn copy_words(&self, to: &[AtomicU64]) {
+        match self.segments {
+            [segment] => segment.copy_to_words(to),
+            _ => copy_in_steps(self, to),
+        }
     }
 }
 

@@ -3,15 +3,15 @@
 //!
 //! Positions count the words that were ever written; a word lies at its position modulo the
 //! ring's size. The writer says up to where it is going to write, writes, and says that it has.
-//! A reader copies everything and then asks how far the writer meanwhile went: what may have
-//! been overwritten while it was copied is thrown away.
+//! A reader copies and then asks how far the writer meanwhile went: what may have been overwritten
+//! while it was copied is thrown away.
 
 use std::sync::Arc;
 
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Words that a reader copies before it asks whether they were whole.
-const COPIED_AT_ONCE: u64 = if cfg!(loom) { 2 } else { 1024 };
+const COPIED_AT_ONCE: u64 = if cfg!(loom) { 2 } else { 256 };
 
 /// Copies that a reader makes, at most, when the writer overtakes it.
 const TRIES: usize = 16;
@@ -49,47 +49,59 @@ impl Ring {
         self.copy_once()
     }
 
+    #[cfg(test)]
+    pub(super) fn has_words(&self) -> bool {
+        self.written.load(Ordering::Relaxed) > 0
+    }
+
+    /// From the newest on, which the writer overwrites last, to the first that it has overwritten.
     fn copy_once(&self) -> Vec<u64> {
         let size = self.words.len() as u64;
         let end = self.written.load(Ordering::Acquire);
         let start = end.saturating_sub(size);
-        let mut whole_from = start;
-        let mut words = Vec::with_capacity((end - start) as usize);
-        let mut at = start;
-        while at < end {
-            let until = end.min(at + COPIED_AT_ONCE);
-            let places = (at..until).map(|position| &self.words[(position % size) as usize]);
-            words.extend(places.map(|word| word.load(Ordering::Relaxed)));
+        let mut words = vec![0; (end - start) as usize];
+        let mut whole_from = end;
+        while whole_from > start {
+            let from = start.max(whole_from.saturating_sub(COPIED_AT_ONCE));
+            self.load(
+                from,
+                &mut words[(from - start) as usize..(whole_from - start) as usize],
+            );
             // Whoever got a word that was written over gets the reservation for it, too.
             fence(Ordering::Acquire);
             let overwritten = self.reserved.load(Ordering::Relaxed).saturating_sub(size);
-            if overwritten > at {
-                whole_from = whole_from.max(overwritten);
+            if overwritten > from {
+                whole_from = whole_from.min(overwritten);
+                break;
             }
-            at = until;
+            whole_from = from;
         }
-        let torn = (whole_from.min(end) - start) as usize;
-        words.drain(..torn);
+        words.drain(..(whole_from - start) as usize);
         words
+    }
+
+    /// The words from a position on, as they are.
+    fn load(&self, position: u64, to: &mut [u64]) {
+        let at = (position % self.words.len() as u64) as usize;
+        let (before, behind) = self.words.split_at(at);
+        for (to, word) in to.iter_mut().zip(behind.iter().chain(before)) {
+            *to = word.load(Ordering::Relaxed);
+        }
     }
 }
 
-/// The end of a ring that writes.
+/// The end of a ring that writes. Where it stands is what it says in the ring: one store less
+/// for each piece.
 #[derive(Debug)]
 pub(super) struct Writer {
     ring: Arc<Ring>,
-    position: u64,
-    /// The same, modulo the ring's size, or that size.
-    at: usize,
+    /// The position that lies at the ring's beginning.
+    lap: u64,
 }
 
 impl Writer {
     pub(super) fn new(ring: Arc<Ring>) -> Self {
-        Writer {
-            ring,
-            position: 0,
-            at: 0,
-        }
+        Writer { ring, lap: 0 }
     }
 
     /// Has a piece of `count` words filled, which lie side by side. Where they do not fit in front
@@ -105,21 +117,22 @@ impl Writer {
         fill: impl FnOnce(&[AtomicU64]),
     ) {
         let ring = &*self.ring;
-        let left = ring.words.len() - self.at;
-        let skipped = if count > left { left } else { 0 };
-        let end = self.position + (skipped + count) as u64;
+        let mut start = ring.written.load(Ordering::Relaxed);
+        let mut at = (start - self.lap) as usize;
+        let rest = &ring.words[at..];
+        let fits = count <= rest.len();
+        if !fits {
+            self.lap += ring.words.len() as u64;
+            (start, at) = (self.lap, 0);
+        }
+        let end = start + count as u64;
         ring.reserved.store(end, Ordering::Relaxed);
         // Nobody sees a word of what follows without the reservation.
         fence(Ordering::Release);
-        if count > left {
-            if let Some(last) = ring.words[self.at..].last() {
-                last.store(gap(skipped), Ordering::Relaxed);
-            }
-            self.at = 0;
+        if !fits && let Some(last) = rest.last() {
+            last.store(gap(rest.len()), Ordering::Relaxed);
         }
-        fill(&ring.words[self.at..][..count]);
-        self.at += count;
-        self.position = end;
+        fill(&ring.words[at..][..count]);
         ring.written.store(end, Ordering::Release);
     }
 }

@@ -8,6 +8,8 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::NonNull;
 
+use crate::sync::{AtomicU64, Ordering};
+
 /// A cache line: no two pieces of a pool share one.
 const ALIGN: usize = 64;
 
@@ -143,6 +145,32 @@ impl Segment {
         len
     }
 
+    /// Copies the first bytes out to words, in the machine's byte order, as many as both have.
+    #[inline]
+    pub(crate) fn copy_to_words(&self, to: &[AtomicU64]) {
+        let eight = |at: usize| {
+            debug_assert!(at + 8 <= self.len());
+            // SAFETY: as in `copy_to`; both callers are inside.
+            unsafe { self.start.add(at).cast::<[u8; 8]>().read() }
+        };
+        let whole = (self.len() / 8).min(to.len());
+        for (index, word) in to[..whole].iter().enumerate() {
+            word.store(u64::from_ne_bytes(eight(index * 8)), Ordering::Relaxed);
+        }
+        let (Some(word), rest @ 1..) = (to.get(whole), self.len() % 8) else {
+            return;
+        };
+        let mut bytes = [0; 8];
+        if whole == 0 {
+            self.copy_to(&mut bytes);
+        } else {
+            // Some of the word before once more: quicker than a copy of any length.
+            let last = u64::from_le_bytes(eight(self.len() - 8));
+            bytes = (last >> (64 - 8 * rest)).to_le_bytes();
+        }
+        word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+    }
+
     /// For the kernel to read from.
     #[inline]
     pub(crate) fn io_vector(&self) -> libc::iovec {
@@ -159,7 +187,7 @@ impl fmt::Debug for Segment {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -172,6 +200,28 @@ mod tests {
         let mut copy = [0; 64];
         assert_eq!(first.part(60, 4).copy_to(&mut copy), 4);
         assert_eq!(copy[..5], [1, 1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn words_have_what_bytes_have() {
+        let mut pool = Pool::new(128);
+        pool.piece(0, 128)
+            .copy_from_slice(&std::array::from_fn::<u8, 128, _>(|at| at as u8 + 1));
+        for (len, words) in (0..=40).flat_map(|len| (0..6).map(move |words| (len, words))) {
+            let segment = pool.segment(3, len);
+            let mut bytes = vec![0; words * 8];
+            segment.copy_to(&mut bytes);
+            let to: Vec<AtomicU64> = (0..words).map(|_| AtomicU64::new(0)).collect();
+            segment.copy_to_words(&to);
+            let copied = to
+                .iter()
+                .flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes());
+            assert_eq!(
+                copied.collect::<Vec<u8>>(),
+                bytes,
+                "{len} bytes, {words} words"
+            );
+        }
     }
 
     #[test]
