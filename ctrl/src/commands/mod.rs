@@ -13,6 +13,7 @@ pub mod exec;
 pub mod image;
 pub mod patch;
 pub mod power;
+pub mod recorder;
 pub mod run;
 pub mod setup;
 pub mod ssh;

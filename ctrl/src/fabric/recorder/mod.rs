@@ -10,7 +10,7 @@ mod sessions;
 mod store;
 mod watch;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
