@@ -6,7 +6,7 @@ pub(crate) mod output;
 mod pcapng;
 mod ring_files;
 mod segment;
-mod session;
+pub(crate) mod session;
 pub(crate) mod sink;
 pub(crate) mod source;
 mod verdict;

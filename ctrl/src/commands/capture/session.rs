@@ -160,15 +160,15 @@ async fn reached(deadline: Option<Instant>) {
 }
 
 /// SIGINT and SIGTERM.
-struct Signals([Signal; 2]);
+pub(crate) struct Signals([Signal; 2]);
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(crate) fn new() -> std::io::Result<Self> {
         let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()];
         Ok(Signals([signal(interrupt)?, signal(terminate)?]))
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         let [interrupt, terminate] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -97,6 +97,19 @@ impl FlowReport {
     }
 }
 
+/// The lanes that the flow takes now: those of the last packet that arrived.
+pub(super) fn path(sightings: &[Sighting], lanes: &[Lane]) -> Vec<usize> {
+    let Some((_, ways)) = ways(sightings, false) else {
+        return Vec::new();
+    };
+    let Some((_, receiver)) = ends(&ways, lanes, u64::MAX) else {
+        return Vec::new();
+    };
+    let paths = ways.iter().rev().filter(|way| !way.lost).map(Way::lanes);
+    let arrives = |path: &Vec<usize>| lanes[path[path.len() - 1]].receiver() == receiver;
+    paths.into_iter().find(arrives).unwrap_or_default()
+}
+
 /// The packets in the order in which they were sent, and the key of one.
 fn ways(sightings: &[Sighting], back: bool) -> Option<(PacketKey, Vec<Way>)> {
     let mut ways: HashMap<PacketKey, Way> = HashMap::new();
