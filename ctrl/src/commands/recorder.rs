@@ -112,15 +112,16 @@ pub async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Result<ExitC
                 cables: cables.clone(),
                 last_ms: last.map(|last| last.as_millis() as u64),
             };
-            let file = to.open()?;
+            to.check()?;
             let path = "/v1/recorder/dump";
             let stream = client.post_and_upgrade(path, CAPTURE_PROTOCOL, &request);
-            save(stream.await?, file).await?;
+            save(stream.await?, to.open()?).await?;
         }
         What::Get { name, to } => {
-            let file = to.open()?;
+            to.check()?;
             let path = format!("/v1/recorder/dumps/{}", segment(name));
-            save(client.upgrade(&path, CAPTURE_PROTOCOL).await?, file).await?;
+            let stream = client.upgrade(&path, CAPTURE_PROTOCOL).await?;
+            save(stream, to.open()?).await?;
         }
         What::Trigger(args) => {
             let triggers = args.triggers()?;
@@ -132,16 +133,25 @@ pub async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Result<ExitC
 }
 
 impl To {
-    /// Opens it before anything is asked for: a dump that cannot be written is not made.
-    fn open(&self) -> anyhow::Result<File> {
-        if self.write != Path::new("-") {
-            return sink::create(&self.write);
-        }
+    fn is_stdout(&self) -> bool {
+        self.write == Path::new("-")
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
         ensure!(
-            !std::io::stdout().is_terminal(),
+            !self.is_stdout() || !std::io::stdout().is_terminal(),
             "pcapng is not for a terminal: pipe it into `wireshark -k -i -`, or write it to a file"
         );
-        Ok(sink::standard_output()?)
+        Ok(())
+    }
+
+    /// Opens it once there is something to write: no old file is emptied for nothing.
+    fn open(&self) -> anyhow::Result<File> {
+        if self.is_stdout() {
+            Ok(sink::standard_output()?)
+        } else {
+            sink::create(&self.write)
+        }
     }
 }
 
@@ -187,13 +197,17 @@ async fn save(stream: impl AsyncRead + Unpin, file: File) -> anyhow::Result<()> 
         filter: None,
     };
     let mut output = Output::new(shape, start, file, None)?;
-    while source.fill().await? {
+    loop {
+        // The first messages have come with the first line.
         source.each(|message| output.take(message))?;
         match output.flush().await {
             Ok(()) => {}
             // What went wrong is told at the end; a pipe that was closed is no error.
             Err(Stuck::Closed) => break,
             Err(Stuck::File(error)) => return Err(error),
+        }
+        if !source.fill().await? {
+            break;
         }
     }
     let frames = output.frames();
