@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
-    Context, bench, cable, cables, capture, check, clean, console, exec, extcap, image, impair,
-    patch, power, run, scenario, setup, ssh, status, topology, vm_args,
+    Context, bench, cable, cables, capture, check, clean, console, converge, exec, extcap, image,
+    impair, patch, power, recorder, run, scenario, setup, ssh, status, topology, vm_args,
 };
 use ctrl::progress::say;
 
@@ -46,6 +46,8 @@ enum Command {
     Console(console::ConsoleArgs),
     Ssh(ssh::SshArgs),
     Power(power::PowerArgs),
+    Converge(converge::ConvergeArgs),
+    Recorder(recorder::RecorderArgs),
     Patch(patch::PatchArgs),
     Bench(bench::BenchArgs),
     VmArgs(vm_args::VmArgsArgs),
@@ -103,6 +105,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Image(args) => image::run(context.json, args).await,
         Command::Console(args) => console::run(&context, args).await,
         Command::Ssh(args) => ssh::run(&context, args).await,
+        Command::Converge(args) => converge::run(&context, args).await,
+        Command::Recorder(args) => recorder::run(&context, args).await,
         Command::Patch(args) => patch::run(&context, args).await,
         Command::Bench(args) => bench::run(&context, args).await,
         Command::Power(args) => power::run(&context, args).await,

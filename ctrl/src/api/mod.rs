@@ -17,12 +17,17 @@
 //! | `PUT /v1/nodes/NODE/power` with [`Power`] | [`NodeStatus`] |
 //! | `GET /v1/nodes/NODE/console`, upgraded | the serial console's bytes, both ways |
 //! | `POST /v1/capture` with [`CaptureRequest`], upgraded | frames: [`capture`] |
+//! | `GET /v1/recorder` | [`RecorderStatus`] |
+//! | `POST /v1/recorder/dump` with [`DumpRequest`], upgraded | frames: [`capture`] |
+//! | `GET /v1/recorder/dumps/NAME`, upgraded | the same of a dump that was kept |
+//! | `PUT /v1/recorder/triggers` with [`SetTriggers`] | [`RecorderStatus`] |
 //!
 //! Whatever fails answers with a 4xx or 5xx status and [`Failure`].
 
 pub mod capture;
 mod client;
 mod impair;
+pub mod recorder;
 mod server;
 
 use std::collections::BTreeMap;
@@ -37,6 +42,7 @@ pub use impair::{
     AccuracyReport, DelayReport, LaneImpairment, LossReport, RateReport, SetImpairment, Step,
     StepChange, StepDone,
 };
+pub use recorder::{DumpRequest, RecorderStatus, SetTriggers};
 pub use server::{ApiError, Backend, CONSOLE_PROTOCOL, ConsoleStream, serve};
 
 /// `status --json`.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::Context;
 use super::configuration::ConfigArgs;
 use crate::api::{Backend, NodeState, NodeStatus};
-use crate::fabric::{Fabric, Options, Running, Switches, bring_up};
+use crate::fabric::{Fabric, Options, RecorderOptions, Running, Switches, bring_up};
 use crate::progress::{Progress, Stage, duration};
 use crate::topology;
 
@@ -128,6 +128,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<ExitCode> 
         socket: context.client.socket().to_owned(),
         switches: args.switches,
         panel: args.panel.options(MOST_WORKERS)?,
+        recorder: Some(RecorderOptions::default()),
     };
     let progress = Progress::new();
     let mut running = Running::default();

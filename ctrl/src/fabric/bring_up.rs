@@ -18,6 +18,7 @@ use super::links::{Plugged, SharedApplied, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options, Switches};
 use super::owner::Person;
+use super::recorder::{Named, Recorder, RecorderOptions};
 use super::{rights, sockets, start};
 use crate::api;
 use crate::apply::{self, Applied, ApplyError};
@@ -25,6 +26,7 @@ use crate::host::watch::LinkWatch;
 use crate::lock::{Lock, StatePaths};
 use crate::plan;
 use crate::progress::Progress;
+use crate::topology::{End, EndOwner, Topology};
 
 /// Questions about sessions that switches may be asked at the same time.
 const QUESTIONS: usize = 2;
@@ -92,6 +94,10 @@ pub async fn bring_up(
     let cables = Cables::plug(planned, &options.panel, no_rights, move || {
         bell.notify_one();
     })?;
+    let recorder = match &options.recorder {
+        Some(wanted) => Some(record(wanted, topology, &cables, running, &paths)?),
+        None => None,
+    };
     let workers = if cables.workers() == 1 {
         "1 worker".into()
     } else {
@@ -108,6 +114,7 @@ pub async fn bring_up(
         topology: topology.clone(),
         paths: StatePaths::beside(&absolute),
         cables,
+        recorder,
         switches: Vec::new(),
         host_tap: carrier,
         ssh_config: None,
@@ -165,6 +172,7 @@ impl Running {
             }
         });
         self.tasks.spawn(fabric.clone().attend_cables(cable_news));
+        self.tasks.spawn(fabric.clone().attend_recorder());
         if fabric.cables.workers() > 1 {
             self.tasks.spawn(fabric.clone().balance());
         }
@@ -223,6 +231,27 @@ fn clean_up_before(
         ));
     }
     Ok(())
+}
+
+/// Records every cable from now on.
+fn record(
+    wanted: &RecorderOptions,
+    topology: &Topology,
+    cables: &Cables,
+    running: &Running,
+    paths: &StatePaths,
+) -> Result<Recorder, BringUpError> {
+    write_down(&running.applied, &paths.recorder)?;
+    let is_switch = |end: &End| matches!(end.owner, EndOwner::Switch { .. });
+    let names = Named {
+        alias: &|index, side| topology.cables[index].end(side).alias.clone(),
+        between_switches: &|index| {
+            let cable = &topology.cables[index];
+            is_switch(&cable.a) && is_switch(&cable.b)
+        },
+    };
+    let folder = std::path::absolute(&paths.recorder).unwrap_or_else(|_| paths.recorder.clone());
+    Ok(Recorder::start(cables, wanted.clone(), &names, &folder)?)
 }
 
 /// Listens at `socket`, for its owner alone from the first moment on. The caller holds the

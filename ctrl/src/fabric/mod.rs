@@ -17,6 +17,7 @@ mod owner;
 mod password;
 mod patch;
 mod ready;
+mod recorder;
 mod rights;
 mod seeds;
 mod sockets;
@@ -38,6 +39,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
 use crate::api::capture::{CaptureRequest, CaptureStream};
+use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
     LaneImpairment, NodeStatus, PlugWish, PowerAction, SetImpairment, SshAccess, Status, Step,
@@ -56,6 +58,8 @@ pub use look_ahead::preflight;
 pub use options::{BringUpError, Options, Switches};
 pub use owner::{NoSuchUser, Person};
 pub use patch::{Patch, PortSpec};
+use recorder::Recorder;
+pub use recorder::RecorderOptions;
 use switch::Switch;
 
 /// Time for one command by `exec`. Long ones belong into `ssh`.
@@ -70,6 +74,7 @@ pub struct Fabric {
     /// The files beside the API's socket, by absolute paths.
     paths: StatePaths,
     cables: Cables,
+    recorder: Option<Recorder>,
     /// In the topology's order; empty for a patch panel alone.
     switches: Vec<Switch>,
     /// A second descriptor of the host's tap, for its carrier.
@@ -133,6 +138,15 @@ impl Fabric {
                     "{name} is no VM of this fabric: it was started with --switches none"
                 ))
             })
+    }
+
+    /// Looks for what the recorder's triggers wait for, for ever.
+    async fn attend_recorder(self: Arc<Self>) {
+        if let Some(recorder) = &self.recorder {
+            recorder
+                .attend(&self.cables, |told| self.notice(told))
+                .await;
+        }
     }
 
     /// Whether an end waits for whoever plugs in.
@@ -350,6 +364,25 @@ impl Backend for Fabric {
         let lanes = capture::choose(self.cables.len(), cables, port)?;
         let alias = |index: usize, side| self.topology.cables[index].end(side).alias.clone();
         capture::start(&self.cables, &lanes, alias, request)
+    }
+
+    fn recorder(&self) -> Result<RecorderStatus, ApiError> {
+        Ok(recorder::running(self.recorder.as_ref())?.status())
+    }
+
+    fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.dump(request, &|name| self.cable(name))
+    }
+
+    fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError> {
+        recorder::running(self.recorder.as_ref())?.kept(name)
+    }
+
+    fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.arm(&self.cables, set.triggers, &|name| self.cable(name))?;
+        Ok(recorder.status())
     }
 }
 

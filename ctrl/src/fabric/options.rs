@@ -6,6 +6,7 @@ use dataplane::PanelOptions;
 
 use super::cables::CablesError;
 use super::owner::NoSuchUser;
+use super::recorder::RecorderOptions;
 use super::seeds::SeedsError;
 use crate::apply::ApplyError;
 use crate::config::Config;
@@ -39,6 +40,8 @@ pub struct Options {
     pub switches: Switches,
     /// How to forward.
     pub panel: PanelOptions,
+    /// How to record, if at all.
+    pub recorder: Option<RecorderOptions>,
 }
 
 /// Why a fabric did not come up. Whatever had been done is taken back by
