@@ -27,6 +27,7 @@ pub mod config;
 pub mod fabric;
 pub mod host;
 pub mod image;
+pub mod import;
 pub mod journal;
 pub mod lock;
 pub mod plan;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
-    Context, bench, cable, cables, check, clean, console, exec, image, patch, power, run, setup,
-    ssh, status, topology, vm_args,
+    Context, bench, cable, cables, check, clean, console, exec, image, import, patch, power, run,
+    setup, ssh, status, topology, vm_args,
 };
 use ctrl::progress::say;
 
@@ -39,6 +39,7 @@ enum Command {
     Cable(cable::CableArgs),
     Exec(exec::ExecArgs),
     Image(image::ImageArgs),
+    Import(import::ImportArgs),
     Console(console::ConsoleArgs),
     Ssh(ssh::SshArgs),
     Power(power::PowerArgs),
@@ -93,6 +94,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cable(args) => cable::run(&context, args).await,
         Command::Exec(args) => exec::run(&context, args).await,
         Command::Image(args) => image::run(context.json, args).await,
+        Command::Import(args) => import::run(context.json, args),
         Command::Console(args) => console::run(&context, args).await,
         Command::Ssh(args) => ssh::run(&context, args).await,
         Command::Patch(args) => patch::run(&context, args).await,

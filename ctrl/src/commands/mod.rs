@@ -9,6 +9,7 @@ pub mod configuration;
 pub mod console;
 pub mod exec;
 pub mod image;
+pub mod import;
 pub mod patch;
 pub mod power;
 pub mod run;
