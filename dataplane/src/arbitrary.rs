@@ -1,6 +1,6 @@
-//! What guests and front ends may send, made of any bytes: the entry points of the fuzz targets
-//! in `fuzz/`, and, with random bytes, tests. Each drives the code that a hostile guest reaches
-//! and checks what has to hold whatever that guest does.
+//! What guests, front ends and clients may send, made of any bytes: the entry points of the fuzz targets
+//! in `fuzz/`, and, with random bytes, tests. Each drives the code that hostile bytes reach
+//! and checks what has to hold whatever they are.
 
 /// Rings in memory that changes all the time, received from and sent to.
 pub fn rings(bytes: &[u8]) {
@@ -15,6 +15,11 @@ pub fn messages(bytes: &[u8]) {
 /// One frame, in any segments, for a receiver that takes any offloads.
 pub fn offloads(bytes: &[u8]) {
     crate::offload::arbitrary::drive(Bytes(bytes));
+}
+
+/// A filter program, which is refused or run on a frame.
+pub fn bpf(bytes: &[u8]) {
+    crate::bpf::arbitrary::drive(Bytes(bytes));
 }
 
 /// What is left of the bytes. Zeros follow them.
@@ -97,6 +102,11 @@ mod tests {
         #[test]
         fn any_frame_is_cut_or_refused(bytes in vec(any::<u8>(), 0..300)) {
             super::offloads(&bytes);
+        }
+
+        #[test]
+        fn any_program_is_refused_or_ends(bytes in vec(any::<u8>(), 0..400)) {
+            super::bpf(&bytes);
         }
     }
 }

@@ -4,11 +4,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use crate::frame::Burst;
-use crate::lane::Lane;
+use crate::lane::{Bursts, Lane};
 use crate::port::Port;
 use crate::port::vhost_user::Filled;
-use crate::stats::{Drops, LaneStats};
+use crate::stats::{DropReason, LaneStats};
 
 /// Which end of a cable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,8 +79,32 @@ impl Cable {
         std::mem::replace(&mut self.ports[side as usize], port)
     }
 
+    /// Frames that wait in a cable that is cut, or vanish in it, are lost.
     pub(crate) fn set_state(&mut self, state: CableState) {
         self.state = state;
+        let reason = match state {
+            CableState::Up => return,
+            CableState::Down => DropReason::CableDown,
+            CableState::Blackhole => DropReason::Blackhole,
+        };
+        for lane in &mut self.lanes {
+            lane.purge(reason);
+        }
+    }
+
+    pub(crate) fn lane(&self, from: Side) -> &Lane {
+        &self.lanes[from as usize]
+    }
+
+    pub(crate) fn lane_mut(&mut self, from: Side) -> &mut Lane {
+        &mut self.lanes[from as usize]
+    }
+
+    /// Sends the held frames of the lane that begins at `from` that are due. When the next one
+    /// is, if there is one.
+    pub(crate) fn release(&mut self, from: Side, now: u64, memory: &mut Bursts) -> Option<u64> {
+        let sink = self.ports[from.other() as usize].as_mut();
+        self.lanes[from as usize].release(now, sink, memory)
     }
 
     /// Moves one burst from the port at `from` to the other. Tells whether frames came,
@@ -99,43 +122,29 @@ impl Cable {
         let Some(source) = source else {
             return Ok(Forwarded::default());
         };
-        let mut drops = Drops::default();
+        let lane = &mut self.lanes[from as usize];
         let mut direct = Filled::default();
+        let (burst, losses) = (&mut memory.received, &mut memory.losses);
         let received = match (&mut *source, sink.as_mut(), self.state) {
-            (Port::Tap(tap), Some(Port::VhostUser(guest)), CableState::Up) => {
-                match guest.fill(tap.as_fd(), &mut memory.received, &mut drops) {
+            (Port::Tap(tap), Some(Port::VhostUser(guest)), CableState::Up) if lane.is_plain() => {
+                match guest.fill(tap.as_fd(), burst, losses) {
                     Some(filled) => filled.map(|filled| {
                         direct = filled;
                         filled.more
                     }),
-                    None => source.receive(&mut memory.received, &mut drops),
+                    None => source.receive(burst, losses),
                 }
             }
-            _ => source.receive(&mut memory.received, &mut drops),
+            _ => source.receive(burst, losses),
         };
         let some = !memory.received.is_empty() || direct.frames > 0;
         if direct.frames > 0 {
-            self.lanes[from as usize].count_direct(&direct);
+            lane.count_direct(&direct);
         }
-        self.lanes[from as usize].pass(
-            self.state,
-            &mut memory.received,
-            sink.as_mut(),
-            &mut memory.cut,
-            &mut drops,
-        );
+        lane.pass(self.state, sink.as_mut(), memory);
         source.release();
         received.map(|more| Forwarded { some, more })
     }
-}
-
-/// A worker's memory for frames, reused for ever.
-#[derive(Default)]
-pub(crate) struct Bursts {
-    /// As they came.
-    received: Burst,
-    /// As the receiver takes them.
-    cut: Burst,
 }
 
 /// What one [`Cable::forward`] did.

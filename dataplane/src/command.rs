@@ -5,6 +5,8 @@ use std::io;
 use crossbeam_channel::Sender;
 
 use crate::cable::{Cable, CableState, Side};
+use crate::capture::Recorder;
+use crate::lane::{Accuracy, Impaired, NumberedTap};
 use crate::port::Port;
 
 /// Names a cable for as long as the [`Panel`](crate::Panel) lives; never used twice.
@@ -41,6 +43,40 @@ pub(crate) enum Command {
         port: Option<Port>,
         done: Answer<Option<Port>>,
     },
+    /// Puts an impairment in force on one lane, or takes it away. What is of no more use comes
+    /// back to be freed.
+    Impair {
+        id: CableId,
+        from: Side,
+        impaired: Option<Box<Impaired>>,
+        done: Answer<Option<Box<Impaired>>>,
+    },
+    Accuracy {
+        id: CableId,
+        from: Side,
+        done: Answer<Option<Accuracy>>,
+    },
+    /// Begins a capture of one lane. It comes back when there are too many.
+    Tap {
+        id: CableId,
+        from: Side,
+        tap: Box<NumberedTap>,
+        done: Answer<Option<Box<NumberedTap>>>,
+    },
+    /// Ends one.
+    Untap {
+        id: CableId,
+        from: Side,
+        number: u64,
+        done: Answer<Option<Box<NumberedTap>>>,
+    },
+    /// Gives one lane a flight recorder, or takes it away; the old one comes back.
+    Record {
+        id: CableId,
+        from: Side,
+        recorder: Option<Box<Recorder>>,
+        done: Answer<Option<Box<Recorder>>>,
+    },
     /// Ends the worker; it gives up all its cables.
     Stop,
 }
@@ -60,4 +96,10 @@ pub enum Event {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The last frame has left an impairment that was taken away.
+    Ended(EndedImpairment),
 }
+
+/// Memory of an impairment that is of no more use; dropping it may take milliseconds.
+#[derive(Debug)]
+pub struct EndedImpairment(pub(crate) Box<Impaired>);

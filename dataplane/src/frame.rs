@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::capture::FrameBytes;
 use crate::offload::Offloads;
 use crate::sys::pool::{Pool, Segment};
 
@@ -428,6 +429,25 @@ impl Burst {
         self.add_frame(*other.header(index), other.frame_len(index));
     }
 
+    /// Takes the last frame back out.
+    pub(crate) fn pop(&mut self) {
+        let Some(last) = self.len.checked_sub(1) else {
+            return;
+        };
+        self.bytes -= u64::from(self.frames[last].len);
+        self.len = last;
+        self.abandon_frame();
+    }
+
+    /// The frame at `index`, to be read from.
+    #[inline]
+    pub(crate) fn frame(&self, index: usize) -> BurstFrame<'_> {
+        BurstFrame {
+            segments: self.segments(index),
+            len: self.frame_len(index),
+        }
+    }
+
     /// Takes back the segments that were added since the last frame.
     pub(crate) fn abandon_frame(&mut self) {
         self.segments_len = match self.len {
@@ -448,6 +468,37 @@ impl Burst {
         *place = header;
         self.take_in(0, frame.len(), None);
         true
+    }
+}
+
+/// One frame of a burst, to be read from.
+pub(crate) struct BurstFrame<'a> {
+    segments: &'a [Segment],
+    len: usize,
+}
+
+impl FrameBytes for BurstFrame<'_> {
+    #[inline]
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    fn copy_out(&self, at: usize, to: &mut [u8]) -> usize {
+        let (mut skip, mut done) = (at, 0);
+        for segment in self.segments {
+            if skip >= segment.len() {
+                skip -= segment.len();
+                continue;
+            }
+            if done == to.len() {
+                break;
+            }
+            let part = segment.part(skip, segment.len() - skip);
+            skip = 0;
+            done += part.copy_to(&mut to[done..]);
+        }
+        done
     }
 }
 

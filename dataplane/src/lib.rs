@@ -55,9 +55,14 @@
 #[cfg(any(test, fuzzing))]
 pub mod arbitrary;
 mod balance;
+pub mod bpf;
 mod cable;
+pub mod capture;
+pub mod clock;
 mod command;
 mod frame;
+mod hold;
+pub mod impair;
 pub mod jack;
 mod lane;
 mod offload;
@@ -68,13 +73,15 @@ pub mod rights;
 mod stats;
 mod sync;
 pub mod sys;
+mod timer;
 mod worker;
 
 pub use cable::{Cable, CableState, Side};
-pub use command::{CableId, Event};
+pub use command::{CableId, EndedImpairment, Event};
 pub use frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
+pub use lane::Accuracy;
 pub use offload::Offloads;
-pub use panel::{CableHandle, Panel, PanelError, PanelOptions};
+pub use panel::{CableHandle, Capture, Change, Panel, PanelError, PanelOptions};
 pub use port::{Port, PortError};
-pub use stats::{DropReason, Drops, LaneSnapshot, LaneStats};
+pub use stats::{Done, DropReason, Drops, LaneSnapshot, LaneStats};
 pub use worker::Idle;

@@ -13,7 +13,10 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::balance::{Load, Move, OVERLOADED, choose};
 use crate::cable::{Cable, CableState, Side};
+use crate::capture::{LaneCapture, RecorderReader, TapSpec, lane_tap, recorder};
 use crate::command::{Answer, CableId, Command, Event};
+use crate::impair::{ImpairError, Impairment};
+use crate::lane::{Accuracy, Impaired, NumberedTap};
 use crate::port::Port;
 use crate::stats::{LaneStats, WorkerStats};
 use crate::worker::{Bell, Idle, WAKE, Wires, Worker};
@@ -70,6 +73,42 @@ pub enum PanelError {
     /// A worker does not answer.
     #[error("worker {0} does not answer: end the fabric with SIGTERM and report this")]
     Silent(usize),
+    /// An impairment that cannot be.
+    #[error(transparent)]
+    Impairment(#[from] ImpairError),
+    /// There is not so much memory for frames that wait.
+    #[error(
+        "there is no memory for {bytes} bytes of frames that wait: set a lower limit, delay or rate"
+    )]
+    NoMemory {
+        /// As many as the impairment may hold.
+        bytes: u64,
+    },
+    /// A lane has as many captures as it can have.
+    #[error("too many captures of this cable run already: end one of them")]
+    TooManyCaptures,
+}
+
+/// One change of a step, see [`Panel::step`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Cuts a cable, lets its frames vanish, or mends it.
+    State {
+        /// The cable.
+        id: CableId,
+        /// From now on.
+        state: CableState,
+    },
+    /// Impairs one lane, or takes its impairment away. Frames that wait leave at their time
+    /// nevertheless.
+    Impair {
+        /// The cable.
+        id: CableId,
+        /// Where the lane begins.
+        from: Side,
+        /// All of it: what is not set is off.
+        impairment: Option<Box<Impairment>>,
+    },
 }
 
 struct WorkerHandle {
@@ -95,6 +134,7 @@ struct Inner {
     workers: Vec<WorkerHandle>,
     cables: BTreeMap<CableId, Entry>,
     next: u32,
+    next_tap: u64,
     balanced: Instant,
     /// Whether the cables were looked at the last time too.
     measuring: bool,
@@ -145,6 +185,7 @@ impl Panel {
             workers,
             cables: BTreeMap::new(),
             next: 0,
+            next_tap: 0,
             balanced: Instant::now(),
             measuring: false,
         };
@@ -190,6 +231,85 @@ impl Panel {
         let inner = self.lock();
         let worker = inner.owner(id)?;
         inner.tell(worker, |done| Command::SetState { id, state, done })
+    }
+
+    /// Makes several changes at the same moment, as near as workers can: all are prepared first,
+    /// then all workers are told, and only then are their answers awaited. Nothing is changed
+    /// when one of them cannot be made.
+    ///
+    /// # Errors
+    /// [`PanelError::NoSuchCable`], [`PanelError::Impairment`], [`PanelError::NoMemory`].
+    pub fn step(&self, changes: Vec<Change>) -> Result<(), PanelError> {
+        let mut prepared = Vec::with_capacity(changes.len());
+        for change in changes {
+            prepared.push(Prepared::new(change)?);
+        }
+        self.lock().step(prepared)
+    }
+
+    /// How well the impairment of the lane that begins at `from` keeps its promises; `None`
+    /// where there is none.
+    ///
+    /// # Errors
+    /// [`PanelError::NoSuchCable`].
+    pub fn accuracy(&self, id: CableId, from: Side) -> Result<Option<Accuracy>, PanelError> {
+        let inner = self.lock();
+        let worker = inner.owner(id)?;
+        inner.tell(worker, |done| Command::Accuracy { id, from, done })
+    }
+
+    /// Captures the frames of the lane that begins at `from`, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// [`PanelError::NoSuchCable`], [`PanelError::TooManyCaptures`].
+    pub fn tap(&self, id: CableId, from: Side, spec: TapSpec) -> Result<Capture, PanelError> {
+        let (tap, reader) = lane_tap(spec);
+        let mut inner = self.lock();
+        let number = inner.next_tap;
+        inner.next_tap += 1;
+        let worker = inner.owner(id)?;
+        let tap = Box::new(NumberedTap { number, tap });
+        let refused = inner.tell(worker, |done| Command::Tap {
+            id,
+            from,
+            tap,
+            done,
+        })?;
+        if refused.is_some() {
+            return Err(PanelError::TooManyCaptures);
+        }
+        Ok(Capture {
+            reader,
+            panel: self.clone(),
+            id,
+            from,
+            number,
+        })
+    }
+
+    /// Gives the lane that begins at `from` a flight recorder of `bytes` that keeps the first
+    /// `snap` bytes of each frame; the one before ends.
+    ///
+    /// # Errors
+    /// [`PanelError::NoSuchCable`].
+    pub fn record(
+        &self,
+        id: CableId,
+        from: Side,
+        bytes: usize,
+        snap: u32,
+    ) -> Result<RecorderReader, PanelError> {
+        let (recorder, reader) = recorder(bytes, snap);
+        let inner = self.lock();
+        let worker = inner.owner(id)?;
+        let recorder = Some(Box::new(recorder));
+        inner.tell(worker, |done| Command::Record {
+            id,
+            from,
+            recorder,
+            done,
+        })?;
+        Ok(reader)
     }
 
     /// Puts another port in place of one end of a cable; `None` takes it out. Returns what
@@ -277,7 +397,107 @@ impl Panel {
     }
 }
 
+/// A change with all that it needs.
+enum Prepared {
+    State(CableId, CableState),
+    Impair(CableId, Side, Option<Box<Impaired>>),
+}
+
+impl Prepared {
+    fn new(change: Change) -> Result<Self, PanelError> {
+        Ok(match change {
+            Change::State { id, state } => Prepared::State(id, state),
+            Change::Impair {
+                id,
+                from,
+                impairment,
+            } => {
+                let impairment = impairment.filter(|impairment| !impairment.is_clean());
+                let prepare = |impairment: Box<Impairment>| {
+                    impairment.check()?;
+                    let bytes = impairment.hold_bytes();
+                    Impaired::new(*impairment).ok_or(PanelError::NoMemory { bytes })
+                };
+                Prepared::Impair(id, from, impairment.map(prepare).transpose()?)
+            }
+        })
+    }
+
+    fn cable(&self) -> CableId {
+        match self {
+            Prepared::State(id, _) | Prepared::Impair(id, ..) => *id,
+        }
+    }
+}
+
+/// A capture of one lane; it ends when this is dropped.
+pub struct Capture {
+    reader: LaneCapture,
+    panel: Panel,
+    id: CableId,
+    from: Side,
+    number: u64,
+}
+
+impl Capture {
+    /// Where the frames come out.
+    pub fn reader(&mut self) -> &mut LaneCapture {
+        &mut self.reader
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let Capture {
+            id, from, number, ..
+        } = *self;
+        let inner = self.panel.lock();
+        // The cable, or the panel, may be gone: so is the capture's end at it, then.
+        if let Ok(worker) = inner.owner(id) {
+            let _ = inner.tell(worker, |done| Command::Untap {
+                id,
+                from,
+                number,
+                done,
+            });
+        }
+    }
+}
+
 impl Inner {
+    fn step(&mut self, changes: Vec<Prepared>) -> Result<(), PanelError> {
+        let owners: Vec<_> = changes
+            .iter()
+            .map(|change| self.owner(change.cable()))
+            .collect::<Result<_, _>>()?;
+        let mut states = Vec::new();
+        let mut leftovers = Vec::new();
+        for (change, worker) in changes.into_iter().zip(owners) {
+            match change {
+                Prepared::State(id, state) => {
+                    let command = |done| Command::SetState { id, state, done };
+                    states.push((worker, self.send(worker, command)?));
+                }
+                Prepared::Impair(id, from, impaired) => {
+                    let command = |done| Command::Impair {
+                        id,
+                        from,
+                        impaired,
+                        done,
+                    };
+                    leftovers.push((worker, self.send(worker, command)?));
+                }
+            }
+        }
+        for (worker, answer) in states {
+            await_answer(worker, &answer)?;
+        }
+        for (worker, answer) in leftovers {
+            drop(await_answer(worker, &answer)?);
+        }
+        Ok(())
+    }
+
     fn owner(&self, id: CableId) -> Result<usize, PanelError> {
         let entry = self.cables.get(&id).ok_or(PanelError::NoSuchCable)?;
         Ok(entry.worker)
@@ -339,22 +559,32 @@ impl Inner {
         worker: usize,
         command: impl FnOnce(Answer<T>) -> Command,
     ) -> Result<T, PanelError> {
+        let answer = self.send(worker, command)?;
+        await_answer(worker, &answer)
+    }
+
+    fn send<T>(
+        &self,
+        worker: usize,
+        command: impl FnOnce(Answer<T>) -> Command,
+    ) -> Result<Receiver<io::Result<T>>, PanelError> {
         let (done, answer) = bounded(1);
-        let silent = PanelError::Silent(worker);
         let handle = self.workers.get(worker).ok_or(PanelError::Stopped)?;
         if handle.commands.send_timeout(command(done), ANSWER).is_err()
             || handle.waker.wake().is_err()
         {
-            return Err(silent);
+            return Err(PanelError::Silent(worker));
         }
-        match answer.recv_timeout(ANSWER) {
-            Ok(Ok(result)) => Ok(result),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-                Err(PanelError::NoSuchCable)
-            }
-            Ok(Err(source)) => Err(PanelError::Refused { worker, source }),
-            Err(_) => Err(silent),
-        }
+        Ok(answer)
+    }
+}
+
+fn await_answer<T>(worker: usize, answer: &Receiver<io::Result<T>>) -> Result<T, PanelError> {
+    match answer.recv_timeout(ANSWER) {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(PanelError::NoSuchCable),
+        Ok(Err(source)) => Err(PanelError::Refused { worker, source }),
+        Err(_) => Err(PanelError::Silent(worker)),
     }
 }
 
@@ -374,7 +604,7 @@ fn start_worker(
         bell,
         stats: stats.clone(),
     };
-    let worker = Worker::new(poll, wires, options.idle);
+    let worker = Worker::new(poll, wires, options.idle)?;
     let cpu = options
         .cpus
         .get(number % options.cpus.len().max(1))

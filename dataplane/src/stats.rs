@@ -1,7 +1,9 @@
 //! What a lane counted: [`LaneStats`], written by one worker, read by anyone.
 
+use std::ops::Range;
 use std::time::Duration;
 
+use crate::frame::MAX_BURST;
 use crate::sync::{AtomicU64, Ordering, fence, spin_loop};
 
 /// Why a frame was not sent. Every frame that came in is sent, held, or counted here.
@@ -24,11 +26,17 @@ pub enum DropReason {
     ReadTooLate,
     /// The other end's port failed; its error is in the log.
     PortError,
+    /// Lost on purpose: the lane's impairment has a loss.
+    Loss,
+    /// Lost on purpose: exactly this frame was chosen.
+    Chosen,
+    /// More had to wait than the impairment's limit allows.
+    HoldFull,
 }
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [DropReason; 8] = [
+    pub const ALL: [DropReason; 11] = [
         DropReason::CableDown,
         DropReason::Blackhole,
         DropReason::Unplugged,
@@ -37,7 +45,21 @@ impl DropReason {
         DropReason::Malformed,
         DropReason::ReadTooLate,
         DropReason::PortError,
+        DropReason::Loss,
+        DropReason::Chosen,
+        DropReason::HoldFull,
     ];
+
+    /// Its place in [`DropReason::ALL`]: a number for what is stored or sent.
+    #[inline]
+    pub fn index(self) -> u8 {
+        self as usize as u8
+    }
+
+    /// The reason with that number, if this version has it.
+    pub fn from_index(index: u8) -> Option<DropReason> {
+        DropReason::ALL.get(usize::from(index)).copied()
+    }
 
     /// The name in tables and JSON.
     pub fn name(self) -> &'static str {
@@ -50,21 +72,130 @@ impl DropReason {
             DropReason::Malformed => "malformed",
             DropReason::ReadTooLate => "read-too-late",
             DropReason::PortError => "port-error",
+            DropReason::Loss => "loss",
+            DropReason::Chosen => "chosen",
+            DropReason::HoldFull => "hold-full",
         }
     }
 }
 
-/// Drops by reason; what a port or lane hands up for one burst, and what a reader gets.
+/// Drops by reason.
 pub type Drops = [u64; DropReason::ALL.len()];
+
+/// What was lost of one burst: how many frames by reason, and which of those that were to be
+/// sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Losses {
+    counts: Drops,
+    /// By the frame's index in the burst.
+    fates: [Option<DropReason>; MAX_BURST],
+    /// How many of the pieces that it was cut into.
+    pieces: [u16; MAX_BURST],
+    any: bool,
+}
+
+impl Default for Losses {
+    fn default() -> Self {
+        Losses {
+            counts: Drops::default(),
+            fates: [None; MAX_BURST],
+            pieces: [0; MAX_BURST],
+            any: false,
+        }
+    }
+}
+
+impl Losses {
+    /// Frames that never got into the burst.
+    #[inline]
+    pub(crate) fn count(&mut self, reason: DropReason, frames: u64) {
+        self.any |= frames > 0;
+        self.counts[reason as usize] += frames;
+    }
+
+    /// A frame of the burst. Of two reasons the first counts.
+    #[inline]
+    pub(crate) fn lose(&mut self, index: usize, reason: DropReason) {
+        if self.fates[index].is_none() {
+            self.fates[index] = Some(reason);
+            self.count(reason, 1);
+        }
+    }
+
+    /// One of the pieces that a frame of the burst was cut into.
+    pub(crate) fn lose_piece(&mut self, index: usize, reason: DropReason) {
+        self.pieces[index] += 1;
+        self.count(reason, 1);
+    }
+
+    /// Several frames of the burst.
+    pub(crate) fn lose_all(&mut self, frames: Range<usize>, reason: DropReason) {
+        for index in frames {
+            self.lose(index, reason);
+        }
+    }
+
+    /// Why the frame at `index` was not sent, if it was not.
+    #[inline]
+    pub(crate) fn fate(&self, index: usize) -> Option<DropReason> {
+        self.fates[index]
+    }
+
+    /// How many pieces of the frame at `index` were lost.
+    #[inline]
+    pub(crate) fn pieces(&self, index: usize) -> u16 {
+        self.pieces[index]
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.any
+    }
+
+    /// How many for one reason.
+    #[cfg(test)]
+    pub(crate) fn of(&self, reason: DropReason) -> u64 {
+        self.counts[reason as usize]
+    }
+
+    /// All together.
+    #[inline]
+    pub(crate) fn total(&self) -> u64 {
+        if self.any {
+            self.counts.iter().sum()
+        } else {
+            0
+        }
+    }
+
+    /// Adds the counts of another burst.
+    pub(crate) fn absorb(&mut self, other: &Losses) {
+        if !other.any {
+            return;
+        }
+        self.any = true;
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+    }
+
+    /// Forgets all.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        if self.any {
+            *self = Losses::default();
+        }
+    }
+}
 
 /// Counters at one instant: `frames_in == frames_out + held + drops`, always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LaneSnapshot {
     /// Frames that entered the lane. A super-frame counts as the frames that it was cut into,
-    /// as one when it was passed on whole.
+    /// as one when it was passed on whole; a duplicate that the lane made counts as well.
     pub frames_in: u64,
     /// Their bytes as they came, without FCS and virtio-net headers: those of a super-frame,
-    /// whatever was made of it.
+    /// whatever was made of it; none for duplicates.
     pub bytes_in: u64,
     /// Frames that left it.
     pub frames_out: u64,
@@ -72,6 +203,23 @@ pub struct LaneSnapshot {
     pub held: u64,
     /// Frames that were dropped, by [`DropReason`].
     pub drops: Drops,
+    /// What the lane's impairment did besides dropping.
+    pub done: Done,
+}
+
+/// What an impairment did to frames besides dropping them; one frame may count in several.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Frames that had to wait.
+    pub delayed: u64,
+    /// Second copies that were made.
+    pub duplicated: u64,
+    /// Frames with a bit flipped.
+    pub corrupted: u64,
+    /// Frames that overtook others on purpose.
+    pub reordered: u64,
+    /// Frames marked as having met congestion (ECN) instead of being lost.
+    pub marked: u64,
 }
 
 impl LaneSnapshot {
@@ -101,11 +249,37 @@ pub struct LaneStats {
     bytes_in: AtomicU64,
     frames_out: AtomicU64,
     drops: [AtomicU64; DropReason::ALL.len()],
+    /// In the order of [`Done`]'s fields.
+    done: [AtomicU64; 5],
+}
+
+/// What is to be added to a lane's counters.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) frames_in: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) frames_out: u64,
+    pub(crate) done: Done,
 }
 
 impl LaneStats {
-    /// Adds one burst. Only the owning worker may call this.
-    pub(crate) fn add(&self, frames_in: u64, bytes_in: u64, drops: &Drops) {
+    /// Adds one burst, of which what was not lost was sent. Only the owning worker may call
+    /// this.
+    #[inline]
+    pub(crate) fn add_sent(&self, frames_in: u64, bytes_in: u64, losses: &Losses) {
+        let tally = Tally {
+            frames_in,
+            bytes_in,
+            frames_out: frames_in - losses.total(),
+            done: Done::default(),
+        };
+        self.add(&tally, losses);
+    }
+
+    /// Adds one burst. What came in and neither went out nor was lost is held. Only the owning
+    /// worker may call this.
+    #[inline]
+    pub(crate) fn add(&self, tally: &Tally, losses: &Losses) {
         let bump = |counter: &AtomicU64, by: u64| {
             counter.store(
                 counter.load(Ordering::Relaxed).wrapping_add(by),
@@ -116,17 +290,27 @@ impl LaneStats {
         self.sequence
             .store(sequence.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
-        let mut dropped = 0;
-        for (counter, &count) in self.drops.iter().zip(drops) {
-            if count > 0 {
+        if !losses.is_empty() {
+            for (counter, &count) in self.drops.iter().zip(&losses.counts) {
                 bump(counter, count);
-                dropped += count;
             }
         }
-        debug_assert!(dropped <= frames_in);
-        bump(&self.frames_in, frames_in);
-        bump(&self.bytes_in, bytes_in);
-        bump(&self.frames_out, frames_in - dropped);
+        if tally.done != Done::default() {
+            let Done {
+                delayed,
+                duplicated,
+                corrupted,
+                reordered,
+                marked,
+            } = tally.done;
+            let counts = [delayed, duplicated, corrupted, reordered, marked];
+            for (counter, count) in self.done.iter().zip(counts) {
+                bump(counter, count);
+            }
+        }
+        bump(&self.frames_in, tally.frames_in);
+        bump(&self.bytes_in, tally.bytes_in);
+        bump(&self.frames_out, tally.frames_out);
         self.sequence
             .store(sequence.wrapping_add(2), Ordering::Release);
     }
@@ -136,15 +320,26 @@ impl LaneStats {
         loop {
             let before = self.sequence.load(Ordering::Acquire);
             let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-            let snapshot = LaneSnapshot {
+            let [delayed, duplicated, corrupted, reordered, marked] =
+                std::array::from_fn(|which| read(&self.done[which]));
+            let mut snapshot = LaneSnapshot {
                 frames_in: read(&self.frames_in),
                 bytes_in: read(&self.bytes_in),
                 frames_out: read(&self.frames_out),
                 held: 0,
                 drops: std::array::from_fn(|reason| read(&self.drops[reason])),
+                done: Done {
+                    delayed,
+                    duplicated,
+                    corrupted,
+                    reordered,
+                    marked,
+                },
             };
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && before == self.sequence.load(Ordering::Relaxed) {
+                let gone = snapshot.frames_out + snapshot.dropped();
+                snapshot.held = snapshot.frames_in - gone;
                 return snapshot;
             }
             spin_loop();
@@ -192,9 +387,9 @@ mod loom {
                     assert_eq!(seen.bytes_in, seen.frames_in * 100);
                 })
             };
-            let mut drops = Drops::default();
-            drops[DropReason::Unplugged as usize] = 1;
-            stats.add(3, 300, &drops);
+            let mut losses = Losses::default();
+            losses.count(DropReason::Unplugged, 1);
+            stats.add_sent(3, 300, &losses);
             reader.join().expect("every snapshot adds up");
             assert_eq!(stats.snapshot().frames_in, 3);
         });
@@ -215,12 +410,13 @@ mod tests {
         let writer = {
             let (stats, stop) = (stats.clone(), stop.clone());
             std::thread::spawn(move || {
-                let mut drops = Drops::default();
+                let mut losses = Losses::default();
                 let mut bursts = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    drops[DropReason::Blackhole as usize] = bursts % 5;
-                    drops[DropReason::Unplugged as usize] = bursts % 7;
-                    stats.add(32, 2048, &drops);
+                    losses.clear();
+                    losses.count(DropReason::Blackhole, bursts % 5);
+                    losses.count(DropReason::Unplugged, bursts % 7);
+                    stats.add_sent(32, 2048, &losses);
                     bursts += 1;
                 }
                 bursts

@@ -10,11 +10,14 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::cable::{Bursts, Cable, Side};
-use crate::command::{CableId, Command, Event};
+use crate::cable::{Cable, Side};
+use crate::clock;
+use crate::command::{CableId, Command, EndedImpairment, Event};
+use crate::lane::Bursts;
 use crate::patience::Patience;
 use crate::port::Port;
 use crate::stats::WorkerStats;
+use crate::timer::Timer;
 
 /// What a worker does when no frame waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,6 +33,7 @@ pub enum Idle {
 const ROUNDS_PER_POLL: u32 = 32;
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
+const TIMER: Token = Token(usize::MAX - 1);
 
 /// Tells the control side that an event waits for it.
 pub(crate) type Bell = Arc<dyn Fn() + Send + Sync>;
@@ -51,6 +55,9 @@ pub(crate) struct Worker {
     places: BTreeMap<CableId, usize>,
     /// Ports that carried frames lately. Only these are polled.
     hot: Vec<HotPort>,
+    /// Lanes in which frames wait for their time.
+    waiting: Vec<WaitingLane>,
+    timer: Timer,
     patience: Patience,
     memory: Bursts,
 }
@@ -59,6 +66,16 @@ struct Slot {
     id: CableId,
     cable: Cable,
     hot: [bool; 2],
+    /// By the side that the lane begins at: it is in the list of waiting ones.
+    waiting: [bool; 2],
+}
+
+/// A lane in which frames wait.
+struct WaitingLane {
+    place: usize,
+    from: Side,
+    /// When the first of them is due.
+    next: u64,
 }
 
 /// What one look at all hot ports brought.
@@ -77,17 +94,24 @@ struct HotPort {
 }
 
 impl Worker {
-    pub(crate) fn new(poll: Poll, wires: Wires, idle: Idle) -> Self {
-        Worker {
+    /// # Errors
+    /// When the kernel has no timer for it.
+    pub(crate) fn new(poll: Poll, wires: Wires, idle: Idle) -> io::Result<Self> {
+        let timer = Timer::new()?;
+        poll.registry()
+            .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+        Ok(Worker {
             poll,
             wires,
             idle,
             cables: Vec::new(),
             places: BTreeMap::new(),
             hot: Vec::new(),
+            waiting: Vec::new(),
+            timer,
             patience: Patience::default(),
             memory: Bursts::default(),
-        }
+        })
     }
 
     /// Forwards until told to stop, then hands back its cables.
@@ -116,18 +140,19 @@ impl Worker {
                         }
                         self.obey(command);
                     }
-                } else {
+                } else if event.token() != TIMER {
                     let (place, side) = port_of(event.token());
                     self.heat(place, side);
                 }
             }
             let mut busy = 0;
             for _ in 0..ROUNDS_PER_POLL {
-                if self.hot.is_empty() {
+                if self.hot.is_empty() && self.waiting.is_empty() {
                     break;
                 }
+                let released = self.release_due();
                 let round = self.round(woken);
-                busy += u32::from(round.some);
+                busy += u32::from(round.some || released);
                 if !round.some && round.dear {
                     break;
                 }
@@ -141,12 +166,85 @@ impl Worker {
 
     /// How long epoll may sleep. Registration is edge-triggered, and a port leaves the hot
     /// list only after it said that it is empty: whatever comes later wakes us.
-    fn wait(&self) -> Option<Duration> {
+    fn wait(&mut self) -> Option<Duration> {
         let spin = self.idle == Idle::Spin && !self.places.is_empty();
         if spin || !self.hot.is_empty() {
-            Some(Duration::ZERO)
-        } else {
-            None
+            return Some(Duration::ZERO);
+        }
+        let next = self.waiting.iter().map(|lane| lane.next).min();
+        match next {
+            // Too near to sleep, or the kernel has no timer left: look at the clock till then.
+            Some(next) if !self.timer.set_ahead_of(next) => Some(Duration::ZERO),
+            _ => None,
+        }
+    }
+
+    /// Sends the frames whose time has come. `true` when there were some.
+    fn release_due(&mut self) -> bool {
+        if self.waiting.is_empty() {
+            return false;
+        }
+        let now = clock::now();
+        let mut some = false;
+        let mut at = 0;
+        while at < self.waiting.len() {
+            let WaitingLane { place, from, next } = self.waiting[at];
+            if next > now {
+                at += 1;
+                continue;
+            }
+            some = true;
+            let slot = self.cables.get_mut(place).and_then(Option::as_mut);
+            let next = slot.and_then(|slot| slot.cable.release(from, now, &mut self.memory));
+            if let Some(next) = next {
+                self.waiting[at].next = next;
+                at += 1;
+            } else {
+                self.waiting.swap_remove(at);
+                self.dry(place, from);
+            }
+            // The answer may be there before epoll can tell.
+            self.heat(place, from.other());
+        }
+        some
+    }
+
+    /// No frame waits in a lane any more.
+    fn dry(&mut self, place: usize, from: Side) {
+        let Some(Some(slot)) = self.cables.get_mut(place) else {
+            return;
+        };
+        slot.waiting[from as usize] = false;
+        let lane = slot.cable.lane_mut(from);
+        if let Some(ended) = lane.take_ended() {
+            let event = Event::Ended(EndedImpairment(ended));
+            if let Err(refused) = self.wires.events.try_send(event) {
+                // Control is far behind; it gets this with the next impairment of the lane.
+                if let Event::Ended(EndedImpairment(ended)) = refused.into_inner() {
+                    slot.cable.lane_mut(from).put_back(ended);
+                }
+                return;
+            }
+            (self.wires.bell)();
+        }
+    }
+
+    /// Looks whether frames wait in a lane, and when for.
+    #[inline]
+    fn watch_lane(&mut self, place: usize, from: Side) {
+        let Some(Some(slot)) = self.cables.get_mut(place) else {
+            return;
+        };
+        let Some(next) = slot.cable.lane(from).next_release() else {
+            return;
+        };
+        if !std::mem::replace(&mut slot.waiting[from as usize], true) {
+            self.waiting.push(WaitingLane { place, from, next });
+            return;
+        }
+        let mut lanes = self.waiting.iter_mut();
+        if let Some(lane) = lanes.find(|lane| (lane.place, lane.from) == (place, from)) {
+            lane.next = next;
         }
     }
 
@@ -166,6 +264,7 @@ impl Worker {
                     round.some = true;
                     self.hot[next].quiet_since = None;
                     next += 1;
+                    self.watch_lane(place, side);
                     // The answer may be there before epoll can tell.
                     self.heat(place, side.other());
                 }
@@ -250,6 +349,53 @@ impl Worker {
                 port,
                 done,
             } => _ = done.send(self.exchange(id, side, port)),
+            Command::Impair {
+                id,
+                from,
+                impaired,
+                done,
+            } => {
+                let slot = self.slot(id);
+                let old = slot.map(|(place, slot)| {
+                    let old = slot.cable.lane_mut(from).impair(impaired);
+                    (place, old)
+                });
+                if let Ok((place, _)) = old {
+                    self.watch_lane(place, from);
+                }
+                _ = done.send(old.map(|(_, old)| old));
+            }
+            Command::Accuracy { id, from, done } => {
+                let slot = self.slot(id);
+                _ = done.send(slot.map(|(_, slot)| slot.cable.lane(from).accuracy()));
+            }
+            Command::Tap {
+                id,
+                from,
+                tap,
+                done,
+            } => {
+                let slot = self.slot(id);
+                _ = done.send(slot.map(|(_, slot)| slot.cable.lane_mut(from).tap(tap).err()));
+            }
+            Command::Untap {
+                id,
+                from,
+                number,
+                done,
+            } => {
+                let slot = self.slot(id);
+                _ = done.send(slot.map(|(_, slot)| slot.cable.lane_mut(from).untap(number)));
+            }
+            Command::Record {
+                id,
+                from,
+                recorder,
+                done,
+            } => {
+                let slot = self.slot(id);
+                _ = done.send(slot.map(|(_, slot)| slot.cable.lane_mut(from).record(recorder)));
+            }
             Command::Stop => {}
         }
     }
@@ -264,6 +410,7 @@ impl Worker {
             id,
             cable,
             hot: [false; 2],
+            waiting: [false; 2],
         });
         if place == self.cables.len() {
             self.cables.push(slot);
@@ -274,6 +421,7 @@ impl Worker {
         // What waited before the registration makes no edge.
         for side in [Side::A, Side::B] {
             self.heat(place, side);
+            self.watch_lane(place, side);
         }
         Ok(())
     }
@@ -282,6 +430,7 @@ impl Worker {
         let place = self.places.remove(&id).ok_or(io::ErrorKind::NotFound)?;
         let slot = self.cables[place].take().ok_or(io::ErrorKind::NotFound)?;
         self.hot.retain(|hot| hot.place != place);
+        self.waiting.retain(|lane| lane.place != place);
         for side in [Side::A, Side::B] {
             self.unregister(slot.cable.port(side));
         }

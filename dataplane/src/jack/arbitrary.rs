@@ -25,7 +25,7 @@ use crate::panel::PanelError;
 use crate::port::Port;
 use crate::port::vhost_user::Alarm;
 use crate::port::vhost_user::features::{MTU, OFFERED, RING_PACKED, VERSION_1};
-use crate::stats::Drops;
+use crate::stats::Losses;
 
 const MEMORY: u64 = 0x20000;
 const GUEST: u64 = 0x4000_0000;
@@ -166,7 +166,7 @@ impl Line {
             let Some(port) = end else {
                 return;
             };
-            let mut drops = Drops::default();
+            let mut drops = Losses::default();
             let received = port.receive(burst, &mut drops);
             received.expect("a port of rings tells by its alarm");
             for index in 0..burst.len() {

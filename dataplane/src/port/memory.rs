@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::frame::{Burst, MAX_FRAME, MIN_FRAME, VnetHeader};
 use crate::offload::Offloads;
-use crate::stats::{DropReason, Drops};
+use crate::stats::{DropReason, Losses};
 
 /// A frame on its way between the halves; its memory is reused.
 #[derive(Debug, Default)]
@@ -125,12 +125,12 @@ impl Memory {
         true
     }
 
-    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Drops) {
+    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Losses) {
         for index in from..burst.len() {
             let fill = |frame: &mut [u8]| _ = burst.copy_out(index, frame);
             let (header, len) = (*burst.header(index), burst.frame_len(index));
             if !self.outward.send(header, len, fill) {
-                drops[DropReason::ReceiverFull as usize] += 1;
+                drops.lose(index, DropReason::ReceiverFull);
             }
         }
         self.outward.ring();

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use crate::frame::Burst;
 use crate::offload::Offloads;
-use crate::stats::Drops;
+use crate::stats::Losses;
 
 pub use memory::{Memory, MemoryHost, memory, memory_taking};
 pub use packet::Packet;
@@ -61,7 +61,7 @@ impl Port {
     /// # Errors
     /// When the port is of no more use.
     #[inline]
-    pub(crate) fn receive(&mut self, burst: &mut Burst, drops: &mut Drops) -> io::Result<bool> {
+    pub(crate) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> io::Result<bool> {
         match self {
             Port::VhostUser(port) => Ok(port.receive(burst, drops)),
             Port::Tap(port) => port.receive(burst, drops),
@@ -94,7 +94,7 @@ impl Port {
     /// `drops`. Returns the first frame that was not handled: the end of the burst, or a
     /// frame for which [`Port::takes`] holds no more.
     #[inline]
-    pub(crate) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Drops) -> usize {
+    pub(crate) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Losses) -> usize {
         match self {
             Port::VhostUser(port) => port.send(burst, from, drops),
             Port::Packet(port) => return port.send(burst, from, drops),

@@ -15,7 +15,7 @@ use rustix::net::RecvFlags;
 use crate::frame::{Burst, MAX_BURST};
 use crate::offload::Offloads;
 use crate::port::PortError;
-use crate::stats::{DropReason, Drops};
+use crate::stats::{DropReason, Losses};
 use crate::sys::packet;
 
 /// Frames asked for when the port wakes up: an idle cable carries single frames, and
@@ -86,14 +86,14 @@ impl Packet {
         })
     }
 
-    pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Drops) -> io::Result<bool> {
+    pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> io::Result<bool> {
         let received = match packet::receive(self.socket.as_fd(), burst, self.ask, drops) {
             Ok(received) => received,
             // Down for now: the socket goes on when the device is up again.
             Err(error) if is_passing(&error) => return Ok(true),
             // A frame was there, but with an offload that virtio-net cannot express.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
-                drops[DropReason::Malformed as usize] += 1;
+                drops.count(DropReason::Malformed, 1);
                 return Ok(true);
             }
             Err(error) => return Err(error),
@@ -104,7 +104,7 @@ impl Packet {
         if drained || self.unchecked_bursts >= BURSTS_PER_CHECK {
             self.unchecked_bursts = 0;
             let lost = packet::overruns(self.socket.as_fd()).unwrap_or(0);
-            drops[DropReason::ReadTooLate as usize] += lost;
+            drops.count(DropReason::ReadTooLate, lost);
         }
         self.ask = if more {
             (self.ask * 2).min(MAX_BURST)
@@ -143,7 +143,7 @@ impl Packet {
 
     /// Returns the first frame that was not handled: the end of the burst, or a super-frame
     /// that has to be cut first.
-    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Drops) -> usize {
+    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Losses) -> usize {
         let mut next = from;
         while next < burst.len() {
             let error = match packet::send(self.socket.as_fd(), burst, next) {
@@ -167,7 +167,7 @@ impl Packet {
                 // Not even a piece was taken: the queue was full, no more than that.
                 self.whole = Whole::Taken;
             }
-            drops[reason as usize] += refused as u64;
+            drops.lose_all(next..next + refused, reason);
             next += refused;
         }
         next

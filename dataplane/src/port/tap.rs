@@ -8,7 +8,7 @@ use rustix::io::{Errno, readv};
 
 use crate::frame::{Burst, MIN_FRAME, VnetHeader};
 use crate::port::PortError;
-use crate::stats::{DropReason, Drops};
+use crate::stats::{DropReason, Losses};
 use crate::sys::tap::{
     TapFlags, TapOffloads, open_tap, set_offload, set_vnet_little_endian, write_frame,
 };
@@ -61,7 +61,7 @@ impl Tap {
         Ok(Tap { tap })
     }
 
-    pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Drops) -> io::Result<bool> {
+    pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> io::Result<bool> {
         while let Some((header, memory)) = burst.vacant(0) {
             let mut parts = [IoSliceMut::new(&mut header.0), IoSliceMut::new(memory)];
             match readv(&self.tap, &mut parts) {
@@ -69,7 +69,7 @@ impl Tap {
                     burst.take_in(0, bytes - VnetHeader::LEN, None);
                 }
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(_) => drops[DropReason::Malformed as usize] += 1,
+                Ok(_) => drops.count(DropReason::Malformed, 1),
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -78,10 +78,10 @@ impl Tap {
         Ok(true)
     }
 
-    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Drops) {
+    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Losses) {
         for index in from..burst.len() {
             if let Err(error) = write_frame(self.tap.as_fd(), burst, index) {
-                drops[why_refused(&error) as usize] += 1;
+                drops.lose(index, why_refused(&error));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::frame::{Burst, MAX_BURST, MAX_FRAME_SEGMENTS, MIN_FRAME, VlanTag, VnetHeader};
-use crate::stats::{DropReason, Drops};
+use crate::stats::{DropReason, Losses};
 
 /// Bytes that may wait in the kernel on the way in, and again on the way out: 60
 /// super-frames, or 10 ms of 64-byte frames at the rate a socket can take.
@@ -100,7 +100,7 @@ pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     burst: &mut Burst,
     limit: usize,
-    drops: &mut Drops,
+    drops: &mut Losses,
 ) -> io::Result<usize> {
     let mut controls = [const { MaybeUninit::<Control>::uninit() }; MAX_BURST];
     let mut vectors = [const { MaybeUninit::<[libc::iovec; 2]>::uninit() }; MAX_BURST];
@@ -153,10 +153,10 @@ pub(crate) fn receive(
         let message = unsafe { message.assume_init_ref() };
         let bytes = message.msg_len as usize;
         if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
-            drops[DropReason::TooLong as usize] += 1;
+            drops.count(DropReason::TooLong, 1);
             skipped += 1;
         } else if bytes < VnetHeader::LEN + MIN_FRAME {
-            drops[DropReason::Malformed as usize] += 1;
+            drops.count(DropReason::Malformed, 1);
             skipped += 1;
         } else {
             // SAFETY: the kernel filled in this message's control buffer and its length.

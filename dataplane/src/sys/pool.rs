@@ -25,11 +25,21 @@ impl Pool {
     /// When `bytes` is 0, or more than an address space holds.
     pub(crate) fn new(bytes: usize) -> Self {
         assert!(bytes > 0, "a pool has bytes");
-        let layout = Layout::from_size_align(bytes, ALIGN).expect("a size that memory can have");
+        Self::try_new(bytes).unwrap_or_else(|| {
+            let layout = Layout::from_size_align(bytes, ALIGN);
+            handle_alloc_error(layout.expect("a size that memory can have"))
+        })
+    }
+
+    /// `None` when there is not so much memory, or `bytes` is 0.
+    pub(crate) fn try_new(bytes: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(bytes, ALIGN).ok()?;
+        if bytes == 0 {
+            return None;
+        }
         // SAFETY: the size is not 0.
-        let start = unsafe { alloc_zeroed(layout) };
-        let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
-        Pool { start, layout }
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Pool { start, layout })
     }
 
     /// The piece of `len` bytes at `at`, to write to. Segments of other pieces stay valid.

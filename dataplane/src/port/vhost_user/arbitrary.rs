@@ -14,7 +14,7 @@ use super::{Alarm, GuestMemory, QueueSpec, RegionSpec, VhostUser, VringBase};
 use super::{NEXT, WRITE};
 use crate::arbitrary::Bytes;
 use crate::frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
-use crate::stats::Drops;
+use crate::stats::Losses;
 use crate::sys::pool::Segment;
 
 /// Two regions that touch in the guest only; in the file there is something around each of them
@@ -249,7 +249,7 @@ impl Pair {
     /// From one guest to the other, while memory changes in between.
     fn transmit(&mut self, bytes: &mut Bytes<'_>) {
         let how = bytes.u8();
-        let mut drops = Drops::default();
+        let mut drops = Losses::default();
         let mut burst = std::mem::take(&mut self.burst);
         let port = self.sides[FROM].port();
         port.receive(&mut burst, &mut drops);
@@ -281,10 +281,10 @@ impl Pair {
     }
 
     fn send(&mut self, burst: &Burst) {
-        let mut drops = Drops::default();
+        let mut drops = Losses::default();
         let side = &mut self.sides[TO];
         side.port().send(burst, 0, &mut drops);
-        let dropped: u64 = drops.iter().sum();
+        let dropped: u64 = drops.total();
         assert!(dropped <= burst.len() as u64, "no frame is counted twice");
         side.check_alarm();
     }
@@ -316,7 +316,7 @@ impl Pair {
             let packet = [&header.0[..], &frame].concat();
             sent += u64::from(send(&kernel, &packet, SendFlags::empty()).is_ok());
         }
-        let mut drops = Drops::default();
+        let mut drops = Losses::default();
         let side = &mut self.sides[TO];
         let filled = side.port().fill(tap.as_fd(), &mut self.burst, &mut drops);
         let direct = match filled {
@@ -324,7 +324,7 @@ impl Pair {
             Some(Err(error)) => panic!("{error}"),
             None => 0,
         };
-        let dropped: u64 = drops.iter().sum();
+        let dropped: u64 = drops.total();
         assert!(direct + dropped + self.burst.len() as u64 <= sent);
         for index in 0..self.burst.len() {
             assert_eq!(self.burst.to_vec(index).len(), self.burst.frame_len(index));

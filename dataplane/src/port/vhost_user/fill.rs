@@ -11,7 +11,7 @@ use super::copy::{Room, write_header};
 use super::fault::GuestFault;
 use super::{VhostUser, context};
 use crate::frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
-use crate::stats::{DropReason, Drops};
+use crate::stats::{DropReason, Losses};
 use crate::sys::pool::Segment;
 use crate::sys::tap::{ReadVector, read_frame};
 
@@ -37,7 +37,7 @@ impl VhostUser {
         &mut self,
         tap: BorrowedFd<'_>,
         burst: &mut Burst,
-        drops: &mut Drops,
+        drops: &mut Losses,
     ) -> Option<io::Result<Filled>> {
         let [queue] = &mut self.receive[..] else {
             return None;
@@ -83,13 +83,13 @@ impl VhostUser {
                     break;
                 }
                 Ok(_) => {
-                    drops[DropReason::Malformed as usize] += 1;
+                    drops.count(DropReason::Malformed, 1);
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::FAULT) => {
                     // The guest unmapped its memory under us; the ring will tell.
-                    drops[DropReason::Unplugged as usize] += 1;
+                    drops.count(DropReason::Unplugged, 1);
                     break;
                 }
                 Err(error) => {

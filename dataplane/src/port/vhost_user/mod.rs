@@ -51,7 +51,7 @@ use rustix::event::epoll;
 
 use crate::frame::Burst;
 use crate::offload::Offloads;
-use crate::stats::{DropReason, Drops};
+use crate::stats::{DropReason, Losses};
 use copy::Room;
 use descriptor::{Descriptor, INDIRECT, NEXT, WRITE};
 pub use fault::{GuestFault, Rule};
@@ -263,7 +263,7 @@ impl VhostUser {
 
     /// Takes frames from one of the guest's transmit queues. `true` when more may wait.
     #[inline]
-    pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Drops) -> bool {
+    pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> bool {
         if self.fault.is_some() {
             return false;
         }
@@ -304,10 +304,10 @@ impl VhostUser {
     /// Sends a burst to one of the guest's receive queues: the one that goes with the queue
     /// that the burst came from, so that no flow is reordered.
     #[inline]
-    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Drops) {
+    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Losses) {
         let queues = self.receive.len();
         if queues == 0 || self.fault.is_some() {
-            drops[DropReason::Unplugged as usize] += (burst.len() - from) as u64;
+            drops.lose_all(from..burst.len(), DropReason::Unplugged);
             return;
         }
         let index = if queues == 1 {
@@ -317,11 +317,9 @@ impl VhostUser {
         };
         let context = context(&self.memory, &self.terms);
         let queue = &mut self.receive[index];
-        let before: u64 = drops.iter().sum();
         if let Err(rule) = queue.send(&context, burst, from, drops) {
             // What was placed before the fault is not told apart: nobody is there to take it.
-            let counted: u64 = drops.iter().sum::<u64>() - before;
-            drops[DropReason::Unplugged as usize] += (burst.len() - from) as u64 - counted;
+            drops.lose_all(from..burst.len(), DropReason::Unplugged);
             let queue = queue.spec.index;
             return self.stop(GuestFault { queue, rule });
         }

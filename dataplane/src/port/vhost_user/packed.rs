@@ -17,7 +17,7 @@ use super::handshake::publish_then_look;
 use super::take::{take_pieces, take_whole};
 use super::{Context, VringBase};
 use crate::frame::{Burst, MAX_BURST};
-use crate::stats::{DropReason, Drops};
+use crate::stats::{DropReason, Losses};
 
 const AVAILABLE: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
@@ -317,7 +317,7 @@ impl Packed {
         &mut self,
         context: &Context<'_>,
         burst: &mut Burst,
-        drops: &mut Drops,
+        drops: &mut Losses,
     ) -> Result<bool, Rule> {
         let enough = Gather::ENOUGH.min(self.ring.size) - 1;
         let last = self.next.ahead(enough, self.ring.size);
@@ -398,7 +398,7 @@ impl Packed {
         context: &Context<'_>,
         burst: &Burst,
         from: usize,
-        drops: &mut Drops,
+        drops: &mut Losses,
     ) -> Result<bool, Rule> {
         let mut first = None;
         let result = self.place(context, burst, from, drops, &mut first);
@@ -411,7 +411,7 @@ impl Packed {
         context: &Context<'_>,
         burst: &Burst,
         from: usize,
-        drops: &mut Drops,
+        drops: &mut Losses,
         first: &mut Option<(Place, u64)>,
     ) -> Result<(), Rule> {
         let mut index = from;
@@ -422,7 +422,7 @@ impl Packed {
             }
             match self.place_scattered(context, burst, index, first)? {
                 Ok(()) => {}
-                Err(reason) => drops[reason as usize] += 1,
+                Err(reason) => drops.lose(index, reason),
             }
             index += 1;
         }

@@ -9,7 +9,7 @@ use super::packed::Packed;
 use super::split::Split;
 use super::{Context, QueueSpec};
 use crate::frame::{Burst, MAX_BURST};
-use crate::stats::Drops;
+use crate::stats::Losses;
 
 /// A queue while it runs. Which kind of ring it has is asked once a burst.
 pub(super) struct Queue {
@@ -32,7 +32,7 @@ impl Queue {
         &mut self,
         context: &Context<'_>,
         burst: &mut Burst,
-        drops: &mut Drops,
+        drops: &mut Losses,
     ) -> Result<bool, Rule> {
         match &mut self.ring {
             Ring::Split(ring) => ring.receive(context, burst, drops),
@@ -58,7 +58,7 @@ impl Queue {
         context: &Context<'_>,
         burst: &Burst,
         from: usize,
-        drops: &mut Drops,
+        drops: &mut Losses,
     ) -> Result<(), Rule> {
         let call = match &mut self.ring {
             Ring::Split(ring) => ring.send(context, burst, from, drops)?,

@@ -20,7 +20,7 @@ use super::handshake::publish_then_look;
 use super::take::{take_pieces, take_whole};
 use super::{Context, VringBase};
 use crate::frame::{Burst, MAX_BURST};
-use crate::stats::{DropReason, Drops};
+use crate::stats::{DropReason, Losses};
 
 /// VIRTQ_AVAIL_F_NO_INTERRUPT and VIRTQ_USED_F_NO_NOTIFY.
 const NO_SIGNAL: u16 = 1;
@@ -219,7 +219,7 @@ impl Split {
         &mut self,
         context: &Context<'_>,
         burst: &mut Burst,
-        drops: &mut Drops,
+        drops: &mut Losses,
     ) -> Result<bool, Rule> {
         let mut waiting = self.waiting();
         if waiting == 0 {
@@ -287,7 +287,7 @@ impl Split {
         context: &Context<'_>,
         burst: &Burst,
         from: usize,
-        drops: &mut Drops,
+        drops: &mut Losses,
     ) -> Result<bool, Rule> {
         let before = self.next;
         let result = self.place(context, burst, from, drops);
@@ -300,7 +300,7 @@ impl Split {
         context: &Context<'_>,
         burst: &Burst,
         from: usize,
-        drops: &mut Drops,
+        drops: &mut Losses,
     ) -> Result<(), Rule> {
         let mut index = from;
         if (self.waiting() as usize) < burst.len() - from {
@@ -313,7 +313,7 @@ impl Split {
             }
             match self.place_scattered(context, burst, index)? {
                 Ok(()) => {}
-                Err(reason) => drops[reason as usize] += 1,
+                Err(reason) => drops.lose(index, reason),
             }
             index += 1;
         }

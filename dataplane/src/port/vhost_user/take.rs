@@ -6,7 +6,7 @@ use super::Context;
 use super::copy::{Room, read_header};
 use super::descriptor::Pieces;
 use crate::frame::{Burst, MAX_FRAME, MAX_FRAME_SEGMENTS, MIN_FRAME, VnetHeader};
-use crate::stats::{DropReason, Drops};
+use crate::stats::{DropReason, Losses};
 use crate::sys::pool::Segment;
 
 /// Takes a frame that lies with its header in one piece of memory.
@@ -19,17 +19,17 @@ pub(super) unsafe fn take_whole(
     len: u32,
     context: &Context<'_>,
     burst: &mut Burst,
-    drops: &mut Drops,
+    drops: &mut Losses,
 ) {
     let frame_len = (len as usize).wrapping_sub(context.header_len);
     if !(MIN_FRAME..=MAX_FRAME).contains(&frame_len) {
-        drops[wrong_length(len as usize, context) as usize] += 1;
+        drops.count(wrong_length(len as usize, context), 1);
         return;
     }
     // SAFETY: the header's bytes are there: the length is at least its own.
     let header = unsafe { read_header(start) };
     let Some(header) = header.checked(frame_len, context.granted) else {
-        drops[DropReason::Malformed as usize] += 1;
+        drops.count(DropReason::Malformed, 1);
         return;
     };
     // SAFETY: as the caller promises, without the header.
@@ -47,12 +47,12 @@ pub(super) unsafe fn take_pieces(
     pieces: &Pieces,
     context: &Context<'_>,
     burst: &mut Burst,
-    drops: &mut Drops,
+    drops: &mut Losses,
 ) {
     let len = pieces.bytes() as usize;
     let frame_len = len.wrapping_sub(context.header_len);
     if !(MIN_FRAME..=MAX_FRAME).contains(&frame_len) {
-        drops[wrong_length(len, context) as usize] += 1;
+        drops.count(wrong_length(len, context), 1);
         return;
     }
     let mut header = [0; 12];
@@ -78,7 +78,7 @@ pub(super) unsafe fn take_pieces(
         Some(header) if segments <= MAX_FRAME_SEGMENTS => burst.add_frame(header, frame_len),
         _ => {
             burst.abandon_frame();
-            drops[DropReason::Malformed as usize] += 1;
+            drops.count(DropReason::Malformed, 1);
         }
     }
 }

@@ -155,9 +155,9 @@ impl Driver {
     fn take_one(&mut self, features: u64) -> Result<Burst, GuestFault> {
         let mut port = self.port(1, features);
         let mut burst = Burst::new();
-        let mut drops = Drops::default();
+        let mut drops = Losses::default();
         port.receive(&mut burst, &mut drops);
-        assert_eq!(drops, Drops::default());
+        assert_eq!(drops, Losses::default());
         port.fault.map_or(Ok(burst), Err)
     }
 }
@@ -180,7 +180,7 @@ fn frames_are_taken_where_they_lie_and_given_back_in_order() {
         for features in [VERSION_1, VERSION_1 | IN_ORDER] {
             let mut driver = Driver::new(packed);
             let mut port = driver.port(1, features);
-            let (mut burst, mut drops) = (Burst::new(), Drops::default());
+            let (mut burst, mut drops) = (Burst::new(), Losses::default());
             for round in 0..100u8 {
                 let count = u64::from(round % 7 + 1);
                 for index in 0..count {
@@ -199,7 +199,7 @@ fn frames_are_taken_where_they_lie_and_given_back_in_order() {
                     assert_eq!(driver.used_lens().len() as u64, count);
                 }
             }
-            assert_eq!(drops, Drops::default());
+            assert_eq!(drops, Losses::default());
             let base = port.into_queues().0[0].base.0;
             let descriptors = (0..100u32).map(|round| round % 7 + 1).sum::<u32>();
             let (turns, place) = (descriptors / 64, descriptors % 64);
@@ -227,7 +227,7 @@ fn packed_buffers_come_back_one_by_one_or_one_for_all() {
             driver.offer(&[(at, 72)], 0);
         }
         let mut burst = Burst::new();
-        port.receive(&mut burst, &mut Drops::default());
+        port.receive(&mut burst, &mut Losses::default());
         burst.clear();
         port.release();
         let used = |place| driver.packed_at(place).2 & 0x8080 == 0x8080;
@@ -250,7 +250,7 @@ fn a_packed_ring_goes_on_after_its_device_was_killed() {
             fill(&driver, at, &frame(60, round));
             driver.offer(&[(at, 72)], 0);
         }
-        port.receive(&mut burst, &mut Drops::default());
+        port.receive(&mut burst, &mut Losses::default());
         assert_eq!(burst.len(), 3, "round {round}");
         assert_eq!(burst.to_vec(2), frame(60, round));
         burst.clear();
@@ -309,7 +309,7 @@ fn a_long_frame_is_spread_over_mergeable_buffers_and_refused_without() {
             burst.push(VnetHeader::default(), &frame(60, 1));
             burst.push(VnetHeader::default(), &frame(4000, 2));
             burst.push(VnetHeader::default(), &frame(60, 3));
-            let mut drops = Drops::default();
+            let mut drops = Losses::default();
             port.send(&burst, 0, &mut drops);
             let lens: Vec<u32> = if packed {
                 (0..8)
@@ -323,14 +323,14 @@ fn a_long_frame_is_spread_over_mergeable_buffers_and_refused_without() {
             let buffer = |index: u64, at: u64, len| driver.read(BUFFERS + index * 0x1000 + at, len);
             if mergeable {
                 assert_eq!(lens, [72, 1536, 1536, 940, 72]);
-                assert_eq!(drops, Drops::default());
+                assert_eq!(drops, Losses::default());
                 assert_eq!(buffer(1, 10, 2), [3, 0], "num_buffers");
                 let whole = [buffer(1, 12, 1524), buffer(2, 0, 1536), buffer(3, 0, 940)];
                 assert_eq!(whole.concat(), frame(4000, 2));
                 assert_eq!(buffer(4, 12, 60), frame(60, 3));
             } else {
                 assert_eq!(lens, [72, 72]);
-                assert_eq!(drops[DropReason::TooLong as usize], 1);
+                assert_eq!(drops.of(DropReason::TooLong), 1);
                 assert_eq!(buffer(1, 12, 60), frame(60, 3));
             }
         }
@@ -349,11 +349,11 @@ fn what_does_not_fit_is_counted_and_the_rest_arrives() {
         for _ in 0..8 {
             burst.push(VnetHeader::default(), &frame(60, 1));
         }
-        let mut drops = Drops::default();
+        let mut drops = Losses::default();
         port.send(&burst, 0, &mut drops);
-        assert_eq!(drops[DropReason::ReceiverFull as usize], 3);
+        assert_eq!(drops.of(DropReason::ReceiverFull), 3);
         port.send(&burst, 6, &mut drops);
-        assert_eq!(drops[DropReason::ReceiverFull as usize], 5);
+        assert_eq!(drops.of(DropReason::ReceiverFull), 5);
     }
 }
 
@@ -424,10 +424,10 @@ fn a_stopped_port_rings_once_and_drops_what_is_sent_to_it() {
     driver.write(0x4002, &1000u16.to_le_bytes());
     let mut burst = Burst::new();
     burst.push(VnetHeader::default(), &frame(60, 1));
-    let mut drops = Drops::default();
+    let mut drops = Losses::default();
     port.send(&burst, 0, &mut drops);
     port.send(&burst, 0, &mut drops);
-    assert_eq!(drops[DropReason::Unplugged as usize], 2);
+    assert_eq!(drops.of(DropReason::Unplugged), 2);
     assert_eq!(rung.load(Ordering::Relaxed), 1);
     assert!(port.into_queues().1.is_some());
 }

@@ -1,0 +1,426 @@
+//! Where frames wait that a lane sends later: [`Hold`].
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::capture::Verdict;
+use crate::frame::{Burst, MAX_BURST, VnetHeader};
+use crate::sys::pool::Pool;
+
+/// Frames lie in pieces of so many bytes: short ones waste little, long ones need few.
+const CHUNK: usize = 512;
+
+const NONE: u32 = u32::MAX;
+
+/// Frames of one lane, copied, each with the time of its release. They leave in that order, and
+/// those of the same time in the order they came.
+///
+/// All memory is reserved when it is made, and touched only as far as frames wait at the same
+/// time: the chunk that was freed last is used first.
+pub(crate) struct Hold {
+    pool: Pool,
+    /// By chunk: the next one of the same frame.
+    links: Vec<u32>,
+    /// By the frame's first chunk.
+    frames: Vec<Held>,
+    free: Vec<u32>,
+    capacity: u32,
+    /// Frames in the order of their release, as far as they came in that order: most do.
+    first: u32,
+    last: u32,
+    /// The others.
+    early: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    sequence: u64,
+    waiting: u64,
+    bytes: u64,
+    /// First chunks of the frames that were handed out and not yet reclaimed.
+    lent: [u32; MAX_BURST],
+    lent_len: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    release: u64,
+    sequence: u64,
+    arrival: u64,
+    header: VnetHeader,
+    len: u32,
+    next: u32,
+    verdict: Verdict,
+}
+
+/// What [`Hold::take`] tells of a frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due {
+    pub(crate) release: u64,
+    pub(crate) arrival: u64,
+    pub(crate) verdict: Verdict,
+}
+
+/// How a frame is to be kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wait {
+    pub(crate) arrival: u64,
+    pub(crate) release: u64,
+    pub(crate) verdict: Verdict,
+}
+
+impl Hold {
+    /// Room for `bytes` of frames. `None` when there is not so much memory.
+    pub(crate) fn new(bytes: u64) -> Option<Self> {
+        // Half of the chunks may be less than half full.
+        let chunks = (bytes.max(1 << 16) * 2).div_ceil(CHUNK as u64);
+        let capacity = u32::try_from(chunks).ok().filter(|count| *count < NONE)?;
+        let count = capacity as usize;
+        let mut hold = Hold {
+            pool: Pool::try_new(count * CHUNK)?,
+            links: Vec::new(),
+            frames: Vec::new(),
+            free: Vec::new(),
+            capacity,
+            first: NONE,
+            last: NONE,
+            early: BinaryHeap::new(),
+            sequence: 0,
+            waiting: 0,
+            bytes: 0,
+            lent: [NONE; MAX_BURST],
+            lent_len: 0,
+        };
+        hold.links.try_reserve_exact(count).ok()?;
+        hold.frames.try_reserve_exact(count).ok()?;
+        hold.free.try_reserve_exact(count).ok()?;
+        hold.early.try_reserve_exact(count).ok()?;
+        Some(hold)
+    }
+
+    /// Whether it has room for as many bytes as the other.
+    pub(crate) fn is_as_large_as(&self, other: &Hold) -> bool {
+        self.capacity >= other.capacity
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// Frames that wait.
+    pub(crate) fn frames(&self) -> u64 {
+        self.waiting
+    }
+
+    /// Their bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When the next frame is due.
+    #[inline]
+    pub(crate) fn next_release(&self) -> Option<u64> {
+        let straight = (self.first != NONE).then(|| self.frames[self.first as usize].release);
+        let early = self.early.peek().map(|Reverse((release, ..))| *release);
+        match (straight, early) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Copies the frame at `index` in, with a bit flipped if so wished, and what `mend` makes of
+    /// its first bytes. `false` when there is no room.
+    pub(crate) fn keep(
+        &mut self,
+        burst: &Burst,
+        index: usize,
+        wait: Wait,
+        mend: Option<fn(&mut [u8])>,
+    ) -> bool {
+        let Some(first) = self.copy_in(burst, index) else {
+            return false;
+        };
+        let len = burst.frame_len(index);
+        if let Some(mend) = mend {
+            mend(self.pool.piece(first as usize * CHUNK, len.min(CHUNK)));
+        }
+        if let Some(bit) = wait.verdict.corrupted {
+            self.flip(first, bit);
+        }
+        self.frames[first as usize] = Held {
+            release: wait.release,
+            sequence: self.sequence,
+            arrival: wait.arrival,
+            header: *burst.header(index),
+            len: len as u32,
+            next: NONE,
+            verdict: wait.verdict,
+        };
+        self.enqueue(first);
+        self.sequence += 1;
+        self.waiting += 1;
+        self.bytes += len as u64;
+        true
+    }
+
+    fn enqueue(&mut self, frame: u32) {
+        let Held {
+            release, sequence, ..
+        } = self.frames[frame as usize];
+        if self.last == NONE {
+            self.first = frame;
+            self.last = frame;
+        } else if self.frames[self.last as usize].release <= release {
+            self.frames[self.last as usize].next = frame;
+            self.last = frame;
+        } else {
+            self.early.push(Reverse((release, sequence, frame)));
+        }
+    }
+
+    /// Appends the next frame to `out`, which has room for it, if it is due. It lies here until
+    /// [`Hold::reclaim`].
+    pub(crate) fn take(&mut self, now: u64, out: &mut Burst) -> Option<Due> {
+        if self.lent_len == MAX_BURST {
+            return None;
+        }
+        let straight = (self.first != NONE).then(|| {
+            let held = &self.frames[self.first as usize];
+            (held.release, held.sequence)
+        });
+        let early = self.early.peek();
+        let early = early.map(|Reverse((release, sequence, _))| (*release, *sequence));
+        let from_early = match (straight, early) {
+            (Some(straight), Some(early)) => early < straight,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        if straight.into_iter().chain(early).min()?.0 > now {
+            return None;
+        }
+        let frame = if from_early {
+            self.early.pop()?.0.2
+        } else {
+            self.first
+        };
+        let held = self.frames[frame as usize];
+        if !from_early {
+            self.first = held.next;
+            if self.first == NONE {
+                self.last = NONE;
+            }
+        }
+        self.lend(frame, &held, out);
+        Some(Due {
+            release: held.release,
+            arrival: held.arrival,
+            verdict: held.verdict,
+        })
+    }
+
+    fn lend(&mut self, frame: u32, held: &Held, out: &mut Burst) {
+        let mut left = held.len as usize;
+        let mut chunk = frame;
+        while left > 0 {
+            let len = left.min(CHUNK);
+            out.add_segment(self.pool.segment(chunk as usize * CHUNK, len));
+            left -= len;
+            chunk = self.links[chunk as usize];
+        }
+        out.add_frame(held.header, held.len as usize);
+        self.lent[self.lent_len] = frame;
+        self.lent_len += 1;
+        self.waiting -= 1;
+        self.bytes -= u64::from(held.len);
+    }
+
+    /// Takes back the memory of what was handed out.
+    pub(crate) fn reclaim(&mut self) {
+        for lent in 0..self.lent_len {
+            self.give_back(self.lent[lent]);
+        }
+        self.lent_len = 0;
+    }
+
+    /// Forgets every frame that waits; returns how many those were.
+    pub(crate) fn purge(&mut self) -> u64 {
+        let purged = self.waiting;
+        while self.first != NONE {
+            let frame = self.first;
+            self.first = self.frames[frame as usize].next;
+            self.give_back(frame);
+        }
+        self.last = NONE;
+        while let Some(Reverse((_, _, frame))) = self.early.pop() {
+            self.give_back(frame);
+        }
+        self.waiting = 0;
+        self.bytes = 0;
+        purged
+    }
+
+    fn copy_in(&mut self, burst: &Burst, index: usize) -> Option<u32> {
+        let first = self.chunk()?;
+        let (mut chunk, mut used) = (first, 0);
+        for segment in burst.segments(index) {
+            let mut at = 0;
+            while at < segment.len() {
+                if used == CHUNK {
+                    let Some(next) = self.chunk() else {
+                        self.give_back(first);
+                        return None;
+                    };
+                    self.links[chunk as usize] = next;
+                    (chunk, used) = (next, 0);
+                }
+                let len = (segment.len() - at).min(CHUNK - used);
+                let to = self.pool.piece(chunk as usize * CHUNK + used, len);
+                segment.part(at, len).copy_to(to);
+                at += len;
+                used += len;
+            }
+        }
+        Some(first)
+    }
+
+    fn chunk(&mut self) -> Option<u32> {
+        if let Some(chunk) = self.free.pop() {
+            self.links[chunk as usize] = NONE;
+            return Some(chunk);
+        }
+        let fresh = self.links.len() as u32;
+        if fresh == self.capacity {
+            return None;
+        }
+        // Reserved when it was made: neither allocates.
+        self.links.push(NONE);
+        self.frames.push(Held {
+            release: 0,
+            sequence: 0,
+            arrival: 0,
+            header: VnetHeader::default(),
+            len: 0,
+            next: NONE,
+            verdict: Verdict::default(),
+        });
+        Some(fresh)
+    }
+
+    fn give_back(&mut self, first: u32) {
+        let mut chunk = first;
+        while chunk != NONE {
+            let next = self.links[chunk as usize];
+            self.free.push(chunk);
+            chunk = next;
+        }
+    }
+
+    fn flip(&mut self, first: u32, bit: u32) {
+        let mut at = (bit / 8) as usize;
+        let mut chunk = first;
+        while at >= CHUNK {
+            at -= CHUNK;
+            chunk = self.links[chunk as usize];
+            if chunk == NONE {
+                return;
+            }
+        }
+        self.pool.piece(chunk as usize * CHUNK + at, 1)[0] ^= 1 << (bit % 8);
+    }
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} frames, {} bytes", self.waiting, self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wait(release: u64) -> Wait {
+        Wait {
+            arrival: 0,
+            release,
+            verdict: Verdict::default(),
+        }
+    }
+
+    fn burst_of(frame: &[u8]) -> Burst {
+        let mut burst = Burst::new();
+        assert!(burst.push(VnetHeader::default(), frame));
+        burst
+    }
+
+    #[test]
+    fn a_frame_comes_back_when_it_is_due_and_as_it_was() {
+        let mut hold = Hold::new(1 << 20).unwrap();
+        let frame: Vec<u8> = (0..65_000_u32).map(|byte| byte as u8).collect();
+        assert!(hold.keep(&burst_of(&frame), 0, wait(100), None));
+        let mut out = Burst::new();
+        assert!(hold.take(99, &mut out).is_none());
+        assert_eq!(hold.take(100, &mut out).unwrap().release, 100);
+        assert_eq!(out.to_vec(0), frame);
+        assert!(hold.is_empty());
+    }
+
+    #[test]
+    fn a_bit_is_flipped_in_the_copy_alone() {
+        let mut hold = Hold::new(1 << 20).unwrap();
+        let burst = burst_of(&[0; 1514]);
+        let mut corrupt = wait(0);
+        corrupt.verdict.corrupted = Some(1000 * 8 + 3);
+        assert!(hold.keep(&burst, 0, corrupt, None));
+        let mut out = Burst::new();
+        hold.take(0, &mut out).unwrap();
+        let mut expected = vec![0; 1514];
+        expected[1000] = 8;
+        assert_eq!(out.to_vec(0), expected);
+        assert_eq!(burst.to_vec(0), vec![0; 1514]);
+    }
+
+    #[test]
+    fn full_it_refuses_and_reclaimed_it_takes_again() {
+        let mut hold = Hold::new(1).unwrap();
+        let burst = burst_of(&[7; 1514]);
+        let mut kept = 0;
+        while hold.keep(&burst, 0, wait(kept), None) {
+            kept += 1;
+        }
+        assert!(kept * 1514 >= 1 << 16);
+        let mut out = Burst::new();
+        hold.take(0, &mut out).unwrap();
+        assert!(!hold.keep(&burst, 0, wait(9), None), "it is still lent");
+        hold.reclaim();
+        assert!(hold.keep(&burst, 0, wait(9), None));
+        assert_eq!(hold.purge(), kept);
+        assert!(hold.next_release().is_none());
+    }
+
+    proptest! {
+        /// Whatever the times: all come out once, in order of time and then of arrival.
+        #[test]
+        fn frames_leave_in_order(times in prop::collection::vec(0_u64..50, 1..200)) {
+            let mut hold = Hold::new(1 << 20).unwrap();
+            for (number, time) in times.iter().enumerate() {
+                let mut frame = [0; 60];
+                frame[..8].copy_from_slice(&(number as u64).to_be_bytes());
+                prop_assert!(hold.keep(&burst_of(&frame), 0, wait(*time), None));
+            }
+            let mut expected: Vec<_> = times.iter().copied().zip(0_u64..).collect();
+            expected.sort_unstable();
+            let mut seen = Vec::new();
+            let mut out = Burst::new();
+            for now in 0..50 {
+                while let Some(due) = hold.take(now, &mut out) {
+                    let frame = out.to_vec(0);
+                    let number = u64::from_be_bytes(frame[..8].try_into().unwrap());
+                    seen.push((due.release, number));
+                    out.clear();
+                    hold.reclaim();
+                }
+                prop_assert!(hold.next_release().is_none_or(|next| next > now));
+            }
+            prop_assert_eq!(seen, expected);
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! What a lane is to do to its frames: [`Impairment`], passive data.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::distribution::Distribution;
+use crate::bpf::Program;
+
+/// Longest delay, jitter or slot.
+pub const MAX_TIME: Duration = Duration::from_secs(3600);
+/// Most bytes, either way, that a rate may add to a frame.
+pub const MAX_OVERHEAD: i32 = 65_535;
+/// Largest cell, in bytes.
+pub const MAX_CELL: u32 = 65_535;
+/// Most bytes, either way, that a rate may add to a cell.
+pub const MAX_CELL_OVERHEAD: i32 = 1_024;
+
+/// Rate that the default limit counts with where none is set: a lane is not faster.
+const FASTEST: u64 = 40_000_000_000;
+/// Queue in front of a rate, beyond what its delay holds.
+const QUEUE: Duration = Duration::from_millis(200);
+/// The default limit's range, in bytes.
+const LEAST_HOLD: u64 = 16 << 20;
+const LEAST_HOLD_WITH_RATE: u64 = 256 << 10;
+const MOST_HOLD: u64 = 1 << 30;
+
+/// One lane's impairment, with the keys of tc-netem(8) and their meaning; the module's
+/// documentation says how they act together. The default does nothing.
+///
+/// All probabilities and correlations are 0..=1.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Impairment {
+    /// Every frame waits this long. Up to [`MAX_TIME`].
+    pub delay: Duration,
+    /// The delay varies by this much: at most so much either way when it is distributed
+    /// uniformly, else this is the deviation. Up to [`MAX_TIME`]. A delay is never below 0.
+    pub jitter: Duration,
+    /// How much a frame's jitter is that of the frame before.
+    pub delay_correlation: f64,
+    /// How the jitter is distributed.
+    pub distribution: Distribution,
+    /// Which frames are lost.
+    pub loss: Loss,
+    /// Frames that can carry a congestion mark (RFC 3168) get one instead of being lost.
+    pub ecn: bool,
+    /// Frames that go out twice.
+    pub duplicate: Chance,
+    /// Frames of which one bit is turned over.
+    pub corrupt: Chance,
+    /// Frames that do not wait, and so overtake those that do.
+    pub reorder: Chance,
+    /// With `reorder`: of so many frames at most one overtakes; `gap - 1` frames wait before the
+    /// next may. 0 and 1: every frame may.
+    pub gap: u32,
+    /// How fast the line is.
+    pub rate: Option<Rate>,
+    /// How much may wait. `None`: [`Impairment::hold_bytes`].
+    pub limit: Option<Limit>,
+    /// Frames come out in bursts.
+    pub slot: Option<Slot>,
+    /// The same seed and the same frames give the same verdicts. Two lanes of one seed lose
+    /// frames of the same numbers: give each its own.
+    pub seed: u64,
+    /// Drops exactly these of the frames that match, counted from 1 since this was set.
+    pub drop_nth: Arc<[u64]>,
+    /// Only frames that match are touched; the rest passes as if there were no impairment.
+    pub matches: Option<Program>,
+}
+
+/// An event that befalls some frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Chance {
+    /// Share of the frames.
+    pub probability: f64,
+    /// How much a frame's luck is that of the frame before.
+    pub correlation: f64,
+}
+
+/// Which frames are lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Loss {
+    /// None.
+    #[default]
+    None,
+    /// Each with the same probability.
+    Random {
+        /// Share of the frames.
+        probability: f64,
+        /// How much a frame's luck is that of the frame before.
+        correlation: f64,
+    },
+    /// The Markov chain of Salsano, Ludovici and Ordine. States: 1 all is well, 2 received
+    /// within a burst of losses, 3 lost within a burst, 4 lost alone; `pAB` leads from A to B.
+    /// [`Loss::state`] knows the defaults.
+    State {
+        /// A burst begins. With `p14` at most 1.
+        p13: f64,
+        /// A burst ends. With `p32` at most 1.
+        p31: f64,
+        /// Frames are received within a burst.
+        p32: f64,
+        /// ... and lost again.
+        p23: f64,
+        /// A frame is lost alone.
+        p14: f64,
+    },
+    /// Gilbert and Elliott: a good and a bad state. [`Loss::gemodel`] knows the defaults.
+    Gemodel {
+        /// From the good state to the bad one.
+        p: f64,
+        /// From the bad state to the good one.
+        r: f64,
+        /// Share of the frames that *survive* in the bad state (tc-netem(8) takes `1-h`).
+        h: f64,
+        /// Share of the frames that *survive* in the good state (tc-netem(8) takes `1-k`).
+        k: f64,
+    },
+}
+
+/// A line of limited rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Above 0.
+    pub bits_per_second: u64,
+    /// Bytes that a frame takes on the line beyond its own (Ethernet: 24, with FCS, preamble and
+    /// gap); below 0 for less. Up to [`MAX_OVERHEAD`] either way.
+    pub overhead: i32,
+    /// The line carries cells of so many bytes of payload (ATM: 48), the last one filled up;
+    /// 0: no cells. Up to [`MAX_CELL`].
+    pub cell: u32,
+    /// Bytes that a cell takes beyond its payload (ATM: 5). Up to [`MAX_CELL_OVERHEAD`] either
+    /// way; a cell cannot be shorter than nothing.
+    pub cell_overhead: i32,
+}
+
+/// How much may wait at once. A frame that comes when this is full is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Above 0.
+    Bytes(u64),
+    /// Above 0. Their bytes stay below [`Impairment::hold_bytes`] all the same.
+    Frames(u64),
+}
+
+/// Frames gather until a slot opens and then leave together, as on DOCSIS, Wi-Fi or LTE.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slot {
+    /// From one slot to the next.
+    pub wait: SlotWait,
+    /// Frames that fit into a slot; 0: any number.
+    pub frames: u64,
+    /// A slot is over when this many bytes have left in it, counting the last frame whole;
+    /// 0: any number.
+    pub bytes: u64,
+}
+
+/// How long until the next slot.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SlotWait {
+    /// Any time between the two, each as likely.
+    Between {
+        /// Shortest wait.
+        min: Duration,
+        /// Longest wait, not below `min`, above 0, up to [`MAX_TIME`].
+        max: Duration,
+    },
+    /// As `delay` and `jitter` of a frame are distributed.
+    Distributed {
+        /// Mean, up to [`MAX_TIME`].
+        delay: Duration,
+        /// Deviation, above 0, up to [`MAX_TIME`].
+        jitter: Duration,
+        /// Its distribution.
+        distribution: Distribution,
+    },
+}
+
+/// Why an [`Impairment`] cannot be.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum ImpairError {
+    /// A value is out of its range.
+    #[error("{key} {value} is out of range: it has to be {range}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// What it was.
+        value: String,
+        /// What it may be.
+        range: String,
+    },
+    /// Two values contradict each other, or one means nothing without the other.
+    #[error("{key} {problem}")]
+    Without {
+        /// The key.
+        key: &'static str,
+        /// What is missing, and the way out.
+        problem: &'static str,
+    },
+}
+
+impl Loss {
+    /// [`Loss::State`] with the defaults of tc-netem(8) for what is not given: with `p13` alone
+    /// each frame has that probability to be lost.
+    pub fn state(
+        p13: f64,
+        p31: Option<f64>,
+        p32: Option<f64>,
+        p23: Option<f64>,
+        p14: Option<f64>,
+    ) -> Self {
+        Loss::State {
+            p13,
+            p31: p31.unwrap_or(1.0 - p13),
+            p32: p32.unwrap_or(0.0),
+            p23: p23.unwrap_or(1.0),
+            p14: p14.unwrap_or(0.0),
+        }
+    }
+
+    /// [`Loss::Gemodel`] from the values that tc-netem(8) takes, with its defaults for what is
+    /// not given: `loss_in_bad` is its `1-h`, `loss_in_good` its `1-k`.
+    pub fn gemodel(
+        p: f64,
+        r: Option<f64>,
+        loss_in_bad: Option<f64>,
+        loss_in_good: Option<f64>,
+    ) -> Self {
+        Loss::Gemodel {
+            p,
+            r: r.unwrap_or(1.0 - p),
+            h: 1.0 - loss_in_bad.unwrap_or(1.0),
+            k: 1.0 - loss_in_good.unwrap_or(0.0),
+        }
+    }
+
+    /// No frame is ever lost.
+    fn is_none(&self) -> bool {
+        match *self {
+            Loss::None => true,
+            Loss::Random { probability, .. } => probability == 0.0,
+            Loss::State { p13, p14, .. } => p13 == 0.0 && p14 == 0.0,
+            Loss::Gemodel { p, h, k, .. } => k >= 1.0 && (p == 0.0 || h >= 1.0),
+        }
+    }
+}
+
+impl Chance {
+    fn is_never(&self) -> bool {
+        self.probability == 0.0
+    }
+}
+
+impl Slot {
+    fn longest(&self) -> Duration {
+        match &self.wait {
+            SlotWait::Between { max, .. } => *max,
+            SlotWait::Distributed {
+                delay,
+                jitter,
+                distribution,
+            } => *delay + *jitter * distribution.reach(),
+        }
+    }
+}
+
+impl Impairment {
+    /// Frames pass as if there were none: nothing that is set does anything.
+    pub fn is_clean(&self) -> bool {
+        self.delay.is_zero() && !self.acts_on_wire_frames()
+    }
+
+    /// Wire frames are judged, so super-frames have to be cut before. Constant delay alone
+    /// leaves them whole.
+    pub fn acts_on_wire_frames(&self) -> bool {
+        !self.jitter.is_zero()
+            || !self.loss.is_none()
+            || !self.duplicate.is_never()
+            || !self.corrupt.is_never()
+            || !self.reorder.is_never()
+            || self.rate.is_some()
+            || self.slot.is_some()
+            || !self.drop_nth.is_empty()
+    }
+
+    /// Some frame may have to wait.
+    pub(super) fn holds(&self) -> bool {
+        !self.delay.is_zero()
+            || !self.jitter.is_zero()
+            || self.rate.is_some()
+            || self.slot.is_some()
+    }
+
+    /// Most bytes that wait at once. Where `limit` does not say: what a lane at full rate sends
+    /// in the longest delay, so that a delay never costs throughput (16 MiB..=1 GiB); with a
+    /// `rate`, what that sends in the longest delay and 200 ms more, the queue in front of a
+    /// line (256 KiB..=1 GiB).
+    pub fn hold_bytes(&self) -> u64 {
+        if let Some(Limit::Bytes(bytes)) = self.limit {
+            return bytes;
+        }
+        let slot = self.slot.as_ref().map_or(Duration::ZERO, Slot::longest);
+        let longest = self.delay + self.jitter * self.distribution.reach() + slot;
+        let (rate, time, least) = match self.rate {
+            Some(rate) => (rate.bits_per_second, longest + QUEUE, LEAST_HOLD_WITH_RATE),
+            None => (FASTEST, longest, LEAST_HOLD),
+        };
+        let bytes = u128::from(rate) * time.as_nanos() / 8_000_000_000;
+        u64::try_from(bytes)
+            .unwrap_or(u64::MAX)
+            .clamp(least, MOST_HOLD)
+    }
+
+    /// Whether a frame of `len` bytes that waited so many ns had others to wait for before the
+    /// line of limited rate was free.
+    pub(crate) fn was_queued(&self, waited: u64, len: u32) -> bool {
+        let Some(rate) = &self.rate else { return false };
+        let alone = self.delay + self.jitter * self.distribution.reach();
+        let on_the_line = u128::from(len) * 8_000_000_000 / u128::from(rate.bits_per_second.max(1));
+        u128::from(waited) > alone.as_nanos() + on_the_line * 3 / 2
+    }
+
+    /// A frame may be changed, so whatever a receiver would have finished is finished before.
+    pub(crate) fn finishes_checksums(&self) -> bool {
+        !self.corrupt.is_never()
+    }
+
+    /// Whether this can be done.
+    ///
+    /// # Errors
+    /// Names the key and its range, or what it needs beside it.
+    pub fn check(&self) -> Result<(), ImpairError> {
+        time("delay", self.delay)?;
+        time("jitter", self.jitter)?;
+        share("delay correlation", self.delay_correlation)?;
+        self.distribution.check("distribution")?;
+        self.loss.check()?;
+        self.duplicate.check("duplicate", "duplicate correlation")?;
+        self.corrupt.check("corrupt", "corrupt correlation")?;
+        self.reorder.check("reorder", "reorder correlation")?;
+        if let Some(rate) = self.rate {
+            rate.check()?;
+        }
+        if let Some(Limit::Bytes(0) | Limit::Frames(0)) = self.limit {
+            return Err(range("limit", 0, "above 0".into()));
+        }
+        if let Some(slot) = &self.slot {
+            slot.check()?;
+        }
+        if self.drop_nth.contains(&0) {
+            return Err(range(
+                "drop-nth",
+                0,
+                "1 for the first frame, or more".into(),
+            ));
+        }
+        self.check_together()
+    }
+
+    /// tc-netem(8) refuses what does nothing, for the user meant something by it.
+    fn check_together(&self) -> Result<(), ImpairError> {
+        let without = |key, problem| Err(ImpairError::Without { key, problem });
+        if self.jitter.is_zero() && self.distribution != Distribution::Uniform {
+            return without(
+                "distribution",
+                "does nothing without jitter: set jitter as well, or distribution uniform",
+            );
+        }
+        if self.jitter.is_zero() && self.delay_correlation > 0.0 {
+            return without(
+                "delay correlation",
+                "does nothing without jitter: set jitter as well, or the correlation to 0",
+            );
+        }
+        if !self.reorder.is_never() && !self.holds() {
+            return without(
+                "reorder",
+                "needs frames that wait and can be overtaken: set a delay as well",
+            );
+        }
+        if self.gap > 0 && self.reorder.is_never() {
+            return without(
+                "gap",
+                "does nothing without reorder: set reorder as well, or gap to 0",
+            );
+        }
+        if self.ecn && self.loss == Loss::None {
+            return without(
+                "ecn",
+                "marks frames that loss would drop: set loss as well, or ecn to false",
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Chance {
+    fn check(&self, key: &'static str, correlation: &'static str) -> Result<(), ImpairError> {
+        share(key, self.probability)?;
+        share(correlation, self.correlation)
+    }
+}
+
+impl Loss {
+    fn check(&self) -> Result<(), ImpairError> {
+        let sum = |key, sum: f64| {
+            // Decimal fractions that add up to 1 do so in binary but for the last digit.
+            if sum <= 1.0 + 1e-9 {
+                Ok(())
+            } else {
+                Err(range(key, sum, "at most 1 (100 %)".into()))
+            }
+        };
+        match *self {
+            Loss::None => Ok(()),
+            Loss::Random {
+                probability,
+                correlation,
+            } => {
+                share("loss", probability)?;
+                share("loss correlation", correlation)
+            }
+            Loss::State {
+                p13,
+                p31,
+                p32,
+                p23,
+                p14,
+            } => {
+                share("loss state p13", p13)?;
+                share("loss state p31", p31)?;
+                share("loss state p32", p32)?;
+                share("loss state p23", p23)?;
+                share("loss state p14", p14)?;
+                sum("loss state p13 + p14", p13 + p14)?;
+                sum("loss state p31 + p32", p31 + p32)
+            }
+            Loss::Gemodel { p, r, h, k } => {
+                share("loss gemodel p", p)?;
+                share("loss gemodel r", r)?;
+                share("loss gemodel h", h)?;
+                share("loss gemodel k", k)
+            }
+        }
+    }
+}
+
+impl Rate {
+    fn check(&self) -> Result<(), ImpairError> {
+        if self.bits_per_second == 0 {
+            return Err(range("rate", 0, "above 0 bit/s".into()));
+        }
+        if self.overhead.abs() > MAX_OVERHEAD {
+            let bounds = format!("{}..={MAX_OVERHEAD} bytes", -MAX_OVERHEAD);
+            return Err(range("rate overhead", self.overhead, bounds));
+        }
+        if self.cell > MAX_CELL {
+            let bounds = format!("0..={MAX_CELL} bytes");
+            return Err(range("rate cell", self.cell, bounds));
+        }
+        let least = -MAX_CELL_OVERHEAD.min(self.cell.cast_signed());
+        if !(least..=MAX_CELL_OVERHEAD).contains(&self.cell_overhead) {
+            let bounds = format!("{least}..={MAX_CELL_OVERHEAD} bytes with this cell");
+            return Err(range("rate cell overhead", self.cell_overhead, bounds));
+        }
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn check(&self) -> Result<(), ImpairError> {
+        match &self.wait {
+            SlotWait::Between { min, max } => {
+                time("slot", *max)?;
+                if min > max || max.is_zero() {
+                    let bounds = format!("above 0 and at least the shortest, {min:?}");
+                    return Err(range("slot", format!("{max:?}"), bounds));
+                }
+                Ok(())
+            }
+            SlotWait::Distributed {
+                delay,
+                jitter,
+                distribution,
+            } => {
+                time("slot delay", *delay)?;
+                time("slot jitter", *jitter)?;
+                if jitter.is_zero() {
+                    return Err(range("slot jitter", 0, "above 0".into()));
+                }
+                distribution.check("slot distribution")
+            }
+        }
+    }
+}
+
+pub(super) fn range(key: &'static str, value: impl ToString, range: String) -> ImpairError {
+    ImpairError::Range {
+        key,
+        value: value.to_string(),
+        range,
+    }
+}
+
+fn time(key: &'static str, value: Duration) -> Result<(), ImpairError> {
+    if value <= MAX_TIME {
+        return Ok(());
+    }
+    Err(range(
+        key,
+        format!("{value:?}"),
+        format!("0..={MAX_TIME:?}"),
+    ))
+}
+
+fn share(key: &'static str, value: f64) -> Result<(), ImpairError> {
+    if (0.0..=1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(range(key, value, "0..=1 (0 %..=100 %)".into()))
+}

@@ -1,0 +1,221 @@
+//! One direction of a cable: [`Lane`].
+
+mod exit;
+mod impaired;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::sync::Arc;
+
+use crate::cable::CableState;
+use crate::capture::{Recorder, Verdict};
+use crate::clock;
+use crate::frame::{Burst, MAX_BURST};
+use crate::port::Port;
+use crate::port::vhost_user::Filled;
+use crate::stats::{DropReason, LaneStats, Losses};
+
+use exit::Exit;
+pub use impaired::Accuracy;
+pub(crate) use impaired::Impaired;
+pub(crate) use watch::{NumberedTap, Watch};
+
+/// One direction of a cable: what happens to frames between receiving and sending them.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    pub(crate) stats: Arc<LaneStats>,
+    watch: Watch,
+    /// An impairment, or frames that still wait from one.
+    impaired: Option<Box<Impaired>>,
+}
+
+/// A worker's memory for frames, reused for ever.
+#[derive(Default)]
+pub(crate) struct Bursts {
+    /// As they came.
+    pub(crate) received: Burst,
+    /// What was lost of them; frames lost on the way in as well.
+    pub(crate) losses: Losses,
+    /// As the impairment lets them go on.
+    ready: Burst,
+    ready_losses: Losses,
+    verdicts: Verdicts,
+    /// As the receiver takes them.
+    cut: Burst,
+    cut_losses: Losses,
+}
+
+struct Verdicts([Verdict; MAX_BURST]);
+
+impl Default for Verdicts {
+    fn default() -> Self {
+        Verdicts([Verdict::default(); MAX_BURST])
+    }
+}
+
+impl Lane {
+    /// Nothing but counting happens to frames here.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.impaired.is_none() && self.watch.is_idle()
+    }
+
+    /// Counts frames that the source put straight into the receiver's buffers.
+    pub(crate) fn count_direct(&mut self, filled: &Filled) {
+        self.stats
+            .add_sent(filled.frames, filled.bytes, &Losses::default());
+    }
+
+    /// Passes on the burst that was received. Afterwards everything is counted, and the burst
+    /// and its losses are empty.
+    #[inline]
+    pub(crate) fn pass(&mut self, state: CableState, to: Option<&mut Port>, memory: &mut Bursts) {
+        let frames = memory.received.len() as u64 + memory.losses.total();
+        if frames == 0 {
+            return;
+        }
+        if self.impaired.is_some() && state == CableState::Up {
+            self.pass_impaired(to, memory);
+        } else {
+            self.pass_clean(frames, state, to, memory);
+        }
+        memory.received.clear();
+        memory.losses.clear();
+    }
+
+    #[inline]
+    fn pass_clean(
+        &mut self,
+        mut frames: u64,
+        state: CableState,
+        to: Option<&mut Port>,
+        memory: &mut Bursts,
+    ) {
+        let Bursts {
+            received, losses, ..
+        } = memory;
+        let now = if self.watch.is_idle() {
+            0
+        } else {
+            clock::now()
+        };
+        let whole = 0..received.len();
+        match (state, to) {
+            (CableState::Up, Some(port)) => {
+                let mut exit = Exit {
+                    port,
+                    cut: &mut memory.cut,
+                    cut_losses: &mut memory.cut_losses,
+                    watch: &mut self.watch,
+                    verdicts: None,
+                    now,
+                };
+                frames += exit.send(received, losses);
+            }
+            (CableState::Up, None) => losses.lose_all(whole, DropReason::Unplugged),
+            (CableState::Down, _) => losses.lose_all(whole, DropReason::CableDown),
+            (CableState::Blackhole, _) => losses.lose_all(whole, DropReason::Blackhole),
+        }
+        if !self.watch.is_idle() {
+            for index in 0..received.len() {
+                let verdict = Verdict {
+                    dropped: losses.fate(index),
+                    lost_pieces: losses.pieces(index),
+                    ..Verdict::default()
+                };
+                self.watch.entered(now, received, index, &verdict);
+            }
+        }
+        self.stats.add_sent(frames, received.bytes(), losses);
+    }
+
+    fn pass_impaired(&mut self, to: Option<&mut Port>, memory: &mut Bursts) {
+        let Some(impaired) = &mut self.impaired else {
+            return;
+        };
+        let now = clock::now();
+        impaired.pass(now, &self.stats, &mut self.watch, to, memory);
+    }
+
+    /// Sends the held frames that are due. When the next one is, if there is one.
+    pub(crate) fn release(
+        &mut self,
+        now: u64,
+        to: Option<&mut Port>,
+        memory: &mut Bursts,
+    ) -> Option<u64> {
+        let impaired = self.impaired.as_mut()?;
+        impaired.release(now, &self.stats, &mut self.watch, to, memory);
+        impaired.next_release()
+    }
+
+    /// When the next held frame is due.
+    #[inline]
+    pub(crate) fn next_release(&self) -> Option<u64> {
+        self.impaired.as_ref()?.next_release()
+    }
+
+    /// Drops every frame that waits: the cable was cut.
+    pub(crate) fn purge(&mut self, reason: DropReason) {
+        if let Some(impaired) = &mut self.impaired {
+            impaired.purge(reason, &self.stats);
+        }
+    }
+
+    /// Puts another impairment in force, or none. Frames that wait go on waiting for their time.
+    /// Returns what has to be freed.
+    pub(crate) fn impair(&mut self, new: Option<Box<Impaired>>) -> Option<Box<Impaired>> {
+        let old = self.impaired.take();
+        match (old, new) {
+            (None, new) => {
+                self.impaired = new;
+                None
+            }
+            (Some(mut old), None) => {
+                old.end();
+                if old.next_release().is_none() {
+                    return Some(old);
+                }
+                self.impaired = Some(old);
+                None
+            }
+            (Some(mut old), Some(mut new)) => {
+                new.succeed(&mut old, &self.stats);
+                self.impaired = Some(new);
+                Some(old)
+            }
+        }
+    }
+
+    /// An impairment that has ended and whose last frame has left, to be freed.
+    pub(crate) fn take_ended(&mut self) -> Option<Box<Impaired>> {
+        if self.impaired.as_ref()?.has_ended() {
+            return self.impaired.take();
+        }
+        None
+    }
+
+    /// Puts back what [`Lane::take_ended`] gave, for nobody could take it.
+    pub(crate) fn put_back(&mut self, ended: Box<Impaired>) {
+        self.impaired = Some(ended);
+    }
+
+    /// How well the impairment keeps its promises, if there is one.
+    pub(crate) fn accuracy(&self) -> Option<Accuracy> {
+        self.impaired.as_ref().map(|impaired| impaired.accuracy())
+    }
+
+    /// Adds a capture; gives it back when there are too many already.
+    pub(crate) fn tap(&mut self, tap: Box<NumberedTap>) -> Result<(), Box<NumberedTap>> {
+        self.watch.tap(tap)
+    }
+
+    pub(crate) fn untap(&mut self, number: u64) -> Option<Box<NumberedTap>> {
+        self.watch.untap(number)
+    }
+
+    pub(crate) fn record(&mut self, recorder: Option<Box<Recorder>>) -> Option<Box<Recorder>> {
+        self.watch.record(recorder)
+    }
+}
