@@ -20,7 +20,7 @@ mod sockets;
 mod start;
 mod switch;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,14 +39,14 @@ use crate::api::{
 };
 use crate::commands::vm_args;
 use crate::lock::StatePaths;
-use crate::topology::{EndOwner, Side, Topology, TopologyJson};
+use crate::topology::{EndOwner, Selection, Side, Topology, TopologyJson};
 use crate::vm::agent::{Limits, MAX_OUTPUT};
 use crate::vm::{Power, Vm};
 
 pub use bring_up::{Running, bring_up, listen};
 pub use cables::{Cables, CablesError};
 pub use look_ahead::preflight;
-pub use options::{BringUpError, Options, Switches};
+pub use options::{BringUpError, Options};
 pub use owner::{NoSuchUser, Person};
 pub use patch::{Patch, PortSpec};
 use switch::Switch;
@@ -63,8 +63,10 @@ pub struct Fabric {
     /// The files beside the API's socket, by absolute paths.
     paths: StatePaths,
     cables: Cables,
-    /// In the topology's order; empty for a patch panel alone.
-    switches: Vec<Switch>,
+    /// By their places in the topology; those that run.
+    switches: BTreeMap<usize, Switch>,
+    /// Those of them that `internet` must reach.
+    reached: Selection,
     /// A second descriptor of the host's tap, for its carrier.
     host_tap: Option<OwnedFd>,
     ssh_config: Option<PathBuf>,
@@ -118,12 +120,17 @@ impl Fabric {
 
     fn switch(&self, name: &str) -> Result<&Switch, ApiError> {
         let planned = self.topology.switch(name).map_err(ApiError::unknown)?;
-        self.switches
-            .iter()
+        let mut switches = self.switches.values();
+        switches
             .find(|switch| switch.name() == planned.name)
             .ok_or_else(|| {
+                let how = if self.switches.is_empty() {
+                    "--switches none"
+                } else {
+                    "--only others"
+                };
                 ApiError::conflict(format!(
-                    "{name} is no VM of this fabric: it was started with --switches none"
+                    "{name} is no VM of this fabric: it was started with {how}"
                 ))
             })
     }
@@ -142,7 +149,7 @@ impl Fabric {
     fn is_pluggable(&self, owner: EndOwner) -> bool {
         match owner {
             EndOwner::Host => false,
-            EndOwner::Switch { switch, .. } => switch >= self.switches.len(),
+            EndOwner::Switch { switch, .. } => !self.switches.contains_key(&switch),
             EndOwner::Server { .. } => true,
         }
     }
@@ -154,8 +161,8 @@ impl Fabric {
             (EndOwner::Host, Some(tap)) => tap::set_carrier(tap, up)
                 .err()
                 .map(|error| format!("the carrier of {} could not be set: {error}", end.tap)),
-            (EndOwner::Switch { switch, port }, _) if switch < self.switches.len() => {
-                let result = self.switches[switch].vm().set_link(port, up).await;
+            (EndOwner::Switch { switch, port }, _) if self.switches.contains_key(&switch) => {
+                let result = self.switches[&switch].vm().set_link(port, up).await;
                 result
                     .err()
                     .map(|error| format!("{} does not know yet: {error}", end.alias))
@@ -189,7 +196,7 @@ impl Fabric {
     }
 
     async fn follow_vm(self: Arc<Self>, index: usize) {
-        let mut status = self.switches[index].vm().watch();
+        let mut status = self.switches[&index].vm().watch();
         let mut known = None;
         loop {
             let now = status.borrow_and_update().clone();
@@ -208,7 +215,7 @@ impl Backend for Fabric {
     fn status(&self) -> Status {
         Status {
             ready: self.is_ready(),
-            nodes: self.switches.iter().map(Switch::status).collect(),
+            nodes: self.switches.values().map(Switch::status).collect(),
             cables: self.cables.len(),
             workers: self.cables.workers(),
         }
