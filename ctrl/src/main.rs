@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
     Context, bench, cable, cables, capture, check, clean, console, converge, exec, extcap, image,
-    impair, patch, power, recorder, run, scenario, setup, ssh, status, topology, vm_args,
+    impair, import, patch, power, recorder, run, scenario, setup, ssh, status, topology, vm_args,
 };
 use ctrl::progress::say;
 
@@ -43,6 +43,7 @@ enum Command {
     Exec(exec::ExecArgs),
     Extcap(extcap::ExtcapArgs),
     Image(image::ImageArgs),
+    Import(import::ImportArgs),
     Console(console::ConsoleArgs),
     Ssh(ssh::SshArgs),
     Power(power::PowerArgs),
@@ -103,6 +104,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Exec(args) => exec::run(&context, args).await,
         Command::Extcap(args) => extcap::run(&context, args).await,
         Command::Image(args) => image::run(context.json, args).await,
+        Command::Import(args) => import::run(context.json, args),
         Command::Console(args) => console::run(&context, args).await,
         Command::Ssh(args) => ssh::run(&context, args).await,
         Command::Converge(args) => converge::run(&context, args).await,

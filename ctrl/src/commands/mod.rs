@@ -13,6 +13,7 @@ pub mod exec;
 pub mod extcap;
 pub mod image;
 pub mod impair;
+pub mod import;
 pub mod patch;
 pub mod power;
 pub mod recorder;

@@ -24,7 +24,7 @@ mod sockets;
 mod start;
 mod switch;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,7 +47,7 @@ use crate::api::{
 };
 use crate::commands::vm_args;
 use crate::lock::StatePaths;
-use crate::topology::{EndOwner, Side, Topology, TopologyJson};
+use crate::topology::{EndOwner, Selection, Side, Topology, TopologyJson};
 use crate::vm::agent::{Limits, MAX_OUTPUT};
 use crate::vm::{Power, Vm};
 
@@ -55,7 +55,7 @@ pub use bring_up::{Running, bring_up, listen};
 pub use cables::{Cables, CablesError};
 use impair::{Names, PlannedStep};
 pub use look_ahead::preflight;
-pub use options::{BringUpError, Options, Switches};
+pub use options::{BringUpError, Options};
 pub use owner::{NoSuchUser, Person};
 pub use patch::{Patch, PortSpec};
 use recorder::Recorder;
@@ -75,8 +75,10 @@ pub struct Fabric {
     paths: StatePaths,
     cables: Cables,
     recorder: Option<Recorder>,
-    /// In the topology's order; empty for a patch panel alone.
-    switches: Vec<Switch>,
+    /// By their places in the topology; those that run.
+    switches: BTreeMap<usize, Switch>,
+    /// Those of them that `internet` must reach.
+    reached: Selection,
     /// A second descriptor of the host's tap, for its carrier.
     host_tap: Option<OwnedFd>,
     ssh_config: Option<PathBuf>,
@@ -130,12 +132,17 @@ impl Fabric {
 
     fn switch(&self, name: &str) -> Result<&Switch, ApiError> {
         let planned = self.topology.switch(name).map_err(ApiError::unknown)?;
-        self.switches
-            .iter()
+        let mut switches = self.switches.values();
+        switches
             .find(|switch| switch.name() == planned.name)
             .ok_or_else(|| {
+                let how = if self.switches.is_empty() {
+                    "--switches none"
+                } else {
+                    "--only others"
+                };
                 ApiError::conflict(format!(
-                    "{name} is no VM of this fabric: it was started with --switches none"
+                    "{name} is no VM of this fabric: it was started with {how}"
                 ))
             })
     }
@@ -153,7 +160,7 @@ impl Fabric {
     fn is_pluggable(&self, owner: EndOwner) -> bool {
         match owner {
             EndOwner::Host => false,
-            EndOwner::Switch { switch, .. } => switch >= self.switches.len(),
+            EndOwner::Switch { switch, .. } => !self.switches.contains_key(&switch),
             EndOwner::Server { .. } => true,
         }
     }
@@ -165,8 +172,8 @@ impl Fabric {
             (EndOwner::Host, Some(tap)) => tap::set_carrier(tap, up)
                 .err()
                 .map(|error| format!("the carrier of {} could not be set: {error}", end.tap)),
-            (EndOwner::Switch { switch, port }, _) if switch < self.switches.len() => {
-                let result = self.switches[switch].vm().set_link(port, up).await;
+            (EndOwner::Switch { switch, port }, _) if self.switches.contains_key(&switch) => {
+                let result = self.switches[&switch].vm().set_link(port, up).await;
                 result
                     .err()
                     .map(|error| format!("{} does not know yet: {error}", end.alias))
@@ -200,7 +207,7 @@ impl Fabric {
     }
 
     async fn follow_vm(self: Arc<Self>, index: usize) {
-        let mut status = self.switches[index].vm().watch();
+        let mut status = self.switches[&index].vm().watch();
         let mut known = None;
         loop {
             let now = status.borrow_and_update().clone();
@@ -241,7 +248,7 @@ impl Backend for Fabric {
     fn status(&self) -> Status {
         Status {
             ready: self.is_ready(),
-            nodes: self.switches.iter().map(Switch::status).collect(),
+            nodes: self.switches.values().map(Switch::status).collect(),
             cables: self.cables.len(),
             workers: self.cables.workers(),
         }
