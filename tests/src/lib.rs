@@ -47,7 +47,7 @@ pub use station::Station;
 pub use super_frame::SuperFrame;
 pub use testpmd::Testpmd;
 pub use vhost_wire::{Lane, VhostWire};
-pub use wire::Wire;
+pub use wire::{Pair, Wire};
 
 /// Whether this process may make namespaces and devices. `false` after saying SKIP.
 ///

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ikv_tests::patience::{SOON, ended, ensure, output_within, until, wait_until};
 use ikv_tests::{
-    Capturing, Netns, Shark, VhostWire, Wire, figure, frames_and_lost, have_root, ikv_fabric, run,
+    Capturing, Netns, Pair, Shark, VhostWire, figure, frames_and_lost, have_root, ikv_fabric, run,
     skip,
 };
 use rustix::process::Signal;
@@ -38,15 +38,15 @@ fn ping(from: &Netns, count: u32) {
 }
 
 /// Sends so many bytes from the left host to the right one by TCP, which cuts nothing itself.
-fn send(hosts: &[Netns; 2], bytes: usize) {
-    let listener = hosts[1].enter(|| TcpListener::bind("10.9.0.2:5000").unwrap());
+fn send([from, to]: [&Netns; 2], bytes: usize) {
+    let listener = to.enter(|| TcpListener::bind("10.9.0.2:5000").unwrap());
     std::thread::scope(|scope| {
         let receiver = scope.spawn(|| {
             let (mut stream, _) = listener.accept().unwrap();
             let mut all = Vec::new();
             stream.read_to_end(&mut all).unwrap()
         });
-        let mut stream = hosts[0].enter(|| TcpStream::connect("10.9.0.2:5000").unwrap());
+        let mut stream = from.enter(|| TcpStream::connect("10.9.0.2:5000").unwrap());
         stream.write_all(&vec![7; bytes]).unwrap();
         drop(stream);
         assert_eq!(receiver.join().unwrap(), bytes);
@@ -58,7 +58,8 @@ fn every_frame_is_there_once_with_its_port_and_direction() {
     if !have_root() || !have_shark() {
         return;
     }
-    let (wire, hosts) = Wire::with_hosts();
+    let Pair { wire, left, right } = Pair::new("capture");
+    let folder = tempfile::tempdir().unwrap();
     let directions = [
         "frame.interface_name",
         "frame.packet_flags_direction",
@@ -81,11 +82,11 @@ fn every_frame_is_there_once_with_its_port_and_direction() {
             ],
         ),
     ] {
-        let file = wire.folder().join("trace.pcapng");
+        let file = folder.path().join("trace.pcapng");
         let mut command = wire.command("capture");
         command.args(["wire", option, "-w"]).arg(&file);
         let capturing = Capturing::start(&mut command);
-        ping(&hosts[0], 3);
+        ping(&left, 3);
         // What was seen until then is written.
         let (frames, lost) = frames_and_lost(&capturing.interrupt());
         let shark = Shark::of(&file);
@@ -116,13 +117,14 @@ fn a_verdict_is_a_comment_of_the_frame() {
     if !have_root() || !have_shark() {
         return;
     }
-    let (wire, hosts) = Wire::with_hosts();
+    let Pair { wire, left, right } = Pair::new("capture");
+    let folder = tempfile::tempdir().unwrap();
     run(wire.command("cable").args(["wire", "blackhole"]));
-    let file = wire.folder().join("trace.pcapng");
+    let file = folder.path().join("trace.pcapng");
     let mut command = wire.command("capture");
     command.args(["wire", "--count", "2", "-w"]).arg(&file);
     let capturing = Capturing::start(&mut command);
-    let mut ping = hosts[0].command("ping");
+    let mut ping = left.command("ping");
     ping.args(["-c", "3", "-i", "0.1", "-w", "1", "10.9.0.2"]);
     output_within(&mut ping, SOON);
     capturing.finish();
@@ -142,11 +144,11 @@ fn a_filter_a_count_a_time_and_a_port_choose_the_frames() {
     if !have_root() {
         return;
     }
-    let (wire, hosts) = Wire::with_hosts();
+    let Pair { wire, left, right } = Pair::new("capture");
     let lines = |options: &[&str]| {
         let mut command = wire.command("capture");
         let capturing = Capturing::start(command.arg("wire").args(options));
-        ping(&hosts[0], 3);
+        ping(&left, 3);
         let text = capturing.finish();
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
         lines.collect::<Vec<Value>>()
@@ -200,8 +202,9 @@ fn standard_output_is_written_at_once_and_its_end_ends_the_capture() {
     if !have_root() || !have_shark() {
         return;
     }
-    let (wire, hosts) = Wire::with_hosts();
-    ping(&hosts[0], 1);
+    let Pair { wire, left, right } = Pair::new("capture");
+    let folder = tempfile::tempdir().unwrap();
+    ping(&left, 1);
     let mut command = wire.program();
     command.args(["capture", "wire", "-f", "icmp", "-w", "-"]);
     let mut capturing = Capturing::start(&mut command);
@@ -210,7 +213,7 @@ fn standard_output_is_written_at_once_and_its_end_ends_the_capture() {
     let head = stdout.read(&mut bytes).unwrap();
     assert!(head > 100, "the file's beginning");
     let began = Instant::now();
-    ping(&hosts[0], 1);
+    ping(&left, 1);
     assert!(stdout.read(&mut bytes).unwrap() >= 98);
     let took = began.elapsed();
     figure(
@@ -222,7 +225,7 @@ fn standard_output_is_written_at_once_and_its_end_ends_the_capture() {
     assert!(capturing.wait().success(), "{}", capturing.said());
     assert_eq!(capturing.said().lines().next(), Some("capturing"));
 
-    let file = wire.folder().join("dumpcap.pcapng");
+    let file = folder.path().join("dumpcap.pcapng");
     let mut command = wire.program();
     command.args(["capture", "wire", "-f", "icmp", "--count", "4", "-w", "-"]);
     let mut capturing = Capturing::start(&mut command);
@@ -230,7 +233,7 @@ fn standard_output_is_written_at_once_and_its_end_ends_the_capture() {
     dumpcap.args(["-q", "-i", "-", "-w"]).arg(&file);
     dumpcap.stdin(capturing.stdout()).stderr(Stdio::null());
     let mut dumpcap = dumpcap.spawn().unwrap();
-    ping(&hosts[0], 2);
+    ping(&left, 2);
     assert!(capturing.wait().success());
     assert!(ended(&mut dumpcap, SOON).unwrap().success());
     assert_eq!(Shark::of(&file).count(), 4);
@@ -243,12 +246,12 @@ fn a_ring_keeps_the_newest_files() {
     if !have_root() || !have_shark() {
         return;
     }
-    let (wire, hosts) = Wire::with_hosts();
+    let Pair { wire, left, right } = Pair::new("capture");
     let folder = tempfile::tempdir().unwrap();
     let mut command = wire.command("capture");
     command.args(["wire", "--ring", "2x1MB", "-w"]);
     let capturing = Capturing::start(command.arg(folder.path().join("t.pcapng")));
-    send(&hosts, 8_000_000);
+    send([&left, &right], 8_000_000);
     let (frames, lost) = frames_and_lost(&capturing.interrupt());
     assert!(frames > 100 && lost == 0, "{frames} frames, {lost} lost");
     let files = std::fs::read_dir(folder.path()).unwrap();
@@ -268,16 +271,17 @@ fn super_frames_are_flagged_or_cut_and_no_checksum_looks_wrong() {
     if !have_root() || !have_shark() {
         return;
     }
-    let (wire, hosts) = Wire::with_hosts();
+    let Pair { wire, left, right } = Pair::new("capture");
+    let folder = tempfile::tempdir().unwrap();
     let capture = |options: &[&str]| {
-        let file = wire.folder().join("trace.pcapng");
+        let file = folder.path().join("trace.pcapng");
         let mut command = wire.command("capture");
         command
             .args(["wire", "-f", "tcp", "-w"])
             .arg(&file)
             .args(options);
         let capturing = Capturing::start(&mut command);
-        send(&hosts, 1_000_000);
+        send([&left, &right], 1_000_000);
         let (frames, lost) = frames_and_lost(&capturing.interrupt());
         let shark = Shark::of(&file);
         assert_eq!((shark.count(), lost), (frames, 0));
@@ -318,7 +322,7 @@ fn a_client_that_is_gone_leaves_no_tap_behind() {
     if !have_root() {
         return;
     }
-    let (wire, hosts) = Wire::with_hosts();
+    let Pair { wire, left, right } = Pair::new("capture");
     // More than may run at the same time.
     for _ in 0..20 {
         let mut command = wire.program();
@@ -336,8 +340,8 @@ fn a_client_that_is_gone_leaves_no_tap_behind() {
     let mut command = wire.program();
     let stuck = Capturing::start(command.args(["capture", "wire", "-w", "-"]));
     stuck.signal(Signal::STOP);
-    send(&hosts, 50_000_000);
-    ping(&hosts[0], 1);
+    send([&left, &right], 50_000_000);
+    ping(&left, 1);
     drop(stuck);
     wait_until("the draining thread's end", SOON, || {
         drainers(wire.pid()) == 0
@@ -394,7 +398,7 @@ fn wireshark_lists_the_cables_and_captures_on_them() {
     if !have_root() || !have_shark() {
         return;
     }
-    let (wire, hosts) = Wire::with_hosts();
+    let Pair { wire, left, right } = Pair::new("capture");
     let home = tempfile::tempdir().unwrap();
     let at_home = |mut command: Command| {
         command
@@ -424,7 +428,7 @@ fn wireshark_lists_the_cables_and_captures_on_them() {
     let mut running = command.arg(&file).stderr(Stdio::piped()).spawn().unwrap();
     // tshark says that it captures before its extcap does.
     wait_until("the tap", SOON, || drainers(wire.pid()) == 1);
-    ping(&hosts[0], 3);
+    ping(&left, 3);
     assert!(ended(&mut running, SOON).unwrap().success());
     let mut said = String::new();
     running
