@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use ikv_tests::patience::{SOON, ended, ensure, output_within, until, wait_until};
 use ikv_tests::{
-    Capturing, Netns, Pair, Shark, VhostWire, figure, frames_and_lost, have_root, ikv_fabric, run,
-    skip,
+    Capturing, Netns, Pair, Shark, VhostWire, Wire, figure, frames_and_lost, have_root, ikv_fabric,
+    run, skip,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -58,7 +58,11 @@ fn every_frame_is_there_once_with_its_port_and_direction() {
     if !have_root() || !have_shark() {
         return;
     }
-    let Pair { wire, left, right } = Pair::new("capture");
+    let Pair {
+        wire,
+        left,
+        right: _right,
+    } = Pair::new("capture");
     let folder = tempfile::tempdir().unwrap();
     let directions = [
         "frame.interface_name",
@@ -117,7 +121,11 @@ fn a_verdict_is_a_comment_of_the_frame() {
     if !have_root() || !have_shark() {
         return;
     }
-    let Pair { wire, left, right } = Pair::new("capture");
+    let Pair {
+        wire,
+        left,
+        right: _right,
+    } = Pair::new("capture");
     let folder = tempfile::tempdir().unwrap();
     run(wire.command("cable").args(["wire", "blackhole"]));
     let file = folder.path().join("trace.pcapng");
@@ -139,12 +147,110 @@ fn a_verdict_is_a_comment_of_the_frame() {
     assert_eq!(capturing.finish(), "");
 }
 
+/// What a capture says of pings while one thing is done to them.
+fn verdicts(wire: &Wire, left: &Netns, impairment: &[&str], options: &[&str]) -> Vec<String> {
+    let impair = [
+        &["wire", "--from", "pa", "--clear", "--match", "icmp"],
+        impairment,
+    ]
+    .concat();
+    run(wire.command("impair").args(impair));
+    let mut command = wire.command("capture");
+    command.args(["wire", "-f", "icmp[icmptype] = icmp-echo"]);
+    let capturing = Capturing::start(command.args(options));
+    let mut ping = left.command("ping");
+    output_within(
+        ping.args(["-c", "2", "-i", "0.1", "-W", "1", "10.9.0.2"]),
+        SOON,
+    );
+    let text = capturing.interrupt();
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let verdict = |line: Value| line["verdict"].as_str().unwrap_or_default().to_owned();
+    lines.map(verdict).collect()
+}
+
+#[test]
+fn what_an_impairment_does_to_a_frame_is_said_of_it() {
+    if !have_root() {
+        return;
+    }
+    let Pair {
+        wire,
+        left,
+        right: _right,
+    } = Pair::new("verdicts");
+    let said = |impairment: &[&str]| verdicts(&wire, &left, impairment, &[]);
+    assert_eq!(said(&["--delay", "10ms"]), ["delayed 10.000 ms"; 2]);
+    assert_eq!(said(&["--loss", "100%"]), ["dropped: loss"; 2]);
+    assert_eq!(said(&["--drop", "1"]), ["dropped: chosen", ""]);
+    assert_eq!(said(&["--duplicate", "100%"]), ["duplicated"; 2]);
+    let corrupted = said(&["--corrupt", "100%"]);
+    assert_eq!(corrupted.len(), 2);
+    for verdict in corrupted {
+        assert!(verdict.starts_with("corrupted: bit "), "{verdict}");
+    }
+    // At the port where they leave: what came out.
+    let out = |impairment: &[&str]| verdicts(&wire, &left, impairment, &["--wire"]);
+    assert_eq!(out(&["--loss", "100%"]).len(), 0);
+    let mut twice = out(&["--duplicate", "100%"]);
+    twice.sort();
+    assert_eq!(
+        twice,
+        ["duplicated", "duplicated", "the duplicate", "the duplicate"]
+    );
+    run(wire.command("impair").args(["wire", "--clear"]));
+    wire.end();
+}
+
+#[test]
+fn captures_of_both_ports_have_one_clock() {
+    if !have_root() {
+        return;
+    }
+    let Pair {
+        wire,
+        left,
+        right: _right,
+    } = Pair::new("clock");
+    run(wire
+        .command("impair")
+        .args(["wire", "--from", "pa", "--delay", "30ms"]));
+    let capture = |options: &[&str]| {
+        let mut command = wire.command("capture");
+        command.args(["wire", "-f", "icmp[icmptype] = icmp-echo", "--count", "3"]);
+        Capturing::start(command.args(options))
+    };
+    let (entered, left_it) = (capture(&[]), capture(&["--wire"]));
+    ping(&left, 3);
+    let times = |text: String| -> Vec<u64> {
+        let lines = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines
+            .map(|line| line["time_ns"].as_u64().unwrap())
+            .collect()
+    };
+    let (entered, left_it) = (times(entered.finish()), times(left_it.finish()));
+    for (entered, left_it) in entered.iter().zip(&left_it) {
+        let took = left_it.saturating_sub(*entered);
+        assert!((30_000_000..130_000_000).contains(&took), "{took} ns");
+    }
+    assert_eq!((entered.len(), left_it.len()), (3, 3));
+    wire.end();
+}
+
 #[test]
 fn a_filter_a_count_a_time_and_a_port_choose_the_frames() {
     if !have_root() {
         return;
     }
-    let Pair { wire, left, right } = Pair::new("capture");
+    let Pair {
+        wire,
+        left,
+        right: _right,
+    } = Pair::new("capture");
     let lines = |options: &[&str]| {
         let mut command = wire.command("capture");
         let capturing = Capturing::start(command.arg("wire").args(options));
@@ -189,7 +295,7 @@ fn a_filter_a_count_a_time_and_a_port_choose_the_frames() {
         "\"prot 9\" is no tcpdump expression",
     );
     refused(&["pc"], "there is no cable \"pc\"");
-    refused(&["wire", "--from", "pc"], "there is no port \"pc\"");
+    refused(&["wire", "--from", "pc"], "\"pc\" is no end of wire");
     refused(
         &["wire", "-w", "/nonexistent/t"],
         "cannot write /nonexistent/t",
@@ -202,7 +308,11 @@ fn standard_output_is_written_at_once_and_its_end_ends_the_capture() {
     if !have_root() || !have_shark() {
         return;
     }
-    let Pair { wire, left, right } = Pair::new("capture");
+    let Pair {
+        wire,
+        left,
+        right: _right,
+    } = Pair::new("capture");
     let folder = tempfile::tempdir().unwrap();
     ping(&left, 1);
     let mut command = wire.program();
@@ -398,7 +508,11 @@ fn wireshark_lists_the_cables_and_captures_on_them() {
     if !have_root() || !have_shark() {
         return;
     }
-    let Pair { wire, left, right } = Pair::new("capture");
+    let Pair {
+        wire,
+        left,
+        right: _right,
+    } = Pair::new("capture");
     let home = tempfile::tempdir().unwrap();
     let at_home = |mut command: Command| {
         command

@@ -22,7 +22,14 @@ fn taps_work_on_in_the_namespaces_they_are_moved_to() {
     if !have_root() {
         return;
     }
-    let (wire, [left, _right]) = Wire::with_hosts();
+    let (left, right) = (Netns::new("left"), Netns::new("right"));
+    let wire = Wire::between(Netns::new("wire"), "tap:pa", "tap:pb");
+    for (netns, tap, address) in [(&left, "pa", "10.9.0.1/24"), (&right, "pb", "10.9.0.2/24")] {
+        wire.switch
+            .ip(&format!("link set {tap} netns {}", netns.name()));
+        netns.ip(&format!("addr add {address} dev {tap}"));
+        netns.ip(&format!("link set {tap} up"));
+    }
     assert!(ping(&left, "10.9.0.2"));
 
     for name in ["wire", "pa", "wire:b"] {
