@@ -7,8 +7,18 @@ use crate::capture::Verdict;
 use crate::frame::{Burst, MAX_BURST, VnetHeader};
 use crate::sys::pool::Pool;
 
-/// Frames lie in pieces of so many bytes: short ones waste little, long ones need few.
-const CHUNK: usize = 512;
+/// Frames up to this length, in bytes, lie in chunks of this size each.
+const SHORT: usize = 256;
+
+/// All others lie in as many of these as they need: one for a frame of the usual MTU, 33 for the
+/// longest super-frame.
+const LONG: usize = 2048;
+
+/// Marks the number of a frame that lies in long chunks.
+const IN_LONG: u32 = 1 << 31;
+
+/// A hold has room for no fewer bytes: the longest frame fits in any.
+const LEAST: u64 = 128 << 10;
 
 const NONE: u32 = u32::MAX;
 
@@ -18,13 +28,10 @@ const NONE: u32 = u32::MAX;
 /// All memory is reserved when it is made, and touched only as far as frames wait at the same
 /// time: the chunk that was freed last is used first.
 pub(crate) struct Hold {
-    pool: Pool,
-    /// By chunk: the next one of the same frame.
-    links: Vec<u32>,
-    /// By the frame's first chunk.
-    frames: Vec<Held>,
-    free: Vec<u32>,
-    capacity: u32,
+    short: Shelf,
+    long: Shelf,
+    /// What it was made for.
+    room: u64,
     /// Frames in the order of their release, as far as they came in that order: most do.
     first: u32,
     last: u32,
@@ -33,12 +40,116 @@ pub(crate) struct Hold {
     sequence: u64,
     waiting: u64,
     bytes: u64,
-    /// First chunks of the frames that were handed out and not yet reclaimed.
+    /// The frames that were handed out and not yet reclaimed.
     lent: [u32; MAX_BURST],
     lent_len: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Memory in chunks of one size.
+struct Shelf {
+    pool: Pool,
+    size: usize,
+    capacity: usize,
+    /// By chunk: the next one of the same frame.
+    links: Vec<u32>,
+    /// By the frame's first chunk.
+    frames: Vec<Held>,
+    free: Vec<u32>,
+}
+
+impl Shelf {
+    fn new(size: usize, capacity: usize) -> Option<Self> {
+        let mut shelf = Shelf {
+            pool: Pool::try_new(size.checked_mul(capacity)?)?,
+            size,
+            capacity,
+            links: Vec::new(),
+            frames: Vec::new(),
+            free: Vec::new(),
+        };
+        shelf.pool.prefer_huge_pages();
+        shelf.links.try_reserve_exact(capacity).ok()?;
+        shelf.frames.try_reserve_exact(capacity).ok()?;
+        shelf.free.try_reserve_exact(capacity).ok()?;
+        Some(shelf)
+    }
+
+    /// Copies a frame in; returns its first chunk. `None` when there is no room.
+    fn copy_in(&mut self, burst: &Burst, index: usize) -> Option<u32> {
+        let first = self.chunk()?;
+        let (mut chunk, mut used) = (first, 0);
+        for segment in burst.segments(index) {
+            let mut at = 0;
+            while at < segment.len() {
+                if used == self.size {
+                    let Some(next) = self.chunk() else {
+                        self.give_back(first);
+                        return None;
+                    };
+                    self.links[chunk as usize] = next;
+                    (chunk, used) = (next, 0);
+                }
+                let len = (segment.len() - at).min(self.size - used);
+                let to = self.pool.piece(chunk as usize * self.size + used, len);
+                segment.part(at, len).copy_to(to);
+                at += len;
+                used += len;
+            }
+        }
+        Some(first)
+    }
+
+    fn add_to(&self, first: u32, mut left: usize, out: &mut Burst) {
+        let mut chunk = first;
+        while left > 0 {
+            let len = left.min(self.size);
+            out.add_segment(self.pool.segment(chunk as usize * self.size, len));
+            left -= len;
+            chunk = self.links[chunk as usize];
+        }
+    }
+
+    fn chunk(&mut self) -> Option<u32> {
+        if let Some(chunk) = self.free.pop() {
+            self.links[chunk as usize] = NONE;
+            return Some(chunk);
+        }
+        let fresh = self.links.len();
+        if fresh == self.capacity {
+            return None;
+        }
+        // Reserved when it was made: neither allocates.
+        self.links.push(NONE);
+        self.frames.push(Held::default());
+        Some(fresh as u32)
+    }
+
+    fn give_back(&mut self, first: u32) {
+        let mut chunk = first;
+        while chunk != NONE {
+            let next = self.links[chunk as usize];
+            self.free.push(chunk);
+            chunk = next;
+        }
+    }
+
+    /// The byte of a frame, to be changed.
+    fn byte(&mut self, first: u32, mut at: usize) -> Option<&mut u8> {
+        let mut chunk = first;
+        while at >= self.size {
+            at -= self.size;
+            chunk = self.links[chunk as usize];
+            if chunk == NONE {
+                return None;
+            }
+        }
+        self.pool
+            .piece(chunk as usize * self.size + at, 1)
+            .first_mut()
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
 struct Held {
     release: u64,
     sequence: u64,
@@ -66,18 +177,18 @@ pub(crate) struct Wait {
 }
 
 impl Hold {
-    /// Room for `bytes` of frames. `None` when there is not so much memory.
+    /// Room for `bytes` of frames of any length, but of short ones for no more than one in 128
+    /// bytes. `None` when there is not so much memory.
     pub(crate) fn new(bytes: u64) -> Option<Self> {
-        // Half of the chunks may be less than half full.
-        let chunks = (bytes.max(1 << 16) * 2).div_ceil(CHUNK as u64);
-        let capacity = u32::try_from(chunks).ok().filter(|count| *count < NONE)?;
-        let count = capacity as usize;
+        let room = usize::try_from(bytes.max(LEAST)).ok()?;
+        let counts = [room / 128, room / 512];
+        if counts.iter().any(|count| *count >= IN_LONG as usize) {
+            return None;
+        }
         let mut hold = Hold {
-            pool: Pool::try_new(count * CHUNK)?,
-            links: Vec::new(),
-            frames: Vec::new(),
-            free: Vec::new(),
-            capacity,
+            short: Shelf::new(SHORT, counts[0])?,
+            long: Shelf::new(LONG, counts[1])?,
+            room: bytes,
             first: NONE,
             last: NONE,
             early: BinaryHeap::new(),
@@ -87,16 +198,13 @@ impl Hold {
             lent: [NONE; MAX_BURST],
             lent_len: 0,
         };
-        hold.links.try_reserve_exact(count).ok()?;
-        hold.frames.try_reserve_exact(count).ok()?;
-        hold.free.try_reserve_exact(count).ok()?;
-        hold.early.try_reserve_exact(count).ok()?;
+        hold.early.try_reserve_exact(counts[0] + counts[1]).ok()?;
         Some(hold)
     }
 
     /// Whether it has room for as many bytes as the other.
     pub(crate) fn is_as_large_as(&self, other: &Hold) -> bool {
-        self.capacity >= other.capacity
+        self.room >= other.room
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -116,7 +224,7 @@ impl Hold {
     /// When the next frame is due.
     #[inline]
     pub(crate) fn next_release(&self) -> Option<u64> {
-        let straight = (self.first != NONE).then(|| self.frames[self.first as usize].release);
+        let straight = (self.first != NONE).then(|| self.held(self.first).release);
         let early = self.early.peek().map(|Reverse((release, ..))| *release);
         match (straight, early) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -133,17 +241,25 @@ impl Hold {
         wait: Wait,
         mend: Option<fn(&mut [u8])>,
     ) -> bool {
-        let Some(first) = self.copy_in(burst, index) else {
+        let len = burst.frame_len(index);
+        let (shelf, mark) = if len <= SHORT {
+            (&mut self.short, 0)
+        } else {
+            (&mut self.long, IN_LONG)
+        };
+        let Some(first) = shelf.copy_in(burst, index) else {
             return false;
         };
-        let len = burst.frame_len(index);
         if let Some(mend) = mend {
-            mend(self.pool.piece(first as usize * CHUNK, len.min(CHUNK)));
+            let at = first as usize * shelf.size;
+            mend(shelf.pool.piece(at, len.min(shelf.size)));
         }
-        if let Some(bit) = wait.verdict.corrupted {
-            self.flip(first, bit);
+        if let Some(bit) = wait.verdict.corrupted
+            && let Some(byte) = shelf.byte(first, (bit / 8) as usize)
+        {
+            *byte ^= 1 << (bit % 8);
         }
-        self.frames[first as usize] = Held {
+        shelf.frames[first as usize] = Held {
             release: wait.release,
             sequence: self.sequence,
             arrival: wait.arrival,
@@ -152,22 +268,44 @@ impl Hold {
             next: NONE,
             verdict: wait.verdict,
         };
-        self.enqueue(first);
+        self.enqueue(first | mark);
         self.sequence += 1;
         self.waiting += 1;
         self.bytes += len as u64;
         true
     }
 
+    fn shelf(&mut self, frame: u32) -> &mut Shelf {
+        if frame & IN_LONG == 0 {
+            &mut self.short
+        } else {
+            &mut self.long
+        }
+    }
+
+    fn held(&self, frame: u32) -> &Held {
+        let shelf = if frame & IN_LONG == 0 {
+            &self.short
+        } else {
+            &self.long
+        };
+        &shelf.frames[(frame & !IN_LONG) as usize]
+    }
+
+    fn give_back(&mut self, frame: u32) {
+        self.shelf(frame).give_back(frame & !IN_LONG);
+    }
+
     fn enqueue(&mut self, frame: u32) {
         let Held {
             release, sequence, ..
-        } = self.frames[frame as usize];
+        } = *self.held(frame);
         if self.last == NONE {
             self.first = frame;
             self.last = frame;
-        } else if self.frames[self.last as usize].release <= release {
-            self.frames[self.last as usize].next = frame;
+        } else if self.held(self.last).release <= release {
+            let last = self.last;
+            self.shelf(last).frames[(last & !IN_LONG) as usize].next = frame;
             self.last = frame;
         } else {
             self.early.push(Reverse((release, sequence, frame)));
@@ -181,7 +319,7 @@ impl Hold {
             return None;
         }
         let straight = (self.first != NONE).then(|| {
-            let held = &self.frames[self.first as usize];
+            let held = self.held(self.first);
             (held.release, held.sequence)
         });
         let early = self.early.peek();
@@ -199,7 +337,7 @@ impl Hold {
         } else {
             self.first
         };
-        let held = self.frames[frame as usize];
+        let held = *self.held(frame);
         if !from_early {
             self.first = held.next;
             if self.first == NONE {
@@ -215,14 +353,8 @@ impl Hold {
     }
 
     fn lend(&mut self, frame: u32, held: &Held, out: &mut Burst) {
-        let mut left = held.len as usize;
-        let mut chunk = frame;
-        while left > 0 {
-            let len = left.min(CHUNK);
-            out.add_segment(self.pool.segment(chunk as usize * CHUNK, len));
-            left -= len;
-            chunk = self.links[chunk as usize];
-        }
+        let shelf = self.shelf(frame);
+        shelf.add_to(frame & !IN_LONG, held.len as usize, out);
         out.add_frame(held.header, held.len as usize);
         self.lent[self.lent_len] = frame;
         self.lent_len += 1;
@@ -243,7 +375,7 @@ impl Hold {
         let purged = self.waiting;
         while self.first != NONE {
             let frame = self.first;
-            self.first = self.frames[frame as usize].next;
+            self.first = self.held(frame).next;
             self.give_back(frame);
         }
         self.last = NONE;
@@ -253,75 +385,6 @@ impl Hold {
         self.waiting = 0;
         self.bytes = 0;
         purged
-    }
-
-    fn copy_in(&mut self, burst: &Burst, index: usize) -> Option<u32> {
-        let first = self.chunk()?;
-        let (mut chunk, mut used) = (first, 0);
-        for segment in burst.segments(index) {
-            let mut at = 0;
-            while at < segment.len() {
-                if used == CHUNK {
-                    let Some(next) = self.chunk() else {
-                        self.give_back(first);
-                        return None;
-                    };
-                    self.links[chunk as usize] = next;
-                    (chunk, used) = (next, 0);
-                }
-                let len = (segment.len() - at).min(CHUNK - used);
-                let to = self.pool.piece(chunk as usize * CHUNK + used, len);
-                segment.part(at, len).copy_to(to);
-                at += len;
-                used += len;
-            }
-        }
-        Some(first)
-    }
-
-    fn chunk(&mut self) -> Option<u32> {
-        if let Some(chunk) = self.free.pop() {
-            self.links[chunk as usize] = NONE;
-            return Some(chunk);
-        }
-        let fresh = self.links.len() as u32;
-        if fresh == self.capacity {
-            return None;
-        }
-        // Reserved when it was made: neither allocates.
-        self.links.push(NONE);
-        self.frames.push(Held {
-            release: 0,
-            sequence: 0,
-            arrival: 0,
-            header: VnetHeader::default(),
-            len: 0,
-            next: NONE,
-            verdict: Verdict::default(),
-        });
-        Some(fresh)
-    }
-
-    fn give_back(&mut self, first: u32) {
-        let mut chunk = first;
-        while chunk != NONE {
-            let next = self.links[chunk as usize];
-            self.free.push(chunk);
-            chunk = next;
-        }
-    }
-
-    fn flip(&mut self, first: u32, bit: u32) {
-        let mut at = (bit / 8) as usize;
-        let mut chunk = first;
-        while at >= CHUNK {
-            at -= CHUNK;
-            chunk = self.links[chunk as usize];
-            if chunk == NONE {
-                return;
-            }
-        }
-        self.pool.piece(chunk as usize * CHUNK + at, 1)[0] ^= 1 << (bit % 8);
     }
 }
 
@@ -386,7 +449,7 @@ mod tests {
         while hold.keep(&burst, 0, wait(kept), None) {
             kept += 1;
         }
-        assert!(kept * 1514 >= 1 << 16);
+        assert!(kept * 1514 >= LEAST);
         let mut out = Burst::new();
         hold.take(0, &mut out).unwrap();
         assert!(!hold.keep(&burst, 0, wait(9), None), "it is still lent");
