@@ -290,7 +290,8 @@ mod tests {
     /// is not.
     #[test]
     fn a_reader_gets_whole_records_only() {
-        for bytes in [1 << 10, 1 << 13, 1 << 17] {
+        let sizes = if cfg!(miri) { 1 } else { 3 };
+        for bytes in [1 << 10, 1 << 13, 1 << 17].into_iter().take(sizes) {
             let (mut recorder, reader) = recorder(bytes, 200);
             let stop = Arc::new(AtomicBool::new(false));
             let writer = {
