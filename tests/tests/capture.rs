@@ -432,7 +432,11 @@ fn a_client_that_is_gone_leaves_no_tap_behind() {
     if !have_root() {
         return;
     }
-    let Pair { wire, left, right } = Pair::new("capture");
+    let Pair {
+        wire,
+        left: _left,
+        right: _right,
+    } = Pair::new("capture");
     // More than may run at the same time.
     for _ in 0..20 {
         let mut command = wire.program();
@@ -446,16 +450,34 @@ fn a_client_that_is_gone_leaves_no_tap_behind() {
             ensure(left == 0, || format!("{left} are left"))
         });
     }
-    // One that stops reading does not stop the cable, nor anybody else.
-    let mut command = wire.program();
-    let stuck = Capturing::start(command.args(["capture", "wire", "-w", "-"]));
-    stuck.signal(Signal::STOP);
-    send([&left, &right], 50_000_000);
+    wire.end();
+}
+
+#[test]
+fn a_reader_that_is_too_slow_loses_copies_and_delays_nobody() {
+    if !have_root() || !have_shark() {
+        return;
+    }
+    let Pair { wire, left, right } = Pair::new("slow");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("trace.pcapng");
+    let entered = || -> u64 {
+        let lanes = &wire.cables(&[])[0]["lanes"];
+        let frames = |lane: usize| lanes[lane]["frames_in"].as_u64().unwrap();
+        frames(0) + frames(1)
+    };
+    let before = entered();
+    let mut command = wire.command("capture");
+    let capturing = Capturing::start(command.args(["wire", "-w"]).arg(&file));
+    capturing.signal(Signal::STOP);
+    send([&left, &right], 250_000_000);
     ping(&left, 1);
-    drop(stuck);
-    wait_until("the draining thread's end", SOON, || {
-        drainers(wire.pid()) == 0
-    });
+    let sent = entered() - before;
+    capturing.signal(Signal::CONT);
+    let (captured, lost) = frames_and_lost(&capturing.interrupt());
+    assert!(captured > 0 && lost > 0, "{captured} captured, {lost} lost");
+    assert_eq!(captured + lost, sent);
+    assert_eq!(Shark::of(&file).count(), captured);
     wire.end();
 }
 
