@@ -24,6 +24,7 @@ pub mod api;
 pub mod apply;
 pub mod commands;
 pub mod config;
+pub mod decode;
 pub mod fabric;
 pub mod host;
 pub mod image;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
-    Context, bench, cable, cables, check, clean, console, exec, image, impair, patch, power, run,
-    scenario, setup, ssh, status, topology, vm_args,
+    Context, bench, cable, cables, capture, check, clean, console, exec, extcap, image, impair,
+    patch, power, run, scenario, setup, ssh, status, topology, vm_args,
 };
 use ctrl::progress::say;
 
@@ -39,7 +39,9 @@ enum Command {
     Cable(cable::CableArgs),
     Impair(Box<impair::ImpairArgs>),
     Scenario(scenario::ScenarioArgs),
+    Capture(capture::CaptureArgs),
     Exec(exec::ExecArgs),
+    Extcap(extcap::ExtcapArgs),
     Image(image::ImageArgs),
     Console(console::ConsoleArgs),
     Ssh(ssh::SshArgs),
@@ -95,7 +97,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cable(args) => cable::run(&context, args).await,
         Command::Impair(args) => impair::run(&context, args).await,
         Command::Scenario(args) => scenario::run(&context, args).await,
+        Command::Capture(args) => capture::run(&context, args).await,
         Command::Exec(args) => exec::run(&context, args).await,
+        Command::Extcap(args) => extcap::run(&context, args).await,
         Command::Image(args) => image::run(context.json, args).await,
         Command::Console(args) => console::run(&context, args).await,
         Command::Ssh(args) => ssh::run(&context, args).await,

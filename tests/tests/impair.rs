@@ -126,7 +126,7 @@ fn keys_stay_until_they_are_taken_away() {
         ),
         (
             &["wire", "--from", "pc", "--delay", "1ms"][..],
-            "\"pc\" is no end of wire",
+            "there is no port \"pc\" here",
         ),
     ] {
         let refused = pair.wire.command("impair").args(words).output().unwrap();
@@ -167,6 +167,15 @@ fn loss_one_way_and_exactly_the_nth_frame() {
         (&json!(1.0), &json!(1.0))
     );
     assert!(loss["low"].as_f64().unwrap() < 1.0);
+
+    let one_ping = || pair.ping(&["-c", "1", "-W", "0.2"]);
+    impair(&["wire", "--match", "udp or arp"]);
+    assert!(one_ping().is_some(), "not what is lost");
+    impair(&["wire", "--match", "icmp[icmptype] == icmp-echo"]);
+    assert_eq!(one_ping(), None);
+    let shown = keys(&lane(&pair.wire.cables(&[]), "pa"));
+    let expression = "icmp[icmptype] == icmp-echo";
+    assert_eq!(shown, json!({"loss": "100%", "match": expression}));
 
     impair(&["wire", "--clear"]);
     impair(&["wire", "--from", "pa", "--drop", "2,4-5"]);

@@ -16,9 +16,11 @@
 //! | `POST /v1/nodes/NODE/exec` with [`Exec`] | [`ExecAnswer`] |
 //! | `PUT /v1/nodes/NODE/power` with [`Power`] | [`NodeStatus`] |
 //! | `GET /v1/nodes/NODE/console`, upgraded | the serial console's bytes, both ways |
+//! | `POST /v1/capture` with [`CaptureRequest`], upgraded | frames: [`capture`] |
 //!
 //! Whatever fails answers with a 4xx or 5xx status and [`Failure`].
 
+pub mod capture;
 mod client;
 mod impair;
 mod server;
@@ -29,12 +31,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::impairment::ImpairKeys;
 
+pub use capture::{CaptureCount, CaptureInterface, CaptureRequest, CaptureStart};
 pub use client::{Client, ClientError, default_socket, own_socket, segment};
 pub use impair::{
     AccuracyReport, DelayReport, LaneImpairment, LossReport, RateReport, SetImpairment, Step,
     StepChange, StepDone,
 };
-pub use server::{ApiError, Backend, ConsoleStream, serve};
+pub use server::{ApiError, Backend, CONSOLE_PROTOCOL, ConsoleStream, serve};
 
 /// `status --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 
+use super::capture::{CAPTURE_PROTOCOL, CaptureRequest, CaptureStream};
 use super::{
     CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure, LaneImpairment, NodeStatus,
     PlugWish, Power, PowerAction, SetCable, SetImpairment, SshAccess, Status, Step, StepDone,
@@ -77,6 +78,11 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         node: &str,
     ) -> impl Future<Output = Result<Box<dyn ConsoleStream>, ApiError>> + Send;
+    /// `POST /v1/capture`: every lane is tapped when it returns.
+    ///
+    /// # Errors
+    /// A name that nothing has, or a filter that is no program.
+    fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError>;
 }
 
 /// Why a request was refused: its status and one clear sentence.
@@ -147,6 +153,7 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/nodes/{node}/exec", post(exec::<B>))
         .route("/v1/nodes/{node}/power", put(power::<B>))
         .route("/v1/nodes/{node}/console", get(console::<B>))
+        .route("/v1/capture", post(capture::<B>))
         .with_state(backend)
 }
 
@@ -240,12 +247,36 @@ async fn console<B: Backend>(
             let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut console).await;
         }
     });
-    let headers = [
-        (header::CONNECTION, "upgrade"),
-        (header::UPGRADE, CONSOLE_PROTOCOL),
-    ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    Ok(switching_to(CONSOLE_PROTOCOL))
 }
 
+async fn capture<B: Backend>(
+    State(backend): State<Arc<B>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, LONGEST_REQUEST)
+        .await
+        .map_err(ApiError::conflict)?;
+    let wanted = serde_json::from_slice(&body).map_err(ApiError::conflict)?;
+    let stream = backend.capture(&wanted)?;
+    let upgrade = hyper::upgrade::on(Request::from_parts(parts, ()));
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            // Fails when the client has gone: nobody is left to tell.
+            let _ = stream.send(TokioIo::new(upgraded)).await;
+        }
+    });
+    Ok(switching_to(CAPTURE_PROTOCOL))
+}
+
+fn switching_to(protocol: &'static str) -> Response {
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, protocol)];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// Bytes of a request that is read by hand: a filter of 4096 instructions, and some.
+const LONGEST_REQUEST: usize = 1 << 20;
+
 /// Name of the protocol that a console connection is upgraded to: bytes as they are.
-pub(super) const CONSOLE_PROTOCOL: &str = "ikv-console";
+pub const CONSOLE_PROTOCOL: &str = "ikv-console";

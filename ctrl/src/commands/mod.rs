@@ -9,6 +9,7 @@ pub mod clean;
 pub mod configuration;
 pub mod console;
 pub mod exec;
+pub mod extcap;
 pub mod image;
 pub mod impair;
 pub mod patch;

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use dataplane::capture::TapSpec;
 use dataplane::jack::{JackEvent, JackId, JackSpec, Jacks, Role};
 use dataplane::rights::{CapabilitySet, keep};
 use dataplane::{
-    Cable, CableHandle, CableId, Event, LaneStats, Panel, PanelError, PanelOptions, Port,
-    PortError, Side,
+    Cable, CableHandle, CableId, Capture, Event, LaneStats, Panel, PanelError, PanelOptions, Port,
+    PortError, Side, clock,
 };
 
 use super::accuracy;
@@ -63,6 +64,7 @@ pub struct Cables {
     jacks: Jacks,
     entries: Vec<Entry>,
     workers: usize,
+    wall_offset: u64,
 }
 
 struct Entry {
@@ -151,6 +153,7 @@ impl Cables {
             jacks,
             entries: Vec::with_capacity(planned.len()),
             workers,
+            wall_offset: clock::wall_offset(),
         };
         for cable in planned {
             match cables.plug_one(cable) {
@@ -330,6 +333,26 @@ impl Cables {
             None => self.panel.exchange(entry.handle.id, to_panel(side), port)?,
         };
         Ok(())
+    }
+
+    /// Copies what passes one lane of a cable: the one whose frames enter at `from`.
+    ///
+    /// # Errors
+    /// When its worker does not answer.
+    pub fn tap(
+        &self,
+        index: usize,
+        from: topology::Side,
+        spec: TapSpec,
+    ) -> Result<Capture, PanelError> {
+        let cable = self.entries[index].handle.id;
+        self.panel.tap(cable, to_panel(from), spec)
+    }
+
+    /// What to add to the dataplane's clock for the time since 1970, in ns. It stays the same
+    /// while the fabric runs, whoever sets the host's clock: all captures agree.
+    pub fn wall_offset(&self) -> u64 {
+        self.wall_offset
     }
 
     /// The next thing that happened by itself.

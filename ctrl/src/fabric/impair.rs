@@ -15,8 +15,8 @@ use crate::topology::Side;
 pub(super) trait Names {
     /// A cable by its name or either end: its place.
     fn cable(&self, name: &str) -> Result<usize, ApiError>;
-    /// A port by name or alias, if it is an end of this cable.
-    fn end(&self, cable: usize, name: &str) -> Result<Side, ApiError>;
+    /// A port by name or alias: its cable's place, and which end of that it is.
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError>;
 }
 
 /// A step that has been checked: what every cable in it will be.
@@ -70,8 +70,19 @@ impl PlannedStep {
         let Some(SetImpairment { from, clear, set }) = &change.impair else {
             return Ok(());
         };
-        let only = from.as_ref().map(|from| names.end(index, from));
-        let only = only.transpose()?;
+        let only = match from {
+            Some(from) => match names.end(from)? {
+                (of, side) if of == index => Some(side),
+                _ => {
+                    let [a, b] = cables.end_names(index);
+                    return Err(ApiError::unknown(format!(
+                        "{from} is no end of {}: its ends are {a} and {b}",
+                        cables.name(index)
+                    )));
+                }
+            },
+            None => None,
+        };
         for side in [Side::A, Side::B] {
             if only.is_some_and(|only| only != side) {
                 continue;

@@ -5,6 +5,7 @@
 mod accuracy;
 mod bring_up;
 mod cables;
+mod capture;
 mod claims;
 mod descriptors;
 mod ends;
@@ -36,6 +37,7 @@ use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
+use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
     LaneImpairment, NodeStatus, PlugWish, PowerAction, SetImpairment, SshAccess, Status, Step,
@@ -207,17 +209,9 @@ impl Names for Fabric {
         Ok(index.expect("the topology's own cable"))
     }
 
-    fn end(&self, cable: usize, name: &str) -> Result<Side, ApiError> {
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
         let found = self.topology.end(name).map_err(ApiError::unknown)?;
-        if found.index == cable {
-            return Ok(found.side);
-        }
-        let cable = &self.topology.cables[cable];
-        let [(_, a), (_, b)] = cable.ends();
-        Err(ApiError::unknown(format!(
-            "{name} is no end of {}: its ends are {} ({}) and {} ({})",
-            cable.name, a.tap, a.alias, b.tap, b.alias
-        )))
+        Ok((found.index, found.side))
     }
 }
 
@@ -337,6 +331,14 @@ impl Backend for Fabric {
     async fn console(&self, node: &str) -> Result<Box<dyn ConsoleStream>, ApiError> {
         let console = console_stream(self.switch(node)?.vm());
         Ok(Box::new(console))
+    }
+
+    fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
+        let cables = request.cables.iter().map(|name| Names::cable(self, name));
+        let port = request.from.as_deref().map(|name| self.end(name));
+        let lanes = capture::choose(self.cables.len(), cables, port)?;
+        let alias = |index: usize, side| self.topology.cables[index].end(side).alias.clone();
+        capture::start(&self.cables, &lanes, alias, request)
     }
 }
 

@@ -18,7 +18,8 @@ use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, Planne
 use super::descriptors::make_room;
 use super::impair::{Names, PlannedStep};
 use super::owner::Person;
-use super::{rights, sockets};
+use super::{capture, rights, sockets};
+use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
     LaneImpairment, NodeStatus, PlugWish, PowerAction, SetImpairment, SshAccess, Status, Step,
@@ -318,16 +319,14 @@ impl Names for Patch {
         )))
     }
 
-    fn end(&self, _: usize, name: &str) -> Result<Side, ApiError> {
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
         let [a, b] = [self.ends[0].name(), self.ends[1].name()];
-        if [a, "wire:a"].contains(&name) {
-            Ok(Side::A)
-        } else if [b, "wire:b"].contains(&name) {
-            Ok(Side::B)
-        } else {
-            Err(ApiError::unknown(format!(
-                "\"{name}\" is no end of {WIRE}: they are {a} (wire:a) and {b} (wire:b)"
-            )))
+        match name {
+            name if name == "wire:a" || name == a => Ok((0, Side::A)),
+            name if name == "wire:b" || name == b => Ok((0, Side::B)),
+            _ => Err(ApiError::unknown(format!(
+                "there is no port \"{name}\" here: the ends of the wire are {a} and {b}"
+            ))),
         }
     }
 }
@@ -415,5 +414,16 @@ impl Backend for Patch {
 
     async fn console(&self, node: &str) -> Result<Box<dyn ConsoleStream>, ApiError> {
         no_switch(node)
+    }
+
+    fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
+        let cables = request.cables.iter().map(|name| Names::cable(self, name));
+        let port = request.from.as_deref().map(|name| self.end(name));
+        let lanes = capture::choose(1, cables, port)?;
+        let alias = |_, side| match side {
+            Side::A => "wire:a".into(),
+            Side::B => "wire:b".into(),
+        };
+        capture::start(&self.cables, &lanes, alias, request)
     }
 }

@@ -184,8 +184,8 @@ impl Impairer {
         }
     }
 
-    /// The fate of the copy of a frame whose own is `first`: to be asked right after it, at the
-    /// same time, with what waits now.
+    /// The fate of the copy of a frame whose own is `first`: to be asked right after it, with
+    /// the same of all else. If the first waits, it waits in front.
     pub(crate) fn judge_copy(
         &mut self,
         first: &Fate,
@@ -199,6 +199,11 @@ impl Impairer {
         if lost && !mark {
             return Fate::dropped(now, DropReason::Loss);
         }
+        let first_waits = first.dropped.is_none() && first.release > now;
+        let held = Held {
+            frames: held.frames + u64::from(first_waits),
+            bytes: held.bytes + u64::from(first_waits) * u64::from(len),
+        };
         Fate {
             mark: mark || first.mark,
             ..self.admit(now, len, held)

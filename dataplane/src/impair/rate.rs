@@ -4,6 +4,19 @@ use super::settings::Rate;
 
 const NS_PER_S: u64 = 1_000_000_000;
 
+impl Rate {
+    /// What a frame of `len` bytes takes on the line.
+    pub(crate) fn bytes_on_line(&self, len: u32) -> u64 {
+        let len = (i64::from(len) + i64::from(self.overhead)).max(0);
+        if self.cell == 0 {
+            return len as u64;
+        }
+        let cell = i64::from(self.cell);
+        let cells = (len + cell - 1) / cell;
+        (cells * (cell + i64::from(self.cell_overhead))) as u64
+    }
+}
+
 /// Sends one frame after the other.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -31,21 +44,10 @@ impl Line {
             (self.free, self.rest) = (ready, 0);
         }
         // With the ranges that `Rate` gives and frames of 64 KiB this stays below 2^60.
-        let work = self.bytes(len) * 8 * NS_PER_S + self.rest;
+        let work = self.rate.bytes_on_line(len) * 8 * NS_PER_S + self.rest;
         self.free = self.free.saturating_add(work / self.rate.bits_per_second);
         self.rest = work % self.rate.bits_per_second;
         self.free
-    }
-
-    /// What a frame takes on the line.
-    fn bytes(&self, len: u32) -> u64 {
-        let len = (i64::from(len) + i64::from(self.rate.overhead)).max(0);
-        if self.rate.cell == 0 {
-            return len as u64;
-        }
-        let cell = i64::from(self.rate.cell);
-        let cells = (len + cell - 1) / cell;
-        (cells * (cell + i64::from(self.rate.cell_overhead))) as u64
     }
 
     /// The frames that wait for the old rate stay in front.
@@ -119,13 +121,13 @@ mod tests {
     #[test]
     fn overhead_and_cells() {
         let bytes = |overhead, cell, cell_overhead, len| {
-            Line::new(Rate {
+            let rate = Rate {
                 bits_per_second: 1,
                 overhead,
                 cell,
                 cell_overhead,
-            })
-            .bytes(len)
+            };
+            rate.bytes_on_line(len)
         };
         assert_eq!(bytes(24, 0, 0, 64), 88);
         assert_eq!(bytes(-14, 0, 0, 64), 50);

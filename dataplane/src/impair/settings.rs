@@ -237,7 +237,7 @@ impl Slot {
                 delay,
                 jitter,
                 distribution,
-            } => *delay + *jitter * distribution.reach(),
+            } => delay.saturating_add(jitter.saturating_mul(distribution.reach())),
         }
     }
 }
@@ -278,23 +278,32 @@ impl Impairment {
             return bytes;
         }
         let slot = self.slot.as_ref().map_or(Duration::ZERO, Slot::longest);
-        let longest = self.delay + self.jitter * self.distribution.reach() + slot;
+        let longest = self.longest_delay().saturating_add(slot);
         let (rate, time, least) = match self.rate {
-            Some(rate) => (rate.bits_per_second, longest + QUEUE, LEAST_HOLD_WITH_RATE),
+            Some(rate) => {
+                let time = longest.saturating_add(QUEUE);
+                (rate.bits_per_second, time, LEAST_HOLD_WITH_RATE)
+            }
             None => (FASTEST, longest, LEAST_HOLD),
         };
-        let bytes = u128::from(rate) * time.as_nanos() / 8_000_000_000;
+        let bytes = u128::from(rate).saturating_mul(time.as_nanos()) / 8_000_000_000;
         u64::try_from(bytes)
             .unwrap_or(u64::MAX)
             .clamp(least, MOST_HOLD)
+    }
+
+    fn longest_delay(&self) -> Duration {
+        let jitter = self.jitter.saturating_mul(self.distribution.reach());
+        self.delay.saturating_add(jitter)
     }
 
     /// Whether a frame of `len` bytes that waited so many ns had others to wait for before the
     /// line of limited rate was free.
     pub(crate) fn was_queued(&self, waited: u64, len: u32) -> bool {
         let Some(rate) = &self.rate else { return false };
-        let alone = self.delay + self.jitter * self.distribution.reach();
-        let on_the_line = u128::from(len) * 8_000_000_000 / u128::from(rate.bits_per_second.max(1));
+        let alone = self.longest_delay();
+        let on_the_line =
+            u128::from(rate.bytes_on_line(len)) * 8_000_000_000 / u128::from(rate.bits_per_second);
         u128::from(waited) > alone.as_nanos() + on_the_line * 3 / 2
     }
 

@@ -79,6 +79,10 @@ impl Slots {
     /// The slot that is waited for opens as it would have.
     pub(super) fn follow(&mut self, before: &Slots, same_seed: bool) {
         self.opens = before.opens;
+        if (self.frames, self.bytes) == (before.frames, before.bytes) {
+            self.frames_left = before.frames_left;
+            self.bytes_left = before.bytes_left;
+        }
         if same_seed {
             self.source.follow(&before.source);
         }

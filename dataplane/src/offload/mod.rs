@@ -4,6 +4,7 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod arbitrary;
 mod checksum;
+mod copies;
 mod cut;
 mod headers;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 use std::fmt;
 use std::ops::BitOr;
 
+pub use copies::{Segmenter, finish_checksum, pieces};
 pub(crate) use cut::Cut;
 
 /// A set of offloads: what a frame needs its receiver to have agreed to, or what a receiver
