@@ -14,13 +14,15 @@ use super::Fabric;
 use super::cables::{Cables, CablesError};
 use super::descriptors::make_room;
 use super::ends::{Holder, Sockets};
+use super::impair::PlannedStep;
 use super::links::{Plugged, SharedApplied, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options, Switches};
 use super::owner::Person;
 use super::{rights, sockets, start};
-use crate::api;
+use crate::api::{self, CableState, SetImpairment, Step, StepChange};
 use crate::apply::{self, Applied, ApplyError};
+use crate::config::Config;
 use crate::host::watch::LinkWatch;
 use crate::lock::{Lock, StatePaths};
 use crate::plan;
@@ -116,6 +118,13 @@ pub async fn bring_up(
         notices: Mutex::default(),
         news: Notify::new(),
     };
+    let cut = match as_configured(&fabric, config) {
+        Ok(cut) => cut,
+        Err(error) => {
+            running.fabric = Some(Arc::new(fabric));
+            return Err(error);
+        }
+    };
     let image = machine.as_ref().map(start::Machine::image_root);
     if let Some(machine) = machine {
         let result =
@@ -132,6 +141,7 @@ pub async fn bring_up(
         }
     }
     let fabric = running.fabric.insert(Arc::new(fabric)).clone();
+    fabric.tell_ends_of(&cut).await;
     write_down(&running.applied, &paths.socket)?;
     let listener = listen(socket, &owner)?;
     let holder = |owner| Holder::of(owner, options.switches, config.vm.nic);
@@ -208,6 +218,28 @@ impl Running {
         }
         undone
     }
+}
+
+/// What the configuration says of cables, before the first frame. Returns those that are cut.
+fn as_configured(fabric: &Fabric, config: &Config) -> Result<Vec<usize>, BringUpError> {
+    let changes = config.cable.iter().map(|keys| StepChange {
+        cable: keys.called().to_owned(),
+        state: keys.state,
+        impair: (!keys.impair.is_empty()).then(|| SetImpairment {
+            from: keys.from.clone(),
+            clear: false,
+            set: keys.impair.clone(),
+        }),
+    });
+    let step = Step {
+        changes: changes.collect(),
+    };
+    let planned = PlannedStep::check(fabric, &fabric.cables, &step)?;
+    let (_, states) = planned.apply(&fabric.cables)?;
+    let cut = states
+        .into_iter()
+        .filter(|(_, state)| *state == CableState::Down);
+    Ok(cut.map(|(index, _)| index).collect())
 }
 
 fn clean_up_before(

@@ -138,7 +138,7 @@ impl Fabric {
     /// Whether an end waits for whoever plugs in.
     fn is_pluggable(&self, owner: EndOwner) -> bool {
         match owner {
-            EndOwner::Host => false,
+            EndOwner::Host | EndOwner::Open => false,
             EndOwner::Switch { switch, .. } => switch >= self.switches.len(),
             EndOwner::Server { .. } => true,
         }
@@ -157,6 +157,7 @@ impl Fabric {
                     .err()
                     .map(|error| format!("{} does not know yet: {error}", end.alias))
             }
+            (EndOwner::Open, _) => None,
             _ => {
                 let told = self.plugged.of(&end.tap).front_end;
                 self.cables.set_carrier(cable, side, up);
@@ -167,6 +168,17 @@ impl Fabric {
                         end.tap, end.alias
                     )
                 })
+            }
+        }
+    }
+
+    /// Takes the carrier of cables that are cut from the start; switches learn it when they run.
+    async fn tell_ends_of(&self, cut: &[usize]) {
+        for index in cut {
+            for (side, end) in self.topology.cables[*index].ends() {
+                if end.owner == EndOwner::Host || self.is_pluggable(end.owner) {
+                    self.set_carrier(*index, side, false).await;
+                }
             }
         }
     }
