@@ -29,6 +29,7 @@ pub mod fabric;
 pub mod host;
 pub mod image;
 pub mod impairment;
+pub mod import;
 pub mod journal;
 pub mod lock;
 pub mod plan;

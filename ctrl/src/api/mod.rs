@@ -17,12 +17,17 @@
 //! | `PUT /v1/nodes/NODE/power` with [`Power`] | [`NodeStatus`] |
 //! | `GET /v1/nodes/NODE/console`, upgraded | the serial console's bytes, both ways |
 //! | `POST /v1/capture` with [`CaptureRequest`], upgraded | frames: [`capture`] |
+//! | `GET /v1/recorder` | [`RecorderStatus`] |
+//! | `POST /v1/recorder/dump` with [`DumpRequest`], upgraded | frames: [`capture`] |
+//! | `GET /v1/recorder/dumps/NAME`, upgraded | the same of a dump that was kept |
+//! | `PUT /v1/recorder/triggers` with [`SetTriggers`] | [`RecorderStatus`] |
 //!
 //! Whatever fails answers with a 4xx or 5xx status and [`Failure`].
 
 pub mod capture;
 mod client;
 mod impair;
+pub mod recorder;
 mod server;
 
 use std::collections::BTreeMap;
@@ -37,6 +42,7 @@ pub use impair::{
     AccuracyReport, DelayReport, LaneImpairment, LossReport, RateReport, SetImpairment, Step,
     StepChange, StepDone,
 };
+pub use recorder::{DumpRequest, RecorderStatus, SetTriggers};
 pub use server::{ApiError, Backend, CONSOLE_PROTOCOL, ConsoleStream, serve};
 
 /// `status --json`.
@@ -168,19 +174,19 @@ pub struct LaneReport {
     /// Dropped frames by reason.
     pub drops: BTreeMap<String, u64>,
     /// Of the frames that entered: copies made by an impairment.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub duplicated: u64,
     /// Frames of which a bit was flipped.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub corrupted: u64,
     /// Frames that were made to wait.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub delayed: u64,
     /// Frames that overtook others.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub reordered: u64,
     /// Frames that were marked (ECN) instead of lost.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub marked: u64,
     /// What the lane does to frames on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -188,6 +194,12 @@ pub struct LaneReport {
     /// How well it does that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<AccuracyReport>,
+}
+
+/// What an impairment did is told of lanes that have or had one.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// State of a cable.

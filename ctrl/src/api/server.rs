@@ -9,10 +9,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 
 use super::capture::{CAPTURE_PROTOCOL, CaptureRequest, CaptureStream};
+use super::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use super::{
     CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure, LaneImpairment, NodeStatus,
     PlugWish, Power, PowerAction, SetCable, SetImpairment, SshAccess, Status, Step, StepDone,
@@ -83,6 +85,26 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// A name that nothing has, or a filter that is no program.
     fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError>;
+    /// `GET /v1/recorder`.
+    ///
+    /// # Errors
+    /// Where nothing is recorded.
+    fn recorder(&self) -> Result<RecorderStatus, ApiError>;
+    /// `POST /v1/recorder/dump`.
+    ///
+    /// # Errors
+    /// A name that nothing has, or where nothing is recorded.
+    fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError>;
+    /// `GET /v1/recorder/dumps/NAME`.
+    ///
+    /// # Errors
+    /// A name that nothing has, or where nothing is recorded.
+    fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError>;
+    /// `PUT /v1/recorder/triggers`.
+    ///
+    /// # Errors
+    /// A name that nothing has, a filter that is no program, or where nothing is recorded.
+    fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError>;
 }
 
 /// Why a request was refused: its status and one clear sentence.
@@ -154,6 +176,10 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/nodes/{node}/power", put(power::<B>))
         .route("/v1/nodes/{node}/console", get(console::<B>))
         .route("/v1/capture", post(capture::<B>))
+        .route("/v1/recorder", get(recorder::<B>))
+        .route("/v1/recorder/dump", post(recorder_dump::<B>))
+        .route("/v1/recorder/dumps/{name}", get(kept_dump::<B>))
+        .route("/v1/recorder/triggers", put(set_triggers::<B>))
         .with_state(backend)
 }
 
@@ -254,20 +280,59 @@ async fn capture<B: Backend>(
     State(backend): State<Arc<B>>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let (wanted, request) = read(request).await?;
+    Ok(send(backend.capture(&wanted)?, request))
+}
+
+async fn recorder<B: Backend>(
+    State(backend): State<Arc<B>>,
+) -> Result<Json<RecorderStatus>, ApiError> {
+    backend.recorder().map(Json)
+}
+
+async fn recorder_dump<B: Backend>(
+    State(backend): State<Arc<B>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (wanted, request) = read(request).await?;
+    Ok(send(backend.recorder_dump(&wanted)?, request))
+}
+
+async fn kept_dump<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    Ok(send(backend.kept_dump(&name)?, request.map(drop)))
+}
+
+async fn set_triggers<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Json(set): Json<SetTriggers>,
+) -> Result<Json<RecorderStatus>, ApiError> {
+    backend.set_triggers(set).map(Json)
+}
+
+/// A request's body, and the request without it, whose connection is to be upgraded.
+async fn read<T: DeserializeOwned>(request: Request) -> Result<(T, Request<()>), ApiError> {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, LONGEST_REQUEST)
         .await
         .map_err(ApiError::conflict)?;
     let wanted = serde_json::from_slice(&body).map_err(ApiError::conflict)?;
-    let stream = backend.capture(&wanted)?;
-    let upgrade = hyper::upgrade::on(Request::from_parts(parts, ()));
+    Ok((wanted, Request::from_parts(parts, ())))
+}
+
+/// Upgrades the connection and sends frames over it.
+fn send(stream: CaptureStream, request: Request<()>) -> Response {
+    let upgrade = hyper::upgrade::on(request);
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
             // Fails when the client has gone: nobody is left to tell.
             let _ = stream.send(TokioIo::new(upgraded)).await;
         }
     });
-    Ok(switching_to(CAPTURE_PROTOCOL))
+    switching_to(CAPTURE_PROTOCOL)
 }
 
 fn switching_to(protocol: &'static str) -> Response {

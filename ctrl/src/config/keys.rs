@@ -130,6 +130,13 @@ pub(super) fn kind(key: &str) -> Option<Kind> {
         .map(|(_, kind)| *kind)
 }
 
+/// Where `key` stands in the example file.
+pub(crate) fn order(key: &str) -> usize {
+    KEYS.iter()
+        .position(|(known, _)| *known == key)
+        .unwrap_or(KEYS.len())
+}
+
 /// Whether `key` is a table that has keys.
 fn is_table(key: &str) -> bool {
     KEYS.iter()
@@ -137,7 +144,7 @@ fn is_table(key: &str) -> bool {
 }
 
 /// Everything that is wrong with the keys and values of `table`.
-pub(super) fn problems(table: &Table) -> Vec<Problem> {
+pub(crate) fn problems(table: &Table) -> Vec<Problem> {
     let mut found = Vec::new();
     for (key, value) in table {
         match value {

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::impairment::{Bytes, Percent};
 
 pub use cable::CableKeys;
-pub(crate) use keys::distance;
+pub(crate) use keys::{distance, order, problems};
 pub use load::{ConfigError, load, parse};
 pub use place::{Origin, Place, Problem};
 pub use values::{Accel, MacPrefix, Memory, Nic, Owner, Snat, ValueError};
@@ -146,7 +146,8 @@ pub struct Names {
     /// Taps of the leaves towards the servers. ikvswitch: `LEAF_TO_SERVERS_TAP_PREFIX`.
     /// Default `ikls`.
     pub leaf_server: String,
-    /// Taps of the servers, where a user's VM plugs in. ikvswitch: `VM_TAP_NIC`. Default `ikvm`.
+    /// Taps of the servers, where a user's VM plugs in. ikvswitch: `HOST_TAP_NAME_PREFIX`.
+    /// Default `ikvm`.
     pub server: String,
 }
 

@@ -1,5 +1,6 @@
 //! How a fabric comes up and goes away, step by step.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,8 +18,9 @@ use super::ends::{Holder, Sockets};
 use super::impair::PlannedStep;
 use super::links::{Plugged, SharedApplied, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
-use super::options::{BringUpError, Options, Switches};
+use super::options::{BringUpError, Options};
 use super::owner::Person;
+use super::recorder::{Named, Recorder, RecorderOptions};
 use super::{rights, sockets, start};
 use crate::api::{self, CableState, SetImpairment, Step, StepChange};
 use crate::apply::{self, Applied, ApplyError};
@@ -27,6 +29,7 @@ use crate::host::watch::LinkWatch;
 use crate::lock::{Lock, StatePaths};
 use crate::plan;
 use crate::progress::Progress;
+use crate::topology::{End, EndOwner, Topology};
 
 /// Questions about sessions that switches may be asked at the same time.
 const QUESTIONS: usize = 2;
@@ -61,7 +64,7 @@ pub async fn bring_up(
     clean_up_before(running, &paths, progress)?;
     look_ahead(options, &paths, progress)?;
 
-    let with_vms = options.switches == Switches::Vm;
+    let with_vms = !options.switches.is_empty();
     let machine = if with_vms {
         Some(start::machine(config, progress).await?)
     } else {
@@ -69,7 +72,7 @@ pub async fn bring_up(
     };
 
     let stage = progress.stage("host");
-    let steps = plan::plan(&host_input(config, topology, options.switches, &owner));
+    let steps = plan::plan(&host_input(config, topology, &options.switches, &owner));
     let lock = running.lock.as_ref().expect("taken above");
     let mut applied = apply::apply(&steps, lock, |_| {})?;
     let host_tap = applied.take_host_tap();
@@ -80,7 +83,9 @@ pub async fn bring_up(
     stage.done(&host_words(topology));
 
     let stage = progress.stage("cables");
-    make_room(topology.cables.len())?;
+    if let Some(notice) = make_room(topology.cables.len())? {
+        progress.note(&format!("  ! {notice}"));
+    }
     let carrier = host_tap.as_ref().and_then(|tap| tap.try_clone().ok());
     let cable_news = Arc::new(Notify::new());
     let bell = cable_news.clone();
@@ -88,12 +93,16 @@ pub async fn bring_up(
     if with_vms {
         write_down(&running.applied, &paths.vms)?;
     }
-    let sockets = Sockets::new(config, topology, options.switches, &paths, &owner)?;
+    let sockets = Sockets::new(config, topology, &options.switches, &paths, &owner)?;
     let planned = sockets.open(host_tap)?;
     let no_rights = CapabilitySet::empty();
     let cables = Cables::plug(planned, &options.panel, no_rights, move || {
         bell.notify_one();
     })?;
+    let recorder = match &options.recorder {
+        Some(wanted) => Some(record(wanted, topology, &cables, running, &paths)?),
+        None => None,
+    };
     let workers = if cables.workers() == 1 {
         "1 worker".into()
     } else {
@@ -110,7 +119,9 @@ pub async fn bring_up(
         topology: topology.clone(),
         paths: StatePaths::beside(&absolute),
         cables,
-        switches: Vec::new(),
+        recorder,
+        switches: BTreeMap::new(),
+        reached: options.switches.reached(topology),
         host_tap: carrier,
         ssh_config: None,
         ready: AtomicBool::new(!with_vms),
@@ -144,7 +155,7 @@ pub async fn bring_up(
     fabric.tell_ends_of(&cut).await;
     write_down(&running.applied, &paths.socket)?;
     let listener = listen(socket, &owner)?;
-    let holder = |owner| Holder::of(owner, options.switches, config.vm.nic);
+    let holder = |owner| Holder::of(owner, &options.switches, config.vm.nic);
     let taps = topology
         .ends()
         .filter(|found| holder(found.end.owner).has_device())
@@ -152,7 +163,7 @@ pub async fn bring_up(
     let watch = LinkWatch::open(taps).map_err(BringUpError::Watch)?;
     let mut files = vec![paths.folder.as_path()];
     files.extend(image.as_deref());
-    keep(rights::for_fabric(options.switches, &files)).map_err(CablesError::Rights)?;
+    keep(rights::for_fabric(&options.switches, &files)).map_err(CablesError::Rights)?;
     running.attend(&fabric, listener, watch, cable_news);
     Ok(fabric)
 }
@@ -175,14 +186,18 @@ impl Running {
             }
         });
         self.tasks.spawn(fabric.clone().attend_cables(cable_news));
+        self.tasks.spawn(fabric.clone().attend_recorder());
         if fabric.cables.workers() > 1 {
             self.tasks.spawn(fabric.clone().balance());
         }
         let turn = Arc::new(Semaphore::new(QUESTIONS));
-        for index in 0..fabric.switches.len() {
+        for index in fabric.switches.keys().copied() {
             let (followed, turn) = (fabric.clone(), turn.clone());
-            self.tasks
-                .spawn(async move { followed.switches[index].follow(&turn, &followed.news).await });
+            self.tasks.spawn(async move {
+                followed.switches[&index]
+                    .follow(&turn, &followed.news)
+                    .await;
+            });
             self.tasks.spawn(fabric.clone().follow_vm(index));
         }
         if !fabric.switches.is_empty() {
@@ -198,7 +213,7 @@ impl Running {
         self.tasks.shutdown().await;
         if let Some(fabric) = &self.fabric {
             fabric.ready.store(false, Ordering::Relaxed);
-            join_all(fabric.switches.iter().map(|switch| switch.vm().stop())).await;
+            join_all(fabric.switches.values().map(|switch| switch.vm().stop())).await;
         }
         // Devices first: removing all at once is fast, closing the descriptor of each is not.
         let applied = self
@@ -255,6 +270,27 @@ fn clean_up_before(
         ));
     }
     Ok(())
+}
+
+/// Records every cable from now on.
+fn record(
+    wanted: &RecorderOptions,
+    topology: &Topology,
+    cables: &Cables,
+    running: &Running,
+    paths: &StatePaths,
+) -> Result<Recorder, BringUpError> {
+    write_down(&running.applied, &paths.recorder)?;
+    let is_switch = |end: &End| matches!(end.owner, EndOwner::Switch { .. });
+    let names = Named {
+        alias: &|index, side| topology.cables[index].end(side).alias.clone(),
+        between_switches: &|index| {
+            let cable = &topology.cables[index];
+            is_switch(&cable.a) && is_switch(&cable.b)
+        },
+    };
+    let folder = std::path::absolute(&paths.recorder).unwrap_or_else(|_| paths.recorder.clone());
+    Ok(Recorder::start(cables, wanted.clone(), &names, &folder)?)
 }
 
 /// Listens at `socket`, for its owner alone from the first moment on. The caller holds the

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use dataplane::capture::TapSpec;
+use dataplane::capture::{RecorderReader, TapSpec};
 use dataplane::jack::{JackEvent, JackId, JackSpec, Jacks, Role};
 use dataplane::rights::{CapabilitySet, keep};
 use dataplane::{
-    Cable, CableHandle, CableId, Capture, Event, LaneStats, Panel, PanelError, PanelOptions, Port,
-    PortError, Side, clock,
+    Cable, CableHandle, CableId, Capture, DropReason, Event, LaneStats, Panel, PanelError,
+    PanelOptions, Port, PortError, Side, clock,
 };
 
 use super::accuracy;
@@ -53,6 +53,9 @@ pub enum CablesError {
     /// A second descriptor of a tap.
     #[error("the carrier of a tap cannot be held: {0}")]
     Carrier(std::io::Error),
+    /// The flight recorder.
+    #[error("the flight recorder cannot be started: {0}")]
+    Recorder(String),
     /// The thread that serves the vhost-user sockets.
     #[error("the vhost-user sockets cannot be served: {0}")]
     Jacks(std::io::Error),
@@ -263,7 +266,8 @@ impl Cables {
         self.entries[index].handle.id
     }
 
-    pub(super) fn name(&self, index: usize) -> &str {
+    /// A cable's name.
+    pub fn name(&self, index: usize) -> &str {
         &self.entries[index].name
     }
 
@@ -347,6 +351,33 @@ impl Cables {
     ) -> Result<Capture, PanelError> {
         let cable = self.entries[index].handle.id;
         self.panel.tap(cable, to_panel(from), spec)
+    }
+
+    /// Gives a lane a flight recorder of `bytes` that keeps `snap` bytes of each frame.
+    ///
+    /// # Errors
+    /// When its worker does not answer.
+    pub fn record(
+        &self,
+        index: usize,
+        from: topology::Side,
+        bytes: usize,
+        snap: u32,
+    ) -> Result<RecorderReader, PanelError> {
+        let cable = self.entries[index].handle.id;
+        self.panel.record(cable, to_panel(from), bytes, snap)
+    }
+
+    /// Frames that entered a lane, and those that it dropped for these reasons.
+    pub fn drops(
+        &self,
+        index: usize,
+        from: topology::Side,
+        counts: impl Fn(DropReason) -> bool,
+    ) -> (u64, u64) {
+        let seen = self.entries[index].handle.lanes[from as usize].snapshot();
+        let reasons = seen.drop_reasons().filter(|(reason, _)| counts(*reason));
+        (seen.frames_in, reasons.map(|(_, count)| count).sum())
     }
 
     /// What to add to the dataplane's clock for the time since 1970, in ns. It stays the same

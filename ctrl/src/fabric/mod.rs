@@ -17,13 +17,14 @@ mod owner;
 mod password;
 mod patch;
 mod ready;
+mod recorder;
 mod rights;
 mod seeds;
 mod sockets;
 mod start;
 mod switch;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +39,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
 use crate::api::capture::{CaptureRequest, CaptureStream};
+use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
     LaneImpairment, NodeStatus, PlugWish, PowerAction, SetImpairment, SshAccess, Status, Step,
@@ -45,7 +47,7 @@ use crate::api::{
 };
 use crate::commands::vm_args;
 use crate::lock::StatePaths;
-use crate::topology::{EndOwner, Side, Topology, TopologyJson};
+use crate::topology::{EndOwner, Selection, Side, Topology, TopologyJson};
 use crate::vm::agent::{Limits, MAX_OUTPUT};
 use crate::vm::{Power, Vm};
 
@@ -53,9 +55,11 @@ pub use bring_up::{Running, bring_up, listen};
 pub use cables::{Cables, CablesError};
 use impair::{Names, PlannedStep};
 pub use look_ahead::preflight;
-pub use options::{BringUpError, Options, Switches};
+pub use options::{BringUpError, Options};
 pub use owner::{NoSuchUser, Person};
 pub use patch::{Patch, PortSpec};
+use recorder::Recorder;
+pub use recorder::RecorderOptions;
 use switch::Switch;
 
 /// Time for one command by `exec`. Long ones belong into `ssh`.
@@ -70,8 +74,11 @@ pub struct Fabric {
     /// The files beside the API's socket, by absolute paths.
     paths: StatePaths,
     cables: Cables,
-    /// In the topology's order; empty for a patch panel alone.
-    switches: Vec<Switch>,
+    recorder: Option<Recorder>,
+    /// By their places in the topology; those that run.
+    switches: BTreeMap<usize, Switch>,
+    /// Those of them that `internet` must reach.
+    reached: Selection,
     /// A second descriptor of the host's tap, for its carrier.
     host_tap: Option<OwnedFd>,
     ssh_config: Option<PathBuf>,
@@ -125,21 +132,35 @@ impl Fabric {
 
     fn switch(&self, name: &str) -> Result<&Switch, ApiError> {
         let planned = self.topology.switch(name).map_err(ApiError::unknown)?;
-        self.switches
-            .iter()
+        let mut switches = self.switches.values();
+        switches
             .find(|switch| switch.name() == planned.name)
             .ok_or_else(|| {
+                let how = if self.switches.is_empty() {
+                    "--switches none"
+                } else {
+                    "--only others"
+                };
                 ApiError::conflict(format!(
-                    "{name} is no VM of this fabric: it was started with --switches none"
+                    "{name} is no VM of this fabric: it was started with {how}"
                 ))
             })
+    }
+
+    /// Looks for what the recorder's triggers wait for, for ever.
+    async fn attend_recorder(self: Arc<Self>) {
+        if let Some(recorder) = &self.recorder {
+            recorder
+                .attend(&self.cables, |told| self.notice(told))
+                .await;
+        }
     }
 
     /// Whether an end waits for whoever plugs in.
     fn is_pluggable(&self, owner: EndOwner) -> bool {
         match owner {
             EndOwner::Host | EndOwner::Open => false,
-            EndOwner::Switch { switch, .. } => switch >= self.switches.len(),
+            EndOwner::Switch { switch, .. } => !self.switches.contains_key(&switch),
             EndOwner::Server { .. } => true,
         }
     }
@@ -151,8 +172,8 @@ impl Fabric {
             (EndOwner::Host, Some(tap)) => tap::set_carrier(tap, up)
                 .err()
                 .map(|error| format!("the carrier of {} could not be set: {error}", end.tap)),
-            (EndOwner::Switch { switch, port }, _) if switch < self.switches.len() => {
-                let result = self.switches[switch].vm().set_link(port, up).await;
+            (EndOwner::Switch { switch, port }, _) if self.switches.contains_key(&switch) => {
+                let result = self.switches[&switch].vm().set_link(port, up).await;
                 result
                     .err()
                     .map(|error| format!("{} does not know yet: {error}", end.alias))
@@ -198,7 +219,7 @@ impl Fabric {
     }
 
     async fn follow_vm(self: Arc<Self>, index: usize) {
-        let mut status = self.switches[index].vm().watch();
+        let mut status = self.switches[&index].vm().watch();
         let mut known = None;
         loop {
             let now = status.borrow_and_update().clone();
@@ -231,7 +252,7 @@ impl Backend for Fabric {
     fn status(&self) -> Status {
         Status {
             ready: self.is_ready(),
-            nodes: self.switches.iter().map(Switch::status).collect(),
+            nodes: self.switches.values().map(Switch::status).collect(),
             cables: self.cables.len(),
             workers: self.cables.workers(),
         }
@@ -351,6 +372,25 @@ impl Backend for Fabric {
         let lanes = capture::choose(self.cables.len(), cables, port)?;
         let alias = |index: usize, side| self.topology.cables[index].end(side).alias.clone();
         capture::start(&self.cables, &lanes, alias, request)
+    }
+
+    fn recorder(&self) -> Result<RecorderStatus, ApiError> {
+        Ok(recorder::running(self.recorder.as_ref())?.status())
+    }
+
+    fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.dump(request, &|name| self.cable(name))
+    }
+
+    fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError> {
+        recorder::running(self.recorder.as_ref())?.kept(name)
+    }
+
+    fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.arm(&self.cables, set.triggers, &|name| self.cable(name))?;
+        Ok(recorder.status())
     }
 }
 

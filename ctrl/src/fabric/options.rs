@@ -6,6 +6,7 @@ use dataplane::PanelOptions;
 
 use super::cables::CablesError;
 use super::owner::NoSuchUser;
+use super::recorder::RecorderOptions;
 use super::seeds::SeedsError;
 use crate::api::ApiError;
 use crate::apply::ApplyError;
@@ -13,19 +14,9 @@ use crate::config::Config;
 use crate::image::ImageError;
 use crate::lock::LockError;
 use crate::preflight::{Finding, text};
-use crate::topology::Topology;
+use crate::topology::{Selection, Topology};
 use crate::vm::LaunchError;
 use crate::vm::accel::AccelError;
-
-/// Whether there are switches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Switches {
-    /// Real VMs.
-    #[default]
-    Vm,
-    /// The patch panel alone: every switch's end is a tap to plug into.
-    None,
-}
 
 /// What to bring up.
 #[derive(Debug)]
@@ -36,10 +27,12 @@ pub struct Options {
     pub topology: Topology,
     /// Where the API listens.
     pub socket: PathBuf,
-    /// Whether there are switches.
-    pub switches: Switches,
+    /// Which of its switches run as VMs; every other's end is a tap to plug into.
+    pub switches: Selection,
     /// How to forward.
     pub panel: PanelOptions,
+    /// How to record, if at all.
+    pub recorder: Option<RecorderOptions>,
 }
 
 /// Why a fabric did not come up. Whatever had been done is taken back by

@@ -18,13 +18,16 @@ use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, Planne
 use super::descriptors::make_room;
 use super::impair::{Names, PlannedStep};
 use super::owner::Person;
+use super::recorder::{self, Recorder, RecorderOptions};
 use super::{capture, rights, sockets};
 use crate::api::capture::{CaptureRequest, CaptureStream};
+use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
     LaneImpairment, NodeStatus, PlugWish, PowerAction, SetImpairment, SshAccess, Status, Step,
     StepChange, StepDone,
 };
+use crate::lock::StatePaths;
 use crate::topology::Side;
 use crate::vm::spec::MAX_SOCKET_PATH;
 
@@ -210,6 +213,7 @@ impl Drop for OwnSocket {
 /// A wire while it runs.
 pub struct Patch {
     cables: Cables,
+    recorder: Option<Recorder>,
     ends: [PortSpec; 2],
     /// Second descriptors of the taps that we hold, for their carrier.
     taps: [Option<OwnedFd>; 2],
@@ -218,7 +222,8 @@ pub struct Patch {
 
 impl Patch {
     /// Joins two ports and gives up every right of root's that is not needed any more.
-    /// `state` is the folder of the API's socket; `bell` is rung when [`Patch::notice`] has
+    /// `state` are the files beside the API's socket; `record`: with a flight recorder; `bell` is
+    /// rung when [`Patch::notice`] has
     /// something to tell.
     ///
     /// # Errors
@@ -227,12 +232,13 @@ impl Patch {
         ports: &[PortSpec; 2],
         options: &PanelOptions,
         owner: &Person,
-        state: &Path,
+        state: &StatePaths,
+        record: Option<RecorderOptions>,
         bell: impl Fn() + Clone + Send + Sync + 'static,
     ) -> Result<Self, CablesError> {
         make_room(1)?;
         let [a, b] = [ports[0].open(owner)?, ports[1].open(owner)?];
-        let mut files = vec![state];
+        let mut files = vec![state.folder.as_path()];
         files.extend(ports.iter().filter_map(PortSpec::socket));
         let clients = ports.iter().filter_map(|port| match port {
             PortSpec::VhostUserClient(path) => Some(Path::new(path)),
@@ -258,9 +264,17 @@ impl Patch {
             ],
         };
         let cables = Cables::plug(vec![planned], options, for_jacks, bell)?;
+        let recorder = record.map(|options| {
+            let names = recorder::Named {
+                alias: &alias,
+                between_switches: &|_| false,
+            };
+            Recorder::start(&cables, options, &names, &state.recorder)
+        });
         keep(rights::for_patch(netdevs, &files)).map_err(CablesError::Rights)?;
         Ok(Patch {
             cables,
+            recorder: recorder.transpose()?,
             ends: ports.clone(),
             taps,
             _files: [a.file, b.file],
@@ -277,6 +291,15 @@ impl Patch {
                 format!("a front end {what} at {end}")
             }
         })
+    }
+
+    /// Looks for what the recorder's triggers wait for, for ever, and tells of the dumps that were
+    /// kept.
+    pub async fn attend_recorder(&self, tell: impl Fn(String)) {
+        match &self.recorder {
+            Some(recorder) => recorder.attend(&self.cables, tell).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Frames and bytes that entered the wire, and frames dropped.
@@ -328,6 +351,13 @@ impl Names for Patch {
                 "there is no port \"{name}\" here: the ends of the wire are {a} and {b}"
             ))),
         }
+    }
+}
+
+fn alias(_: usize, side: Side) -> String {
+    match side {
+        Side::A => "wire:a".into(),
+        Side::B => "wire:b".into(),
     }
 }
 
@@ -420,10 +450,25 @@ impl Backend for Patch {
         let cables = request.cables.iter().map(|name| Names::cable(self, name));
         let port = request.from.as_deref().map(|name| self.end(name));
         let lanes = capture::choose(1, cables, port)?;
-        let alias = |_, side| match side {
-            Side::A => "wire:a".into(),
-            Side::B => "wire:b".into(),
-        };
         capture::start(&self.cables, &lanes, alias, request)
+    }
+
+    fn recorder(&self) -> Result<RecorderStatus, ApiError> {
+        Ok(recorder::running(self.recorder.as_ref())?.status())
+    }
+
+    fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.dump(request, &|name| self.cable(name))
+    }
+
+    fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError> {
+        recorder::running(self.recorder.as_ref())?.kept(name)
+    }
+
+    fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.arm(&self.cables, set.triggers, &|name| self.cable(name))?;
+        Ok(recorder.status())
     }
 }

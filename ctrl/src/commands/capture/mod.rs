@@ -1,13 +1,14 @@
 //! `ikv-fabric capture`: what passes cables, with what became of it.
 
-pub(super) mod filter;
+pub(crate) mod filter;
 mod line;
-mod output;
+pub(crate) mod output;
 mod pcapng;
 mod ring_files;
 mod segment;
-mod session;
-mod sink;
+pub(crate) mod session;
+pub(crate) mod sink;
+pub(crate) mod source;
 mod verdict;
 
 use std::io::IsTerminal;
@@ -199,7 +200,7 @@ pub async fn into_pipe(
 }
 
 /// `10s`, `500ms`, `2m`, `1h`, `0.5s`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("\"{text}\" is no time: write 10s, 500ms, 2m or 1h");
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {

@@ -11,11 +11,12 @@ use super::pcapng::Pcapng;
 use super::ring_files::RingFiles;
 use super::segment::Wire;
 use super::sink::{self, Closed, Order, Sink};
+use crate::api::capture::Message;
 use crate::api::{CaptureCount, CaptureStart};
 
 /// How frames are shown or kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// A line for each.
     Lines,
     /// A JSON object for each.
@@ -26,7 +27,7 @@ pub(super) enum Form {
 
 /// What is asked of an [`Output`].
 #[derive(Debug, Clone)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     /// How.
     pub form: Form,
     /// As a wire would carry them.
@@ -41,7 +42,7 @@ pub(super) struct Shape {
 
 /// Forms frames into bytes and hands those to the sink.
 #[derive(Debug)]
-pub(super) struct Output {
+pub(crate) struct Output {
     shape: Shape,
     start: CaptureStart,
     wire: Wire,
@@ -61,7 +62,7 @@ impl Output {
     ///
     /// # Errors
     /// When there can be no thread.
-    pub(super) fn new(
+    pub(crate) fn new(
         shape: Shape,
         start: CaptureStart,
         file: File,
@@ -85,8 +86,20 @@ impl Output {
         })
     }
 
+    /// Takes a message in.
+    pub(crate) fn take(&mut self, message: Message<'_>) {
+        match message {
+            Message::Frame {
+                interface,
+                record,
+                bytes,
+            } => self.frame(interface, &record, bytes),
+            Message::Statistics(counts) => self.counted(counts),
+        }
+    }
+
     /// Takes a frame in.
-    pub(super) fn frame(&mut self, interface: u32, record: &Record, bytes: &[u8]) {
+    pub(crate) fn frame(&mut self, interface: u32, record: &Record, bytes: &[u8]) {
         let Output {
             shape,
             start,
@@ -118,24 +131,24 @@ impl Output {
     }
 
     /// What the fabric has counted.
-    pub(super) fn counted(&mut self, counts: Vec<CaptureCount>) {
+    pub(crate) fn counted(&mut self, counts: Vec<CaptureCount>) {
         if counts.len() == self.counts.len() {
             self.counts = counts;
         }
     }
 
     /// Whether there are as many frames as were asked for.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.shape.count.is_some_and(|count| self.frames >= count)
     }
 
     /// Frames taken in.
-    pub(super) fn frames(&self) -> u64 {
+    pub(crate) fn frames(&self) -> u64 {
         self.frames
     }
 
     /// What each interface has counted.
-    pub(super) fn counts(&self) -> &[CaptureCount] {
+    pub(crate) fn counts(&self) -> &[CaptureCount] {
         &self.counts
     }
 
@@ -143,7 +156,7 @@ impl Output {
     ///
     /// # Errors
     /// When writing has failed or a file of a ring cannot be made.
-    pub(super) async fn flush(&mut self) -> Result<(), Stuck> {
+    pub(crate) async fn flush(&mut self) -> Result<(), Stuck> {
         self.form_orders().map_err(Stuck::File)?;
         Ok(self.sink.hand_over(&mut self.pending).await?)
     }
@@ -183,7 +196,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::flush`].
-    pub(super) async fn finish(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn finish(mut self) -> anyhow::Result<()> {
         // Whether it was closed says the sink itself.
         if let Err(Stuck::File(error)) = self.flush().await {
             return Err(error);
@@ -200,7 +213,7 @@ impl Output {
 
 /// Why no more can be written.
 #[derive(Debug)]
-pub(super) enum Stuck {
+pub(crate) enum Stuck {
     /// The sink is closed, and says why.
     Closed,
     /// The next file of a ring.

@@ -9,7 +9,7 @@ const SMALLEST: u64 = 1_000_000;
 
 /// How many files, and how long each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RingSize {
+pub(crate) struct RingSize {
     files: usize,
     bytes: u64,
 }
@@ -59,7 +59,7 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// Which file is written to, and which are to go. Touches none.
 #[derive(Debug)]
-pub(super) struct RingFiles {
+pub(crate) struct RingFiles {
     path: PathBuf,
     size: RingSize,
     /// Those that are there, the newest last.
@@ -70,7 +70,7 @@ pub(super) struct RingFiles {
 
 impl RingFiles {
     /// A ring whose files are named like `path`, with a number.
-    pub(super) fn new(path: &Path, size: RingSize) -> Self {
+    pub(crate) fn new(path: &Path, size: RingSize) -> Self {
         RingFiles {
             path: path.into(),
             size,
@@ -81,17 +81,17 @@ impl RingFiles {
     }
 
     /// Whether another file is due before `bytes` more are written and `last` to end it.
-    pub(super) fn is_full(&self, bytes: usize, last: usize) -> bool {
+    pub(crate) fn is_full(&self, bytes: usize, last: usize) -> bool {
         self.written > 0 && self.written + (bytes + last) as u64 > self.size.bytes
     }
 
     /// Tells that so much was written.
-    pub(super) fn wrote(&mut self, bytes: usize) {
+    pub(crate) fn wrote(&mut self, bytes: usize) {
         self.written += bytes as u64;
     }
 
     /// The file to begin, and the one to remove because of it.
-    pub(super) fn turn(&mut self) -> (PathBuf, Option<PathBuf>) {
+    pub(crate) fn turn(&mut self) -> (PathBuf, Option<PathBuf>) {
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
         let mut name = format!("{stem}_{:05}", self.next);
         if let Some(extension) = self.path.extension() {

@@ -3,23 +3,17 @@
 use std::fs::File;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::output::{Output, Shape, Stuck};
 use super::ring_files::RingFiles;
 use super::sink::Reader;
-use crate::api::capture::{CAPTURE_PROTOCOL, Message};
-use crate::api::{CaptureCount, CaptureInterface, CaptureRequest, CaptureStart, Client};
+use super::source::Source;
+use crate::api::capture::CAPTURE_PROTOCOL;
+use crate::api::{CaptureCount, CaptureInterface, CaptureRequest, Client};
 use crate::progress::say;
-
-/// Bytes that are read in one go, at most; any message fits.
-const ROOM: usize = 1 << 20;
-
-/// Longest first line, in bytes.
-const LONGEST_START: usize = 16 << 20;
 
 /// Between two looks whether anybody reads.
 const LOOK: Duration = Duration::from_millis(200);
@@ -59,7 +53,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
     let stream = client.post_and_upgrade("/v1/capture", CAPTURE_PROTOCOL, &job.request);
     let (from_fabric, mut to_fabric) = tokio::io::split(stream.await?);
     let mut source = Source::new(from_fabric);
-    let start: CaptureStart = source.first_line().await?;
+    let start = source.first_line().await?;
     let interfaces = start.interfaces.clone();
     let reader = Reader::of(&job.file);
     let mut output = Output::new(job.shape, start, job.file, job.ring)?;
@@ -124,7 +118,7 @@ async fn pump(
     output: &mut Output,
 ) -> anyhow::Result<End> {
     loop {
-        source.deliver(output)?;
+        source.each(|message| output.take(message))?;
         match output.flush().await {
             Ok(()) => {}
             Err(Stuck::Closed) => return Ok(End::Stuck),
@@ -165,78 +159,16 @@ async fn reached(deadline: Option<Instant>) {
     }
 }
 
-/// The fabric's side of the stream.
-struct Source<S> {
-    stream: S,
-    room: Vec<u8>,
-    /// What was read and not delivered.
-    unread: std::ops::Range<usize>,
-}
-
-impl<S: AsyncRead + Unpin> Source<S> {
-    fn new(stream: S) -> Self {
-        Source {
-            stream,
-            room: vec![0; ROOM],
-            unread: 0..0,
-        }
-    }
-
-    /// Reads what there is; `false` at the end.
-    async fn fill(&mut self) -> anyhow::Result<bool> {
-        if self.unread.start > 0 {
-            self.room.copy_within(self.unread.clone(), 0);
-            self.unread = 0..self.unread.len();
-        }
-        let read = self.stream.read(&mut self.room[self.unread.end..]).await?;
-        self.unread.end += read;
-        Ok(read > 0)
-    }
-
-    async fn first_line(&mut self) -> anyhow::Result<CaptureStart> {
-        let mut line = Vec::new();
-        loop {
-            let unread = &self.room[self.unread.clone()];
-            if let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
-                line.extend_from_slice(&unread[..end]);
-                self.unread.start += end + 1;
-                return serde_json::from_slice(&line).context("the fabric's answer is none");
-            }
-            line.extend_from_slice(unread);
-            self.unread = 0..0;
-            if line.len() > LONGEST_START || !self.fill().await? {
-                bail!("the fabric ended before the capture began");
-            }
-        }
-    }
-
-    /// Hands every whole message to the output.
-    fn deliver(&mut self, output: &mut Output) -> anyhow::Result<()> {
-        while let Some((message, length)) = Message::read(&self.room[self.unread.clone()])? {
-            match message {
-                Message::Frame {
-                    interface,
-                    record,
-                    bytes,
-                } => output.frame(interface, &record, bytes),
-                Message::Statistics(counts) => output.counted(counts),
-            }
-            self.unread.start += length;
-        }
-        Ok(())
-    }
-}
-
 /// SIGINT and SIGTERM.
-struct Signals([Signal; 2]);
+pub(crate) struct Signals([Signal; 2]);
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(crate) fn new() -> std::io::Result<Self> {
         let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()];
         Ok(Signals([signal(interrupt)?, signal(terminate)?]))
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         let [interrupt, terminate] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}

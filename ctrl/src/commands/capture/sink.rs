@@ -16,7 +16,7 @@ const CHUNKS: usize = 4;
 
 /// What the thread is told.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Write this.
     Write(Vec<u8>),
     /// Write to another file from now on.
@@ -25,19 +25,19 @@ pub(super) enum Order {
 
 /// Writes to a file, or to whatever standard output is.
 #[derive(Debug)]
-pub(super) struct Sink {
+pub(crate) struct Sink {
     orders: mpsc::Sender<Order>,
     done: oneshot::Receiver<io::Result<()>>,
 }
 
 /// Nothing can be written any more; [`Sink::finish`] says why.
 #[derive(Debug)]
-pub(super) struct Closed;
+pub(crate) struct Closed;
 
 impl Sink {
     /// # Errors
     /// When there can be no thread.
-    pub(super) fn start(file: File) -> io::Result<Self> {
+    pub(crate) fn start(file: File) -> io::Result<Self> {
         let (orders, mut inbox) = mpsc::channel(CHUNKS);
         let (sender, done) = oneshot::channel();
         let mut file = file;
@@ -61,7 +61,7 @@ impl Sink {
     ///
     /// # Errors
     /// When writing has failed.
-    pub(super) async fn hand_over(&self, pending: &mut VecDeque<Order>) -> Result<(), Closed> {
+    pub(crate) async fn hand_over(&self, pending: &mut VecDeque<Order>) -> Result<(), Closed> {
         while !pending.is_empty() {
             let room = self.orders.reserve().await.map_err(|_| Closed)?;
             if let Some(order) = pending.pop_front() {
@@ -75,7 +75,7 @@ impl Sink {
     ///
     /// # Errors
     /// Why not everything was. A pipe that was closed is none.
-    pub(super) async fn finish(self) -> io::Result<()> {
+    pub(crate) async fn finish(self) -> io::Result<()> {
         drop(self.orders);
         match self.done.await {
             Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
@@ -86,16 +86,16 @@ impl Sink {
 
 /// The reading end of a pipe that is written to, as far as the writing end knows of it.
 #[derive(Debug)]
-pub(super) struct Reader(Option<OwnedFd>);
+pub(crate) struct Reader(Option<OwnedFd>);
 
 impl Reader {
     /// Whoever reads what is written to `file`.
-    pub(super) fn of(file: &File) -> Self {
+    pub(crate) fn of(file: &File) -> Self {
         Reader(file.as_fd().try_clone_to_owned().ok())
     }
 
     /// Whether it has closed its end. A file is never gone.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         let Some(pipe) = &self.0 else { return false };
         let mut ends = [PollFd::new(pipe, PollFlags::empty())];
         let closed = PollFlags::ERR | PollFlags::HUP;
@@ -107,7 +107,7 @@ impl Reader {
 ///
 /// # Errors
 /// When it is closed.
-pub(super) fn standard_output() -> io::Result<File> {
+pub(crate) fn standard_output() -> io::Result<File> {
     Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
@@ -115,6 +115,6 @@ pub(super) fn standard_output() -> io::Result<File> {
 ///
 /// # Errors
 /// With its path.
-pub(super) fn create(path: &Path) -> anyhow::Result<File> {
+pub(crate) fn create(path: &Path) -> anyhow::Result<File> {
     File::create(path).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -15,7 +15,7 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// Waiting frames, already as messages.
 #[derive(Debug)]
-pub(super) struct Merge {
+pub(in crate::fabric) struct Merge {
     lanes: Vec<Queue>,
     /// The next frame of each lane that has one: its time, reversed, and the lane.
     heads: BinaryHeap<(std::cmp::Reverse<u64>, usize)>,
@@ -33,7 +33,7 @@ struct Queue {
 
 impl Merge {
     /// For so many lanes; the place of each is its interface's number.
-    pub(super) fn new(lanes: usize) -> Self {
+    pub(in crate::fabric) fn new(lanes: usize) -> Self {
         Merge {
             lanes: (0..lanes).map(|_| Queue::default()).collect(),
             heads: BinaryHeap::new(),
@@ -42,7 +42,7 @@ impl Merge {
     }
 
     /// Takes a frame in. The frames of one lane come in their order.
-    pub(super) fn push(&mut self, lane: usize, record: &Record, bytes: &[u8]) {
+    pub(in crate::fabric) fn push(&mut self, lane: usize, record: &Record, bytes: &[u8]) {
         let queue = &mut self.lanes[lane];
         let before = queue.messages.len();
         let message = Message::Frame {
@@ -60,13 +60,13 @@ impl Merge {
     }
 
     /// Whether so much waits that no more should be taken in.
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::fabric) fn is_full(&self) -> bool {
         self.bytes > MOST_BYTES
     }
 
     /// Moves the frames that no earlier one can come for any more to `chunk`, until that has `most`
     /// bytes. `now` is the time at which the lanes were looked at last. Whether there are more.
-    pub(super) fn emit(&mut self, now: u64, most: usize, chunk: &mut Vec<u8>) -> bool {
+    pub(in crate::fabric) fn emit(&mut self, now: u64, most: usize, chunk: &mut Vec<u8>) -> bool {
         let due = if self.lanes.len() == 1 || self.is_full() {
             u64::MAX
         } else {

@@ -19,10 +19,10 @@ use crate::api::capture::{
     CaptureCount, CaptureInterface, CaptureRequest, CaptureStart, CaptureStream, Message,
 };
 use crate::topology::Side;
-use merge::Merge;
+pub(super) use merge::Merge;
 
 /// Bytes of a message chunk, and how many may wait for the client.
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 const CHUNKS: usize = 8;
 
 /// Memory of all rings of a capture together, and of one: a ring takes up what comes while the
@@ -116,7 +116,7 @@ pub(super) fn start(
     })
 }
 
-fn program(filter: &[(u16, u8, u8, u32)]) -> Result<Option<Program>, ApiError> {
+pub(super) fn program(filter: &[(u16, u8, u8, u32)]) -> Result<Option<Program>, ApiError> {
     if filter.is_empty() {
         return Ok(None);
     }
@@ -130,7 +130,7 @@ fn program(filter: &[(u16, u8, u8, u32)]) -> Result<Option<Program>, ApiError> {
 }
 
 /// The port where a lane's frames are seen: where they enter, or with `wire` where they leave.
-fn interface(
+pub(super) fn interface(
     cables: &Cables,
     index: usize,
     side: Side,
