@@ -38,18 +38,18 @@ fn every_key_stands_in_the_example_once_and_nothing_else_does() {
     let known: Vec<&str> = own
         .chain(crate::impairment::KEYS.iter().map(|key| key.name))
         .collect();
-    let written: String = cable
+    let written: Vec<&str> = cable
         .lines()
         .filter_map(|line| line.strip_prefix("# "))
         .filter(|line| line.contains(" = "))
-        .map(|line| format!("{line}\n"))
         .collect();
     let found: Vec<_> = written
-        .lines()
+        .iter()
         .filter_map(|line| Some(line.split_once(" = ")?.0))
         .collect();
     assert_eq!(found, known);
-    let config = parse("example.toml", &format!("[[cable]]\n{written}"), &[]).unwrap();
+    let written = format!("[[cable]]\n{}", written.join("\n"));
+    let config = parse("example.toml", &written, &[]).unwrap();
     assert_eq!(
         config.cable[0].impair.pairs().len(),
         crate::impairment::KEYS.len()

@@ -159,7 +159,7 @@ mod tests {
             near(found.0, low);
             near(found.1, high);
         }
-        assert_eq!(wilson(5, 5).1, 1.0);
+        near(wilson(5, 5).1, 1.0);
     }
 
     #[test]

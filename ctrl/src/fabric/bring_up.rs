@@ -103,16 +103,8 @@ pub async fn bring_up(
         Some(wanted) => Some(record(wanted, topology, &cables, running, &paths)?),
         None => None,
     };
-    let workers = if cables.workers() == 1 {
-        "1 worker".into()
-    } else {
-        format!("{} workers", cables.workers())
-    };
-    stage.done(&format!(
-        "{} cables, {} ends, {workers}",
-        cables.len(),
-        2 * cables.len()
-    ));
+    let cut = as_configured(topology, &cables, config).inspect_err(|_| cables.stop())?;
+    stage.done(&in_words(&cables));
 
     let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
     let mut fabric = Fabric {
@@ -128,13 +120,6 @@ pub async fn bring_up(
         plugged: Plugged::default(),
         notices: Mutex::default(),
         news: Notify::new(),
-    };
-    let cut = match as_configured(&fabric, config) {
-        Ok(cut) => cut,
-        Err(error) => {
-            running.fabric = Some(Arc::new(fabric));
-            return Err(error);
-        }
     };
     let image = machine.as_ref().map(start::Machine::image_root);
     if let Some(machine) = machine {
@@ -235,8 +220,24 @@ impl Running {
     }
 }
 
+fn in_words(cables: &Cables) -> String {
+    let workers = match cables.workers() {
+        1 => "1 worker".into(),
+        several => format!("{several} workers"),
+    };
+    format!(
+        "{} cables, {} ends, {workers}",
+        cables.len(),
+        2 * cables.len()
+    )
+}
+
 /// What the configuration says of cables, before the first frame. Returns those that are cut.
-fn as_configured(fabric: &Fabric, config: &Config) -> Result<Vec<usize>, BringUpError> {
+fn as_configured(
+    topology: &Topology,
+    cables: &Cables,
+    config: &Config,
+) -> Result<Vec<usize>, BringUpError> {
     let changes = config.cable.iter().map(|keys| StepChange {
         cable: keys.called().to_owned(),
         state: keys.state,
@@ -249,8 +250,7 @@ fn as_configured(fabric: &Fabric, config: &Config) -> Result<Vec<usize>, BringUp
     let step = Step {
         changes: changes.collect(),
     };
-    let planned = PlannedStep::check(fabric, &fabric.cables, &step)?;
-    let (_, states) = planned.apply(&fabric.cables)?;
+    let (_, states) = PlannedStep::check(topology, cables, &step)?.apply(cables)?;
     let cut = states
         .into_iter()
         .filter(|(_, state)| *state == CableState::Down);

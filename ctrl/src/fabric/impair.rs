@@ -9,7 +9,7 @@ use dataplane::Change;
 use super::cables::{Cables, Condition, to_dataplane, to_panel};
 use crate::api::{ApiError, CableState, LaneImpairment, SetImpairment, Step, StepChange};
 use crate::impairment::{ImpairKeys, Whole};
-use crate::topology::Side;
+use crate::topology::{Side, Topology};
 
 /// How a request's names are understood.
 pub(super) trait Names {
@@ -17,6 +17,22 @@ pub(super) trait Names {
     fn cable(&self, name: &str) -> Result<usize, ApiError>;
     /// A port by name or alias: its cable's place, and which end of that it is.
     fn end(&self, name: &str) -> Result<(usize, Side), ApiError>;
+}
+
+impl Names for Topology {
+    fn cable(&self, name: &str) -> Result<usize, ApiError> {
+        let cable = Topology::cable(self, name).map_err(ApiError::unknown)?;
+        let index = self
+            .cables
+            .iter()
+            .position(|other| other.name == cable.name);
+        Ok(index.expect("the topology's own cable"))
+    }
+
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
+        let found = Topology::end(self, name).map_err(ApiError::unknown)?;
+        Ok((found.index, found.side))
+    }
 }
 
 /// A step that has been checked: what every cable in it will be.

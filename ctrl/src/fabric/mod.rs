@@ -236,15 +236,11 @@ impl Fabric {
 
 impl Names for Fabric {
     fn cable(&self, name: &str) -> Result<usize, ApiError> {
-        let cable = self.topology.cable(name).map_err(ApiError::unknown)?;
-        let mut cables = self.topology.cables.iter();
-        let index = cables.position(|other| other.name == cable.name);
-        Ok(index.expect("the topology's own cable"))
+        Names::cable(&self.topology, name)
     }
 
     fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
-        let found = self.topology.end(name).map_err(ApiError::unknown)?;
-        Ok((found.index, found.side))
+        Names::end(&self.topology, name)
     }
 }
 

@@ -166,7 +166,9 @@ mod tests {
             state: CableState::Up,
             lanes: [impaired, lane("ikb", "ika")],
         };
-        insta::assert_snapshot!(text(&[cable.clone()]) + &crate::commands::cables::table(&[cable]));
+        insta::assert_snapshot!(
+            text(std::slice::from_ref(&cable)) + &crate::commands::cables::table(&[cable])
+        );
         assert_eq!(text(&[]), "no cable is impaired\n");
     }
 }
