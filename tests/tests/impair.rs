@@ -272,7 +272,7 @@ fn every_frame_is_accounted_for_while_impairments_change() {
         &["--clear"],
     ];
     let states = ["up", "up", "blackhole", "down"];
-    for turn in 0..120 {
+    for turn in 0..80 {
         if turn % 10 == 9 {
             run(pair
                 .wire

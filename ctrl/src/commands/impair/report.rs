@@ -58,8 +58,15 @@ fn achieved(accuracy: &AccuracyReport) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(delay) = &accuracy.delay {
         lines.push(format!(
-            "delay: {} asked; later than asked by {} (p50), {} (p99), {} (max), of {} frames",
-            time(delay.requested_us),
+            "{} by {} (p50), {} (p99), {} (max), of {} frames",
+            if delay.requested_us > 0.0 {
+                format!(
+                    "delay: {} asked; later than asked",
+                    time(delay.requested_us)
+                )
+            } else {
+                "time: later than due".into()
+            },
             time(delay.late_p50_us),
             time(delay.late_p99_us),
             time(delay.late_max_us),
@@ -75,7 +82,10 @@ fn achieved(accuracy: &AccuracyReport) -> Vec<String> {
                 (achieved / rate.requested_bps as f64 - 1.0) * 100.0,
                 rate.busy_s
             ),
-            None => format!("rate: {asked} asked; frames never waited for it"),
+            None => format!(
+                "rate: {asked} asked; frames waited for it for {:.3} s: nothing to tell",
+                rate.busy_s
+            ),
         });
     }
     if let Some(loss) = &accuracy.loss {
