@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
-    Context, bench, cable, cables, capture, check, clean, console, converge, exec, image, patch,
-    power, recorder, run, setup, ssh, status, topology, vm_args,
+    Context, bench, cable, cables, capture, check, clean, console, converge, exec, extcap, image,
+    patch, power, run, setup, ssh, status, topology, vm_args,
 };
 use ctrl::progress::say;
 
@@ -39,6 +39,7 @@ enum Command {
     Cable(cable::CableArgs),
     Capture(capture::CaptureArgs),
     Exec(exec::ExecArgs),
+    Extcap(extcap::ExtcapArgs),
     Image(image::ImageArgs),
     Console(console::ConsoleArgs),
     Ssh(ssh::SshArgs),
@@ -96,6 +97,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cable(args) => cable::run(&context, args).await,
         Command::Capture(args) => capture::run(&context, args).await,
         Command::Exec(args) => exec::run(&context, args).await,
+        Command::Extcap(args) => extcap::run(&context, args).await,
         Command::Image(args) => image::run(context.json, args).await,
         Command::Console(args) => console::run(&context, args).await,
         Command::Ssh(args) => ssh::run(&context, args).await,

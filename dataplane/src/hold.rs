@@ -67,6 +67,7 @@ impl Shelf {
             frames: Vec::new(),
             free: Vec::new(),
         };
+        shelf.pool.prefer_huge_pages();
         shelf.links.try_reserve_exact(capacity).ok()?;
         shelf.frames.try_reserve_exact(capacity).ok()?;
         shelf.free.try_reserve_exact(capacity).ok()?;

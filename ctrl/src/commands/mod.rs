@@ -10,6 +10,7 @@ pub mod configuration;
 pub mod console;
 pub mod converge;
 pub mod exec;
+pub mod extcap;
 pub mod image;
 pub mod patch;
 pub mod power;

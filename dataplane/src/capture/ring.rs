@@ -63,11 +63,6 @@ impl LaneTap {
         &self.spec
     }
 
-    /// Nobody reads any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.ring.is_abandoned()
-    }
-
     /// Copies a frame, if it matches, as far as wanted, with what became of it.
     pub(crate) fn see(
         &mut self,

@@ -5,7 +5,8 @@ use hdrhistogram::Histogram;
 use super::exit::Exit;
 use super::{Bursts, Watch};
 use crate::capture::Verdict;
-use crate::frame::Burst;
+use crate::clock;
+use crate::frame::{Burst, MAX_BURST};
 use crate::hold::{Hold, Wait};
 use crate::impair::{Fate, Held, Impairer, Impairment, ecn};
 use crate::offload::{Cut, Offloads};
@@ -86,6 +87,8 @@ pub(crate) struct Impaired {
     /// When a frame that had waited was released last, while others waited: the beginning of
     /// what counts as busy.
     busy_since: Option<u64>,
+    /// Of the frames that are leaving: when they should; 0 for those that did not wait.
+    promised: [u64; MAX_BURST],
 }
 
 impl Impaired {
@@ -99,6 +102,7 @@ impl Impaired {
             holds,
             accuracy: Accuracy::new()?,
             busy_since: None,
+            promised: [0; MAX_BURST],
         }))
     }
 
@@ -151,6 +155,9 @@ impl Impaired {
 
     pub(super) fn purge(&mut self, reason: DropReason, stats: &LaneStats) {
         let frames = self.holds.iter_mut().map(Hold::purge).sum();
+        if let Some(impairer) = &mut self.impairer {
+            impairer.emptied();
+        }
         let mut losses = Losses::default();
         losses.count(reason, frames);
         stats.add(&Tally::default(), &losses);
@@ -230,6 +237,13 @@ impl Impaired {
             } else {
                 ready_losses.lose_all(0..ready.len(), DropReason::Unplugged);
             }
+            let sent = clock::now();
+            for promised in self.promised[..before as usize]
+                .iter()
+                .filter(|at| **at > 0)
+            {
+                self.accuracy.released(sent.saturating_sub(*promised));
+            }
             let tally = Tally {
                 // A super-frame came in as one and leaves as its pieces.
                 frames_in: frames - before,
@@ -259,9 +273,8 @@ impl Impaired {
                 delay: (due.release > due.arrival).then(|| now.saturating_sub(due.arrival)),
                 ..due.verdict
             };
-            if due.release > due.arrival {
-                self.accuracy.released(now.saturating_sub(due.release));
-            }
+            let waited = due.release > due.arrival;
+            self.promised[index] = if waited { due.release } else { 0 };
             if let Some(settings) = settings {
                 let len = ready.frame_len(index) as u64;
                 let queued = settings.was_queued(due.release - due.arrival, len as u32);

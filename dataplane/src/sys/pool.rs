@@ -8,10 +8,14 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::NonNull;
 
+use rustix::mm::{Advice, madvise};
+
 use crate::sync::{AtomicU64, Ordering};
 
 /// A cache line: no two pieces of a pool share one.
 const ALIGN: usize = 64;
+
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Zeroed memory of a fixed size, given out in pieces. Pages are touched only as they are used.
 pub(crate) struct Pool {
@@ -42,6 +46,19 @@ impl Pool {
         // SAFETY: the size is not 0.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         Some(Pool { start, layout })
+    }
+
+    /// Asks for huge pages: fewer faults when much of it is used. Where the kernel has none, it
+    /// is as before.
+    pub(crate) fn prefer_huge_pages(&self) {
+        let first = self.start.as_ptr() as usize;
+        let begin = first.next_multiple_of(HUGE_PAGE);
+        let end = (first + self.layout.size()) / HUGE_PAGE * HUGE_PAGE;
+        if begin < end {
+            let at = self.start.as_ptr().wrapping_add(begin - first);
+            // SAFETY: whole pages of our own memory, whose contents the advice does not change.
+            let _ = unsafe { madvise(at.cast(), end - begin, Advice::LinuxHugepage) };
+        }
     }
 
     /// The piece of `len` bytes at `at`, to write to. Segments of other pieces stay valid.
