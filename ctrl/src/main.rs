@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
     Context, bench, cable, cables, capture, check, clean, console, converge, exec, extcap, image,
-    patch, power, run, setup, ssh, status, topology, vm_args,
+    patch, power, recorder, run, setup, ssh, status, topology, vm_args,
 };
 use ctrl::progress::say;
 
