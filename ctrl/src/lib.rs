@@ -28,6 +28,8 @@ pub mod decode;
 pub mod fabric;
 pub mod host;
 pub mod image;
+pub mod impairment;
+pub mod import;
 pub mod journal;
 pub mod lock;
 pub mod plan;

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
     Context, bench, cable, cables, capture, check, clean, console, converge, exec, extcap, image,
-    patch, power, recorder, run, setup, ssh, status, topology, vm_args,
+    impair, import, patch, power, recorder, run, scenario, setup, ssh, status, topology, vm_args,
 };
 use ctrl::progress::say;
 
@@ -38,9 +38,12 @@ enum Command {
     Cables(cables::CablesArgs),
     Cable(cable::CableArgs),
     Capture(capture::CaptureArgs),
+    Impair(Box<impair::ImpairArgs>),
+    Scenario(scenario::ScenarioArgs),
     Exec(exec::ExecArgs),
     Extcap(extcap::ExtcapArgs),
     Image(image::ImageArgs),
+    Import(import::ImportArgs),
     Console(console::ConsoleArgs),
     Ssh(ssh::SshArgs),
     Power(power::PowerArgs),
@@ -96,9 +99,12 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cables(args) => cables::run(&context, args).await,
         Command::Cable(args) => cable::run(&context, args).await,
         Command::Capture(args) => capture::run(&context, args).await,
+        Command::Impair(args) => impair::run(&context, args).await,
+        Command::Scenario(args) => scenario::run(&context, args).await,
         Command::Exec(args) => exec::run(&context, args).await,
         Command::Extcap(args) => extcap::run(&context, args).await,
         Command::Image(args) => image::run(context.json, args).await,
+        Command::Import(args) => import::run(context.json, args),
         Command::Console(args) => console::run(&context, args).await,
         Command::Ssh(args) => ssh::run(&context, args).await,
         Command::Converge(args) => converge::run(&context, args).await,

@@ -127,6 +127,50 @@ fn set_goes_over_the_file() {
 }
 
 #[test]
+fn ikvswitchs_configuration_is_imported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (theirs, ours) = (
+        folder.path().join("ikvswitch.conf"),
+        folder.path().join("o.toml"),
+    );
+    let (theirs, ours) = (theirs.to_str().unwrap(), ours.to_str().unwrap());
+    std::fs::write(
+        theirs,
+        b"# caf\xe9\nBASE=10.9\nNUM_U=$((2*4))\nHOST_VIRTUAL_SUBNET_NET2=$BASE.97\n",
+    )
+    .unwrap();
+    let answer = ask_without_fabric(&["import", theirs]);
+    let said = format!(
+        "{theirs}:4: HOST_VIRTUAL_SUBNET_NET2: ikvswitch does not use it either; nothing to do\n"
+    );
+    assert_eq!((answer.code, &*answer.stderr), (Some(0), &*said));
+    std::fs::write(ours, &answer.stdout).unwrap();
+    let topology = json_without_fabric(&["topology", "-c", ours]);
+    assert_eq!(topology["cables"].as_array().unwrap().len(), 15 + 6 * 6);
+
+    std::fs::write(theirs, "NUM_U=$(touch /tmp/never)\nVM_TAP_NIC=\x1b[2J\n").unwrap();
+    let answer = ask_without_fabric(&["import", theirs]);
+    assert_eq!(answer.code, Some(1), "part of it is lost");
+    assert!(
+        answer
+            .stderr
+            .starts_with(&format!("{theirs}:1: NUM_U: a command "))
+    );
+    assert!(!answer.stderr.contains('\x1b'), "{answer:?}");
+    let json = ask_without_fabric(&["--json", "import", theirs]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["remarks"][0]["unread"], true, "{json}");
+
+    for (file, said) in [
+        ("/nowhere", "cannot read /nowhere; "),
+        ("/dev/zero", "/dev/zero is longer "),
+    ] {
+        let answer = ask_without_fabric(&["import", file]);
+        assert!(answer.refusal().starts_with(said), "{answer:?}");
+    }
+}
+
+#[test]
 fn every_command_explains_itself() {
     let help = ask_without_fabric(&["--help"]);
     assert_eq!(help.code, Some(0), "{help:?}");
@@ -139,7 +183,7 @@ fn every_command_explains_itself() {
         .map(|line| line.split_whitespace().next().unwrap())
         .collect();
     for name in
-        "run setup check topology status cables cable exec console ssh power vm-args image clean"
+        "run setup check topology status cables cable exec console ssh power vm-args image import clean"
             .split(' ')
     {
         assert!(names.contains(&name), "{name} is missing: {names:?}");

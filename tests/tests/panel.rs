@@ -154,6 +154,37 @@ fn other_shapes_come_and_go() {
     }
 }
 
+/// Twice the racks and spines of the default, and racks as high as they come.
+#[test]
+fn eight_racks_of_forty_u_under_four_spines() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("large");
+    let before = host.state();
+    let sets = ["racks=8", "spines=4", "num_u=40"].map(|set| format!("--set=topology.{set}"));
+    let mut fabric = host.spawn(host.run_command(&sets.each_ref().map(String::as_str)));
+    let up = fabric.wait_ready();
+    let cables = 1 + 4 + 4 * 16 + 16 * 38;
+    assert_eq!(host.json(&["status"])["cables"], cables);
+    let [near, far] = host
+        .netns
+        .enter(|| ["ikls16-40", "ikvm8-40-2"].map(Nic::plain));
+    let frame = [0xff; 60];
+    near.send([0; 10], &frame);
+    assert_eq!(far.receive().1, frame);
+    let resident = resident_kib(fabric.pid());
+    drop([near, far]);
+    let down = fabric.end();
+    figure(
+        &format!("patch panel of {cables} cables, up and down"),
+        &format!("{up:?}, {down:?}, {} MB resident", resident / 1000),
+    );
+    // Other tests take the CPUs at the same time.
+    assert!(up.max(down) < Duration::from_secs(10), "{up:?}, {down:?}");
+    before.assert_unchanged(&host.state(), "a large panel came and went");
+}
+
 #[test]
 fn workers_and_idling_are_as_asked_for() {
     if !have_root() {

@@ -8,6 +8,9 @@
 //! | `GET /v1/topology` | the schema of `topology --json` |
 //! | `GET /v1/cables?name=…` | list of [`CableReport`]; `name` repeats, any name or alias |
 //! | `PUT /v1/cables/NAME/state` with [`SetCable`] | [`CableChanged`] |
+//! | `PUT /v1/cables/NAME/impairment` with [`SetImpairment`] | both lanes' [`LaneImpairment`] |
+//! | `GET /v1/impairments` | list of [`LaneImpairment`]: every lane that has one |
+//! | `POST /v1/step` with [`Step`] | [`StepDone`]; all its changes have been made at once, or none |
 //! | `GET /v1/vm-args/PLACE?nic=…` with the fields of [`PlugWish`] | list of QEMU's arguments |
 //! | `GET /v1/ssh` | [`SshAccess`] |
 //! | `POST /v1/nodes/NODE/exec` with [`Exec`] | [`ExecAnswer`] |
@@ -23,6 +26,7 @@
 
 pub mod capture;
 mod client;
+mod impair;
 pub mod recorder;
 mod server;
 
@@ -30,8 +34,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::impairment::ImpairKeys;
+
 pub use capture::{CaptureCount, CaptureInterface, CaptureRequest, CaptureStart};
 pub use client::{Client, ClientError, default_socket, own_socket, segment};
+pub use impair::{
+    AccuracyReport, DelayReport, LaneImpairment, LossReport, RateReport, SetImpairment, Step,
+    StepChange, StepDone,
+};
 pub use recorder::{DumpRequest, RecorderStatus, SetTriggers};
 pub use server::{ApiError, Backend, CONSOLE_PROTOCOL, ConsoleStream, serve};
 
@@ -136,7 +146,7 @@ pub struct Sessions {
 }
 
 /// One cable in `cables --json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CableReport {
     /// `iksb12`.
     pub name: String,
@@ -147,7 +157,7 @@ pub struct CableReport {
 }
 
 /// One direction of a cable. `frames_in = frames_out + held + all drops`, at every instant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaneReport {
     /// Port where frames enter: `ikst12`.
     pub from: String,
@@ -163,6 +173,27 @@ pub struct LaneReport {
     pub held: u64,
     /// Dropped frames by reason.
     pub drops: BTreeMap<String, u64>,
+    /// Of the frames that entered: copies made by an impairment.
+    #[serde(default)]
+    pub duplicated: u64,
+    /// Frames of which a bit was flipped.
+    #[serde(default)]
+    pub corrupted: u64,
+    /// Frames that were made to wait.
+    #[serde(default)]
+    pub delayed: u64,
+    /// Frames that overtook others.
+    #[serde(default)]
+    pub reordered: u64,
+    /// Frames that were marked (ECN) instead of lost.
+    #[serde(default)]
+    pub marked: u64,
+    /// What the lane does to frames on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impairment: Option<ImpairKeys>,
+    /// How well it does that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<AccuracyReport>,
 }
 
 /// State of a cable.

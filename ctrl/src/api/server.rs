@@ -16,8 +16,8 @@ use tokio::net::UnixListener;
 use super::capture::{CAPTURE_PROTOCOL, CaptureRequest, CaptureStream};
 use super::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use super::{
-    CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure, NodeStatus, PlugWish, Power,
-    PowerAction, SetCable, SshAccess, Status,
+    CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure, LaneImpairment, NodeStatus,
+    PlugWish, Power, PowerAction, SetCable, SetImpairment, SshAccess, Status, Step, StepDone,
 };
 
 /// The bytes of a serial console, both ways.
@@ -44,6 +44,15 @@ pub trait Backend: Send + Sync + 'static {
         name: &str,
         state: CableState,
     ) -> impl Future<Output = Result<CableChanged, ApiError>> + Send;
+    /// `PUT /v1/cables/NAME/impairment`.
+    ///
+    /// # Errors
+    /// A name that nothing has, or keys that do not go together.
+    fn impair(&self, name: &str, set: SetImpairment) -> Result<[LaneImpairment; 2], ApiError>;
+    /// `GET /v1/impairments`.
+    fn impairments(&self) -> Vec<LaneImpairment>;
+    /// `POST /v1/step`.
+    fn step(&self, step: Step) -> impl Future<Output = Result<StepDone, ApiError>> + Send;
     /// `GET /v1/vm-args/PLACE`.
     ///
     /// # Errors
@@ -158,6 +167,9 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/topology", get(topology::<B>))
         .route("/v1/cables", get(cables::<B>))
         .route("/v1/cables/{name}/state", put(set_cable::<B>))
+        .route("/v1/cables/{name}/impairment", put(impair::<B>))
+        .route("/v1/impairments", get(impairments::<B>))
+        .route("/v1/step", post(step::<B>))
         .route("/v1/vm-args/{place}", get(vm_args::<B>))
         .route("/v1/ssh", get(ssh::<B>))
         .route("/v1/nodes/{node}/exec", post(exec::<B>))
@@ -199,6 +211,25 @@ async fn set_cable<B: Backend>(
     Json(set): Json<SetCable>,
 ) -> Result<Json<CableChanged>, ApiError> {
     backend.set_cable(&name, set.state).await.map(Json)
+}
+
+async fn impair<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(name): Path<String>,
+    Json(set): Json<SetImpairment>,
+) -> Result<Json<[LaneImpairment; 2]>, ApiError> {
+    backend.impair(&name, set).map(Json)
+}
+
+async fn impairments<B: Backend>(State(backend): State<Arc<B>>) -> Json<Vec<LaneImpairment>> {
+    Json(backend.impairments())
+}
+
+async fn step<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Json(step): Json<Step>,
+) -> Result<Json<StepDone>, ApiError> {
+    backend.step(step).await.map(Json)
 }
 
 async fn vm_args<B: Backend>(

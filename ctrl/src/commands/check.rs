@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::configuration::ConfigArgs;
+use super::configuration::{ConfigArgs, SwitchArgs};
 use super::{Context, print, print_json};
-use crate::fabric::{self, Switches};
+use crate::fabric;
 use crate::lock::StatePaths;
 use crate::preflight::{self, Finding, Severity};
 
@@ -16,9 +16,8 @@ use crate::preflight::{self, Finding, Severity};
 pub struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// As for `run`.
-    #[arg(long, value_enum, default_value_t)]
-    switches: Switches,
+    #[command(flatten)]
+    switches: SwitchArgs,
 }
 
 /// # Errors
@@ -27,7 +26,12 @@ pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.config()?;
     let topology = crate::topology::build(&config)?;
     let paths = StatePaths::beside(context.client.socket());
-    let findings = fabric::preflight(&config, &topology, args.switches, &paths)?;
+    let findings = fabric::preflight(
+        &config,
+        &topology,
+        &args.switches.selection(&topology)?,
+        &paths,
+    )?;
     if context.json {
         print_json(&findings)?;
     } else {

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::config::{self, Config, ConfigError};
-use crate::topology::{self, Topology, TopologyErrors};
+use crate::topology::{self, Selection, Topology, TopologyErrors};
 
 /// Options of every command that reads the configuration.
 #[derive(Debug, Clone, Default, Args)]
@@ -16,6 +16,45 @@ pub struct ConfigArgs {
     /// Set a dotted key of the file, such as topology.racks=5. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+}
+
+/// Which switches are there.
+#[derive(Debug, Clone, Args)]
+pub struct SwitchArgs {
+    /// Real switch VMs, or the patch panel alone with a tap at every end.
+    #[arg(long, value_enum, default_value_t)]
+    switches: Switches,
+    /// Start only these switches, such as rack1,spine1,internet (a rack: its two leaves). All
+    /// cables stay; at the other switches' ends are taps.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+/// Whether there are switches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Switches {
+    /// Real VMs.
+    #[default]
+    Vm,
+    /// The patch panel alone: every switch's end is a tap to plug into.
+    None,
+}
+
+impl SwitchArgs {
+    /// Which of the topology's switches run.
+    ///
+    /// # Errors
+    /// A name that is none of it, or names while none is to run.
+    pub fn selection(&self, topology: &Topology) -> anyhow::Result<Selection> {
+        match (self.switches, &*self.only) {
+            (Switches::Vm, []) => Ok(Selection::all(topology)),
+            (Switches::Vm, names) => Ok(Selection::of(topology, names)?),
+            (Switches::None, []) => Ok(Selection::none()),
+            (Switches::None, _) => anyhow::bail!(
+                "--only starts switches and --switches none starts none: leave one of them out"
+            ),
+        }
+    }
 }
 
 /// Why there is no plan.

@@ -11,9 +11,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
 use super::Context;
-use super::configuration::ConfigArgs;
+use super::configuration::{ConfigArgs, SwitchArgs};
 use crate::api::{Backend, NodeState, NodeStatus};
-use crate::fabric::{Fabric, Options, RecorderOptions, Running, Switches, bring_up};
+use crate::fabric::{Fabric, Options, RecorderOptions, Running, bring_up};
 use crate::progress::{Progress, Stage, duration};
 use crate::topology;
 
@@ -29,9 +29,8 @@ const REFRESH: Duration = Duration::from_secs(1);
 pub struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Real switch VMs, or the patch panel alone with a tap at every end.
-    #[arg(long, value_enum, default_value_t)]
-    switches: Switches,
+    #[command(flatten)]
+    switches: SwitchArgs,
     #[command(flatten)]
     panel: PanelArgs,
 }
@@ -120,13 +119,14 @@ fn ranges(cpus: &[usize]) -> String {
 pub async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.config()?;
     let topology = topology::build(&config)?;
+    let switches = args.switches.selection(&topology)?;
     super::need_root("run", "it makes network devices, a route and a NAT table")?;
     let mut stop = StopSignals::new()?;
     let options = Options {
         config,
         topology,
         socket: context.client.socket().to_owned(),
-        switches: args.switches,
+        switches,
         panel: args.panel.options(MOST_WORKERS)?,
         recorder: Some(RecorderOptions::default()),
     };
@@ -203,11 +203,12 @@ async fn show(fabric: &Fabric, progress: &Progress) {
         "  ✓ ready  (after {})",
         duration(progress.elapsed())
     ));
-    let log_in = if lines.is_empty() {
-        ""
-    } else {
-        " · log in: ikv-fabric ssh leaf1"
-    };
+    // A leaf where one runs: leaves are the topology's last.
+    let nodes = fabric.status().nodes;
+    let leaf = nodes.iter().find(|node| node.role == "leaf");
+    let log_in = leaf.or(nodes.first()).map_or(String::new(), |node| {
+        format!(" · log in: ikv-fabric ssh {}", node.name)
+    });
     progress.note(&format!(
         "    plug a VM in: ikv-fabric vm-args rack1:u3{log_in} · Ctrl-C takes everything away"
     ));

@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use toml::{Table, Value};
 
 use super::{Accel, MacPrefix, Memory, Nic, Problem, Snat};
+use crate::impairment::{Bytes, Percent};
 
 /// What a key takes.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,10 @@ pub(super) enum Kind {
     Octets(usize),
     /// An amount of memory.
     Memory,
+    /// A number of bytes, from .0 to .1.
+    Size(u64, u64),
+    /// A share in percent.
+    Share,
     /// KVM, TCG or either.
     Accel,
     /// A tap or vhost-user.
@@ -103,6 +108,14 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("ssh.authorized_keys", Kind::List(&Kind::Text)),
     ("ssh.root_password", Kind::Text),
     ("ssh.key_dir", Kind::Text),
+    ("recorder.enabled", Kind::Flag),
+    ("recorder.memory", Kind::Size(1 << 20, 64 << 30)),
+    ("recorder.snap", Kind::Whole(64, 65_535, "bytes")),
+    ("recorder.cable_down", Kind::Flag),
+    ("recorder.bgp_down", Kind::Flag),
+    ("recorder.match", Kind::Text),
+    ("recorder.drop_rate", Kind::Share),
+    ("recorder.dir", Kind::Text),
 ];
 
 /// What `key` takes.
@@ -112,6 +125,13 @@ pub(super) fn kind(key: &str) -> Option<Kind> {
         .map(|(_, kind)| *kind)
 }
 
+/// Where `key` stands in the example file.
+pub(crate) fn order(key: &str) -> usize {
+    KEYS.iter()
+        .position(|(known, _)| *known == key)
+        .unwrap_or(KEYS.len())
+}
+
 /// Whether `key` is a table that has keys.
 fn is_table(key: &str) -> bool {
     KEYS.iter()
@@ -119,7 +139,7 @@ fn is_table(key: &str) -> bool {
 }
 
 /// Everything that is wrong with the keys and values of `table`.
-pub(super) fn problems(table: &Table) -> Vec<Problem> {
+pub(crate) fn problems(table: &Table) -> Vec<Problem> {
     let mut found = Vec::new();
     for (key, value) in table {
         match value {
@@ -193,6 +213,8 @@ impl Kind {
                 whole(value, least, 16_777_216, "MiB")
             }
             Self::Memory => form::<Memory>(value, "such as \"192M\" or \"1G\""),
+            Self::Size(least, most) => size(value, least, most),
+            Self::Share => form::<Percent>(value, "such as \"1%\""),
             Self::Text => not_empty(text(value, "in quotes")?),
             Self::Domain => form::<Domain>(value, "such as \"example.com\""),
             Self::BootFile => form::<BootFile>(value, "such as \"lpxelinux.0\""),
@@ -258,6 +280,20 @@ fn whole(value: &Value, least: i64, most: i64, unit: &str) -> Result<(), String>
         Value::Integer(number) if (least..=most).contains(number) => Ok(()),
         Value::Integer(number) => Err(format!("{number} is out of bounds; {takes}")),
         _ => Err(format!("{} is not a whole number; {takes}", shown(value))),
+    }
+}
+
+fn size(value: &Value, least: u64, most: u64) -> Result<(), String> {
+    form::<Bytes>(value, "such as \"64MiB\"")?;
+    let bytes = value.as_str().and_then(|text| text.parse::<Bytes>().ok());
+    match bytes {
+        Some(Bytes(bytes)) if !(least..=most).contains(&bytes) => Err(format!(
+            "{} is out of bounds; it takes {} to {}",
+            shown(value),
+            Bytes(least),
+            Bytes(most)
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -18,7 +18,9 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use keys::distance;
+use crate::impairment::{Bytes, Percent};
+
+pub(crate) use keys::{distance, order, problems};
 pub use load::{ConfigError, load, parse};
 pub use place::{Origin, Place, Problem};
 pub use values::{Accel, MacPrefix, Memory, Nic, Owner, Snat, ValueError};
@@ -53,6 +55,8 @@ pub struct Config {
     pub image: Image,
     /// How to log in to the switches.
     pub ssh: Ssh,
+    /// The flight recorder.
+    pub recorder: Recorder,
     /// Where each value was written, for messages about it.
     #[serde(skip)]
     pub origin: Origin,
@@ -137,7 +141,8 @@ pub struct Names {
     /// Taps of the leaves towards the servers. ikvswitch: `LEAF_TO_SERVERS_TAP_PREFIX`.
     /// Default `ikls`.
     pub leaf_server: String,
-    /// Taps of the servers, where a user's VM plugs in. ikvswitch: `VM_TAP_NIC`. Default `ikvm`.
+    /// Taps of the servers, where a user's VM plugs in. ikvswitch: `HOST_TAP_NAME_PREFIX`.
+    /// Default `ikvm`.
     pub server: String,
 }
 
@@ -392,6 +397,44 @@ pub struct Ssh {
     /// Folder of the fabric's own key pair. Default: none, which means `ssh` beside the API
     /// socket.
     pub key_dir: Option<PathBuf>,
+}
+
+/// `[recorder]`: the flight recorder, which keeps the last frames of every cable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recorder {
+    /// Whether there is one. Default true.
+    pub enabled: bool,
+    /// Memory of all its rings together: `64MiB`; 1 MiB to 64 GiB. Default 64 MiB.
+    pub memory: Bytes,
+    /// Bytes of each frame that are kept, at most, 64..=65535. Default 256.
+    pub snap: u32,
+    /// Dumps by itself when a cable goes down. Default true.
+    pub cable_down: bool,
+    /// Dumps by itself when a BGP session is lost on the wire. Default true.
+    pub bgp_down: bool,
+    /// Dumps by itself when a frame matches this tcpdump expression. Default: none.
+    #[serde(rename = "match")]
+    pub matches: Option<String>,
+    /// Dumps by itself when a lane drops this share of its frames. Default: none.
+    pub drop_rate: Option<Percent>,
+    /// Folder of what is dumped by itself. Default: none, which means beside the API socket.
+    pub dir: Option<PathBuf>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            memory: Bytes(64 << 20),
+            snap: 256,
+            cable_down: true,
+            bgp_down: true,
+            matches: None,
+            drop_rate: None,
+            dir: None,
+        }
+    }
 }
 
 /// For the defaults of this module, whose prefixes are written out above.

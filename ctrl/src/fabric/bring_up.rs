@@ -1,5 +1,6 @@
 //! How a fabric comes up and goes away, step by step.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,9 +17,9 @@ use super::descriptors::make_room;
 use super::ends::{Holder, Sockets};
 use super::links::{Plugged, SharedApplied, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
-use super::options::{BringUpError, Options, Switches};
+use super::options::{BringUpError, Options};
 use super::owner::Person;
-use super::recorder::{Names, Recorder, RecorderOptions};
+use super::recorder::{Named, Recorder, RecorderOptions};
 use super::{rights, sockets, start};
 use crate::api;
 use crate::apply::{self, Applied, ApplyError};
@@ -61,7 +62,7 @@ pub async fn bring_up(
     clean_up_before(running, &paths, progress)?;
     look_ahead(options, &paths, progress)?;
 
-    let with_vms = options.switches == Switches::Vm;
+    let with_vms = !options.switches.is_empty();
     let machine = if with_vms {
         Some(start::machine(config, progress).await?)
     } else {
@@ -69,7 +70,7 @@ pub async fn bring_up(
     };
 
     let stage = progress.stage("host");
-    let steps = plan::plan(&host_input(config, topology, options.switches, &owner));
+    let steps = plan::plan(&host_input(config, topology, &options.switches, &owner));
     let lock = running.lock.as_ref().expect("taken above");
     let mut applied = apply::apply(&steps, lock, |_| {})?;
     let host_tap = applied.take_host_tap();
@@ -80,7 +81,9 @@ pub async fn bring_up(
     stage.done(&host_words(topology));
 
     let stage = progress.stage("cables");
-    make_room(topology.cables.len())?;
+    if let Some(notice) = make_room(topology.cables.len())? {
+        progress.note(&format!("  ! {notice}"));
+    }
     let carrier = host_tap.as_ref().and_then(|tap| tap.try_clone().ok());
     let cable_news = Arc::new(Notify::new());
     let bell = cable_news.clone();
@@ -88,7 +91,7 @@ pub async fn bring_up(
     if with_vms {
         write_down(&running.applied, &paths.vms)?;
     }
-    let sockets = Sockets::new(config, topology, options.switches, &paths, &owner)?;
+    let sockets = Sockets::new(config, topology, &options.switches, &paths, &owner)?;
     let planned = sockets.open(host_tap)?;
     let no_rights = CapabilitySet::empty();
     let cables = Cables::plug(planned, &options.panel, no_rights, move || {
@@ -115,7 +118,8 @@ pub async fn bring_up(
         paths: StatePaths::beside(&absolute),
         cables,
         recorder,
-        switches: Vec::new(),
+        switches: BTreeMap::new(),
+        reached: options.switches.reached(topology),
         host_tap: carrier,
         ssh_config: None,
         ready: AtomicBool::new(!with_vms),
@@ -141,7 +145,7 @@ pub async fn bring_up(
     let fabric = running.fabric.insert(Arc::new(fabric)).clone();
     write_down(&running.applied, &paths.socket)?;
     let listener = listen(socket, &owner)?;
-    let holder = |owner| Holder::of(owner, options.switches, config.vm.nic);
+    let holder = |owner| Holder::of(owner, &options.switches, config.vm.nic);
     let taps = topology
         .ends()
         .filter(|found| holder(found.end.owner).has_device())
@@ -149,7 +153,7 @@ pub async fn bring_up(
     let watch = LinkWatch::open(taps).map_err(BringUpError::Watch)?;
     let mut files = vec![paths.folder.as_path()];
     files.extend(image.as_deref());
-    keep(rights::for_fabric(options.switches, &files)).map_err(CablesError::Rights)?;
+    keep(rights::for_fabric(&options.switches, &files)).map_err(CablesError::Rights)?;
     running.attend(&fabric, listener, watch, cable_news);
     Ok(fabric)
 }
@@ -177,10 +181,13 @@ impl Running {
             self.tasks.spawn(fabric.clone().balance());
         }
         let turn = Arc::new(Semaphore::new(QUESTIONS));
-        for index in 0..fabric.switches.len() {
+        for index in fabric.switches.keys().copied() {
             let (followed, turn) = (fabric.clone(), turn.clone());
-            self.tasks
-                .spawn(async move { followed.switches[index].follow(&turn, &followed.news).await });
+            self.tasks.spawn(async move {
+                followed.switches[&index]
+                    .follow(&turn, &followed.news)
+                    .await;
+            });
             self.tasks.spawn(fabric.clone().follow_vm(index));
         }
         if !fabric.switches.is_empty() {
@@ -196,7 +203,7 @@ impl Running {
         self.tasks.shutdown().await;
         if let Some(fabric) = &self.fabric {
             fabric.ready.store(false, Ordering::Relaxed);
-            join_all(fabric.switches.iter().map(|switch| switch.vm().stop())).await;
+            join_all(fabric.switches.values().map(|switch| switch.vm().stop())).await;
         }
         // Devices first: removing all at once is fast, closing the descriptor of each is not.
         let applied = self
@@ -243,7 +250,7 @@ fn record(
 ) -> Result<Recorder, BringUpError> {
     write_down(&running.applied, &paths.recorder)?;
     let is_switch = |end: &End| matches!(end.owner, EndOwner::Switch { .. });
-    let names = Names {
+    let names = Named {
         alias: &|index, side| topology.cables[index].end(side).alias.clone(),
         between_switches: &|index| {
             let cable = &topology.cables[index];

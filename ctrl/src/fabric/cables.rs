@@ -11,8 +11,10 @@ use dataplane::{
     PanelOptions, Port, PortError, Side, clock,
 };
 
+use super::accuracy;
 use super::ends::netdev;
 use crate::api::{CableReport, CableState, LaneReport};
+use crate::impairment::ImpairKeys;
 use crate::topology;
 
 /// Why the cables could not be plugged in.
@@ -48,6 +50,9 @@ pub enum CablesError {
     /// Root's rights.
     #[error("the rights of root cannot be given up: {0}")]
     Rights(std::io::Error),
+    /// A second descriptor of a tap.
+    #[error("the carrier of a tap cannot be held: {0}")]
+    Carrier(std::io::Error),
     /// The flight recorder.
     #[error("the flight recorder cannot be started: {0}")]
     Recorder(String),
@@ -69,7 +74,15 @@ struct Entry {
     name: String,
     ends: [EndEntry; 2],
     handle: CableHandle,
-    state: Mutex<CableState>,
+    condition: Mutex<Condition>,
+}
+
+/// What was made of a cable.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Condition {
+    pub(super) state: CableState,
+    /// By the side where the lane begins.
+    pub(super) impairments: [ImpairKeys; 2],
 }
 
 struct EndEntry {
@@ -184,7 +197,10 @@ impl Cables {
             name,
             ends,
             handle,
-            state: Mutex::new(CableState::Up),
+            condition: Mutex::new(Condition {
+                state: CableState::Up,
+                impairments: Default::default(),
+            }),
         })
     }
 
@@ -203,23 +219,61 @@ impl Cables {
         self.workers
     }
 
-    /// One cable's state and counters, by its place in the topology.
+    /// One cable's state, counters and accuracy, by its place in the topology.
     pub fn report(&self, index: usize) -> CableReport {
-        let Entry {
-            name,
-            ends: [a, b],
-            handle,
-            state,
-        } = &self.entries[index];
-        let [a_to_b, b_to_a] = &handle.lanes;
+        let Entry { name, handle, .. } = &self.entries[index];
+        let [a, b] = self.end_names(index);
+        let Condition { state, impairments } = self.condition(index);
+        let lane = |side: Side, from: &str, to: &str| {
+            let keys = &impairments[side as usize];
+            let mut report = lane(from, to, &handle.lanes[side as usize]);
+            if !keys.is_empty() {
+                // A worker that does not answer is told of by what must succeed.
+                let seen = self.panel.accuracy(handle.id, side).ok().flatten();
+                report.accuracy = seen.map(|seen| accuracy::report(keys, &seen));
+                report.impairment = Some(keys.shown());
+            }
+            report
+        };
         CableReport {
             name: name.clone(),
-            state: *state.lock().expect("no holder of this lock can panic"),
-            lanes: [
-                lane(&a.name, &b.name, a_to_b),
-                lane(&b.name, &a.name, b_to_a),
-            ],
+            state,
+            lanes: [lane(Side::A, a, b), lane(Side::B, b, a)],
         }
+    }
+
+    /// One cable's state.
+    pub fn state(&self, index: usize) -> CableState {
+        self.condition(index).state
+    }
+
+    pub(super) fn condition(&self, index: usize) -> Condition {
+        let condition = self.entries[index].condition.lock();
+        condition.expect("no holder of this lock can panic").clone()
+    }
+
+    /// Remembers what the panel has been told.
+    pub(super) fn set_condition(&self, index: usize, now: Condition) {
+        let condition = self.entries[index].condition.lock();
+        *condition.expect("no holder of this lock can panic") = now;
+    }
+
+    pub(super) fn panel(&self) -> &Panel {
+        &self.panel
+    }
+
+    pub(super) fn id(&self, index: usize) -> CableId {
+        self.entries[index].handle.id
+    }
+
+    /// A cable's name.
+    pub fn name(&self, index: usize) -> &str {
+        &self.entries[index].name
+    }
+
+    pub(super) fn end_names(&self, index: usize) -> [&str; 2] {
+        let [a, b] = &self.entries[index].ends;
+        [&a.name, &b.name]
     }
 
     /// All lanes added up: frames and bytes in, frames dropped.
@@ -233,20 +287,6 @@ impl Cables {
                 drops + seen.dropped(),
             )
         })
-    }
-
-    /// Lets the cable's frames pass or not, from now on.
-    ///
-    /// # Errors
-    /// When its worker does not answer.
-    pub fn set_state(&self, index: usize, state: CableState) -> Result<(), PanelError> {
-        let entry = &self.entries[index];
-        self.panel.set_state(entry.handle.id, to_dataplane(state))?;
-        *entry
-            .state
-            .lock()
-            .expect("no holder of this lock can panic") = state;
-        Ok(())
     }
 
     /// Tells whoever is plugged in by vhost-user whether the cable has carrier: without it
@@ -326,17 +366,6 @@ impl Cables {
     ) -> Result<RecorderReader, PanelError> {
         let cable = self.entries[index].handle.id;
         self.panel.record(cable, to_panel(from), bytes, snap)
-    }
-
-    /// A cable's name.
-    pub fn name(&self, index: usize) -> &str {
-        &self.entries[index].name
-    }
-
-    /// A cable's state.
-    pub fn state(&self, index: usize) -> CableState {
-        let state = self.entries[index].state.lock();
-        *state.expect("no holder of this lock can panic")
     }
 
     /// Frames that entered a lane, and those that it dropped for these reasons.
@@ -443,10 +472,17 @@ fn lane(from: &str, to: &str, stats: &LaneStats) -> LaneReport {
             .drop_reasons()
             .map(|(reason, count)| (reason.name().into(), count))
             .collect(),
+        duplicated: seen.done.duplicated,
+        corrupted: seen.done.corrupted,
+        delayed: seen.done.delayed,
+        reordered: seen.done.reordered,
+        marked: seen.done.marked,
+        impairment: None,
+        accuracy: None,
     }
 }
 
-fn to_dataplane(state: CableState) -> dataplane::CableState {
+pub(super) fn to_dataplane(state: CableState) -> dataplane::CableState {
     match state {
         CableState::Up => dataplane::CableState::Up,
         CableState::Down => dataplane::CableState::Down,
@@ -454,7 +490,7 @@ fn to_dataplane(state: CableState) -> dataplane::CableState {
     }
 }
 
-fn to_panel(side: topology::Side) -> Side {
+pub(super) fn to_panel(side: topology::Side) -> Side {
     match side {
         topology::Side::A => Side::A,
         topology::Side::B => Side::B,

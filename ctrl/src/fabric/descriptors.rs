@@ -7,28 +7,60 @@ use super::cables::CablesError;
 /// For whatever is not an end of a cable.
 const OTHERS: u64 = 256;
 
-/// For an end that a front end with one pair of queues is plugged in at: a packet socket, a
-/// listener, a connection, kick and call of two rings, and how the port waits for them; twice,
-/// for a session that ends while the next begins.
-const EACH_END: u64 = 20;
+/// For an end by itself: a packet socket and a listener.
+const IDLE_END: u64 = 2;
 
-/// Lets this process, and what it starts, open as many descriptors as cables need.
+/// For a front end with one pair of queues: a connection, kick and call of two rings, and how the
+/// port waits for them; twice, for a session that ends while the next begins.
+const FRONT_END: u64 = 18;
+
+/// Lets this process, and what it starts, open as many descriptors as cables need. Where not as
+/// many are allowed as could ever be needed, but enough to come up: what that means, as a notice.
 ///
 /// # Errors
-/// [`CablesError::Descriptors`] when the hard limit is lower, and cannot be raised.
-pub(super) fn make_room(cables: usize) -> Result<(), CablesError> {
-    let needed = OTHERS + 2 * cables as u64 * EACH_END;
+/// [`CablesError::Descriptors`] when too few are allowed, and the hard limit cannot be raised.
+pub(super) fn make_room(cables: usize) -> Result<Option<String>, CablesError> {
+    let ends = 2 * cables as u64;
+    let needed = OTHERS + ends * (IDLE_END + FRONT_END);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     // `None` is no limit.
     if current.is_none_or(|current| current >= needed) {
-        return Ok(());
+        return Ok(None);
     }
-    let wanted = Rlimit {
-        current: Some(needed),
-        maximum: maximum.map(|maximum| maximum.max(needed)),
+    let raise = |to: u64, maximum: Option<u64>| {
+        let current = Some(to);
+        setrlimit(Resource::Nofile, Rlimit { current, maximum })
     };
-    setrlimit(Resource::Nofile, wanted).map_err(|_| CablesError::Descriptors {
-        needed,
-        allowed: maximum.unwrap_or(needed),
-    })
+    if raise(needed, maximum.map(|maximum| maximum.max(needed))).is_ok() {
+        return Ok(None);
+    }
+    let allowed = maximum.unwrap_or(needed);
+    match front_ends(ends, allowed) {
+        Some(room) if raise(allowed, maximum).is_ok() => Ok(Some(format!(
+            "{allowed} open files are allowed, enough for {room} vhost-user front ends at {ends} \
+             ends; for one at each: `ulimit -Hn {needed}`"
+        ))),
+        _ => Err(CablesError::Descriptors { needed, allowed }),
+    }
+}
+
+/// How many front ends there is room for beside so many ends; none if for fewer than an eighth
+/// of them.
+fn front_ends(ends: u64, allowed: u64) -> Option<u64> {
+    let left = allowed.checked_sub(OTHERS + ends * IDLE_END)?;
+    Some(left / FRONT_END).filter(|room| *room >= ends.div_ceil(8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_panel_comes_up_with_fewer_files_than_it_could_ever_need() {
+        // 8 racks of 40 U under 4 spines have 1354 ends.
+        assert_eq!(front_ends(1354, 20_000), Some(946));
+        assert_eq!(front_ends(1354, 4096), None);
+        assert_eq!(front_ends(1354, 1024), None);
+        assert_eq!(front_ends(2, 4096), Some(213));
+    }
 }

@@ -7,13 +7,12 @@ use dataplane::port::{Packet, Tap};
 use dataplane::{Port, PortError};
 
 use super::cables::{CablesError, Planned, PlannedEnd, PlannedJack};
-use super::options::Switches;
 use super::owner::Person;
 use super::seeds::{SeedsError, make_folder};
 use super::sockets::{listen, make_closed_folder};
 use crate::config::{Config, Nic};
 use crate::lock::StatePaths;
-use crate::topology::{self, End, EndOwner, MTU, Topology};
+use crate::topology::{self, End, EndOwner, MTU, Selection, Topology};
 use crate::vm::{NIC_FOLDER, nic_socket_name};
 
 /// Who holds an end of a cable, and by what.
@@ -35,12 +34,13 @@ pub(super) enum Holder {
 }
 
 impl Holder {
-    pub(super) fn of(owner: EndOwner, switches: Switches, nic: Nic) -> Self {
-        match (owner, switches, nic) {
-            (EndOwner::Host, ..) => Holder::Host,
-            (EndOwner::Server { .. }, ..) | (_, Switches::None, _) => Holder::Anybody,
-            (EndOwner::Switch { .. }, _, Nic::Tap) => Holder::VmTap,
-            (EndOwner::Switch { switch, port }, _, Nic::VhostUser) => {
+    pub(super) fn of(owner: EndOwner, switches: &Selection, nic: Nic) -> Self {
+        match (owner, nic) {
+            (EndOwner::Host, _) => Holder::Host,
+            (EndOwner::Server { .. }, _) => Holder::Anybody,
+            (EndOwner::Switch { switch, .. }, _) if !switches.contains(switch) => Holder::Anybody,
+            (EndOwner::Switch { .. }, Nic::Tap) => Holder::VmTap,
+            (EndOwner::Switch { switch, port }, Nic::VhostUser) => {
                 Holder::VmSocket { switch, port }
             }
         }
@@ -61,7 +61,7 @@ impl Holder {
 pub(super) struct Sockets<'a> {
     config: &'a Config,
     topology: &'a Topology,
-    switches: Switches,
+    switches: &'a Selection,
     paths: &'a StatePaths,
     owner: &'a Person,
 }
@@ -71,12 +71,12 @@ impl<'a> Sockets<'a> {
     pub(super) fn new(
         config: &'a Config,
         topology: &'a Topology,
-        switches: Switches,
+        switches: &'a Selection,
         paths: &'a StatePaths,
         owner: &'a Person,
     ) -> Result<Self, SeedsError> {
         make_folder(&paths.vhost)?;
-        if switches == Switches::Vm {
+        if !switches.is_empty() {
             make_folder(&paths.vms)?;
         }
         let sockets = Sockets {
@@ -86,9 +86,9 @@ impl<'a> Sockets<'a> {
             paths,
             owner,
         };
-        if switches == Switches::Vm && config.vm.nic == Nic::VhostUser {
-            for (index, switch) in topology.switches.iter().enumerate() {
-                let folder = paths.vms.join(&switch.name);
+        if config.vm.nic == Nic::VhostUser {
+            for index in switches.iter() {
+                let folder = paths.vms.join(&topology.switches[index].name);
                 make_folder(&folder)?;
                 let nics = folder.join(NIC_FOLDER);
                 make_closed_folder(&nics, config.vm.uid_of(index))

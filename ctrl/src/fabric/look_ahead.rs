@@ -1,7 +1,7 @@
 //! What a topology needs of the host, and what would get in the way of it.
 
 use super::ends::Holder;
-use super::options::{BringUpError, Options, Switches};
+use super::options::{BringUpError, Options};
 use super::owner::{NoSuchUser, Person};
 use crate::config::{Config, Snat};
 use crate::image;
@@ -9,7 +9,7 @@ use crate::lock::StatePaths;
 use crate::plan::{self, HostLinkPlan, HostPlanInput, TapPlan};
 use crate::preflight::{self, FOR_IMAGE, FOR_PANEL, FOR_SWITCHES, Finding, Needs, Severity};
 use crate::progress::Progress;
-use crate::topology::{MTU, Topology};
+use crate::topology::{MTU, Selection, Topology};
 
 /// Everything that would get in the way, before anything is touched.
 pub(super) fn look_ahead(
@@ -17,7 +17,7 @@ pub(super) fn look_ahead(
     paths: &StatePaths,
     progress: &Progress,
 ) -> Result<(), BringUpError> {
-    let findings = preflight(&options.config, &options.topology, options.switches, paths)?;
+    let findings = preflight(&options.config, &options.topology, &options.switches, paths)?;
     let (errors, rest): (Vec<_>, Vec<_>) = findings
         .into_iter()
         .partition(|found| found.severity == Severity::Error);
@@ -41,15 +41,15 @@ pub(super) fn look_ahead(
 pub fn preflight(
     config: &Config,
     topology: &Topology,
-    switches: Switches,
+    switches: &Selection,
     paths: &StatePaths,
 ) -> Result<Vec<Finding>, NoSuchUser> {
     let owner = Person::find(config.owner.as_ref())?;
     let mut programs = FOR_PANEL.to_vec();
     let mut memory_mib = 0;
-    if switches == Switches::Vm {
+    if !switches.is_empty() {
         programs.extend(FOR_SWITCHES);
-        memory_mib = u64::from(config.vm.memory.mib()) * topology.switches.len() as u64;
+        memory_mib = u64::from(config.vm.memory.mib()) * switches.len() as u64;
         let image = image::Wanted::new(&config.image);
         if image.is_ok_and(|image| image.built().is_none()) {
             programs.extend(FOR_IMAGE);
@@ -67,7 +67,7 @@ pub fn preflight(
 pub(super) fn host_input(
     config: &Config,
     topology: &Topology,
-    switches: Switches,
+    switches: &Selection,
     owner: &Person,
 ) -> HostPlanInput {
     let host = &topology.host;

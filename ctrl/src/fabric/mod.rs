@@ -2,12 +2,14 @@
 //!
 //! [`bring_up`] makes one, [`Fabric`] answers for it, [`Running::take_down`] takes it away.
 
+mod accuracy;
 mod bring_up;
 mod cables;
 mod capture;
 mod claims;
 mod descriptors;
 mod ends;
+mod impair;
 mod links;
 mod look_ahead;
 mod options;
@@ -22,7 +24,7 @@ mod sockets;
 mod start;
 mod switch;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +34,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use dataplane::sys::tap;
+use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
@@ -39,18 +42,20 @@ use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
-    NodeStatus, PlugWish, PowerAction, SshAccess, Status,
+    LaneImpairment, NodeStatus, PlugWish, PowerAction, SetImpairment, SshAccess, Status, Step,
+    StepChange, StepDone,
 };
 use crate::commands::vm_args;
 use crate::lock::StatePaths;
-use crate::topology::{EndOwner, Side, Topology, TopologyJson};
+use crate::topology::{EndOwner, Selection, Side, Topology, TopologyJson};
 use crate::vm::agent::{Limits, MAX_OUTPUT};
 use crate::vm::{Power, Vm};
 
 pub use bring_up::{Running, bring_up, listen};
 pub use cables::{Cables, CablesError};
+use impair::{Names, PlannedStep};
 pub use look_ahead::preflight;
-pub use options::{BringUpError, Options, Switches};
+pub use options::{BringUpError, Options};
 pub use owner::{NoSuchUser, Person};
 pub use patch::{Patch, PortSpec};
 use recorder::Recorder;
@@ -70,8 +75,10 @@ pub struct Fabric {
     paths: StatePaths,
     cables: Cables,
     recorder: Option<Recorder>,
-    /// In the topology's order; empty for a patch panel alone.
-    switches: Vec<Switch>,
+    /// By their places in the topology; those that run.
+    switches: BTreeMap<usize, Switch>,
+    /// Those of them that `internet` must reach.
+    reached: Selection,
     /// A second descriptor of the host's tap, for its carrier.
     host_tap: Option<OwnedFd>,
     ssh_config: Option<PathBuf>,
@@ -125,24 +132,19 @@ impl Fabric {
 
     fn switch(&self, name: &str) -> Result<&Switch, ApiError> {
         let planned = self.topology.switch(name).map_err(ApiError::unknown)?;
-        self.switches
-            .iter()
+        let mut switches = self.switches.values();
+        switches
             .find(|switch| switch.name() == planned.name)
             .ok_or_else(|| {
+                let how = if self.switches.is_empty() {
+                    "--switches none"
+                } else {
+                    "--only others"
+                };
                 ApiError::conflict(format!(
-                    "{name} is no VM of this fabric: it was started with --switches none"
+                    "{name} is no VM of this fabric: it was started with {how}"
                 ))
             })
-    }
-
-    fn cable_index(&self, name: &str) -> Result<usize, ApiError> {
-        let cable = self.topology.cable(name).map_err(ApiError::unknown)?;
-        let index = self
-            .topology
-            .cables
-            .iter()
-            .position(|other| other.name == cable.name);
-        Ok(index.expect("the topology's own cable"))
     }
 
     /// Looks for what the recorder's triggers wait for, for ever.
@@ -158,7 +160,7 @@ impl Fabric {
     fn is_pluggable(&self, owner: EndOwner) -> bool {
         match owner {
             EndOwner::Host => false,
-            EndOwner::Switch { switch, .. } => switch >= self.switches.len(),
+            EndOwner::Switch { switch, .. } => !self.switches.contains_key(&switch),
             EndOwner::Server { .. } => true,
         }
     }
@@ -170,8 +172,8 @@ impl Fabric {
             (EndOwner::Host, Some(tap)) => tap::set_carrier(tap, up)
                 .err()
                 .map(|error| format!("the carrier of {} could not be set: {error}", end.tap)),
-            (EndOwner::Switch { switch, port }, _) if switch < self.switches.len() => {
-                let result = self.switches[switch].vm().set_link(port, up).await;
+            (EndOwner::Switch { switch, port }, _) if self.switches.contains_key(&switch) => {
+                let result = self.switches[&switch].vm().set_link(port, up).await;
                 result
                     .err()
                     .map(|error| format!("{} does not know yet: {error}", end.alias))
@@ -193,7 +195,7 @@ impl Fabric {
     /// A switch that was started anew knows nothing of the cables that are cut.
     async fn tell_cut_cables(&self, switch: usize) {
         for (index, cable) in self.topology.cables.iter().enumerate() {
-            if self.cables.report(index).state != CableState::Down {
+            if self.cables.state(index) != CableState::Down {
                 continue;
             }
             for (side, end) in cable.ends() {
@@ -205,7 +207,7 @@ impl Fabric {
     }
 
     async fn follow_vm(self: Arc<Self>, index: usize) {
-        let mut status = self.switches[index].vm().watch();
+        let mut status = self.switches[&index].vm().watch();
         let mut known = None;
         loop {
             let now = status.borrow_and_update().clone();
@@ -220,11 +222,33 @@ impl Fabric {
     }
 }
 
+impl Names for Fabric {
+    fn cable(&self, name: &str) -> Result<usize, ApiError> {
+        let cable = self.topology.cable(name).map_err(ApiError::unknown)?;
+        let mut cables = self.topology.cables.iter();
+        let index = cables.position(|other| other.name == cable.name);
+        Ok(index.expect("the topology's own cable"))
+    }
+
+    fn end(&self, cable: usize, name: &str) -> Result<Side, ApiError> {
+        let found = self.topology.end(name).map_err(ApiError::unknown)?;
+        if found.index == cable {
+            return Ok(found.side);
+        }
+        let cable = &self.topology.cables[cable];
+        let [(_, a), (_, b)] = cable.ends();
+        Err(ApiError::unknown(format!(
+            "{name} is no end of {}: its ends are {} ({}) and {} ({})",
+            cable.name, a.tap, a.alias, b.tap, b.alias
+        )))
+    }
+}
+
 impl Backend for Fabric {
     fn status(&self) -> Status {
         Status {
             ready: self.is_ready(),
-            nodes: self.switches.iter().map(Switch::status).collect(),
+            nodes: self.switches.values().map(Switch::status).collect(),
             cables: self.cables.len(),
             workers: self.cables.workers(),
         }
@@ -242,28 +266,46 @@ impl Backend for Fabric {
         }
         names
             .iter()
-            .map(|name| Ok(self.cables.report(self.cable_index(name)?)))
+            .map(|name| Ok(self.cables.report(Names::cable(self, name)?)))
             .collect()
     }
 
     async fn set_cable(&self, name: &str, state: CableState) -> Result<CableChanged, ApiError> {
-        let index = self.cable_index(name)?;
-        let cable = &self.topology.cables[index];
-        self.cables
-            .set_state(index, state)
-            .map_err(ApiError::failed)?;
-        let mut notes = Vec::new();
-        for side in [Side::A, Side::B] {
-            notes.extend(
-                self.set_carrier(index, side, state != CableState::Down)
-                    .await,
-            );
-        }
+        let index = Names::cable(self, name)?;
+        let change = StepChange {
+            cable: name.into(),
+            state: Some(state),
+            impair: None,
+        };
+        let done = self.step(Step {
+            changes: vec![change],
+        });
         Ok(CableChanged {
-            name: cable.name.clone(),
+            notes: done.await?.notes,
+            name: self.topology.cables[index].name.clone(),
             state,
-            notes,
         })
+    }
+
+    fn impair(&self, name: &str, set: SetImpairment) -> Result<[LaneImpairment; 2], ApiError> {
+        let index = Names::cable(self, name)?;
+        PlannedStep::check(self, &self.cables, &Step::of(name, set))?.apply(&self.cables)?;
+        Ok(self.cables.impairments(index))
+    }
+
+    fn impairments(&self) -> Vec<LaneImpairment> {
+        self.cables.all_impairments()
+    }
+
+    async fn step(&self, step: Step) -> Result<StepDone, ApiError> {
+        let planned = PlannedStep::check(self, &self.cables, &step)?;
+        let (at_ns, changed) = planned.apply(&self.cables)?;
+        let ends = changed.into_iter().flat_map(|(index, state)| {
+            let up = state != CableState::Down;
+            [Side::A, Side::B].map(|side| self.set_carrier(index, side, up))
+        });
+        let notes = join_all(ends).await.into_iter().flatten().collect();
+        Ok(StepDone { at_ns, notes })
     }
 
     fn vm_args(&self, place: &str, wish: &PlugWish) -> Result<Vec<String>, ApiError> {
@@ -321,7 +363,7 @@ impl Backend for Fabric {
     }
 
     fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
-        let cables = request.cables.iter().map(|name| self.cable_index(name));
+        let cables = request.cables.iter().map(|name| self.cable(name));
         let port = request.from.as_deref().map(|name| {
             let found = self.topology.end(name).map_err(ApiError::unknown)?;
             Ok((found.index, found.side))
@@ -337,7 +379,7 @@ impl Backend for Fabric {
 
     fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
         let recorder = recorder::running(self.recorder.as_ref())?;
-        recorder.dump(request, &|name| self.cable_index(name))
+        recorder.dump(request, &|name| self.cable(name))
     }
 
     fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError> {
@@ -346,7 +388,7 @@ impl Backend for Fabric {
 
     fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
         let recorder = recorder::running(self.recorder.as_ref())?;
-        recorder.arm(&self.cables, set.triggers, &|name| self.cable_index(name))?;
+        recorder.arm(&self.cables, set.triggers, &|name| self.cable(name))?;
         Ok(recorder.status())
     }
 }

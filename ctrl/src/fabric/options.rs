@@ -13,19 +13,9 @@ use crate::config::Config;
 use crate::image::ImageError;
 use crate::lock::LockError;
 use crate::preflight::{Finding, text};
-use crate::topology::Topology;
+use crate::topology::{Selection, Topology};
 use crate::vm::LaunchError;
 use crate::vm::accel::AccelError;
-
-/// Whether there are switches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Switches {
-    /// Real VMs.
-    #[default]
-    Vm,
-    /// The patch panel alone: every switch's end is a tap to plug into.
-    None,
-}
 
 /// What to bring up.
 #[derive(Debug)]
@@ -36,8 +26,8 @@ pub struct Options {
     pub topology: Topology,
     /// Where the API listens.
     pub socket: PathBuf,
-    /// Whether there are switches.
-    pub switches: Switches,
+    /// Which of its switches run as VMs; every other's end is a tap to plug into.
+    pub switches: Selection,
     /// How to forward.
     pub panel: PanelOptions,
     /// How to record, if at all.

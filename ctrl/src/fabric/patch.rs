@@ -1,6 +1,7 @@
 //! One cable without a datacenter around it: `ikv-fabric patch`.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -9,19 +10,22 @@ use std::str::FromStr;
 use dataplane::jack::Role;
 use dataplane::port::{Packet, Tap};
 use dataplane::rights::keep;
+use dataplane::sys::tap;
 use dataplane::{PanelOptions, Port};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, PlannedJack};
 use super::descriptors::make_room;
+use super::impair::{Names, PlannedStep};
 use super::owner::Person;
-use super::recorder::{self, Names, Recorder, RecorderOptions};
+use super::recorder::{self, Recorder, RecorderOptions};
 use super::{capture, rights, sockets};
 use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
-    NodeStatus, PlugWish, PowerAction, SshAccess, Status,
+    LaneImpairment, NodeStatus, PlugWish, PowerAction, SetImpairment, SshAccess, Status, Step,
+    StepChange, StepDone,
 };
 use crate::lock::StatePaths;
 use crate::topology::Side;
@@ -69,7 +73,16 @@ impl PortSpec {
             source,
         };
         let (port, role) = match self {
-            PortSpec::Tap(name) => (Some(Tap::open(name).map(Port::Tap).map_err(refused)?), None),
+            PortSpec::Tap(name) => {
+                let tap = Tap::open(name).map_err(refused)?;
+                let carrier = tap.as_fd().try_clone_to_owned();
+                return Ok(Opened {
+                    tap: Some(carrier.map_err(CablesError::Carrier)?),
+                    port: Some(Port::Tap(tap)),
+                    role: None,
+                    file: None,
+                });
+            }
             PortSpec::Netdev(name) => {
                 let port = Packet::open(name).map(Port::Packet).map_err(refused)?;
                 (Some(port), None)
@@ -82,6 +95,7 @@ impl PortSpec {
                 })?;
                 let file = OwnSocket::at(path);
                 return Ok(Opened {
+                    tap: None,
                     port: None,
                     role: Some(Role::Server(listener)),
                     file,
@@ -90,6 +104,7 @@ impl PortSpec {
             PortSpec::VhostUserClient(path) => (None, Some(Role::Client(path.into()))),
         };
         Ok(Opened {
+            tap: None,
             port,
             role,
             file: None,
@@ -132,6 +147,7 @@ fn no_port(text: &str) -> String {
 }
 
 struct Opened {
+    tap: Option<OwnedFd>,
     port: Option<Port>,
     role: Option<Role>,
     file: Option<OwnSocket>,
@@ -199,6 +215,8 @@ pub struct Patch {
     cables: Cables,
     recorder: Option<Recorder>,
     ends: [PortSpec; 2],
+    /// Second descriptors of the taps that we hold, for their carrier.
+    taps: [Option<OwnedFd>; 2],
     _files: [Option<OwnSocket>; 2],
 }
 
@@ -237,6 +255,7 @@ impl Patch {
                 file: None,
             }),
         };
+        let taps = [a.tap, b.tap];
         let planned = Planned {
             name: WIRE.into(),
             ends: [
@@ -246,7 +265,7 @@ impl Patch {
         };
         let cables = Cables::plug(vec![planned], options, for_jacks, bell)?;
         let recorder = record.map(|options| {
-            let names = Names {
+            let names = recorder::Named {
                 alias: &alias,
                 between_switches: &|_| false,
             };
@@ -257,6 +276,7 @@ impl Patch {
             cables,
             recorder: recorder.transpose()?,
             ends: ports.clone(),
+            taps,
             _files: [a.file, b.file],
         })
     }
@@ -292,25 +312,46 @@ impl Patch {
         self.cables.stop();
     }
 
-    fn known(&self, name: &str) -> Result<(), ApiError> {
+    /// Tells an end whether it has carrier. What could not be told, as a sentence.
+    fn set_carrier(&self, side: Side, up: bool) -> Option<String> {
+        let (end, tap) = (&self.ends[side as usize], &self.taps[side as usize]);
+        self.cables.set_carrier(0, side, up);
+        match tap {
+            Some(tap) => tap::set_carrier(tap, up)
+                .err()
+                .map(|error| format!("the carrier of {} could not be set: {error}", end.name())),
+            None => (!up && end.socket().is_none()).then(|| {
+                format!(
+                    "{} keeps its carrier; for whoever uses it this is a blackhole",
+                    end.name()
+                )
+            }),
+        }
+    }
+}
+
+impl Names for Patch {
+    fn cable(&self, name: &str) -> Result<usize, ApiError> {
         let [a, b] = [self.ends[0].name(), self.ends[1].name()];
         let names = [WIRE, "wire:a", "wire:b", a, b];
         if names.contains(&name) {
-            return Ok(());
+            return Ok(0);
         }
         Err(ApiError::unknown(format!(
             "there is no cable \"{name}\" here: it is called {WIRE}, its ends {a} and {b}"
         )))
     }
 
-    fn side(&self, name: &str) -> Result<Side, ApiError> {
+    fn end(&self, _: usize, name: &str) -> Result<Side, ApiError> {
         let [a, b] = [self.ends[0].name(), self.ends[1].name()];
-        match name {
-            name if name == "wire:a" || name == a => Ok(Side::A),
-            name if name == "wire:b" || name == b => Ok(Side::B),
-            _ => Err(ApiError::unknown(format!(
-                "there is no port \"{name}\" here: the ends of the wire are {a} and {b}"
-            ))),
+        if [a, "wire:a"].contains(&name) {
+            Ok(Side::A)
+        } else if [b, "wire:b"].contains(&name) {
+            Ok(Side::B)
+        } else {
+            Err(ApiError::unknown(format!(
+                "\"{name}\" is no end of {WIRE}: they are {a} (wire:a) and {b} (wire:b)"
+            )))
         }
     }
 }
@@ -343,28 +384,47 @@ impl Backend for Patch {
     }
 
     fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError> {
-        names.iter().try_for_each(|name| self.known(name))?;
+        for name in names {
+            Names::cable(self, name)?;
+        }
         Ok(vec![self.cables.report(0)])
     }
 
     async fn set_cable(&self, name: &str, state: CableState) -> Result<CableChanged, ApiError> {
-        self.known(name)?;
-        self.cables.set_state(0, state).map_err(ApiError::failed)?;
-        let down = state == CableState::Down;
-        let mut notes = Vec::new();
-        for (side, end) in [Side::A, Side::B].into_iter().zip(&self.ends) {
-            self.cables.set_carrier(0, side, !down);
-            if down && end.socket().is_none() {
-                let name = end.name();
-                notes.push(format!(
-                    "{name} keeps its carrier; for whoever uses it this is a blackhole"
-                ));
-            }
-        }
+        let change = StepChange {
+            cable: name.into(),
+            state: Some(state),
+            impair: None,
+        };
+        let done = self.step(Step {
+            changes: vec![change],
+        });
         Ok(CableChanged {
+            notes: done.await?.notes,
             name: WIRE.into(),
             state,
-            notes,
+        })
+    }
+
+    fn impair(&self, name: &str, set: SetImpairment) -> Result<[LaneImpairment; 2], ApiError> {
+        PlannedStep::check(self, &self.cables, &Step::of(name, set))?.apply(&self.cables)?;
+        Ok(self.cables.impairments(0))
+    }
+
+    fn impairments(&self) -> Vec<LaneImpairment> {
+        self.cables.all_impairments()
+    }
+
+    async fn step(&self, step: Step) -> Result<StepDone, ApiError> {
+        let planned = PlannedStep::check(self, &self.cables, &step)?;
+        let (at_ns, changed) = planned.apply(&self.cables)?;
+        let ends = changed.into_iter().flat_map(|(_, state)| {
+            [Side::A, Side::B].map(|side| (side, state != CableState::Down))
+        });
+        let notes = ends.filter_map(|(side, up)| self.set_carrier(side, up));
+        Ok(StepDone {
+            at_ns,
+            notes: notes.collect(),
         })
     }
 
@@ -390,13 +450,13 @@ impl Backend for Patch {
 
     fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
         let cables = request.cables.iter().map(|name| {
-            self.known(name)?;
+            self.cable(name)?;
             Ok(0)
         });
         let port = request
             .from
             .as_deref()
-            .map(|name| Ok((0, self.side(name)?)));
+            .map(|name| Ok((0, self.end(0, name)?)));
         let lanes = capture::choose(1, cables, port)?;
         capture::start(&self.cables, &lanes, alias, request)
     }
@@ -407,7 +467,7 @@ impl Backend for Patch {
 
     fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
         let recorder = recorder::running(self.recorder.as_ref())?;
-        recorder.dump(request, &|name| self.known(name).map(|()| 0))
+        recorder.dump(request, &|name| self.cable(name))
     }
 
     fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError> {
@@ -416,9 +476,7 @@ impl Backend for Patch {
 
     fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
         let recorder = recorder::running(self.recorder.as_ref())?;
-        recorder.arm(&self.cables, set.triggers, &|name| {
-            self.known(name).map(|()| 0)
-        })?;
+        recorder.arm(&self.cables, set.triggers, &|name| self.cable(name))?;
         Ok(recorder.status())
     }
 }

@@ -1,5 +1,5 @@
-//! When is the fabric ready: every switch runs with all its sessions, and every loopback is
-//! reachable from `internet`.
+//! When is the fabric ready: every switch that is to run does, with all its sessions, and every
+//! loopback is reachable from `internet`. What is not run by this fabric is not waited for.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,6 @@ use tokio::time::{sleep, timeout};
 
 use super::Fabric;
 use super::switch::Switch;
-use crate::topology::Role;
 use crate::vm::agent::{ExitStatus, Limits};
 
 /// Time for all loopbacks to answer.
@@ -28,12 +27,12 @@ impl Fabric {
     /// Keeps [`Fabric::is_ready`] true to what the switches say, for ever.
     pub(super) async fn judge(self: Arc<Self>) {
         loop {
-            let well = self.switches.iter().all(Switch::is_well);
+            let well = self.switches.values().all(Switch::is_well);
             if !well {
                 self.set_ready(false);
             } else if !self.is_ready() {
                 if self.loopbacks_answer().await {
-                    self.set_ready(self.switches.iter().all(Switch::is_well));
+                    self.set_ready(self.switches.values().all(Switch::is_well));
                 } else {
                     sleep(AGAIN).await;
                     continue;
@@ -50,24 +49,16 @@ impl Fabric {
     }
 
     async fn loopbacks_answer(&self) -> bool {
-        let Some(internet) = self
-            .topology
-            .switches
-            .iter()
-            .position(|switch| switch.role == Role::Internet)
-        else {
+        let mut reached = self.reached.iter();
+        // The topology's first switch, where it runs.
+        let Some(internet) = reached.next() else {
             return true;
         };
         let mut ping: Vec<String> = ["fping", "-q", "-r", "2", "-t", "500"]
             .map(Into::into)
             .into();
-        ping.extend(
-            self.topology
-                .switches
-                .iter()
-                .map(|switch| switch.loopback.to_string()),
-        );
-        let answer = self.switches[internet]
+        ping.extend(reached.map(|switch| self.topology.switches[switch].loopback.to_string()));
+        let answer = self.switches[&internet]
             .vm()
             .agent()
             .exec(&ping, b"", PING)

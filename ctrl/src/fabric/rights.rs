@@ -5,14 +5,14 @@ use std::path::Path;
 
 use dataplane::rights::CapabilitySet;
 
-use super::options::Switches;
+use crate::topology::Selection;
 
 /// For a whole fabric: to open devices again that somebody removed, to take back what was done
 /// to the host, and, with VMs, to start one again under its own uid and to end it.
 /// `files`: what it will open, make or remove.
-pub(super) fn for_fabric(switches: Switches, files: &[&Path]) -> CapabilitySet {
+pub(super) fn for_fabric(switches: &Selection, files: &[&Path]) -> CapabilitySet {
     let mut kept = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | for_files(files);
-    if switches == Switches::Vm {
+    if !switches.is_empty() {
         // setpriv empties the bounding set of what it starts.
         kept |= CapabilitySet::SETUID
             | CapabilitySet::SETGID
@@ -65,8 +65,10 @@ mod tests {
 
     #[test]
     fn a_panel_without_vms_becomes_no_other_user() {
-        let kept = for_fabric(Switches::None, &[]);
+        let kept = for_fabric(&Selection::none(), &[]);
         assert_eq!(kept, CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW);
-        assert!(for_fabric(Switches::Vm, &[]).contains(CapabilitySet::SETUID));
+        let topology = crate::topology::build(&crate::config::Config::default()).unwrap();
+        let kept = for_fabric(&Selection::all(&topology), &[]);
+        assert!(kept.contains(CapabilitySet::SETUID));
     }
 }

@@ -1,5 +1,6 @@
 //! From the plan to running switch VMs.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,8 +79,8 @@ fn open_switch_tap(name: &str) -> std::io::Result<OwnedFd> {
     )
 }
 
-/// Makes each switch's disk and starts its VM. Returns the switches in the topology's order,
-/// and the ssh_config for them.
+/// Makes each switch's disk and starts its VM. Returns the switches by their places in the
+/// topology, and the ssh_config for them.
 pub(super) async fn start(
     options: &Options,
     owner: &Person,
@@ -87,7 +88,7 @@ pub(super) async fn start(
     applied: &SharedApplied,
     paths: &StatePaths,
     progress: &Progress,
-) -> Result<(Vec<Switch>, PathBuf), BringUpError> {
+) -> Result<(BTreeMap<usize, Switch>, PathBuf), BringUpError> {
     let Options {
         config, topology, ..
     } = options;
@@ -116,14 +117,17 @@ pub(super) async fn start(
     let ssh_config = write_ssh_files(&common, ssh_folder)?;
     let known_hosts = ssh::known_hosts(&common.keys, &common.hosts());
     let mut specs = Vec::new();
-    for index in 0..topology.switches.len() {
-        specs.push(common.prepare(index, &known_hosts)?);
+    for index in options.switches.iter() {
+        specs.push((index, common.prepare(index, &known_hosts)?));
         tokio::task::yield_now().await;
     }
     let switches = specs
         .into_iter()
-        .zip(&topology.switches)
-        .map(|(spec, planned)| Switch::new(planned, Vm::start(spec, machine.launcher.clone())))
+        .map(|(index, spec)| {
+            let sessions = options.switches.sessions(topology, index);
+            let vm = Vm::start(spec, machine.launcher.clone());
+            (index, Switch::new(&topology.switches[index], sessions, vm))
+        })
         .collect();
     stage.done("started");
     Ok((switches, ssh_config))

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 use crate::api::{NodeState, NodeStatus, Sessions};
-use crate::topology::{self, PortKind};
+use crate::topology::{self, SwitchPort};
 use crate::vm::{Vm, VmState, bgp};
 
 /// Time for a switch to tell its sessions; vtysh alone takes a second under TCG when nine
@@ -26,7 +26,7 @@ const TRUST: Duration = Duration::from_secs(60);
 pub(super) struct Switch {
     name: String,
     role: String,
-    /// Interfaces that lead to other switches.
+    /// Interfaces that lead to other switches that run.
     nics: Vec<String>,
     vm: Vm,
     health: Mutex<Health>,
@@ -45,18 +45,16 @@ struct Proof {
 }
 
 impl Switch {
-    pub(super) fn new(planned: &topology::Switch, vm: Vm) -> Self {
-        let leads_to_switch =
-            |kind| matches!(kind, PortKind::Internet | PortKind::Spine | PortKind::Leaf);
-        let nics = planned
-            .ports
-            .iter()
-            .filter(|port| leads_to_switch(port.kind))
-            .map(|port| port.nic.clone());
+    /// `sessions`: the ports at which it is to have one.
+    pub(super) fn new<'t>(
+        planned: &topology::Switch,
+        sessions: impl Iterator<Item = &'t SwitchPort>,
+        vm: Vm,
+    ) -> Self {
         Switch {
             name: planned.name.clone(),
             role: planned.role.to_string(),
-            nics: nics.collect(),
+            nics: sessions.map(|port| port.nic.clone()).collect(),
             vm,
             health: Mutex::default(),
         }

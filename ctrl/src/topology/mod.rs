@@ -14,6 +14,7 @@ mod mac;
 mod networks;
 mod picture;
 mod routes;
+mod selection;
 mod switch_conf;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use lookup::{EndRef, Side, UnknownName};
 pub use mac::Mac;
 pub use networks::{BootFiles, DhcpNetwork, DhcpOptions, Networks, VlanNetwork};
 pub use routes::{Conflict, HostRoute, host_route_conflicts};
+pub use selection::Selection;
 
 /// MTU of every port, in bytes (ikvswitch: leaf server ports 9000; here everywhere).
 pub const MTU: u16 = 9000;

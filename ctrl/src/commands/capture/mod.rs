@@ -1,6 +1,6 @@
 //! `ikv-fabric capture`: what passes cables, with what became of it.
 
-mod filter;
+pub(crate) mod filter;
 mod line;
 pub(crate) mod output;
 mod pcapng;

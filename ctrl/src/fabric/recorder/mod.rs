@@ -61,7 +61,7 @@ impl Default for RecorderOptions {
 }
 
 /// What a cable is, and what it is called.
-pub(super) struct Names<'n> {
+pub(super) struct Named<'n> {
     /// An end's alias.
     pub(super) alias: &'n dyn Fn(usize, Side) -> String,
     /// Whether a cable joins two switches: these have BGP sessions, and most to tell.
@@ -95,7 +95,7 @@ impl Recorder {
     pub(super) fn start(
         cables: &Cables,
         options: RecorderOptions,
-        names: &Names<'_>,
+        names: &Named<'_>,
         folder: &Path,
     ) -> Result<Self, CablesError> {
         let share = |cable| {

@@ -1,0 +1,77 @@
+//! `run --only`: some of the switches as VMs, the cables of all.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use ikv_tests::panel::PanelHost;
+use ikv_tests::{Fabric, Nic, Site, ensure_image, figure, have_root, lacks_for_vms, skip};
+
+/// For four VMs under emulation beside other tests.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+#[test]
+fn one_rack_under_one_spine() {
+    if let Some(lacking) = lacks_for_vms() {
+        return skip(&format!("needs {lacking}"));
+    }
+    ensure_image().unwrap();
+    let only = ["--only", "rack1,spine1,internet"];
+    let mut fabric = Fabric::start(Site::new("subset"), &only);
+    let ready = fabric.wait_ready(PATIENCE).unwrap();
+    figure("four switches of nine, ready", &format!("{ready:?}"));
+    let cli = fabric.cli();
+
+    let status = cli.json(&["status"]);
+    let nodes = status["nodes"].as_array().unwrap();
+    let sessions = nodes.iter().map(|node| {
+        let bgp = &node["bgp"];
+        assert_eq!(bgp["established"], bgp["expected"], "{node}");
+        (
+            node["name"].as_str().unwrap(),
+            bgp["expected"].as_u64().unwrap(),
+        )
+    });
+    assert_eq!(
+        sessions.collect::<Vec<_>>(),
+        [("internet", 1), ("spine1", 3), ("leaf1", 1), ("leaf2", 1)]
+    );
+    assert_eq!(status["cables"], 141, "{status}");
+    cli.exec("internet", &["ping", "-c", "1", "-W", "10", "192.168.98.5"]);
+
+    // What is not run is there to plug into, and its cable carries what the switch says.
+    let free = fabric.site.host.enter(|| Nic::plain("iklt31"));
+    while free.receive().1[12..14] != [0x86, 0xdd] {}
+    let refused = cli.run(&["power", "leaf3", "on"]);
+    assert_eq!(refused.status, 1);
+    assert!(
+        refused
+            .stderr
+            .contains("leaf3 is no VM of this fabric: it was started with --only others"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn names_that_do_not_go_together_are_refused() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("only");
+    for (words, says) in [
+        (
+            &["run", "--only", "rack9"][..],
+            "there is no switch or rack \"rack9\"",
+        ),
+        (
+            &["check", "--only", "spine1,leaf7"],
+            "there is no switch or rack \"leaf7\"",
+        ),
+        (
+            &["run", "--switches", "none", "--only", "leaf1"],
+            "--only starts switches and --switches none starts none",
+        ),
+    ] {
+        let answer = host.ask(words);
+        assert!(answer.refusal().starts_with(says), "{answer:?}");
+    }
+}
