@@ -152,6 +152,12 @@ pub async fn bring_up(
         .map(|found| found.end.tap.clone());
     let watch = LinkWatch::open(taps).map_err(BringUpError::Watch)?;
     let mut files = vec![paths.folder.as_path()];
+    files.extend(
+        options
+            .recorder
+            .as_ref()
+            .and_then(|recorder| recorder.folder.as_deref()),
+    );
     files.extend(image.as_deref());
     keep(rights::for_fabric(&options.switches, &files)).map_err(CablesError::Rights)?;
     running.attend(&fabric, listener, watch, cable_news);
