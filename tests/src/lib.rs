@@ -8,6 +8,7 @@
 //! a failure.
 
 mod binary;
+mod capturing;
 mod cli;
 pub mod dhcp;
 mod diagnosis;
@@ -31,6 +32,7 @@ mod vhost_wire;
 mod wire;
 
 pub use binary::ikv_fabric;
+pub use capturing::{Capturing, Shark, frames_and_lost};
 pub use cli::{Cli, Said};
 pub use fabric::{Ended, Fabric};
 pub use host_state::HostState;
