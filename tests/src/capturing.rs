@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::patience::{SOON, ended, until};
-use crate::run;
+use crate::{run, skip};
 
 /// A capture that was started; killed when dropped.
 #[derive(Debug)]
@@ -113,6 +113,23 @@ impl Drop for Capturing {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether Wireshark's programs are there. `false` after saying SKIP.
+pub fn have_shark() -> bool {
+    let there = |program: &str| {
+        let mut command = Command::new(program);
+        command
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let all = ["tshark", "capinfos", "dumpcap"].into_iter().all(there);
+    if !all {
+        skip("needs Wireshark's programs (apt-get install tshark)");
+    }
+    all
 }
 
 /// A capture file as Wireshark reads it.

@@ -32,7 +32,7 @@ mod vhost_wire;
 mod wire;
 
 pub use binary::ikv_fabric;
-pub use capturing::{Capturing, Shark, frames_and_lost};
+pub use capturing::{Capturing, Shark, frames_and_lost, have_shark};
 pub use cli::{Cli, Said};
 pub use fabric::{Ended, Fabric};
 pub use host_state::HostState;

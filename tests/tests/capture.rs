@@ -8,28 +8,11 @@ use std::time::{Duration, Instant};
 
 use ikv_tests::patience::{SOON, ended, ensure, output_within, until, wait_until};
 use ikv_tests::{
-    Capturing, Netns, Pair, Shark, VhostWire, Wire, figure, frames_and_lost, have_root, ikv_fabric,
-    run, skip,
+    Capturing, Netns, Pair, Shark, VhostWire, Wire, figure, frames_and_lost, have_root, have_shark,
+    ikv_fabric, run, skip,
 };
 use rustix::process::Signal;
 use serde_json::Value;
-
-/// Whether Wireshark's programs are there. `false` after saying SKIP.
-fn have_shark() -> bool {
-    let there = |program: &str| {
-        let mut command = Command::new(program);
-        command
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    let all = ["tshark", "capinfos", "dumpcap"].into_iter().all(there);
-    if !all {
-        skip("needs Wireshark's programs (apt-get install tshark)");
-    }
-    all
-}
 
 fn ping(from: &Netns, count: u32) {
     let count = count.to_string();
