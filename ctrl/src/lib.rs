@@ -15,6 +15,9 @@
 //! boot, [`vm`] starts and supervises them. [`fabric`] is the running whole; it answers for
 //! itself by the [`api`], of which the [`commands`] are clients.
 //!
+//! [`decode`] reads what is in a frame: for lines of a capture, for what triggers the flight
+//! recorder, and for `converge`.
+//!
 //! Everything runs on one thread under tokio; frames are moved by the dataplane's workers, and
 //! vhost-user front ends are served by its jacks: this crate only sends them commands. Once the
 //! fabric stands, it gives up every right of root's that it does not need any more, and those
