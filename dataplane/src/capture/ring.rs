@@ -108,7 +108,7 @@ fn bump(counter: &AtomicU64) {
     counter.store(before.wrapping_add(1), Ordering::Relaxed);
 }
 
-/// The reader's end of a tap. Dropping it ends the capture.
+/// The reader's end of a tap.
 #[derive(Debug)]
 pub struct LaneCapture {
     ring: Consumer<u8>,
@@ -255,12 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn either_end_learns_that_the_other_is_gone() {
+    fn either_end_survives_the_other() {
         let (mut tap, capture) = lane_tap(spec(100, 4096));
-        assert!(!tap.is_abandoned() && !capture.is_finished());
+        assert!(!capture.is_finished());
         drop(capture);
-        assert!(tap.is_abandoned());
-        // Until the worker notices.
+        // Until the worker is told.
         for _ in 0..100 {
             tap.see(1, &VnetHeader::default(), &[0; 60][..], &Verdict::default());
         }

@@ -49,7 +49,7 @@ impl Ring {
         self.copy_once()
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn has_words(&self) -> bool {
         self.written.load(Ordering::Relaxed) > 0
     }

@@ -153,7 +153,7 @@ fn frames_keep_their_time_when_the_impairment_is_taken_away() {
     bench.release(u64::MAX);
     assert_eq!(bench.received(), [frame(1)]);
     assert!(bench.cable.lane_mut(Side::A).take_ended().is_some());
-    assert!(bench.cable.lane(Side::A).is_plain());
+    assert!(!bench.cable.lane(Side::A).is_impaired());
 }
 
 #[test]
