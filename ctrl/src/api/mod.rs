@@ -160,7 +160,7 @@ pub struct CableReport {
 }
 
 /// One direction of a cable. `frames_in = frames_out + held + all drops`, at every instant.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LaneReport {
     /// Port where frames enter: `ikst12`.
     pub from: String,

@@ -57,7 +57,6 @@ fn plain(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use super::*;
     use crate::api::{CableState, LaneReport};
@@ -66,11 +65,7 @@ mod tests {
         let lane = |from: &str, to: &str| LaneReport {
             from: from.into(),
             to: to.into(),
-            frames_in: 0,
-            bytes_in: 0,
-            frames_out: 0,
-            held: 0,
-            drops: BTreeMap::new(),
+            ..LaneReport::default()
         };
         CableReport {
             name: "iksb12".into(),

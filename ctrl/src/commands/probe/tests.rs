@@ -24,6 +24,8 @@ fn host(end: &End, number: u8) -> Host {
     };
     let nic = Nic::plug(socket).unwrap();
     let mut host = Host::new(nic, EthernetAddress([2, 0, 0, 0, 0, number]));
+    // A DHCP client says at its start that there is no lease.
+    host.poll();
     host.configure(Ipv4Cidr::new(address(number), 24), None);
     host
 }
