@@ -26,8 +26,8 @@ const DATAGRAM: usize = 1400;
 /// How long datagrams may be under way.
 const LATE: Duration = Duration::from_millis(500);
 
-/// Datagrams sent in one go.
-const BURST: u64 = 32;
+/// Datagrams sent in one go, at most: half of what a ring holds.
+const BURST: u64 = 128;
 
 /// Longest wait in a turn, so that what is due is sent soon.
 const PACE: Duration = Duration::from_millis(1);
@@ -77,7 +77,7 @@ pub(super) fn tcp(
             && began.elapsed() < CONNECT
             && !stop.load(Ordering::Relaxed)
         {
-            turn(hosts, CONNECT - began.elapsed().min(CONNECT))?;
+            turn(hosts, CONNECT.saturating_sub(began.elapsed()))?;
         }
         let began = Instant::now();
         let mut bytes = 0;
@@ -125,7 +125,7 @@ pub(super) fn udp(
     let sink = hosts[to].add(bound(port, 512));
     let sources = [(); FLOWS].map(|()| {
         let port = hosts[from].port();
-        hosts[from].add(bound(port, BURST as usize))
+        hosts[from].add(bound(port, BURST as usize / FLOWS))
     });
     let mut seen = Datagrams::default();
     let per_second = rate / 8.0 / DATAGRAM as f64;

@@ -193,7 +193,7 @@ impl Host {
     fn deconfigure(&mut self) {
         self.lease = None;
         self.interface
-            .update_ip_addrs(|addresses| addresses.clear());
+            .update_ip_addrs(|addresses| addresses.truncate(0));
         self.interface.routes_mut().remove_default_ipv4_route();
     }
 

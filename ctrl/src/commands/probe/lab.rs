@@ -27,7 +27,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// Time for all transfers together, unless told otherwise; but each has the least time.
-const TRANSFERS: Duration = Duration::from_millis(4000);
+const TRANSFERS: Duration = Duration::from_secs(4);
 const LEAST: Duration = Duration::from_millis(100);
 
 /// UDP is sent at this rate, in bits per second, where TCP does not get through.

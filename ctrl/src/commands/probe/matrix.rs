@@ -155,9 +155,11 @@ fn rows(report: &Report) -> Vec<Row> {
     rows
 }
 
-/// The hosts first, then the rest in the order in which it was pinged.
+/// The hosts first, where there are others, then the rest in the order in which it was pinged.
 fn pinged(report: &Report) -> Vec<&str> {
-    let hosts = report.hosts.iter().map(|host| &*host.position);
+    let alone = usize::from(report.hosts.len() == 1);
+    let hosts = report.hosts.iter().skip(alone);
+    let hosts = hosts.map(|host| &*host.position);
     let rest = report.pings.iter().map(|ping| &*ping.to);
     let mut names = Vec::new();
     for name in hosts.chain(rest) {
@@ -165,7 +167,6 @@ fn pinged(report: &Report) -> Vec<&str> {
             names.push(name);
         }
     }
-    names.retain(|name| report.pings.iter().any(|ping| ping.to == *name));
     names
 }
 

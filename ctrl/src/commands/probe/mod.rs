@@ -86,18 +86,20 @@ pub async fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<ExitCode
         troubles,
     } = choice;
     let mut lab = Lab::new(places);
+    // Of the last probe that was not interrupted.
+    let mut status = ExitCode::FAILURE;
     loop {
         let now: Places = context.client.get("/v1/places").await?;
         lab.look_again(&now.places);
         let (back, found) = watched(lab, plan.clone(), &mut stop).await?;
         lab = back;
         let Some(mut report) = found else {
-            return Ok(ExitCode::FAILURE);
+            return Ok(status);
         };
         report.skipped.clone_from(&skipped);
         report.troubles.clone_from(&troubles);
         let report = report.judged();
-        let status = if report.green {
+        status = if report.green {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
