@@ -56,11 +56,23 @@ impl Wire {
         wire
     }
 
-    /// `ikv-fabric --json VERB`, of this wire.
-    pub fn command(&self, verb: &str) -> Command {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// `ikv-fabric`, of this wire.
+    pub fn program(&self) -> Command {
         let mut command = Command::new(ikv_fabric());
         let socket = self.folder.path().join("wire.sock");
-        command.args(["--json", "--socket"]).arg(socket).arg(verb);
+        command.arg("--socket").arg(socket);
+        command
+    }
+
+    /// `ikv-fabric --json VERB`, of this wire.
+    pub fn command(&self, verb: &str) -> Command {
+        let mut command = self.program();
+        command.args(["--json", verb]);
         command
     }
 
