@@ -18,6 +18,7 @@ mod password;
 mod patch;
 mod ready;
 mod recorder;
+mod reports;
 mod rights;
 mod seeds;
 mod sockets;
