@@ -16,6 +16,9 @@
 //! itself by the [`api`], of which the [`commands`] are clients. [`impairment`] has the keys by which
 //! commands, API and TOML file say what a cable does to its frames.
 //!
+//! [`decode`] reads what is in a frame: for lines of a capture, for what triggers the flight
+//! recorder, and for `converge`.
+//!
 //! Everything runs on one thread under tokio; frames are moved by the dataplane's workers, and
 //! vhost-user front ends are served by its jacks: this crate only sends them commands. Once the
 //! fabric stands, it gives up every right of root's that it does not need any more, and those

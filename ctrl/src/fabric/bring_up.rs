@@ -1,6 +1,7 @@
 //! How a fabric comes up and goes away, step by step.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -89,20 +90,8 @@ pub async fn bring_up(
     let carrier = host_tap.as_ref().and_then(|tap| tap.try_clone().ok());
     let cable_news = Arc::new(Notify::new());
     let bell = cable_news.clone();
-    write_down(&running.applied, &paths.vhost)?;
-    if with_vms {
-        write_down(&running.applied, &paths.vms)?;
-    }
-    let sockets = Sockets::new(config, topology, &options.switches, &paths, &owner)?;
-    let planned = sockets.open(host_tap)?;
-    let no_rights = CapabilitySet::empty();
-    let cables = Cables::plug(planned, &options.panel, no_rights, move || {
-        bell.notify_one();
-    })?;
-    let recorder = match &options.recorder {
-        Some(wanted) => Some(record(wanted, topology, &cables, running, &paths)?),
-        None => None,
-    };
+    let ring = move || bell.notify_one();
+    let (cables, recorder) = plug(options, running, &paths, &owner, host_tap, ring)?;
     let cut = as_configured(topology, &cables, config).inspect_err(|_| cables.stop())?;
     stage.done(&in_words(&cables));
 
@@ -147,6 +136,12 @@ pub async fn bring_up(
         .map(|found| found.end.tap.clone());
     let watch = LinkWatch::open(taps).map_err(BringUpError::Watch)?;
     let mut files = vec![paths.folder.as_path()];
+    files.extend(
+        options
+            .recorder
+            .as_ref()
+            .and_then(|recorder| recorder.folder.as_deref()),
+    );
     files.extend(image.as_deref());
     keep(rights::for_fabric(&options.switches, &files)).map_err(CablesError::Rights)?;
     running.attend(&fabric, listener, watch, cable_news);
@@ -270,6 +265,38 @@ fn clean_up_before(
         ));
     }
     Ok(())
+}
+
+/// Plugs every cable in, and records what passes if that is wanted.
+fn plug(
+    options: &Options,
+    running: &Running,
+    paths: &StatePaths,
+    owner: &Person,
+    host_tap: Option<OwnedFd>,
+    bell: impl Fn() + Clone + Send + Sync + 'static,
+) -> Result<(Cables, Option<Recorder>), BringUpError> {
+    write_down(&running.applied, &paths.vhost)?;
+    if !options.switches.is_empty() {
+        write_down(&running.applied, &paths.vms)?;
+    }
+    let Options {
+        config,
+        topology,
+        switches,
+        ..
+    } = options;
+    let planned = Sockets::new(config, topology, switches, paths, owner)?.open(host_tap)?;
+    let cables = Cables::plug(planned, &options.panel, CapabilitySet::empty(), bell)?;
+    let wanted = options.recorder.as_ref();
+    let recorder = wanted.map(|wanted| record(wanted, topology, &cables, running, paths));
+    match recorder.transpose() {
+        Ok(recorder) => Ok((cables, recorder)),
+        Err(error) => {
+            cables.stop();
+            Err(error)
+        }
+    }
 }
 
 /// Records every cable from now on.

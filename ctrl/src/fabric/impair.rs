@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
-use std::time::SystemTime;
 
-use dataplane::Change;
+use dataplane::{Change, clock};
 
 use super::cables::{Cables, Condition};
 use super::reports::{to_dataplane, to_panel};
@@ -152,8 +151,8 @@ impl PlannedStep {
         if !changes.is_empty() {
             cables.panel().step(changes).map_err(ApiError::failed)?;
         }
-        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let at = at.map_or(0, |since| since.as_nanos() as u64);
+        // By the captures' clock, so that it can be compared with what they show.
+        let at = clock::now() + cables.wall_offset();
         let mut told = Vec::new();
         for (index, planned) in self.cables {
             if planned.state_asked {
