@@ -19,6 +19,7 @@ mod patch;
 mod places;
 mod ready;
 mod recorder;
+mod reports;
 mod rights;
 mod seeds;
 mod sockets;

@@ -64,7 +64,8 @@ enum Verb {
     /// Shows what a scenario would do when, without doing it.
     Check {
         /// TOML.
-        file: PathBuf,
+        #[arg(value_name = "FILE")]
+        scenario: PathBuf,
         #[command(flatten)]
         config: ConfigArgs,
         /// Take the names of the fabric that runs, not of the plan [default: only if neither -c
@@ -86,7 +87,7 @@ pub async fn run(context: &Context, args: &ScenarioArgs) -> anyhow::Result<ExitC
             run::play(context, &moments, scenario.restore).await
         }
         Verb::Check {
-            file,
+            scenario: file,
             config,
             running,
         } => {
