@@ -1,7 +1,7 @@
 //! `ikv-fabric converge`: how fast the fabric finds another way when a cable is cut.
 //!
-//! All cables are captured while it happens. [`sight`] makes of each frame what matters of it,
-//! [`report`] and [`flow`] make of that what is told: both are functions of their input.
+//! All cables are captured while it happens. `sight` makes of each frame what matters of it,
+//! `report` and `flow` make of that what is told: both are functions of their input.
 
 mod flow;
 mod measure;
