@@ -1,7 +1,8 @@
 //! `ikv-fabric capture` while it runs ([`Capturing`]), and Wireshark's opinion of what it wrote
 //! ([`Shark`]).
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::patience::{SOON, ended, until};
-use crate::{run, skip};
+use crate::{Netns, run, skip};
 
 /// A capture that was started; killed when dropped.
 #[derive(Debug)]
@@ -91,7 +92,7 @@ impl Capturing {
     /// With what it said otherwise.
     pub fn finish(mut self) -> String {
         let mut text = String::new();
-        std::io::Read::read_to_string(&mut self.stdout(), &mut text).expect("text");
+        self.stdout().read_to_string(&mut text).expect("text");
         let status = self.wait();
         assert!(status.success(), "{status}: {}", self.said());
         text
@@ -113,23 +114,6 @@ impl Drop for Capturing {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Whether Wireshark's programs are there. `false` after saying SKIP.
-pub fn have_shark() -> bool {
-    let there = |program: &str| {
-        let mut command = Command::new(program);
-        command
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    let all = ["tshark", "capinfos", "dumpcap"].into_iter().all(there);
-    if !all {
-        skip("needs Wireshark's programs (apt-get install tshark)");
-    }
-    all
 }
 
 /// A capture file as Wireshark reads it.
@@ -226,4 +210,68 @@ pub fn frames_and_lost(report: &str) -> (u64, u64) {
             .unwrap_or_else(|| panic!("{key}: {report}"))
     };
     (number("frames"), number("lost"))
+}
+
+/// Whether Wireshark's programs are there. `false` after saying SKIP.
+///
+/// # Panics
+/// Under CI, where nothing may be skipped.
+pub fn have_shark() -> bool {
+    let there = |program: &str| {
+        let mut command = Command::new(program);
+        command
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let all = ["tshark", "capinfos", "dumpcap"].into_iter().all(there);
+    if !all {
+        skip("needs Wireshark's programs (apt-get install tshark)");
+    }
+    all
+}
+
+/// Pings the right machine of a [`crate::Pair`] so many times; each is answered.
+///
+/// # Panics
+/// When it is not.
+pub fn ping(from: &Netns, count: u32) {
+    let count = count.to_string();
+    let mut ping = from.command("ping");
+    run(ping.args(["-c", &count, "-i", "0.05", "-w", "10", "10.9.0.2"]));
+}
+
+/// Sends so many bytes from the left machine of a [`crate::Pair`] to the right one by TCP, which
+/// leaves the cutting to others.
+///
+/// # Panics
+/// When they do not arrive.
+pub fn send([from, to]: [&Netns; 2], bytes: usize) {
+    let listener = to.enter(|| TcpListener::bind("10.9.0.2:5000").expect("the port is free"));
+    std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| {
+            let (mut stream, _) = listener.accept().expect("somebody connects");
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).expect("a whole stream")
+        });
+        let mut stream =
+            from.enter(|| TcpStream::connect("10.9.0.2:5000").expect("somebody listens"));
+        stream.write_all(&vec![7; bytes]).expect("somebody reads");
+        drop(stream);
+        assert_eq!(receiver.join().expect("the receiver does not panic"), bytes);
+    });
+}
+
+/// Threads of a process that drain captures.
+///
+/// # Panics
+/// When it has ended.
+pub fn drainers(pid: u32) -> usize {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("it runs")
+        .flatten();
+    let names =
+        threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "capture").count()
 }

@@ -8,7 +8,7 @@
 //! a failure.
 
 mod binary;
-mod capturing;
+pub mod capturing;
 mod cli;
 pub mod dhcp;
 mod diagnosis;
@@ -32,7 +32,6 @@ mod vhost_wire;
 mod wire;
 
 pub use binary::ikv_fabric;
-pub use capturing::{Capturing, Shark, frames_and_lost, have_shark};
 pub use cli::{Cli, Said};
 pub use fabric::{Ended, Fabric};
 pub use host_state::HostState;

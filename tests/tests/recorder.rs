@@ -5,8 +5,9 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use ikv_tests::capturing::{Shark, have_shark};
 use ikv_tests::patience::{SOON, ensure, until};
-use ikv_tests::{Pair, Shark, Wire, have_root, have_shark, run};
+use ikv_tests::{Pair, Wire, have_root, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use ikv_tests::capturing::{Shark, have_shark};
 use ikv_tests::patience::{ensure, until};
-use ikv_tests::{Cli, Shark, figure, have_shark};
+use ikv_tests::{Cli, figure};
 use serde_json::Value;
 
 use super::cutting::Mended;

@@ -281,6 +281,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_filter_is_looked_at_before_a_lane_is_tapped() {
+        assert_eq!(program(&[]).unwrap(), None);
+        let all = program(&[(0x06, 0, 0, u32::MAX)]).unwrap();
+        assert_eq!(all.map(|program| program.instructions().len()), Some(1));
+        let jumps_away = program(&[(0x05, 0, 0, 9), (0x06, 0, 0, 0)]);
+        let said = jumps_away.unwrap_err().to_string();
+        assert!(said.starts_with("the filter is refused: "), "{said}");
+    }
+
+    #[test]
     fn lanes_are_chosen_by_cable_and_port() {
         let ok = |cables: &[usize]| cables.iter().map(|cable| Ok(*cable)).collect::<Vec<_>>();
         let chosen = choose(3, ok(&[1, 1]).into_iter(), None).unwrap();
