@@ -138,8 +138,14 @@ fn sentence(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use anyhow::Context;
+    use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn no_two_options_of_a_command_have_one_name() {
+        Cli::command().debug_assert();
+    }
 
     #[test]
     fn causes_are_told_once() {

@@ -102,6 +102,17 @@ impl Wire {
         self.json("cables", names)
     }
 
+    /// The lane that begins at the port `from`, of `cables --json`.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn lane(&self, from: &str) -> Value {
+        let cables = self.cables(&[]);
+        let lanes = cables[0]["lanes"].as_array().expect("two lanes");
+        let found = lanes.iter().find(|lane| lane["from"] == from);
+        found.expect("one begins there").clone()
+    }
+
     /// Ends it and expects that nothing of it is left.
     ///
     /// # Panics

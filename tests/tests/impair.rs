@@ -1,21 +1,13 @@
-//! `ikv-fabric impair` and `scenario` on a wire between two machines.
+//! `ikv-fabric impair` on a wire between two machines, and `[[cable]]` of the configuration.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use ikv_tests::patience::{SOON, ended, wait_until};
-use ikv_tests::{Pair, have_root, run};
-use rustix::process::{Pid, Signal, kill_process};
+use ikv_tests::panel::PanelHost;
+use ikv_tests::patience::{SOON, wait_until};
+use ikv_tests::{Nic, Pair, have_root, run};
 use serde_json::{Value, json};
-
-/// A lane of the wire, by where it begins.
-fn lane(cables: &Value, from: &str) -> Value {
-    let lanes = cables[0]["lanes"].as_array().unwrap();
-    let found = lanes.iter().find(|lane| lane["from"] == from);
-    found.unwrap().clone()
-}
 
 fn count(lane: &Value, key: &str) -> u64 {
     lane[key].as_u64().unwrap()
@@ -59,10 +51,9 @@ fn a_delay_of_both_lanes_shows_twice_in_a_round_trip() {
     impair(&["wire", "--from", "pb", "--delay", "10ms"]);
     let one = rtt();
     assert!((10.0..20.0).contains(&one), "{one}");
-    let cables = pair.wire.cables(&[]);
-    assert_eq!(keys(&lane(&cables, "pa")), Value::Null);
-    assert_eq!(keys(&lane(&cables, "pb")), json!({"delay": "10ms"}));
-    let back = lane(&cables, "pb");
+    assert_eq!(keys(&pair.wire.lane("pa")), Value::Null);
+    assert_eq!(keys(&pair.wire.lane("pb")), json!({"delay": "10ms"}));
+    let back = pair.wire.lane("pb");
     assert!(count(&back, "delayed") >= 5, "{back:#}");
     assert_eq!(back["accuracy"]["delay"]["requested_us"], 10_000.0);
     assert!(back["accuracy"]["delay"]["released"].as_u64().unwrap() >= 5);
@@ -79,7 +70,7 @@ fn keys_stay_until_they_are_taken_away() {
     }
     let pair = Pair::new("keys");
     let impair = |words: &[&str]| pair.wire.json("impair", words);
-    let ahead = || keys(&lane(&pair.wire.cables(&[]), "pa"));
+    let ahead = || keys(&pair.wire.lane("pa"));
     impair(&[
         "wire",
         "--delay",
@@ -126,7 +117,7 @@ fn keys_stay_until_they_are_taken_away() {
         ),
         (
             &["wire", "--from", "pc", "--delay", "1ms"][..],
-            "\"pc\" is no end of wire",
+            "there is no port \"pc\" here",
         ),
     ] {
         let refused = pair.wire.command("impair").args(words).output().unwrap();
@@ -154,19 +145,24 @@ fn loss_one_way_and_exactly_the_nth_frame() {
     let pair = Pair::new("loss");
     let impair = |words: &[&str]| pair.wire.json("impair", words);
     impair(&["wire", "--from", "pa", "--loss", "100%"]);
-    let before = pair.wire.cables(&[]);
     assert_eq!(pair.ping(&["-c", "4", "-i", "0.05", "-W", "0.2"]), None);
-    let after = pair.wire.cables(&[]);
-    let lost =
-        |cables: &Value, from: &str| lane(cables, from)["drops"]["loss"].as_u64().unwrap_or(0);
-    assert_eq!(lost(&after, "pa") - lost(&before, "pa"), 4);
-    assert_eq!(lost(&after, "pb"), 0);
-    let loss = &lane(&after, "pa")["accuracy"]["loss"];
+    assert_eq!(pair.wire.lane("pa")["drops"]["loss"], 4);
+    assert_eq!(pair.wire.lane("pb")["drops"]["loss"], Value::Null);
+    let loss = &pair.wire.lane("pa")["accuracy"]["loss"];
     assert_eq!(
         (&loss["requested"], &loss["achieved"]),
         (&json!(1.0), &json!(1.0))
     );
     assert!(loss["low"].as_f64().unwrap() < 1.0);
+
+    let one_ping = || pair.ping(&["-c", "1", "-W", "0.2"]);
+    impair(&["wire", "--match", "udp or arp"]);
+    assert!(one_ping().is_some(), "not what is lost");
+    impair(&["wire", "--match", "icmp[icmptype] == icmp-echo"]);
+    assert_eq!(one_ping(), None);
+    let shown = keys(&pair.wire.lane("pa"));
+    let expression = "icmp[icmptype] == icmp-echo";
+    assert_eq!(shown, json!({"loss": "100%", "match": expression}));
 
     impair(&["wire", "--clear"]);
     impair(&["wire", "--from", "pa", "--drop", "2,4-5"]);
@@ -176,7 +172,7 @@ fn loss_one_way_and_exactly_the_nth_frame() {
         .filter_map(|line| line.split("icmp_seq=").nth(1)?.split(' ').next())
         .collect();
     assert_eq!(answered, ["1", "3", "6", "7"], "{output}");
-    let chosen = lane(&pair.wire.cables(&[]), "pa");
+    let chosen = pair.wire.lane("pa");
     assert_eq!(chosen["drops"]["chosen"], 3, "{chosen:#}");
     pair.wire.end();
 }
@@ -262,7 +258,7 @@ fn every_frame_is_accounted_for_while_impairments_change() {
         &["--clear"],
     ];
     let states = ["up", "up", "blackhole", "down"];
-    for turn in 0..120 {
+    for turn in 0..80 {
         if turn % 10 == 9 {
             run(pair
                 .wire
@@ -278,9 +274,8 @@ fn every_frame_is_accounted_for_while_impairments_change() {
             let said = pair.wire.command("impair").args(&words).output().unwrap();
             assert!(matches!(said.status.code(), Some(0 | 1)), "{said:?}");
         }
-        let cables = pair.wire.cables(&[]);
         for from in ["pa", "pb"] {
-            accounted(&lane(&cables, from));
+            accounted(&pair.wire.lane(from));
         }
     }
     run(pair.wire.command("cable").args(["wire", "up"]));
@@ -289,14 +284,12 @@ fn every_frame_is_accounted_for_while_impairments_change() {
     flood.wait().unwrap();
     // What was held leaves at its time, and then nothing is.
     wait_until("the last frame", SOON, || {
-        let cables = pair.wire.cables(&[]);
         ["pa", "pb"]
             .iter()
-            .all(|from| count(&lane(&cables, from), "held") == 0)
+            .all(|from| count(&pair.wire.lane(from), "held") == 0)
     });
-    let cables = pair.wire.cables(&[]);
     for (from, to) in [("pa", "pb"), ("pb", "pa")] {
-        let lane = lane(&cables, from);
+        let lane = pair.wire.lane(from);
         accounted(&lane);
         assert_eq!(lane["to"], to);
         assert!(count(&lane, "frames_in") > 500, "{lane:#}");
@@ -311,108 +304,101 @@ fn every_frame_is_accounted_for_while_impairments_change() {
     pair.wire.end();
 }
 
-const FLAPPING: &str = r#"
-[[step]]
-at = "100ms"
-flap = { on = "wire", times = 3, every = "200ms", down = "50ms" }
-impair = { on = "wire", from = "pa", delay = "10ms" }
+const FROM_THE_START: &str = r#"
+[[cable]]
+name = "iksb12"
+state = "blackhole"
 
-[[step]]
-after = "100ms"
-ramp = { on = "wire:b", from = "wire:b", key = "loss", start = "0%", end = "10%", over = "200ms", steps = 2 }
-blackhole = "wire"
+[[cable]]
+name = "ikeb1-4"
+from = "ikvm1-4-1"
+loss = "100%"
+match = "ether proto 0x88b5"
+
+[[cable]]
+name = "direct"
+ends = ["rack1:u3:1", "rack2:u3:1"]
+delay = "5ms"
+
+[[cable]]
+ends = ["leaf1:u5", "leaf3:u5"]
+state = "down"
 "#;
 
 #[test]
-fn a_scenario_tells_what_it_did_when_and_leaves_all_as_before() {
+fn cables_are_as_the_file_says_from_the_start() {
     if !have_root() {
         return;
     }
-    let pair = Pair::new("scenario");
-    pair.wire
-        .json("impair", &["wire", "--from", "pb", "--delay", "1ms"]);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("flapping.toml");
-    std::fs::write(&file, FLAPPING).unwrap();
-    let before = lane(&pair.wire.cables(&[]), "pb")["impairment"].clone();
-    let output = run(pair.wire.command("scenario").arg("run").arg(&file));
-    let log: Vec<Value> = output
-        .stdout
-        .lines()
-        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+    let host = PanelHost::new("configured");
+    let file = host.folder().join("fabric.toml");
+    std::fs::write(&file, FROM_THE_START).unwrap();
+    let fabric = host.run(&["-c", file.to_str().unwrap()]);
+    assert_eq!(host.json(&["cables", "spine1:2"])[0]["state"], "blackhole");
+    let impaired = host.json(&["impair", "--list"]);
+    let impaired: Vec<_> = impaired
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|lane| lane["impairment"] != json!({}))
+        .map(|lane| (lane["cable"].clone(), lane["from"].clone()))
         .collect();
-    let planned: Vec<_> = log.iter().map(|line| line["planned_ms"].as_f64()).collect();
-    let expected = [
-        100.0, 150.0, 300.0, 350.0, 500.0, 550.0, 650.0, 750.0, 850.0,
-    ];
-    assert_eq!(planned[..9], expected.map(Some));
-    assert_eq!(planned[9..], [None], "the end");
-    for line in &log[..9] {
-        let late = line["done_ms"].as_f64().unwrap() - line["planned_ms"].as_f64().unwrap();
-        assert!((0.0..1_000.0).contains(&late), "{line}");
-    }
     assert_eq!(
-        log[0]["what"],
-        json!(["impair wire from pa: delay 10ms", "cut wire"])
+        impaired,
+        [
+            ("ikeb1-4", "ikvm1-4-1"),
+            ("direct", "ikvm1-3-1"),
+            ("direct", "ikvm2-3-1")
+        ]
+        .map(|(cable, from)| (json!(cable), json!(from)))
     );
-    assert_eq!(log[9]["what"], json!(["1 cable as before"]));
-    let after = pair.wire.cables(&[]);
-    assert_eq!(after[0]["state"], "up");
-    assert_eq!(lane(&after, "pa")["impairment"], Value::Null);
-    assert_eq!(lane(&after, "pb")["impairment"], before, "with its seed");
 
-    // Nothing is touched by one that is wrong in its last line.
-    std::fs::write(&file, format!("{FLAPPING}\n[[step]]\ncut = \"nowire\"\n")).unwrap();
-    let refused = pair
-        .wire
-        .command("scenario")
-        .arg("run")
-        .arg(&file)
-        .output()
-        .unwrap();
-    assert_eq!(refused.status.code(), Some(1));
-    assert_eq!(refused.stdout, b"");
-    pair.wire.end();
-}
+    // Two servers back to back, and nobody else hears them.
+    let [one, other, leaf] = host
+        .netns
+        .enter(|| ["ikvm1-3-1", "ikvm2-3-1", "ikls1-3"].map(Nic::plain));
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+    frame.resize(60, 7);
+    let sent = Instant::now();
+    one.send([0; 10], &frame);
+    assert_eq!(other.receive().1, frame);
+    assert!(sent.elapsed() >= Duration::from_millis(5));
+    leaf.send([0; 10], &frame);
+    wait_until("the frame to nobody", SOON, || {
+        let left = host.json(&["cables", "ikeb1-3"]);
+        assert_eq!(left[0]["lanes"][0]["to"], "nothing");
+        left[0]["lanes"][0]["drops"] == json!({"unplugged": 1})
+    });
+    drop((one, other, leaf));
 
-#[test]
-fn a_scenario_that_is_interrupted_restores_unless_told_not_to() {
-    if !have_root() {
-        return;
-    }
-    let pair = Pair::new("interrupt");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("long.toml");
-    let play = |begin: &str, command: &mut dyn FnMut() -> Command| {
-        let text = format!(
-            "{begin}\n[[step]]\nimpair = {{ delay = \"30ms\" }}\n[[step]]\nat = \"1h\"\ncut = true\n"
-        );
-        std::fs::write(&file, text).unwrap();
-        let mut playing = command()
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(playing.stdout.take().unwrap());
-        let mut line = String::new();
-        log.read_line(&mut line).unwrap();
-        assert!(line.contains("impair wire: delay 30ms"), "{line}");
-        assert_eq!(
-            keys(&lane(&pair.wire.cables(&[]), "pa")),
-            json!({"delay": "30ms"})
-        );
-        kill_process(Pid::from_child(&playing), Signal::INT).unwrap();
-        assert!(ended(&mut playing, SOON).unwrap().success());
-        lane(&pair.wire.cables(&[]), "pa")["impairment"].clone()
-    };
-    let mut script = || {
-        let mut command = pair.wire.command("impair");
-        command.args(["wire", "--script"]).arg(&file);
-        command
-    };
-    let began = Instant::now();
-    assert_eq!(play("", &mut script), Value::Null);
-    assert_eq!(play("restore = false", &mut script)["delay"], "30ms");
-    assert!(began.elapsed() < Duration::from_secs(60));
-    pair.wire.end();
+    // Loss of what matches, one way.
+    let [leaf, server] = host
+        .netns
+        .enter(|| ["ikls1-4", "ikvm1-4-1"].map(Nic::plain));
+    server.send([0; 10], &frame);
+    frame[12..14].copy_from_slice(&[0x88, 0xb6]);
+    server.send([0; 10], &frame);
+    assert_eq!(leaf.receive().1, frame, "the first was lost");
+
+    let direct = host.json(&["cables", "leaf3:u5"]);
+    assert_eq!(
+        (&direct[0]["name"], &direct[0]["state"]),
+        (&json!("ikcb2"), &json!("down"))
+    );
+    let topology = host.json(&["topology", "-c", file.to_str().unwrap()]);
+    assert_eq!(topology["cables"].as_array().unwrap().len(), 143);
+    fabric.end();
+
+    std::fs::write(
+        &file,
+        "[[cable]]\nname = \"iksb12\"\nmatch = \"tcp prot 5\"\nloss = \"1%\"\n",
+    )
+    .unwrap();
+    let refused = host.ask(&["run", "--switches", "none", "-c", file.to_str().unwrap()]);
+    let said = refused.refusal();
+    assert!(
+        said.contains("fabric.toml, line 3: cable[0].match: \"tcp prot 5\""),
+        "{said}"
+    );
 }

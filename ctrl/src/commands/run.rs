@@ -117,7 +117,7 @@ fn ranges(cpus: &[usize]) -> String {
 /// # Errors
 /// The first thing that was wrong; everything has been taken back then.
 pub async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config.config()?;
+    let config = args.config.completed()?;
     let topology = topology::build(&config)?;
     let switches = args.switches.selection(&topology)?;
     super::need_root("run", "it makes network devices, a route and a NAT table")?;

@@ -16,14 +16,16 @@ use super::Fabric;
 use super::cables::{Cables, CablesError};
 use super::descriptors::make_room;
 use super::ends::{Holder, Sockets};
+use super::impair::PlannedStep;
 use super::links::{Plugged, SharedApplied, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
 use super::recorder::{Named, Recorder, RecorderOptions};
 use super::{rights, sockets, start};
-use crate::api;
+use crate::api::{self, CableState, SetImpairment, Step, StepChange};
 use crate::apply::{self, Applied, ApplyError};
+use crate::config::Config;
 use crate::host::watch::LinkWatch;
 use crate::lock::{Lock, StatePaths};
 use crate::plan;
@@ -90,16 +92,8 @@ pub async fn bring_up(
     let bell = cable_news.clone();
     let ring = move || bell.notify_one();
     let (cables, recorder) = plug(options, running, &paths, &owner, host_tap, ring)?;
-    let workers = if cables.workers() == 1 {
-        "1 worker".into()
-    } else {
-        format!("{} workers", cables.workers())
-    };
-    stage.done(&format!(
-        "{} cables, {} ends, {workers}",
-        cables.len(),
-        2 * cables.len()
-    ));
+    let cut = as_configured(topology, &cables, config).inspect_err(|_| cables.stop())?;
+    stage.done(&in_words(&cables));
 
     let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
     let mut fabric = Fabric {
@@ -132,6 +126,7 @@ pub async fn bring_up(
         }
     }
     let fabric = running.fabric.insert(Arc::new(fabric)).clone();
+    fabric.tell_ends_of(&cut).await;
     write_down(&running.applied, &paths.socket)?;
     let listener = listen(socket, &owner)?;
     let holder = |owner| Holder::of(owner, &options.switches, config.vm.nic);
@@ -218,6 +213,43 @@ impl Running {
         }
         undone
     }
+}
+
+fn in_words(cables: &Cables) -> String {
+    let workers = match cables.workers() {
+        1 => "1 worker".into(),
+        several => format!("{several} workers"),
+    };
+    format!(
+        "{} cables, {} ends, {workers}",
+        cables.len(),
+        2 * cables.len()
+    )
+}
+
+/// What the configuration says of cables, before the first frame. Returns those that are cut.
+fn as_configured(
+    topology: &Topology,
+    cables: &Cables,
+    config: &Config,
+) -> Result<Vec<usize>, BringUpError> {
+    let changes = config.cable.iter().map(|keys| StepChange {
+        cable: keys.called().to_owned(),
+        state: keys.state,
+        impair: (!keys.impair.is_empty()).then(|| SetImpairment {
+            from: keys.from.clone(),
+            clear: false,
+            set: keys.impair.clone(),
+        }),
+    });
+    let step = Step {
+        changes: changes.collect(),
+    };
+    let (_, states) = PlannedStep::check(topology, cables, &step)?.apply(cables)?;
+    let cut = states
+        .into_iter()
+        .filter(|(_, state)| *state == CableState::Down);
+    Ok(cut.map(|(index, _)| index).collect())
 }
 
 fn clean_up_before(

@@ -12,10 +12,14 @@ use super::targets;
 use crate::api::{Client, LaneImpairment, SetImpairment, Step, StepChange, StepDone};
 use crate::commands::run::StopSignals;
 use crate::commands::{Context, print};
+use crate::impairment::ImpairKeys;
 use crate::progress::Progress;
 
 /// Between two changes of the progress line.
 const REFRESH: Duration = Duration::from_millis(200);
+
+/// Notes of one moment that are shown.
+const MOST_NOTES: usize = 3;
 
 /// Does everything at its time. Ends early when told to by a signal.
 pub(super) async fn play(
@@ -54,6 +58,7 @@ async fn play_all(
     clock: &Clock,
     progress: &Progress,
 ) -> anyhow::Result<()> {
+    let mut told = BTreeSet::new();
     for (index, moment) in moments.iter().enumerate() {
         let due = clock.began + moment.at;
         while let Some(left) = due.checked_duration_since(Instant::now()) {
@@ -71,8 +76,20 @@ async fn play_all(
         };
         let done: StepDone = context.client.post("/v1/step", &step).await?;
         clock.log(context, Some(moment.at), &moment.words, &done)?;
-        for note in &done.notes {
+        // A cable that flaps would say the same again and again, a rack it for every server.
+        let news: Vec<_> = done
+            .notes
+            .iter()
+            .filter(|note| told.insert((*note).clone()))
+            .collect();
+        for note in news.iter().take(MOST_NOTES) {
             progress.note(&format!("  ! {note}"));
+        }
+        if let Some(more) = news.len().checked_sub(MOST_NOTES + 1) {
+            progress.note(&format!(
+                "  ! and {} more of this kind (--json has all)",
+                more + 1
+            ));
         }
     }
     Ok(())
@@ -160,7 +177,7 @@ impl Before {
                     set,
                 }),
             };
-            before.push(clear(None, Default::default()));
+            before.push(clear(None, ImpairKeys::default()));
             let own = impaired.iter().filter(|lane| lane.cable == cable);
             before.extend(own.map(|lane| clear(Some(lane.from.clone()), lane.impairment.clone())));
         }
