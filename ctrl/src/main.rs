@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
     Context, bench, cable, cables, capture, check, clean, console, converge, exec, extcap, image,
-    impair, import, patch, power, recorder, run, scenario, setup, ssh, status, topology, vm_args,
+    impair, import, patch, power, probe, recorder, run, scenario, setup, ssh, status, topology,
+    vm_args,
 };
 use ctrl::progress::say;
 
@@ -47,6 +48,7 @@ enum Command {
     Console(console::ConsoleArgs),
     Ssh(ssh::SshArgs),
     Power(power::PowerArgs),
+    Probe(probe::ProbeArgs),
     Converge(converge::ConvergeArgs),
     Recorder(recorder::RecorderArgs),
     Patch(patch::PatchArgs),
@@ -111,6 +113,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Recorder(args) => recorder::run(&context, args).await,
         Command::Patch(args) => patch::run(&context, args).await,
         Command::Bench(args) => bench::run(&context, args).await,
+        Command::Probe(args) => probe::run(&context, args).await,
         Command::Power(args) => power::run(&context, args).await,
         Command::VmArgs(args) => vm_args::run(&context, args).await,
     }

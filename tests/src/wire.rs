@@ -173,10 +173,10 @@ impl Pair {
             (&pair.right, "pb", "10.9.0.1"),
         ] {
             let known = netns.ip("neigh show");
-            let mac = known
+            let mut behind = known
                 .split_whitespace()
                 .skip_while(|word| *word != "lladdr");
-            let mac = mac.skip(1).next().expect("they have met");
+            let mac = behind.nth(1).expect("they have met");
             netns.ip(&format!(
                 "neigh replace {address} lladdr {mac} dev {tap} nud permanent"
             ));

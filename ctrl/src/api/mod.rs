@@ -11,6 +11,7 @@
 //! | `PUT /v1/cables/NAME/impairment` with [`SetImpairment`] | both lanes' [`LaneImpairment`] |
 //! | `GET /v1/impairments` | list of [`LaneImpairment`]: every lane that has one |
 //! | `POST /v1/step` with [`Step`] | [`StepDone`]; all its changes have been made at once, or none |
+//! | `GET /v1/places` | [`Places`]: where servers plug in, and who is there |
 //! | `GET /v1/vm-args/PLACE?nic=…` with the fields of [`PlugWish`] | list of QEMU's arguments |
 //! | `GET /v1/ssh` | [`SshAccess`] |
 //! | `POST /v1/nodes/NODE/exec` with [`Exec`] | [`ExecAnswer`] |
@@ -27,6 +28,7 @@
 pub mod capture;
 mod client;
 mod impair;
+mod places;
 pub mod recorder;
 mod server;
 
@@ -42,6 +44,7 @@ pub use impair::{
     AccuracyReport, DelayReport, LaneImpairment, LossReport, RateReport, SetImpairment, Step,
     StepChange, StepDone,
 };
+pub use places::{Place, Places};
 pub use recorder::{DumpRequest, RecorderStatus, SetTriggers};
 pub use server::{ApiError, Backend, CONSOLE_PROTOCOL, ConsoleStream, serve};
 

@@ -17,7 +17,8 @@ use super::capture::{CAPTURE_PROTOCOL, CaptureRequest, CaptureStream};
 use super::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use super::{
     CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure, LaneImpairment, NodeStatus,
-    PlugWish, Power, PowerAction, SetCable, SetImpairment, SshAccess, Status, Step, StepDone,
+    Places, PlugWish, Power, PowerAction, SetCable, SetImpairment, SshAccess, Status, Step,
+    StepDone,
 };
 
 /// The bytes of a serial console, both ways.
@@ -53,6 +54,11 @@ pub trait Backend: Send + Sync + 'static {
     fn impairments(&self) -> Vec<LaneImpairment>;
     /// `POST /v1/step`.
     fn step(&self, step: Step) -> impl Future<Output = Result<StepDone, ApiError>> + Send;
+    /// `GET /v1/places`.
+    ///
+    /// # Errors
+    /// Where there are none: a bare patch.
+    fn places(&self) -> Result<Places, ApiError>;
     /// `GET /v1/vm-args/PLACE`.
     ///
     /// # Errors
@@ -170,6 +176,7 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/cables/{name}/impairment", put(impair::<B>))
         .route("/v1/impairments", get(impairments::<B>))
         .route("/v1/step", post(step::<B>))
+        .route("/v1/places", get(places::<B>))
         .route("/v1/vm-args/{place}", get(vm_args::<B>))
         .route("/v1/ssh", get(ssh::<B>))
         .route("/v1/nodes/{node}/exec", post(exec::<B>))
@@ -230,6 +237,10 @@ async fn step<B: Backend>(
     Json(step): Json<Step>,
 ) -> Result<Json<StepDone>, ApiError> {
     backend.step(step).await.map(Json)
+}
+
+async fn places<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<Places>, ApiError> {
+    backend.places().map(Json)
 }
 
 async fn vm_args<B: Backend>(

@@ -16,6 +16,7 @@ pub mod impair;
 pub mod import;
 pub mod patch;
 pub mod power;
+pub mod probe;
 pub mod recorder;
 pub mod run;
 pub mod scenario;

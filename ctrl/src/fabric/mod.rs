@@ -16,6 +16,7 @@ mod options;
 mod owner;
 mod password;
 mod patch;
+mod places;
 mod ready;
 mod recorder;
 mod rights;
@@ -42,8 +43,8 @@ use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
-    LaneImpairment, NodeStatus, PlugWish, PowerAction, SetImpairment, SshAccess, Status, Step,
-    StepChange, StepDone,
+    LaneImpairment, NodeStatus, Places, PlugWish, PowerAction, SetImpairment, SshAccess, Status,
+    Step, StepChange, StepDone,
 };
 use crate::commands::vm_args;
 use crate::lock::StatePaths;
@@ -306,6 +307,10 @@ impl Backend for Fabric {
         });
         let notes = join_all(ends).await.into_iter().flatten().collect();
         Ok(StepDone { at_ns, notes })
+    }
+
+    fn places(&self) -> Result<Places, ApiError> {
+        Ok(self.all_places())
     }
 
     fn vm_args(&self, place: &str, wish: &PlugWish) -> Result<Vec<String>, ApiError> {

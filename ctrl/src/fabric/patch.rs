@@ -24,8 +24,8 @@ use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
-    LaneImpairment, NodeStatus, PlugWish, PowerAction, SetImpairment, SshAccess, Status, Step,
-    StepChange, StepDone,
+    LaneImpairment, NodeStatus, Places, PlugWish, PowerAction, SetImpairment, SshAccess, Status,
+    Step, StepChange, StepDone,
 };
 use crate::lock::StatePaths;
 use crate::topology::Side;
@@ -424,6 +424,10 @@ impl Backend for Patch {
             at_ns,
             notes: notes.collect(),
         })
+    }
+
+    fn places(&self) -> Result<Places, ApiError> {
+        no_switch("to plug in at")
     }
 
     fn vm_args(&self, place: &str, _: &PlugWish) -> Result<Vec<String>, ApiError> {

@@ -15,6 +15,7 @@ mod facts;
 mod lab;
 mod links;
 mod power;
+mod probe;
 mod reports;
 mod routing;
 mod server;
@@ -63,7 +64,10 @@ const TRIALS: &[(&str, Test)] = &[
     ("dhcp_boot_file_by_kind_of_client", dhcp::boot_files),
     ("dhcp_lease_times_and_options", dhcp::times_and_options),
     ("dhcp_keeps_the_lease_of_a_machine", dhcp::kept_lease),
+    ("a_probe_is_green_in_time", probe::green),
     ("a_servers_tap_is_freed_of_the_lan_bridge", server::freed),
+    ("a_probe_skips_whoever_is_plugged_in", probe::skips),
+    ("a_probe_finds_a_cable_that_loses_frames", probe::red),
     ("a_server_peers_with_both_leaves", server::sessions),
     ("a_server_is_no_way_between_leaves", server::no_transit),
     ("a_server_on_vlan_11_peers_with_leaf2", server::vlan_network),
