@@ -1,7 +1,7 @@
 //! `ikv-fabric converge`: how fast the fabric finds another way when a cable is cut.
 //!
-//! All cables are captured while it happens. [`sight`] makes of each frame what matters of it,
-//! [`report`] and [`flow`] make of that what is told: both are functions of their input.
+//! All cables are captured while it happens. `sight` makes of each frame what matters of it,
+//! `report` and `flow` make of that what is told: both are functions of their input.
 
 mod flow;
 mod measure;
@@ -54,8 +54,8 @@ pub struct ConvergeArgs {
     /// Wait no longer than this.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
     limit: Duration,
-    /// Between two pings.
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10ms")]
+    /// Between two pings, 1ms or more.
+    #[arg(long, value_name = "TIME", value_parser = interval, default_value = "10ms")]
     interval: Duration,
     /// So many times, the cables mended and the sessions back in between.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -63,6 +63,14 @@ pub struct ConvergeArgs {
     /// Leave the cables cut.
     #[arg(long, conflicts_with = "repeat")]
     leave: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time < Duration::from_millis(1) {
+        return Err(format!("{text} is too short for ping: write 1ms or more"));
+    }
+    Ok(time)
 }
 
 /// See [`CableState`].

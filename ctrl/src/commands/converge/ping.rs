@@ -11,7 +11,7 @@ use crate::api::{Client, ClientError, Exec, ExecAnswer, segment};
 use crate::vm::escape;
 
 /// Ends by itself after this, should nobody be left to end it, s.
-const LONGEST: u64 = 580;
+const LONGEST: f64 = 580.0;
 
 /// Where the process id stands meanwhile.
 const PID_FILE: &str = "/run/ikv-converge.pid";
@@ -35,9 +35,11 @@ impl Pings {
         [from, to]: [IpAddr; 2],
         interval: Duration,
     ) -> Self {
+        // By their number: with a deadline, ping ends at the first error that the network reports.
+        let seconds = interval.as_secs_f64();
+        let count = (LONGEST / seconds).ceil();
         let script = format!(
-            "echo $$ > {PID_FILE}; exec ping -n -q -w {LONGEST} -i {:.3} -I {from} {to}",
-            interval.as_secs_f64()
+            "echo $$ > {PID_FILE}; exec ping -n -q -c {count} -i {seconds:.3} -I {from} {to}"
         );
         let (asked, name) = (client.clone(), node.to_owned());
         Pings {

@@ -2,6 +2,7 @@
 
 use dataplane::capture::TapSpec;
 use dataplane::{Capture, DropReason};
+use frr_conf::Timers;
 
 use super::bgp_tap::bgp_tap;
 use super::schedule::{Due, Schedule};
@@ -11,9 +12,6 @@ use crate::api::{ApiError, CableState};
 use crate::fabric::cables::Cables;
 use crate::fabric::capture::program;
 use crate::topology::Side;
-
-/// Seconds of silence that end a session whose OPEN was not seen.
-const HOLD_TIME: u16 = 16;
 
 /// Frames that match are only counted: room for one.
 const COUNTING_RING: usize = 128;
@@ -106,7 +104,7 @@ impl Watch {
             Trigger::Down => Eye::Down { cut: cut(cables) },
             Trigger::Bgp => Eye::Bgp {
                 taps: tap(&self.inner, &bgp_tap())?,
-                sessions: Sessions::new(HOLD_TIME),
+                sessions: Sessions::new(Timers::default().hold),
             },
             Trigger::Match {
                 expression,
