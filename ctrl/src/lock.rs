@@ -39,11 +39,13 @@ pub struct StatePaths {
     pub ssh: PathBuf,
     /// The folder of the vhost-user sockets.
     pub vhost: PathBuf,
+    /// The folder of the VNC sockets.
+    pub vnc: PathBuf,
 }
 
 impl StatePaths {
-    /// `lock`, `state.json`, `vm`, `ssh` and `vhost` beside `control.sock`; beside a socket `NAME.sock` of
-    /// another name `NAME.lock` and so on, so that two fabrics can share a folder.
+    /// `lock`, `state.json`, `vm`, `ssh`, `vhost` and `vnc` beside `control.sock`; beside a socket
+    /// `NAME.sock` of another name `NAME.lock` and so on, so that two fabrics can share a folder.
     pub fn beside(socket: &Path) -> Self {
         let folder = match socket.parent() {
             Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
@@ -63,6 +65,7 @@ impl StatePaths {
             vms: folder.join(format!("{prefix}vm")),
             ssh: folder.join(format!("{prefix}ssh")),
             vhost: folder.join(format!("{prefix}vhost")),
+            vnc: folder.join(format!("{prefix}vnc")),
             folder,
         }
     }

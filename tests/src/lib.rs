@@ -28,6 +28,7 @@ mod station;
 mod super_frame;
 mod testpmd;
 mod vhost_wire;
+mod vnc;
 
 pub use binary::ikv_fabric;
 pub use cli::{Cli, Said};
@@ -44,6 +45,7 @@ pub use station::Station;
 pub use super_frame::SuperFrame;
 pub use testpmd::Testpmd;
 pub use vhost_wire::{Lane, VhostWire};
+pub use vnc::VncViewer;
 
 /// Whether this process may make namespaces and devices. `false` after saying SKIP.
 ///

@@ -49,6 +49,7 @@ fn every_field_is_a_key() {
     config.image.security_mirror = Some("a".into());
     config.ssh.root_password = Some("secret".into());
     config.ssh.key_dir = Some("/b".into());
+    config.vnc.password = Some("secret".into());
     let table = toml::Table::try_from(&config).unwrap();
     let mut fields: Vec<String> = Vec::new();
     for (name, value) in &table {

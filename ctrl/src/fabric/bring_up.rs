@@ -19,9 +19,10 @@ use super::links::{Plugged, SharedApplied, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
-use super::{rights, sockets, start};
+use super::{displays, rights, sockets, start};
 use crate::api;
 use crate::apply::{self, Applied, ApplyError};
+use crate::config::Listen;
 use crate::host::watch::LinkWatch;
 use crate::lock::{Lock, StatePaths};
 use crate::plan;
@@ -89,22 +90,17 @@ pub async fn bring_up(
     if with_vms {
         write_down(&running.applied, &paths.vms)?;
     }
+    if config.vnc.listen == Listen::Unix {
+        write_down(&running.applied, &paths.vnc)?;
+    }
+    let displays = displays::open(options, &paths, &owner)?;
     let sockets = Sockets::new(config, topology, &options.switches, &paths, &owner)?;
     let planned = sockets.open(host_tap)?;
     let no_rights = CapabilitySet::empty();
     let cables = Cables::plug(planned, &options.panel, no_rights, move || {
         bell.notify_one();
     })?;
-    let workers = if cables.workers() == 1 {
-        "1 worker".into()
-    } else {
-        format!("{} workers", cables.workers())
-    };
-    stage.done(&format!(
-        "{} cables, {} ends, {workers}",
-        cables.len(),
-        2 * cables.len()
-    ));
+    stage.done(&cables_words(&cables));
 
     let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
     let mut fabric = Fabric {
@@ -115,6 +111,7 @@ pub async fn bring_up(
         reached: options.switches.reached(topology),
         host_tap: carrier,
         ssh_config: None,
+        display_password: displays::password(config),
         ready: AtomicBool::new(!with_vms),
         plugged: Plugged::default(),
         notices: Mutex::default(),
@@ -135,6 +132,9 @@ pub async fn bring_up(
             }
         }
     }
+    if let Some(words) = displays::words(options, &paths) {
+        progress.note(&format!("  · {words}"));
+    }
     let fabric = running.fabric.insert(Arc::new(fabric)).clone();
     write_down(&running.applied, &paths.socket)?;
     let listener = listen(socket, &owner)?;
@@ -148,7 +148,19 @@ pub async fn bring_up(
     files.extend(image.as_deref());
     keep(rights::for_fabric(&options.switches, &files)).map_err(CablesError::Rights)?;
     running.attend(&fabric, listener, watch, cable_news);
+    for display in displays {
+        running.tasks.spawn(fabric.clone().attend_display(display));
+    }
     Ok(fabric)
+}
+
+fn cables_words(cables: &Cables) -> String {
+    let (number, workers) = (cables.len(), cables.workers());
+    let plural = if workers == 1 { "" } else { "s" };
+    format!(
+        "{number} cables, {} ends, {workers} worker{plural}",
+        2 * number
+    )
 }
 
 impl Running {

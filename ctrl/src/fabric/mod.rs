@@ -6,6 +6,7 @@ mod bring_up;
 mod cables;
 mod claims;
 mod descriptors;
+mod displays;
 mod ends;
 mod links;
 mod look_ahead;
@@ -70,6 +71,8 @@ pub struct Fabric {
     /// A second descriptor of the host's tap, for its carrier.
     host_tap: Option<OwnedFd>,
     ssh_config: Option<PathBuf>,
+    /// What VNC clients must know, if anything.
+    display_password: Option<String>,
     ready: AtomicBool,
     plugged: links::Plugged,
     notices: Mutex<VecDeque<String>>,
