@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
-    Context, bench, cable, cables, check, clean, console, exec, image, import, patch, power, run,
-    setup, ssh, status, topology, vm_args,
+    Context, bench, cable, cables, capture, check, clean, console, converge, exec, extcap, image,
+    impair, import, patch, power, probe, recorder, run, scenario, setup, ssh, status, topology,
+    vm_args,
 };
 use ctrl::progress::say;
 
@@ -37,12 +38,19 @@ enum Command {
     Status(status::StatusArgs),
     Cables(cables::CablesArgs),
     Cable(cable::CableArgs),
+    Capture(capture::CaptureArgs),
+    Impair(Box<impair::ImpairArgs>),
+    Scenario(scenario::ScenarioArgs),
     Exec(exec::ExecArgs),
+    Extcap(extcap::ExtcapArgs),
     Image(image::ImageArgs),
     Import(import::ImportArgs),
     Console(console::ConsoleArgs),
     Ssh(ssh::SshArgs),
     Power(power::PowerArgs),
+    Probe(probe::ProbeArgs),
+    Converge(converge::ConvergeArgs),
+    Recorder(recorder::RecorderArgs),
     Patch(patch::PatchArgs),
     Bench(bench::BenchArgs),
     VmArgs(vm_args::VmArgsArgs),
@@ -92,13 +100,20 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(&context, args).await,
         Command::Cables(args) => cables::run(&context, args).await,
         Command::Cable(args) => cable::run(&context, args).await,
+        Command::Capture(args) => capture::run(&context, args).await,
+        Command::Impair(args) => impair::run(&context, args).await,
+        Command::Scenario(args) => scenario::run(&context, args).await,
         Command::Exec(args) => exec::run(&context, args).await,
+        Command::Extcap(args) => extcap::run(&context, args).await,
         Command::Image(args) => image::run(context.json, args).await,
         Command::Import(args) => import::run(context.json, args),
         Command::Console(args) => console::run(&context, args).await,
         Command::Ssh(args) => ssh::run(&context, args).await,
+        Command::Converge(args) => converge::run(&context, args).await,
+        Command::Recorder(args) => recorder::run(&context, args).await,
         Command::Patch(args) => patch::run(&context, args).await,
         Command::Bench(args) => bench::run(&context, args).await,
+        Command::Probe(args) => probe::run(&context, args).await,
         Command::Power(args) => power::run(&context, args).await,
         Command::VmArgs(args) => vm_args::run(&context, args).await,
     }

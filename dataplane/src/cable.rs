@@ -126,10 +126,15 @@ impl Cable {
         let mut direct = Filled::default();
         let (burst, losses) = (&mut memory.received, &mut memory.losses);
         let received = match (&mut *source, sink.as_mut(), self.state) {
-            (Port::Tap(tap), Some(Port::VhostUser(guest)), CableState::Up) if lane.is_plain() => {
-                match guest.fill(tap.as_fd(), burst, losses) {
+            (Port::Tap(tap), Some(Port::VhostUser(guest)), CableState::Up)
+                if !lane.is_impaired() =>
+            {
+                let seen = lane.is_watched().then_some(&mut memory.seen);
+                match guest.fill(tap.as_fd(), burst, losses, seen) {
                     Some(filled) => filled.map(|filled| {
                         direct = filled;
+                        lane.pass_direct(&filled, &mut memory.seen);
+                        guest.settle();
                         filled.more
                     }),
                     None => source.receive(burst, losses),
@@ -138,9 +143,6 @@ impl Cable {
             _ => source.receive(burst, losses),
         };
         let some = !memory.received.is_empty() || direct.frames > 0;
-        if direct.frames > 0 {
-            lane.count_direct(&direct);
-        }
         lane.pass(self.state, sink.as_mut(), memory);
         source.release();
         received.map(|more| Forwarded { some, more })

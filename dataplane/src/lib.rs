@@ -65,7 +65,7 @@ mod hold;
 pub mod impair;
 pub mod jack;
 mod lane;
-mod offload;
+pub mod offload;
 mod panel;
 mod patience;
 pub mod port;

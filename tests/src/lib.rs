@@ -8,6 +8,7 @@
 //! a failure.
 
 mod binary;
+pub mod capturing;
 mod cli;
 pub mod dhcp;
 mod diagnosis;
@@ -29,6 +30,7 @@ mod super_frame;
 mod testpmd;
 mod vhost_wire;
 mod vnc;
+mod wire;
 
 pub use binary::ikv_fabric;
 pub use cli::{Cli, Said};
@@ -46,6 +48,7 @@ pub use super_frame::SuperFrame;
 pub use testpmd::Testpmd;
 pub use vhost_wire::{Lane, VhostWire};
 pub use vnc::VncViewer;
+pub use wire::{Pair, Wire};
 
 /// Whether this process may make namespaces and devices. `false` after saying SKIP.
 ///

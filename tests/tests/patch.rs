@@ -3,67 +3,13 @@
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use bench::guest::{Guest as FrontEnd, GuestOptions};
 use ikv_tests::patience::{SOON, ended, wait_until};
-use ikv_tests::{Netns, have_root, ikv_fabric, run};
+use ikv_tests::{Netns, Wire, have_root, ikv_fabric, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-
-/// A running patch in a namespace of its own.
-struct Wire {
-    switch: Netns,
-    folder: tempfile::TempDir,
-    process: Child,
-}
-
-impl Wire {
-    fn between(switch: Netns, a: &str, b: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let process = switch
-            .command(ikv_fabric().to_str().unwrap())
-            .arg("--socket")
-            .arg(folder.path().join("wire.sock"))
-            .args(["patch", a, b])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let wire = Wire {
-            switch,
-            folder,
-            process,
-        };
-        wait_until("the wire's socket", SOON, || {
-            wire.command("status").output().unwrap().status.success()
-        });
-        wire
-    }
-
-    fn command(&self, verb: &str) -> Command {
-        let mut command = Command::new(ikv_fabric());
-        let socket = self.folder.path().join("wire.sock");
-        command.args(["--json", "--socket"]).arg(socket).arg(verb);
-        command
-    }
-
-    fn cables(&self, names: &[&str]) -> Value {
-        let output = run(self.command("cables").args(names));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    /// Ends it and expects that nothing of it is left.
-    fn end(mut self) {
-        let pid = Pid::from_child(&self.process);
-        kill_process(pid, Signal::INT).unwrap();
-        let status = ended(&mut self.process, SOON).expect("it ends when told to");
-        assert!(status.success(), "{status}");
-        assert_eq!(self.folder.path().read_dir().unwrap().count(), 0);
-        let rules = self.switch.run("nft list ruleset");
-        assert_eq!(rules, "", "its guard is gone");
-    }
-}
 
 fn ping(from: &Netns, to: &str) -> bool {
     let mut ping = from.command("ping");

@@ -385,22 +385,57 @@ impl Guest {
     /// # Errors
     /// When waiting is impossible.
     pub fn wait(&mut self, index: usize, limit: Duration) -> io::Result<bool> {
-        let queue = &mut self.queues[index];
+        wait_for_queues(&mut [&mut self.queues[index]], limit)
+    }
+}
+
+/// As [`Guest::wait`], on the first receive queues of several guests at once.
+///
+/// # Errors
+/// When waiting is impossible.
+pub fn wait_for_frames<'g>(
+    guests: impl IntoIterator<Item = &'g mut Guest>,
+    limit: Duration,
+) -> io::Result<bool> {
+    let mut queues: Vec<_> = guests
+        .into_iter()
+        .map(|guest| &mut guest.queues[0])
+        .collect();
+    wait_for_queues(&mut queues, limit)
+}
+
+fn wait_for_queues(queues: &mut [&mut Queue], limit: Duration) -> io::Result<bool> {
+    for queue in &mut *queues {
         queue.interrupts(true);
-        if queue.has_used() {
-            queue.interrupts(false);
-            return Ok(true);
-        }
-        let mut poll = Poll::new()?;
+    }
+    let mut used = queues.iter_mut().any(|queue| queue.has_used());
+    if !used {
+        used = wait_for_bells(queues, limit)?;
+    }
+    for queue in queues {
+        queue.interrupts(false);
+    }
+    Ok(used)
+}
+
+fn wait_for_bells(queues: &[&mut Queue], limit: Duration) -> io::Result<bool> {
+    let mut poll = Poll::new()?;
+    for (token, queue) in queues.iter().enumerate() {
         let call = queue.call().as_raw_fd();
         poll.registry()
-            .register(&mut SourceFd(&call), Token(0), Interest::READABLE)?;
-        let mut events = Events::with_capacity(1);
-        poll.poll(&mut events, Some(limit))?;
-        let rung = queue.call().read().is_ok();
-        queue.interrupts(false);
-        Ok(rung)
+            .register(&mut SourceFd(&call), Token(token), Interest::READABLE)?;
     }
+    let mut events = Events::with_capacity(queues.len().max(1));
+    match poll.poll(&mut events, Some(limit)) {
+        // A signal is no frame.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+        result => result?,
+    }
+    let mut rung = false;
+    for queue in queues {
+        rung |= queue.call().read().is_ok();
+    }
+    Ok(rung)
 }
 
 #[cfg(test)]

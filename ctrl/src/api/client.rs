@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -15,7 +16,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use super::Failure;
-use super::server::CONSOLE_PROTOCOL;
 
 /// Longest answer that is read, in bytes: both streams of an `exec` in base64, and some.
 const LONGEST_ANSWER: usize = 64 << 20;
@@ -111,18 +111,49 @@ impl Client {
         self.ask(Method::POST, path, Some(body)).await
     }
 
-    /// Turns the connection of a request into a stream of bytes.
+    /// Turns the connection of a `GET` into a stream of this protocol.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn upgrade(
         &self,
         path: &str,
+        protocol: &str,
     ) -> Result<impl AsyncRead + AsyncWrite + Unpin + use<>, ClientError> {
-        let request = Request::get(path)
+        self.upgrade_by(Method::GET, path, protocol, Bytes::new())
+            .await
+    }
+
+    /// Turns the connection of a `POST` into a stream of this protocol.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post_and_upgrade<B: Serialize>(
+        &self,
+        path: &str,
+        protocol: &str,
+        body: &B,
+    ) -> Result<impl AsyncRead + AsyncWrite + Unpin + use<B>, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
+        self.upgrade_by(Method::POST, path, protocol, body.into())
+            .await
+    }
+
+    async fn upgrade_by(
+        &self,
+        method: Method,
+        path: &str,
+        protocol: &str,
+        body: Bytes,
+    ) -> Result<TokioIo<Upgraded>, ClientError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "fabric")
+            .header(CONTENT_TYPE, "application/json")
             .header(CONNECTION, "upgrade")
-            .header(UPGRADE, CONSOLE_PROTOCOL)
-            .body(Full::default())
+            .header(UPGRADE, protocol)
+            .body(Full::new(body))
             .map_err(|error| self.broken(error))?;
         let response = self.send(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

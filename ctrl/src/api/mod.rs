@@ -8,23 +8,45 @@
 //! | `GET /v1/topology` | the schema of `topology --json` |
 //! | `GET /v1/cables?name=…` | list of [`CableReport`]; `name` repeats, any name or alias |
 //! | `PUT /v1/cables/NAME/state` with [`SetCable`] | [`CableChanged`] |
+//! | `PUT /v1/cables/NAME/impairment` with [`SetImpairment`] | both lanes' [`LaneImpairment`] |
+//! | `GET /v1/impairments` | list of [`LaneImpairment`]: every lane that has one |
+//! | `POST /v1/step` with [`Step`] | [`StepDone`]; all its changes have been made at once, or none |
+//! | `GET /v1/places` | [`Places`]: where servers plug in, and who is there |
 //! | `GET /v1/vm-args/PLACE?nic=…` with the fields of [`PlugWish`] | list of QEMU's arguments |
 //! | `GET /v1/ssh` | [`SshAccess`] |
 //! | `POST /v1/nodes/NODE/exec` with [`Exec`] | [`ExecAnswer`] |
 //! | `PUT /v1/nodes/NODE/power` with [`Power`] | [`NodeStatus`] |
 //! | `GET /v1/nodes/NODE/console`, upgraded | the serial console's bytes, both ways |
+//! | `POST /v1/capture` with [`CaptureRequest`], upgraded | frames: [`capture`] |
+//! | `GET /v1/recorder` | [`RecorderStatus`] |
+//! | `POST /v1/recorder/dump` with [`DumpRequest`], upgraded | frames: [`capture`] |
+//! | `GET /v1/recorder/dumps/NAME`, upgraded | the same of a dump that was kept |
+//! | `PUT /v1/recorder/triggers` with [`SetTriggers`] | [`RecorderStatus`] |
 //!
 //! Whatever fails answers with a 4xx or 5xx status and [`Failure`].
 
+pub mod capture;
 mod client;
+mod impair;
+mod places;
+pub mod recorder;
 mod server;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::impairment::ImpairKeys;
+
+pub use capture::{CaptureCount, CaptureInterface, CaptureRequest, CaptureStart};
 pub use client::{Client, ClientError, default_socket, own_socket, segment};
-pub use server::{ApiError, Backend, ConsoleStream, serve};
+pub use impair::{
+    AccuracyReport, DelayReport, LaneImpairment, LossReport, RateReport, SetImpairment, Step,
+    StepChange, StepDone,
+};
+pub use places::{Place, Places};
+pub use recorder::{DumpRequest, RecorderStatus, SetTriggers};
+pub use server::{ApiError, Backend, CONSOLE_PROTOCOL, ConsoleStream, serve};
 
 /// `status --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +149,7 @@ pub struct Sessions {
 }
 
 /// One cable in `cables --json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CableReport {
     /// `iksb12`.
     pub name: String,
@@ -138,7 +160,7 @@ pub struct CableReport {
 }
 
 /// One direction of a cable. `frames_in = frames_out + held + all drops`, at every instant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LaneReport {
     /// Port where frames enter: `ikst12`.
     pub from: String,
@@ -154,6 +176,33 @@ pub struct LaneReport {
     pub held: u64,
     /// Dropped frames by reason.
     pub drops: BTreeMap<String, u64>,
+    /// Of the frames that entered: copies made by an impairment.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub duplicated: u64,
+    /// Frames of which a bit was flipped.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub corrupted: u64,
+    /// Frames that were made to wait.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub delayed: u64,
+    /// Frames that overtook others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reordered: u64,
+    /// Frames that were marked (ECN) instead of lost.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub marked: u64,
+    /// What the lane does to frames on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impairment: Option<ImpairKeys>,
+    /// How well it does that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<AccuracyReport>,
+}
+
+/// What an impairment did is told of lanes that have or had one.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// State of a cable.

@@ -9,12 +9,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 
+use super::capture::{CAPTURE_PROTOCOL, CaptureRequest, CaptureStream};
+use super::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use super::{
-    CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure, NodeStatus, PlugWish, Power,
-    PowerAction, SetCable, SshAccess, Status,
+    CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure, LaneImpairment, NodeStatus,
+    Places, PlugWish, Power, PowerAction, SetCable, SetImpairment, SshAccess, Status, Step,
+    StepDone,
 };
 
 /// The bytes of a serial console, both ways.
@@ -41,6 +45,20 @@ pub trait Backend: Send + Sync + 'static {
         name: &str,
         state: CableState,
     ) -> impl Future<Output = Result<CableChanged, ApiError>> + Send;
+    /// `PUT /v1/cables/NAME/impairment`.
+    ///
+    /// # Errors
+    /// A name that nothing has, or keys that do not go together.
+    fn impair(&self, name: &str, set: SetImpairment) -> Result<[LaneImpairment; 2], ApiError>;
+    /// `GET /v1/impairments`.
+    fn impairments(&self) -> Vec<LaneImpairment>;
+    /// `POST /v1/step`.
+    fn step(&self, step: Step) -> impl Future<Output = Result<StepDone, ApiError>> + Send;
+    /// `GET /v1/places`.
+    ///
+    /// # Errors
+    /// Where there are none: a bare patch.
+    fn places(&self) -> Result<Places, ApiError>;
     /// `GET /v1/vm-args/PLACE`.
     ///
     /// # Errors
@@ -68,6 +86,31 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         node: &str,
     ) -> impl Future<Output = Result<Box<dyn ConsoleStream>, ApiError>> + Send;
+    /// `POST /v1/capture`: every lane is tapped when it returns.
+    ///
+    /// # Errors
+    /// A name that nothing has, or a filter that is no program.
+    fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError>;
+    /// `GET /v1/recorder`.
+    ///
+    /// # Errors
+    /// Where nothing is recorded.
+    fn recorder(&self) -> Result<RecorderStatus, ApiError>;
+    /// `POST /v1/recorder/dump`.
+    ///
+    /// # Errors
+    /// A name that nothing has, or where nothing is recorded.
+    fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError>;
+    /// `GET /v1/recorder/dumps/NAME`.
+    ///
+    /// # Errors
+    /// A name that nothing has, or where nothing is recorded.
+    fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError>;
+    /// `PUT /v1/recorder/triggers`.
+    ///
+    /// # Errors
+    /// A name that nothing has, a filter that is no program, or where nothing is recorded.
+    fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError>;
 }
 
 /// Why a request was refused: its status and one clear sentence.
@@ -130,11 +173,20 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/topology", get(topology::<B>))
         .route("/v1/cables", get(cables::<B>))
         .route("/v1/cables/{name}/state", put(set_cable::<B>))
+        .route("/v1/cables/{name}/impairment", put(impair::<B>))
+        .route("/v1/impairments", get(impairments::<B>))
+        .route("/v1/step", post(step::<B>))
+        .route("/v1/places", get(places::<B>))
         .route("/v1/vm-args/{place}", get(vm_args::<B>))
         .route("/v1/ssh", get(ssh::<B>))
         .route("/v1/nodes/{node}/exec", post(exec::<B>))
         .route("/v1/nodes/{node}/power", put(power::<B>))
         .route("/v1/nodes/{node}/console", get(console::<B>))
+        .route("/v1/capture", post(capture::<B>))
+        .route("/v1/recorder", get(recorder::<B>))
+        .route("/v1/recorder/dump", post(recorder_dump::<B>))
+        .route("/v1/recorder/dumps/{name}", get(kept_dump::<B>))
+        .route("/v1/recorder/triggers", put(set_triggers::<B>))
         .with_state(backend)
 }
 
@@ -166,6 +218,29 @@ async fn set_cable<B: Backend>(
     Json(set): Json<SetCable>,
 ) -> Result<Json<CableChanged>, ApiError> {
     backend.set_cable(&name, set.state).await.map(Json)
+}
+
+async fn impair<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(name): Path<String>,
+    Json(set): Json<SetImpairment>,
+) -> Result<Json<[LaneImpairment; 2]>, ApiError> {
+    backend.impair(&name, set).map(Json)
+}
+
+async fn impairments<B: Backend>(State(backend): State<Arc<B>>) -> Json<Vec<LaneImpairment>> {
+    Json(backend.impairments())
+}
+
+async fn step<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Json(step): Json<Step>,
+) -> Result<Json<StepDone>, ApiError> {
+    backend.step(step).await.map(Json)
+}
+
+async fn places<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<Places>, ApiError> {
+    backend.places().map(Json)
 }
 
 async fn vm_args<B: Backend>(
@@ -209,12 +284,75 @@ async fn console<B: Backend>(
             let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut console).await;
         }
     });
-    let headers = [
-        (header::CONNECTION, "upgrade"),
-        (header::UPGRADE, CONSOLE_PROTOCOL),
-    ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    Ok(switching_to(CONSOLE_PROTOCOL))
 }
 
+async fn capture<B: Backend>(
+    State(backend): State<Arc<B>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (wanted, request) = read(request).await?;
+    Ok(send(backend.capture(&wanted)?, request))
+}
+
+async fn recorder<B: Backend>(
+    State(backend): State<Arc<B>>,
+) -> Result<Json<RecorderStatus>, ApiError> {
+    backend.recorder().map(Json)
+}
+
+async fn recorder_dump<B: Backend>(
+    State(backend): State<Arc<B>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (wanted, request) = read(request).await?;
+    Ok(send(backend.recorder_dump(&wanted)?, request))
+}
+
+async fn kept_dump<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    Ok(send(backend.kept_dump(&name)?, request.map(drop)))
+}
+
+async fn set_triggers<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Json(set): Json<SetTriggers>,
+) -> Result<Json<RecorderStatus>, ApiError> {
+    backend.set_triggers(set).map(Json)
+}
+
+/// A request's body, and the request without it, whose connection is to be upgraded.
+async fn read<T: DeserializeOwned>(request: Request) -> Result<(T, Request<()>), ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, LONGEST_REQUEST)
+        .await
+        .map_err(ApiError::conflict)?;
+    let wanted = serde_json::from_slice(&body).map_err(ApiError::conflict)?;
+    Ok((wanted, Request::from_parts(parts, ())))
+}
+
+/// Upgrades the connection and sends frames over it.
+fn send(stream: CaptureStream, request: Request<()>) -> Response {
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            // Fails when the client has gone: nobody is left to tell.
+            let _ = stream.send(TokioIo::new(upgraded)).await;
+        }
+    });
+    switching_to(CAPTURE_PROTOCOL)
+}
+
+fn switching_to(protocol: &'static str) -> Response {
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, protocol)];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// Bytes of a request that is read by hand: a filter of 4096 instructions, and some.
+const LONGEST_REQUEST: usize = 1 << 20;
+
 /// Name of the protocol that a console connection is upgraded to: bytes as they are.
-pub(super) const CONSOLE_PROTOCOL: &str = "ikv-console";
+pub const CONSOLE_PROTOCOL: &str = "ikv-console";

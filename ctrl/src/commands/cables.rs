@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::impair::report;
 use super::{Context, print, print_json, print_to_reader};
 use crate::api::{CableReport, LaneReport, segment};
 
@@ -65,7 +66,7 @@ async fn watch(context: &Context, path: &str) -> anyhow::Result<()> {
     }
 }
 
-fn table(cables: &[CableReport]) -> String {
+pub(super) fn table(cables: &[CableReport]) -> String {
     let mut text = format!(
         "{:<10} {:<10} {:>26} {:>12} {:>14} {:>12}  DROPS\n",
         "CABLE", "STATE", "LANE", "FRAMES IN", "BYTES IN", "FRAMES OUT"
@@ -87,6 +88,9 @@ fn table(cables: &[CableReport]) -> String {
             );
             text += row.trim_end();
             text.push('\n');
+            for line in report::lines(lane) {
+                text += &format!("{:<21} {line}\n", "");
+            }
         }
     }
     text

@@ -8,7 +8,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Context;
-use crate::api::segment;
+use crate::api::{CONSOLE_PROTOCOL, segment};
 use crate::progress::say;
 
 /// Ctrl-], as telnet and virsh have it.
@@ -25,7 +25,8 @@ pub struct ConsoleArgs {
 /// When no fabric answers or the name is unknown.
 pub async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result<ExitCode> {
     let path = format!("/v1/nodes/{}/console", segment(&args.node));
-    let (mut from_vm, mut to_vm) = tokio::io::split(context.client.upgrade(&path).await?);
+    let (mut from_vm, mut to_vm) =
+        tokio::io::split(context.client.upgrade(&path, CONSOLE_PROTOCOL).await?);
     say(&format!(
         "Attached to {}'s serial console; Ctrl-] leaves, Enter shows the prompt.",
         args.node

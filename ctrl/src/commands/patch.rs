@@ -12,8 +12,9 @@ use tokio::time::sleep;
 use super::run::{PanelArgs, StopSignals};
 use super::{Context, need_root};
 use crate::api;
+use crate::api::recorder::Trigger;
 use crate::apply::{self, Applied};
-use crate::fabric::{Patch, Person, PortSpec, listen};
+use crate::fabric::{Patch, Person, PortSpec, RecorderOptions, listen};
 use crate::lock::{Lock, StatePaths};
 use crate::plan::Step;
 use crate::progress::Progress;
@@ -29,6 +30,9 @@ pub struct PatchArgs {
     ports: Vec<PortSpec>,
     #[command(flatten)]
     panel: PanelArgs,
+    /// With a flight recorder of the last frames, 64 MiB.
+    #[arg(long)]
+    record: bool,
 }
 
 /// # Errors
@@ -47,7 +51,11 @@ pub async fn run(context: &Context, args: &PatchArgs) -> anyhow::Result<ExitCode
     let mut stop = StopSignals::new()?;
     let paths = StatePaths::beside(&context.own_socket);
     let mut lock = Lock::acquire(&paths)?;
-    let result = wire(ports, &options, &mut lock, &mut stop).await;
+    let record = args.record.then(|| RecorderOptions {
+        triggers: vec![Trigger::Down],
+        ..RecorderOptions::default()
+    });
+    let result = wire(ports, &options, record, &mut lock, &mut stop).await;
     lock.release()?;
     result.map(|()| ExitCode::SUCCESS)
 }
@@ -55,18 +63,24 @@ pub async fn run(context: &Context, args: &PatchArgs) -> anyhow::Result<ExitCode
 async fn wire(
     ports: &[PortSpec; 2],
     options: &PanelOptions,
+    record: Option<RecorderOptions>,
     lock: &mut Lock,
     stop: &mut StopSignals,
 ) -> anyhow::Result<()> {
     apply::clean(lock)?;
-    let (socket, folder) = (lock.paths().socket.clone(), lock.paths().folder.clone());
+    let paths = lock.paths().clone();
+    let socket = &paths.socket;
     let owner = Person::find(None)?;
     let mut applied = apply::apply(&guard(ports), lock, |_| {})?;
-    applied.will_create(&socket)?;
-    let listener = listen(&socket, &owner)?;
+    applied.will_create(socket)?;
+    if record.is_some() {
+        applied.will_create(&paths.recorder)?;
+    }
+    let listener = listen(socket, &owner)?;
     let bell = Arc::new(Notify::new());
     let ring = bell.clone();
-    let patch = Patch::plug(ports, options, &owner, &folder, move || ring.notify_one())?;
+    let ring = move || ring.notify_one();
+    let patch = Patch::plug(ports, options, &owner, &paths, record, ring)?;
     let patch = Arc::new(patch);
     let progress = Progress::new();
     progress.note(&format!(
@@ -78,6 +92,7 @@ async fn wire(
         result = api::serve(listener, patch.clone()) => result?,
         () = show(&patch, &progress) => {}
         () = tell(&patch, &progress, &bell) => {}
+        () = patch.attend_recorder(|told| progress.note(&format!("  ! {told}"))) => {}
         () = stop.wait() => {}
     }
     progress.quiet();

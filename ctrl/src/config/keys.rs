@@ -6,7 +6,8 @@ use frr_conf::{BootFile, Domain};
 use ipnet::Ipv4Net;
 use toml::{Table, Value};
 
-use super::{Accel, Listen, MacPrefix, Memory, Nic, Problem, Snat};
+use super::{Accel, Listen, MacPrefix, Memory, Nic, Problem, Snat, cable};
+use crate::impairment::{Bytes, Percent};
 
 /// What a key takes.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,12 @@ pub(super) enum Kind {
     Octets(usize),
     /// An amount of memory.
     Memory,
+    /// A number of bytes, from .0 to .1.
+    Size(u64, u64),
+    /// A share in percent.
+    Share,
+    /// What can be made of a cable.
+    State,
     /// KVM, TCG or either.
     Accel,
     /// A tap or vhost-user.
@@ -110,7 +117,18 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("ssh.authorized_keys", Kind::List(&Kind::Text)),
     ("ssh.root_password", Kind::Text),
     ("ssh.key_dir", Kind::Text),
+    ("recorder.enabled", Kind::Flag),
+    ("recorder.memory", Kind::Size(1 << 20, 64 << 30)),
+    ("recorder.snap", Kind::Whole(64, 65_535, "bytes")),
+    ("recorder.cable_down", Kind::Flag),
+    ("recorder.bgp_down", Kind::Flag),
+    ("recorder.match", Kind::Text),
+    ("recorder.drop_rate", Kind::Share),
+    ("recorder.dir", Kind::Text),
 ];
+
+/// Several tables of this name, see [`super::CableKeys`].
+const CABLES: &str = "cable";
 
 /// What `key` takes.
 pub(super) fn kind(key: &str) -> Option<Kind> {
@@ -142,6 +160,7 @@ pub(crate) fn problems(table: &Table) -> Vec<Problem> {
                     check(&format!("{key}.{name}"), value, &mut found);
                 }
             }
+            _ if key == CABLES => cable::problems(value, &mut found),
             _ if is_table(key) => {
                 let what = format!(
                     "{} is not a table; write its keys below [{key}]",
@@ -178,6 +197,17 @@ fn check(key: &str, value: &Value, found: &mut Vec<Problem>) {
 }
 
 impl Kind {
+    /// As [`Kind::check`], and every element of a list.
+    pub(super) fn check_all(self, value: &Value) -> Result<(), String> {
+        self.check(value)?;
+        match (self, value) {
+            (Self::List(kind), Value::Array(list)) => {
+                list.iter().try_for_each(|value| kind.check(value))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check(self, value: &Value) -> Result<(), String> {
         match self {
             Self::Whole(least, most, unit) => whole(value, least, most, unit),
@@ -207,6 +237,12 @@ impl Kind {
                 whole(value, least, 16_777_216, "MiB")
             }
             Self::Memory => form::<Memory>(value, "such as \"192M\" or \"1G\""),
+            Self::Size(least, most) => size(value, least, most),
+            Self::Share => form::<Percent>(value, "such as \"1%\""),
+            Self::State => match value.as_str() {
+                Some("up" | "down" | "blackhole") => Ok(()),
+                _ => Err(not_form(value, "\"up\", \"down\" or \"blackhole\"")),
+            },
             Self::Text => not_empty(text(value, "in quotes")?),
             Self::Domain => form::<Domain>(value, "such as \"example.com\""),
             Self::BootFile => form::<BootFile>(value, "such as \"lpxelinux.0\""),
@@ -236,7 +272,7 @@ impl Kind {
     }
 }
 
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     value.to_string()
 }
 
@@ -284,6 +320,20 @@ fn whole(value: &Value, least: i64, most: i64, unit: &str) -> Result<(), String>
         Value::Integer(number) if (least..=most).contains(number) => Ok(()),
         Value::Integer(number) => Err(format!("{number} is out of bounds; {takes}")),
         _ => Err(format!("{} is not a whole number; {takes}", shown(value))),
+    }
+}
+
+fn size(value: &Value, least: u64, most: u64) -> Result<(), String> {
+    form::<Bytes>(value, "such as \"64MiB\"")?;
+    let bytes = value.as_str().and_then(|text| text.parse::<Bytes>().ok());
+    match bytes {
+        Some(Bytes(bytes)) if !(least..=most).contains(&bytes) => Err(format!(
+            "{} is out of bounds; it takes {} to {}",
+            shown(value),
+            Bytes(least),
+            Bytes(most)
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -357,6 +407,9 @@ fn interface(value: &Value) -> Result<(), String> {
 
 /// Says that there is no such key, and what is.
 pub(super) fn unknown(key: &str) -> String {
+    if key.split(['.', '[']).next() == Some(CABLES) {
+        return "cables are written in the file alone, below [[cable]]".into();
+    }
     if is_table(key) {
         return format!("this is a table; name one of its keys: {}", names_in(key));
     }
@@ -385,7 +438,7 @@ pub(super) fn unknown(key: &str) -> String {
 }
 
 /// At most two letters apart, and less than half of the name.
-fn is_near(key: &str, known: &str) -> bool {
+pub(super) fn is_near(key: &str, known: &str) -> bool {
     let far = distance(key, known);
     far <= 2 && far * 2 <= last(key).len()
 }
@@ -416,6 +469,7 @@ fn top() -> String {
             names.push(name);
         }
     }
+    names.push(format!("[[{CABLES}]]"));
     names.join(", ")
 }
 

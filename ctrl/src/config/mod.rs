@@ -5,6 +5,7 @@
 //! What the choices *mean together* (names, addresses, collisions) is
 //! [`crate::topology::build`]'s work.
 
+mod cable;
 mod keys;
 mod load;
 mod place;
@@ -18,6 +19,9 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::impairment::{Bytes, Percent};
+
+pub use cable::CableKeys;
 pub(crate) use keys::{distance, order, problems};
 pub use load::{ConfigError, load, parse};
 pub use place::{Origin, Place, Problem};
@@ -55,6 +59,11 @@ pub struct Config {
     pub image: Image,
     /// How to log in to the switches.
     pub ssh: Ssh,
+    /// The flight recorder.
+    pub recorder: Recorder,
+    /// What cables are like from the start, and cables of one's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cable: Vec<CableKeys>,
     /// Where each value was written, for messages about it.
     #[serde(skip)]
     pub origin: Origin,
@@ -422,6 +431,44 @@ pub struct Ssh {
     /// Folder of the fabric's own key pair. Default: none, which means `ssh` beside the API
     /// socket.
     pub key_dir: Option<PathBuf>,
+}
+
+/// `[recorder]`: the flight recorder, which keeps the last frames of every cable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recorder {
+    /// Whether there is one. Default true.
+    pub enabled: bool,
+    /// Memory of all its rings together: `64MiB`; 1 MiB to 64 GiB. Default 64 MiB.
+    pub memory: Bytes,
+    /// Bytes of each frame that are kept, at most, 64..=65535. Default 256.
+    pub snap: u32,
+    /// Dumps by itself when a cable goes down. Default true.
+    pub cable_down: bool,
+    /// Dumps by itself when a BGP session is lost on the wire. Default true.
+    pub bgp_down: bool,
+    /// Dumps by itself when a frame matches this tcpdump expression. Default: none.
+    #[serde(rename = "match")]
+    pub matches: Option<String>,
+    /// Dumps by itself when a lane drops this share of its frames. Default: none.
+    pub drop_rate: Option<Percent>,
+    /// Folder of what is dumped by itself. Default: none, which means beside the API socket.
+    pub dir: Option<PathBuf>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            memory: Bytes(64 << 20),
+            snap: 256,
+            cable_down: true,
+            bgp_down: true,
+            matches: None,
+            drop_rate: None,
+            dir: None,
+        }
+    }
 }
 
 /// For the defaults of this module, whose prefixes are written out above.

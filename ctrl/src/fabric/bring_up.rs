@@ -1,6 +1,7 @@
 //! How a fabric comes up and goes away, step by step.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,18 +16,21 @@ use super::Fabric;
 use super::cables::{Cables, CablesError};
 use super::descriptors::make_room;
 use super::ends::{Holder, Sockets};
+use super::impair::PlannedStep;
 use super::links::{Plugged, SharedApplied, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
+use super::recorder::{Named, Recorder, RecorderOptions};
 use super::{displays, rights, sockets, start};
-use crate::api;
+use crate::api::{self, CableState, SetImpairment, Step, StepChange};
 use crate::apply::{self, Applied, ApplyError};
-use crate::config::Listen;
+use crate::config::Config;
 use crate::host::watch::LinkWatch;
 use crate::lock::{Lock, StatePaths};
 use crate::plan;
 use crate::progress::Progress;
+use crate::topology::{End, EndOwner, Topology};
 
 /// Questions about sessions that switches may be asked at the same time.
 const QUESTIONS: usize = 2;
@@ -86,27 +90,18 @@ pub async fn bring_up(
     let carrier = host_tap.as_ref().and_then(|tap| tap.try_clone().ok());
     let cable_news = Arc::new(Notify::new());
     let bell = cable_news.clone();
-    write_down(&running.applied, &paths.vhost)?;
-    if with_vms {
-        write_down(&running.applied, &paths.vms)?;
-    }
-    if config.vnc.listen == Listen::Unix {
-        write_down(&running.applied, &paths.vnc)?;
-    }
-    let displays = displays::open(options, &paths, &owner)?;
-    let sockets = Sockets::new(config, topology, &options.switches, &paths, &owner)?;
-    let planned = sockets.open(host_tap)?;
-    let no_rights = CapabilitySet::empty();
-    let cables = Cables::plug(planned, &options.panel, no_rights, move || {
-        bell.notify_one();
-    })?;
-    stage.done(&cables_words(&cables));
+    let displays = displays::open(options, &running.applied, &paths, &owner)?;
+    let ring = move || bell.notify_one();
+    let (cables, recorder) = plug(options, running, &paths, &owner, host_tap, ring)?;
+    let cut = as_configured(topology, &cables, config).inspect_err(|_| cables.stop())?;
+    stage.done(&in_words(&cables));
 
     let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
     let mut fabric = Fabric {
         topology: topology.clone(),
         paths: StatePaths::beside(&absolute),
         cables,
+        recorder,
         switches: BTreeMap::new(),
         reached: options.switches.reached(topology),
         host_tap: carrier,
@@ -136,6 +131,7 @@ pub async fn bring_up(
         progress.note(&format!("  · {words}"));
     }
     let fabric = running.fabric.insert(Arc::new(fabric)).clone();
+    fabric.tell_ends_of(&cut).await;
     write_down(&running.applied, &paths.socket)?;
     let listener = listen(socket, &owner)?;
     let holder = |owner| Holder::of(owner, &options.switches, config.vm.nic);
@@ -145,6 +141,12 @@ pub async fn bring_up(
         .map(|found| found.end.tap.clone());
     let watch = LinkWatch::open(taps).map_err(BringUpError::Watch)?;
     let mut files = vec![paths.folder.as_path()];
+    files.extend(
+        options
+            .recorder
+            .as_ref()
+            .and_then(|recorder| recorder.folder.as_deref()),
+    );
     files.extend(image.as_deref());
     keep(rights::for_fabric(&options.switches, &files)).map_err(CablesError::Rights)?;
     running.attend(&fabric, listener, watch, cable_news);
@@ -152,15 +154,6 @@ pub async fn bring_up(
         running.tasks.spawn(fabric.clone().attend_display(display));
     }
     Ok(fabric)
-}
-
-fn cables_words(cables: &Cables) -> String {
-    let (number, workers) = (cables.len(), cables.workers());
-    let plural = if workers == 1 { "" } else { "s" };
-    format!(
-        "{number} cables, {} ends, {workers} worker{plural}",
-        2 * number
-    )
 }
 
 impl Running {
@@ -181,6 +174,7 @@ impl Running {
             }
         });
         self.tasks.spawn(fabric.clone().attend_cables(cable_news));
+        self.tasks.spawn(fabric.clone().attend_recorder());
         if fabric.cables.workers() > 1 {
             self.tasks.spawn(fabric.clone().balance());
         }
@@ -229,6 +223,43 @@ impl Running {
     }
 }
 
+fn in_words(cables: &Cables) -> String {
+    let workers = match cables.workers() {
+        1 => "1 worker".into(),
+        several => format!("{several} workers"),
+    };
+    format!(
+        "{} cables, {} ends, {workers}",
+        cables.len(),
+        2 * cables.len()
+    )
+}
+
+/// What the configuration says of cables, before the first frame. Returns those that are cut.
+fn as_configured(
+    topology: &Topology,
+    cables: &Cables,
+    config: &Config,
+) -> Result<Vec<usize>, BringUpError> {
+    let changes = config.cable.iter().map(|keys| StepChange {
+        cable: keys.called().to_owned(),
+        state: keys.state,
+        impair: (!keys.impair.is_empty()).then(|| SetImpairment {
+            from: keys.from.clone(),
+            clear: false,
+            set: keys.impair.clone(),
+        }),
+    });
+    let step = Step {
+        changes: changes.collect(),
+    };
+    let (_, states) = PlannedStep::check(topology, cables, &step)?.apply(cables)?;
+    let cut = states
+        .into_iter()
+        .filter(|(_, state)| *state == CableState::Down);
+    Ok(cut.map(|(index, _)| index).collect())
+}
+
 fn clean_up_before(
     running: &mut Running,
     paths: &StatePaths,
@@ -242,6 +273,59 @@ fn clean_up_before(
         ));
     }
     Ok(())
+}
+
+/// Plugs every cable in, and records what passes if that is wanted.
+fn plug(
+    options: &Options,
+    running: &Running,
+    paths: &StatePaths,
+    owner: &Person,
+    host_tap: Option<OwnedFd>,
+    bell: impl Fn() + Clone + Send + Sync + 'static,
+) -> Result<(Cables, Option<Recorder>), BringUpError> {
+    write_down(&running.applied, &paths.vhost)?;
+    if !options.switches.is_empty() {
+        write_down(&running.applied, &paths.vms)?;
+    }
+    let Options {
+        config,
+        topology,
+        switches,
+        ..
+    } = options;
+    let planned = Sockets::new(config, topology, switches, paths, owner)?.open(host_tap)?;
+    let cables = Cables::plug(planned, &options.panel, CapabilitySet::empty(), bell)?;
+    let wanted = options.recorder.as_ref();
+    let recorder = wanted.map(|wanted| record(wanted, topology, &cables, running, paths));
+    match recorder.transpose() {
+        Ok(recorder) => Ok((cables, recorder)),
+        Err(error) => {
+            cables.stop();
+            Err(error)
+        }
+    }
+}
+
+/// Records every cable from now on.
+fn record(
+    wanted: &RecorderOptions,
+    topology: &Topology,
+    cables: &Cables,
+    running: &Running,
+    paths: &StatePaths,
+) -> Result<Recorder, BringUpError> {
+    write_down(&running.applied, &paths.recorder)?;
+    let is_switch = |end: &End| matches!(end.owner, EndOwner::Switch { .. });
+    let names = Named {
+        alias: &|index, side| topology.cables[index].end(side).alias.clone(),
+        between_switches: &|index| {
+            let cable = &topology.cables[index];
+            is_switch(&cable.a) && is_switch(&cable.b)
+        },
+    };
+    let folder = std::path::absolute(&paths.recorder).unwrap_or_else(|_| paths.recorder.clone());
+    Ok(Recorder::start(cables, wanted.clone(), &names, &folder)?)
 }
 
 /// Listens at `socket`, for its owner alone from the first moment on. The caller holds the

@@ -3,15 +3,18 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use dataplane::capture::{RecorderReader, TapSpec};
 use dataplane::jack::{JackEvent, JackId, JackSpec, Jacks, Role};
 use dataplane::rights::{CapabilitySet, keep};
 use dataplane::{
-    Cable, CableHandle, CableId, Event, LaneStats, Panel, PanelError, PanelOptions, Port,
-    PortError, Side,
+    Cable, CableHandle, CableId, Capture, DropReason, Event, LaneStats, Panel, PanelError,
+    PanelOptions, Port, PortError, Side, clock,
 };
 
+use super::accuracy;
 use super::ends::netdev;
 use crate::api::{CableReport, CableState, LaneReport};
+use crate::impairment::ImpairKeys;
 use crate::topology;
 
 /// Why the cables could not be plugged in.
@@ -47,6 +50,12 @@ pub enum CablesError {
     /// Root's rights.
     #[error("the rights of root cannot be given up: {0}")]
     Rights(std::io::Error),
+    /// A second descriptor of a tap.
+    #[error("the carrier of a tap cannot be held: {0}")]
+    Carrier(std::io::Error),
+    /// The flight recorder.
+    #[error("the flight recorder cannot be started: {0}")]
+    Recorder(String),
     /// The thread that serves the vhost-user sockets.
     #[error("the vhost-user sockets cannot be served: {0}")]
     Jacks(std::io::Error),
@@ -58,13 +67,22 @@ pub struct Cables {
     jacks: Jacks,
     entries: Vec<Entry>,
     workers: usize,
+    wall_offset: u64,
 }
 
 struct Entry {
     name: String,
     ends: [EndEntry; 2],
     handle: CableHandle,
-    state: Mutex<CableState>,
+    condition: Mutex<Condition>,
+}
+
+/// What was made of a cable.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Condition {
+    pub(super) state: CableState,
+    /// By the side where the lane begins.
+    pub(super) impairments: [ImpairKeys; 2],
 }
 
 struct EndEntry {
@@ -138,6 +156,7 @@ impl Cables {
             jacks,
             entries: Vec::with_capacity(planned.len()),
             workers,
+            wall_offset: clock::wall_offset(),
         };
         for cable in planned {
             match cables.plug_one(cable) {
@@ -178,7 +197,10 @@ impl Cables {
             name,
             ends,
             handle,
-            state: Mutex::new(CableState::Up),
+            condition: Mutex::new(Condition {
+                state: CableState::Up,
+                impairments: Default::default(),
+            }),
         })
     }
 
@@ -197,23 +219,61 @@ impl Cables {
         self.workers
     }
 
-    /// One cable's state and counters, by its place in the topology.
+    /// One cable's state, counters and accuracy, by its place in the topology.
     pub fn report(&self, index: usize) -> CableReport {
-        let Entry {
-            name,
-            ends: [a, b],
-            handle,
-            state,
-        } = &self.entries[index];
-        let [a_to_b, b_to_a] = &handle.lanes;
+        let Entry { name, handle, .. } = &self.entries[index];
+        let [a, b] = self.end_names(index);
+        let Condition { state, impairments } = self.condition(index);
+        let lane = |side: Side, from: &str, to: &str| {
+            let keys = &impairments[side as usize];
+            let mut report = lane(from, to, &handle.lanes[side as usize]);
+            if !keys.is_empty() {
+                // A worker that does not answer is told of by what must succeed.
+                let seen = self.panel.accuracy(handle.id, side).ok().flatten();
+                report.accuracy = seen.map(|seen| accuracy::report(keys, &seen));
+                report.impairment = Some(keys.shown());
+            }
+            report
+        };
         CableReport {
             name: name.clone(),
-            state: *state.lock().expect("no holder of this lock can panic"),
-            lanes: [
-                lane(&a.name, &b.name, a_to_b),
-                lane(&b.name, &a.name, b_to_a),
-            ],
+            state,
+            lanes: [lane(Side::A, a, b), lane(Side::B, b, a)],
         }
+    }
+
+    /// One cable's state.
+    pub fn state(&self, index: usize) -> CableState {
+        self.condition(index).state
+    }
+
+    pub(super) fn condition(&self, index: usize) -> Condition {
+        let condition = self.entries[index].condition.lock();
+        condition.expect("no holder of this lock can panic").clone()
+    }
+
+    /// Remembers what the panel has been told.
+    pub(super) fn set_condition(&self, index: usize, now: Condition) {
+        let condition = self.entries[index].condition.lock();
+        *condition.expect("no holder of this lock can panic") = now;
+    }
+
+    pub(super) fn panel(&self) -> &Panel {
+        &self.panel
+    }
+
+    pub(super) fn id(&self, index: usize) -> CableId {
+        self.entries[index].handle.id
+    }
+
+    /// A cable's name.
+    pub fn name(&self, index: usize) -> &str {
+        &self.entries[index].name
+    }
+
+    pub(super) fn end_names(&self, index: usize) -> [&str; 2] {
+        let [a, b] = &self.entries[index].ends;
+        [&a.name, &b.name]
     }
 
     /// All lanes added up: frames and bytes in, frames dropped.
@@ -227,20 +287,6 @@ impl Cables {
                 drops + seen.dropped(),
             )
         })
-    }
-
-    /// Lets the cable's frames pass or not, from now on.
-    ///
-    /// # Errors
-    /// When its worker does not answer.
-    pub fn set_state(&self, index: usize, state: CableState) -> Result<(), PanelError> {
-        let entry = &self.entries[index];
-        self.panel.set_state(entry.handle.id, to_dataplane(state))?;
-        *entry
-            .state
-            .lock()
-            .expect("no holder of this lock can panic") = state;
-        Ok(())
     }
 
     /// Tells whoever is plugged in by vhost-user whether the cable has carrier: without it
@@ -291,6 +337,53 @@ impl Cables {
             None => self.panel.exchange(entry.handle.id, to_panel(side), port)?,
         };
         Ok(())
+    }
+
+    /// Copies what passes one lane of a cable: the one whose frames enter at `from`.
+    ///
+    /// # Errors
+    /// When its worker does not answer.
+    pub fn tap(
+        &self,
+        index: usize,
+        from: topology::Side,
+        spec: TapSpec,
+    ) -> Result<Capture, PanelError> {
+        let cable = self.entries[index].handle.id;
+        self.panel.tap(cable, to_panel(from), spec)
+    }
+
+    /// Gives a lane a flight recorder of `bytes` that keeps `snap` bytes of each frame.
+    ///
+    /// # Errors
+    /// When its worker does not answer.
+    pub fn record(
+        &self,
+        index: usize,
+        from: topology::Side,
+        bytes: usize,
+        snap: u32,
+    ) -> Result<RecorderReader, PanelError> {
+        let cable = self.entries[index].handle.id;
+        self.panel.record(cable, to_panel(from), bytes, snap)
+    }
+
+    /// Frames that entered a lane, and those that it dropped for these reasons.
+    pub fn drops(
+        &self,
+        index: usize,
+        from: topology::Side,
+        counts: impl Fn(DropReason) -> bool,
+    ) -> (u64, u64) {
+        let seen = self.entries[index].handle.lanes[from as usize].snapshot();
+        let reasons = seen.drop_reasons().filter(|(reason, _)| counts(*reason));
+        (seen.frames_in, reasons.map(|(_, count)| count).sum())
+    }
+
+    /// What to add to the dataplane's clock for the time since 1970, in ns. It stays the same
+    /// while the fabric runs, whoever sets the host's clock: all captures agree.
+    pub fn wall_offset(&self) -> u64 {
+        self.wall_offset
     }
 
     /// The next thing that happened by itself.
@@ -379,10 +472,17 @@ fn lane(from: &str, to: &str, stats: &LaneStats) -> LaneReport {
             .drop_reasons()
             .map(|(reason, count)| (reason.name().into(), count))
             .collect(),
+        duplicated: seen.done.duplicated,
+        corrupted: seen.done.corrupted,
+        delayed: seen.done.delayed,
+        reordered: seen.done.reordered,
+        marked: seen.done.marked,
+        impairment: None,
+        accuracy: None,
     }
 }
 
-fn to_dataplane(state: CableState) -> dataplane::CableState {
+pub(super) fn to_dataplane(state: CableState) -> dataplane::CableState {
     match state {
         CableState::Up => dataplane::CableState::Up,
         CableState::Down => dataplane::CableState::Down,
@@ -390,7 +490,7 @@ fn to_dataplane(state: CableState) -> dataplane::CableState {
     }
 }
 
-fn to_panel(side: topology::Side) -> Side {
+pub(super) fn to_panel(side: topology::Side) -> Side {
     match side {
         topology::Side::A => Side::A,
         topology::Side::B => Side::B,

@@ -11,8 +11,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::sleep;
 
+use super::links::{SharedApplied, write_down};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
+use super::seeds::make_folder;
 use super::{Fabric, sockets};
 use crate::config::{Config, Listen};
 use crate::lock::StatePaths;
@@ -42,12 +44,13 @@ fn port(first: u16, switch: usize) -> Option<u16> {
     DISPLAY_0.checked_add(display)
 }
 
-/// Listens for each switch that runs. The folder must be in the journal already.
+/// Listens for each switch that runs.
 ///
 /// # Errors
 /// The first address that cannot be listened at.
 pub(super) fn open(
     options: &Options,
+    applied: &SharedApplied,
     paths: &StatePaths,
     owner: &Person,
 ) -> Result<Vec<Display>, BringUpError> {
@@ -75,7 +78,8 @@ pub(super) fn open(
         }
     };
     if config.vnc.listen == Listen::Unix && !switches.is_empty() {
-        super::seeds::make_folder(&paths.vnc)?;
+        write_down(applied, &paths.vnc)?;
+        make_folder(&paths.vnc)?;
     }
     let mut displays = Vec::new();
     for switch in switches.iter() {

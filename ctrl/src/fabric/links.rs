@@ -157,7 +157,7 @@ impl Fabric {
         let end = cable.end(side);
         if !self.is_pluggable(end.owner) {
             // QEMU says "link up" to its guest whenever it has connected.
-            if plugged && self.cables.report(index).state == CableState::Down {
+            if plugged && self.cables.state(index) == CableState::Down {
                 self.set_carrier(index, side, false).await;
             }
             return;

@@ -2,19 +2,24 @@
 //!
 //! [`bring_up`] makes one, [`Fabric`] answers for it, [`Running::take_down`] takes it away.
 
+mod accuracy;
 mod bring_up;
 mod cables;
+mod capture;
 mod claims;
 mod descriptors;
 mod displays;
 mod ends;
+mod impair;
 mod links;
 mod look_ahead;
 mod options;
 mod owner;
 mod password;
 mod patch;
+mod places;
 mod ready;
+mod recorder;
 mod rights;
 mod seeds;
 mod sockets;
@@ -31,12 +36,16 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use dataplane::sys::tap;
+use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
+use crate::api::capture::{CaptureRequest, CaptureStream};
+use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
-    NodeStatus, PlugWish, PowerAction, SshAccess, Status,
+    LaneImpairment, NodeStatus, Places, PlugWish, PowerAction, SetImpairment, SshAccess, Status,
+    Step, StepChange, StepDone,
 };
 use crate::commands::vm_args;
 use crate::lock::StatePaths;
@@ -46,10 +55,13 @@ use crate::vm::{Power, Vm};
 
 pub use bring_up::{Running, bring_up, listen};
 pub use cables::{Cables, CablesError};
+use impair::{Names, PlannedStep};
 pub use look_ahead::preflight;
 pub use options::{BringUpError, Options};
 pub use owner::{NoSuchUser, Person};
 pub use patch::{Patch, PortSpec};
+use recorder::Recorder;
+pub use recorder::RecorderOptions;
 use switch::Switch;
 
 /// Time for one command by `exec`. Long ones belong into `ssh`.
@@ -64,6 +76,7 @@ pub struct Fabric {
     /// The files beside the API's socket, by absolute paths.
     paths: StatePaths,
     cables: Cables,
+    recorder: Option<Recorder>,
     /// By their places in the topology; those that run.
     switches: BTreeMap<usize, Switch>,
     /// Those of them that `internet` must reach.
@@ -138,20 +151,19 @@ impl Fabric {
             })
     }
 
-    fn cable_index(&self, name: &str) -> Result<usize, ApiError> {
-        let cable = self.topology.cable(name).map_err(ApiError::unknown)?;
-        let index = self
-            .topology
-            .cables
-            .iter()
-            .position(|other| other.name == cable.name);
-        Ok(index.expect("the topology's own cable"))
+    /// Looks for what the recorder's triggers wait for, for ever.
+    async fn attend_recorder(self: Arc<Self>) {
+        if let Some(recorder) = &self.recorder {
+            recorder
+                .attend(&self.cables, |told| self.notice(told))
+                .await;
+        }
     }
 
     /// Whether an end waits for whoever plugs in.
     fn is_pluggable(&self, owner: EndOwner) -> bool {
         match owner {
-            EndOwner::Host => false,
+            EndOwner::Host | EndOwner::Open => false,
             EndOwner::Switch { switch, .. } => !self.switches.contains_key(&switch),
             EndOwner::Server { .. } => true,
         }
@@ -170,6 +182,7 @@ impl Fabric {
                     .err()
                     .map(|error| format!("{} does not know yet: {error}", end.alias))
             }
+            (EndOwner::Open, _) => None,
             _ => {
                 let told = self.plugged.of(&end.tap).front_end;
                 self.cables.set_carrier(cable, side, up);
@@ -184,10 +197,21 @@ impl Fabric {
         }
     }
 
+    /// Takes the carrier of cables that are cut from the start; switches learn it when they run.
+    async fn tell_ends_of(&self, cut: &[usize]) {
+        for index in cut {
+            for (side, end) in self.topology.cables[*index].ends() {
+                if end.owner == EndOwner::Host || self.is_pluggable(end.owner) {
+                    self.set_carrier(*index, side, false).await;
+                }
+            }
+        }
+    }
+
     /// A switch that was started anew knows nothing of the cables that are cut.
     async fn tell_cut_cables(&self, switch: usize) {
         for (index, cable) in self.topology.cables.iter().enumerate() {
-            if self.cables.report(index).state != CableState::Down {
+            if self.cables.state(index) != CableState::Down {
                 continue;
             }
             for (side, end) in cable.ends() {
@@ -214,6 +238,16 @@ impl Fabric {
     }
 }
 
+impl Names for Fabric {
+    fn cable(&self, name: &str) -> Result<usize, ApiError> {
+        Names::cable(&self.topology, name)
+    }
+
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
+        Names::end(&self.topology, name)
+    }
+}
+
 impl Backend for Fabric {
     fn status(&self) -> Status {
         Status {
@@ -236,28 +270,50 @@ impl Backend for Fabric {
         }
         names
             .iter()
-            .map(|name| Ok(self.cables.report(self.cable_index(name)?)))
+            .map(|name| Ok(self.cables.report(Names::cable(self, name)?)))
             .collect()
     }
 
     async fn set_cable(&self, name: &str, state: CableState) -> Result<CableChanged, ApiError> {
-        let index = self.cable_index(name)?;
-        let cable = &self.topology.cables[index];
-        self.cables
-            .set_state(index, state)
-            .map_err(ApiError::failed)?;
-        let mut notes = Vec::new();
-        for side in [Side::A, Side::B] {
-            notes.extend(
-                self.set_carrier(index, side, state != CableState::Down)
-                    .await,
-            );
-        }
+        let index = Names::cable(self, name)?;
+        let change = StepChange {
+            cable: name.into(),
+            state: Some(state),
+            impair: None,
+        };
+        let done = self.step(Step {
+            changes: vec![change],
+        });
         Ok(CableChanged {
-            name: cable.name.clone(),
+            notes: done.await?.notes,
+            name: self.topology.cables[index].name.clone(),
             state,
-            notes,
         })
+    }
+
+    fn impair(&self, name: &str, set: SetImpairment) -> Result<[LaneImpairment; 2], ApiError> {
+        let index = Names::cable(self, name)?;
+        PlannedStep::check(self, &self.cables, &Step::of(name, set))?.apply(&self.cables)?;
+        Ok(self.cables.impairments(index))
+    }
+
+    fn impairments(&self) -> Vec<LaneImpairment> {
+        self.cables.all_impairments()
+    }
+
+    async fn step(&self, step: Step) -> Result<StepDone, ApiError> {
+        let planned = PlannedStep::check(self, &self.cables, &step)?;
+        let (at_ns, changed) = planned.apply(&self.cables)?;
+        let ends = changed.into_iter().flat_map(|(index, state)| {
+            let up = state != CableState::Down;
+            [Side::A, Side::B].map(|side| self.set_carrier(index, side, up))
+        });
+        let notes = join_all(ends).await.into_iter().flatten().collect();
+        Ok(StepDone { at_ns, notes })
+    }
+
+    fn places(&self) -> Result<Places, ApiError> {
+        Ok(self.all_places())
     }
 
     fn vm_args(&self, place: &str, wish: &PlugWish) -> Result<Vec<String>, ApiError> {
@@ -312,6 +368,33 @@ impl Backend for Fabric {
     async fn console(&self, node: &str) -> Result<Box<dyn ConsoleStream>, ApiError> {
         let console = console_stream(self.switch(node)?.vm());
         Ok(Box::new(console))
+    }
+
+    fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
+        let cables = request.cables.iter().map(|name| Names::cable(self, name));
+        let port = request.from.as_deref().map(|name| self.end(name));
+        let lanes = capture::choose(self.cables.len(), cables, port)?;
+        let alias = |index: usize, side| self.topology.cables[index].end(side).alias.clone();
+        capture::start(&self.cables, &lanes, alias, request)
+    }
+
+    fn recorder(&self) -> Result<RecorderStatus, ApiError> {
+        Ok(recorder::running(self.recorder.as_ref())?.status())
+    }
+
+    fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.dump(request, &|name| self.cable(name))
+    }
+
+    fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError> {
+        recorder::running(self.recorder.as_ref())?.kept(name)
+    }
+
+    fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.arm(&self.cables, set.triggers, &|name| self.cable(name))?;
+        Ok(recorder.status())
     }
 }
 

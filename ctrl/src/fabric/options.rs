@@ -6,7 +6,9 @@ use dataplane::PanelOptions;
 
 use super::cables::CablesError;
 use super::owner::NoSuchUser;
+use super::recorder::RecorderOptions;
 use super::seeds::SeedsError;
+use crate::api::ApiError;
 use crate::apply::ApplyError;
 use crate::config::Config;
 use crate::image::ImageError;
@@ -29,6 +31,8 @@ pub struct Options {
     pub switches: Selection,
     /// How to forward.
     pub panel: PanelOptions,
+    /// How to record, if at all.
+    pub recorder: Option<RecorderOptions>,
 }
 
 /// Why a fabric did not come up. Whatever had been done is taken back by
@@ -64,6 +68,8 @@ pub enum BringUpError {
         at: String,
         source: std::io::Error,
     },
+    #[error("the configuration's cables: {0}")]
+    Cable(#[from] ApiError),
     #[error("the devices cannot be watched: {0}")]
     Watch(std::io::Error),
     #[error(transparent)]

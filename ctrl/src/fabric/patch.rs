@@ -1,6 +1,7 @@
 //! One cable without a datacenter around it: `ikv-fabric patch`.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -9,17 +10,24 @@ use std::str::FromStr;
 use dataplane::jack::Role;
 use dataplane::port::{Packet, Tap};
 use dataplane::rights::keep;
+use dataplane::sys::tap;
 use dataplane::{PanelOptions, Port};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, PlannedJack};
 use super::descriptors::make_room;
+use super::impair::{Names, PlannedStep};
 use super::owner::Person;
-use super::{rights, sockets};
+use super::recorder::{self, Recorder, RecorderOptions};
+use super::{capture, rights, sockets};
+use crate::api::capture::{CaptureRequest, CaptureStream};
+use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
     ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
-    NodeStatus, PlugWish, PowerAction, SshAccess, Status,
+    LaneImpairment, NodeStatus, Places, PlugWish, PowerAction, SetImpairment, SshAccess, Status,
+    Step, StepChange, StepDone,
 };
+use crate::lock::StatePaths;
 use crate::topology::Side;
 use crate::vm::spec::MAX_SOCKET_PATH;
 
@@ -65,7 +73,16 @@ impl PortSpec {
             source,
         };
         let (port, role) = match self {
-            PortSpec::Tap(name) => (Some(Tap::open(name).map(Port::Tap).map_err(refused)?), None),
+            PortSpec::Tap(name) => {
+                let tap = Tap::open(name).map_err(refused)?;
+                let carrier = tap.as_fd().try_clone_to_owned();
+                return Ok(Opened {
+                    tap: Some(carrier.map_err(CablesError::Carrier)?),
+                    port: Some(Port::Tap(tap)),
+                    role: None,
+                    file: None,
+                });
+            }
             PortSpec::Netdev(name) => {
                 let port = Packet::open(name).map(Port::Packet).map_err(refused)?;
                 (Some(port), None)
@@ -78,6 +95,7 @@ impl PortSpec {
                 })?;
                 let file = OwnSocket::at(path);
                 return Ok(Opened {
+                    tap: None,
                     port: None,
                     role: Some(Role::Server(listener)),
                     file,
@@ -86,6 +104,7 @@ impl PortSpec {
             PortSpec::VhostUserClient(path) => (None, Some(Role::Client(path.into()))),
         };
         Ok(Opened {
+            tap: None,
             port,
             role,
             file: None,
@@ -128,6 +147,7 @@ fn no_port(text: &str) -> String {
 }
 
 struct Opened {
+    tap: Option<OwnedFd>,
     port: Option<Port>,
     role: Option<Role>,
     file: Option<OwnSocket>,
@@ -193,13 +213,17 @@ impl Drop for OwnSocket {
 /// A wire while it runs.
 pub struct Patch {
     cables: Cables,
+    recorder: Option<Recorder>,
     ends: [PortSpec; 2],
+    /// Second descriptors of the taps that we hold, for their carrier.
+    taps: [Option<OwnedFd>; 2],
     _files: [Option<OwnSocket>; 2],
 }
 
 impl Patch {
     /// Joins two ports and gives up every right of root's that is not needed any more.
-    /// `state` is the folder of the API's socket; `bell` is rung when [`Patch::notice`] has
+    /// `state` are the files beside the API's socket; `record`: with a flight recorder; `bell` is
+    /// rung when [`Patch::notice`] has
     /// something to tell.
     ///
     /// # Errors
@@ -208,12 +232,13 @@ impl Patch {
         ports: &[PortSpec; 2],
         options: &PanelOptions,
         owner: &Person,
-        state: &Path,
+        state: &StatePaths,
+        record: Option<RecorderOptions>,
         bell: impl Fn() + Clone + Send + Sync + 'static,
     ) -> Result<Self, CablesError> {
         make_room(1)?;
         let [a, b] = [ports[0].open(owner)?, ports[1].open(owner)?];
-        let mut files = vec![state];
+        let mut files = vec![state.folder.as_path()];
         files.extend(ports.iter().filter_map(PortSpec::socket));
         let clients = ports.iter().filter_map(|port| match port {
             PortSpec::VhostUserClient(path) => Some(Path::new(path)),
@@ -230,6 +255,7 @@ impl Patch {
                 file: None,
             }),
         };
+        let taps = [a.tap, b.tap];
         let planned = Planned {
             name: WIRE.into(),
             ends: [
@@ -238,10 +264,19 @@ impl Patch {
             ],
         };
         let cables = Cables::plug(vec![planned], options, for_jacks, bell)?;
+        let recorder = record.map(|options| {
+            let names = recorder::Named {
+                alias: &alias,
+                between_switches: &|_| false,
+            };
+            Recorder::start(&cables, options, &names, &state.recorder)
+        });
         keep(rights::for_patch(netdevs, &files)).map_err(CablesError::Rights)?;
         Ok(Patch {
             cables,
+            recorder: recorder.transpose()?,
             ends: ports.clone(),
+            taps,
             _files: [a.file, b.file],
         })
     }
@@ -258,6 +293,15 @@ impl Patch {
         })
     }
 
+    /// Looks for what the recorder's triggers wait for, for ever, and tells of the dumps that were
+    /// kept.
+    pub async fn attend_recorder(&self, tell: impl Fn(String)) {
+        match &self.recorder {
+            Some(recorder) => recorder.attend(&self.cables, tell).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Frames and bytes that entered the wire, and frames dropped.
     pub fn traffic(&self) -> (u64, u64, u64) {
         self.cables.traffic()
@@ -268,15 +312,52 @@ impl Patch {
         self.cables.stop();
     }
 
-    fn known(&self, name: &str) -> Result<(), ApiError> {
+    /// Tells an end whether it has carrier. What could not be told, as a sentence.
+    fn set_carrier(&self, side: Side, up: bool) -> Option<String> {
+        let (end, tap) = (&self.ends[side as usize], &self.taps[side as usize]);
+        self.cables.set_carrier(0, side, up);
+        match tap {
+            Some(tap) => tap::set_carrier(tap, up)
+                .err()
+                .map(|error| format!("the carrier of {} could not be set: {error}", end.name())),
+            None => (!up && end.socket().is_none()).then(|| {
+                format!(
+                    "{} keeps its carrier; for whoever uses it this is a blackhole",
+                    end.name()
+                )
+            }),
+        }
+    }
+}
+
+impl Names for Patch {
+    fn cable(&self, name: &str) -> Result<usize, ApiError> {
         let [a, b] = [self.ends[0].name(), self.ends[1].name()];
         let names = [WIRE, "wire:a", "wire:b", a, b];
         if names.contains(&name) {
-            return Ok(());
+            return Ok(0);
         }
         Err(ApiError::unknown(format!(
             "there is no cable \"{name}\" here: it is called {WIRE}, its ends {a} and {b}"
         )))
+    }
+
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
+        let [a, b] = [self.ends[0].name(), self.ends[1].name()];
+        match name {
+            name if name == "wire:a" || name == a => Ok((0, Side::A)),
+            name if name == "wire:b" || name == b => Ok((0, Side::B)),
+            _ => Err(ApiError::unknown(format!(
+                "there is no port \"{name}\" here: the ends of the wire are {a} and {b}"
+            ))),
+        }
+    }
+}
+
+fn alias(_: usize, side: Side) -> String {
+    match side {
+        Side::A => "wire:a".into(),
+        Side::B => "wire:b".into(),
     }
 }
 
@@ -301,29 +382,52 @@ impl Backend for Patch {
     }
 
     fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError> {
-        names.iter().try_for_each(|name| self.known(name))?;
+        for name in names {
+            Names::cable(self, name)?;
+        }
         Ok(vec![self.cables.report(0)])
     }
 
     async fn set_cable(&self, name: &str, state: CableState) -> Result<CableChanged, ApiError> {
-        self.known(name)?;
-        self.cables.set_state(0, state).map_err(ApiError::failed)?;
-        let down = state == CableState::Down;
-        let mut notes = Vec::new();
-        for (side, end) in [Side::A, Side::B].into_iter().zip(&self.ends) {
-            self.cables.set_carrier(0, side, !down);
-            if down && end.socket().is_none() {
-                let name = end.name();
-                notes.push(format!(
-                    "{name} keeps its carrier; for whoever uses it this is a blackhole"
-                ));
-            }
-        }
+        let change = StepChange {
+            cable: name.into(),
+            state: Some(state),
+            impair: None,
+        };
+        let done = self.step(Step {
+            changes: vec![change],
+        });
         Ok(CableChanged {
+            notes: done.await?.notes,
             name: WIRE.into(),
             state,
-            notes,
         })
+    }
+
+    fn impair(&self, name: &str, set: SetImpairment) -> Result<[LaneImpairment; 2], ApiError> {
+        PlannedStep::check(self, &self.cables, &Step::of(name, set))?.apply(&self.cables)?;
+        Ok(self.cables.impairments(0))
+    }
+
+    fn impairments(&self) -> Vec<LaneImpairment> {
+        self.cables.all_impairments()
+    }
+
+    async fn step(&self, step: Step) -> Result<StepDone, ApiError> {
+        let planned = PlannedStep::check(self, &self.cables, &step)?;
+        let (at_ns, changed) = planned.apply(&self.cables)?;
+        let ends = changed.into_iter().flat_map(|(_, state)| {
+            [Side::A, Side::B].map(|side| (side, state != CableState::Down))
+        });
+        let notes = ends.filter_map(|(side, up)| self.set_carrier(side, up));
+        Ok(StepDone {
+            at_ns,
+            notes: notes.collect(),
+        })
+    }
+
+    fn places(&self) -> Result<Places, ApiError> {
+        no_switch("to plug in at")
     }
 
     fn vm_args(&self, place: &str, _: &PlugWish) -> Result<Vec<String>, ApiError> {
@@ -344,5 +448,31 @@ impl Backend for Patch {
 
     async fn console(&self, node: &str) -> Result<Box<dyn ConsoleStream>, ApiError> {
         no_switch(node)
+    }
+
+    fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
+        let cables = request.cables.iter().map(|name| Names::cable(self, name));
+        let port = request.from.as_deref().map(|name| self.end(name));
+        let lanes = capture::choose(1, cables, port)?;
+        capture::start(&self.cables, &lanes, alias, request)
+    }
+
+    fn recorder(&self) -> Result<RecorderStatus, ApiError> {
+        Ok(recorder::running(self.recorder.as_ref())?.status())
+    }
+
+    fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.dump(request, &|name| self.cable(name))
+    }
+
+    fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError> {
+        recorder::running(self.recorder.as_ref())?.kept(name)
+    }
+
+    fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
+        let recorder = recorder::running(self.recorder.as_ref())?;
+        recorder.arm(&self.cables, set.triggers, &|name| self.cable(name))?;
+        Ok(recorder.status())
     }
 }

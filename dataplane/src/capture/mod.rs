@@ -5,9 +5,11 @@
 
 mod recorder;
 mod ring;
+mod words;
 
 use crate::frame::VnetHeader;
 use crate::stats::DropReason;
+use crate::sync::{AtomicU64, Ordering};
 
 pub use recorder::RecorderReader;
 pub(crate) use recorder::{Recorder, recorder};
@@ -26,6 +28,34 @@ pub trait FrameBytes {
     /// Whether there are none.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Copies the bytes from the first on to words, in the machine's byte order; the last word
+    /// may get fewer than eight.
+    #[inline]
+    fn copy_words(&self, to: &[AtomicU64]) {
+        copy_in_steps(self, to);
+    }
+}
+
+/// [`FrameBytes::copy_words`] by way of the stack.
+pub(crate) fn copy_in_steps(frame: &(impl FrameBytes + ?Sized), to: &[AtomicU64]) {
+    // As much is zeroed as a frame may need: most are short.
+    match to.len() {
+        0..=8 => copy_steps::<8>(frame, to),
+        9..=32 => copy_steps::<32>(frame, to),
+        _ => copy_steps::<256>(frame, to),
+    }
+}
+
+fn copy_steps<const WORDS: usize>(frame: &(impl FrameBytes + ?Sized), to: &[AtomicU64]) {
+    let mut bytes = [[0; 8]; WORDS];
+    for (step, words) in to.chunks(WORDS).enumerate() {
+        let bytes = &mut bytes[..words.len()];
+        frame.copy_out(step * WORDS * 8, bytes.as_flattened_mut());
+        for (word, bytes) in words.iter().zip(bytes) {
+            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+        }
     }
 }
 
@@ -168,6 +198,24 @@ impl Record {
 }
 
 impl Verdict {
+    /// The frame was sent at once, as it came.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        matches!(
+            self,
+            Verdict {
+                dropped: None,
+                lost_pieces: 0,
+                delay: None,
+                duplicated: false,
+                copy: false,
+                corrupted: None,
+                reordered: false,
+                marked: false,
+            }
+        )
+    }
+
     #[inline]
     fn flags(&self) -> u8 {
         let bit = |set: bool, flag: u8| if set { flag } else { 0 };
@@ -191,5 +239,5 @@ mod flag {
     pub(super) const ALL: u8 = (1 << 6) - 1;
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -1,26 +1,16 @@
 //! The flight recorder of a lane: the last frames, in memory that the worker overwrites for
 //! ever ([`Recorder`]) and anyone reads at any time ([`RecorderReader`]).
 //!
-//! Positions count the words that were ever written; a word lies at its position modulo the
-//! ring's size. The worker says up to where it is going to write, writes, and says that it has.
-//! A reader copies everything and then asks how far the worker meanwhile went: what may have
-//! been overwritten while it was copied is thrown away. Each record has its size in its last
-//! word, so that the copy is read backwards, from the newest.
+//! A record is its frame's bytes, for a frame that is not plain its header and verdict, the time,
+//! and one word with its lengths, the last: a reader goes backwards, from the newest. So a 64 B
+//! frame is ten words.
 
 use std::sync::Arc;
 
+use super::words::{Ring, Writer};
 use super::{FrameBytes, Record, Verdict};
 use crate::frame::{MAX_FRAME, VnetHeader};
-use crate::sync::{AtomicU64, Ordering, fence};
-
-/// Bytes of a frame that are copied in one go.
-const STEP: usize = 2048;
-
-/// Words that a reader copies before it asks whether they were whole.
-const COPIED_AT_ONCE: u64 = 1024;
-
-/// Copies that a reader makes, at most, when the worker overtakes it.
-const TRIES: usize = 16;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Makes the two ends of a flight recorder of `bytes` of memory, which keeps `snap` bytes of
 /// each frame, but no more than an eighth of the memory.
@@ -31,7 +21,6 @@ pub(crate) fn recorder(bytes: usize, snap: u32) -> (Recorder, RecorderReader) {
     let recorder = Recorder {
         writer: Writer::new(ring.clone()),
         snap,
-        copy: vec![0; STEP].into_boxed_slice(),
     };
     (recorder, RecorderReader { ring })
 }
@@ -41,8 +30,6 @@ pub(crate) fn recorder(bytes: usize, snap: u32) -> (Recorder, RecorderReader) {
 pub(crate) struct Recorder {
     writer: Writer,
     snap: u32,
-    /// Where a frame's bytes become words.
-    copy: Box<[u8]>,
 }
 
 impl Recorder {
@@ -56,35 +43,35 @@ impl Recorder {
         verdict: &Verdict,
     ) {
         let len = frame.len() as u32;
-        let record = Record {
-            time,
-            len,
-            captured: len.min(self.snap),
-            header: *header,
-            verdict: *verdict,
-        };
-        let [time, _, rest @ ..] = record.words();
-        let is_plain = rest == [0; REST];
-        let trailer = Trailer::new(&record, is_plain);
-        let copy = &mut self.copy;
-        self.writer.write(trailer.words(), |place| {
-            let (bytes, place) = place.split_at(trailer.payload_words());
-            for (step, words) in bytes.chunks(STEP / 8).enumerate() {
-                let copy = &mut copy[..words.len() * 8];
-                frame.copy_out(step * STEP, copy);
-                for (word, bytes) in words.iter().zip(copy.chunks_exact(8)) {
-                    let bytes = bytes.try_into().expect("eight bytes");
-                    word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
-                }
+        let captured = len.min(self.snap);
+        let is_plain = verdict.is_plain() && *header == VnetHeader::default();
+        let trailer = Trailer::new(len, captured, is_plain);
+        let payload = captured.div_ceil(8) as usize;
+        let count = payload + 2 + if is_plain { 0 } else { REST };
+        self.writer.write(count, Trailer::gap, |place| {
+            let (bytes, place) = place.split_at(payload);
+            frame.copy_words(bytes);
+            let [rest @ .., time_place, trailer_place] = place else {
+                unreachable!("two words more than the payload");
+            };
+            if !is_plain {
+                store_rest(rest, header, verdict);
             }
-            if let [rest_place @ .., time_place, trailer_place] = place {
-                for (word, value) in rest_place.iter().zip(rest) {
-                    word.store(value, Ordering::Relaxed);
-                }
-                time_place.store(time, Ordering::Relaxed);
-                trailer_place.store(trailer.0, Ordering::Relaxed);
-            }
+            time_place.store(time, Ordering::Relaxed);
+            trailer_place.store(trailer.0, Ordering::Relaxed);
         });
+    }
+}
+
+/// What is all zeros for a plain frame that was sent at once.
+fn store_rest(place: &[AtomicU64], header: &VnetHeader, verdict: &Verdict) {
+    let record = Record {
+        header: *header,
+        verdict: *verdict,
+        ..Record::default()
+    };
+    for (word, value) in place.iter().zip(&record.words()[2..]) {
+        word.store(*value, Ordering::Relaxed);
     }
 }
 
@@ -97,10 +84,11 @@ pub struct RecorderReader {
 impl RecorderReader {
     /// Gives the frames that are still there and whose time is `since` or later (ns of the
     /// monotonic clock), in order of time, each with as many bytes as it says were captured.
-    /// The worker goes on meanwhile; this takes as much memory again as the recorder has.
+    /// The worker goes on meanwhile and overwrites the oldest; for as long as this takes, it
+    /// takes as much memory again as the recorder has.
     pub fn dump(&self, since: u64, mut each: impl FnMut(&Record, &[u8])) {
         let copy = self.ring.copy();
-        let mut found = copy.records();
+        let mut found = records(&copy);
         found.retain(|(record, _)| record.time >= since);
         found.reverse();
         found.sort_by_key(|(record, _)| record.time);
@@ -127,14 +115,14 @@ impl Trailer {
     const LENGTH: u64 = (1 << 24) - 1;
 
     #[inline]
-    fn new(record: &Record, is_plain: bool) -> Self {
+    fn new(len: u32, captured: u32, is_plain: bool) -> Self {
         let plain = if is_plain { Trailer::PLAIN } else { 0 };
-        Trailer(u64::from(record.len) | u64::from(record.captured) << 24 | plain)
+        Trailer(u64::from(len) | u64::from(captured) << 24 | plain)
     }
 
     /// Words in front of the ring's end that are left out, because the next record would not fit.
-    fn gap(words: usize) -> Self {
-        Trailer(words as u64 | Trailer::GAP)
+    fn gap(words: usize) -> u64 {
+        words as u64 | Trailer::GAP
     }
 
     fn is_gap(self) -> bool {
@@ -169,129 +157,23 @@ impl Trailer {
     }
 }
 
-/// What worker and readers share.
-#[derive(Debug)]
-#[repr(align(128))] // no other lane's positions on the same pair of cache lines
-struct Ring {
-    /// Up to where words may be changing.
-    reserved: AtomicU64,
-    /// Up to where they are written.
-    written: AtomicU64,
-    words: Box<[AtomicU64]>,
-}
-
-impl Ring {
-    /// Its memory is touched here, so that no page fault comes upon the worker.
-    fn new(words: usize) -> Self {
-        Ring {
-            reserved: AtomicU64::new(0),
-            written: AtomicU64::new(0),
-            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+/// Every whole record of a copy with the words of its payload, the newest first. The oldest one
+/// may lack its beginning.
+fn records(mut words: &[u64]) -> Vec<(Record, &[u64])> {
+    let mut found = Vec::new();
+    while let Some(last) = words.last() {
+        let trailer = Trailer(*last);
+        let Some(start) = words.len().checked_sub(trailer.words()) else {
+            break;
+        };
+        let (before, whole) = words.split_at(start);
+        if !trailer.is_gap() {
+            let (payload, tail) = whole.split_at(trailer.payload_words());
+            found.extend(record(trailer, tail).map(|record| (record, payload)));
         }
+        words = before;
     }
-
-    /// The words that are whole; again when the worker overtook the copy as a whole.
-    fn copy(&self) -> Copy {
-        for _ in 1..TRIES {
-            let copy = self.copy_once();
-            if !copy.words.is_empty() {
-                return copy;
-            }
-        }
-        self.copy_once()
-    }
-
-    fn copy_once(&self) -> Copy {
-        let size = self.words.len() as u64;
-        let end = self.written.load(Ordering::Acquire);
-        let start = end.saturating_sub(size);
-        let mut whole_from = start;
-        let mut words = Vec::with_capacity((end - start) as usize);
-        let mut at = start;
-        while at < end {
-            let until = end.min(at + COPIED_AT_ONCE);
-            let places = (at..until).map(|position| &self.words[(position % size) as usize]);
-            words.extend(places.map(|word| word.load(Ordering::Relaxed)));
-            // Whoever got a word that was written over gets the reservation for it, too.
-            fence(Ordering::Acquire);
-            let overwritten = self.reserved.load(Ordering::Relaxed).saturating_sub(size);
-            if overwritten > at {
-                whole_from = whole_from.max(overwritten);
-            }
-            at = until;
-        }
-        let torn = (whole_from.min(end) - start) as usize;
-        words.drain(..torn);
-        Copy { words }
-    }
-}
-
-/// The end of a ring that writes.
-#[derive(Debug)]
-struct Writer {
-    ring: Arc<Ring>,
-    position: u64,
-    /// The same, modulo the ring's size, or that size.
-    at: usize,
-}
-
-impl Writer {
-    fn new(ring: Arc<Ring>) -> Self {
-        Writer {
-            ring,
-            position: 0,
-            at: 0,
-        }
-    }
-
-    /// Has `count` words filled, which lie side by side.
-    #[inline]
-    fn write(&mut self, count: usize, fill: impl FnOnce(&[AtomicU64])) {
-        let ring = &*self.ring;
-        let left = ring.words.len() - self.at;
-        let gap = if count > left { left } else { 0 };
-        let end = self.position + (gap + count) as u64;
-        ring.reserved.store(end, Ordering::Relaxed);
-        // Nobody sees a word of what follows without the reservation.
-        fence(Ordering::Release);
-        if count > left {
-            if let Some(last) = ring.words[self.at..].last() {
-                last.store(Trailer::gap(gap).0, Ordering::Relaxed);
-            }
-            self.at = 0;
-        }
-        fill(&ring.words[self.at..][..count]);
-        self.at += count;
-        self.position = end;
-        ring.written.store(end, Ordering::Release);
-    }
-}
-
-/// A private copy of the ring's newest words, all whole; the oldest record may lack its
-/// beginning.
-struct Copy {
-    words: Vec<u64>,
-}
-
-impl Copy {
-    /// Every whole record with the words of its payload, the newest first.
-    fn records(&self) -> Vec<(Record, &[u64])> {
-        let mut found = Vec::new();
-        let mut words = self.words.as_slice();
-        while let Some(last) = words.last() {
-            let trailer = Trailer(*last);
-            let Some(start) = words.len().checked_sub(trailer.words()) else {
-                break;
-            };
-            let (before, whole) = words.split_at(start);
-            if !trailer.is_gap() {
-                let (payload, tail) = whole.split_at(trailer.payload_words());
-                found.extend(record(trailer, tail).map(|record| (record, payload)));
-            }
-            words = before;
-        }
-        found
-    }
+    found
 }
 
 /// The record in front of the trailer, which is the tail's last word.
@@ -305,4 +187,156 @@ fn record(trailer: Trailer, tail: &[u64]) -> Option<Record> {
     words[1] = u64::from(len) | u64::from(captured) << 32;
     words[2..][..rest.len()].copy_from_slice(rest);
     Record::from_words(words)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use proptest::prelude::*;
+
+    use super::super::tests::any_verdict;
+    use super::*;
+
+    /// A frame that says when it was made, and has a checksum.
+    fn frame(time: u64, len: usize) -> Vec<u8> {
+        let byte = |at: usize| (time.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (at % 8 * 8)) as u8;
+        (0..len).map(|at| byte(at) ^ (at / 8) as u8).collect()
+    }
+
+    fn dumped(reader: &RecorderReader, since: u64) -> Vec<(Record, Vec<u8>)> {
+        let mut all = Vec::new();
+        reader.dump(since, |record, bytes| all.push((*record, bytes.to_vec())));
+        all
+    }
+
+    proptest! {
+        /// What comes out is the newest of what went in, as it was.
+        #[test]
+        fn the_last_frames_are_there(
+            bytes in 0..6000_usize,
+            snap in prop_oneof![Just(u32::MAX), 0..200_u32],
+            frames in proptest::collection::vec(
+                (0..5000_usize, any_verdict(), any::<[bool; 2]>(), any::<[u8; 10]>()),
+                1..80,
+            ),
+        ) {
+            let (mut recorder, reader) = recorder(bytes, snap);
+            let mut all = Vec::new();
+            for (time, (len, verdict, [plain, long], header)) in frames.into_iter().enumerate() {
+                let time = time as u64;
+                let bytes = frame(time, if long { len } else { len % 150 });
+                let (verdict, header) = if plain {
+                    (Verdict::default(), VnetHeader::default())
+                } else {
+                    (verdict, VnetHeader(header))
+                };
+                recorder.see(time, &header, &bytes[..], &verdict);
+                let captured = bytes.len().min(recorder.snap as usize);
+                let record = Record {
+                    time,
+                    len: bytes.len() as u32,
+                    captured: captured as u32,
+                    header,
+                    verdict,
+                };
+                all.push((record, bytes[..captured].to_vec()));
+            }
+            let seen = dumped(&reader, 0);
+            assert!(!seen.is_empty());
+            assert_eq!(seen, all[all.len() - seen.len()..]);
+            let since = seen[seen.len() / 2].0.time;
+            assert_eq!(dumped(&reader, since), seen[seen.len() / 2..]);
+        }
+    }
+
+    #[test]
+    fn most_of_the_memory_holds_frames() {
+        let (mut recorder, reader) = recorder(64 * 1024, 1 << 16);
+        assert_eq!(recorder.snap, 8192);
+        for time in 0..10_000 {
+            recorder.see(
+                time,
+                &VnetHeader::default(),
+                &frame(time, 64)[..],
+                &Verdict::default(),
+            );
+        }
+        let seen = dumped(&reader, 0);
+        assert_eq!(seen.len(), 64 * 1024 / 80);
+        assert_eq!(seen.last().expect("many").0.time, 9999);
+        assert!(dumped(&reader, 10_000).is_empty());
+    }
+
+    #[test]
+    fn times_that_go_back_come_out_in_order() {
+        let (mut recorder, reader) = recorder(4096, 100);
+        for time in [3, 1, 2, 1] {
+            recorder.see(
+                time,
+                &VnetHeader::default(),
+                &frame(time, 60)[..],
+                &Verdict::default(),
+            );
+        }
+        let times: Vec<u64> = dumped(&reader, 2)
+            .iter()
+            .map(|(record, _)| record.time)
+            .collect();
+        assert_eq!(times, [2, 3]);
+    }
+
+    /// At full speed; rings from one that is overwritten faster than it is copied to one that
+    /// is not.
+    #[test]
+    fn a_reader_gets_whole_records_only() {
+        let sizes = if cfg!(miri) { 1 } else { 3 };
+        for bytes in [1 << 10, 1 << 13, 1 << 17].into_iter().take(sizes) {
+            let (mut recorder, reader) = recorder(bytes, 200);
+            let stop = Arc::new(AtomicBool::new(false));
+            let writer = {
+                let stop = stop.clone();
+                std::thread::spawn(move || {
+                    let frames: Vec<_> = (0..64)
+                        .map(|time| frame(time, 64 + time as usize))
+                        .collect();
+                    let mut time = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let verdict = Verdict {
+                            delay: (time % 3 == 0).then_some(time),
+                            ..Verdict::default()
+                        };
+                        let frame = &frames[time as usize % 64][..];
+                        recorder.see(time, &VnetHeader::default(), frame, &verdict);
+                        time += 1;
+                    }
+                })
+            };
+            while !reader.ring.has_words() {
+                std::thread::yield_now();
+            }
+            let (dumps, limit) = if cfg!(miri) { (5, 20) } else { (50, 5_000) };
+            let (mut full, mut last) = (0, 0);
+            for _ in 0..limit {
+                let mut next = None;
+                reader.dump(0, |record, bytes| {
+                    let time = record.time;
+                    assert!(next.is_none_or(|next| next == time), "without a gap");
+                    next = Some(time + 1);
+                    assert_eq!(record.verdict.delay, (time % 3 == 0).then_some(time));
+                    assert_eq!(bytes, frame(time % 64, 64 + time as usize % 64));
+                });
+                if let Some(next) = next {
+                    assert!(next >= last, "no older than the last dump");
+                    (full, last) = (full + 1, next);
+                }
+                if full == dumps {
+                    break;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            writer.join().expect("the worker's part never fails");
+            assert!(full > 0, "{bytes} bytes");
+        }
+    }
 }

@@ -63,11 +63,6 @@ impl LaneTap {
         &self.spec
     }
 
-    /// Nobody reads any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.ring.is_abandoned()
-    }
-
     /// Copies a frame, if it matches, as far as wanted, with what became of it.
     pub(crate) fn see(
         &mut self,
@@ -113,7 +108,7 @@ fn bump(counter: &AtomicU64) {
     counter.store(before.wrapping_add(1), Ordering::Relaxed);
 }
 
-/// The reader's end of a tap. Dropping it ends the capture.
+/// The reader's end of a tap.
 #[derive(Debug)]
 pub struct LaneCapture {
     ring: Consumer<u8>,
@@ -181,7 +176,7 @@ impl LaneCapture {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use proptest::prelude::*;
 
@@ -260,12 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn either_end_learns_that_the_other_is_gone() {
+    fn either_end_survives_the_other() {
         let (mut tap, capture) = lane_tap(spec(100, 4096));
-        assert!(!tap.is_abandoned() && !capture.is_finished());
+        assert!(!capture.is_finished());
         drop(capture);
-        assert!(tap.is_abandoned());
-        // Until the worker notices.
+        // Until the worker is told.
         for _ in 0..100 {
             tap.see(1, &VnetHeader::default(), &[0; 60][..], &Verdict::default());
         }

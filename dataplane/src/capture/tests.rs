@@ -1,8 +1,13 @@
 //! Records there and back. Rings and recorders are tested in their own files.
 
+use std::hint::black_box;
+use std::time::Instant;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::bpf::{Instruction, Program};
+use crate::frame::{Burst, MAX_BURST};
 
 pub(super) fn any_verdict() -> impl Strategy<Value = Verdict> {
     let reason = proptest::option::of(proptest::sample::select(&DropReason::ALL));
@@ -89,4 +94,68 @@ fn what_this_version_does_not_know_is_no_record() {
             (index < last).then_some(index)
         );
     }
+}
+
+/// Not a check: prints what a frame costs its worker. For a release build, by hand.
+#[test]
+#[ignore = "a measurement"]
+fn cost() {
+    for len in [60, 64, 256, 1514] {
+        let mut burst = Burst::new();
+        while burst.push(VnetHeader::default(), &vec![0; len]) {}
+        let verdict = black_box(Verdict::default());
+        for kib in [225, 64 << 10] {
+            let (mut recorder, _reader) = recorder(kib << 10, 256);
+            let ns = best_frame(|time| {
+                for index in 0..burst.len() {
+                    let frame = black_box(burst.frame(index));
+                    recorder.see(time, burst.header(index), &frame, &verdict);
+                }
+            });
+            println!("{len} B: recorder of {kib} KiB {ns:.1} ns");
+        }
+        for (what, filter) in [
+            ("a tap", None),
+            ("a tap whose filter says no", Some(nothing())),
+        ] {
+            let (mut tap, mut capture) = lane_tap(TapSpec {
+                filter,
+                snap: 65_535,
+                wire: false,
+                bytes: 1 << 18,
+            });
+            let ns = best_frame(|time| {
+                for index in 0..burst.len() {
+                    let frame = black_box(burst.frame(index));
+                    tap.see(time, burst.header(index), &frame, &verdict);
+                }
+                capture.read(|record, bytes| _ = black_box((record, bytes)));
+            });
+            println!("{len} B: {what} {ns:.1} ns, read as well");
+        }
+    }
+}
+
+/// A filter that frames of zeros do not match.
+fn nothing() -> Program {
+    let instructions = [
+        (0x28, 0, 0, 12),
+        (0x15, 2, 0, 0),
+        (0x15, 1, 0, 0x86dd),
+        (6, 0, 0, 1),
+        (6, 0, 0, 0),
+    ];
+    let instructions = instructions.map(|(code, jt, jf, k)| Instruction { code, jt, jf, k });
+    Program::new(instructions.to_vec()).expect("a good program")
+}
+
+/// The shortest time of a frame in several turns of many bursts, in ns.
+fn best_frame(mut burst: impl FnMut(u64)) -> f64 {
+    const BURSTS: u64 = 50_000;
+    let turn = |_| {
+        let start = Instant::now();
+        (0..BURSTS).for_each(&mut burst);
+        start.elapsed().as_nanos() as f64 / (BURSTS * MAX_BURST as u64) as f64
+    };
+    (0..7).map(turn).fold(f64::MAX, f64::min)
 }

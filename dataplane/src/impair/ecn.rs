@@ -86,3 +86,99 @@ fn field(frame: &[u8], packet: Packet, at: usize) -> u8 {
         Packet::V6 => frame[at + 1] >> V6_SHIFT & CE,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+
+    fn v4(tos: u8) -> Vec<u8> {
+        let mut header = etherparse::Ipv4Header::new(
+            8,
+            64,
+            etherparse::IpNumber::UDP,
+            [10, 0, 0, 1],
+            [10, 0, 0, 2],
+        )
+        .expect("8 bytes fit");
+        header.dscp = etherparse::IpDscp::try_new(tos >> 2).expect("6 bits");
+        header.ecn = etherparse::IpEcn::try_new(tos & 3).expect("2 bits");
+        frame(etherparse::IpHeaders::Ipv4(
+            header,
+            etherparse::Ipv4Extensions::default(),
+        ))
+    }
+
+    fn v6(ecn: u8) -> Vec<u8> {
+        let header = etherparse::Ipv6Header {
+            traffic_class: 0xb8 | ecn,
+            flow_label: etherparse::Ipv6FlowLabel::try_new(0xf_ffff).expect("20 bits"),
+            hop_limit: 64,
+            ..Default::default()
+        };
+        frame(etherparse::IpHeaders::Ipv6(
+            header,
+            etherparse::Ipv6Extensions::default(),
+        ))
+    }
+
+    fn frame(ip: etherparse::IpHeaders) -> Vec<u8> {
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ip(ip).udp(1, 2);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &[]).expect("it fits");
+        frame
+    }
+
+    fn tagged(frame: &[u8], tags: &[u16]) -> Vec<u8> {
+        let mut tagged = frame[..ETHERTYPE].to_vec();
+        for tag in tags {
+            tagged.extend(tag.to_be_bytes());
+            tagged.extend([0, 5]);
+        }
+        tagged.extend(&frame[ETHERTYPE..]);
+        tagged
+    }
+
+    #[test]
+    fn marked_frames_are_as_if_their_sender_had_marked_them() {
+        for make in [v4, v6] {
+            for tags in [&[][..], &[0x8100], &[0x88a8, 0x8100]] {
+                for ecn in 0..=3 {
+                    let mut frame = tagged(&make(ecn), tags);
+                    assert_eq!(ect(&frame), ecn != 0);
+                    assert_eq!(ect(&frame[..frame.len().min(HEAD)]), ecn != 0);
+                    let wanted = if ecn == 0 { 0 } else { 3 };
+                    mark(&mut frame);
+                    assert_eq!(frame, tagged(&make(wanted), tags), "{ecn} {tags:x?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_checksum_is_mended() {
+        for tos in (0..=255).filter(|tos| tos & 3 != 0) {
+            let mut frame = v4(tos);
+            mark(&mut frame);
+            assert_eq!(frame, v4(tos | 3));
+        }
+    }
+
+    #[test]
+    fn other_frames_are_left_alone() {
+        let mut arp = vec![0xff; 60];
+        arp[12..14].copy_from_slice(&[0x08, 0x06]);
+        let mut short = v4(1);
+        short.truncate(30);
+        let mut wrong = v4(1);
+        wrong[14] = 0x65;
+        let deep = tagged(&v4(1), &[0x8100; 3]);
+        for frame in [arp, short, wrong, deep, vec![], vec![8; 13]] {
+            assert!(!ect(&frame));
+            let mut marked = frame.clone();
+            mark(&mut marked);
+            assert_eq!(marked, frame);
+        }
+    }
+}

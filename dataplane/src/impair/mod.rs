@@ -1,56 +1,126 @@
-//! Impairments of a lane.
+//! What a lane does to its frames on purpose: loss, delay and the rest of tc-netem(8).
+//!
+//! Pure: time is an argument and chance comes from a seed, so the same frames at the same times
+//! meet the same fate. [`Impairment`] is what was asked for; the `Impairer` judges the frames of
+//! one lane after the other, and the lane does as it says.
+//!
+//! # How the keys act together
+//! A frame passes them in this order, which is netem's:
+//!
+//! 1. *drop_nth*: a chosen frame is dropped, and meets nothing of what follows.
+//! 2. *duplicate* is decided before the frame's own loss. The copy then passes all that
+//!    follows by itself: it can be lost, corrupted or delayed alone, but not duplicated.
+//! 3. *loss*, or the *ecn* mark in its stead. Of a frame that is lost and duplicated the copy is
+//!    left, and that one is not lost again. The copy of a marked frame is marked.
+//! 4. *corrupt*: one bit, anywhere in the frame.
+//! 5. *limit*: if frames can wait at all, one that comes when it is full is dropped.
+//! 6. *reorder*: a chosen frame goes at once. No delay, rate or slot holds it.
+//! 7. *delay* and *jitter*. Jitter alone reorders, too, as soon as frames come closer together
+//!    than it is wide.
+//! 8. *rate*: the line sends a frame when it is through with the one before, so the order stays
+//!    whatever the jitter. Delay that a frame spends in this queue counts: a frame leaves
+//!    the queue when its delay is over or the line is free, whatever is later.
+//! 9. *slot*: frames that are due wait for the next slot.
+//!
+//! *matches* comes before all: frames that do not match are not judged, nor counted for
+//! *drop_nth*.
+//!
+//! Each key draws from a sequence of its own, so that changing one leaves the others' verdicts
+//! as they were. A change of the settings goes on where the sequences were, unless the seed
+//! changes.
+//!
+//! # Where this is not netem
+//! - 0 % is never and 100 % always: netem compares so that one in 2^32 slips through.
+//! - A correlation does not change how many frames are met: netem's 1 % with a correlation of
+//!   50 % is far less than 1 %.
+//! - The limit counts bytes by default, enough for the delay ([`Impairment::hold_bytes`]),
+//!   not 1000 packets.
+//! - A line's rate is exact: fractions of nanoseconds are carried over.
+//! - Slots begin when frames are due, not when the queue happens to be looked at.
 
+mod chance;
+mod check;
+mod chosen;
+mod curve;
 mod distribution;
+pub(crate) mod ecn;
+mod fate;
+mod loss;
+mod normal;
+#[cfg(test)]
+mod properties;
+mod rate;
 mod settings;
+mod slot;
+#[cfg(test)]
+mod statistics;
+#[cfg(test)]
+mod tests;
 
-pub use distribution::{Distribution, MAX_TABLE};
+pub use check::ImpairError;
+pub use distribution::{Distribution, MAX_TABLE, TableError, parse_table};
 pub use settings::{
-    Chance, ImpairError, Impairment, Limit, Loss, MAX_CELL, MAX_CELL_OVERHEAD, MAX_OVERHEAD,
-    MAX_TIME, Rate, Slot, SlotWait,
+    Chance, Impairment, Limit, Loss, MAX_CELL, MAX_CELL_OVERHEAD, MAX_OVERHEAD, MAX_RATE, MAX_TIME,
+    Rate, Slot, SlotWait,
 };
 
-use rand_xoshiro::Xoshiro256PlusPlus;
-use rand_xoshiro::rand_core::{Rng, SeedableRng};
-
 use crate::stats::DropReason;
+use chance::{Odds, Source, Sources, scale};
+use chosen::Chosen;
+use distribution::Spread;
+pub(crate) use fate::{Fate, Held};
+use loss::Losses;
+use rate::Line;
+use slot::Slots;
 
-/// What waits at this moment, on this lane.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Held {
-    pub(crate) frames: u64,
-    pub(crate) bytes: u64,
-}
-
-/// What becomes of one frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fate {
-    /// It is not sent. The rest of the fate then means nothing, but for `duplicate`.
-    pub(crate) dropped: Option<DropReason>,
-    /// When it is to be sent, ns; never before now. Now: at once.
-    pub(crate) release: u64,
-    /// It goes out a second time: ask [`Impairer::judge_copy`] for that one's own fate. The copy
-    /// counts as a frame that entered, whatever becomes of it.
-    pub(crate) duplicate: bool,
-    /// `frame[bit / 8] ^= 1 << (bit % 8)`
-    pub(crate) corrupt: Option<u32>,
-    /// It gets a congestion mark ([`ecn::mark`]) instead of being lost.
-    pub(crate) mark: bool,
-    /// It overtakes those that wait.
-    pub(crate) reordered: bool,
-}
-
-/// Judges the frames of one lane.
+/// Judges the frames of one lane. [`Impairment::check`] has passed.
 #[derive(Debug)]
 pub(crate) struct Impairer {
     settings: Impairment,
-    random: Xoshiro256PlusPlus,
+    chosen: Chosen,
+    duplicate: Odds,
+    loss: Losses,
+    corrupt: Odds,
+    holds: bool,
+    limit: Held,
+    reorder: Odds,
+    /// Frames that waited since the last one that did not.
+    in_gap: u32,
+    delay: Delay,
+    line: Option<Line>,
+    slots: Option<Slots>,
 }
 
 impl Impairer {
-    /// May compute tables: not for the frame path.
+    /// May compute tables and allocates: not for the frame path.
     pub(crate) fn new(settings: Impairment) -> Self {
+        let mut sources = Sources::new(settings.seed);
+        let sources = &mut sources;
+        let odds = |sources: &mut Sources, chance: Chance| {
+            Odds::new(chance.probability, sources.next(chance.correlation))
+        };
+        // Every key takes a source, used or not: the others' have to stay the same.
         Impairer {
-            random: Xoshiro256PlusPlus::seed_from_u64(settings.seed),
+            chosen: Chosen::new(&settings.drop_nth),
+            duplicate: odds(sources, settings.duplicate),
+            loss: Losses::new(settings.loss, sources),
+            corrupt: odds(sources, settings.corrupt),
+            holds: settings.holds(),
+            limit: Held {
+                frames: match settings.limit {
+                    Some(Limit::Frames(frames)) => frames,
+                    _ => u64::MAX,
+                },
+                bytes: settings.hold_bytes(),
+            },
+            reorder: odds(sources, settings.reorder),
+            in_gap: 0,
+            delay: Delay::new(&settings, sources.next(settings.delay_correlation)),
+            line: settings.rate.map(Line::new),
+            slots: {
+                let source = sources.next(0.0);
+                settings.slot.as_ref().map(|slot| Slots::new(slot, source))
+            },
             settings,
         }
     }
@@ -60,40 +130,62 @@ impl Impairer {
     }
 
     /// Goes on where `before` stopped, which had this lane's other settings: the same chances,
-    /// the same queue. Costs little, allocates nothing.
+    /// behind what waits. `drop_nth` counts on if it is the same. Costs little, allocates
+    /// nothing.
     pub(crate) fn follow(&mut self, before: &Impairer) {
-        if self.settings.seed == before.settings.seed {
-            self.random = before.random.clone();
+        self.chosen.follow(&before.chosen);
+        let same_seed = self.settings.seed == before.settings.seed;
+        if same_seed {
+            self.duplicate.follow(&before.duplicate);
+            self.loss.follow(&before.loss);
+            self.corrupt.follow(&before.corrupt);
+            self.reorder.follow(&before.reorder);
+            self.delay.source.follow(&before.delay.source);
+        }
+        self.in_gap = before.in_gap;
+        if let (Some(line), Some(before)) = (&mut self.line, &before.line) {
+            line.follow(before);
+        }
+        if let (Some(slots), Some(before)) = (&mut self.slots, &before.slots) {
+            slots.follow(before, same_seed);
         }
     }
 
-    /// `now` in ns never goes back; `len` is in bytes without FCS; `ect`: the frame can carry a
-    /// congestion mark ([`ecn::ect`]; only asked for where [`Impairment::ecn`] is set).
+    /// What waited was thrown away: nobody queues behind it.
+    pub(crate) fn emptied(&mut self) {
+        if let Some(line) = &mut self.line {
+            line.clear();
+        }
+        if let Some(slots) = &mut self.slots {
+            slots.clear();
+        }
+    }
+
+    /// The fate of the next frame. `now` in ns never goes back; `len` is in bytes without FCS;
+    /// `ect`: the frame can carry a congestion mark ([`ecn::ect`]; only used where
+    /// [`Impairment::ecn`] is set).
+    #[inline]
     pub(crate) fn judge(&mut self, now: u64, len: u32, ect: bool, held: Held) -> Fate {
-        let _ = ect;
-        let lost = match self.settings.loss {
-            Loss::Random { probability, .. } => {
-                ((self.random.next_u64() >> 1) as f64) < probability * (1u64 << 63) as f64
-            }
-            _ => false,
+        if self.chosen.next() {
+            return Fate::dropped(now, DropReason::Chosen);
+        }
+        let duplicate = self.duplicate.hit();
+        let lost = self.loss.next();
+        let mark = lost && ect && self.settings.ecn;
+        let fate = if lost && !mark {
+            Fate::dropped(now, DropReason::Loss)
+        } else {
+            self.admit(now, len, held)
         };
-        let full = held.bytes + u64::from(len) > self.settings.hold_bytes();
         Fate {
-            dropped: match (lost, full) {
-                (true, _) => Some(DropReason::Loss),
-                (_, true) => Some(DropReason::HoldFull),
-                _ => None,
-            },
-            release: now + self.settings.delay.as_nanos() as u64,
-            duplicate: false,
-            corrupt: None,
-            mark: false,
-            reordered: false,
+            duplicate,
+            mark,
+            ..fate
         }
     }
 
-    /// The fate of the copy of a frame whose own is `first`: it passes everything again, but
-    /// is not duplicated again.
+    /// The fate of the copy of a frame whose own is `first`: to be asked right after it, with
+    /// the same of all else. If the first waits, it waits in front.
     pub(crate) fn judge_copy(
         &mut self,
         first: &Fate,
@@ -102,9 +194,83 @@ impl Impairer {
         ect: bool,
         held: Held,
     ) -> Fate {
-        let _ = first;
-        self.judge(now, len, ect, held)
+        let lost = first.dropped != Some(DropReason::Loss) && self.loss.next();
+        let mark = lost && ect && self.settings.ecn;
+        if lost && !mark {
+            return Fate::dropped(now, DropReason::Loss);
+        }
+        let first_waits = first.dropped.is_none() && first.release > now;
+        let held = Held {
+            frames: held.frames + u64::from(first_waits),
+            bytes: held.bytes + u64::from(first_waits) * u64::from(len),
+        };
+        Fate {
+            mark: mark || first.mark,
+            ..self.admit(now, len, held)
+        }
+    }
+
+    /// The fate of a frame that is not lost.
+    #[inline]
+    fn admit(&mut self, now: u64, len: u32, held: Held) -> Fate {
+        let mut fate = Fate::passes(now);
+        if self.corrupt.hit() && len > 0 {
+            let number = self.corrupt.source().plain();
+            fate.corrupt = Some(scale(number, u64::from(len) * 8) as u32);
+        }
+        if !self.holds {
+            return fate;
+        }
+        let bytes = held.bytes.saturating_add(u64::from(len));
+        if held.frames >= self.limit.frames || bytes > self.limit.bytes {
+            return Fate::dropped(now, DropReason::HoldFull);
+        }
+        if self.in_gap >= self.settings.gap.saturating_sub(1) && self.reorder.hit() {
+            self.in_gap = 0;
+            fate.reordered = true;
+            return fate;
+        }
+        self.in_gap = self.in_gap.saturating_add(1);
+        fate.release = now.saturating_add(self.delay.next());
+        if let Some(line) = &mut self.line {
+            fate.release = line.send(fate.release, len);
+        }
+        if let Some(slots) = &mut self.slots {
+            fate.release = slots.enter(fate.release, len);
+        }
+        fate
     }
 }
 
-pub(crate) mod ecn;
+/// How long frames wait by `delay` and `jitter`.
+#[derive(Debug)]
+struct Delay {
+    /// ns
+    constant: u64,
+    spread: Option<Spread>,
+    source: Source,
+}
+
+impl Delay {
+    fn new(settings: &Impairment, source: Source) -> Self {
+        let Impairment {
+            delay,
+            jitter,
+            distribution,
+            ..
+        } = settings;
+        Delay {
+            constant: delay.as_nanos() as u64,
+            spread: (!jitter.is_zero()).then(|| Spread::new(*delay, *jitter, distribution)),
+            source,
+        }
+    }
+
+    #[inline]
+    fn next(&mut self) -> u64 {
+        match &self.spread {
+            None => self.constant,
+            Some(spread) => spread.draw(self.source.next()),
+        }
+    }
+}

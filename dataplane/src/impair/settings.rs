@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
-
 use super::distribution::Distribution;
 use crate::bpf::Program;
 
 /// Longest delay, jitter or slot.
 pub const MAX_TIME: Duration = Duration::from_secs(3600);
+/// Fastest rate, bit/s: what exact arithmetic has room for.
+pub const MAX_RATE: u64 = 10_000_000_000_000;
 /// Most bytes, either way, that a rate may add to a frame.
 pub const MAX_OVERHEAD: i32 = 65_535;
 /// Largest cell, in bytes.
@@ -122,7 +122,7 @@ pub enum Loss {
 /// A line of limited rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Above 0.
+    /// 1..=[`MAX_RATE`].
     pub bits_per_second: u64,
     /// Bytes that a frame takes on the line beyond its own (Ethernet: 24, with FCS, preamble and
     /// gap); below 0 for less. Up to [`MAX_OVERHEAD`] either way.
@@ -177,29 +177,6 @@ pub enum SlotWait {
     },
 }
 
-/// Why an [`Impairment`] cannot be.
-#[derive(Debug, Clone, PartialEq, Error)]
-pub enum ImpairError {
-    /// A value is out of its range.
-    #[error("{key} {value} is out of range: it has to be {range}")]
-    Range {
-        /// The key.
-        key: &'static str,
-        /// What it was.
-        value: String,
-        /// What it may be.
-        range: String,
-    },
-    /// Two values contradict each other, or one means nothing without the other.
-    #[error("{key} {problem}")]
-    Without {
-        /// The key.
-        key: &'static str,
-        /// What is missing, and the way out.
-        problem: &'static str,
-    },
-}
-
 impl Loss {
     /// [`Loss::State`] with the defaults of tc-netem(8) for what is not given: with `p13` alone
     /// each frame has that probability to be lost.
@@ -247,7 +224,7 @@ impl Loss {
 }
 
 impl Chance {
-    fn is_never(&self) -> bool {
+    pub(super) fn is_never(&self) -> bool {
         self.probability == 0.0
     }
 }
@@ -260,7 +237,7 @@ impl Slot {
                 delay,
                 jitter,
                 distribution,
-            } => *delay + *jitter * distribution.reach(),
+            } => delay.saturating_add(jitter.saturating_mul(distribution.reach())),
         }
     }
 }
@@ -301,23 +278,32 @@ impl Impairment {
             return bytes;
         }
         let slot = self.slot.as_ref().map_or(Duration::ZERO, Slot::longest);
-        let longest = self.delay + self.jitter * self.distribution.reach() + slot;
+        let longest = self.longest_delay().saturating_add(slot);
         let (rate, time, least) = match self.rate {
-            Some(rate) => (rate.bits_per_second, longest + QUEUE, LEAST_HOLD_WITH_RATE),
+            Some(rate) => {
+                let time = longest.saturating_add(QUEUE);
+                (rate.bits_per_second, time, LEAST_HOLD_WITH_RATE)
+            }
             None => (FASTEST, longest, LEAST_HOLD),
         };
-        let bytes = u128::from(rate) * time.as_nanos() / 8_000_000_000;
+        let bytes = u128::from(rate).saturating_mul(time.as_nanos()) / 8_000_000_000;
         u64::try_from(bytes)
             .unwrap_or(u64::MAX)
             .clamp(least, MOST_HOLD)
+    }
+
+    fn longest_delay(&self) -> Duration {
+        let jitter = self.jitter.saturating_mul(self.distribution.reach());
+        self.delay.saturating_add(jitter)
     }
 
     /// Whether a frame of `len` bytes that waited so many ns had others to wait for before the
     /// line of limited rate was free.
     pub(crate) fn was_queued(&self, waited: u64, len: u32) -> bool {
         let Some(rate) = &self.rate else { return false };
-        let alone = self.delay + self.jitter * self.distribution.reach();
-        let on_the_line = u128::from(len) * 8_000_000_000 / u128::from(rate.bits_per_second.max(1));
+        let alone = self.longest_delay();
+        let on_the_line =
+            u128::from(rate.bytes_on_line(len)) * 8_000_000_000 / u128::from(rate.bits_per_second);
         u128::from(waited) > alone.as_nanos() + on_the_line * 3 / 2
     }
 
@@ -325,198 +311,56 @@ impl Impairment {
     pub(crate) fn finishes_checksums(&self) -> bool {
         !self.corrupt.is_never()
     }
-
-    /// Whether this can be done.
-    ///
-    /// # Errors
-    /// Names the key and its range, or what it needs beside it.
-    pub fn check(&self) -> Result<(), ImpairError> {
-        time("delay", self.delay)?;
-        time("jitter", self.jitter)?;
-        share("delay correlation", self.delay_correlation)?;
-        self.distribution.check("distribution")?;
-        self.loss.check()?;
-        self.duplicate.check("duplicate", "duplicate correlation")?;
-        self.corrupt.check("corrupt", "corrupt correlation")?;
-        self.reorder.check("reorder", "reorder correlation")?;
-        if let Some(rate) = self.rate {
-            rate.check()?;
-        }
-        if let Some(Limit::Bytes(0) | Limit::Frames(0)) = self.limit {
-            return Err(range("limit", 0, "above 0".into()));
-        }
-        if let Some(slot) = &self.slot {
-            slot.check()?;
-        }
-        if self.drop_nth.contains(&0) {
-            return Err(range(
-                "drop-nth",
-                0,
-                "1 for the first frame, or more".into(),
-            ));
-        }
-        self.check_together()
-    }
-
-    /// tc-netem(8) refuses what does nothing, for the user meant something by it.
-    fn check_together(&self) -> Result<(), ImpairError> {
-        let without = |key, problem| Err(ImpairError::Without { key, problem });
-        if self.jitter.is_zero() && self.distribution != Distribution::Uniform {
-            return without(
-                "distribution",
-                "does nothing without jitter: set jitter as well, or distribution uniform",
-            );
-        }
-        if self.jitter.is_zero() && self.delay_correlation > 0.0 {
-            return without(
-                "delay correlation",
-                "does nothing without jitter: set jitter as well, or the correlation to 0",
-            );
-        }
-        if !self.reorder.is_never() && !self.holds() {
-            return without(
-                "reorder",
-                "needs frames that wait and can be overtaken: set a delay as well",
-            );
-        }
-        if self.gap > 0 && self.reorder.is_never() {
-            return without(
-                "gap",
-                "does nothing without reorder: set reorder as well, or gap to 0",
-            );
-        }
-        if self.ecn && self.loss == Loss::None {
-            return without(
-                "ecn",
-                "marks frames that loss would drop: set loss as well, or ecn to false",
-            );
-        }
-        Ok(())
-    }
 }
 
-impl Chance {
-    fn check(&self, key: &'static str, correlation: &'static str) -> Result<(), ImpairError> {
-        share(key, self.probability)?;
-        share(correlation, self.correlation)
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Loss {
-    fn check(&self) -> Result<(), ImpairError> {
-        let sum = |key, sum: f64| {
-            // Decimal fractions that add up to 1 do so in binary but for the last digit.
-            if sum <= 1.0 + 1e-9 {
-                Ok(())
-            } else {
-                Err(range(key, sum, "at most 1 (100 %)".into()))
-            }
+    fn held(delay: u64, rate: Option<u64>) -> u64 {
+        let settings = Impairment {
+            delay: Duration::from_millis(delay),
+            rate: rate.map(|bits_per_second| Rate {
+                bits_per_second,
+                overhead: 0,
+                cell: 0,
+                cell_overhead: 0,
+            }),
+            ..Impairment::default()
         };
-        match *self {
-            Loss::None => Ok(()),
-            Loss::Random {
-                probability,
-                correlation,
-            } => {
-                share("loss", probability)?;
-                share("loss correlation", correlation)
-            }
-            Loss::State {
-                p13,
-                p31,
-                p32,
-                p23,
-                p14,
-            } => {
-                share("loss state p13", p13)?;
-                share("loss state p31", p31)?;
-                share("loss state p32", p32)?;
-                share("loss state p23", p23)?;
-                share("loss state p14", p14)?;
-                sum("loss state p13 + p14", p13 + p14)?;
-                sum("loss state p31 + p32", p31 + p32)
-            }
-            Loss::Gemodel { p, r, h, k } => {
-                share("loss gemodel p", p)?;
-                share("loss gemodel r", r)?;
-                share("loss gemodel h", h)?;
-                share("loss gemodel k", k)
-            }
-        }
+        settings.hold_bytes()
     }
-}
 
-impl Rate {
-    fn check(&self) -> Result<(), ImpairError> {
-        if self.bits_per_second == 0 {
-            return Err(range("rate", 0, "above 0 bit/s".into()));
-        }
-        if self.overhead.abs() > MAX_OVERHEAD {
-            let bounds = format!("{}..={MAX_OVERHEAD} bytes", -MAX_OVERHEAD);
-            return Err(range("rate overhead", self.overhead, bounds));
-        }
-        if self.cell > MAX_CELL {
-            let bounds = format!("0..={MAX_CELL} bytes");
-            return Err(range("rate cell", self.cell, bounds));
-        }
-        let least = -MAX_CELL_OVERHEAD.min(self.cell.cast_signed());
-        if !(least..=MAX_CELL_OVERHEAD).contains(&self.cell_overhead) {
-            let bounds = format!("{least}..={MAX_CELL_OVERHEAD} bytes with this cell");
-            return Err(range("rate cell overhead", self.cell_overhead, bounds));
-        }
-        Ok(())
+    #[test]
+    fn the_hold_has_room_for_the_bandwidth_delay_product() {
+        assert_eq!(held(0, None), 16 << 20);
+        assert_eq!(held(50, None), 250_000_000);
+        assert_eq!(held(3_600_000, None), 1 << 30);
+        assert_eq!(held(50, Some(1_000_000)), 256 << 10);
+        assert_eq!(held(800, Some(1_000_000_000)), 125_000_000);
     }
-}
 
-impl Slot {
-    fn check(&self) -> Result<(), ImpairError> {
-        match &self.wait {
-            SlotWait::Between { min, max } => {
-                time("slot", *max)?;
-                if min > max || max.is_zero() {
-                    let bounds = format!("above 0 and at least the shortest, {min:?}");
-                    return Err(range("slot", format!("{max:?}"), bounds));
-                }
-                Ok(())
-            }
-            SlotWait::Distributed {
-                delay,
-                jitter,
-                distribution,
-            } => {
-                time("slot delay", *delay)?;
-                time("slot jitter", *jitter)?;
-                if jitter.is_zero() {
-                    return Err(range("slot jitter", 0, "above 0".into()));
-                }
-                distribution.check("slot distribution")
-            }
-        }
+    #[test]
+    fn what_does_nothing_is_clean() {
+        let changed = |change: fn(&mut Impairment)| {
+            let mut settings = Impairment::default();
+            change(&mut settings);
+            (settings.is_clean(), settings.acts_on_wire_frames())
+        };
+        let (clean, cuts, whole) = ((true, false), (false, true), (false, false));
+        assert_eq!(changed(|_| ()), clean);
+        assert_eq!(changed(|it| it.seed = 5), clean);
+        assert_eq!(changed(|it| it.limit = Some(Limit::Frames(3))), clean);
+        assert_eq!(
+            changed(|it| it.loss = Loss::gemodel(0.0, Some(0.5), None, None)),
+            clean
+        );
+        assert_eq!(changed(|it| it.delay = Duration::from_millis(1)), whole);
+        assert_eq!(changed(|it| it.jitter = Duration::from_millis(1)), cuts);
+        assert_eq!(changed(|it| it.drop_nth = [4].into()), cuts);
+        assert_eq!(
+            changed(|it| it.loss = Loss::gemodel(0.0, None, None, Some(0.1))),
+            cuts
+        );
     }
-}
-
-pub(super) fn range(key: &'static str, value: impl ToString, range: String) -> ImpairError {
-    ImpairError::Range {
-        key,
-        value: value.to_string(),
-        range,
-    }
-}
-
-fn time(key: &'static str, value: Duration) -> Result<(), ImpairError> {
-    if value <= MAX_TIME {
-        return Ok(());
-    }
-    Err(range(
-        key,
-        format!("{value:?}"),
-        format!("0..={MAX_TIME:?}"),
-    ))
-}
-
-fn share(key: &'static str, value: f64) -> Result<(), ImpairError> {
-    if (0.0..=1.0).contains(&value) {
-        return Ok(());
-    }
-    Err(range(key, value, "0..=1 (0 %..=100 %)".into()))
 }

@@ -35,6 +35,8 @@ pub(crate) struct Lane {
 pub(crate) struct Bursts {
     /// As they came.
     pub(crate) received: Burst,
+    /// Those that the receiver has already, where somebody wants to see them.
+    pub(crate) seen: Burst,
     /// What was lost of them; frames lost on the way in as well.
     pub(crate) losses: Losses,
     /// As the impairment lets them go on.
@@ -55,16 +57,33 @@ impl Default for Verdicts {
 }
 
 impl Lane {
-    /// Nothing but counting happens to frames here.
+    /// Frames may be changed, lost, or have to wait.
     #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.impaired.is_none() && self.watch.is_idle()
+    pub(crate) fn is_impaired(&self) -> bool {
+        self.impaired.is_some()
     }
 
-    /// Counts frames that the source put straight into the receiver's buffers.
-    pub(crate) fn count_direct(&mut self, filled: &Filled) {
-        self.stats
-            .add_sent(filled.frames, filled.bytes, &Losses::default());
+    /// Somebody looks on.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        !self.watch.is_idle()
+    }
+
+    /// Counts frames that the source put straight into the receiver's buffers. `seen` has them
+    /// if somebody looks on, and is empty afterwards.
+    pub(crate) fn pass_direct(&mut self, filled: &Filled, seen: &mut Burst) {
+        if !seen.is_empty() {
+            let (now, verdict) = (clock::now(), Verdict::default());
+            for index in 0..seen.len() {
+                self.watch.entered(now, seen, index, &verdict);
+                self.watch.left(now, seen, index, &verdict);
+            }
+            seen.clear();
+        }
+        if filled.frames > 0 {
+            self.stats
+                .add_sent(filled.frames, filled.bytes, &Losses::default());
+        }
     }
 
     /// Passes on the burst that was received. Afterwards everything is counted, and the burst

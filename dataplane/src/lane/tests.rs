@@ -153,7 +153,7 @@ fn frames_keep_their_time_when_the_impairment_is_taken_away() {
     bench.release(u64::MAX);
     assert_eq!(bench.received(), [frame(1)]);
     assert!(bench.cable.lane_mut(Side::A).take_ended().is_some());
-    assert!(bench.cable.lane(Side::A).is_plain());
+    assert!(!bench.cable.lane(Side::A).is_impaired());
 }
 
 #[test]
@@ -351,12 +351,12 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 64 }))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 24 }))]
 
     /// Whatever is changed in between, no frame is lost without a reason: what the receiver got
     /// is what went out, and in = out + dropped + held.
     #[test]
-    fn every_frame_is_sent_held_or_counted(steps in prop::collection::vec(step(), 1..60), all in any::<bool>()) {
+    fn every_frame_is_sent_held_or_counted(steps in prop::collection::vec(step(), 1..40), all in any::<bool>()) {
         let mut bench = Bench::taking(if all { Offloads::ALL } else { Offloads::NONE });
         let (mut sent, mut got) = (0_u64, 0_u64);
         let mut capture = bench.tap(true);

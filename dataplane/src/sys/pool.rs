@@ -4,17 +4,21 @@
 //! guest may change at any moment: so nobody ever makes a reference out of a segment, its
 //! bytes are only copied out or handed to the kernel.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
+use std::io;
 use std::ptr::NonNull;
 
-/// A cache line: no two pieces of a pool share one.
-const ALIGN: usize = 64;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-/// Zeroed memory of a fixed size, given out in pieces. Pages are touched only as they are used.
+use crate::sync::{AtomicU64, Ordering};
+
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Zeroed memory of a fixed size, given out in pieces: pages of its own, touched only as they
+/// are used, and given back when it is dropped.
 pub(crate) struct Pool {
     start: NonNull<u8>,
-    layout: Layout,
+    size: usize,
 }
 
 // SAFETY: a pool owns its memory; its segments are used by the thread that has its burst.
@@ -22,24 +26,36 @@ unsafe impl Send for Pool {}
 
 impl Pool {
     /// # Panics
-    /// When `bytes` is 0, or more than an address space holds.
+    /// When `bytes` is 0, or there is no memory left.
     pub(crate) fn new(bytes: usize) -> Self {
-        assert!(bytes > 0, "a pool has bytes");
-        Self::try_new(bytes).unwrap_or_else(|| {
-            let layout = Layout::from_size_align(bytes, ALIGN);
-            handle_alloc_error(layout.expect("a size that memory can have"))
-        })
+        match Self::try_new(bytes) {
+            Ok(pool) => pool,
+            Err(error) => panic!("{bytes} bytes of memory: {error}"),
+        }
     }
 
-    /// `None` when there is not so much memory, or `bytes` is 0.
-    pub(crate) fn try_new(bytes: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(bytes, ALIGN).ok()?;
-        if bytes == 0 {
-            return None;
+    /// # Errors
+    /// When there is not so much memory, or `bytes` is 0.
+    pub(crate) fn try_new(bytes: usize) -> io::Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: new pages, wherever the kernel has room: nothing refers to them yet.
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags)? };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Pool { start, size: bytes })
+    }
+
+    /// Asks for huge pages: fewer faults when much of it is used. Where the kernel has none, it
+    /// is as before.
+    pub(crate) fn prefer_huge_pages(&self) {
+        let first = self.address();
+        let begin = first.next_multiple_of(HUGE_PAGE);
+        let end = (first + self.size) / HUGE_PAGE * HUGE_PAGE;
+        if begin < end {
+            let at = self.start.as_ptr().wrapping_add(begin - first);
+            // SAFETY: whole pages of our own memory, whose contents the advice does not change.
+            let _ = unsafe { madvise(at.cast(), end - begin, Advice::LinuxHugepage) };
         }
-        // SAFETY: the size is not 0.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(Pool { start, layout })
     }
 
     /// The piece of `len` bytes at `at`, to write to. Segments of other pieces stay valid.
@@ -63,18 +79,28 @@ impl Pool {
         unsafe { Segment::new(self.start.as_ptr().add(at), len as u32) }
     }
 
+    /// The address of its first byte, which begins a page.
+    pub(crate) fn address(&self) -> usize {
+        self.start.as_ptr() as usize
+    }
+
+    /// Where a segment begins, if it lies in this pool.
+    pub(crate) fn offset_of(&self, segment: &Segment) -> Option<usize> {
+        let at = (segment.start as usize).checked_sub(self.address())?;
+        (at < self.size && segment.len() <= self.size - at).then_some(at)
+    }
+
     fn check(&self, at: usize, len: usize) {
-        let inside = at
-            .checked_add(len)
-            .is_some_and(|end| end <= self.layout.size());
+        let inside = at.checked_add(len).is_some_and(|end| end <= self.size);
         assert!(inside, "{len} bytes at {at} are not in the pool");
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: allocated with this very layout, and nobody refers to it any more.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        // SAFETY: mapped with this very size, and nobody refers to it any more.
+        let result = unsafe { munmap(self.start.as_ptr().cast(), self.size) };
+        debug_assert!(result.is_ok());
     }
 }
 
@@ -143,6 +169,32 @@ impl Segment {
         len
     }
 
+    /// Copies the first bytes out to words, in the machine's byte order, as many as both have.
+    #[inline]
+    pub(crate) fn copy_to_words(&self, to: &[AtomicU64]) {
+        let eight = |at: usize| {
+            debug_assert!(at + 8 <= self.len());
+            // SAFETY: as in `copy_to`; both callers are inside.
+            unsafe { self.start.add(at).cast::<[u8; 8]>().read() }
+        };
+        let whole = (self.len() / 8).min(to.len());
+        for (index, word) in to[..whole].iter().enumerate() {
+            word.store(u64::from_ne_bytes(eight(index * 8)), Ordering::Relaxed);
+        }
+        let (Some(word), rest @ 1..) = (to.get(whole), self.len() % 8) else {
+            return;
+        };
+        let mut bytes = [0; 8];
+        if whole == 0 {
+            self.copy_to(&mut bytes);
+        } else {
+            // Some of the word before once more: quicker than a copy of any length.
+            let last = u64::from_le_bytes(eight(self.len() - 8));
+            bytes = (last >> (64 - 8 * rest)).to_le_bytes();
+        }
+        word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+    }
+
     /// For the kernel to read from.
     #[inline]
     pub(crate) fn io_vector(&self) -> libc::iovec {
@@ -159,7 +211,7 @@ impl fmt::Debug for Segment {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -172,6 +224,28 @@ mod tests {
         let mut copy = [0; 64];
         assert_eq!(first.part(60, 4).copy_to(&mut copy), 4);
         assert_eq!(copy[..5], [1, 1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn words_have_what_bytes_have() {
+        let mut pool = Pool::new(128);
+        pool.piece(0, 128)
+            .copy_from_slice(&std::array::from_fn::<u8, 128, _>(|at| at as u8 + 1));
+        for (len, words) in (0..=40).flat_map(|len| (0..6).map(move |words| (len, words))) {
+            let segment = pool.segment(3, len);
+            let mut bytes = vec![0; words * 8];
+            segment.copy_to(&mut bytes);
+            let to: Vec<AtomicU64> = (0..words).map(|_| AtomicU64::new(0)).collect();
+            segment.copy_to_words(&to);
+            let copied = to
+                .iter()
+                .flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes());
+            assert_eq!(
+                copied.collect::<Vec<u8>>(),
+                bytes,
+                "{len} bytes, {words} words"
+            );
+        }
     }
 
     #[test]

@@ -8,12 +8,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod converging;
 mod cutting;
 mod dhcp;
 mod facts;
 mod lab;
 mod links;
 mod power;
+mod probe;
 mod reports;
 mod routing;
 mod server;
@@ -62,7 +64,10 @@ const TRIALS: &[(&str, Test)] = &[
     ("dhcp_boot_file_by_kind_of_client", dhcp::boot_files),
     ("dhcp_lease_times_and_options", dhcp::times_and_options),
     ("dhcp_keeps_the_lease_of_a_machine", dhcp::kept_lease),
+    ("a_probe_is_green_in_time", probe::green),
     ("a_servers_tap_is_freed_of_the_lan_bridge", server::freed),
+    ("a_probe_skips_whoever_is_plugged_in", probe::skips),
+    ("a_probe_finds_a_cable_that_loses_frames", probe::red),
     ("a_server_peers_with_both_leaves", server::sessions),
     ("a_server_is_no_way_between_leaves", server::no_transit),
     ("a_server_on_vlan_11_peers_with_leaf2", server::vlan_network),
@@ -82,6 +87,19 @@ const TRIALS: &[(&str, Test)] = &[
         "a_cut_cable_ends_both_sessions_at_once",
         cutting::down_and_up,
     ),
+    (
+        "a_delay_on_one_spine_shows_in_pings_between_racks",
+        converging::delayed_spine,
+    ),
+    (
+        "loss_one_way_and_a_blackhole_end_sessions_by_their_timers",
+        converging::timers,
+    ),
+    (
+        "a_lost_spine_costs_a_flow_few_packets",
+        converging::lost_spine,
+    ),
+    ("the_recorder_kept_what_a_cut_brought", converging::recorded),
     (
         "the_rights_of_root_are_given_up",
         reports::rights_are_given_up,

@@ -318,12 +318,22 @@ impl Pair {
         }
         let mut drops = Losses::default();
         let side = &mut self.sides[TO];
-        let filled = side.port().fill(tap.as_fd(), &mut self.burst, &mut drops);
+        let mut seen = bytes.u8().is_multiple_of(2).then(Burst::new);
+        let filled = side
+            .port()
+            .fill(tap.as_fd(), &mut self.burst, &mut drops, seen.as_mut());
         let direct = match filled {
             Some(Ok(filled)) => filled.frames,
             Some(Err(error)) => panic!("{error}"),
             None => 0,
         };
+        if let Some(seen) = &seen {
+            assert_eq!(seen.len() as u64, direct);
+            for index in 0..seen.len() {
+                assert_eq!(seen.to_vec(index).len(), seen.frame_len(index));
+            }
+        }
+        side.port().settle();
         let dropped: u64 = drops.total();
         assert!(direct + dropped + self.burst.len() as u64 <= sent);
         for index in 0..self.burst.len() {

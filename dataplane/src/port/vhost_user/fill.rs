@@ -28,8 +28,9 @@ pub(crate) struct Filled {
 
 impl VhostUser {
     /// Reads frames from `tap` into the guest's receive buffers for as long as there is room
-    /// for the longest of all. A frame that the guest does not take as it is goes to `burst`.
-    /// `None`, and nothing is read, when there is not room for even one.
+    /// for the longest of all. The guest gets them by [`VhostUser::settle`]; until then they are
+    /// in `seen`, where somebody wants to see them. A frame that the guest does not take as it is
+    /// goes to `burst`. `None`, and nothing is read, when there is not room for even one.
     ///
     /// # Errors
     /// What readv(2) says of the tap, when nothing was read.
@@ -38,6 +39,7 @@ impl VhostUser {
         tap: BorrowedFd<'_>,
         burst: &mut Burst,
         drops: &mut Losses,
+        mut seen: Option<&mut Burst>,
     ) -> Option<io::Result<Filled>> {
         let [queue] = &mut self.receive[..] else {
             return None;
@@ -57,13 +59,14 @@ impl VhostUser {
         };
         let rooms = &rooms[..lent];
         let longest = context.header_len + MAX_FRAME;
-        let mut lens = [0; MAX_BURST];
+        let lens = &mut self.filled;
         let mut used = 0;
         let mut filled = Filled::default();
         let mut failure = None;
         loop {
             let enough = enough_for(&rooms[used..], longest, context.mergeable);
-            if enough == 0 {
+            let shown = seen.as_ref().is_none_or(|seen| seen.has_room());
+            if enough == 0 || !shown {
                 filled.more = true;
                 break;
             }
@@ -116,13 +119,21 @@ impl VhostUser {
                     buffers as u16,
                 );
             }
+            if let Some(seen) = seen.as_deref_mut() {
+                show(
+                    seen,
+                    header,
+                    &rooms[used..used + buffers],
+                    context.header_len,
+                    frame_len,
+                );
+            }
             used += buffers;
             filled.frames += 1;
             filled.bytes += frame_len as u64;
         }
-        if used > 0 {
-            queue.settle(&lens[..used]);
-        } else if failure.is_none() && filled.more && burst.is_empty() {
+        self.filled_len = used;
+        if used == 0 && failure.is_none() && filled.more && burst.is_empty() {
             return None;
         }
         match failure {
@@ -130,6 +141,29 @@ impl VhostUser {
             _ => Some(Ok(filled)),
         }
     }
+
+    /// Gives the guest what [`VhostUser::fill`] read.
+    pub(crate) fn settle(&mut self) {
+        let filled = std::mem::take(&mut self.filled_len);
+        if let (1.., [queue]) = (filled, &mut self.receive[..]) {
+            queue.settle(&self.filled[..filled]);
+        }
+    }
+}
+
+/// Appends a frame that lies in rooms to a burst that has room for it, where it lies.
+#[cold]
+fn show(seen: &mut Burst, header: VnetHeader, rooms: &[Room], skip: usize, len: usize) {
+    let (mut skip, mut left) = (skip, len);
+    for room in rooms {
+        let part = (room.len as usize - skip).min(left);
+        // SAFETY: mapped for its length, and the guest's memory stays mapped for as long as its
+        // port; the burst is cleared before that is used again.
+        seen.add_segment(unsafe { Segment::new(room.start.add(skip), part as u32) });
+        left -= part;
+        skip = 0;
+    }
+    seen.add_frame(header, len);
 }
 
 /// How many of the rooms are enough for a frame of any length; 0 when all are not.

@@ -49,7 +49,7 @@ use std::sync::Arc;
 
 use rustix::event::epoll;
 
-use crate::frame::Burst;
+use crate::frame::{Burst, MAX_BURST};
 use crate::offload::Offloads;
 use crate::stats::{DropReason, Losses};
 use copy::Room;
@@ -159,6 +159,9 @@ pub struct VhostUser {
     next: usize,
     /// The transmit queue whose buffers are taken.
     held: Option<usize>,
+    /// Bytes in each of the receive buffers that were filled and not yet handed over.
+    filled: [u32; MAX_BURST],
+    filled_len: usize,
     fault: Option<GuestFault>,
     alarm: Alarm,
     /// Readable when any transmit queue was kicked.
@@ -242,6 +245,8 @@ impl VhostUser {
             receive,
             next: 0,
             held: None,
+            filled: [0; MAX_BURST],
+            filled_len: 0,
             fault: None,
             alarm,
             kicks,

@@ -352,8 +352,9 @@ fn what_does_not_fit_is_counted_and_the_rest_arrives() {
         let mut drops = Losses::default();
         port.send(&burst, 0, &mut drops);
         assert_eq!(drops.of(DropReason::ReceiverFull), 3);
+        drops.clear();
         port.send(&burst, 6, &mut drops);
-        assert_eq!(drops.of(DropReason::ReceiverFull), 5);
+        assert_eq!(drops.of(DropReason::ReceiverFull), 2);
     }
 }
 
@@ -426,8 +427,9 @@ fn a_stopped_port_rings_once_and_drops_what_is_sent_to_it() {
     burst.push(VnetHeader::default(), &frame(60, 1));
     let mut drops = Losses::default();
     port.send(&burst, 0, &mut drops);
+    drops.clear();
     port.send(&burst, 0, &mut drops);
-    assert_eq!(drops.of(DropReason::Unplugged), 2);
+    assert_eq!(drops.of(DropReason::Unplugged), 1);
     assert_eq!(rung.load(Ordering::Relaxed), 1);
     assert!(port.into_queues().1.is_some());
 }

@@ -1,0 +1,83 @@
+//! `--segment`: what a wire would carry.
+
+use dataplane::VnetHeader;
+use dataplane::capture::{Record, Verdict};
+use dataplane::offload::Segmenter;
+
+/// Turns captured frames into those that a wire would carry.
+#[derive(Debug, Default)]
+pub(super) struct Wire(Segmenter);
+
+impl Wire {
+    /// Hands each wire frame of a captured one to `each`, not more than `snap` bytes of it (0: all).
+    /// A frame that is not here whole, or contradicts its own header, stays as it is.
+    pub(super) fn frames(
+        &mut self,
+        record: &Record,
+        bytes: &[u8],
+        snap: u32,
+        mut each: impl FnMut(&Record, &[u8]),
+    ) {
+        let most = if snap == 0 { usize::MAX } else { snap as usize };
+        let mut record = *record;
+        let header = record.header;
+        let whole = bytes.len() == record.len as usize;
+        let cut = whole
+            && self.0.cut(header, bytes, |piece| {
+                let kept = &piece[..piece.len().min(most)];
+                record.header = VnetHeader::default();
+                record.len = piece.len() as u32;
+                record.captured = kept.len() as u32;
+                each(&record, kept);
+                // Told once.
+                record.verdict = Verdict {
+                    lost_pieces: 0,
+                    ..record.verdict
+                };
+            });
+        if !cut {
+            let kept = &bytes[..bytes.len().min(most)];
+            record.captured = kept.len() as u32;
+            each(&record, kept);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_cut_stays_as_it_is() {
+        let record = Record {
+            len: 100,
+            captured: 60,
+            header: VnetHeader([1, 1, 54, 0, 10, 0, 34, 0, 16, 0]),
+            ..Record::default()
+        };
+        let mut seen = Vec::new();
+        Wire::default().frames(&record, &[7; 60], 50, |record, bytes| {
+            seen.push((*record, bytes.len()));
+        });
+        let [(kept, 50)] = seen[..] else {
+            panic!("{seen:?}")
+        };
+        assert_eq!(
+            (kept.header, kept.len, kept.captured),
+            (record.header, 100, 50)
+        );
+    }
+
+    #[test]
+    fn plain_frames_are_only_shortened() {
+        let record = Record {
+            len: 60,
+            captured: 60,
+            ..Record::default()
+        };
+        let mut lengths = Vec::new();
+        Wire::default().frames(&record, &[7; 60], 0, |_, bytes| lengths.push(bytes.len()));
+        Wire::default().frames(&record, &[7; 60], 20, |_, bytes| lengths.push(bytes.len()));
+        assert_eq!(lengths, [60, 20]);
+    }
+}

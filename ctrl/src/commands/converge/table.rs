@@ -1,0 +1,159 @@
+//! The report as text.
+
+use std::fmt::Write;
+
+use super::flow::FlowReport;
+use super::report::{Moment, Report};
+
+/// Sessions' ends that are listed, of more only their number.
+const ENDS: usize = 6;
+
+/// One cut, a line for each fact.
+pub(super) fn table(report: &Report) -> String {
+    let mut text = String::new();
+    let mut line = |what: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{what:<20} {value}");
+    };
+    let cables = report.cables.join(" ");
+    line(
+        "cut",
+        format!(
+            "{cables} ({}), told to all ends in {:.1} ms",
+            report.state, report.told_ms
+        ),
+    );
+    line("first update", moment(report.first_update.as_ref()));
+    line("first withdraw", moment(report.first_withdraw.as_ref()));
+    line("last update", moment(report.last_update.as_ref()));
+    let Report {
+        updates,
+        withdrawn,
+        announced,
+        ..
+    } = report;
+    line(
+        "updates",
+        format!("{updates}: {withdrawn} prefixes withdrawn, {announced} announced"),
+    );
+    for ended in report.notifications.iter().take(ENDS) {
+        let (ms, port, why) = (ended.after_ms, &ended.port, &ended.why);
+        let heard = if ended.lost { " (not heard)" } else { "" };
+        line("session ended", format!("{ms:.1} ms, {port}: {why}{heard}"));
+    }
+    if report.notifications.len() > ENDS {
+        let more = report.notifications.len() - ENDS;
+        line("session ended", format!("{more} more"));
+    }
+    if report.bfd_down.is_some() {
+        line("BFD down", moment(report.bfd_down.as_ref()));
+    }
+    if !report.settled {
+        line("settled", "no: time was over before".into());
+    }
+    if let Some(there) = &report.flow {
+        flow("flow", there, &mut line);
+    }
+    if let Some(back) = &report.back {
+        flow("flow back", back, &mut line);
+    }
+    if report.missed > 0 {
+        let missed = report.missed;
+        line(
+            "not to be trusted",
+            format!("{missed} frames have no copy: the machine was too busy"),
+        );
+    }
+    text
+}
+
+fn flow(name: &str, flow: &FlowReport, line: &mut impl FnMut(&str, String)) {
+    let FlowReport {
+        from,
+        to,
+        sent,
+        lost,
+        ..
+    } = flow;
+    line(
+        name,
+        format!("{from} > {to}: {lost} of {sent} packets lost"),
+    );
+    line("  path before", path(&flow.path_before));
+    line("  path after", path(&flow.path_after));
+    if flow.path_before != flow.path_after {
+        line("  on the new path", flow.new_path_ms.map_or_else(never, ms));
+    }
+    if let Some(gap) = flow.gap_ms {
+        line("  longest silence", ms(gap));
+    }
+}
+
+fn path(ports: &[String]) -> String {
+    if ports.is_empty() {
+        return "nothing arrived".into();
+    }
+    ports.join(" > ")
+}
+
+fn moment(moment: Option<&Moment>) -> String {
+    moment.map_or_else(never, |moment| {
+        format!("{:.1} ms, {}", moment.after_ms, moment.port)
+    })
+}
+
+fn ms(ms: f64) -> String {
+    format!("{ms:.1} ms")
+}
+
+fn never() -> String {
+    "never".into()
+}
+
+/// Several cuts: least, middle and most of what can be compared.
+pub(super) fn spread(reports: &[Report]) -> String {
+    let mut text = format!(
+        "{:<20} {:>10} {:>10} {:>10}\n",
+        "", "least", "median", "most"
+    );
+    let after = |moment: &Option<Moment>| moment.as_ref().map(|moment| moment.after_ms);
+    let flow = |of: fn(&FlowReport) -> Option<f64>| {
+        move |report: &Report| report.flow.as_ref().and_then(of)
+    };
+    row(&mut text, "first withdraw, ms", reports, |report| {
+        after(&report.first_withdraw)
+    });
+    row(&mut text, "last update, ms", reports, |report| {
+        after(&report.last_update)
+    });
+    row(
+        &mut text,
+        "new path, ms",
+        reports,
+        flow(|flow| flow.new_path_ms),
+    );
+    row(
+        &mut text,
+        "longest silence, ms",
+        reports,
+        flow(|flow| flow.gap_ms),
+    );
+    row(
+        &mut text,
+        "packets lost",
+        reports,
+        flow(|flow| Some(flow.lost as f64)),
+    );
+    text
+}
+
+fn row(text: &mut String, name: &str, reports: &[Report], of: impl Fn(&Report) -> Option<f64>) {
+    let mut values: Vec<_> = reports.iter().filter_map(of).collect();
+    values.sort_by(f64::total_cmp);
+    let (Some(least), Some(most)) = (values.first(), values.last()) else {
+        return;
+    };
+    let median = values[values.len() / 2];
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{name:<20} {least:>10.1} {median:>10.1} {most:>10.1}");
+}

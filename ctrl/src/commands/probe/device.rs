@@ -1,0 +1,144 @@
+//! The NIC of a host: a virtio driver at the vhost-user socket of a position, as smoltcp wants it.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use bench::guest::{Guest, GuestError, GuestOptions};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::time::Instant;
+
+/// Longest frame, without FCS: what a VM has unless told otherwise.
+pub(super) const LONGEST: usize = 1514;
+
+/// Frames taken from the ring in one go.
+const BURST: usize = 64;
+
+/// Without offloads: frames come and go as on the wire, and smoltcp checks every checksum.
+/// Dropped, it is unplugged.
+pub(super) struct Nic {
+    guest: Option<Guest>,
+    received: VecDeque<Vec<u8>>,
+    /// Why there is no guest any more.
+    fault: Option<GuestError>,
+    moved: bool,
+}
+
+impl Nic {
+    /// One that is not plugged in.
+    pub(super) fn loose() -> Nic {
+        Nic {
+            guest: None,
+            received: VecDeque::new(),
+            fault: None,
+            moved: false,
+        }
+    }
+
+    /// Plugs in at a socket.
+    pub(super) fn plug(socket: &Path) -> Result<Nic, GuestError> {
+        let guest = Guest::connect(socket, &GuestOptions::default())?;
+        Ok(Nic {
+            guest: Some(guest),
+            ..Nic::loose()
+        })
+    }
+
+    /// Whether the fabric still holds its end of the connection. It lets go when the cable is cut.
+    pub(super) fn is_plugged(&mut self) -> bool {
+        let guest = self.guest.as_mut();
+        guest.is_some_and(|guest| guest.session().is_open())
+    }
+
+    /// How the fabric broke the rules of virtio, if it did.
+    pub(super) fn fault(&self) -> Option<&GuestError> {
+        self.fault.as_ref()
+    }
+
+    /// To wait for frames by.
+    pub(super) fn guest(&mut self) -> Option<&mut Guest> {
+        self.guest.as_mut()
+    }
+
+    /// Whether a frame came or went since the last call.
+    pub(super) fn has_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+
+    fn with_guest<T: Default>(
+        &mut self,
+        work: impl FnOnce(&mut Guest, &mut VecDeque<Vec<u8>>) -> Result<T, GuestError>,
+    ) -> T {
+        let Some(guest) = &mut self.guest else {
+            return T::default();
+        };
+        work(guest, &mut self.received).unwrap_or_else(|error| {
+            self.fault = Some(error);
+            self.guest = None;
+            T::default()
+        })
+    }
+
+    fn has_room(&mut self) -> bool {
+        self.with_guest(|guest, _| {
+            let (_, send) = guest.pair();
+            if send.free() == 0 {
+                send.reclaim()?;
+            }
+            Ok(send.free() > 0)
+        })
+    }
+}
+
+impl Device for Nic {
+    type RxToken<'a> = Received;
+    type TxToken<'a> = Sender<'a>;
+
+    fn receive(&mut self, _: Instant) -> Option<(Received, Sender<'_>)> {
+        if self.received.is_empty() {
+            self.with_guest(|guest, received| {
+                let (receive, _) = guest.pair();
+                receive.receive(BURST, |frame| received.push_back(frame.to_vec()))
+            });
+        }
+        let frame = self.received.pop_front()?;
+        self.moved = true;
+        Some((Received(frame), Sender(self)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Sender<'_>> {
+        self.has_room().then_some(Sender(self))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = LONGEST;
+        capabilities
+    }
+}
+
+/// A frame on its way to smoltcp.
+pub(super) struct Received(Vec<u8>);
+
+impl RxToken for Received {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, work: F) -> R {
+        work(&self.0)
+    }
+}
+
+/// The way out for smoltcp's next frame.
+pub(super) struct Sender<'a>(&'a mut Nic);
+
+impl TxToken for Sender<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, work: F) -> R {
+        let mut frame = vec![0; length];
+        let result = work(&mut frame);
+        // An answer that finds the ring full is lost, as with any NIC.
+        self.0.with_guest(|guest, _| {
+            let (_, send) = guest.pair();
+            send.send(1, |place| place.frame(&frame))
+        });
+        self.0.moved = true;
+        result
+    }
+}

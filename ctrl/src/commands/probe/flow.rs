@@ -1,0 +1,178 @@
+//! Transfers between two hosts: TCP as fast as it goes, UDP at a rate.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use smoltcp::socket::{tcp, udp};
+
+use super::host::{Host, turn};
+
+/// Bytes that a TCP connection holds at either end. As many frames as wait in one ring, so that
+/// it fills no queue on its way.
+const WINDOW: usize = 192 << 10;
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Flows of a UDP transfer, each from a port of its own: equal paths are chosen by ports, and
+/// each is to be tried.
+const FLOWS: usize = 8;
+
+/// Bytes of a datagram.
+const DATAGRAM: usize = 1400;
+
+/// How long datagrams may be under way.
+const LATE: Duration = Duration::from_millis(500);
+
+/// Datagrams sent in one go, at most: half of what a ring holds.
+const BURST: u64 = 128;
+
+/// Longest wait in a turn, so that what is due is sent soon.
+const PACE: Duration = Duration::from_millis(1);
+
+/// From one host to another, by their places in the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pair {
+    pub(super) from: usize,
+    pub(super) to: usize,
+}
+
+/// What arrived of a UDP transfer.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Datagrams {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    /// Payload received per second of sending.
+    pub(super) bits_per_second: f64,
+}
+
+/// Sends as fast as TCP does for `time`. Payload received in bits per second; `None` when there
+/// was no connection.
+pub(super) fn tcp(
+    hosts: &mut [Host],
+    Pair { from, to }: Pair,
+    time: Duration,
+    stop: &AtomicBool,
+) -> io::Result<Option<f64>> {
+    let Some(address) = hosts[to].address() else {
+        return Ok(None);
+    };
+    let socket = || {
+        let buffer = || tcp::SocketBuffer::new(vec![0; WINDOW]);
+        tcp::Socket::new(buffer(), buffer())
+    };
+    let port = hosts[to].port();
+    let (mut server, client) = (socket(), socket());
+    server
+        .listen(port)
+        .expect("a new socket, and port 0 is none");
+    let server = hosts[to].add(server);
+    let client = hosts[from].add(client);
+    let mut rate = None;
+    if hosts[from].connect(client, (address, port)) {
+        let began = Instant::now();
+        while !hosts[from].socket::<tcp::Socket<'_>>(client).may_send()
+            && began.elapsed() < CONNECT
+            && !stop.load(Ordering::Relaxed)
+        {
+            turn(hosts, CONNECT.saturating_sub(began.elapsed()))?;
+        }
+        let began = Instant::now();
+        let mut bytes = 0;
+        while hosts[from].socket::<tcp::Socket<'_>>(client).may_send()
+            && began.elapsed() < time
+            && !stop.load(Ordering::Relaxed)
+        {
+            let sending = hosts[from].socket::<tcp::Socket<'_>>(client);
+            if sending.can_send() {
+                // What the buffer holds is as good as anything.
+                let _ = sending.send(|room| (room.len(), ()));
+            }
+            let receiving = hosts[to].socket::<tcp::Socket<'_>>(server);
+            while receiving.can_recv() {
+                bytes += receiving
+                    .recv(|found| (found.len(), found.len()))
+                    .unwrap_or(0);
+            }
+            turn(hosts, PACE)?;
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        rate = (bytes > 0).then(|| bytes as f64 * 8.0 / seconds);
+    }
+    for (host, handle) in [(from, client), (to, server)] {
+        hosts[host].socket::<tcp::Socket<'_>>(handle).abort();
+        // The other end is told.
+        hosts[host].poll();
+        hosts[host].remove(handle);
+    }
+    Ok(rate)
+}
+
+/// Sends datagrams at a rate, in bits per second, for `time`.
+pub(super) fn udp(
+    hosts: &mut [Host],
+    Pair { from, to }: Pair,
+    rate: f64,
+    time: Duration,
+    stop: &AtomicBool,
+) -> io::Result<Datagrams> {
+    let Some(address) = hosts[to].address() else {
+        return Ok(Datagrams::default());
+    };
+    let port = hosts[to].port();
+    let sink = hosts[to].add(bound(port, 512));
+    let sources = [(); FLOWS].map(|()| {
+        let port = hosts[from].port();
+        hosts[from].add(bound(port, BURST as usize / FLOWS))
+    });
+    let mut seen = Datagrams::default();
+    let per_second = rate / 8.0 / DATAGRAM as f64;
+    let began = Instant::now();
+    let mut last = began;
+    while !stop.load(Ordering::Relaxed) {
+        let elapsed = began.elapsed();
+        if elapsed < time {
+            let due = (per_second * elapsed.as_secs_f64()) as u64 + 1;
+            let burst = due.saturating_sub(seen.sent).min(BURST);
+            for _ in 0..burst {
+                let source = sources[seen.sent as usize % FLOWS];
+                let socket = hosts[from].socket::<udp::Socket<'_>>(source);
+                if !send(socket, (address, port)) {
+                    break;
+                }
+                seen.sent += 1;
+            }
+        } else if seen.received >= seen.sent || elapsed > time + LATE {
+            break;
+        }
+        turn(hosts, PACE)?;
+        let socket = hosts[to].socket::<udp::Socket<'_>>(sink);
+        while socket.recv().is_ok() {
+            seen.received += 1;
+            last = Instant::now();
+        }
+    }
+    let seconds = last.duration_since(began).max(time).as_secs_f64();
+    seen.bits_per_second = (seen.received * 8 * DATAGRAM as u64) as f64 / seconds;
+    hosts[to].remove(sink);
+    for source in sources {
+        hosts[from].remove(source);
+    }
+    Ok(seen)
+}
+
+fn bound(port: u16, datagrams: usize) -> udp::Socket<'static> {
+    let buffer = || {
+        let meta = vec![udp::PacketMetadata::EMPTY; datagrams];
+        udp::PacketBuffer::new(meta, vec![0; datagrams * DATAGRAM])
+    };
+    let mut socket = udp::Socket::new(buffer(), buffer());
+    socket.bind(port).expect("a new socket, and port 0 is none");
+    socket
+}
+
+fn send(socket: &mut udp::Socket<'static>, to: (Ipv4Addr, u16)) -> bool {
+    socket.send(DATAGRAM, to).is_ok()
+}

@@ -1,0 +1,229 @@
+//! A host: an IP stack (smoltcp) on a [`Nic`].
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use bench::guest::wait_for_frames;
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::socket::{AnySocket, dhcpv4, icmp, tcp};
+use smoltcp::wire::{
+    EthernetAddress, Icmpv4Packet, Icmpv4Repr, IpAddress, IpCidr, Ipv4Address, Ipv4Cidr,
+};
+
+use super::device::Nic;
+
+/// Ident of our echo requests.
+const IDENT: u16 = 0x696b;
+
+/// A DHCP message that is not answered is sent again after so long.
+const AGAIN: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(1);
+
+/// Echo requests and answers that may wait in the host.
+const ECHOES: usize = 256;
+
+/// The first of the ports that transfers use, one after the other.
+const FIRST_PORT: u16 = 49_152;
+
+/// What the DHCP server gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lease {
+    pub(super) address: Ipv4Cidr,
+    pub(super) gateway: Option<Ipv4Addr>,
+    /// How long after the host was plugged in.
+    pub(super) after: Duration,
+}
+
+/// See the module's text.
+pub(super) struct Host {
+    nic: Nic,
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    dhcp: SocketHandle,
+    echo: SocketHandle,
+    lease: Option<Lease>,
+    plugged: Instant,
+    next_port: u16,
+}
+
+impl Host {
+    /// Plugs in, with no address yet; asks for one from now on.
+    pub(super) fn new(mut nic: Nic, mac: EthernetAddress) -> Host {
+        let plugged = Instant::now();
+        let mut config = Config::new(mac.into());
+        // Of transaction ids and sequence numbers: another one for each host and each start.
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let seed = mac
+            .0
+            .iter()
+            .fold(0, |seed, octet| seed << 8 | u64::from(*octet));
+        config.random_seed = (since.as_nanos() as u64) ^ seed;
+        let interface = Interface::new(config, &mut nic, smoltcp::time::Instant::ZERO);
+        let mut sockets = SocketSet::new(Vec::new());
+        let mut dhcp = dhcpv4::Socket::new();
+        let mut retry = dhcp.get_retry_config();
+        retry.discover_timeout = AGAIN;
+        retry.initial_request_timeout = AGAIN;
+        dhcp.set_retry_config(retry);
+        let buffer = || {
+            icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; ECHOES], vec![0; 64 << 10])
+        };
+        let mut echo = icmp::Socket::new(buffer(), buffer());
+        echo.bind(icmp::Endpoint::Ident(IDENT))
+            .expect("a socket that is not bound yet");
+        Host {
+            nic,
+            interface,
+            dhcp: sockets.add(dhcp),
+            echo: sockets.add(echo),
+            sockets,
+            lease: None,
+            plugged,
+            next_port: FIRST_PORT,
+        }
+    }
+
+    pub(super) fn nic(&mut self) -> &mut Nic {
+        &mut self.nic
+    }
+
+    pub(super) fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    pub(super) fn address(&self) -> Option<Ipv4Addr> {
+        self.lease.map(|lease| lease.address.address())
+    }
+
+    /// Sends an echo request. `false`: too many wait already.
+    pub(super) fn ping(&mut self, to: Ipv4Address, number: u16) -> bool {
+        let request = Icmpv4Repr::EchoRequest {
+            ident: IDENT,
+            seq_no: number,
+            data: b"ikv-fabric probe",
+        };
+        let socket = self.sockets.get_mut::<icmp::Socket<'_>>(self.echo);
+        let Ok(place) = socket.send(request.buffer_len(), to.into()) else {
+            return false;
+        };
+        request.emit(
+            &mut Icmpv4Packet::new_unchecked(place),
+            &ChecksumCapabilities::default(),
+        );
+        true
+    }
+
+    /// The echo answers that came: from whom, and their number.
+    pub(super) fn answers(&mut self) -> Vec<(Ipv4Addr, u16)> {
+        let socket = self.sockets.get_mut::<icmp::Socket<'_>>(self.echo);
+        let mut answers = Vec::new();
+        while let Ok((bytes, IpAddress::Ipv4(from))) = socket.recv() {
+            let Ok(packet) = Icmpv4Packet::new_checked(bytes) else {
+                continue;
+            };
+            let parsed = Icmpv4Repr::parse(&packet, &ChecksumCapabilities::default());
+            if let Ok(Icmpv4Repr::EchoReply { seq_no, .. }) = parsed {
+                answers.push((from, seq_no));
+            }
+        }
+        answers
+    }
+
+    pub(super) fn add<S: AnySocket<'static>>(&mut self, socket: S) -> SocketHandle {
+        self.sockets.add(socket)
+    }
+
+    pub(super) fn socket<S: AnySocket<'static>>(&mut self, handle: SocketHandle) -> &mut S {
+        self.sockets.get_mut(handle)
+    }
+
+    pub(super) fn remove(&mut self, handle: SocketHandle) {
+        self.sockets.remove(handle);
+    }
+
+    /// Begins a TCP connection from a port that none had lately. `false` without an address.
+    pub(super) fn connect(&mut self, handle: SocketHandle, to: (Ipv4Addr, u16)) -> bool {
+        let from = self.port();
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
+        socket.connect(self.interface.context(), to, from).is_ok()
+    }
+
+    /// A port that no transfer had lately.
+    pub(super) fn port(&mut self) -> u16 {
+        let port = self.next_port;
+        self.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
+        port
+    }
+
+    /// Takes in what came, sends what is to be sent. `false`: there was neither.
+    pub(super) fn poll(&mut self) -> bool {
+        let now = self.now();
+        self.interface.poll(now, &mut self.nic, &mut self.sockets);
+        let dhcp = self.sockets.get_mut::<dhcpv4::Socket<'_>>(self.dhcp);
+        match dhcp.poll() {
+            Some(dhcpv4::Event::Configured(given)) => {
+                let (address, gateway) = (given.address, given.router);
+                self.configure(address, gateway);
+            }
+            Some(dhcpv4::Event::Deconfigured) => self.deconfigure(),
+            None => {}
+        }
+        self.nic.has_moved()
+    }
+
+    pub(super) fn configure(&mut self, address: Ipv4Cidr, gateway: Option<Ipv4Addr>) {
+        self.deconfigure();
+        self.interface.update_ip_addrs(|addresses| {
+            addresses.push(IpCidr::Ipv4(address)).expect("room for one");
+        });
+        if let Some(gateway) = gateway {
+            self.interface
+                .routes_mut()
+                .add_default_ipv4_route(gateway)
+                .expect("room for one");
+        }
+        self.lease = Some(Lease {
+            address,
+            gateway,
+            after: self.plugged.elapsed(),
+        });
+    }
+
+    fn deconfigure(&mut self) {
+        self.lease = None;
+        self.interface
+            .update_ip_addrs(|addresses| addresses.truncate(0));
+        self.interface.routes_mut().remove_default_ipv4_route();
+    }
+
+    /// How long nothing is to be done if no frame comes.
+    fn idle(&mut self) -> Option<Duration> {
+        let now = self.now();
+        let delay = self.interface.poll_delay(now, &self.sockets)?;
+        Some(Duration::from_micros(delay.total_micros()))
+    }
+
+    fn now(&self) -> smoltcp::time::Instant {
+        smoltcp::time::Instant::from_micros(self.plugged.elapsed().as_micros() as i64)
+    }
+}
+
+/// Lets every host do what it can; when there was nothing to do, waits for a frame, at most for
+/// `limit`.
+pub(super) fn turn(hosts: &mut [Host], limit: Duration) -> io::Result<()> {
+    let mut moved = false;
+    for host in &mut *hosts {
+        moved |= host.poll();
+    }
+    if moved {
+        return Ok(());
+    }
+    let idle = hosts.iter_mut().filter_map(Host::idle).min();
+    let limit = idle.map_or(limit, |idle| idle.min(limit));
+    if limit.is_zero() {
+        return Ok(());
+    }
+    let guests = hosts.iter_mut().filter_map(|host| host.nic.guest());
+    wait_for_frames(guests, limit).map(drop)
+}

@@ -1,0 +1,305 @@
+//! The report as a table: a column for each host, a row for each thing that it tried. What is
+//! red ends with `!`, for who sees no colours.
+
+use std::fmt::Write;
+
+use bench::report::bits;
+
+use super::report::{PingReport, Report, TransferReport};
+
+const GREEN: &str = "\x1b[32m";
+const RED: &str = "\x1b[31m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Between two columns.
+const GAP: usize = 2;
+
+/// `None`: nothing was tried.
+type Cell = Option<(String, bool)>;
+
+struct Row {
+    name: String,
+    cells: Vec<Cell>,
+}
+
+/// The whole report. With `colours` for a terminal.
+pub(super) fn table(report: &Report, colours: bool) -> String {
+    let mut text = String::new();
+    if !report.hosts.is_empty() {
+        grid(&mut text, report, colours);
+    }
+    for found in &report.skipped {
+        let _ = writeln!(text, "{} is skipped: {}", found.position, found.why);
+    }
+    let hosts = report.hosts.iter();
+    let troubled = hosts.filter_map(|host| Some((&host.position, host.trouble.as_ref()?)));
+    for (position, why) in troubled {
+        coloured(&mut text, &format!("{position}: {why}"), false, colours);
+        text.push('\n');
+    }
+    for trouble in &report.troubles {
+        coloured(&mut text, trouble, false, colours);
+        text.push('\n');
+    }
+    coloured(&mut text, &verdict(report), report.green, colours);
+    text.push('\n');
+    text
+}
+
+fn verdict(report: &Report) -> String {
+    let (failed, checks, seconds) = (report.failed(), report.checks(), report.seconds);
+    if report.green {
+        format!("green: all of {checks} checks, in {seconds:.1} s")
+    } else {
+        format!("red: {failed} of {checks} checks failed, in {seconds:.1} s")
+    }
+}
+
+fn grid(text: &mut String, report: &Report, colours: bool) {
+    let rows = rows(report);
+    let names: Vec<_> = report.hosts.iter().map(|host| &*host.position).collect();
+    let first = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    let widths: Vec<_> = names
+        .iter()
+        .enumerate()
+        .map(|(column, name)| {
+            let cells = rows.iter().map(|row| shown(&row.cells[column]).len());
+            cells.max().unwrap_or(0).max(name.len()) + GAP
+        })
+        .collect();
+    let _ = write!(text, "{:<first$}", "");
+    for (name, width) in names.iter().zip(&widths) {
+        let _ = write!(text, "{name:>width$}");
+    }
+    text.push('\n');
+    for row in &rows {
+        let _ = write!(text, "{:<first$}", row.name);
+        for (cell, width) in row.cells.iter().zip(&widths) {
+            let word = shown(cell);
+            let _ = write!(text, "{:1$}", "", width - word.chars().count());
+            match cell {
+                Some((_, green)) => coloured(text, &word, *green, colours),
+                None => text.push_str(&word),
+            }
+        }
+        text.push('\n');
+    }
+}
+
+fn shown(cell: &Cell) -> String {
+    match cell {
+        Some((word, true)) => word.clone(),
+        Some((word, false)) => format!("{word}!"),
+        None => "-".into(),
+    }
+}
+
+fn coloured(text: &mut String, word: &str, green: bool, colours: bool) {
+    if colours {
+        let colour = if green { GREEN } else { RED };
+        let _ = write!(text, "{colour}{word}{PLAIN}");
+    } else {
+        text.push_str(word);
+    }
+}
+
+fn rows(report: &Report) -> Vec<Row> {
+    let hosts = &report.hosts;
+    let row = |name: &str, cell: &dyn Fn(&str) -> Cell| Row {
+        name: name.to_owned(),
+        cells: hosts.iter().map(|host| cell(&host.position)).collect(),
+    };
+    let lease = hosts.iter().map(|host| {
+        let address = host.address.clone().unwrap_or_else(|| "none".into());
+        Some((address, host.green))
+    });
+    let after = hosts.iter().map(|host| {
+        let after = host.lease_ms.map(milliseconds)?;
+        Some((after, host.green))
+    });
+    let mut rows = vec![
+        Row {
+            name: "DHCP lease".into(),
+            cells: lease.collect(),
+        },
+        Row {
+            name: "  after".into(),
+            cells: after.collect(),
+        },
+    ];
+    for name in pinged(report) {
+        rows.push(row(&format!("ping {name}"), &|from| {
+            let mut pings = report.pings.iter();
+            ping(pings.find(|ping| ping.from == from && ping.to == name)?)
+        }));
+    }
+    let between = |from: &str, to: &str| {
+        let mut transfers = report.transfers.iter();
+        transfers.find(|found| found.from == from && found.to == to)
+    };
+    if report.transfers.is_empty() {
+        return rows;
+    }
+    for host in hosts {
+        let to = &host.position;
+        rows.push(row(&format!("TCP to {to}"), &|from| {
+            tcp(between(from, to)?)
+        }));
+    }
+    for host in hosts {
+        let to = &host.position;
+        rows.push(row(&format!("UDP to {to}"), &|from| {
+            udp(between(from, to)?)
+        }));
+    }
+    rows
+}
+
+/// The hosts first, where there are others, then the rest in the order in which it was pinged.
+fn pinged(report: &Report) -> Vec<&str> {
+    let alone = usize::from(report.hosts.len() == 1);
+    let hosts = report.hosts.iter().skip(alone);
+    let hosts = hosts.map(|host| &*host.position);
+    let rest = report.pings.iter().map(|ping| &*ping.to);
+    let mut names = Vec::new();
+    for name in hosts.chain(rest) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn ping(ping: &PingReport) -> Cell {
+    let word = match (ping.green, ping.rtt_ms) {
+        (true, Some(rtt)) => milliseconds(rtt),
+        (_, None) => "no answer".into(),
+        (false, Some(_)) => format!("{} of {} lost", ping.sent - ping.answered, ping.sent),
+    };
+    Some((word, ping.green))
+}
+
+fn tcp(transfer: &TransferReport) -> Cell {
+    let rate = transfer.tcp_bits_per_second;
+    let word = rate.map_or_else(|| "no connection".into(), bits);
+    Some((word, transfer.tcp_green))
+}
+
+fn udp(transfer: &TransferReport) -> Cell {
+    let word = match (transfer.udp_green, transfer.udp_sent) {
+        (true, _) => bits(transfer.udp_bits_per_second),
+        (false, 0) => "not sent".into(),
+        (false, sent) => {
+            let lost = sent.saturating_sub(transfer.udp_received);
+            format!("{:.1} % lost", lost as f64 / sent as f64 * 100.0)
+        }
+    };
+    Some((word, transfer.udp_green))
+}
+
+fn milliseconds(ms: f64) -> String {
+    format!("{ms:.1} ms")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::probe::report::{HostReport, Skipped};
+
+    fn host(rack: u16) -> HostReport {
+        HostReport {
+            green: true,
+            position: format!("rack{rack}:u23"),
+            mac: format!("02:69:6b:0{rack}:17:01"),
+            address: Some(format!("192.168.11{rack}.77/24")),
+            gateway: Some(format!("192.168.11{rack}.1")),
+            lease_ms: Some(183.4),
+            trouble: None,
+        }
+    }
+
+    fn pinged(from: &str, to: &str, answered: usize) -> PingReport {
+        PingReport {
+            green: answered == 5,
+            from: from.into(),
+            to: to.into(),
+            address: "192.168.98.1".into(),
+            sent: 5,
+            answered,
+            rtt_ms: (answered > 0).then_some(1.234),
+        }
+    }
+
+    fn transfer(from: &str, to: &str, good: bool) -> TransferReport {
+        TransferReport {
+            from: from.into(),
+            to: to.into(),
+            tcp_green: good,
+            tcp_bits_per_second: good.then_some(94.3e6),
+            udp_green: good,
+            udp_bits_per_second: 47.1e6,
+            udp_sent: 1000,
+            udp_received: if good { 1000 } else { 487 },
+        }
+    }
+
+    fn healthy() -> Report {
+        let (a, b) = ("rack1:u23", "rack2:u23");
+        let targets = ["gateway", "host", "internet", "spine1"];
+        let all = |from: &str, to: &str| {
+            let mut pings = vec![pinged(from, to, 5)];
+            pings.extend(targets.map(|to| pinged(from, to, 5)));
+            pings
+        };
+        Report {
+            seconds: 6.84,
+            hosts: vec![host(1), host(2)],
+            pings: [all(a, b), all(b, a)].concat(),
+            transfers: vec![transfer(a, b, true), transfer(b, a, true)],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn a_healthy_fabric_is_green() {
+        insta::assert_snapshot!(table(&healthy().judged(), false));
+    }
+
+    #[test]
+    fn what_is_broken_is_marked() {
+        let mut report = healthy();
+        report.skipped.push(Skipped {
+            position: "rack2:u22".into(),
+            why: "somebody is plugged in by its tap".into(),
+        });
+        report.troubles.push("no position of rack4 is free".into());
+        report.pings[0] = pinged("rack1:u23", "rack2:u23", 3);
+        report.pings[5] = pinged("rack2:u23", "rack1:u23", 0);
+        report.transfers[0] = transfer("rack1:u23", "rack2:u23", false);
+        let mut out = host(3);
+        (out.green, out.address, out.lease_ms) = (false, None, None);
+        out.trouble = Some("no DHCP lease from leaf5".into());
+        report.hosts.push(out);
+        insta::assert_snapshot!(table(&report.judged(), false));
+    }
+
+    #[test]
+    fn colours_are_for_terminals() {
+        let report = healthy().judged();
+        assert!(!table(&report, false).contains('\x1b'));
+        let coloured = table(&report, true);
+        assert!(coloured.contains(GREEN) && !coloured.contains(RED));
+        let plain = coloured.replace(GREEN, "").replace(PLAIN, "");
+        assert_eq!(plain, table(&report, false));
+    }
+
+    #[test]
+    fn nothing_tried_is_not_green() {
+        let nothing = Report::default().judged();
+        assert!(!nothing.green);
+        assert_eq!(
+            table(&nothing, false),
+            "red: 0 of 0 checks failed, in 0.0 s\n"
+        );
+    }
+}

@@ -1,0 +1,99 @@
+//! BFD control packets (RFC 5880): liveness in milliseconds.
+
+use std::fmt;
+
+use super::bytes::Bytes;
+
+/// UDP ports of a session over one hop (RFC 5881) and over several (RFC 5883).
+pub const PORTS: [u16; 2] = [3784, 4784];
+
+/// What one end tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Control {
+    /// The sender's view of the session.
+    pub state: State,
+    /// Why it left `Up` last (RFC 5880 section 4.1).
+    pub diagnostic: u8,
+    /// So many intervals may pass in silence.
+    pub multiplier: u8,
+    /// The session's number at the sender, and at the receiver as far as the sender knows it.
+    pub discriminators: [u32; 2],
+    /// It sends no faster than this, in µs.
+    pub transmit_us: u32,
+    /// It hears no faster than this, in µs.
+    pub receive_us: u32,
+}
+
+/// A session's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Held down by an administrator.
+    AdminDown,
+    /// Nothing is heard.
+    Down,
+    /// The other end is heard, and is down.
+    Init,
+    /// Both ends hear each other.
+    Up,
+}
+
+impl State {
+    /// As RFC 5880 writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::AdminDown => "AdminDown",
+            State::Down => "Down",
+            State::Init => "Init",
+            State::Up => "Up",
+        }
+    }
+}
+
+impl Control {
+    /// Reads the payload of a datagram to one of [`PORTS`].
+    pub fn read(payload: &[u8]) -> Option<Self> {
+        let mut left = Bytes(payload);
+        let [version, state, multiplier, _length] = left.array()?;
+        if version >> 5 != 1 {
+            return None;
+        }
+        Some(Control {
+            state: match state >> 6 {
+                0 => State::AdminDown,
+                1 => State::Down,
+                2 => State::Init,
+                _ => State::Up,
+            },
+            diagnostic: version & 0x1f,
+            multiplier,
+            discriminators: [left.u32()?, left.u32()?],
+            transmit_us: left.u32()?,
+            receive_us: left.u32()?,
+        })
+    }
+
+    fn diagnostic_name(self) -> Option<&'static str> {
+        Some(match self.diagnostic {
+            1 => "control detection time expired",
+            2 => "echo function failed",
+            3 => "neighbor signaled session down",
+            4 => "forwarding plane reset",
+            5 => "path down",
+            6 => "concatenated path down",
+            7 => "administratively down",
+            8 => "reverse concatenated path down",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.state.name())?;
+        if let Some(name) = self.diagnostic_name() {
+            write!(f, " ({name})")?;
+        }
+        let ms = f64::from(self.transmit_us) / 1000.0;
+        write!(f, ", every {ms} ms x {}", self.multiplier)
+    }
+}

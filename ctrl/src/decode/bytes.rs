@@ -1,0 +1,48 @@
+//! Reading from the front of bytes that may end at any place.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// What is left to read. Whatever does not fit in it is `None`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
+
+impl<'a> Bytes<'a> {
+    pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, left) = self.0.split_at_checked(length)?;
+        self.0 = left;
+        Some(taken)
+    }
+
+    /// As many as there are, if there are fewer: what a cut frame has of a field.
+    pub(super) fn up_to(&mut self, length: usize) -> &'a [u8] {
+        let (taken, left) = self.0.split_at(length.min(self.0.len()));
+        self.0 = left;
+        taken
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, left) = self.0.split_first_chunk()?;
+        self.0 = left;
+        Some(*taken)
+    }
+
+    pub(super) fn u8(&mut self) -> Option<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    pub(super) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(super) fn ipv4(&mut self) -> Option<Ipv4Addr> {
+        self.array::<4>().map(Ipv4Addr::from)
+    }
+
+    pub(super) fn ipv6(&mut self) -> Option<Ipv6Addr> {
+        self.array::<16>().map(Ipv6Addr::from)
+    }
+}

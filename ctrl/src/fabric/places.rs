@@ -1,0 +1,48 @@
+//! Where servers plug in, and who is there.
+
+use super::Fabric;
+use crate::api::{Place, Places, PlugBy};
+use crate::topology::{EndOwner, Side};
+
+impl Fabric {
+    pub(super) fn all_places(&self) -> Places {
+        let mut places: Vec<_> = self
+            .topology
+            .ends()
+            .filter_map(|found| {
+                let EndOwner::Server { rack, u, nic } = found.end.owner else {
+                    return None;
+                };
+                let far = match found.side {
+                    Side::A => &found.cable.b,
+                    Side::B => &found.cable.a,
+                };
+                let EndOwner::Switch { switch, .. } = far.owner else {
+                    return None;
+                };
+                let claims = self.plugged.of(&found.end.tap);
+                let held = match (claims.front_end, claims.tap) {
+                    (true, _) => Some(PlugBy::VhostUser),
+                    (false, true) => Some(PlugBy::Tap),
+                    (false, false) => None,
+                };
+                Some(Place {
+                    name: found.end.tap.clone(),
+                    rack,
+                    u,
+                    nic,
+                    leaf: self.topology.switches[switch].name.clone(),
+                    mac: self.topology.server_mac(rack, u, nic).to_string(),
+                    socket: self.paths.vhost_socket(&found.end.tap),
+                    cable: self.cables.state(found.index),
+                    held,
+                })
+            })
+            .collect();
+        places.sort_by_key(|place| (place.rack, place.u, place.nic));
+        Places {
+            host: self.topology.host.address.addr(),
+            places,
+        }
+    }
+}

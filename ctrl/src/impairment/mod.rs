@@ -1,0 +1,82 @@
+//! The keys of an impairment, as the command line, the API and the TOML file have them.
+//!
+//! [`ImpairKeys`] holds what was said, each key on its own or not at all: [`ImpairKeys::overlay`]
+//! puts a change on top of what was there, [`ImpairKeys::settings`] makes of the whole what the
+//! dataplane takes. Both are pure. The names and meanings are those of tc-netem(8); units are
+//! always written out, because a bare `10` means something else in every tool.
+
+mod args;
+mod build;
+mod keys;
+mod resolved;
+#[cfg(test)]
+mod tests;
+mod units;
+mod values;
+
+pub use keys::{ImpairKeys, KEYS, Key};
+pub use resolved::{Match, Pause, Program, Slots, Spread};
+pub use units::{BitRate, Bytes, Percent, Time};
+pub use values::{Flag, Likely, LossModel, Ordinals, Room, Value, Whole};
+
+/// Why a text is not such a value; says what would be one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ValueError(pub(crate) String);
+
+/// What is wrong with one key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {what}")]
+pub struct KeyError {
+    /// Its name in the TOML file.
+    pub key: &'static str,
+    /// What is wrong, and the way out.
+    pub what: String,
+}
+
+/// In JSON and TOML these are the texts that `FromStr` takes, or plain numbers and booleans.
+macro_rules! as_text {
+    (@one $type:ty $(, $($generic:tt)*)?) => {
+        impl $(<$($generic)*>)? serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+        impl<'de $(, $($generic)*)?> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let scalar = $crate::impairment::Scalar::deserialize(from)?;
+                scalar.to_string().parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+    ($type:ident < $($name:ident),+ >, $($generic:tt)+) => {
+        $crate::impairment::as_text!(@one $type<$($name),+>, $($generic)+);
+    };
+    ($($type:ty),+ $(,)?) => {
+        $($crate::impairment::as_text!(@one $type);)+
+    };
+}
+use as_text;
+
+/// What a value may be written as.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Scalar {
+    Flag(bool),
+    Whole(i64),
+    Large(u64),
+    Fraction(f64),
+    Text(String),
+}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Scalar::Flag(flag) => flag.fmt(out),
+            Scalar::Whole(number) => number.fmt(out),
+            Scalar::Large(number) => number.fmt(out),
+            Scalar::Fraction(number) => number.fmt(out),
+            Scalar::Text(text) => text.fmt(out),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A running `ikv-fabric patch`.
+
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::patience::{SOON, ended, wait_until};
+use crate::{Netns, ikv_fabric, run};
+
+/// A running patch in a namespace of its own.
+pub struct Wire {
+    /// Where it runs.
+    pub switch: Netns,
+    folder: tempfile::TempDir,
+    process: Child,
+}
+
+/// Two machines at the ends of a wire, each on a tap in a namespace of its own: `pa` with
+/// 10.9.0.1 and `pb` with 10.9.0.2, without IPv6, so that no frame moves that a test did not ask
+/// for.
+pub struct Pair {
+    /// Between them.
+    pub wire: Wire,
+    /// Has `pa`.
+    pub left: Netns,
+    /// Has `pb`.
+    pub right: Netns,
+}
+
+impl Wire {
+    /// Starts one between two ports, as typed.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn between(switch: Netns, a: &str, b: &str) -> Self {
+        Wire::with(switch, &[a, b])
+    }
+
+    /// Starts `patch` with these ports and options.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn with(switch: Netns, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let process = switch
+            .command(ikv_fabric().to_str().expect("its path is ASCII"))
+            .arg("--socket")
+            .arg(folder.path().join("wire.sock"))
+            .arg("patch")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("ip can be started");
+        let wire = Wire {
+            switch,
+            folder,
+            process,
+        };
+        wait_until("the wire's socket", SOON, || {
+            let status = wire.command("status").output();
+            status.is_ok_and(|output| output.status.success())
+        });
+        wire
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// `ikv-fabric`, of this wire.
+    pub fn program(&self) -> Command {
+        let mut command = Command::new(ikv_fabric());
+        let socket = self.folder.path().join("wire.sock");
+        command.arg("--socket").arg(socket);
+        command
+    }
+
+    /// `ikv-fabric --json VERB`, of this wire.
+    pub fn command(&self, verb: &str) -> Command {
+        let mut command = self.program();
+        command.args(["--json", verb]);
+        command
+    }
+
+    /// Runs a command with `--json` that must succeed.
+    ///
+    /// # Panics
+    /// When it fails or prints no JSON.
+    pub fn json(&self, verb: &str, arguments: &[&str]) -> Value {
+        let output = run(self.command(verb).args(arguments));
+        serde_json::from_slice(&output.stdout).expect("--json prints JSON")
+    }
+
+    /// `cables --json`.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn cables(&self, names: &[&str]) -> Value {
+        self.json("cables", names)
+    }
+
+    /// Ends it and expects that nothing of it is left.
+    ///
+    /// # Panics
+    /// When something is.
+    pub fn end(mut self) {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, Signal::INT).expect("it is our own process");
+        let status = ended(&mut self.process, SOON).expect("it ends when told to");
+        assert!(status.success(), "{status}");
+        let left = self.folder.path().read_dir().expect("our own folder");
+        assert_eq!(left.count(), 0);
+        let rules = self.switch.run("nft list ruleset");
+        assert_eq!(rules, "", "its guard is gone");
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // Of a test that failed: the namespace goes away, and so must what runs in it.
+        if let Ok(None) = self.process.try_wait() {
+            let _ = kill_process(Pid::from_child(&self.process), Signal::INT);
+            let _ = ended(&mut self.process, SOON);
+        }
+    }
+}
+
+impl Pair {
+    /// Two machines that know each other.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn new(label: &str) -> Self {
+        Pair::with(label, &[])
+    }
+
+    /// The same with options for `patch`.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn with(label: &str, options: &[&str]) -> Self {
+        let named = |end: &str| Netns::new(&format!("{label}-{end}"));
+        let (left, right) = (named("left"), named("right"));
+        let arguments = [&["tap:pa", "tap:pb"], options].concat();
+        let wire = Wire::with(named("wire"), &arguments);
+        for (netns, tap, address) in [(&left, "pa", "10.9.0.1/24"), (&right, "pb", "10.9.0.2/24")] {
+            netns.run("sysctl -q -w net.ipv6.conf.default.disable_ipv6=1");
+            wire.switch
+                .ip(&format!("link set {tap} netns {}", netns.name()));
+            netns.run(&format!("sysctl -q -w net.ipv6.conf.{tap}.disable_ipv6=1"));
+            netns.ip(&format!("addr add {address} dev {tap}"));
+            netns.ip(&format!("link set {tap} up"));
+        }
+        let pair = Pair { wire, left, right };
+        assert!(pair.ping(&["-c", "3", "-i", "0.1"]).is_some());
+        // Nobody asks for an address while frames are counted.
+        for (netns, tap, address) in [
+            (&pair.left, "pa", "10.9.0.2"),
+            (&pair.right, "pb", "10.9.0.1"),
+        ] {
+            let known = netns.ip("neigh show");
+            let mut behind = known
+                .split_whitespace()
+                .skip_while(|word| *word != "lladdr");
+            let mac = behind.nth(1).expect("they have met");
+            netns.ip(&format!(
+                "neigh replace {address} lladdr {mac} dev {tap} nud permanent"
+            ));
+        }
+        pair
+    }
+
+    /// Pings from left to right. Shortest round trip in ms; `None` if no answer came.
+    pub fn ping(&self, options: &[&str]) -> Option<f64> {
+        let mut ping = self.left.command("ping");
+        let output = ping
+            .args(["-n", "-q"])
+            .args(options)
+            .arg("10.9.0.2")
+            .output();
+        let output = output.expect("ping can be started");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (_, figures) = text.split_once("min/avg/max/mdev = ")?;
+        figures.split('/').next()?.parse().ok()
+    }
+}
