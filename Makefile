@@ -10,7 +10,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BIN := target/release/ikv-fabric
 # What tests and benchmarks start besides what the fabric itself needs (`ikv-fabric setup`).
 TEST_TOOLS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps openssl:openssl \
-  dpdk-testpmd:dpdk-dev iperf3:iperf3
+  dpdk-testpmd:dpdk-dev iperf3:iperf3 tshark:tshark
 
 .PHONY: run setup build test loom bench fmt clean
 
@@ -23,17 +23,20 @@ setup: build
 build: .linker
 	cargo build --release --locked --package ikv-fabric
 
-# Rust brings no linker of its own.
+# Rust brings no linker of its own, nor libpcap, which compiles capture filters.
 .PHONY: .linker .test-tools
 .linker:
-	@command -v cc >/dev/null || { echo "installing: gcc libc6-dev"; \
-	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends gcc libc6-dev; }
+	@missing=; command -v cc >/dev/null || missing="gcc libc6-dev"; \
+	echo '#include <pcap/pcap.h>' | cc -E - >/dev/null 2>&1 || missing="$$missing libpcap-dev"; \
+	if [ -n "$$missing" ]; then echo "installing: $$missing"; \
+	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends $$missing; fi
 
 .test-tools:
 	@missing=; for tool in $(TEST_TOOLS); do \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
-	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends $$missing; fi
+	  $(SUDO) apt-get update -q && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; fi
 
 test: setup .test-tools
 	cargo fmt --all --check

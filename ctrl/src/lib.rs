@@ -13,7 +13,11 @@
 //! written down in the [`journal`] how to take it back, and [`host`] holds the single skills
 //! (links, addresses, nftables, sysctls). [`image`] provides the one image that all switches
 //! boot, [`vm`] starts and supervises them. [`fabric`] is the running whole; it answers for
-//! itself by the [`api`], of which the [`commands`] are clients.
+//! itself by the [`api`], of which the [`commands`] are clients. [`impairment`] has the keys by which
+//! commands, API and TOML file say what a cable does to its frames.
+//!
+//! [`decode`] reads what is in a frame: for lines of a capture, for what triggers the flight
+//! recorder, and for `converge`.
 //!
 //! Everything runs on one thread under tokio; frames are moved by the dataplane's workers, and
 //! vhost-user front ends are served by its jacks: this crate only sends them commands. Once the

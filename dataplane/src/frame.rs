@@ -32,8 +32,17 @@ pub(crate) const VLAN_TAG: usize = 4;
 /// took out, without moving more than the two addresses.
 const HEADROOM: usize = 16;
 
-/// Distance between two places of a burst's memory. Whole cache lines, so that frames share none.
-const STRIDE: usize = (HEADROOM + MAX_FRAME).next_multiple_of(64);
+/// Frames begin at so many different distances from the beginning of a page: else all of a burst
+/// would compete for the same few sets of the cache.
+const COLOURS: usize = 60;
+
+/// Bytes of memory for one frame: whole pages, so that it can change its owner.
+const STRIDE: usize = (HEADROOM + MAX_FRAME + COLOURS * 64).next_multiple_of(4096);
+
+/// Where the frame in a stride begins.
+fn frame_start(stride: &Pool) -> usize {
+    HEADROOM + stride.address() / 4096 % COLOURS * 64
+}
 
 /// A virtio-net header without `num_buffers` (virtio 1.2, 5.1.6): what the kernel puts in
 /// front of frames on taps with IFF_VNET_HDR and packet sockets with PACKET_VNET_HDR. It
@@ -207,10 +216,8 @@ struct FrameRef {
 /// read into the burst's own. Pages of that are touched only as frames need them, so a burst
 /// of small frames costs 64 pages of real memory, not the 4 MiB that it reserves.
 pub struct Burst {
-    pool: Pool,
-    /// Which stride of the pool the frame at each index may use. A permutation, so that no
-    /// two frames share memory.
-    places: [u16; MAX_BURST],
+    /// For each index the memory that the frame there may use.
+    strides: Vec<Pool>,
     frames: [FrameRef; MAX_BURST],
     len: usize,
     segments: Box<[Segment]>,
@@ -240,8 +247,7 @@ impl Burst {
     /// An empty burst.
     pub fn new() -> Self {
         Burst {
-            pool: Pool::new(STRIDE * MAX_BURST),
-            places: std::array::from_fn(|place| place as u16),
+            strides: (0..MAX_BURST).map(|_| Pool::new(STRIDE)).collect(),
             frames: [FrameRef::default(); MAX_BURST],
             len: 0,
             segments: vec![Segment::EMPTY; MAX_SEGMENTS].into_boxed_slice(),
@@ -342,8 +348,8 @@ impl Burst {
     /// and [`MAX_FRAME`] bytes. `None` where the burst ends.
     pub(crate) fn vacant(&mut self, ahead: usize) -> Option<(&mut VnetHeader, &mut [u8])> {
         let index = self.len + ahead;
-        let place = *self.places.get(index)? as usize;
-        let memory = self.pool.piece(place * STRIDE + HEADROOM, MAX_FRAME);
+        let stride = self.strides.get_mut(index)?;
+        let memory = stride.piece(frame_start(stride), MAX_FRAME);
         Some((&mut self.frames[index].header, memory))
     }
 
@@ -351,20 +357,21 @@ impl Burst {
     /// The places left out in between stay vacant and go behind it.
     pub(crate) fn take_in(&mut self, ahead: usize, len: usize, vlan: Option<VlanTag>) {
         debug_assert!(len <= MAX_FRAME);
-        self.places.swap(self.len, self.len + ahead);
+        self.strides.swap(self.len, self.len + ahead);
         let mut header = self.frames[self.len + ahead].header;
-        let place = self.places[self.len] as usize * STRIDE;
-        let (mut start, mut len) = (HEADROOM, len);
+        let stride = &mut self.strides[self.len];
+        let (mut start, mut len) = (frame_start(stride), len);
         if let Some(tag) = vlan {
-            let frame = self.pool.piece(place, STRIDE);
+            let frame = stride.piece(0, STRIDE);
+            let received = start;
             start -= VLAN_TAG;
             len += VLAN_TAG;
-            frame.copy_within(HEADROOM..HEADROOM + 12, start);
+            frame.copy_within(received..received + 12, start);
             frame[start + 12..start + 14].copy_from_slice(&tag.tpid.to_be_bytes());
             frame[start + 14..start + 16].copy_from_slice(&tag.tci.to_be_bytes());
             header.shift_for_vlan_tag();
         }
-        let segment = self.pool.segment(place + start, len);
+        let segment = stride.segment(start, len);
         self.add_segment(segment);
         self.add_frame(header, len);
     }
@@ -375,15 +382,15 @@ impl Burst {
     /// # Panics
     /// When the burst is full.
     pub(crate) fn own_memory(&mut self) -> &mut [u8] {
-        let place = self.places[self.len] as usize;
-        self.pool.piece(place * STRIDE + HEADROOM, MAX_FRAME)
+        let stride = &mut self.strides[self.len];
+        stride.piece(frame_start(stride), MAX_FRAME)
     }
 
     /// A piece of [`Burst::own_memory`].
     pub(crate) fn own_segment(&self, at: usize, len: usize) -> Segment {
         debug_assert!(at + len <= MAX_FRAME);
-        let place = self.places[self.len] as usize;
-        self.pool.segment(place * STRIDE + HEADROOM + at, len)
+        let stride = &self.strides[self.len];
+        stride.segment(frame_start(stride) + at, len)
     }
 
     /// Adds a segment to the frame that is to be added next.
@@ -428,6 +435,28 @@ impl Burst {
             self.add_segment(*segment);
         }
         self.add_frame(*other.header(index), other.frame_len(index));
+    }
+
+    /// Memory as one frame of a burst has it.
+    ///
+    /// # Errors
+    /// When there is none left.
+    pub(crate) fn new_stride() -> std::io::Result<Pool> {
+        Pool::try_new(STRIDE)
+    }
+
+    /// Takes the frame at `index` with its memory, and puts a spare one in place; returns also
+    /// where in it the frame begins. Gives the spare one back when the frame lies elsewhere. The
+    /// frame's segments stay valid for as long as the memory is.
+    pub(crate) fn exchange(&mut self, index: usize, spare: Pool) -> Result<(Pool, usize), Pool> {
+        let at = match self.segments(index) {
+            [segment] => self.strides[index].offset_of(segment),
+            _ => None,
+        };
+        match at {
+            Some(at) => Ok((std::mem::replace(&mut self.strides[index], spare), at)),
+            None => Err(spare),
+        }
     }
 
     /// Takes the last frame back out.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::capture::Verdict;
-use crate::frame::{Burst, MAX_BURST, VnetHeader};
+use crate::frame::{Burst, MAX_BURST, MAX_FRAME, VnetHeader};
 use crate::sys::pool::Pool;
 
 /// Frames up to this length, in bytes, lie in chunks of this size each.
@@ -14,8 +14,15 @@ const SHORT: usize = 256;
 /// longest super-frame.
 const LONG: usize = 2048;
 
+/// A frame of at least so many bytes that lies in a burst's own memory is not copied: it takes
+/// that memory with it, and the burst gets other.
+const WHOLE: usize = 8 << 10;
+
 /// Marks the number of a frame that lies in long chunks.
 const IN_LONG: u32 = 1 << 31;
+
+/// Marks the number of a frame that took its memory with it.
+const IN_WHOLE: u32 = 1 << 30;
 
 /// A hold has room for no fewer bytes: the longest frame fits in any.
 const LEAST: u64 = 128 << 10;
@@ -30,6 +37,7 @@ const NONE: u32 = u32::MAX;
 pub(crate) struct Hold {
     short: Shelf,
     long: Shelf,
+    whole: Wholes,
     /// What it was made for.
     room: u64,
     /// Frames in the order of their release, as far as they came in that order: most do.
@@ -43,6 +51,63 @@ pub(crate) struct Hold {
     /// The frames that were handed out and not yet reclaimed.
     lent: [u32; MAX_BURST],
     lent_len: usize,
+}
+
+/// Frames that took their memory with them.
+struct Wholes {
+    frames: Vec<Held>,
+    /// By frame: its memory, and where in it the frame begins.
+    places: Vec<Option<(Pool, usize)>>,
+    free: Vec<u32>,
+    /// Memory to give for theirs.
+    spare: Vec<Pool>,
+}
+
+impl Wholes {
+    fn new(capacity: usize) -> Option<Self> {
+        let mut wholes = Wholes {
+            frames: Vec::new(),
+            places: Vec::new(),
+            free: Vec::new(),
+            spare: Vec::new(),
+        };
+        wholes.frames.try_reserve_exact(capacity).ok()?;
+        wholes.places.try_reserve_exact(capacity).ok()?;
+        wholes.free.try_reserve_exact(capacity).ok()?;
+        // What was given for the frames' memory comes back.
+        wholes.spare.try_reserve_exact(capacity).ok()?;
+        for _ in 0..capacity {
+            wholes.spare.push(Burst::new_stride().ok()?);
+        }
+        Some(wholes)
+    }
+
+    fn take_in(&mut self, burst: &mut Burst, index: usize) -> Option<u32> {
+        let spare = self.spare.pop()?;
+        match burst.exchange(index, spare) {
+            Ok(place) => {
+                let frame = self.free.pop().unwrap_or(self.frames.len() as u32);
+                if frame as usize == self.frames.len() {
+                    // Reserved when it was made: as many as there were spare ones.
+                    self.frames.push(Held::default());
+                    self.places.push(None);
+                }
+                self.places[frame as usize] = Some(place);
+                Some(frame)
+            }
+            Err(spare) => {
+                self.spare.push(spare);
+                None
+            }
+        }
+    }
+
+    fn give_back(&mut self, frame: u32) {
+        if let Some((memory, _)) = self.places[frame as usize].take() {
+            self.spare.push(memory);
+            self.free.push(frame);
+        }
+    }
 }
 
 /// Memory in chunks of one size.
@@ -60,7 +125,7 @@ struct Shelf {
 impl Shelf {
     fn new(size: usize, capacity: usize) -> Option<Self> {
         let mut shelf = Shelf {
-            pool: Pool::try_new(size.checked_mul(capacity)?)?,
+            pool: Pool::try_new(size.checked_mul(capacity)?).ok()?,
             size,
             capacity,
             links: Vec::new(),
@@ -181,13 +246,14 @@ impl Hold {
     /// bytes. `None` when there is not so much memory.
     pub(crate) fn new(bytes: u64) -> Option<Self> {
         let room = usize::try_from(bytes.max(LEAST)).ok()?;
-        let counts = [room / 128, room / 512];
-        if counts.iter().any(|count| *count >= IN_LONG as usize) {
+        let counts = [room / 128, room / 512, room / MAX_FRAME];
+        if counts.iter().any(|count| *count >= IN_WHOLE as usize) {
             return None;
         }
         let mut hold = Hold {
             short: Shelf::new(SHORT, counts[0])?,
             long: Shelf::new(LONG, counts[1])?,
+            whole: Wholes::new(counts[2])?,
             room: bytes,
             first: NONE,
             last: NONE,
@@ -198,7 +264,7 @@ impl Hold {
             lent: [NONE; MAX_BURST],
             lent_len: 0,
         };
-        hold.early.try_reserve_exact(counts[0] + counts[1]).ok()?;
+        hold.early.try_reserve_exact(counts.iter().sum()).ok()?;
         Some(hold)
     }
 
@@ -232,6 +298,20 @@ impl Hold {
         }
     }
 
+    /// Takes the frame at `index` out of a burst that nobody sends any more: with its memory, if
+    /// that is better than a copy. `false` when there is no room.
+    pub(crate) fn take_over(&mut self, burst: &mut Burst, index: usize, wait: Wait) -> bool {
+        let plain = wait.verdict.corrupted.is_none() && !wait.verdict.marked;
+        if plain
+            && burst.frame_len(index) >= WHOLE
+            && let Some(frame) = self.whole.take_in(burst, index)
+        {
+            self.add(frame | IN_WHOLE, burst, index, wait);
+            return true;
+        }
+        self.keep(burst, index, wait, None)
+    }
+
     /// Copies the frame at `index` in, with a bit flipped if so wished, and what `mend` makes of
     /// its first bytes. `false` when there is no room.
     pub(crate) fn keep(
@@ -259,41 +339,53 @@ impl Hold {
         {
             *byte ^= 1 << (bit % 8);
         }
-        shelf.frames[first as usize] = Held {
+        self.add(first | mark, burst, index, wait);
+        true
+    }
+
+    fn add(&mut self, frame: u32, burst: &Burst, index: usize, wait: Wait) {
+        let len = burst.frame_len(index);
+        let sequence = self.sequence;
+        *self.held_mut(frame) = Held {
             release: wait.release,
-            sequence: self.sequence,
+            sequence,
             arrival: wait.arrival,
             header: *burst.header(index),
             len: len as u32,
             next: NONE,
             verdict: wait.verdict,
         };
-        self.enqueue(first | mark);
+        self.enqueue(frame);
         self.sequence += 1;
         self.waiting += 1;
         self.bytes += len as u64;
-        true
-    }
-
-    fn shelf(&mut self, frame: u32) -> &mut Shelf {
-        if frame & IN_LONG == 0 {
-            &mut self.short
-        } else {
-            &mut self.long
-        }
     }
 
     fn held(&self, frame: u32) -> &Held {
-        let shelf = if frame & IN_LONG == 0 {
-            &self.short
-        } else {
-            &self.long
+        let frames = match frame & (IN_LONG | IN_WHOLE) {
+            0 => &self.short.frames,
+            IN_LONG => &self.long.frames,
+            _ => &self.whole.frames,
         };
-        &shelf.frames[(frame & !IN_LONG) as usize]
+        &frames[(frame & !(IN_LONG | IN_WHOLE)) as usize]
+    }
+
+    fn held_mut(&mut self, frame: u32) -> &mut Held {
+        let frames = match frame & (IN_LONG | IN_WHOLE) {
+            0 => &mut self.short.frames,
+            IN_LONG => &mut self.long.frames,
+            _ => &mut self.whole.frames,
+        };
+        &mut frames[(frame & !(IN_LONG | IN_WHOLE)) as usize]
     }
 
     fn give_back(&mut self, frame: u32) {
-        self.shelf(frame).give_back(frame & !IN_LONG);
+        let number = frame & !(IN_LONG | IN_WHOLE);
+        match frame & (IN_LONG | IN_WHOLE) {
+            0 => self.short.give_back(number),
+            IN_LONG => self.long.give_back(number),
+            _ => self.whole.give_back(number),
+        }
     }
 
     fn enqueue(&mut self, frame: u32) {
@@ -304,8 +396,7 @@ impl Hold {
             self.first = frame;
             self.last = frame;
         } else if self.held(self.last).release <= release {
-            let last = self.last;
-            self.shelf(last).frames[(last & !IN_LONG) as usize].next = frame;
+            self.held_mut(self.last).next = frame;
             self.last = frame;
         } else {
             self.early.push(Reverse((release, sequence, frame)));
@@ -353,8 +444,16 @@ impl Hold {
     }
 
     fn lend(&mut self, frame: u32, held: &Held, out: &mut Burst) {
-        let shelf = self.shelf(frame);
-        shelf.add_to(frame & !IN_LONG, held.len as usize, out);
+        let (number, len) = (frame & !(IN_LONG | IN_WHOLE), held.len as usize);
+        match frame & (IN_LONG | IN_WHOLE) {
+            0 => self.short.add_to(number, len, out),
+            IN_LONG => self.long.add_to(number, len, out),
+            _ => {
+                if let Some((memory, at)) = &self.whole.places[number as usize] {
+                    out.add_segment(memory.segment(*at, len));
+                }
+            }
+        }
         out.add_frame(held.header, held.len as usize);
         self.lent[self.lent_len] = frame;
         self.lent_len += 1;
@@ -423,6 +522,29 @@ mod tests {
         assert!(hold.take(99, &mut out).is_none());
         assert_eq!(hold.take(100, &mut out).unwrap().release, 100);
         assert_eq!(out.to_vec(0), frame);
+        assert!(hold.is_empty());
+    }
+
+    #[test]
+    fn a_long_frame_takes_its_memory_with_it_and_gives_it_back() {
+        let mut hold = Hold::new(1 << 20).unwrap();
+        let spare = hold.whole.spare.len();
+        let mut burst = Burst::new();
+        for round in 0..100_u8 {
+            assert!(burst.push(VnetHeader::default(), &vec![round; 60_000]));
+            let at = burst.segments(0)[0].start();
+            assert!(hold.take_over(&mut burst, 0, wait(0)));
+            burst.clear();
+            // Whoever comes next writes elsewhere.
+            assert!(burst.push(VnetHeader::default(), &vec![255; 60_000]));
+            burst.clear();
+            let mut out = Burst::new();
+            hold.take(0, &mut out).unwrap();
+            assert_eq!(out.segments(0)[0].start(), at);
+            assert_eq!(out.to_vec(0), vec![round; 60_000]);
+            hold.reclaim();
+        }
+        assert_eq!(hold.whole.spare.len(), spare);
         assert!(hold.is_empty());
     }
 

@@ -27,6 +27,28 @@
 //! the counters ([`LaneStats`]) are written by one thread and read by any. For every lane
 //! and at every instant, frames in = frames out + drops + held.
 //!
+//! # What a lane does besides
+//!
+//! A clean lane does nothing else. Where somebody asked for more, its burst takes another way
+//! (`lane/impaired.rs`):
+//!
+//! ```text
+//!   Burst ─> match? ─> cut to wire frames ─> judge ─┬─> at once ─> send ─> watch
+//!                                                   ├─> hold ── at its time ──┘
+//!                                                   └─> lost, and counted under a reason
+//! ```
+//!
+//! [`impair`] judges: it is pure, with time and chance as arguments, and has the keys of
+//! tc-netem(8). A frame that must wait is copied into the lane's `Hold`, or takes its memory with
+//! it; all that it may ever need was reserved by whoever gave the command. Constant delay leaves
+//! super-frames whole; all else acts on them as they would be on the wire. A worker with frames
+//! that wait polls the clock for the last 120 µs, and before that sleeps until a timer wakes it.
+//!
+//! [`capture`] is who looks on: taps that hand every frame to one reader, and the flight recorder
+//! that keeps the last ones. They are told what became of a frame, with its bytes, after it was
+//! sent; where their memory is full the copy is lost, never the frame. Filters are classic BPF
+//! ([`bpf`]), checked once and run before the copy.
+//!
 //! # Who tells a worker what to do
 //!
 //! The [`Panel`] does: it starts the workers and sends them commands over a bounded channel

@@ -8,6 +8,7 @@
 //! a failure.
 
 mod binary;
+pub mod capturing;
 mod cli;
 pub mod dhcp;
 mod diagnosis;

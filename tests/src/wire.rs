@@ -34,12 +34,21 @@ impl Wire {
     /// # Panics
     /// When it does not come up.
     pub fn between(switch: Netns, a: &str, b: &str) -> Self {
+        Wire::with(switch, &[a, b])
+    }
+
+    /// Starts `patch` with these ports and options.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn with(switch: Netns, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let process = switch
             .command(ikv_fabric().to_str().expect("its path is ASCII"))
             .arg("--socket")
             .arg(folder.path().join("wire.sock"))
-            .args(["patch", a, b])
+            .arg("patch")
+            .args(arguments)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -56,11 +65,23 @@ impl Wire {
         wire
     }
 
-    /// `ikv-fabric --json VERB`, of this wire.
-    pub fn command(&self, verb: &str) -> Command {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// `ikv-fabric`, of this wire.
+    pub fn program(&self) -> Command {
         let mut command = Command::new(ikv_fabric());
         let socket = self.folder.path().join("wire.sock");
-        command.args(["--json", "--socket"]).arg(socket).arg(verb);
+        command.arg("--socket").arg(socket);
+        command
+    }
+
+    /// `ikv-fabric --json VERB`, of this wire.
+    pub fn command(&self, verb: &str) -> Command {
+        let mut command = self.program();
+        command.args(["--json", verb]);
         command
     }
 
@@ -113,9 +134,18 @@ impl Pair {
     /// # Panics
     /// When they do not.
     pub fn new(label: &str) -> Self {
+        Pair::with(label, &[])
+    }
+
+    /// The same with options for `patch`.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn with(label: &str, options: &[&str]) -> Self {
         let named = |end: &str| Netns::new(&format!("{label}-{end}"));
         let (left, right) = (named("left"), named("right"));
-        let wire = Wire::between(named("wire"), "tap:pa", "tap:pb");
+        let arguments = [&["tap:pa", "tap:pb"], options].concat();
+        let wire = Wire::with(named("wire"), &arguments);
         for (netns, tap, address) in [(&left, "pa", "10.9.0.1/24"), (&right, "pb", "10.9.0.2/24")] {
             netns.run("sysctl -q -w net.ipv6.conf.default.disable_ipv6=1");
             wire.switch
@@ -132,10 +162,10 @@ impl Pair {
             (&pair.right, "pb", "10.9.0.1"),
         ] {
             let known = netns.ip("neigh show");
-            let mac = known
+            let mut behind = known
                 .split_whitespace()
                 .skip_while(|word| *word != "lladdr");
-            let mac = mac.skip(1).next().expect("they have met");
+            let mac = behind.nth(1).expect("they have met");
             netns.ip(&format!(
                 "neigh replace {address} lladdr {mac} dev {tap} nud permanent"
             ));

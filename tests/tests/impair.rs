@@ -5,8 +5,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ikv_tests::panel::PanelHost;
 use ikv_tests::patience::{SOON, ended, wait_until};
-use ikv_tests::{Pair, have_root, run};
+use ikv_tests::{Nic, Pair, have_root, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -126,7 +127,7 @@ fn keys_stay_until_they_are_taken_away() {
         ),
         (
             &["wire", "--from", "pc", "--delay", "1ms"][..],
-            "\"pc\" is no end of wire",
+            "there is no port \"pc\" here",
         ),
     ] {
         let refused = pair.wire.command("impair").args(words).output().unwrap();
@@ -167,6 +168,15 @@ fn loss_one_way_and_exactly_the_nth_frame() {
         (&json!(1.0), &json!(1.0))
     );
     assert!(loss["low"].as_f64().unwrap() < 1.0);
+
+    let one_ping = || pair.ping(&["-c", "1", "-W", "0.2"]);
+    impair(&["wire", "--match", "udp or arp"]);
+    assert!(one_ping().is_some(), "not what is lost");
+    impair(&["wire", "--match", "icmp[icmptype] == icmp-echo"]);
+    assert_eq!(one_ping(), None);
+    let shown = keys(&lane(&pair.wire.cables(&[]), "pa"));
+    let expression = "icmp[icmptype] == icmp-echo";
+    assert_eq!(shown, json!({"loss": "100%", "match": expression}));
 
     impair(&["wire", "--clear"]);
     impair(&["wire", "--from", "pa", "--drop", "2,4-5"]);
@@ -262,7 +272,7 @@ fn every_frame_is_accounted_for_while_impairments_change() {
         &["--clear"],
     ];
     let states = ["up", "up", "blackhole", "down"];
-    for turn in 0..120 {
+    for turn in 0..80 {
         if turn % 10 == 9 {
             run(pair
                 .wire
@@ -415,4 +425,103 @@ fn a_scenario_that_is_interrupted_restores_unless_told_not_to() {
     assert_eq!(play("restore = false", &mut script)["delay"], "30ms");
     assert!(began.elapsed() < Duration::from_secs(60));
     pair.wire.end();
+}
+
+const FROM_THE_START: &str = r#"
+[[cable]]
+name = "iksb12"
+state = "blackhole"
+
+[[cable]]
+name = "ikeb1-4"
+from = "ikvm1-4-1"
+loss = "100%"
+match = "ether proto 0x88b5"
+
+[[cable]]
+name = "direct"
+ends = ["rack1:u3:1", "rack2:u3:1"]
+delay = "5ms"
+
+[[cable]]
+ends = ["leaf1:u5", "leaf3:u5"]
+state = "down"
+"#;
+
+#[test]
+fn cables_are_as_the_file_says_from_the_start() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("configured");
+    let file = host.folder().join("fabric.toml");
+    std::fs::write(&file, FROM_THE_START).unwrap();
+    let fabric = host.run(&["-c", file.to_str().unwrap()]);
+    assert_eq!(host.json(&["cables", "spine1:2"])[0]["state"], "blackhole");
+    let impaired = host.json(&["impair", "--list"]);
+    let impaired: Vec<_> = impaired
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|lane| lane["impairment"] != json!({}))
+        .map(|lane| (lane["cable"].clone(), lane["from"].clone()))
+        .collect();
+    assert_eq!(
+        impaired,
+        [
+            ("ikeb1-4", "ikvm1-4-1"),
+            ("direct", "ikvm1-3-1"),
+            ("direct", "ikvm2-3-1")
+        ]
+        .map(|(cable, from)| (json!(cable), json!(from)))
+    );
+
+    // Two servers back to back, and nobody else hears them.
+    let [one, other, leaf] = host
+        .netns
+        .enter(|| ["ikvm1-3-1", "ikvm2-3-1", "ikls1-3"].map(Nic::plain));
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+    frame.resize(60, 7);
+    let sent = Instant::now();
+    one.send([0; 10], &frame);
+    assert_eq!(other.receive().1, frame);
+    assert!(sent.elapsed() >= Duration::from_millis(5));
+    leaf.send([0; 10], &frame);
+    wait_until("the frame to nobody", SOON, || {
+        let left = host.json(&["cables", "ikeb1-3"]);
+        assert_eq!(left[0]["lanes"][0]["to"], "nothing");
+        left[0]["lanes"][0]["drops"] == json!({"unplugged": 1})
+    });
+    drop((one, other, leaf));
+
+    // Loss of what matches, one way.
+    let [leaf, server] = host
+        .netns
+        .enter(|| ["ikls1-4", "ikvm1-4-1"].map(Nic::plain));
+    server.send([0; 10], &frame);
+    frame[12..14].copy_from_slice(&[0x88, 0xb6]);
+    server.send([0; 10], &frame);
+    assert_eq!(leaf.receive().1, frame, "the first was lost");
+
+    let direct = host.json(&["cables", "leaf3:u5"]);
+    assert_eq!(
+        (&direct[0]["name"], &direct[0]["state"]),
+        (&json!("ikcb2"), &json!("down"))
+    );
+    let topology = host.json(&["topology", "-c", file.to_str().unwrap()]);
+    assert_eq!(topology["cables"].as_array().unwrap().len(), 143);
+    fabric.end();
+
+    std::fs::write(
+        &file,
+        "[[cable]]\nname = \"iksb12\"\nmatch = \"tcp prot 5\"\nloss = \"1%\"\n",
+    )
+    .unwrap();
+    let refused = host.ask(&["run", "--switches", "none", "-c", file.to_str().unwrap()]);
+    let said = refused.refusal();
+    assert!(
+        said.contains("fabric.toml, line 3: cable[0].match: \"tcp prot 5\""),
+        "{said}"
+    );
 }

@@ -30,8 +30,8 @@ const STATISTICS: u32 = u32::MAX;
 /// Two words in front of every message.
 const WORDS: usize = 8;
 
-/// A capture has two interfaces a cable at most, and a fabric has less than so many cables.
-const MOST_INTERFACES: usize = 1 << 17;
+/// Interfaces of one capture, at most: what is counted of all of them fits into one message.
+pub const MOST_INTERFACES: usize = 1 << 15;
 
 /// Asks for a capture.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -119,7 +119,8 @@ pub struct DelayReport {
 pub struct RateReport {
     /// In bit/s.
     pub requested_bps: u64,
-    /// In bit/s while frames waited for the line; `None` if none ever did.
+    /// In bit/s while frames waited for the line; `None` if that was less than 50 ms, or with
+    /// cells.
     pub achieved_bps: Option<f64>,
     /// Time that frames waited for the line, in s.
     pub busy_s: f64,
@@ -132,8 +133,8 @@ pub struct LossReport {
     pub requested: f64,
     /// What was lost.
     pub achieved: f64,
-    /// Between these two the true share lies with 95 % confidence, if frames are lost
-    /// independently of each other (Wilson's interval).
+    /// Between these two the true share lies with 95 % confidence (Wilson's interval; of models
+    /// with bursts, for as many frames as are independent of each other).
     pub low: f64,
     /// See `low`.
     pub high: f64,

@@ -177,19 +177,19 @@ pub struct LaneReport {
     /// Dropped frames by reason.
     pub drops: BTreeMap<String, u64>,
     /// Of the frames that entered: copies made by an impairment.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub duplicated: u64,
     /// Frames of which a bit was flipped.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub corrupted: u64,
     /// Frames that were made to wait.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub delayed: u64,
     /// Frames that overtook others.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub reordered: u64,
     /// Frames that were marked (ECN) instead of lost.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub marked: u64,
     /// What the lane does to frames on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,6 +197,12 @@ pub struct LaneReport {
     /// How well it does that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<AccuracyReport>,
+}
+
+/// What an impairment did is told of lanes that have or had one.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// State of a cable.

@@ -23,7 +23,7 @@ pub struct CheckArgs {
 /// # Errors
 /// What is wrong with the configuration.
 pub fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config.config()?;
+    let config = args.config.completed()?;
     let topology = crate::topology::build(&config)?;
     let paths = StatePaths::beside(context.client.socket());
     let findings = fabric::preflight(

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::config::{self, Config, ConfigError};
+use crate::impairment::KeyError;
 use crate::topology::{self, Selection, Topology, TopologyErrors};
 
 /// Options of every command that reads the configuration.
@@ -80,6 +81,25 @@ impl ConfigArgs {
     /// [`ConfigError`].
     pub fn config(&self) -> Result<Config, ConfigError> {
         config::load(self.file.as_deref(), &self.set)
+    }
+
+    /// The same with filters compiled and tables read, which is done here and not by the fabric.
+    ///
+    /// # Errors
+    /// [`ConfigError`], and what is wrong with a filter or table.
+    pub fn completed(&self) -> anyhow::Result<Config> {
+        let mut config = self.config()?;
+        for index in 0..config.cable.len() {
+            let keys = std::mem::take(&mut config.cable[index].impair);
+            match super::impair::complete(keys) {
+                Ok(keys) => config.cable[index].impair = keys,
+                Err(KeyError { key, what }) => {
+                    let key = format!("cable[{index}].{key}");
+                    anyhow::bail!("{}: {what}", config.place(&key).with_key(&key));
+                }
+            }
+        }
+        Ok(config)
     }
 
     /// The datacenter that it describes.

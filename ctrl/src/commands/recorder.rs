@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use tokio::io::AsyncRead;
 
@@ -17,6 +17,8 @@ use super::{Context, print, print_json};
 use crate::api::capture::CAPTURE_PROTOCOL;
 use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers, Trigger};
 use crate::api::segment;
+use crate::config;
+use crate::fabric::RecorderOptions;
 use crate::progress::say;
 
 /// The flight recorder: the last frames of every cable, always there.
@@ -83,6 +85,43 @@ struct TriggerArgs {
     /// None of these any more.
     #[arg(long, conflicts_with_all = ["down", "bgp", "match", "drops", "on"])]
     none: bool,
+}
+
+/// What the table `[recorder]` asks for; none if it asks for no recorder.
+///
+/// # Errors
+/// When `match` is no tcpdump expression.
+pub fn options(wanted: &config::Recorder) -> anyhow::Result<Option<RecorderOptions>> {
+    if !wanted.enabled {
+        return Ok(None);
+    }
+    let mut triggers = Vec::new();
+    if wanted.cable_down {
+        triggers.push(Trigger::Down);
+    }
+    if wanted.bgp_down {
+        triggers.push(Trigger::Bgp);
+    }
+    if let Some(expression) = &wanted.matches {
+        triggers.push(Trigger::Match {
+            expression: expression.clone(),
+            filter: compile(expression).context("recorder.match")?,
+            cables: Vec::new(),
+        });
+    }
+    if let Some(share) = wanted.drop_rate {
+        triggers.push(Trigger::Drops {
+            percent: share.share() * 100.0,
+            cables: Vec::new(),
+        });
+    }
+    Ok(Some(RecorderOptions {
+        memory: wanted.memory.0,
+        snap: wanted.snap,
+        triggers,
+        folder: wanted.dir.clone(),
+        ..RecorderOptions::default()
+    }))
 }
 
 fn percent(text: &str) -> Result<f64, String> {

@@ -10,10 +10,10 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
-use super::Context;
 use super::configuration::{ConfigArgs, SwitchArgs};
+use super::{Context, recorder};
 use crate::api::{Backend, NodeState, NodeStatus};
-use crate::fabric::{Fabric, Options, RecorderOptions, Running, bring_up};
+use crate::fabric::{Fabric, Options, Running, bring_up};
 use crate::progress::{Progress, Stage, duration};
 use crate::topology;
 
@@ -117,10 +117,11 @@ fn ranges(cpus: &[usize]) -> String {
 /// # Errors
 /// The first thing that was wrong; everything has been taken back then.
 pub async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config.config()?;
+    let config = args.config.completed()?;
     let topology = topology::build(&config)?;
     let switches = args.switches.selection(&topology)?;
     super::need_root("run", "it makes network devices, a route and a NAT table")?;
+    let recorder = recorder::options(&config.recorder)?;
     let mut stop = StopSignals::new()?;
     let options = Options {
         config,
@@ -128,7 +129,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<ExitCode> 
         socket: context.client.socket().to_owned(),
         switches,
         panel: args.panel.options(MOST_WORKERS)?,
-        recorder: Some(RecorderOptions::default()),
+        recorder,
     };
     let progress = Progress::new();
     let mut running = Running::default();

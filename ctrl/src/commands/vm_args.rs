@@ -211,7 +211,7 @@ impl Topology {
         let servers = || {
             self.ends().filter_map(|found| match found.end.owner {
                 EndOwner::Server { rack, u, nic } => Some((found.end, rack, u, nic)),
-                EndOwner::Host | EndOwner::Switch { .. } => None,
+                EndOwner::Host | EndOwner::Switch { .. } | EndOwner::Open => None,
             })
         };
         let mut found: Vec<_> = servers().filter(|(end, ..)| named(end)).collect();

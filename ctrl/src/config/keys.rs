@@ -6,7 +6,7 @@ use frr_conf::{BootFile, Domain};
 use ipnet::Ipv4Net;
 use toml::{Table, Value};
 
-use super::{Accel, MacPrefix, Memory, Nic, Problem, Snat};
+use super::{Accel, MacPrefix, Memory, Nic, Problem, Snat, cable};
 use crate::impairment::{Bytes, Percent};
 
 /// What a key takes.
@@ -38,6 +38,8 @@ pub(super) enum Kind {
     Size(u64, u64),
     /// A share in percent.
     Share,
+    /// What can be made of a cable.
+    State,
     /// KVM, TCG or either.
     Accel,
     /// A tap or vhost-user.
@@ -118,6 +120,9 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("recorder.dir", Kind::Text),
 ];
 
+/// Several tables of this name, see [`super::CableKeys`].
+const CABLES: &str = "cable";
+
 /// What `key` takes.
 pub(super) fn kind(key: &str) -> Option<Kind> {
     KEYS.iter()
@@ -148,6 +153,7 @@ pub(crate) fn problems(table: &Table) -> Vec<Problem> {
                     check(&format!("{key}.{name}"), value, &mut found);
                 }
             }
+            _ if key == CABLES => cable::problems(value, &mut found),
             _ if is_table(key) => {
                 let what = format!(
                     "{} is not a table; write its keys below [{key}]",
@@ -184,6 +190,17 @@ fn check(key: &str, value: &Value, found: &mut Vec<Problem>) {
 }
 
 impl Kind {
+    /// As [`Kind::check`], and every element of a list.
+    pub(super) fn check_all(self, value: &Value) -> Result<(), String> {
+        self.check(value)?;
+        match (self, value) {
+            (Self::List(kind), Value::Array(list)) => {
+                list.iter().try_for_each(|value| kind.check(value))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check(self, value: &Value) -> Result<(), String> {
         match self {
             Self::Whole(least, most, unit) => whole(value, least, most, unit),
@@ -215,6 +232,10 @@ impl Kind {
             Self::Memory => form::<Memory>(value, "such as \"192M\" or \"1G\""),
             Self::Size(least, most) => size(value, least, most),
             Self::Share => form::<Percent>(value, "such as \"1%\""),
+            Self::State => match value.as_str() {
+                Some("up" | "down" | "blackhole") => Ok(()),
+                _ => Err(not_form(value, "\"up\", \"down\" or \"blackhole\"")),
+            },
             Self::Text => not_empty(text(value, "in quotes")?),
             Self::Domain => form::<Domain>(value, "such as \"example.com\""),
             Self::BootFile => form::<BootFile>(value, "such as \"lpxelinux.0\""),
@@ -242,7 +263,7 @@ impl Kind {
     }
 }
 
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     value.to_string()
 }
 
@@ -367,6 +388,9 @@ fn interface(value: &Value) -> Result<(), String> {
 
 /// Says that there is no such key, and what is.
 pub(super) fn unknown(key: &str) -> String {
+    if key.split(['.', '[']).next() == Some(CABLES) {
+        return "cables are written in the file alone, below [[cable]]".into();
+    }
     if is_table(key) {
         return format!("this is a table; name one of its keys: {}", names_in(key));
     }
@@ -395,7 +419,7 @@ pub(super) fn unknown(key: &str) -> String {
 }
 
 /// At most two letters apart, and less than half of the name.
-fn is_near(key: &str, known: &str) -> bool {
+pub(super) fn is_near(key: &str, known: &str) -> bool {
     let far = distance(key, known);
     far <= 2 && far * 2 <= last(key).len()
 }
@@ -426,6 +450,7 @@ fn top() -> String {
             names.push(name);
         }
     }
+    names.push(format!("[[{CABLES}]]"));
     names.join(", ")
 }
 

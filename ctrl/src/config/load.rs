@@ -148,7 +148,11 @@ fn mark_table(
             DeValue::Table(inner) => mark_table(&key, inner, place, origin),
             DeValue::Array(list) => {
                 for (index, value) in list.iter().enumerate() {
-                    origin.insert(format!("{key}[{index}]"), place(value.span().start));
+                    let element = format!("{key}[{index}]");
+                    origin.insert(element.clone(), place(value.span().start));
+                    if let DeValue::Table(inner) = value.get_ref() {
+                        mark_table(&element, inner, place, origin);
+                    }
                 }
             }
             _ => {}

@@ -5,6 +5,7 @@
 //! What the choices *mean together* (names, addresses, collisions) is
 //! [`crate::topology::build`]'s work.
 
+mod cable;
 mod keys;
 mod load;
 mod place;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::impairment::{Bytes, Percent};
 
+pub use cable::CableKeys;
 pub(crate) use keys::{distance, order, problems};
 pub use load::{ConfigError, load, parse};
 pub use place::{Origin, Place, Problem};
@@ -57,6 +59,9 @@ pub struct Config {
     pub ssh: Ssh,
     /// The flight recorder.
     pub recorder: Recorder,
+    /// What cables are like from the start, and cables of one's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cable: Vec<CableKeys>,
     /// Where each value was written, for messages about it.
     #[serde(skip)]
     pub origin: Origin,

@@ -21,7 +21,8 @@ fn the_example_says_exactly_the_defaults() {
 fn every_key_stands_in_the_example_once_and_nothing_else_does() {
     let mut table = String::new();
     let mut found = Vec::new();
-    for line in EXAMPLE.lines() {
+    let (tables, cable) = EXAMPLE.split_once("# [[cable]]\n").unwrap();
+    for line in tables.lines() {
         if let Some(name) = line
             .strip_prefix('[')
             .and_then(|line| line.strip_suffix(']'))
@@ -33,6 +34,38 @@ fn every_key_stands_in_the_example_once_and_nothing_else_does() {
     }
     let known: Vec<&str> = keys::KEYS.iter().map(|(key, _)| *key).collect();
     assert_eq!(found, known);
+    let own = cable::OWN_KEYS.iter().map(|(key, _)| *key);
+    let known: Vec<&str> = own
+        .chain(crate::impairment::KEYS.iter().map(|key| key.name))
+        .collect();
+    let written: Vec<&str> = cable
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.contains(" = "))
+        .collect();
+    let found: Vec<_> = written
+        .iter()
+        .filter_map(|line| Some(line.split_once(" = ")?.0))
+        .collect();
+    assert_eq!(found, known);
+    let written = format!("[[cable]]\n{}", written.join("\n"));
+    let config = parse("example.toml", &written, &[]).unwrap();
+    assert_eq!(
+        config.cable[0].impair.pairs().len(),
+        crate::impairment::KEYS.len()
+    );
+}
+
+#[test]
+fn cables_know_where_they_were_written() {
+    let file = "[[cable]]\nname = \"iksb12\"\ndelay = \"10ms\"\n\n[[cable]]\nends = [\n\"leaf1:u3\",\n\"leaf3:u5\"]\nstate = \"down\"\n";
+    let config = parse("f.toml", file, &[]).unwrap();
+    let line = |key: &str| config.place(key).line();
+    assert_eq!(line("cable[0].delay"), 3);
+    assert_eq!(line("cable[1].ends[1]"), 8);
+    assert_eq!(config.cable[0].impair.words(), "delay 10ms");
+    assert_eq!(config.cable[1].state, Some(crate::api::CableState::Down));
+    assert_eq!(config.problems(), []);
 }
 
 /// The table of keys refuses what it does not know; this shows that it knows all fields.

@@ -14,6 +14,9 @@ const SLOW: f64 = 0.99;
 /// Below so many frames nothing is said about trust.
 const FEW: u64 = 100;
 
+/// Below this time that frames waited for the line, in ns, nothing is said about its rate.
+const SHORT: u64 = 50_000_000;
+
 /// 95 % of a normal distribution lie within so many deviations.
 const Z: f64 = 1.959_964;
 
@@ -36,10 +39,11 @@ pub(super) fn report(keys: &ImpairKeys, seen: &Accuracy) -> AccuracyReport {
         busy_s: seen.busy_ns as f64 / 1e9,
     });
     let loss = keys.loss.filter(|_| seen.judged > 0).map(|model| {
-        let (low, high) = wilson(seen.lost, seen.judged);
+        let achieved = seen.lost as f64 / seen.judged as f64;
+        let (low, high) = wilson(achieved, seen.judged as f64 * independent(model));
         LossReport {
             requested: in_the_long_run(model),
-            achieved: seen.lost as f64 / seen.judged as f64,
+            achieved,
             low,
             high,
             lost: seen.lost,
@@ -60,7 +64,7 @@ pub(super) fn report(keys: &ImpairKeys, seen: &Accuracy) -> AccuracyReport {
 fn line_rate(keys: &ImpairKeys, seen: &Accuracy) -> Option<f64> {
     let overhead = keys.overhead.map_or(0, |bytes| bytes.0) as f64;
     let bytes = seen.busy_bytes as f64 + seen.busy_frames as f64 * overhead;
-    (seen.busy_ns > 0 && keys.cell.is_none()).then(|| bytes * 8e9 / seen.busy_ns as f64)
+    (seen.busy_ns >= SHORT && keys.cell.is_none()).then(|| bytes * 8e9 / seen.busy_ns as f64)
 }
 
 /// Why the figures are not those that were asked for; empty if they are.
@@ -76,7 +80,6 @@ fn doubts(seen: &Accuracy, rate: Option<&RateReport>) -> String {
     }
     if let Some(rate) = rate
         && let Some(achieved) = rate.achieved_bps
-        && rate.busy_s >= 0.1
         && achieved < rate.requested_bps as f64 * SLOW
     {
         doubts.push("the line was slower than asked".into());
@@ -127,9 +130,25 @@ fn in_the_long_run(model: LossModel) -> f64 {
     }
 }
 
-/// Wilson's score interval of `hits` among `tries`, for 95 %.
-fn wilson(hits: u64, tries: u64) -> (f64, f64) {
-    let (n, p) = (tries as f64, hits as f64 / tries as f64);
+/// A frame says so much about a model's share as one that is lost independently of all others
+/// would: less, where losses come in bursts. 0..=1.
+fn independent(model: LossModel) -> f64 {
+    // How much a frame's fate is that of the frame before.
+    let memory = match model {
+        LossModel::None => 0.0,
+        LossModel::Random(_, correlation) => correlation.share(),
+        LossModel::State([begins, ends, ..]) | LossModel::Gemodel([begins, ends, ..]) => {
+            (1.0 - begins.share() - ends.share()).max(0.0)
+        }
+    };
+    (1.0 - memory) / (1.0 + memory)
+}
+
+/// Wilson's score interval of a share `p` found in `n` tries, for 95 %.
+fn wilson(p: f64, n: f64) -> (f64, f64) {
+    if n < 1.0 {
+        return (0.0, 1.0);
+    }
     let z2 = Z * Z;
     let middle = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
     let half = Z / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
@@ -155,11 +174,23 @@ mod tests {
             ((0, 20), (0.0, 0.1611)),
             ((1, 29), (0.0061, 0.1718)),
         ] {
-            let found = wilson(hits, tries);
+            let found = wilson(f64::from(hits) / f64::from(tries), f64::from(tries));
             near(found.0, low);
             near(found.1, high);
         }
-        assert_eq!(wilson(5, 5).1, 1.0);
+        near(wilson(1.0, 5.0).1, 1.0);
+        assert_eq!(wilson(0.5, 0.5), (0.0, 1.0), "nothing is known");
+    }
+
+    #[test]
+    fn frames_of_a_burst_say_less_than_those_that_are_lost_alone() {
+        let of = |text: &str| independent(text.parse().unwrap());
+        near(of("5%"), 1.0);
+        near(of("5% 50%"), 1.0 / 3.0);
+        near(of("gemodel 1%"), 1.0);
+        near(of("gemodel 2% 20%"), 0.22 / 1.78);
+        near(of("state 2% 30% 10% 50% 1%"), 0.32 / 1.68);
+        near(of("gemodel 100% 100%"), 1.0);
     }
 
     #[test]

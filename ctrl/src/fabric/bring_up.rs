@@ -1,6 +1,7 @@
 //! How a fabric comes up and goes away, step by step.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,14 +16,16 @@ use super::Fabric;
 use super::cables::{Cables, CablesError};
 use super::descriptors::make_room;
 use super::ends::{Holder, Sockets};
+use super::impair::PlannedStep;
 use super::links::{Plugged, SharedApplied, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
 use super::recorder::{Named, Recorder, RecorderOptions};
 use super::{rights, sockets, start};
-use crate::api;
+use crate::api::{self, CableState, SetImpairment, Step, StepChange};
 use crate::apply::{self, Applied, ApplyError};
+use crate::config::Config;
 use crate::host::watch::LinkWatch;
 use crate::lock::{Lock, StatePaths};
 use crate::plan;
@@ -87,30 +90,10 @@ pub async fn bring_up(
     let carrier = host_tap.as_ref().and_then(|tap| tap.try_clone().ok());
     let cable_news = Arc::new(Notify::new());
     let bell = cable_news.clone();
-    write_down(&running.applied, &paths.vhost)?;
-    if with_vms {
-        write_down(&running.applied, &paths.vms)?;
-    }
-    let sockets = Sockets::new(config, topology, &options.switches, &paths, &owner)?;
-    let planned = sockets.open(host_tap)?;
-    let no_rights = CapabilitySet::empty();
-    let cables = Cables::plug(planned, &options.panel, no_rights, move || {
-        bell.notify_one();
-    })?;
-    let recorder = match &options.recorder {
-        Some(wanted) => Some(record(wanted, topology, &cables, running, &paths)?),
-        None => None,
-    };
-    let workers = if cables.workers() == 1 {
-        "1 worker".into()
-    } else {
-        format!("{} workers", cables.workers())
-    };
-    stage.done(&format!(
-        "{} cables, {} ends, {workers}",
-        cables.len(),
-        2 * cables.len()
-    ));
+    let ring = move || bell.notify_one();
+    let (cables, recorder) = plug(options, running, &paths, &owner, host_tap, ring)?;
+    let cut = as_configured(topology, &cables, config).inspect_err(|_| cables.stop())?;
+    stage.done(&in_words(&cables));
 
     let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
     let mut fabric = Fabric {
@@ -143,6 +126,7 @@ pub async fn bring_up(
         }
     }
     let fabric = running.fabric.insert(Arc::new(fabric)).clone();
+    fabric.tell_ends_of(&cut).await;
     write_down(&running.applied, &paths.socket)?;
     let listener = listen(socket, &owner)?;
     let holder = |owner| Holder::of(owner, &options.switches, config.vm.nic);
@@ -152,6 +136,12 @@ pub async fn bring_up(
         .map(|found| found.end.tap.clone());
     let watch = LinkWatch::open(taps).map_err(BringUpError::Watch)?;
     let mut files = vec![paths.folder.as_path()];
+    files.extend(
+        options
+            .recorder
+            .as_ref()
+            .and_then(|recorder| recorder.folder.as_deref()),
+    );
     files.extend(image.as_deref());
     keep(rights::for_fabric(&options.switches, &files)).map_err(CablesError::Rights)?;
     running.attend(&fabric, listener, watch, cable_news);
@@ -225,6 +215,43 @@ impl Running {
     }
 }
 
+fn in_words(cables: &Cables) -> String {
+    let workers = match cables.workers() {
+        1 => "1 worker".into(),
+        several => format!("{several} workers"),
+    };
+    format!(
+        "{} cables, {} ends, {workers}",
+        cables.len(),
+        2 * cables.len()
+    )
+}
+
+/// What the configuration says of cables, before the first frame. Returns those that are cut.
+fn as_configured(
+    topology: &Topology,
+    cables: &Cables,
+    config: &Config,
+) -> Result<Vec<usize>, BringUpError> {
+    let changes = config.cable.iter().map(|keys| StepChange {
+        cable: keys.called().to_owned(),
+        state: keys.state,
+        impair: (!keys.impair.is_empty()).then(|| SetImpairment {
+            from: keys.from.clone(),
+            clear: false,
+            set: keys.impair.clone(),
+        }),
+    });
+    let step = Step {
+        changes: changes.collect(),
+    };
+    let (_, states) = PlannedStep::check(topology, cables, &step)?.apply(cables)?;
+    let cut = states
+        .into_iter()
+        .filter(|(_, state)| *state == CableState::Down);
+    Ok(cut.map(|(index, _)| index).collect())
+}
+
 fn clean_up_before(
     running: &mut Running,
     paths: &StatePaths,
@@ -238,6 +265,38 @@ fn clean_up_before(
         ));
     }
     Ok(())
+}
+
+/// Plugs every cable in, and records what passes if that is wanted.
+fn plug(
+    options: &Options,
+    running: &Running,
+    paths: &StatePaths,
+    owner: &Person,
+    host_tap: Option<OwnedFd>,
+    bell: impl Fn() + Clone + Send + Sync + 'static,
+) -> Result<(Cables, Option<Recorder>), BringUpError> {
+    write_down(&running.applied, &paths.vhost)?;
+    if !options.switches.is_empty() {
+        write_down(&running.applied, &paths.vms)?;
+    }
+    let Options {
+        config,
+        topology,
+        switches,
+        ..
+    } = options;
+    let planned = Sockets::new(config, topology, switches, paths, owner)?.open(host_tap)?;
+    let cables = Cables::plug(planned, &options.panel, CapabilitySet::empty(), bell)?;
+    let wanted = options.recorder.as_ref();
+    let recorder = wanted.map(|wanted| record(wanted, topology, &cables, running, paths));
+    match recorder.transpose() {
+        Ok(recorder) => Ok((cables, recorder)),
+        Err(error) => {
+            cables.stop();
+            Err(error)
+        }
+    }
 }
 
 /// Records every cable from now on.

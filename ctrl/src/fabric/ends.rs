@@ -22,6 +22,8 @@ pub(super) enum Holder {
     Host,
     /// Whoever plugs in: there is a tap and, beside it, a vhost-user socket.
     Anybody,
+    /// Nobody, by nothing.
+    Nobody,
     /// A VM of ours, by a tap.
     VmTap,
     /// A VM of ours, by a vhost-user socket; nothing on the host.
@@ -37,6 +39,7 @@ impl Holder {
     pub(super) fn of(owner: EndOwner, switches: &Selection, nic: Nic) -> Self {
         match (owner, nic) {
             (EndOwner::Host, _) => Holder::Host,
+            (EndOwner::Open, _) => Holder::Nobody,
             (EndOwner::Server { .. }, _) => Holder::Anybody,
             (EndOwner::Switch { switch, .. }, _) if !switches.contains(switch) => Holder::Anybody,
             (EndOwner::Switch { .. }, Nic::Tap) => Holder::VmTap,
@@ -48,7 +51,7 @@ impl Holder {
 
     /// Whether there is a network device of the end's name.
     pub(super) fn has_device(self) -> bool {
-        !matches!(self, Holder::VmSocket { .. })
+        !matches!(self, Holder::VmSocket { .. } | Holder::Nobody)
     }
 
     /// Whether the fabric makes a tap that waits for somebody to open it.
@@ -104,7 +107,7 @@ impl<'a> Sockets<'a> {
     /// The first that cannot be opened.
     pub(super) fn open(&self, mut host_tap: Option<OwnedFd>) -> Result<Vec<Planned>, CablesError> {
         let mut planned = Vec::with_capacity(self.topology.cables.len());
-        for topology::Cable { name, a, b } in &self.topology.cables {
+        for topology::Cable { name, a, b, .. } in &self.topology.cables {
             let mut end = |end: &End| self.end(name, end, &mut host_tap);
             planned.push(Planned {
                 name: name.clone(),
@@ -129,6 +132,7 @@ impl<'a> Sockets<'a> {
                 };
                 (Some(port), None)
             }
+            Holder::Nobody => (None, None),
             Holder::VmTap => (Some(netdev(cable, &name)?), None),
             Holder::Anybody => {
                 let path = self.paths.vhost_socket(&name);

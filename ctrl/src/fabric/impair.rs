@@ -2,21 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
-use std::time::SystemTime;
 
-use dataplane::Change;
+use dataplane::{Change, clock};
 
 use super::cables::{Cables, Condition, to_dataplane, to_panel};
 use crate::api::{ApiError, CableState, LaneImpairment, SetImpairment, Step, StepChange};
 use crate::impairment::{ImpairKeys, Whole};
-use crate::topology::Side;
+use crate::topology::{Side, Topology};
 
 /// How a request's names are understood.
 pub(super) trait Names {
     /// A cable by its name or either end: its place.
     fn cable(&self, name: &str) -> Result<usize, ApiError>;
-    /// A port by name or alias, if it is an end of this cable.
-    fn end(&self, cable: usize, name: &str) -> Result<Side, ApiError>;
+    /// A port by name or alias: its cable's place, and which end of that it is.
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError>;
+}
+
+impl Names for Topology {
+    fn cable(&self, name: &str) -> Result<usize, ApiError> {
+        let cable = Topology::cable(self, name).map_err(ApiError::unknown)?;
+        let index = self
+            .cables
+            .iter()
+            .position(|other| other.name == cable.name);
+        Ok(index.expect("the topology's own cable"))
+    }
+
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
+        let found = Topology::end(self, name).map_err(ApiError::unknown)?;
+        Ok((found.index, found.side))
+    }
 }
 
 /// A step that has been checked: what every cable in it will be.
@@ -70,8 +85,19 @@ impl PlannedStep {
         let Some(SetImpairment { from, clear, set }) = &change.impair else {
             return Ok(());
         };
-        let only = from.as_ref().map(|from| names.end(index, from));
-        let only = only.transpose()?;
+        let only = match from {
+            Some(from) => match names.end(from)? {
+                (of, side) if of == index => Some(side),
+                _ => {
+                    let [a, b] = cables.end_names(index);
+                    return Err(ApiError::unknown(format!(
+                        "{from} is no end of {}: its ends are {a} and {b}",
+                        cables.name(index)
+                    )));
+                }
+            },
+            None => None,
+        };
         for side in [Side::A, Side::B] {
             if only.is_some_and(|only| only != side) {
                 continue;
@@ -124,8 +150,8 @@ impl PlannedStep {
         if !changes.is_empty() {
             cables.panel().step(changes).map_err(ApiError::failed)?;
         }
-        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let at = at.map_or(0, |since| since.as_nanos() as u64);
+        // By the captures' clock, so that it can be compared with what they show.
+        let at = clock::now() + cables.wall_offset();
         let mut told = Vec::new();
         for (index, planned) in self.cables {
             if planned.state_asked {

@@ -160,7 +160,7 @@ impl Fabric {
     /// Whether an end waits for whoever plugs in.
     fn is_pluggable(&self, owner: EndOwner) -> bool {
         match owner {
-            EndOwner::Host => false,
+            EndOwner::Host | EndOwner::Open => false,
             EndOwner::Switch { switch, .. } => !self.switches.contains_key(&switch),
             EndOwner::Server { .. } => true,
         }
@@ -179,6 +179,7 @@ impl Fabric {
                     .err()
                     .map(|error| format!("{} does not know yet: {error}", end.alias))
             }
+            (EndOwner::Open, _) => None,
             _ => {
                 let told = self.plugged.of(&end.tap).front_end;
                 self.cables.set_carrier(cable, side, up);
@@ -189,6 +190,17 @@ impl Fabric {
                         end.tap, end.alias
                     )
                 })
+            }
+        }
+    }
+
+    /// Takes the carrier of cables that are cut from the start; switches learn it when they run.
+    async fn tell_ends_of(&self, cut: &[usize]) {
+        for index in cut {
+            for (side, end) in self.topology.cables[*index].ends() {
+                if end.owner == EndOwner::Host || self.is_pluggable(end.owner) {
+                    self.set_carrier(*index, side, false).await;
+                }
             }
         }
     }
@@ -225,23 +237,11 @@ impl Fabric {
 
 impl Names for Fabric {
     fn cable(&self, name: &str) -> Result<usize, ApiError> {
-        let cable = self.topology.cable(name).map_err(ApiError::unknown)?;
-        let mut cables = self.topology.cables.iter();
-        let index = cables.position(|other| other.name == cable.name);
-        Ok(index.expect("the topology's own cable"))
+        Names::cable(&self.topology, name)
     }
 
-    fn end(&self, cable: usize, name: &str) -> Result<Side, ApiError> {
-        let found = self.topology.end(name).map_err(ApiError::unknown)?;
-        if found.index == cable {
-            return Ok(found.side);
-        }
-        let cable = &self.topology.cables[cable];
-        let [(_, a), (_, b)] = cable.ends();
-        Err(ApiError::unknown(format!(
-            "{name} is no end of {}: its ends are {} ({}) and {} ({})",
-            cable.name, a.tap, a.alias, b.tap, b.alias
-        )))
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
+        Names::end(&self.topology, name)
     }
 }
 
@@ -368,11 +368,8 @@ impl Backend for Fabric {
     }
 
     fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
-        let cables = request.cables.iter().map(|name| self.cable(name));
-        let port = request.from.as_deref().map(|name| {
-            let found = self.topology.end(name).map_err(ApiError::unknown)?;
-            Ok((found.index, found.side))
-        });
+        let cables = request.cables.iter().map(|name| Names::cable(self, name));
+        let port = request.from.as_deref().map(|name| self.end(name));
         let lanes = capture::choose(self.cables.len(), cables, port)?;
         let alias = |index: usize, side| self.topology.cables[index].end(side).alias.clone();
         capture::start(&self.cables, &lanes, alias, request)

@@ -8,6 +8,7 @@ use super::cables::CablesError;
 use super::owner::NoSuchUser;
 use super::recorder::RecorderOptions;
 use super::seeds::SeedsError;
+use crate::api::ApiError;
 use crate::apply::ApplyError;
 use crate::config::Config;
 use crate::image::ImageError;
@@ -61,6 +62,8 @@ pub enum BringUpError {
         socket: PathBuf,
         source: std::io::Error,
     },
+    #[error("the configuration's cables: {0}")]
+    Cable(#[from] ApiError),
     #[error("the devices cannot be watched: {0}")]
     Watch(std::io::Error),
     #[error(transparent)]

@@ -342,16 +342,14 @@ impl Names for Patch {
         )))
     }
 
-    fn end(&self, _: usize, name: &str) -> Result<Side, ApiError> {
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
         let [a, b] = [self.ends[0].name(), self.ends[1].name()];
-        if [a, "wire:a"].contains(&name) {
-            Ok(Side::A)
-        } else if [b, "wire:b"].contains(&name) {
-            Ok(Side::B)
-        } else {
-            Err(ApiError::unknown(format!(
-                "\"{name}\" is no end of {WIRE}: they are {a} (wire:a) and {b} (wire:b)"
-            )))
+        match name {
+            name if name == "wire:a" || name == a => Ok((0, Side::A)),
+            name if name == "wire:b" || name == b => Ok((0, Side::B)),
+            _ => Err(ApiError::unknown(format!(
+                "there is no port \"{name}\" here: the ends of the wire are {a} and {b}"
+            ))),
         }
     }
 }
@@ -453,14 +451,8 @@ impl Backend for Patch {
     }
 
     fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
-        let cables = request.cables.iter().map(|name| {
-            self.cable(name)?;
-            Ok(0)
-        });
-        let port = request
-            .from
-            .as_deref()
-            .map(|name| Ok((0, self.end(0, name)?)));
+        let cables = request.cables.iter().map(|name| Names::cable(self, name));
+        let port = request.from.as_deref().map(|name| self.end(name));
         let lanes = capture::choose(1, cables, port)?;
         capture::start(&self.cables, &lanes, alias, request)
     }

@@ -237,7 +237,7 @@ impl FromStr for Bytes {
 
 impl fmt::Display for Bytes {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = |(_, size): &&(&str, u64)| self.0 >= *size && self.0 % size == 0;
+        let whole = |(_, size): &&(&str, u64)| self.0 >= *size && self.0.is_multiple_of(*size);
         let (unit, size) = SIZES.iter().rev().find(whole).unwrap_or(&SIZES[0]);
         write!(out, "{}{unit}", self.0 / size)
     }

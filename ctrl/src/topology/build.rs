@@ -6,7 +6,7 @@ use super::error::{TopologyError, TopologyErrors};
 use super::networks::{networks, nth};
 use super::{
     Cable, End, EndOwner, FIRST_U, HostLink, MTU, Mac, PortKind, Rack, Role, Switch, SwitchPort,
-    Topology, check,
+    Topology, check, rewire,
 };
 use crate::config::{Config, Names};
 
@@ -32,7 +32,7 @@ pub fn build(config: &Config) -> Result<Topology, TopologyErrors> {
         ..
     } = wiring;
     number(&mut switches, config, &mut errors);
-    let topology = Topology {
+    let mut topology = Topology {
         racks: racks(config),
         host: host(config, &mut errors),
         net: networks(config, &mut errors),
@@ -42,6 +42,8 @@ pub fn build(config: &Config) -> Result<Topology, TopologyErrors> {
         cables,
     };
     check::check(&topology, config, &mut errors);
+    rewire::rewire(&mut topology, config, &mut errors);
+    rewire::check(&topology, config, &mut errors);
     if errors.is_empty() {
         Ok(topology)
     } else {
@@ -176,7 +178,12 @@ impl<'c> Wiring<'c> {
         };
         let tap = self.names.internet_host.clone();
         let b = self.port(0, 1, tap, "internet:1".into(), &name, PortKind::Host);
-        self.cables.push(Cable { name, a, b });
+        self.cables.push(Cable {
+            name,
+            a,
+            b,
+            own: false,
+        });
     }
 
     fn internet_cable(&mut self, spine: u16) {
@@ -187,7 +194,12 @@ impl<'c> Wiring<'c> {
         let tap = format!("{}{spine}", self.names.spine_internet);
         let alias = format!("spine{spine}:1");
         let b = self.port(spine as usize, 1, tap, alias, &name, PortKind::Internet);
-        self.cables.push(Cable { name, a, b });
+        self.cables.push(Cable {
+            name,
+            a,
+            b,
+            own: false,
+        });
     }
 
     fn spine_cables(&mut self, spine: u16) {
@@ -202,7 +214,12 @@ impl<'c> Wiring<'c> {
             let index = leaf_index(self.spines, leaf);
             let number = uplink_number(spine, self.num_u);
             let b = self.port(index, number, tap, alias, &name, PortKind::Spine);
-            self.cables.push(Cable { name, a, b });
+            self.cables.push(Cable {
+                name,
+                a,
+                b,
+                own: false,
+            });
         }
     }
 
@@ -218,7 +235,12 @@ impl<'c> Wiring<'c> {
             alias: format!("rack{rack}:u{u}:{nic}"),
             owner: EndOwner::Server { rack, u, nic },
         };
-        self.cables.push(Cable { name, a, b });
+        self.cables.push(Cable {
+            name,
+            a,
+            b,
+            own: false,
+        });
     }
 
     /// Gives a switch its next port. MACs come later, when all ports are known.

@@ -127,7 +127,7 @@ fn macs(topology: &Topology, errors: &mut Vec<TopologyError>) {
     }
     let proposed = |end: &End| match end.owner {
         EndOwner::Server { rack, u, nic } => Some(topology.server_mac(rack, u, nic)),
-        EndOwner::Host | EndOwner::Switch { .. } => None,
+        EndOwner::Host | EndOwner::Switch { .. } | EndOwner::Open => None,
     };
     for found in topology.ends() {
         if let Some(mac) = proposed(found.end)

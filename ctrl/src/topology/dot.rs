@@ -32,7 +32,9 @@ impl Topology {
             }
             text += "  }\n";
         }
-        for cable in &self.cables {
+        let connected = |end: &End| end.owner != EndOwner::Open;
+        let joins = |cable: &&Cable| connected(&cable.a) && connected(&cable.b);
+        for cable in self.cables.iter().filter(joins) {
             let _ = writeln!(text, "  {}", self.edge(cable));
         }
         text + "}\n"
@@ -55,6 +57,7 @@ impl Topology {
             EndOwner::Host => "host".into(),
             EndOwner::Switch { switch, .. } => self.switches[switch].name.clone(),
             EndOwner::Server { rack, u, .. } => format!("rack{rack}:u{u}"),
+            EndOwner::Open => end.alias.clone(),
         }
     }
 

@@ -167,6 +167,14 @@ pub enum TopologyError {
         /// What is wrong with it, and the rule.
         error: frr_conf::NameError,
     },
+    /// What `[[cable]]` says cannot be.
+    #[error("{what}")]
+    Cable {
+        /// The configuration key.
+        key: String,
+        /// What is wrong, and the remedy.
+        what: String,
+    },
     /// VLAN numbers end.
     #[error("the networks from VLAN {first} on reach VLAN {id}, the highest is 4094; start lower")]
     VlanTooHigh {
@@ -216,6 +224,7 @@ impl TopologyError {
             Self::OutsideRange { key, .. }
             | Self::SubnetsOverlap { key, .. }
             | Self::LeaseOutside { key, .. }
+            | Self::Cable { key, .. }
             | Self::Address { key, .. } => key,
             Self::RangeLeavesOut { .. } => "topology.range",
             Self::VlanTooHigh { .. } => "vlan.first",

@@ -1,6 +1,6 @@
 //! Finding a cable, an end or a switch by what a person calls it.
 
-use super::{Cable, End, Switch, Topology};
+use super::{Cable, End, EndOwner, Switch, Topology};
 use crate::config::distance;
 
 /// No such thing in the datacenter; says what is near.
@@ -114,7 +114,7 @@ impl Topology {
     /// [`UnknownName`] with near names.
     pub fn end(&self, name: &str) -> Result<EndRef<'_>, UnknownName> {
         let known = |found: &EndRef<'_>| found.end.tap == name || found.end.alias == name;
-        self.ends().find(known).ok_or_else(|| {
+        self.connected_ends().find(known).ok_or_else(|| {
             let example = "ikst12, spine1:2, leaf1:u3, rack1:u3:1";
             UnknownName::new("port", name, self.end_names(), example)
         })
@@ -134,8 +134,14 @@ impl Topology {
             })
     }
 
-    fn end_names(&self) -> impl Iterator<Item = &str> {
+    /// All but those whose port has gone to another cable.
+    fn connected_ends(&self) -> impl Iterator<Item = EndRef<'_>> {
         self.ends()
+            .filter(|found| found.end.owner != EndOwner::Open)
+    }
+
+    fn end_names(&self) -> impl Iterator<Item = &str> {
+        self.connected_ends()
             .flat_map(|found| [found.end.tap.as_str(), found.end.alias.as_str()])
     }
 }

@@ -13,6 +13,7 @@ mod lookup;
 mod mac;
 mod networks;
 mod picture;
+mod rewire;
 mod routes;
 mod selection;
 mod switch_conf;
@@ -76,7 +77,7 @@ impl Topology {
     pub fn port(&self, end: &End) -> Option<&SwitchPort> {
         match end.owner {
             EndOwner::Switch { switch, port } => Some(&self.switches[switch].ports[port]),
-            EndOwner::Host | EndOwner::Server { .. } => None,
+            EndOwner::Host | EndOwner::Server { .. } | EndOwner::Open => None,
         }
     }
 }
@@ -184,6 +185,8 @@ pub struct Cable {
     pub a: End,
     /// The other end.
     pub b: End,
+    /// Made by `[[cable]]`, not by the datacenter's shape.
+    pub own: bool,
 }
 
 /// One end of a cable.
@@ -218,6 +221,8 @@ pub enum EndOwner {
         /// 1 (odd leaf) or 2 (even leaf).
         nic: u16,
     },
+    /// Nobody's: what was there has gone to another cable (`[[cable]]` with `ends`).
+    Open,
 }
 
 /// The host's end of the fabric.

@@ -87,7 +87,7 @@ impl Topology {
                 rack: number,
                 u: FIRST_U,
                 nic,
-            } if number == rack.number => Some(with_u(&cable.b.tap, &format!("-{nic}"))),
+            } if number == rack.number => Some(with_u(&cable.b.tap, FIRST_U, &format!("-{nic}"))),
             _ => None,
         });
         lines.push(servers.collect::<Vec<_>>().join("  "));
@@ -146,28 +146,40 @@ impl Topology {
                 .map(String::from)
                 .to_vec(),
         ];
-        for cable in &self.cables {
-            let EndOwner::Server {
-                u: FIRST_U, nic, ..
-            } = cable.b.owner
+        let mut seen = Vec::new();
+        let mut halves = Vec::new();
+        for cable in self.cables.iter().filter(|cable| leads_to_server(cable)) {
+            let (EndOwner::Server { rack, u, nic }, EndOwner::Switch { .. }) =
+                (cable.b.owner, cable.a.owner)
             else {
+                halves.push(cable.name.as_str());
                 continue;
             };
+            // One of each leaf stands for all.
+            if seen.contains(&(rack, nic)) {
+                continue;
+            }
+            seen.push((rack, nic));
+            let any_u = |alias: &str| alias.replace(&format!("u{u}"), "uU");
             rows.push(vec![
-                with_u(&cable.name, ""),
-                with_u(&cable.a.tap, ""),
-                cable.a.alias.replace("u3", "uU"),
+                with_u(&cable.name, u, ""),
+                with_u(&cable.a.tap, u, ""),
+                any_u(&cable.a.alias),
                 "ens(U+3)".into(),
-                with_u(&cable.b.tap, &format!("-{nic}")),
-                cable.b.alias.replace("u3", "uU"),
+                with_u(&cable.b.tap, u, &format!("-{nic}")),
+                any_u(&cable.b.alias),
             ]);
         }
-        format!(
+        let mut text = format!(
             "{}U is the server's position in its rack, {} to {}\n",
             columns(&rows),
             FIRST_U,
             self.num_u
-        )
+        );
+        if !halves.is_empty() {
+            let _ = writeln!(text, "Left with one end: {}", halves.join(", "));
+        }
+        text
     }
 
     fn subnets(&self) -> String {
@@ -210,19 +222,21 @@ impl Topology {
 }
 
 fn leads_to_server(cable: &Cable) -> bool {
-    matches!(cable.b.owner, EndOwner::Server { .. })
+    // What is left of one whose leaf's end was taken stays in its table.
+    !cable.own
+        && (matches!(cable.b.owner, EndOwner::Server { .. }) || cable.b.owner == EndOwner::Open)
 }
 
 fn counted(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// The name of U3 as a pattern for all: `ikeb1-3` -> `ikeb1-U`, and with the NIC behind it
-/// `ikvm1-3-1` -> `ikvm1-U-1`.
-fn with_u(name: &str, behind: &str) -> String {
+/// The name of one position as a pattern for all: `ikeb1-3` -> `ikeb1-U`, and with the NIC behind
+/// it `ikvm1-3-1` -> `ikvm1-U-1`.
+fn with_u(name: &str, u: u16, behind: &str) -> String {
     let before = name
         .strip_suffix(behind)
-        .and_then(|name| name.strip_suffix('3'));
+        .and_then(|name| name.strip_suffix(&u.to_string()));
     before.map_or_else(|| name.to_owned(), |before| format!("{before}U{behind}"))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{EndOwner, Role, SwitchPort, Topology, UnknownName};
+use super::{EndOwner, PortKind, Role, SwitchPort, Topology, UnknownName};
 
 /// Some of a topology's switches, by their places in [`Topology::switches`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,9 +78,12 @@ impl Selection {
         switch: usize,
     ) -> impl Iterator<Item = &'t SwitchPort> {
         let to_running = move |port: &&SwitchPort| {
-            topology
-                .far_switch(port)
-                .is_some_and(|far| self.contains(far))
+            // A cable of one's own may join two ports that are for servers.
+            let for_switches = !matches!(port.kind, PortKind::Server { .. });
+            for_switches
+                && topology
+                    .far_switch(port)
+                    .is_some_and(|far| self.contains(far))
         };
         let ports = topology.switches[switch].ports.iter();
         ports.filter(to_running).collect::<Vec<_>>().into_iter()
@@ -114,7 +117,7 @@ impl Topology {
         };
         match far.owner {
             EndOwner::Switch { switch, .. } => Some(switch),
-            EndOwner::Host | EndOwner::Server { .. } => None,
+            EndOwner::Host | EndOwner::Server { .. } | EndOwner::Open => None,
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Fate {
 
 impl Fate {
     /// It is sent at once, as it is.
-    pub(super) fn passes(now: u64) -> Self {
+    pub(crate) fn passes(now: u64) -> Self {
         Fate {
             dropped: None,
             release: now,

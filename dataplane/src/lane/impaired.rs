@@ -184,17 +184,17 @@ impl Impaired {
             now,
             watch,
             to: to.as_deref_mut(),
-            ready: &mut memory.ready,
             ready_losses: &mut memory.ready_losses,
             verdicts: &mut memory.verdicts,
             cut: &mut memory.cut,
             cut_losses: &mut memory.cut_losses,
             losses: &mut memory.losses,
         };
+        let ready = &mut memory.ready;
         for index in 0..memory.received.len() {
-            passage.frame(&memory.received, index);
+            passage.frame(&mut memory.received, index, ready);
         }
-        passage.flush();
+        passage.flush(ready);
         stats.add(&passage.tally, &memory.losses);
         // A frame that was changed is a copy that waits, and may be due at once.
         self.release(now, stats, watch, to, memory);
@@ -295,8 +295,8 @@ struct Passage<'a> {
     now: u64,
     watch: &'a mut Watch,
     to: Option<&'a mut Port>,
-    ready: &'a mut Burst,
     ready_losses: &'a mut Losses,
+    /// By index in the burst of those that are ready.
     verdicts: &'a mut super::Verdicts,
     cut: &'a mut Burst,
     cut_losses: &'a mut Losses,
@@ -306,20 +306,18 @@ struct Passage<'a> {
 
 impl Passage<'_> {
     /// One frame as it came.
-    fn frame(&mut self, burst: &Burst, index: usize) {
-        let Some(impairer) = &self.impaired.impairer else {
-            return self.as_it_is(burst, index);
+    fn frame(&mut self, received: &mut Burst, index: usize, ready: &mut Burst) {
+        let settings = self.impaired.impairer.as_ref().map(Impairer::settings);
+        let meant = settings.filter(|settings| match &settings.matches {
+            Some(program) => program.run(&received.frame(index)) != 0,
+            None => true,
+        });
+        let Some(settings) = meant else {
+            self.tally.frames_in += 1;
+            return self.goes_on(received, index, Verdict::default(), ready);
         };
-        let settings = impairer.settings();
-        if let Some(program) = &settings.matches
-            && program.run(&burst.frame(index)) == 0
-        {
-            return self.as_it_is(burst, index);
-        }
         if !settings.acts_on_wire_frames() {
-            self.make_room();
-            self.ready.push_again(burst, index);
-            return self.judge();
+            return self.whole(received, index, ready);
         }
         // A wrong bit in a frame whose checksum is made later would go unnoticed.
         let takes = if settings.finishes_checksums() {
@@ -327,44 +325,82 @@ impl Passage<'_> {
         } else {
             Offloads::CSUM
         };
-        let Some(mut pieces) = Cut::new(burst, index, takes) else {
+        let Some(mut pieces) = Cut::new(received, index, takes) else {
             self.tally.frames_in += 1;
             self.losses.lose(index, DropReason::Malformed);
             let verdict = Verdict {
                 dropped: Some(DropReason::Malformed),
                 ..Verdict::default()
             };
-            self.watch.entered(self.now, burst, index, &verdict);
+            self.watch.entered(self.now, received, index, &verdict);
             return;
         };
         while pieces.len() > 0 {
-            self.make_room();
-            pieces.add_next(self.ready);
-            self.judge();
+            self.make_room(ready);
+            pieces.add_next(ready);
+            self.piece(ready);
         }
     }
 
-    /// A frame that the impairment is not meant for.
-    fn as_it_is(&mut self, burst: &Burst, index: usize) {
-        self.make_room();
-        self.verdicts.0[self.ready.len()] = Verdict::default();
-        self.ready.push_again(burst, index);
-        self.tally.frames_in += 1;
-    }
-
-    fn make_room(&mut self) {
-        if !self.ready.has_room() {
-            self.flush();
+    /// A frame that was not cut: it goes on, is kept to wait, or is lost.
+    fn whole(&mut self, received: &mut Burst, index: usize, ready: &mut Burst) {
+        let fate = self.decide(received, index);
+        let mut verdict = self.verdict(&fate);
+        if self.goes_at_once(&fate) {
+            return self.goes_on(received, index, verdict, ready);
         }
+        if fate.dropped.is_none() {
+            let wait = self.wait(fate.release, verdict);
+            let hold = self.impaired.holds.last_mut();
+            if !hold.is_some_and(|hold| hold.take_over(received, index, wait)) {
+                verdict.dropped = Some(DropReason::HoldFull);
+            }
+        }
+        self.stays_behind(received, index, &verdict);
     }
 
-    /// Decides about the last of the frames that are ready: it stays there, is copied to wait,
-    /// or is lost.
-    fn judge(&mut self) {
-        let index = self.ready.len() - 1;
-        self.tally.frames_in += 1;
-        let Some(impairer) = &mut self.impaired.impairer else {
+    /// The last of the frames that are ready, which is a piece of one that was cut: it stays
+    /// there, is copied to wait, or is lost.
+    fn piece(&mut self, ready: &mut Burst) {
+        let index = ready.len() - 1;
+        let fate = self.decide(ready, index);
+        let mut verdict = self.verdict(&fate);
+        if self.goes_at_once(&fate) {
+            self.verdicts.0[index] = verdict;
             return;
+        }
+        if fate.dropped.is_none() && !self.keep(ready, index, fate.release, verdict) {
+            verdict.dropped = Some(DropReason::HoldFull);
+        }
+        self.stays_behind(ready, index, &verdict);
+        ready.pop();
+    }
+
+    fn goes_on(&mut self, burst: &Burst, index: usize, verdict: Verdict, ready: &mut Burst) {
+        self.make_room(ready);
+        self.verdicts.0[ready.len()] = verdict;
+        ready.push_again(burst, index);
+    }
+
+    fn stays_behind(&mut self, burst: &Burst, index: usize, verdict: &Verdict) {
+        if let Some(reason) = verdict.dropped {
+            self.losses.count(reason, 1);
+        }
+        self.watch.entered(self.now, burst, index, verdict);
+    }
+
+    fn make_room(&mut self, ready: &mut Burst) {
+        if !ready.has_room() {
+            self.flush(ready);
+        }
+    }
+
+    /// What becomes of a frame; of its second copy as well, if it gets one.
+    fn decide(&mut self, burst: &Burst, index: usize) -> Fate {
+        self.tally.frames_in += 1;
+        let len = burst.frame_len(index) as u32;
+        let Some(impairer) = &mut self.impaired.impairer else {
+            return Fate::passes(self.now);
         };
         let hold = self.impaired.holds.last();
         let held = hold.map_or_else(Held::default, |hold| Held {
@@ -373,36 +409,22 @@ impl Passage<'_> {
         });
         let mut head = [0; ECN_HEAD];
         let ect = impairer.settings().ecn && {
-            let len = self.ready.copy_out(index, &mut head);
+            let len = burst.copy_out(index, &mut head);
             ecn::ect(&head[..len])
         };
-        let len = self.ready.frame_len(index) as u32;
         let fate = impairer.judge(self.now, len, ect, held);
         let copy = fate
             .duplicate
             .then(|| impairer.judge_copy(&fate, self.now, len, ect, held));
         if let Some(copy) = copy {
-            self.copy(index, &copy);
+            self.copy(burst, index, &copy);
         }
         self.account(&fate);
-        let mut verdict = self.verdict(&fate);
-        let direct = fate.dropped.is_none() && self.goes_at_once(&fate);
-        if direct {
-            self.verdicts.0[index] = verdict;
-            return;
-        }
-        if fate.dropped.is_none() && !self.keep(index, fate.release, verdict) {
-            verdict.dropped = Some(DropReason::HoldFull);
-        }
-        if let Some(reason) = verdict.dropped {
-            self.losses.count(reason, 1);
-        }
-        self.watch.entered(self.now, self.ready, index, &verdict);
-        self.ready.pop();
+        fate
     }
 
     /// The second copy of a frame.
-    fn copy(&mut self, index: usize, fate: &Fate) {
+    fn copy(&mut self, burst: &Burst, index: usize, fate: &Fate) {
         self.tally.frames_in += 1;
         self.tally.done.duplicated += 1;
         self.impaired.accuracy.duplicated += 1;
@@ -411,7 +433,7 @@ impl Passage<'_> {
             ..self.verdict(fate)
         };
         let reason = match fate.dropped {
-            None if !self.keep(index, fate.release, verdict) => Some(DropReason::HoldFull),
+            None if !self.keep(burst, index, fate.release, verdict) => Some(DropReason::HoldFull),
             dropped => dropped,
         };
         if let Some(reason) = reason {
@@ -435,21 +457,26 @@ impl Passage<'_> {
     /// this very moment.
     fn goes_at_once(&self, fate: &Fate) -> bool {
         let next = self.impaired.next_release();
-        fate.release <= self.now
+        fate.dropped.is_none()
+            && fate.release <= self.now
             && fate.corrupt.is_none()
             && !fate.mark
             && next.is_none_or(|next| next > self.now)
     }
 
-    fn keep(&mut self, index: usize, release: u64, verdict: Verdict) -> bool {
-        let wait = Wait {
+    fn wait(&self, release: u64, verdict: Verdict) -> Wait {
+        Wait {
             arrival: self.now,
             release,
             verdict,
-        };
+        }
+    }
+
+    fn keep(&mut self, burst: &Burst, index: usize, release: u64, verdict: Verdict) -> bool {
+        let wait = self.wait(release, verdict);
         let mend: Option<fn(&mut [u8])> = verdict.marked.then_some(ecn::mark);
         let hold = self.impaired.holds.last_mut();
-        hold.is_some_and(|hold| hold.keep(self.ready, index, wait, mend))
+        hold.is_some_and(|hold| hold.keep(burst, index, wait, mend))
     }
 
     fn account(&mut self, fate: &Fate) {
@@ -475,8 +502,8 @@ impl Passage<'_> {
     }
 
     /// Sends the frames that are ready.
-    fn flush(&mut self) {
-        if self.ready.is_empty() {
+    fn flush(&mut self, ready: &mut Burst) {
+        if ready.is_empty() {
             return;
         }
         if let Some(port) = self.to.as_deref_mut() {
@@ -488,24 +515,24 @@ impl Passage<'_> {
                 verdicts: Some(self.verdicts),
                 now: self.now,
             };
-            let more = exit.send(self.ready, self.ready_losses);
+            let more = exit.send(ready, self.ready_losses);
             self.tally.frames_in += more;
             self.tally.frames_out += more;
         } else {
-            let whole = 0..self.ready.len();
+            let whole = 0..ready.len();
             self.ready_losses.lose_all(whole, DropReason::Unplugged);
         }
-        for index in 0..self.ready.len() {
+        for index in 0..ready.len() {
             let verdict = Verdict {
                 dropped: self.ready_losses.fate(index),
                 lost_pieces: self.ready_losses.pieces(index),
                 ..self.verdicts.0[index]
             };
-            self.watch.entered(self.now, self.ready, index, &verdict);
+            self.watch.entered(self.now, ready, index, &verdict);
         }
-        self.tally.frames_out += self.ready.len() as u64 - self.ready_losses.total();
+        self.tally.frames_out += ready.len() as u64 - self.ready_losses.total();
         self.losses.absorb(self.ready_losses);
         self.ready_losses.clear();
-        self.ready.clear();
+        ready.clear();
     }
 }

@@ -1,5 +1,6 @@
 //! What a sender may leave to others: unfinished checksums, and super-frames that are to be
-//! cut into wire frames ([`Offloads`]); and doing it for a receiver that does not ([`Cut`]).
+//! cut into wire frames ([`Offloads`]); and doing it for a receiver that does not (`cut.rs`), or
+//! for copies of frames ([`Segmenter`]).
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod arbitrary;

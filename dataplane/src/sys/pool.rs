@@ -4,23 +4,21 @@
 //! guest may change at any moment: so nobody ever makes a reference out of a segment, its
 //! bytes are only copied out or handed to the kernel.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
+use std::io;
 use std::ptr::NonNull;
 
-use rustix::mm::{Advice, madvise};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A cache line: no two pieces of a pool share one.
-const ALIGN: usize = 64;
-
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Zeroed memory of a fixed size, given out in pieces. Pages are touched only as they are used.
+/// Zeroed memory of a fixed size, given out in pieces: pages of its own, touched only as they
+/// are used, and given back when it is dropped.
 pub(crate) struct Pool {
     start: NonNull<u8>,
-    layout: Layout,
+    size: usize,
 }
 
 // SAFETY: a pool owns its memory; its segments are used by the thread that has its burst.
@@ -28,32 +26,31 @@ unsafe impl Send for Pool {}
 
 impl Pool {
     /// # Panics
-    /// When `bytes` is 0, or more than an address space holds.
+    /// When `bytes` is 0, or there is no memory left.
     pub(crate) fn new(bytes: usize) -> Self {
-        assert!(bytes > 0, "a pool has bytes");
-        Self::try_new(bytes).unwrap_or_else(|| {
-            let layout = Layout::from_size_align(bytes, ALIGN);
-            handle_alloc_error(layout.expect("a size that memory can have"))
-        })
+        match Self::try_new(bytes) {
+            Ok(pool) => pool,
+            Err(error) => panic!("{bytes} bytes of memory: {error}"),
+        }
     }
 
-    /// `None` when there is not so much memory, or `bytes` is 0.
-    pub(crate) fn try_new(bytes: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(bytes, ALIGN).ok()?;
-        if bytes == 0 {
-            return None;
-        }
-        // SAFETY: the size is not 0.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(Pool { start, layout })
+    /// # Errors
+    /// When there is not so much memory, or `bytes` is 0.
+    pub(crate) fn try_new(bytes: usize) -> io::Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: new pages, wherever the kernel has room: nothing refers to them yet.
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags)? };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Pool { start, size: bytes })
     }
 
     /// Asks for huge pages: fewer faults when much of it is used. Where the kernel has none, it
     /// is as before.
     pub(crate) fn prefer_huge_pages(&self) {
-        let first = self.start.as_ptr() as usize;
+        let first = self.address();
         let begin = first.next_multiple_of(HUGE_PAGE);
-        let end = (first + self.layout.size()) / HUGE_PAGE * HUGE_PAGE;
+        let end = (first + self.size) / HUGE_PAGE * HUGE_PAGE;
         if begin < end {
             let at = self.start.as_ptr().wrapping_add(begin - first);
             // SAFETY: whole pages of our own memory, whose contents the advice does not change.
@@ -82,18 +79,28 @@ impl Pool {
         unsafe { Segment::new(self.start.as_ptr().add(at), len as u32) }
     }
 
+    /// The address of its first byte, which begins a page.
+    pub(crate) fn address(&self) -> usize {
+        self.start.as_ptr() as usize
+    }
+
+    /// Where a segment begins, if it lies in this pool.
+    pub(crate) fn offset_of(&self, segment: &Segment) -> Option<usize> {
+        let at = (segment.start as usize).checked_sub(self.address())?;
+        (at < self.size && segment.len() <= self.size - at).then_some(at)
+    }
+
     fn check(&self, at: usize, len: usize) {
-        let inside = at
-            .checked_add(len)
-            .is_some_and(|end| end <= self.layout.size());
+        let inside = at.checked_add(len).is_some_and(|end| end <= self.size);
         assert!(inside, "{len} bytes at {at} are not in the pool");
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: allocated with this very layout, and nobody refers to it any more.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        // SAFETY: mapped with this very size, and nobody refers to it any more.
+        let result = unsafe { munmap(self.start.as_ptr().cast(), self.size) };
+        debug_assert!(result.is_ok());
     }
 }
 

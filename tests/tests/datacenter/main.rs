@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod converging;
 mod cutting;
 mod dhcp;
 mod facts;
@@ -86,6 +87,19 @@ const TRIALS: &[(&str, Test)] = &[
         "a_cut_cable_ends_both_sessions_at_once",
         cutting::down_and_up,
     ),
+    (
+        "a_delay_on_one_spine_shows_in_pings_between_racks",
+        converging::delayed_spine,
+    ),
+    (
+        "loss_one_way_and_a_blackhole_end_sessions_by_their_timers",
+        converging::timers,
+    ),
+    (
+        "a_lost_spine_costs_a_flow_few_packets",
+        converging::lost_spine,
+    ),
+    ("the_recorder_kept_what_a_cut_brought", converging::recorded),
     (
         "the_rights_of_root_are_given_up",
         reports::rights_are_given_up,

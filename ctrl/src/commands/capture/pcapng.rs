@@ -195,3 +195,141 @@ fn halves(time: u64) -> [u8; 8] {
     bytes[4..].copy_from_slice(&(time as u32).to_le_bytes());
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use dataplane::VnetHeader;
+    use dataplane::capture::Verdict;
+
+    use super::*;
+    use crate::api::CaptureInterface;
+
+    fn start(wire: bool) -> CaptureStart {
+        let port = |name: &str, peer: &str| CaptureInterface {
+            name: name.into(),
+            alias: format!("{name}'s alias"),
+            peer: peer.into(),
+            cable: "wire".into(),
+        };
+        CaptureStart {
+            interfaces: vec![port("pa", "pb"), port("pb", "pa")],
+            wall_offset: 5 << 32,
+            began: 1,
+            wire,
+        }
+    }
+
+    /// Type and body of each block, whose lengths must agree.
+    fn blocks(mut file: &[u8]) -> Vec<(u32, Vec<u8>)> {
+        let mut blocks = Vec::new();
+        while !file.is_empty() {
+            let length = word(file, 4) as usize;
+            assert_eq!(length % 4, 0);
+            assert_eq!(word(file, length - 4) as usize, length);
+            blocks.push((word(file, 0), file[8..length - 4].to_vec()));
+            file = &file[length..];
+        }
+        blocks
+    }
+
+    fn word(bytes: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+    }
+
+    /// Code and value of each option, to the end of the block.
+    fn options(mut bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
+        let mut options = Vec::new();
+        loop {
+            let [code, length] = [word(bytes, 0) as u16, (word(bytes, 0) >> 16) as u16];
+            let length = usize::from(length);
+            let value = bytes[4..4 + length].to_vec();
+            bytes = &bytes[4 + length.next_multiple_of(4)..];
+            if code == END {
+                assert!(bytes.is_empty() && length == 0);
+                return options;
+            }
+            options.push((code, value));
+        }
+    }
+
+    #[test]
+    fn a_file_begins_with_its_ports_and_ends_with_their_statistics() {
+        let mut pcapng = Pcapng::new(&start(false), 60, Some("arp"));
+        pcapng.begin();
+        let begin = blocks(&pcapng.take());
+        let kinds: Vec<u32> = begin.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, [SECTION, INTERFACE, INTERFACE]);
+        let (_, port) = &begin[1];
+        assert_eq!(
+            (word(port, 0), word(port, 4)),
+            (1, 60),
+            "Ethernet, and the snap length"
+        );
+        let told = options(&port[8..]);
+        assert_eq!(told[0], (2, b"pa".to_vec()));
+        assert_eq!(told[1], (3, b"pa's alias, cable wire to pb".to_vec()));
+        assert_eq!(told[2..], [(9, vec![9]), (11, b"\0arp".to_vec())]);
+
+        pcapng.frame(1, &Record::default(), &[]);
+        pcapng.take();
+        let count = CaptureCount {
+            received: 9,
+            lost: 8,
+        };
+        pcapng.end(&[CaptureCount::default(), count], 2);
+        let end = pcapng.take();
+        assert_eq!(end.len(), pcapng.length_of_end());
+        let (kind, statistics) = &blocks(&end)[1];
+        assert_eq!((*kind, word(statistics, 0)), (STATISTICS, 1));
+        assert_eq!(
+            (word(statistics, 4), word(statistics, 8)),
+            (5, 2),
+            "upper half first"
+        );
+        let number = |number: u64| number.to_le_bytes().to_vec();
+        let told = options(&statistics[12..]);
+        assert_eq!(told[2..], [(4, number(9)), (5, number(8)), (8, number(1))]);
+    }
+
+    #[test]
+    fn a_frame_has_its_direction_and_its_verdict() {
+        let record = Record {
+            time: 7,
+            len: 61,
+            verdict: Verdict {
+                duplicated: true,
+                ..Verdict::default()
+            },
+            ..Record::default()
+        };
+        for (wire, direction) in [(false, INBOUND), (true, OUTBOUND)] {
+            let mut pcapng = Pcapng::new(&start(wire), 0, None);
+            pcapng.frame(0, &record, &[3; 61]);
+            let (kind, packet) = &blocks(&pcapng.take())[0];
+            let head: Vec<u32> = (0..5).map(|at| word(packet, at * 4)).collect();
+            assert_eq!((*kind, head), (PACKET, vec![0, 5, 7, 61, 61]));
+            assert_eq!(packet[20..81], [3; 61]);
+            let told = options(&packet[84..]);
+            let flags = direction.to_le_bytes().to_vec();
+            assert_eq!(told, [(2, flags), (COMMENT, b"duplicated".to_vec())]);
+        }
+    }
+
+    #[test]
+    fn an_unfinished_checksum_is_finished_only_in_a_whole_frame() {
+        let record = Record {
+            len: 60,
+            header: VnetHeader([1, 0, 0, 0, 0, 0, 34, 0, 16, 0]),
+            ..Record::default()
+        };
+        for (kept, finished) in [(60, true), (59, false)] {
+            let mut pcapng = Pcapng::new(&start(false), 0, None);
+            pcapng.frame(0, &record, &vec![1; kept]);
+            let (_, packet) = &blocks(&pcapng.take())[0];
+            assert_eq!(packet[20 + 50..20 + 52] != [1, 1], finished);
+            let told = options(&packet[20 + 60..]);
+            let flags = INBOUND | CHECKSUM_NOT_READY;
+            assert_eq!(told, [(2, flags.to_le_bytes().to_vec())]);
+        }
+    }
+}

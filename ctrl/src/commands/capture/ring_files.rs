@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::impairment::{Bytes, ValueError};
+
 /// Smallest file of a ring: what is written in one go always fits.
 const SMALLEST: u64 = 1_000_000;
 
@@ -26,35 +28,14 @@ impl FromStr for RingSize {
             .ok()
             .filter(|files| (2..=9999).contains(files));
         let files = files.ok_or("a ring has 2 to 9999 files: 10x100MB")?;
-        let bytes = parse_bytes(bytes)?;
+        let Bytes(bytes) = bytes
+            .parse()
+            .map_err(|error: ValueError| error.to_string())?;
         if bytes < SMALLEST {
             return Err(format!("a file of a ring has 1MB at least, not {text}"));
         }
         Ok(RingSize { files, bytes })
     }
-}
-
-/// `100MB`, `1GiB`, `5000000`.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1_000,
-        "m" | "mb" => 1_000_000,
-        "g" | "gb" => 1_000_000_000,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        unit => {
-            return Err(format!(
-                "\"{unit}\" is no unit of bytes: write 100MB or 1GiB"
-            ));
-        }
-    };
-    let count: Option<u64> = digits.parse().ok();
-    count
-        .and_then(|count| count.checked_mul(unit))
-        .ok_or_else(|| format!("\"{text}\" is no number of bytes: write 100MB or 1GiB"))
 }
 
 /// Which file is written to, and which are to go. Touches none.
@@ -118,7 +99,7 @@ mod tests {
         };
         assert_eq!(read("10x100MB"), Ok((10, 100_000_000)));
         assert_eq!(read("2x1GiB"), Ok((2, 1 << 30)));
-        assert_eq!(read("3x5000000"), Ok((3, 5_000_000)));
+        assert_eq!(read("3x5000kB"), Ok((3, 5_000_000)));
         for wrong in [
             "",
             "10",

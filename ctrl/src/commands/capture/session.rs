@@ -31,6 +31,8 @@ pub(super) struct Job {
     pub ring: Option<RingFiles>,
     /// For how long.
     pub time: Option<Duration>,
+    /// Do not say when it begins.
+    pub quiet: bool,
 }
 
 /// What came of it.
@@ -57,7 +59,9 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
     let interfaces = start.interfaces.clone();
     let reader = Reader::of(&job.file);
     let mut output = Output::new(job.shape, start, job.file, job.ring)?;
-    say("capturing");
+    if !job.quiet {
+        say("capturing");
+    }
     let deadline = job.time.map(|time| Instant::now() + time);
 
     let pumped = tokio::select! {
@@ -81,7 +85,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
         Ok(End::Fabric) => {
             broken = Some(anyhow::anyhow!(
                 "the fabric has ended; the capture is whole until then"
-            ))
+            ));
         }
         Err(error) => broken = Some(error),
     }

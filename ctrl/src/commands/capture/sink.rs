@@ -11,8 +11,12 @@ use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 
-/// Chunks that may wait.
-const CHUNKS: usize = 4;
+/// Chunks that may wait for a reader: what nobody has read yet is still to be shown at the end.
+const FOR_READERS: usize = 4;
+
+/// And for a file, because disks stop for a moment now and then. A chunk has some 200 KiB under
+/// load.
+const FOR_FILES: usize = 256;
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -38,7 +42,9 @@ impl Sink {
     /// # Errors
     /// When there can be no thread.
     pub(crate) fn start(file: File) -> io::Result<Self> {
-        let (orders, mut inbox) = mpsc::channel(CHUNKS);
+        let is_file = file.metadata().is_ok_and(|meta| meta.is_file());
+        let chunks = if is_file { FOR_FILES } else { FOR_READERS };
+        let (orders, mut inbox) = mpsc::channel(chunks);
         let (sender, done) = oneshot::channel();
         let mut file = file;
         let mut work = move || {

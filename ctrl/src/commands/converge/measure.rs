@@ -4,16 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use dataplane::clock;
-use futures_util::future::try_join_all;
 use tokio::io::AsyncRead;
-use tokio::time::{Instant, sleep};
 
 use super::flow;
 use super::ping::Pings;
 use super::plan::Plan;
 use super::report::{Cut, Report};
 use super::watcher::{Watcher, watch};
-use crate::api::{CableChanged, CableState, Client, SetCable, Status, segment};
+use crate::api::{CableReport, CableState, Client, Step, StepChange, StepDone, segment};
 use crate::commands::capture::session::Signals;
 use crate::progress::say;
 
@@ -38,24 +36,48 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Measures once. Whatever happens, the flow is ended and the cables are mended.
-    pub(super) async fn measure(&self) -> anyhow::Result<Report> {
+    /// Measures once. Whatever happens, the flow is ended and the cables are mended; `again`: and
+    /// everything is as before the cut.
+    pub(super) async fn measure(&self, again: bool) -> anyhow::Result<Report> {
         let mut signals = Signals::new()?;
+        let mut cut = self.cables().await?;
         let mut watcher = watch(&self.client, self.plan.ends).await?;
         let mut pings = self.pings();
-        let mut cut = Vec::new();
-        let measured = tokio::select! {
+        let mut measured = tokio::select! {
             measured = self.look_on(&mut watcher, &mut cut) => measured,
             error = ended(&mut pings) => Err(error),
             () = signals.next() => Err(anyhow::anyhow!("interrupted; nothing was measured")),
         };
         if !self.leave || measured.is_err() {
+            let mended = clock::now();
             self.set(&cut, CableState::Up).await?;
+            if again && measured.is_ok() {
+                tokio::select! {
+                    back = wait_until_back(&mut watcher, &cut, mended) => back?,
+                    () = signals.next() => measured = Err(anyhow::anyhow!("interrupted")),
+                }
+            }
         }
         if let Some(pings) = pings {
             pings.stop().await;
         }
         measured
+    }
+
+    /// The own names of the cables that are to be cut.
+    async fn cables(&self) -> anyhow::Result<Vec<String>> {
+        if self.plan.cables.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = self.plan.cables.iter().map(|name| segment(name));
+        let query = names.collect::<Vec<_>>().join("&name=");
+        let path = format!("/v1/cables?name={query}");
+        let cables: Vec<CableReport> = self.client.get(&path).await?;
+        if let Some(cable) = cables.iter().find(|cable| cable.state != CableState::Up) {
+            let (name, state) = (&cable.name, cable.state.name());
+            bail!("{name} is {state} already: `ikv-fabric cable {name} up` mends it");
+        }
+        Ok(cables.into_iter().map(|cable| cable.name).collect())
     }
 
     fn pings(&self) -> Option<Pings> {
@@ -64,18 +86,16 @@ impl Meter {
         Some(Pings::start(&self.client, node, ends, self.interval))
     }
 
-    /// `cut` is filled in before anything is cut.
+    /// `cables` are those to be cut; if there is none, one that the flow takes is put in there.
     async fn look_on(
         &self,
         watcher: &mut Watcher<impl AsyncRead + Unpin>,
-        cut: &mut Vec<String>,
+        cables: &mut Vec<String>,
     ) -> anyhow::Result<Report> {
-        let quiet = QUIET.as_nanos() as u64;
         let began = clock::now();
         let calm = watcher.until(PATIENCE, |watcher, now| {
-            let since = watcher.last_update().unwrap_or(began).max(began);
             let flows = self.plan.ends.is_none() || watcher.flow_seen() >= QUIET;
-            flows && now - since >= quiet
+            flows && is_quiet(watcher, began, now)
         });
         if !calm.await? {
             ensure!(
@@ -84,29 +104,28 @@ impl Meter {
             );
             say("note: BGP is not quiet even before the cut");
         }
-        *cut = self.plan.cables.clone();
-        if cut.is_empty() {
+        if cables.is_empty() {
             let path = flow::path(watcher.sightings(), watcher.lanes());
             let first = path.first().context("the flow arrives nowhere")?;
-            cut.push(watcher.lanes()[*first].cable.clone());
+            cables.push(watcher.lanes()[*first].cable.clone());
         }
-        let began = clock::now();
-        let changed = self.set(cut, self.state).await?;
-        let done = clock::now();
-        for note in changed.iter().flat_map(|changed| &changed.notes) {
+        let done = self.set(cables, self.state).await?;
+        let at = done.at_ns.saturating_sub(watcher.wall_offset());
+        let told = clock::now().saturating_sub(at);
+        for note in &done.notes {
             say(&format!("note: {note}"));
         }
         let settle = self.settle.as_nanos() as u64;
         let settled = watcher.until(self.limit, |watcher, now| {
-            let last = watcher.last_update().filter(|last| *last > began);
+            let last = watcher.last_update().filter(|last| *last > at);
             last.is_some_and(|last| now.saturating_sub(last) >= settle)
         });
         let settled = settled.await?;
         let cut = Cut {
-            cables: changed.into_iter().map(|changed| changed.name).collect(),
+            cables: cables.clone(),
             state: self.state.name().into(),
-            began,
-            done,
+            at,
+            told,
         };
         Ok(Report {
             settled,
@@ -115,28 +134,40 @@ impl Meter {
         })
     }
 
-    async fn set(&self, cables: &[String], state: CableState) -> anyhow::Result<Vec<CableChanged>> {
-        let set = cables.iter().map(|cable| async move {
-            let path = format!("/v1/cables/{}/state", segment(cable));
-            self.client.put(&path, &SetCable { state }).await
-        });
-        Ok(try_join_all(set).await?)
+    /// All at the same instant.
+    async fn set(&self, cables: &[String], state: CableState) -> anyhow::Result<StepDone> {
+        let change = |cable: &String| StepChange {
+            cable: cable.clone(),
+            state: Some(state),
+            impair: None,
+        };
+        let changes = cables.iter().map(change).collect();
+        Ok(self.client.post("/v1/step", &Step { changes }).await?)
     }
+}
 
-    /// Waits until every switch has its sessions again.
-    pub(super) async fn wait_until_back(&self) -> anyhow::Result<()> {
-        let limit = Instant::now() + BACK;
-        loop {
-            let status: Status = self.client.get("/v1/status").await?;
-            if status.ready {
-                return Ok(());
-            }
-            if Instant::now() > limit {
-                bail!("the fabric is not ready again: `ikv-fabric status` tells what it lacks");
-            }
-            sleep(QUIET / 4).await;
-        }
-    }
+/// No UPDATE for a while.
+fn is_quiet<S>(watcher: &Watcher<S>, began: u64, now: u64) -> bool {
+    let last = watcher.last_update().unwrap_or(began).max(began);
+    now.saturating_sub(last) >= QUIET.as_nanos() as u64
+}
+
+/// Waits until every session over these cables stands again, and has told all its routes.
+async fn wait_until_back(
+    watcher: &mut Watcher<impl AsyncRead + Unpin>,
+    cables: &[String],
+    mended: u64,
+) -> anyhow::Result<()> {
+    let back = watcher.until(BACK, |watcher, now| {
+        let stands = |cable: &String| watcher.stands(cable, mended);
+        cables.iter().all(stands) && is_quiet(watcher, mended, now)
+    });
+    ensure!(
+        back.await?,
+        "no session over the mended cable came back within {} s",
+        BACK.as_secs()
+    );
+    Ok(())
 }
 
 async fn ended(pings: &mut Option<Pings>) -> anyhow::Error {

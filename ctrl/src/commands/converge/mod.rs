@@ -98,12 +98,10 @@ pub async fn run(context: &Context, args: &ConvergeArgs) -> anyhow::Result<ExitC
         interval: args.interval,
         leave: args.leave,
     };
+    let turns = args.repeat.unwrap_or(1);
     let mut reports = Vec::new();
-    for turn in 1..=args.repeat.unwrap_or(1) {
-        if turn > 1 {
-            meter.wait_until_back().await?;
-        }
-        let report = meter.measure().await?;
+    for turn in 1..=turns {
+        let report = meter.measure(turn < turns).await?;
         if !context.json {
             print(&format!("{}\n", table::table(&report)))?;
         }

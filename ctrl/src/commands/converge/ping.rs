@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::task::JoinHandle;
 
 use crate::api::{Client, ClientError, Exec, ExecAnswer, segment};
+use crate::vm::escape;
 
 /// Ends by itself after this, should nobody be left to end it, s.
 const LONGEST: u64 = 580;
@@ -13,11 +16,15 @@ const LONGEST: u64 = 580;
 /// Where the process id stands meanwhile.
 const PID_FILE: &str = "/run/ikv-converge.pid";
 
+/// Most of ping's last words that are told.
+const LONGEST_WORDS: usize = 200;
+
 /// Pings that run.
 pub(super) struct Pings {
     client: Client,
     node: String,
-    running: JoinHandle<Result<ExecAnswer, ClientError>>,
+    /// None once they have ended.
+    running: Option<JoinHandle<Result<ExecAnswer, ClientError>>>,
 }
 
 impl Pings {
@@ -36,14 +43,24 @@ impl Pings {
         Pings {
             client: client.clone(),
             node: node.to_owned(),
-            running: tokio::spawn(async move { exec(&asked, &name, &script).await }),
+            running: Some(tokio::spawn(
+                async move { exec(&asked, &name, &script).await },
+            )),
         }
     }
 
-    /// Why they have ended by themselves, if they have.
+    /// Waits until they end by themselves, and says why. Given up, they go on.
     pub(super) async fn ended(&mut self) -> anyhow::Error {
-        let said = match (&mut self.running).await {
-            Ok(Ok(answer)) => format!("with status {}", answer.status),
+        let Some(running) = &mut self.running else {
+            return std::future::pending().await;
+        };
+        let ended = running.await;
+        self.running = None;
+        let said = match ended {
+            Ok(Ok(answer)) => {
+                let said = BASE64.decode(answer.stderr).unwrap_or_default();
+                format!("{} {}", answer.status, escape::tail(&said, LONGEST_WORDS))
+            }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
@@ -52,10 +69,11 @@ impl Pings {
 
     /// Ends them.
     pub(super) async fn stop(self) {
+        let Some(running) = self.running else { return };
         let script = format!("kill -INT $(cat {PID_FILE}); rm -f {PID_FILE}");
         // Where that does not work, they end by themselves.
         if exec(&self.client, &self.node, &script).await.is_ok() {
-            let _ = self.running.await;
+            let _ = running.await;
         }
     }
 }

@@ -12,8 +12,8 @@ pub struct Report {
     pub cables: Vec<String>,
     /// `down` or `blackhole`.
     pub state: String,
-    /// How long it took until all ends were told, ms.
-    pub cut_took_ms: f64,
+    /// How long it took until all ends had been told, ms.
+    pub told_ms: f64,
     /// No UPDATE came for as long as was asked for; else time was over before.
     pub settled: bool,
     /// The first UPDATE that withdraws a prefix.
@@ -58,6 +58,8 @@ pub struct Ended {
     pub port: String,
     /// Code, subcode and their names.
     pub why: String,
+    /// The message did not get through: its cable is cut.
+    pub lost: bool,
 }
 
 /// What was done.
@@ -65,17 +67,18 @@ pub struct Ended {
 pub(super) struct Cut {
     pub(super) cables: Vec<String>,
     pub(super) state: String,
-    /// When it was asked for and when all ends had been told, in ns of the fabric's clock.
-    pub(super) began: u64,
-    pub(super) done: u64,
+    /// When it took effect, in ns of the fabric's clock.
+    pub(super) at: u64,
+    /// How long it took until all ends had been told, ns.
+    pub(super) told: u64,
 }
 
 impl Report {
     /// What `sightings` say of a cut.
     pub(super) fn of(mut sightings: Vec<Sighting>, lanes: &[Lane], cut: &Cut) -> Report {
         sightings.sort_by_key(|sighting| sighting.time);
-        let after = sightings.partition_point(|sighting| sighting.time < cut.began);
-        let after_ms = |sighting: &Sighting| (sighting.time - cut.began) as f64 / 1e6;
+        let after = sightings.partition_point(|sighting| sighting.time < cut.at);
+        let after_ms = |sighting: &Sighting| (sighting.time - cut.at) as f64 / 1e6;
         let moment = |sighting: &Sighting| Moment {
             after_ms: after_ms(sighting),
             port: lanes[sighting.lane].from.clone(),
@@ -83,7 +86,7 @@ impl Report {
         let mut report = Report {
             cables: cut.cables.clone(),
             state: cut.state.clone(),
-            cut_took_ms: (cut.done - cut.began) as f64 / 1e6,
+            told_ms: cut.told as f64 / 1e6,
             settled: false,
             first_withdraw: None,
             first_update: None,
@@ -93,13 +96,14 @@ impl Report {
             announced: 0,
             notifications: Vec::new(),
             bfd_down: None,
-            flow: FlowReport::of(&sightings, lanes, false, cut.began),
-            back: FlowReport::of(&sightings, lanes, true, cut.began),
+            flow: FlowReport::of(&sightings, lanes, false, cut.at),
+            back: FlowReport::of(&sightings, lanes, true, cut.at),
             missed: 0,
         };
-        // What a dead cable swallowed was said, but nobody heard it.
-        for sighting in sightings[after..].iter().filter(|seen| !seen.lost) {
+        for sighting in &sightings[after..] {
             match &sighting.what {
+                // What a dead cable swallowed was said, but nobody heard it.
+                What::Updates { .. } | What::BfdDown if sighting.lost => {}
                 What::Updates {
                     withdrawn,
                     announced,
@@ -119,11 +123,12 @@ impl Report {
                     after_ms: after_ms(sighting),
                     port: lanes[sighting.lane].from.clone(),
                     why: why.clone(),
+                    lost: sighting.lost,
                 }),
                 What::BfdDown => {
                     report.bfd_down.get_or_insert_with(|| moment(sighting));
                 }
-                What::Flow { .. } => {}
+                What::Keepalive | What::Flow { .. } => {}
             }
         }
         report

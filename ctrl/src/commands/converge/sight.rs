@@ -60,6 +60,8 @@ pub(super) struct Sighting {
 pub(super) enum What {
     /// Routes come and go: numbers of prefixes.
     Updates { withdrawn: usize, announced: usize },
+    /// A BGP session stands.
+    Keepalive,
     /// A BGP session ends, and why.
     Notification(String),
     /// A BFD session is not up.
@@ -114,6 +116,7 @@ fn said(message: &Message) -> Option<What> {
             withdrawn: update.withdrawn.len(),
             announced: update.announced.len(),
         }),
+        Message::Keepalive => Some(What::Keepalive),
         Message::Notification(notification) => Some(What::Notification(notification.to_string())),
         _ => None,
     }

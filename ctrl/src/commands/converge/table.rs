@@ -20,7 +20,7 @@ pub(super) fn table(report: &Report) -> String {
         "cut",
         format!(
             "{cables} ({}), told to all ends in {:.1} ms",
-            report.state, report.cut_took_ms
+            report.state, report.told_ms
         ),
     );
     line("first update", moment(report.first_update.as_ref()));
@@ -38,7 +38,8 @@ pub(super) fn table(report: &Report) -> String {
     );
     for ended in report.notifications.iter().take(ENDS) {
         let (ms, port, why) = (ended.after_ms, &ended.port, &ended.why);
-        line("session ended", format!("{ms:.1} ms, {port}: {why}"));
+        let heard = if ended.lost { " (not heard)" } else { "" };
+        line("session ended", format!("{ms:.1} ms, {port}: {why}{heard}"));
     }
     if report.notifications.len() > ENDS {
         let more = report.notifications.len() - ENDS;

@@ -94,8 +94,8 @@ impl Capture {
         let cut = Cut {
             cables: vec!["iksb12".into()],
             state: "down".into(),
-            began: CUT,
-            done: CUT + 3 * MS,
+            at: CUT,
+            told: 3 * MS,
         };
         Report {
             settled: true,

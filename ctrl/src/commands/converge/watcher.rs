@@ -34,6 +34,8 @@ pub(super) struct Watcher<S> {
     /// When the last UPDATE was seen, and the first and the last packet of the flow.
     last_update: Option<u64>,
     flow: Option<[u64; 2]>,
+    /// When each lane last carried a message of a session that stands.
+    stands: Vec<u64>,
 }
 
 /// Captures on every cable of a fabric.
@@ -62,9 +64,10 @@ pub(super) async fn watch(
             .clone(),
         cable: port.cable.clone(),
     };
-    let lanes = start.interfaces.iter().map(lane).collect();
+    let lanes: Vec<_> = start.interfaces.iter().map(lane).collect();
     Ok(Watcher {
         source,
+        stands: vec![0; lanes.len()],
         lanes,
         start,
         ends,
@@ -87,6 +90,45 @@ fn expression(ends: Option<Ends>) -> String {
         expression += &format!(" or ({flow}) or (vlan and {flow})");
     }
     expression
+}
+
+impl<S> Watcher<S> {
+    pub(super) fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    pub(super) fn sightings(&self) -> &[Sighting] {
+        &self.sightings
+    }
+
+    /// Frames of which there is no copy.
+    pub(super) fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// What to add to the fabric's clock for the time since 1970, ns.
+    pub(super) fn wall_offset(&self) -> u64 {
+        self.start.wall_offset
+    }
+
+    /// When the last UPDATE was seen.
+    pub(super) fn last_update(&self) -> Option<u64> {
+        self.last_update
+    }
+
+    /// Whether both ends of a cable's session have said since then that it stands.
+    pub(super) fn stands(&self, cable: &str, since: u64) -> bool {
+        let lanes = self.lanes.iter().zip(&self.stands);
+        let mut ours = lanes.filter(|(lane, _)| lane.cable == cable);
+        ours.all(|(_, time)| *time >= since)
+    }
+
+    /// For how long the flow has been seen.
+    pub(super) fn flow_seen(&self) -> Duration {
+        self.flow.map_or(Duration::ZERO, |[first, last]| {
+            Duration::from_nanos(last.saturating_sub(first))
+        })
+    }
 }
 
 impl<S: AsyncRead + Unpin> Watcher<S> {
@@ -123,6 +165,7 @@ impl<S: AsyncRead + Unpin> Watcher<S> {
             last_update,
             flow,
             ends,
+            stands,
             ..
         } = self;
         source.each(|message| match message {
@@ -132,12 +175,16 @@ impl<S: AsyncRead + Unpin> Watcher<S> {
                 bytes,
             } => {
                 for sighting in sight(interface as usize, &record, bytes, *ends) {
+                    let time = sighting.time;
                     match sighting.what {
-                        What::Updates { .. } => *last_update = Some(sighting.time),
-                        What::Flow { .. } => {
-                            flow.get_or_insert([sighting.time; 2])[1] = sighting.time;
-                        }
+                        What::Updates { .. } => *last_update = Some(time),
+                        What::Flow { .. } => flow.get_or_insert([time; 2])[1] = time,
                         _ => {}
+                    }
+                    if matches!(sighting.what, What::Updates { .. } | What::Keepalive)
+                        && !sighting.lost
+                    {
+                        stands[sighting.lane] = time;
                     }
                     sightings.push(sighting);
                 }
@@ -148,35 +195,5 @@ impl<S: AsyncRead + Unpin> Watcher<S> {
             bail!("the flow has too many packets to be followed: name one with fewer");
         }
         Ok(())
-    }
-
-    pub(super) fn lanes(&self) -> &[Lane] {
-        &self.lanes
-    }
-
-    pub(super) fn sightings(&self) -> &[Sighting] {
-        &self.sightings
-    }
-
-    /// Frames of which there is no copy.
-    pub(super) fn missed(&self) -> u64 {
-        self.missed
-    }
-
-    /// What to add to the fabric's clock for the time since 1970, ns.
-    pub(super) fn wall_offset(&self) -> u64 {
-        self.start.wall_offset
-    }
-
-    /// When the last UPDATE was seen.
-    pub(super) fn last_update(&self) -> Option<u64> {
-        self.last_update
-    }
-
-    /// For how long the flow has been seen.
-    pub(super) fn flow_seen(&self) -> Duration {
-        self.flow.map_or(Duration::ZERO, |[first, last]| {
-            Duration::from_nanos(last.saturating_sub(first))
-        })
     }
 }

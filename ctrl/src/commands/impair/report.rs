@@ -58,8 +58,15 @@ fn achieved(accuracy: &AccuracyReport) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(delay) = &accuracy.delay {
         lines.push(format!(
-            "delay: {} asked; later than asked by {} (p50), {} (p99), {} (max), of {} frames",
-            time(delay.requested_us),
+            "{} by {} (p50), {} (p99), {} (max), of {} frames",
+            if delay.requested_us > 0.0 {
+                format!(
+                    "delay: {} asked; later than asked",
+                    time(delay.requested_us)
+                )
+            } else {
+                "time: later than due".into()
+            },
             time(delay.late_p50_us),
             time(delay.late_p99_us),
             time(delay.late_max_us),
@@ -75,7 +82,10 @@ fn achieved(accuracy: &AccuracyReport) -> Vec<String> {
                 (achieved / rate.requested_bps as f64 - 1.0) * 100.0,
                 rate.busy_s
             ),
-            None => format!("rate: {asked} asked; frames never waited for it"),
+            None => format!(
+                "rate: {asked} asked; frames waited for it for {:.3} s: nothing to tell",
+                rate.busy_s
+            ),
         });
     }
     if let Some(loss) = &accuracy.loss {
@@ -166,7 +176,9 @@ mod tests {
             state: CableState::Up,
             lanes: [impaired, lane("ikb", "ika")],
         };
-        insta::assert_snapshot!(text(&[cable.clone()]) + &crate::commands::cables::table(&[cable]));
+        insta::assert_snapshot!(
+            text(std::slice::from_ref(&cable)) + &crate::commands::cables::table(&[cable])
+        );
         assert_eq!(text(&[]), "no cable is impaired\n");
     }
 }

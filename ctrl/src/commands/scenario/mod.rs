@@ -20,8 +20,34 @@ use crate::impairment::Time;
 use expand::{Moment, THIS, expand};
 use file::Scenario;
 
-/// Cuts, mends and impairs cables by a timetable. Examples: ctrl/src/commands/scenario/examples.
+/// What a scenario looks like, for `--help`.
+const FORMAT: &str = "\
+A scenario is a TOML file:
+
+  restore = true               # the default: afterwards everything is as before
+
+  [[step]]
+  at = \"5s\"                    # since the beginning; or: after = \"5s\", since the step before ended
+  cut = [\"spine1\", \"iksb23\"]  # cables, ports, switches, racks; all at the same instant
+
+  [[step]]
+  after = \"10s\"
+  mend = \"spine1\"
+  impair = { on = \"iksb23\", from = \"ikst23\", loss = \"100%\", delay = \"10ms\" }
+
+Keys of a step:
+  at, after                    when; with neither, as soon as the step before has ended
+  every, times                 the whole step so often, so long apart
+  cut, mend, blackhole, clear  names or lists of them; clear takes impairments away
+  impair = { on, from, … }     the keys of `ikv-fabric impair`; or a list of these
+  flap = { on, times, every }  also down (half of every), blackhole = true
+  ramp = { on, from, key, start, end, over }
+                               delay, jitter, loss, duplicate, corrupt, reorder or rate, in steps
+                               (one every 100ms)";
+
+/// Cuts, mends and impairs cables by a timetable.
 #[derive(Debug, Args)]
+#[command(after_help = FORMAT)]
 pub struct ScenarioArgs {
     #[command(subcommand)]
     verb: Verb,

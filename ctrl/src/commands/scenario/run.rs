@@ -12,6 +12,7 @@ use super::targets;
 use crate::api::{Client, LaneImpairment, SetImpairment, Step, StepChange, StepDone};
 use crate::commands::run::StopSignals;
 use crate::commands::{Context, print};
+use crate::impairment::ImpairKeys;
 use crate::progress::Progress;
 
 /// Between two changes of the progress line.
@@ -160,7 +161,7 @@ impl Before {
                     set,
                 }),
             };
-            before.push(clear(None, Default::default()));
+            before.push(clear(None, ImpairKeys::default()));
             let own = impaired.iter().filter(|lane| lane.cable == cable);
             before.extend(own.map(|lane| clear(Some(lane.from.clone()), lane.impairment.clone())));
         }

@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dataplane::bpf::{Instruction, Program};
-use dataplane::capture::TapSpec;
+use dataplane::capture::{Record, TapSpec};
 use dataplane::rights::{CapabilitySet, keep};
-use dataplane::{Capture, clock};
+use dataplane::{Capture, MAX_FRAME, clock};
 use tokio::sync::mpsc;
 
 use super::cables::Cables;
 use crate::api::ApiError;
 use crate::api::capture::{
-    CaptureCount, CaptureInterface, CaptureRequest, CaptureStart, CaptureStream, Message,
+    CaptureCount, CaptureInterface, CaptureRequest, CaptureStart, CaptureStream, MOST_INTERFACES,
+    Message,
 };
 use crate::topology::Side;
 pub(super) use merge::Merge;
@@ -72,6 +73,12 @@ pub(super) fn start(
     alias: impl Fn(usize, Side) -> String,
     request: &CaptureRequest,
 ) -> Result<CaptureStream, ApiError> {
+    if lanes.len() > MOST_INTERFACES {
+        return Err(ApiError::conflict(format!(
+            "a capture takes {} cables at most: name those that matter",
+            MOST_INTERFACES / 2
+        )));
+    }
     let spec = TapSpec {
         filter: program(&request.filter)?,
         snap: match request.snap {
@@ -175,11 +182,14 @@ impl Session {
         let [shortest, longest] = LOOK_AGAIN;
         let mut pause = shortest;
         loop {
-            let last = self.stop.load(Ordering::Relaxed);
+            if self.stop.load(Ordering::Relaxed) {
+                // To nobody, where the client has gone.
+                let _ = self.finish();
+                return;
+            }
             let now = clock::now();
-            let read = self.read();
-            let due = if last { u64::MAX } else { now };
-            if self.send(due, last).is_err() || last {
+            let (read, _) = self.read();
+            if self.send(now, false).is_err() {
                 return;
             }
             pause = if read > 0 {
@@ -187,19 +197,30 @@ impl Session {
             } else {
                 (pause * 2).min(longest)
             };
-            // While much comes, it is copied from the rings without a pause.
+            // While more comes than is sent, it is copied without a pause.
             if read == 0 || !self.merge.is_full() {
                 std::thread::sleep(pause);
             }
         }
     }
 
-    /// Empties the rings; returns how many frames were in them.
-    fn read(&mut self) -> usize {
+    /// Hands over everything that was seen until now.
+    fn finish(&mut self) -> Result<(), Gone> {
+        loop {
+            let (_, all) = self.read();
+            self.send(u64::MAX, all)?;
+            if all {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Empties the rings; returns how many frames were in them, and whether that was every ring.
+    fn read(&mut self) -> (usize, bool) {
         let mut all = 0;
         for (lane, tap) in self.taps.iter_mut().enumerate() {
             if self.merge.is_full() {
-                break;
+                return (all, false);
             }
             let merge = &mut self.merge;
             let read = tap
@@ -208,13 +229,17 @@ impl Session {
             self.delivered[lane] += read as u64;
             all += read;
         }
-        all
+        (all, true)
     }
 
     /// Hands over what is due, and the statistics when it is time for them.
     fn send(&mut self, due: u64, last: bool) -> Result<(), Gone> {
         loop {
-            let mut chunk = Vec::with_capacity(CHUNK);
+            let mut chunk = Vec::new();
+            if !self.merge.is_empty() {
+                // And what the last frame has more.
+                chunk.reserve(CHUNK + MAX_FRAME + Record::LEN);
+            }
             let more = self.merge.emit(due, CHUNK, &mut chunk);
             let statistics = !more && (last || clock::now() - self.told >= STATISTICS);
             if statistics {
@@ -254,6 +279,16 @@ struct Gone;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_is_looked_at_before_a_lane_is_tapped() {
+        assert_eq!(program(&[]).unwrap(), None);
+        let all = program(&[(0x06, 0, 0, u32::MAX)]).unwrap();
+        assert_eq!(all.map(|program| program.instructions().len()), Some(1));
+        let jumps_away = program(&[(0x05, 0, 0, 9), (0x06, 0, 0, 0)]);
+        let said = jumps_away.unwrap_err().to_string();
+        assert!(said.starts_with("the filter is refused: "), "{said}");
+    }
 
     #[test]
     fn lanes_are_chosen_by_cable_and_port() {

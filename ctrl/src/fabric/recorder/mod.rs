@@ -11,7 +11,7 @@ mod store;
 mod watch;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -47,6 +47,8 @@ pub struct RecorderOptions {
     pub last: Duration,
     /// What makes it keep one, on any cable.
     pub triggers: Vec<Trigger>,
+    /// Where kept dumps go; none: beside the API's socket, and away when the fabric ends.
+    pub folder: Option<PathBuf>,
 }
 
 impl Default for RecorderOptions {
@@ -56,6 +58,7 @@ impl Default for RecorderOptions {
             snap: 256,
             last: Duration::from_secs(30),
             triggers: vec![Trigger::Down, Trigger::Bgp],
+            folder: None,
         }
     }
 }
@@ -88,7 +91,8 @@ struct Lane {
 }
 
 impl Recorder {
-    /// Records every lane. Dumps are kept in `folder`, which is made when the first one is.
+    /// Records every lane. Dumps are kept in `folder`, unless the options name another; it is made
+    /// when the first one is.
     ///
     /// # Errors
     /// When a worker does not answer.
@@ -127,7 +131,7 @@ impl Recorder {
         Ok(Recorder {
             lanes,
             wall_offset: cables.wall_offset(),
-            store: Store::new(folder),
+            store: Store::new(options.folder.as_deref().unwrap_or(folder)),
             watch: Mutex::new(watch),
             options,
         })

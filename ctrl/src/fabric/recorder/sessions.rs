@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use etherparse::TransportSlice;
+
 use crate::decode::Packet;
 use crate::decode::bgp::{Message, Notification};
 
@@ -12,8 +14,9 @@ const MOST: usize = 4096;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Both ends of a session, the lower address first, and the cable that it runs over.
-type Name = (usize, [IpAddr; 2]);
+/// The cable that a session runs over, and both ends of its connection with their ports, the lower
+/// one first. A session that is made anew has another connection.
+type Name = (usize, [(IpAddr, u16); 2]);
 
 /// The sessions that were heard of.
 #[derive(Debug)]
@@ -58,12 +61,13 @@ impl Sessions {
         let packet = Packet::read(frame)?;
         let ip = packet.ip()?;
         let segment = ip.bgp()?;
-        let from_lower = ip.source <= ip.destination;
-        let ends = if from_lower {
-            [ip.source, ip.destination]
-        } else {
-            [ip.destination, ip.source]
+        let Some(TransportSlice::Tcp(tcp)) = &ip.transport else {
+            return None;
         };
+        let from = (ip.source, tcp.source_port());
+        let to = (ip.destination, tcp.destination_port());
+        let from_lower = from <= to;
+        let ends = if from_lower { [from, to] } else { [to, from] };
         let (name, end) = ((cable, ends), usize::from(!from_lower));
         for message in &segment.messages {
             match message {
@@ -81,8 +85,12 @@ impl Sessions {
                     }
                 }
                 Message::Keepalive | Message::Update(_) if delivered => {
+                    let stood = self.stood(&name);
                     if let Some(heard) = self.entry(name) {
                         heard.last[end] = Some(time);
+                    }
+                    if !stood && self.stood(&name) {
+                        self.forget_older(&name);
                     }
                 }
                 _ => {}
@@ -99,6 +107,13 @@ impl Sessions {
             last: [None; 2],
             hold: [None; 2],
         }))
+    }
+
+    /// The connections between the same two that this one takes the place of.
+    fn forget_older(&mut self, name: &Name) {
+        let addresses = |name: &Name| (name.0, name.1.map(|(address, _)| address));
+        self.heard
+            .retain(|other, _| other == name || addresses(other) != addresses(name));
     }
 
     fn stood(&self, name: &Name) -> bool {
@@ -126,7 +141,7 @@ impl Sessions {
                 cable: *cable,
                 why: format!(
                     "BGP: nothing from {} for {hold} s, its hold time",
-                    ends[end]
+                    ends[end].0
                 ),
             });
             false
@@ -151,12 +166,19 @@ mod tests {
     const OPEN: &[u8] = &[4, 0xfd, 0xe9, 0, 9, 10, 0, 0, 1, 0];
 
     fn frame(from: u8, kind: u8, body: &[u8]) -> Vec<u8> {
+        on_connection(40000, from, kind, body)
+    }
+
+    /// End 1 has called end 2, from this port.
+    fn on_connection(port: u16, from: u8, kind: u8, body: &[u8]) -> Vec<u8> {
         let to = 3 - from;
+        let ports = [(179, port), (port, 179)];
+        let (source, destination) = ports[usize::from(from == 1)];
         let length = (19 + body.len() as u16).to_be_bytes();
         let message = [&[0xff; 16][..], &length, &[kind], body].concat();
         let builder = PacketBuilder::ethernet2([from; 6], [to; 6])
             .ipv6([from; 16], [to; 16], 1)
-            .tcp(179, 40000, 1, 100);
+            .tcp(source, destination, 1, 100);
         let mut frame = Vec::new();
         builder.write(&mut frame, &message).unwrap();
         frame
@@ -208,6 +230,23 @@ mod tests {
         assert_eq!(lost.len(), 1);
         assert!(lost[0].why.contains("nothing from 101:"), "{}", lost[0].why);
         assert_eq!(sessions.silent(99 * SECOND), []);
+    }
+
+    #[test]
+    fn a_session_that_was_made_anew_is_another() {
+        let mut sessions = standing();
+        let refused = on_connection(40001, 2, 3, &[5, 1]);
+        assert_eq!(
+            sessions.see(7, SECOND, &refused, true),
+            None,
+            "it never stood"
+        );
+        for end in [1, 2] {
+            let kept = on_connection(40001, end, 4, &[]);
+            assert_eq!(sessions.see(7, 12 * SECOND, &kept, true), None);
+        }
+        assert_eq!(sessions.silent(20 * SECOND), [], "the old one is forgotten");
+        assert_eq!(sessions.silent(29 * SECOND).len(), 1);
     }
 
     #[test]

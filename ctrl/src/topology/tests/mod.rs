@@ -2,5 +2,6 @@
 
 mod bad;
 mod default;
+mod own_cables;
 mod routes;
 mod shapes;
