@@ -28,7 +28,8 @@ const LATE: u64 = 100_000;
 /// How well a lane kept to what its impairment asked, since it was set.
 #[derive(Debug, Clone)]
 pub struct Accuracy {
-    /// How many ns after their time the delayed frames were sent: 1 ns to 10 s, two digits.
+    /// How many ns after their time the delayed frames were handed to the port: 1 ns to 10 s, two
+    /// digits.
     pub delay_error: Histogram<u64>,
     /// Frames that were sent later than asked by more than 100 µs: the host was too busy.
     pub late: u64,
@@ -222,6 +223,11 @@ impl Impaired {
                 ..
             } = memory;
             self.collect(now, ready, verdicts);
+            let handed_over = clock::now();
+            for promised in self.promised[..ready.len()].iter().filter(|at| **at > 0) {
+                self.accuracy
+                    .released(handed_over.saturating_sub(*promised));
+            }
             let mut frames = ready.len() as u64;
             let before = frames;
             if let Some(port) = to.as_deref_mut() {
@@ -236,13 +242,6 @@ impl Impaired {
                 frames += exit.send(ready, ready_losses);
             } else {
                 ready_losses.lose_all(0..ready.len(), DropReason::Unplugged);
-            }
-            let sent = clock::now();
-            for promised in self.promised[..before as usize]
-                .iter()
-                .filter(|at| **at > 0)
-            {
-                self.accuracy.released(sent.saturating_sub(*promised));
             }
             let tally = Tally {
                 // A super-frame came in as one and leaves as its pieces.
