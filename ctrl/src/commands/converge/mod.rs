@@ -66,7 +66,7 @@ pub struct ConvergeArgs {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let time = duration(text)?;
+    let time = duration(text).map_err(|error| error.to_string())?;
     if time < Duration::from_millis(1) {
         return Err(format!("{text} is too short for ping: write 1ms or more"));
     }
