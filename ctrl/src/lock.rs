@@ -39,12 +39,14 @@ pub struct StatePaths {
     pub ssh: PathBuf,
     /// The folder of the vhost-user sockets.
     pub vhost: PathBuf,
+    /// The folder of the VNC sockets.
+    pub vnc: PathBuf,
     /// The folder of the dumps that the flight recorder keeps.
     pub recorder: PathBuf,
 }
 
 impl StatePaths {
-    /// `lock`, `state.json`, `vm`, `ssh`, `vhost` and `recorder` beside `control.sock`; beside a socket
+    /// `lock`, `state.json`, `vm`, `ssh`, `vhost`, `vnc` and `recorder` beside `control.sock`; beside a socket
     /// `NAME.sock` of another name `NAME.lock` and so on, so that two fabrics can share a folder.
     pub fn beside(socket: &Path) -> Self {
         let folder = match socket.parent() {
@@ -65,6 +67,7 @@ impl StatePaths {
             vms: folder.join(format!("{prefix}vm")),
             ssh: folder.join(format!("{prefix}ssh")),
             vhost: folder.join(format!("{prefix}vhost")),
+            vnc: folder.join(format!("{prefix}vnc")),
             recorder: folder.join(format!("{prefix}recorder")),
             folder,
         }

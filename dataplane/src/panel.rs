@@ -284,6 +284,7 @@ impl Panel {
             id,
             from,
             number,
+            ended: false,
         })
     }
 
@@ -437,6 +438,7 @@ pub struct Capture {
     id: CableId,
     from: Side,
     number: u64,
+    ended: bool,
 }
 
 impl Capture {
@@ -444,13 +446,13 @@ impl Capture {
     pub fn reader(&mut self) -> &mut LaneCapture {
         &mut self.reader
     }
-}
 
-impl Drop for Capture {
-    fn drop(&mut self) {
-        let Capture {
-            id, from, number, ..
-        } = *self;
+    /// Ends it. Every frame that the lane has sent is in the ring then, or counted as lost.
+    pub fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let (id, from, number) = (self.id, self.from, self.number);
         let inner = self.panel.lock();
         // The cable, or the panel, may be gone: so is the capture's end at it, then.
         if let Ok(worker) = inner.owner(id) {
@@ -461,6 +463,12 @@ impl Drop for Capture {
                 done,
             });
         }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -29,6 +29,7 @@ mod station;
 mod super_frame;
 mod testpmd;
 mod vhost_wire;
+mod vnc;
 mod wire;
 
 pub use binary::ikv_fabric;
@@ -46,6 +47,7 @@ pub use station::Station;
 pub use super_frame::SuperFrame;
 pub use testpmd::Testpmd;
 pub use vhost_wire::{Lane, VhostWire};
+pub use vnc::VncViewer;
 pub use wire::{Pair, Wire};
 
 /// Whether this process may make namespaces and devices. `false` after saying SKIP.

@@ -250,7 +250,7 @@ fn a_filter_a_count_a_time_and_a_port_choose_the_frames() {
         "\"prot 9\" is no tcpdump expression",
     );
     refused(&["pc"], "there is no cable \"pc\"");
-    refused(&["wire", "--from", "pc"], "\"pc\" is no end of wire");
+    refused(&["wire", "--from", "pc"], "there is no port \"pc\"");
     refused(
         &["wire", "-w", "/nonexistent/t"],
         "cannot write /nonexistent/t",

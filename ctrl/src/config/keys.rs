@@ -6,7 +6,7 @@ use frr_conf::{BootFile, Domain};
 use ipnet::Ipv4Net;
 use toml::{Table, Value};
 
-use super::{Accel, MacPrefix, Memory, Nic, Problem, Snat, cable};
+use super::{Accel, Listen, MacPrefix, Memory, Nic, Problem, Snat, cable};
 use crate::impairment::{Bytes, Percent};
 
 /// What a key takes.
@@ -44,6 +44,10 @@ pub(super) enum Kind {
     Accel,
     /// A tap or vhost-user.
     Nic,
+    /// Where VNC is offered.
+    Listen,
+    /// What VNC takes for a password.
+    VncPassword,
     /// `masquerade` or an address.
     Snat,
     /// User name or uid.
@@ -103,6 +107,9 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("vm.nic", Kind::Nic),
     ("vm.cpu", Kind::Text),
     ("vm.uid", Kind::Whole(1, 4_294_900_000, "as uid")),
+    ("vnc.listen", Kind::Listen),
+    ("vnc.display", Kind::Whole(0, 58_000, "as first display")),
+    ("vnc.password", Kind::VncPassword),
     ("image.dir", Kind::Text),
     ("image.release", Kind::Text),
     ("image.mirror", Kind::Text),
@@ -250,6 +257,8 @@ impl Kind {
             Self::Octets(_) => form::<MacPrefix<3>>(value, "such as \"02:69:6b\""),
             Self::Accel => form::<Accel>(value, "\"auto\", \"kvm\" or \"tcg\""),
             Self::Nic => form::<Nic>(value, "\"vhost-user\" or \"tap\""),
+            Self::Listen => form::<Listen>(value, "\"off\", \"unix\" or \"tcp\""),
+            Self::VncPassword => vnc_password(text(value, "in quotes")?),
             Self::Snat => form::<Snat>(value, "\"masquerade\" or an address of the host"),
         }
     }
@@ -280,6 +289,16 @@ fn text<'v>(value: &'v Value, example: &str) -> Result<&'v str, String> {
 fn not_empty(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Err("the text is empty; give a value or remove the key".into());
+    }
+    Ok(())
+}
+
+/// The eight bytes are a DES key's; a longer password would be cut without a word.
+fn vnc_password(text: &str) -> Result<(), String> {
+    not_empty(text)?;
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if text.len() > 8 || !plain {
+        return Err("VNC takes at most 8 letters, digits and signs; choose others".into());
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ pub use cable::CableKeys;
 pub(crate) use keys::{distance, order, problems};
 pub use load::{ConfigError, load, parse};
 pub use place::{Origin, Place, Problem};
-pub use values::{Accel, MacPrefix, Memory, Nic, Owner, Snat, ValueError};
+pub use values::{Accel, Listen, MacPrefix, Memory, Nic, Owner, Snat, ValueError};
 
 /// A complete, commented file that says exactly what the defaults say.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -53,6 +53,8 @@ pub struct Config {
     pub host: Host,
     /// The switches' virtual machines.
     pub vm: Vm,
+    /// The switches' consoles by VNC.
+    pub vnc: Vnc,
     /// The switch image.
     pub image: Image,
     /// How to log in to the switches.
@@ -367,6 +369,33 @@ impl Default for Vm {
             nic: Nic::VhostUser,
             cpu: None,
             uid: 70_000,
+        }
+    }
+}
+
+/// `[vnc]`: the switches' consoles by VNC. Whoever connects meets a login: only root, and only with
+/// `ssh.root_password`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Vnc {
+    /// `off`; `unix`: a socket for each switch, for the owner alone; `tcp`: a display for each on
+    /// 127.0.0.1, for whoever knows `password`. Default `off`.
+    pub listen: Listen,
+    /// First display of `tcp`, one each in the order internet, spines, leaves; its port is 5900
+    /// more. 0..=58000. Default 80, which gives the default fabric's leaf6 port 5988, as
+    /// ikvswitch has it.
+    pub display: u16,
+    /// What viewers of `tcp` must know: 1 to 8 characters (RFC 6143 section 7.2.2). Default:
+    /// none, and so no `tcp`.
+    pub password: Option<String>,
+}
+
+impl Default for Vnc {
+    fn default() -> Self {
+        Self {
+            listen: Listen::Off,
+            display: 80,
+            password: None,
         }
     }
 }

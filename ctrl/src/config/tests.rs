@@ -82,6 +82,7 @@ fn every_field_is_a_key() {
     config.image.security_mirror = Some("a".into());
     config.ssh.root_password = Some("secret".into());
     config.ssh.key_dir = Some("/b".into());
+    config.vnc.password = Some("secret".into());
     config.recorder.matches = Some("arp".into());
     config.recorder.drop_rate = Some("1%".parse().unwrap());
     config.recorder.dir = Some("/c".into());

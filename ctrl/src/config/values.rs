@@ -211,6 +211,43 @@ impl fmt::Display for Nic {
     }
 }
 
+/// Where the switches' consoles are offered by VNC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// At a socket for each switch.
+    Unix,
+    /// At a port of 127.0.0.1 for each.
+    Tcp,
+}
+
+impl FromStr for Listen {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "off" => Ok(Self::Off),
+            "unix" => Ok(Self::Unix),
+            "tcp" => Ok(Self::Tcp),
+            _ => Err(ValueError(format!(
+                "\"{text}\" is not one of \"off\", \"unix\", \"tcp\""
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Off => "off",
+            Self::Unix => "unix",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
 /// A user of the host, by name or by uid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -249,6 +286,7 @@ as_text!(MacPrefix<N>, const N: usize);
 as_text!(Snat);
 as_text!(Accel);
 as_text!(Nic);
+as_text!(Listen);
 
 impl Serialize for Memory {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

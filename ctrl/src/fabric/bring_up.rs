@@ -22,7 +22,7 @@ use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
 use super::recorder::{Named, Recorder, RecorderOptions};
-use super::{rights, sockets, start};
+use super::{displays, rights, sockets, start};
 use crate::api::{self, CableState, SetImpairment, Step, StepChange};
 use crate::apply::{self, Applied, ApplyError};
 use crate::config::Config;
@@ -90,6 +90,7 @@ pub async fn bring_up(
     let carrier = host_tap.as_ref().and_then(|tap| tap.try_clone().ok());
     let cable_news = Arc::new(Notify::new());
     let bell = cable_news.clone();
+    let displays = displays::open(options, &running.applied, &paths, &owner)?;
     let ring = move || bell.notify_one();
     let (cables, recorder) = plug(options, running, &paths, &owner, host_tap, ring)?;
     let cut = as_configured(topology, &cables, config).inspect_err(|_| cables.stop())?;
@@ -105,6 +106,7 @@ pub async fn bring_up(
         reached: options.switches.reached(topology),
         host_tap: carrier,
         ssh_config: None,
+        display_password: displays::password(config),
         ready: AtomicBool::new(!with_vms),
         plugged: Plugged::default(),
         notices: Mutex::default(),
@@ -124,6 +126,9 @@ pub async fn bring_up(
                 return Err(error);
             }
         }
+    }
+    if let Some(words) = displays::words(options, &paths) {
+        progress.note(&format!("  · {words}"));
     }
     let fabric = running.fabric.insert(Arc::new(fabric)).clone();
     fabric.tell_ends_of(&cut).await;
@@ -145,6 +150,9 @@ pub async fn bring_up(
     files.extend(image.as_deref());
     keep(rights::for_fabric(&options.switches, &files)).map_err(CablesError::Rights)?;
     running.attend(&fabric, listener, watch, cable_news);
+    for display in displays {
+        running.tasks.spawn(fabric.clone().attend_display(display));
+    }
     Ok(fabric)
 }
 

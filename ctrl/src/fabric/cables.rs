@@ -7,13 +7,14 @@ use dataplane::capture::{RecorderReader, TapSpec};
 use dataplane::jack::{JackEvent, JackId, JackSpec, Jacks, Role};
 use dataplane::rights::{CapabilitySet, keep};
 use dataplane::{
-    Cable, CableHandle, CableId, Capture, DropReason, Event, LaneStats, Panel, PanelError,
-    PanelOptions, Port, PortError, Side, clock,
+    Cable, CableHandle, CableId, Capture, DropReason, Event, Panel, PanelError, PanelOptions, Port,
+    PortError, Side, clock,
 };
 
 use super::accuracy;
 use super::ends::netdev;
-use crate::api::{CableReport, CableState, LaneReport};
+use super::reports::{lane, to_panel};
+use crate::api::{CableReport, CableState};
 use crate::impairment::ImpairKeys;
 use crate::topology;
 
@@ -457,42 +458,4 @@ fn start_threads(
     };
     let started = std::thread::scope(|scope| scope.spawn(start).join());
     started.expect("nothing in there panics")
-}
-
-fn lane(from: &str, to: &str, stats: &LaneStats) -> LaneReport {
-    let seen = stats.snapshot();
-    LaneReport {
-        from: from.into(),
-        to: to.into(),
-        frames_in: seen.frames_in,
-        bytes_in: seen.bytes_in,
-        frames_out: seen.frames_out,
-        held: seen.held,
-        drops: seen
-            .drop_reasons()
-            .map(|(reason, count)| (reason.name().into(), count))
-            .collect(),
-        duplicated: seen.done.duplicated,
-        corrupted: seen.done.corrupted,
-        delayed: seen.done.delayed,
-        reordered: seen.done.reordered,
-        marked: seen.done.marked,
-        impairment: None,
-        accuracy: None,
-    }
-}
-
-pub(super) fn to_dataplane(state: CableState) -> dataplane::CableState {
-    match state {
-        CableState::Up => dataplane::CableState::Up,
-        CableState::Down => dataplane::CableState::Down,
-        CableState::Blackhole => dataplane::CableState::Blackhole,
-    }
-}
-
-pub(super) fn to_panel(side: topology::Side) -> Side {
-    match side {
-        topology::Side::A => Side::A,
-        topology::Side::B => Side::B,
-    }
 }

@@ -5,7 +5,8 @@ use std::hash::{BuildHasher, Hasher};
 
 use dataplane::{Change, clock};
 
-use super::cables::{Cables, Condition, to_dataplane, to_panel};
+use super::cables::{Cables, Condition};
+use super::reports::{to_dataplane, to_panel};
 use crate::api::{ApiError, CableState, LaneImpairment, SetImpairment, Step, StepChange};
 use crate::impairment::{ImpairKeys, Whole};
 use crate::topology::{Side, Topology};

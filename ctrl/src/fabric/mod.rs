@@ -8,6 +8,7 @@ mod cables;
 mod capture;
 mod claims;
 mod descriptors;
+mod displays;
 mod ends;
 mod impair;
 mod links;
@@ -19,6 +20,7 @@ mod patch;
 mod places;
 mod ready;
 mod recorder;
+mod reports;
 mod rights;
 mod seeds;
 mod sockets;
@@ -83,6 +85,8 @@ pub struct Fabric {
     /// A second descriptor of the host's tap, for its carrier.
     host_tap: Option<OwnedFd>,
     ssh_config: Option<PathBuf>,
+    /// What VNC clients must know, if anything.
+    display_password: Option<String>,
     ready: AtomicBool,
     plugged: links::Plugged,
     notices: Mutex<VecDeque<String>>,

@@ -62,6 +62,12 @@ pub enum BringUpError {
         socket: PathBuf,
         source: std::io::Error,
     },
+    #[error("the VNC display of {switch} cannot be at {at}: {source}; choose another vnc.display")]
+    Display {
+        switch: String,
+        at: String,
+        source: std::io::Error,
+    },
     #[error("the configuration's cables: {0}")]
     Cable(#[from] ApiError),
     #[error("the devices cannot be watched: {0}")]

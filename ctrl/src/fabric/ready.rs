@@ -50,8 +50,8 @@ impl Fabric {
 
     async fn loopbacks_answer(&self) -> bool {
         let mut reached = self.reached.iter();
-        // The topology's first switch, where it runs.
-        let Some(internet) = reached.next() else {
+        // The topology's first switch, where it runs; alone it has nothing to reach.
+        let Some(internet) = reached.next().filter(|_| self.reached.len() > 1) else {
             return true;
         };
         let mut ping: Vec<String> = ["fping", "-q", "-r", "2", "-t", "500"]

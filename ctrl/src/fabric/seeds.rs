@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, Nic};
+use crate::config::{Config, Listen, Nic};
 use crate::topology::{PortKind, Switch, Topology};
 use crate::vm::accel::Accel;
 use crate::vm::keys::{FabricKeys, KeyError};
 use crate::vm::seed::{self, SeedError, SeedFile};
-use crate::vm::{Image, NicBackend, NicSpec, VmSpec, ssh};
+use crate::vm::{Display, Image, NicBackend, NicSpec, VmSpec, ssh};
 
 /// Why a switch's disk could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +110,11 @@ impl Common<'_> {
             cmdline: self.cmdline.clone(),
             seed,
             run_dir,
+            display: match self.config.vnc.listen {
+                Listen::Off => Display::None,
+                Listen::Unix => Display::Open,
+                Listen::Tcp => Display::Password,
+            },
             nics: switch
                 .ports
                 .iter()

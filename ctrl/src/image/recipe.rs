@@ -32,6 +32,7 @@ impl Recipe {
             "overlay/usr/lib/ikv/after-zebra",
             "overlay/usr/lib/ikv/boot",
             "overlay/usr/lib/ikv/console",
+            "overlay/usr/lib/ikv/login",
             "overlay/usr/lib/ikv/services",
             "overlay/usr/sbin/shutdown",
             "packages.txt",

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use super::error::TopologyError;
 use super::networks::overlap;
 use super::{Cable, End, EndOwner, LONGEST_NAME, Mac, PortKind, Role, Topology};
-use crate::config::{Config, Place, Snat};
+use crate::config::{Config, Listen, Place, Problem, Snat};
 
 /// Everything that collides, without end when the configuration is that bad: once per key.
 pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
@@ -20,6 +20,7 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
     host(topology, errors);
     leases(config, errors);
     boot_files(topology, errors);
+    displays(config, errors);
 }
 
 /// Whether a collision is told at `key`, not at `other`: where the person wrote something.
@@ -297,6 +298,22 @@ fn boot_files(topology: &Topology, errors: &mut Vec<TopologyError>) {
         if let Err(error) = file.parse::<frr_conf::BootFile>() {
             errors.push(TopologyError::BootFile { key, error });
         }
+    }
+}
+
+/// What a display without them would be: open to everybody, or a door without a key.
+fn displays(config: &Config, errors: &mut Vec<TopologyError>) {
+    let mut needs = |wrong: &str, key: &str| {
+        errors.push(TopologyError::Value(Problem {
+            key: "vnc.listen".into(),
+            what: format!("\"{}\" {wrong}; set {key} too", config.vnc.listen),
+        }));
+    };
+    if config.vnc.listen != Listen::Off && config.ssh.root_password.is_none() {
+        needs("would show a login that nobody passes", "ssh.root_password");
+    }
+    if config.vnc.listen == Listen::Tcp && config.vnc.password.is_none() {
+        needs("is open to every user of the host", "vnc.password");
     }
 }
 

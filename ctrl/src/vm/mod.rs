@@ -40,5 +40,7 @@ mod supervisor;
 
 pub use launch::{LaunchError, Launcher, OpenTap, strays};
 pub use lifecycle::{Power, PowerError, VmState};
-pub use spec::{Image, NIC_FOLDER, NicBackend, NicSpec, SpecError, VmSpec, nic_socket_name};
+pub use spec::{
+    Display, Image, NIC_FOLDER, NicBackend, NicSpec, SpecError, VmSpec, nic_socket_name,
+};
 pub use supervisor::{Vm, VmStatus};

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use super::accel::Accel;
-use super::spec::{NicBackend, VmSpec, nic_socket_name};
+use super::spec::{Display, NicBackend, VmSpec, nic_socket_name};
 
 /// The virtio-serial port that the guest agent opens.
 pub const AGENT_PORT: &str = "org.qemu.guest_agent.0";
@@ -51,7 +51,8 @@ pub fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
     }
     machine(&mut args, spec, fds);
     channels(&mut args, fds);
-    disks(&mut args, fds);
+    display(&mut args, spec.display);
+    disks(&mut args, spec.display, fds);
     for (index, (nic, fd)) in spec.nics.iter().zip(&fds.nics).enumerate() {
         let vectors = netdev(&mut args, spec, index, *fd);
         let id = nic_id(index);
@@ -160,7 +161,19 @@ fn channels(args: &mut Args, fds: &Fds) {
     args.pair("-mon", "chardev=monitor,mode=control");
 }
 
-fn disks(args: &mut Args, fds: &Fds) {
+/// A console of text that QEMU draws itself: the guest needs neither a graphics card nor a
+/// keyboard, which cost it boot time. Nobody can connect but whom the monitor hands in.
+fn display(args: &mut Args, display: Display) {
+    let password = match display {
+        Display::None => return,
+        Display::Open => "",
+        Display::Password => ",password=on",
+    };
+    args.pair("-vnc", format!("none{password}"));
+    args.pair("-chardev", "vc,id=screen,cols=80,rows=25");
+}
+
+fn disks(args: &mut Args, display: Display, fds: &Fds) {
     let disk = |args: &mut Args, index: usize, id: &str, fd: RawFd| {
         // A descriptor set hands QEMU the very file, whatever its mode and path.
         args.pair("-add-fd", format!("fd={fd},set={}", index + 1));
@@ -189,6 +202,9 @@ fn disks(args: &mut Args, fds: &Fds) {
         "-device",
         format!("virtserialport,id={AGENT_ID},chardev=agent,name={AGENT_PORT}"),
     );
+    if display != Display::None {
+        args.pair("-device", "virtconsole,chardev=screen");
+    }
     args.pair("-device", format!("virtio-rng-pci,{VIRTIO},{}", place(3)));
 }
 
@@ -264,6 +280,21 @@ mod tests {
         spec.accel = Accel::Kvm { group: None };
         let all = argv(&spec, true, &fds).join(" ");
         assert!(!all.contains("vectors"), "MSI-X works under KVM: {all}");
+    }
+
+    #[test]
+    fn a_display_is_drawn_by_qemu_and_open_to_nobody() {
+        let shown = |display| {
+            let spec = VmSpec {
+                display,
+                ..example(0)
+            };
+            argv(&spec, true, &fds(0)).join(" ")
+        };
+        assert!(!shown(Display::None).contains("vnc"));
+        assert!(shown(Display::Open).contains("-vnc none -chardev vc,id=screen,"));
+        assert!(shown(Display::Password).contains("-vnc none,password=on -chardev vc,"));
+        assert!(shown(Display::Open).contains("-device virtconsole,chardev=screen"));
     }
 
     #[test]

@@ -5,13 +5,16 @@
 //! are bounded, and so is every wait.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{oneshot, watch};
@@ -161,6 +164,17 @@ impl Qmp {
         arguments: Option<Value>,
         limit: Duration,
     ) -> Result<Value, QmpError> {
+        self.execute_with(command, arguments, None, limit).await
+    }
+
+    /// The same for a command that a descriptor goes with.
+    async fn execute_with(
+        &self,
+        command: &'static str,
+        arguments: Option<Value>,
+        descriptor: Option<BorrowedFd<'_>>,
+        limit: Duration,
+    ) -> Result<Value, QmpError> {
         let (id, answer) = self.register()?;
         let mut request = json!({"execute": command, "id": id});
         if let Some(arguments) = arguments {
@@ -168,11 +182,13 @@ impl Qmp {
         }
         let request = format!("{request}\n");
         let exchange = async {
-            self.writer
-                .lock()
-                .await
-                .write_all(request.as_bytes())
-                .await?;
+            let mut writer = self.writer.lock().await;
+            let sent = match descriptor {
+                Some(descriptor) => send_with(&writer, request.as_bytes(), descriptor).await?,
+                None => 0,
+            };
+            writer.write_all(&request.as_bytes()[sent..]).await?;
+            drop(writer);
             answer
                 .await
                 .map_err(|_| QmpError::Closed)?
@@ -191,6 +207,30 @@ impl Qmp {
         self.execute("set_link", Some(json!({"name": id, "up": up})), limit)
             .await
             .map(drop)
+    }
+
+    /// Hands QEMU the connection of a VNC client, which has to know `password`, if there is one
+    /// (only its first 8 bytes count, RFC 6143 section 7.2.2).
+    ///
+    /// # Errors
+    /// See [`QmpError`].
+    pub async fn add_vnc_client(
+        &self,
+        client: BorrowedFd<'_>,
+        password: Option<&str>,
+        limit: Duration,
+    ) -> Result<(), QmpError> {
+        if let Some(password) = password {
+            let arguments = json!({"protocol": "vnc", "password": password});
+            self.execute("set_password", Some(arguments), limit).await?;
+        }
+        let name = "vnc-client";
+        // A descriptor of that name that is still there is closed by QEMU.
+        self.execute_with("getfd", Some(json!({"fdname": name})), Some(client), limit)
+            .await?;
+        let arguments = json!({"protocol": "vnc", "fdname": name, "skipauth": password.is_none()});
+        self.execute("add_client", Some(arguments), limit).await?;
+        Ok(())
     }
 
     /// Resolves once the connection has ended and every event before that has been handed on.
@@ -214,6 +254,25 @@ impl Qmp {
     fn lock(&self) -> std::sync::MutexGuard<'_, Calls> {
         self.calls.lock().expect("no holder of this lock can panic")
     }
+}
+
+/// Sends the beginning of `request`, at least a byte, and a descriptor with it; how much.
+async fn send_with(
+    writer: &OwnedWriteHalf,
+    request: &[u8],
+    descriptor: BorrowedFd<'_>,
+) -> io::Result<usize> {
+    let stream: &UnixStream = writer.as_ref();
+    let send = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor];
+        // There is room for the one.
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let bytes = [IoSlice::new(request)];
+        Ok(sendmsg(stream, &bytes, &mut control, SendFlags::NOSIGNAL)?)
+    };
+    stream.async_io(Interest::WRITABLE, send).await
 }
 
 impl Drop for Qmp {

@@ -33,6 +33,8 @@ pub struct VmSpec {
     pub seed: PathBuf,
     /// Folder for the VM's sockets. Must belong to root and not be writable by `uid`.
     pub run_dir: PathBuf,
+    /// A second console, shown to VNC clients.
+    pub display: Display,
     /// The NICs in port order, which becomes their PCI order.
     pub nics: Vec<NicSpec>,
 }
@@ -46,6 +48,18 @@ pub struct Image {
     pub initrd: PathBuf,
     /// Root file system, first disk, read-only. Any mode.
     pub rootfs: PathBuf,
+}
+
+/// Whether a VM has a console that VNC clients can be handed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Display {
+    /// None.
+    #[default]
+    None,
+    /// One; how a client reaches it says that it may.
+    Open,
+    /// One for clients that know its password.
+    Password,
 }
 
 /// One network card.
@@ -193,6 +207,7 @@ pub(super) fn example(nics: usize) -> VmSpec {
         cmdline: "console=ttyS0 quiet".into(),
         seed: "/run/fabric/vm/leaf1/seed.tar".into(),
         run_dir: "/run/fabric/vm/leaf1".into(),
+        display: Display::None,
         nics: (0..nics)
             .map(|i| NicSpec {
                 mac: [8, 0, 0x27, 6, 0xac, i as u8],

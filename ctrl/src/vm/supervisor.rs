@@ -3,6 +3,7 @@
 //! What to do is decided by `lifecycle.rs`; here it is done.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -159,6 +160,23 @@ impl Vm {
         let monitor = monitor.ok_or(QmpError::Closed)?;
         monitor
             .set_link(&qemu::nic_id(index), up, COMMAND_LIMIT)
+            .await
+    }
+
+    /// Hands the QEMU a VNC client's connection, which has to know `password`, if there is one.
+    /// [`VmSpec::display`] must allow for it.
+    ///
+    /// # Errors
+    /// See [`QmpError`]; `Closed` while there is no QEMU.
+    pub async fn add_display(
+        &self,
+        client: OwnedFd,
+        password: Option<&str>,
+    ) -> Result<(), QmpError> {
+        let monitor = lock(&self.monitor).clone();
+        let monitor = monitor.ok_or(QmpError::Closed)?;
+        monitor
+            .add_vnc_client(client.as_fd(), password, COMMAND_LIMIT)
             .await
     }
 

@@ -87,6 +87,7 @@ impl Lab {
 
 fn spec(root: &Path, name: &str, nics: usize) -> VmSpec {
     VmSpec {
+        display: ctrl::vm::Display::None,
         name: name.into(),
         memory_mib: 64,
         vcpus: 1,

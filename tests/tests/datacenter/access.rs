@@ -122,7 +122,12 @@ pub(crate) fn console(up: &mut Up) {
             break true;
         }
     };
-    assert!(answered, "{}", String::from_utf8_lossy(&seen));
+    let text = String::from_utf8_lossy(&seen);
+    assert!(answered, "{text}");
+    assert!(
+        text.contains("ikv: init after "),
+        "the boot is still there: {text}"
+    );
     keys.write_all(b"\x1d").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "Ctrl-] detaches: {output:?}");

@@ -13,6 +13,10 @@ pub(super) const LONGEST: usize = 1514;
 /// Frames taken from the ring in one go.
 const BURST: usize = 64;
 
+/// Entries of a ring: frames may wait while a busy machine does not let this process run, and it
+/// is not this NIC that is on trial.
+const RING: u16 = 1024;
+
 /// Without offloads: frames come and go as on the wire, and smoltcp checks every checksum.
 /// Dropped, it is unplugged.
 pub(super) struct Nic {
@@ -36,7 +40,11 @@ impl Nic {
 
     /// Plugs in at a socket.
     pub(super) fn plug(socket: &Path) -> Result<Nic, GuestError> {
-        let guest = Guest::connect(socket, &GuestOptions::default())?;
+        let options = GuestOptions {
+            queue_size: RING,
+            ..GuestOptions::default()
+        };
+        let guest = Guest::connect(socket, &options)?;
         Ok(Nic {
             guest: Some(guest),
             ..Nic::loose()

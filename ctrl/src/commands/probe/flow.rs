@@ -26,8 +26,8 @@ const DATAGRAM: usize = 1400;
 /// How long datagrams may be under way.
 const LATE: Duration = Duration::from_millis(500);
 
-/// Datagrams sent in one go, at most: half of what a ring holds.
-const BURST: u64 = 128;
+/// Datagrams sent in one go, at most. What a busy machine made late is not made up for by more.
+const BURST: u64 = 32;
 
 /// Longest wait in a turn, so that what is due is sent soon.
 const PACE: Duration = Duration::from_millis(1);
@@ -61,7 +61,10 @@ pub(super) fn tcp(
     };
     let socket = || {
         let buffer = || tcp::SocketBuffer::new(vec![0; WINDOW]);
-        tcp::Socket::new(buffer(), buffer())
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        // It begins slowly, as everyone's does.
+        socket.set_congestion_control(tcp::CongestionControl::Reno);
+        socket
     };
     let port = hosts[to].port();
     let (mut server, client) = (socket(), socket());
@@ -125,7 +128,7 @@ pub(super) fn udp(
     let sink = hosts[to].add(bound(port, 512));
     let sources = [(); FLOWS].map(|()| {
         let port = hosts[from].port();
-        hosts[from].add(bound(port, BURST as usize / FLOWS))
+        hosts[from].add(bound(port, BURST as usize))
     });
     let mut seen = Datagrams::default();
     let per_second = rate / 8.0 / DATAGRAM as f64;

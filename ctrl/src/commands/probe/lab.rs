@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use smoltcp::wire::EthernetAddress;
 
 use super::device::Nic;
-use super::flow::{Pair, tcp, udp};
+use super::flow::{Datagrams, Pair, tcp, udp};
 use super::host::{Host, turn};
 use super::report::{HostReport, PingReport, Report, TransferReport};
 use crate::api::{CableState, Place};
@@ -29,6 +29,10 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Time for all transfers together, unless told otherwise; but each has the least time.
 const TRANSFERS: Duration = Duration::from_secs(4);
 const LEAST: Duration = Duration::from_millis(100);
+
+/// A transfer that comes out red is tried once more, for so long: that the machine was busy for a
+/// moment, and TCP waited for its second to send again, does not make it red.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// UDP is sent at this rate, in bits per second, where TCP does not get through.
 const SLOW: f64 = 1e6;
@@ -256,16 +260,26 @@ impl Lab {
             }
             let [from, to] = [pair.from, pair.to].map(|host| self.places[host].position());
             tell(&format!("TCP and UDP from {from} to {to}"));
-            let stream = tcp(&mut self.hosts, pair, time, stop)?;
+            let mut stream = tcp(&mut self.hosts, pair, time, stop)?;
+            let fast = |rate: &f64| *rate >= plan.least;
+            if stream.is_some_and(|rate| !fast(&rate)) {
+                stream = tcp(&mut self.hosts, pair, time.max(AGAIN), stop)?;
+            }
             let rate = stream.map_or(SLOW, |rate| (rate / 2.0).max(SLOW));
-            let seen = udp(&mut self.hosts, pair, rate, time, stop)?;
-            let least = seen.sent as f64 * (1.0 - plan.tolerance);
+            let mut seen = udp(&mut self.hosts, pair, rate, time, stop)?;
+            let whole = |seen: &Datagrams| {
+                let least = seen.sent as f64 * (1.0 - plan.tolerance);
+                seen.sent > 0 && seen.received as f64 >= least
+            };
+            if seen.received > 0 && !whole(&seen) {
+                seen = udp(&mut self.hosts, pair, rate, time.max(AGAIN), stop)?;
+            }
             reports.push(TransferReport {
                 from,
                 to,
-                tcp_green: stream.is_some_and(|rate| rate >= plan.least),
+                tcp_green: stream.as_ref().is_some_and(fast),
                 tcp_bits_per_second: stream,
-                udp_green: seen.sent > 0 && seen.received as f64 >= least,
+                udp_green: whole(&seen),
                 udp_bits_per_second: seen.bits_per_second,
                 udp_sent: seen.sent,
                 udp_received: seen.received,

@@ -130,7 +130,9 @@ fn rows(report: &Report) -> Vec<Row> {
     for name in pinged(report) {
         rows.push(row(&format!("ping {name}"), &|from| {
             let mut pings = report.pings.iter();
-            ping(pings.find(|ping| ping.from == from && ping.to == name)?)
+            pings
+                .find(|ping| ping.from == from && ping.to == name)
+                .map(ping)
         }));
     }
     let between = |from: &str, to: &str| {
@@ -143,13 +145,13 @@ fn rows(report: &Report) -> Vec<Row> {
     for host in hosts {
         let to = &host.position;
         rows.push(row(&format!("TCP to {to}"), &|from| {
-            tcp(between(from, to)?)
+            between(from, to).map(tcp)
         }));
     }
     for host in hosts {
         let to = &host.position;
         rows.push(row(&format!("UDP to {to}"), &|from| {
-            udp(between(from, to)?)
+            between(from, to).map(udp)
         }));
     }
     rows
@@ -170,22 +172,22 @@ fn pinged(report: &Report) -> Vec<&str> {
     names
 }
 
-fn ping(ping: &PingReport) -> Cell {
+fn ping(ping: &PingReport) -> (String, bool) {
     let word = match (ping.green, ping.rtt_ms) {
         (true, Some(rtt)) => milliseconds(rtt),
         (_, None) => "no answer".into(),
         (false, Some(_)) => format!("{} of {} lost", ping.sent - ping.answered, ping.sent),
     };
-    Some((word, ping.green))
+    (word, ping.green)
 }
 
-fn tcp(transfer: &TransferReport) -> Cell {
+fn tcp(transfer: &TransferReport) -> (String, bool) {
     let rate = transfer.tcp_bits_per_second;
     let word = rate.map_or_else(|| "no connection".into(), bits);
-    Some((word, transfer.tcp_green))
+    (word, transfer.tcp_green)
 }
 
-fn udp(transfer: &TransferReport) -> Cell {
+fn udp(transfer: &TransferReport) -> (String, bool) {
     let word = match (transfer.udp_green, transfer.udp_sent) {
         (true, _) => bits(transfer.udp_bits_per_second),
         (false, 0) => "not sent".into(),
@@ -194,7 +196,7 @@ fn udp(transfer: &TransferReport) -> Cell {
             format!("{:.1} % lost", lost as f64 / sent as f64 * 100.0)
         }
     };
-    Some((word, transfer.udp_green))
+    (word, transfer.udp_green)
 }
 
 fn milliseconds(ms: f64) -> String {

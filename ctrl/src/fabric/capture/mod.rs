@@ -204,8 +204,10 @@ impl Session {
         }
     }
 
-    /// Hands over everything that was seen until now.
+    /// Ends the taps and hands over everything that was seen until then: a frame that its
+    /// receiver has got is among it.
     fn finish(&mut self) -> Result<(), Gone> {
+        self.taps.iter_mut().for_each(Capture::end);
         loop {
             let (_, all) = self.read();
             self.send(u64::MAX, all)?;

@@ -1,0 +1,189 @@
+//! The switches' consoles by VNC. This process listens and hands every connection to the QEMU of
+//! its switch: no QEMU listens by itself, and a display outlives its switch's restarts.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time::sleep;
+
+use super::links::{SharedApplied, write_down};
+use super::options::{BringUpError, Options};
+use super::owner::Person;
+use super::seeds::make_folder;
+use super::{Fabric, sockets};
+use crate::config::{Config, Listen};
+use crate::lock::StatePaths;
+use crate::topology::Topology;
+
+/// Port of display 0 (RFC 6143 names no other; VNC viewers count from it).
+const DISPLAY_0: u16 = 5900;
+
+/// After a connection that could not be taken: descriptors may have run out.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Where the console of a switch is offered.
+pub(super) struct Display {
+    /// The switch's place in the topology.
+    switch: usize,
+    listener: Listener,
+}
+
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+/// The port of a switch's display.
+fn port(first: u16, switch: usize) -> Option<u16> {
+    let display = first.checked_add(u16::try_from(switch).ok()?)?;
+    DISPLAY_0.checked_add(display)
+}
+
+/// Listens for each switch that runs.
+///
+/// # Errors
+/// The first address that cannot be listened at.
+pub(super) fn open(
+    options: &Options,
+    applied: &SharedApplied,
+    paths: &StatePaths,
+    owner: &Person,
+) -> Result<Vec<Display>, BringUpError> {
+    let Options {
+        config,
+        topology,
+        switches,
+        ..
+    } = options;
+    let listen = |switch: usize| match config.vnc.listen {
+        Listen::Off => Ok(None),
+        Listen::Unix => {
+            let path = socket(paths, topology, switch);
+            unix(&path, owner).map(Some).map_err(|source| {
+                let at = path.display().to_string();
+                failed(topology, switch, at, source)
+            })
+        }
+        Listen::Tcp => {
+            let port = port(config.vnc.display, switch).unwrap_or_default();
+            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            tcp(at)
+                .map(Some)
+                .map_err(|source| failed(topology, switch, at.to_string(), source))
+        }
+    };
+    if config.vnc.listen == Listen::Unix && !switches.is_empty() {
+        write_down(applied, &paths.vnc)?;
+        make_folder(&paths.vnc)?;
+    }
+    let mut displays = Vec::new();
+    for switch in switches.iter() {
+        displays.extend(listen(switch)?.map(|listener| Display { switch, listener }));
+    }
+    Ok(displays)
+}
+
+fn failed(topology: &Topology, switch: usize, at: String, source: io::Error) -> BringUpError {
+    BringUpError::Display {
+        switch: topology.switches[switch].name.clone(),
+        at,
+        source,
+    }
+}
+
+/// A switch's socket.
+fn socket(paths: &StatePaths, topology: &Topology, switch: usize) -> PathBuf {
+    let name = &topology.switches[switch].name;
+    paths.vnc.join(format!("{name}.sock"))
+}
+
+fn unix(path: &std::path::Path, owner: &Person) -> io::Result<Listener> {
+    let listener = sockets::listen(path, (owner.uid, owner.gid))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener).map(Listener::Unix)
+}
+
+fn tcp(at: SocketAddr) -> io::Result<Listener> {
+    let listener = std::net::TcpListener::bind(at)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener).map(Listener::Tcp)
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Unix(listener) => Ok(listener.accept().await?.0.into_std()?.into()),
+            Self::Tcp(listener) => Ok(listener.accept().await?.0.into_std()?.into()),
+        }
+    }
+}
+
+/// What a viewer must know; a socket's folder and mode say who may.
+pub(super) fn password(config: &Config) -> Option<String> {
+    let password = config.vnc.password.clone();
+    password.filter(|_| config.vnc.listen == Listen::Tcp)
+}
+
+/// What viewers are told, for people: where the displays are.
+pub(super) fn words(options: &Options, paths: &StatePaths) -> Option<String> {
+    let (config, topology) = (&options.config, &options.topology);
+    let first = options.switches.iter().next()?;
+    let last = options.switches.iter().last()?;
+    match config.vnc.listen {
+        Listen::Off => None,
+        Listen::Unix => {
+            let socket = socket(paths, topology, first);
+            Some(format!("VNC: {} and so on", socket.display()))
+        }
+        Listen::Tcp => {
+            let of = |switch: usize| {
+                let name = &topology.switches[switch].name;
+                format!(
+                    "127.0.0.1:{} {name}",
+                    usize::from(config.vnc.display) + switch
+                )
+            };
+            Some(format!("VNC: {} to {}", of(first), of(last)))
+        }
+    }
+}
+
+impl Fabric {
+    /// Hands a display's connections to its switch, for ever. One that comes while the switch is
+    /// off is closed.
+    pub(super) async fn attend_display(self: Arc<Self>, display: Display) {
+        let vm = self.switches[&display.switch].vm();
+        loop {
+            match display.listener.accept().await {
+                Ok(client) => {
+                    let password = self.display_password.as_deref();
+                    if let Err(error) = vm.add_display(client, password).await {
+                        tracing::info!(vm = vm.name(), %error, "a VNC client was turned away");
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(vm = vm.name(), %error, "a VNC client cannot be taken");
+                    sleep(TRY_AGAIN).await;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ikvswitchs_ports() {
+        assert_eq!(port(80, 0), Some(5980));
+        assert_eq!(port(80, 8), Some(5988));
+        assert_eq!(port(59_635, 0), Some(65_535));
+        assert_eq!(port(59_635, 1), None);
+    }
+}

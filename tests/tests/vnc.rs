@@ -1,0 +1,148 @@
+//! The switches' consoles by VNC: who is let in, and that root logs in there.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use ikv_tests::panel::PanelHost;
+use ikv_tests::patience::{SOON, ensure, until};
+use ikv_tests::{Fabric, Site, VncViewer, ensure_image, lacks_for_vms, skip};
+
+/// For one VM under emulation beside other tests, and its login.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const PASSWORD: &str = "--set=ssh.root_password=let me in";
+
+fn lacks() -> bool {
+    let lacking = lacks_for_vms();
+    if let Some(lacking) = lacking {
+        skip(&format!("needs {lacking}"));
+    }
+    lacking.is_some()
+}
+
+fn in_time(stream: &TcpStream) {
+    stream.set_read_timeout(Some(SOON)).unwrap();
+}
+
+#[test]
+fn root_logs_in_at_the_owners_socket() {
+    if lacks() {
+        return;
+    }
+    ensure_image().unwrap();
+    let options = ["--only", "internet", "--set=vnc.listen=unix", PASSWORD];
+    let mut fabric = Fabric::start(Site::new("vnc"), &options);
+    fabric.wait_ready(PATIENCE).unwrap();
+    let cli = fabric.cli();
+    let socket = fabric.run_folder().join("vnc/internet.sock");
+    let mode = socket.metadata().unwrap().permissions().mode();
+    assert_eq!((mode & 0o777, socket.metadata().unwrap().uid()), (0o600, 0));
+
+    // Empty lines bring the question for a name again, whatever was typed before.
+    let mark = ["exec", "internet", "--", "test", "-e", "/run/was-here"];
+    until("root to be logged in", PATIENCE, || {
+        let stream = UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let mut viewer = VncViewer::connect(stream, None).map_err(|error| error.to_string())?;
+        viewer.type_text("\n").unwrap();
+        viewer.answer("root\n");
+        viewer.answer("let me in\n");
+        viewer.answer("touch /run/was-here\n");
+        let said = cli.run(&mark);
+        ensure(said.status == 0, || format!("{said:?}"))
+    });
+
+    // A switch that is off has no screen, and one that is on again has one.
+    cli.ok(&["power", "internet", "off"]);
+    let closed = UnixStream::connect(&socket).unwrap();
+    assert!(VncViewer::connect(closed, None).is_err());
+    cli.ok(&["power", "internet", "on"]);
+    until(
+        "the screen of a switch that was started again",
+        PATIENCE,
+        || {
+            let stream = UnixStream::connect(&socket).unwrap();
+            VncViewer::connect(stream, None).map_err(|error| error.to_string())
+        },
+    );
+}
+
+#[test]
+fn a_port_of_this_host_wants_the_password() {
+    if lacks() {
+        return;
+    }
+    ensure_image().unwrap();
+    let options = [
+        "--only",
+        "spine1",
+        "--set=vnc.listen=tcp",
+        "--set=vnc.password=8letters",
+        PASSWORD,
+    ];
+    let mut fabric = Fabric::start(Site::new("vncport"), &options);
+    fabric.wait_ready(PATIENCE).unwrap();
+    assert!(fabric.stderr().contains("VNC: 127.0.0.1:81 spine1"));
+    let connect = |password| {
+        let stream = fabric
+            .site
+            .host
+            .enter(|| TcpStream::connect("127.0.0.1:5981"));
+        let stream = stream.unwrap();
+        in_time(&stream);
+        VncViewer::connect(stream, Some(password))
+    };
+    let refused = connect("8lettera").unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+    connect("8letters").unwrap().lit_pixels().unwrap();
+    let elsewhere = fabric
+        .site
+        .host
+        .enter(|| TcpStream::connect("10.99.0.2:5981"));
+    assert!(elsewhere.is_err(), "only on 127.0.0.1");
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_touched() {
+    if lacks() {
+        return;
+    }
+    ensure_image().unwrap();
+    let host = PanelHost::new("vncbad");
+    let before = host.state();
+    let tcp = ["--set=vnc.listen=tcp", "--set=vnc.password=8letters"];
+    for (sets, says) in [
+        (
+            &["--set=vnc.listen=unix"][..],
+            "--set vnc.listen: \"unix\" would show a login that nobody passes; set ssh.root_password too",
+        ),
+        (
+            &["--set=vnc.listen=tcp", PASSWORD],
+            "--set vnc.listen: \"tcp\" is open to every user of the host; set vnc.password too",
+        ),
+        (
+            &["--set=vnc.password=nineletters"],
+            "--set vnc.password: VNC takes at most 8 letters, digits and signs; choose others",
+        ),
+    ] {
+        let answer = host.ask(&[&["run"], sets].concat());
+        assert_eq!(answer.refusal(), says);
+    }
+    let _taken = host
+        .netns
+        .enter(|| TcpListener::bind("127.0.0.1:5980"))
+        .unwrap();
+    let answer = host.ask(&[&["run", "--only", "internet", PASSWORD][..], &tcp].concat());
+    let sentence = answer.stderr.lines().last().unwrap();
+    assert!(
+        sentence.contains(
+            "the VNC display of internet cannot be at 127.0.0.1:5980: Address already in use"
+        ),
+        "{answer:?}"
+    );
+    before.assert_unchanged(&host.state(), "it did not come up");
+}
