@@ -156,7 +156,17 @@ pub(crate) fn lost_spine(up: &mut Up) {
     let report = cli.json(&[&["converge"], &flow[..]].concat());
     let [before, after] = ["path_before", "path_after"].map(|key| report["flow"][key].clone());
     assert_ne!(before, after, "the cable that it took was cut: {report}");
-    assert!(report["flow"]["new_path_ms"].is_number(), "{report}");
+    let flow = &report["flow"];
+    let new_path = flow["new_path_ms"].as_f64();
+    assert!(new_path.is_some(), "{report}");
+    assert!(
+        flow["lost"].as_u64().is_some_and(|lost| lost < FEW),
+        "{report}"
+    );
+    figure(
+        "a flow's cable cut: first packet on the new path, packets lost of 100 a second",
+        &format!("{:.0} ms, {}", new_path.unwrap_or_default(), flow["lost"]),
+    );
     cli.wait_ready(BACK);
 }
 
