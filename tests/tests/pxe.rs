@@ -14,7 +14,7 @@ use ikv_tests::{
 };
 
 /// For VMs under emulation beside other tests.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The boot server's NICs. By the first two it peers with both leaves; the others stand for two
 /// machines in the VLAN network that leaf2 calls brvlan12.
