@@ -108,7 +108,7 @@ keys! {
     cell "cell": Whole<0, 65_535>, 1 "BYTES", "With rate: the line carries cells of so many bytes, the last one filled up (ATM: 48)";
     cell_overhead "cell_overhead": Whole<-1_024, 1_024>, 1 "BYTES", "With cell: bytes that a cell takes beyond its payload (ATM: 5)";
     limit "limit": Room, 1 "BYTES|FRAMESp", "How much may wait: \"2MB\", or \"1000p\" frames; \"none\": what the delay needs at full speed";
-    slot "slot": Slots, 8 "MIN [MAX]", "Frames gather and leave in bursts: \"MIN [MAX] [packets N] [bytes N]\", or \"distribution NAME DELAY JITTER …\"";
+    slot "slot": Slots, 8 "MIN [MAX]", "Frames gather and leave in bursts: \"MIN MAX packets N bytes N\", all but MIN may be left out, or \"distribution NAME DELAY JITTER …\"";
     seed "seed": Seed, 1 "N", "The same seed and the same frames give the same verdicts";
     matches "match": Match, 1 "EXPRESSION", "Only frames that this tcpdump expression matches; \"none\": all";
     drop_nth "drop": Ordinals, 1 "N,N-N", "Exactly these of the matching frames are lost, from 1: \"3,7,20-25\"";

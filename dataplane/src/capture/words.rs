@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sys::pool::zero_words;
 
 /// Words that a reader copies before it asks whether they were whole.
 const COPIED_AT_ONCE: u64 = if cfg!(loom) { 2 } else { 256 };
@@ -28,12 +29,12 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Its memory is touched here, so that no page fault comes upon the worker.
+    /// Its memory is touched as it is written to: one that nobody writes to costs none.
     pub(super) fn new(words: usize) -> Self {
         Ring {
             reserved: AtomicU64::new(0),
             written: AtomicU64::new(0),
-            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            words: zero_words(words),
         }
     }
 

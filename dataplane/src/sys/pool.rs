@@ -104,6 +104,24 @@ impl Drop for Pool {
     }
 }
 
+/// Words that are 0, in memory that is touched only as they are written to.
+#[cfg(not(loom))]
+pub(crate) fn zero_words(count: usize) -> Box<[AtomicU64]> {
+    let words = Box::into_raw(vec![0_u64; count].into_boxed_slice());
+    // SAFETY: an atomic word has size and, where pointers have 64 bits, alignment of a plain one;
+    // any value is one of its; and nobody else has the box.
+    unsafe { Box::from_raw(words as *mut [AtomicU64]) }
+}
+
+/// loom's atomics are more than a word.
+#[cfg(loom)]
+pub(crate) fn zero_words(count: usize) -> Box<[AtomicU64]> {
+    (0..count).map(|_| AtomicU64::new(0)).collect()
+}
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("ikv-fabric needs a machine with pointers of 64 bits");
+
 /// Some consecutive bytes of a frame. Valid from the moment that a port put it into a
 /// [`Burst`](crate::Burst) until that burst is cleared, which happens before the port gets
 /// its buffers back.

@@ -1,8 +1,8 @@
 //! `ikv-fabric probe`: is the fabric healthy?
 //!
 //! Hosts (smoltcp) in this process plug into free positions as a VM would, by their vhost-user
-//! sockets: no root, no VM, nothing of the fabric's own. [`choose`] says where, [`lab`] holds the
-//! hosts and tries everything, [`matrix`] tells it.
+//! sockets: no root, no VM, nothing of the fabric's own. `choose` says where, `lab` holds the
+//! hosts and tries everything, `matrix` tells it.
 
 mod choose;
 mod device;
