@@ -175,8 +175,20 @@ impl Reader {
                 || exported && (index == 0 || word(token).is_some_and(is_name))
         };
         if inside.is_none() && tokens.iter().enumerate().all(is_read) {
-            for (name, line, parts) in assignments.into_iter().flatten() {
-                self.assign(name, line, &parts);
+            let assignments = assignments.into_iter().flatten();
+            if exported {
+                // A command's words are all expanded before it sets the first.
+                let expanded: Vec<_> = assignments
+                    .map(|(name, line, parts)| (name, line, self.script.expand(&parts)))
+                    .collect();
+                for (name, line, value) in expanded {
+                    self.assign(name, line, value);
+                }
+            } else {
+                for (name, line, parts) in assignments {
+                    let value = self.script.expand(&parts);
+                    self.assign(name, line, value);
+                }
             }
             return;
         }
@@ -193,8 +205,8 @@ impl Reader {
         }
     }
 
-    fn assign(&mut self, name: &str, line: usize, parts: &[Part]) {
-        match self.script.expand(parts) {
+    fn assign(&mut self, name: &str, line: usize, value: Result<String, String>) {
+        match value {
             Ok(value) => self.script.set(name, line, Some(value)),
             Err(why) => {
                 self.script.remark(line, name, why);
@@ -346,6 +358,18 @@ mod tests {
             .expect("every Debian has /bin/sh");
         let value = String::from_utf8(ran.stdout).ok()?;
         Some(value.strip_suffix('.')?.to_owned())
+    }
+
+    #[test]
+    fn export_expands_all_before_it_sets_any() {
+        let text = "A=0\nexport A=1 B=$A\n";
+        let script = Script::read(text);
+        assert_eq!(shell(text, "B"), Some("0".into()));
+        let b = script
+            .variables()
+            .into_iter()
+            .find(|(name, _)| *name == "B");
+        assert_eq!(b.and_then(|(_, b)| b.value.clone()), Some("0".into()));
     }
 
     proptest! {
