@@ -1,7 +1,9 @@
 //! One direction of a cable: [`Lane`].
 
+mod accuracy;
 mod exit;
 mod impaired;
+mod passage;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -16,8 +18,8 @@ use crate::port::Port;
 use crate::port::vhost_user::Filled;
 use crate::stats::{DropReason, LaneStats, Losses};
 
+pub use accuracy::Accuracy;
 use exit::Exit;
-pub use impaired::Accuracy;
 pub(crate) use impaired::Impaired;
 pub(crate) use watch::{NumberedTap, Watch};
 

@@ -1,11 +1,18 @@
 //! Where frames wait that a lane sends later: [`Hold`].
 
+mod shelf;
+#[cfg(test)]
+mod tests;
+mod wholes;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::capture::Verdict;
 use crate::frame::{Burst, MAX_BURST, MAX_FRAME, VnetHeader};
-use crate::sys::pool::Pool;
+
+use shelf::Shelf;
+use wholes::Wholes;
 
 /// Frames up to this length, in bytes, lie in chunks of this size each.
 const SHORT: usize = 256;
@@ -51,167 +58,6 @@ pub(crate) struct Hold {
     /// The frames that were handed out and not yet reclaimed.
     lent: [u32; MAX_BURST],
     lent_len: usize,
-}
-
-/// Frames that took their memory with them.
-struct Wholes {
-    frames: Vec<Held>,
-    /// By frame: its memory, and where in it the frame begins.
-    places: Vec<Option<(Pool, usize)>>,
-    free: Vec<u32>,
-    /// Memory to give for theirs.
-    spare: Vec<Pool>,
-}
-
-impl Wholes {
-    fn new(capacity: usize) -> Option<Self> {
-        let mut wholes = Wholes {
-            frames: Vec::new(),
-            places: Vec::new(),
-            free: Vec::new(),
-            spare: Vec::new(),
-        };
-        wholes.frames.try_reserve_exact(capacity).ok()?;
-        wholes.places.try_reserve_exact(capacity).ok()?;
-        wholes.free.try_reserve_exact(capacity).ok()?;
-        // What was given for the frames' memory comes back.
-        wholes.spare.try_reserve_exact(capacity).ok()?;
-        for _ in 0..capacity {
-            wholes.spare.push(Burst::new_stride().ok()?);
-        }
-        Some(wholes)
-    }
-
-    fn take_in(&mut self, burst: &mut Burst, index: usize) -> Option<u32> {
-        let spare = self.spare.pop()?;
-        match burst.exchange(index, spare) {
-            Ok(place) => {
-                let frame = self.free.pop().unwrap_or(self.frames.len() as u32);
-                if frame as usize == self.frames.len() {
-                    // Reserved when it was made: as many as there were spare ones.
-                    self.frames.push(Held::default());
-                    self.places.push(None);
-                }
-                self.places[frame as usize] = Some(place);
-                Some(frame)
-            }
-            Err(spare) => {
-                self.spare.push(spare);
-                None
-            }
-        }
-    }
-
-    fn give_back(&mut self, frame: u32) {
-        if let Some((memory, _)) = self.places[frame as usize].take() {
-            self.spare.push(memory);
-            self.free.push(frame);
-        }
-    }
-}
-
-/// Memory in chunks of one size.
-struct Shelf {
-    pool: Pool,
-    size: usize,
-    capacity: usize,
-    /// By chunk: the next one of the same frame.
-    links: Vec<u32>,
-    /// By the frame's first chunk.
-    frames: Vec<Held>,
-    free: Vec<u32>,
-}
-
-impl Shelf {
-    fn new(size: usize, capacity: usize) -> Option<Self> {
-        let mut shelf = Shelf {
-            pool: Pool::try_new(size.checked_mul(capacity)?).ok()?,
-            size,
-            capacity,
-            links: Vec::new(),
-            frames: Vec::new(),
-            free: Vec::new(),
-        };
-        shelf.pool.prefer_huge_pages();
-        shelf.links.try_reserve_exact(capacity).ok()?;
-        shelf.frames.try_reserve_exact(capacity).ok()?;
-        shelf.free.try_reserve_exact(capacity).ok()?;
-        Some(shelf)
-    }
-
-    /// Copies a frame in; returns its first chunk. `None` when there is no room.
-    fn copy_in(&mut self, burst: &Burst, index: usize) -> Option<u32> {
-        let first = self.chunk()?;
-        let (mut chunk, mut used) = (first, 0);
-        for segment in burst.segments(index) {
-            let mut at = 0;
-            while at < segment.len() {
-                if used == self.size {
-                    let Some(next) = self.chunk() else {
-                        self.give_back(first);
-                        return None;
-                    };
-                    self.links[chunk as usize] = next;
-                    (chunk, used) = (next, 0);
-                }
-                let len = (segment.len() - at).min(self.size - used);
-                let to = self.pool.piece(chunk as usize * self.size + used, len);
-                segment.part(at, len).copy_to(to);
-                at += len;
-                used += len;
-            }
-        }
-        Some(first)
-    }
-
-    fn add_to(&self, first: u32, mut left: usize, out: &mut Burst) {
-        let mut chunk = first;
-        while left > 0 {
-            let len = left.min(self.size);
-            out.add_segment(self.pool.segment(chunk as usize * self.size, len));
-            left -= len;
-            chunk = self.links[chunk as usize];
-        }
-    }
-
-    fn chunk(&mut self) -> Option<u32> {
-        if let Some(chunk) = self.free.pop() {
-            self.links[chunk as usize] = NONE;
-            return Some(chunk);
-        }
-        let fresh = self.links.len();
-        if fresh == self.capacity {
-            return None;
-        }
-        // Reserved when it was made: neither allocates.
-        self.links.push(NONE);
-        self.frames.push(Held::default());
-        Some(fresh as u32)
-    }
-
-    fn give_back(&mut self, first: u32) {
-        let mut chunk = first;
-        while chunk != NONE {
-            let next = self.links[chunk as usize];
-            self.free.push(chunk);
-            chunk = next;
-        }
-    }
-
-    /// The byte of a frame, to be changed.
-    fn byte(&mut self, first: u32, mut at: usize) -> Option<&mut u8> {
-        let mut chunk = first;
-        while at >= self.size {
-            at -= self.size;
-            chunk = self.links[chunk as usize];
-            if chunk == NONE {
-                return None;
-            }
-        }
-        self.pool
-            .piece(chunk as usize * self.size + at, 1)
-            .first_mut()
-    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -490,122 +336,5 @@ impl Hold {
 impl std::fmt::Debug for Hold {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} frames, {} bytes", self.waiting, self.bytes)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn wait(release: u64) -> Wait {
-        Wait {
-            arrival: 0,
-            release,
-            verdict: Verdict::default(),
-        }
-    }
-
-    fn burst_of(frame: &[u8]) -> Burst {
-        let mut burst = Burst::new();
-        assert!(burst.push(VnetHeader::default(), frame));
-        burst
-    }
-
-    #[test]
-    fn a_frame_comes_back_when_it_is_due_and_as_it_was() {
-        let mut hold = Hold::new(1 << 20).unwrap();
-        let frame: Vec<u8> = (0..65_000_u32).map(|byte| byte as u8).collect();
-        assert!(hold.keep(&burst_of(&frame), 0, wait(100), None));
-        let mut out = Burst::new();
-        assert!(hold.take(99, &mut out).is_none());
-        assert_eq!(hold.take(100, &mut out).unwrap().release, 100);
-        assert_eq!(out.to_vec(0), frame);
-        assert!(hold.is_empty());
-    }
-
-    #[test]
-    fn a_long_frame_takes_its_memory_with_it_and_gives_it_back() {
-        let mut hold = Hold::new(1 << 20).unwrap();
-        let spare = hold.whole.spare.len();
-        let mut burst = Burst::new();
-        for round in 0..100_u8 {
-            assert!(burst.push(VnetHeader::default(), &vec![round; 60_000]));
-            let at = burst.segments(0)[0].start();
-            assert!(hold.take_over(&mut burst, 0, wait(0)));
-            burst.clear();
-            // Whoever comes next writes elsewhere.
-            assert!(burst.push(VnetHeader::default(), &vec![255; 60_000]));
-            burst.clear();
-            let mut out = Burst::new();
-            hold.take(0, &mut out).unwrap();
-            assert_eq!(out.segments(0)[0].start(), at);
-            assert_eq!(out.to_vec(0), vec![round; 60_000]);
-            hold.reclaim();
-        }
-        assert_eq!(hold.whole.spare.len(), spare);
-        assert!(hold.is_empty());
-    }
-
-    #[test]
-    fn a_bit_is_flipped_in_the_copy_alone() {
-        let mut hold = Hold::new(1 << 20).unwrap();
-        let burst = burst_of(&[0; 1514]);
-        let mut corrupt = wait(0);
-        corrupt.verdict.corrupted = Some(1000 * 8 + 3);
-        assert!(hold.keep(&burst, 0, corrupt, None));
-        let mut out = Burst::new();
-        hold.take(0, &mut out).unwrap();
-        let mut expected = vec![0; 1514];
-        expected[1000] = 8;
-        assert_eq!(out.to_vec(0), expected);
-        assert_eq!(burst.to_vec(0), vec![0; 1514]);
-    }
-
-    #[test]
-    fn full_it_refuses_and_reclaimed_it_takes_again() {
-        let mut hold = Hold::new(1).unwrap();
-        let burst = burst_of(&[7; 1514]);
-        let mut kept = 0;
-        while hold.keep(&burst, 0, wait(kept), None) {
-            kept += 1;
-        }
-        assert!(kept * 1514 >= LEAST);
-        let mut out = Burst::new();
-        hold.take(0, &mut out).unwrap();
-        assert!(!hold.keep(&burst, 0, wait(9), None), "it is still lent");
-        hold.reclaim();
-        assert!(hold.keep(&burst, 0, wait(9), None));
-        assert_eq!(hold.purge(), kept);
-        assert!(hold.next_release().is_none());
-    }
-
-    proptest! {
-        /// Whatever the times: all come out once, in order of time and then of arrival.
-        #[test]
-        fn frames_leave_in_order(times in prop::collection::vec(0_u64..50, 1..200)) {
-            let mut hold = Hold::new(1 << 20).unwrap();
-            for (number, time) in times.iter().enumerate() {
-                let mut frame = [0; 60];
-                frame[..8].copy_from_slice(&(number as u64).to_be_bytes());
-                prop_assert!(hold.keep(&burst_of(&frame), 0, wait(*time), None));
-            }
-            let mut expected: Vec<_> = times.iter().copied().zip(0_u64..).collect();
-            expected.sort_unstable();
-            let mut seen = Vec::new();
-            let mut out = Burst::new();
-            for now in 0..50 {
-                while let Some(due) = hold.take(now, &mut out) {
-                    let frame = out.to_vec(0);
-                    let number = u64::from_be_bytes(frame[..8].try_into().unwrap());
-                    seen.push((due.release, number));
-                    out.clear();
-                    hold.reclaim();
-                }
-                prop_assert!(hold.next_release().is_none_or(|next| next > now));
-            }
-            prop_assert_eq!(seen, expected);
-        }
     }
 }

@@ -1,6 +1,10 @@
 //! The patch panel as the control side sees it: [`Panel`] starts the workers and sends
 //! them their commands.
 
+mod error;
+mod onlook;
+mod step;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,13 +17,14 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::balance::{Load, Move, OVERLOADED, choose};
 use crate::cable::{Cable, CableState, Side};
-use crate::capture::{LaneCapture, RecorderReader, TapSpec, lane_tap, recorder};
 use crate::command::{Answer, CableId, Command, Event};
-use crate::impair::{ImpairError, Impairment};
-use crate::lane::{Accuracy, Impaired, NumberedTap};
 use crate::port::Port;
 use crate::stats::{LaneStats, WorkerStats};
 use crate::worker::{Bell, Idle, WAKE, Wires, Worker};
+
+pub use error::PanelError;
+pub use onlook::Capture;
+pub use step::Change;
 
 /// Commands that may wait for one worker.
 const COMMANDS: usize = 64;
@@ -43,72 +48,6 @@ pub struct PanelOptions {
     pub cpus: Vec<usize>,
     /// What to do when no frame waits.
     pub idle: Idle,
-}
-
-/// Why the panel could not do what it was told.
-#[derive(Debug, thiserror::Error)]
-pub enum PanelError {
-    /// A worker could not be started.
-    #[error("cannot start worker {worker}: {source}")]
-    Start {
-        /// Counted from 0.
-        worker: usize,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// No worker has this cable.
-    #[error("the cable is not in the panel")]
-    NoSuchCable,
-    /// The worker refused, most likely for lack of descriptors.
-    #[error("worker {worker} cannot take the cable: {source}")]
-    Refused {
-        /// Counted from 0.
-        worker: usize,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// [`Panel::stop`] was called.
-    #[error("the panel has been stopped")]
-    Stopped,
-    /// A worker does not answer.
-    #[error("worker {0} does not answer: end the fabric with SIGTERM and report this")]
-    Silent(usize),
-    /// An impairment that cannot be.
-    #[error(transparent)]
-    Impairment(#[from] ImpairError),
-    /// There is not so much memory for frames that wait.
-    #[error(
-        "there is no memory for {bytes} bytes of frames that wait: set a lower limit, delay or rate"
-    )]
-    NoMemory {
-        /// As many as the impairment may hold.
-        bytes: u64,
-    },
-    /// A lane has as many captures as it can have.
-    #[error("too many captures of this cable run already: end one of them")]
-    TooManyCaptures,
-}
-
-/// One change of a step, see [`Panel::step`].
-#[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    /// Cuts a cable, lets its frames vanish, or mends it.
-    State {
-        /// The cable.
-        id: CableId,
-        /// From now on.
-        state: CableState,
-    },
-    /// Impairs one lane, or takes its impairment away. Frames that wait leave at their time
-    /// nevertheless.
-    Impair {
-        /// The cable.
-        id: CableId,
-        /// Where the lane begins.
-        from: Side,
-        /// All of it: what is not set is off.
-        impairment: Option<Box<Impairment>>,
-    },
 }
 
 struct WorkerHandle {
@@ -233,86 +172,6 @@ impl Panel {
         inner.tell(worker, |done| Command::SetState { id, state, done })
     }
 
-    /// Makes several changes at the same moment, as near as workers can: all are prepared first,
-    /// then all workers are told, and only then are their answers awaited. Nothing is changed
-    /// when one of them cannot be made.
-    ///
-    /// # Errors
-    /// [`PanelError::NoSuchCable`], [`PanelError::Impairment`], [`PanelError::NoMemory`].
-    pub fn step(&self, changes: Vec<Change>) -> Result<(), PanelError> {
-        let mut prepared = Vec::with_capacity(changes.len());
-        for change in changes {
-            prepared.push(Prepared::new(change)?);
-        }
-        self.lock().step(prepared)
-    }
-
-    /// How well the impairment of the lane that begins at `from` keeps its promises; `None`
-    /// where there is none.
-    ///
-    /// # Errors
-    /// [`PanelError::NoSuchCable`].
-    pub fn accuracy(&self, id: CableId, from: Side) -> Result<Option<Accuracy>, PanelError> {
-        let inner = self.lock();
-        let worker = inner.owner(id)?;
-        inner.tell(worker, |done| Command::Accuracy { id, from, done })
-    }
-
-    /// Captures the frames of the lane that begins at `from`, until what is returned is dropped.
-    ///
-    /// # Errors
-    /// [`PanelError::NoSuchCable`], [`PanelError::TooManyCaptures`].
-    pub fn tap(&self, id: CableId, from: Side, spec: TapSpec) -> Result<Capture, PanelError> {
-        let (tap, reader) = lane_tap(spec);
-        let mut inner = self.lock();
-        let number = inner.next_tap;
-        inner.next_tap += 1;
-        let worker = inner.owner(id)?;
-        let tap = Box::new(NumberedTap { number, tap });
-        let refused = inner.tell(worker, |done| Command::Tap {
-            id,
-            from,
-            tap,
-            done,
-        })?;
-        if refused.is_some() {
-            return Err(PanelError::TooManyCaptures);
-        }
-        Ok(Capture {
-            reader,
-            panel: self.clone(),
-            id,
-            from,
-            number,
-            ended: false,
-        })
-    }
-
-    /// Gives the lane that begins at `from` a flight recorder of `bytes` that keeps the first
-    /// `snap` bytes of each frame; the one before ends.
-    ///
-    /// # Errors
-    /// [`PanelError::NoSuchCable`].
-    pub fn record(
-        &self,
-        id: CableId,
-        from: Side,
-        bytes: usize,
-        snap: u32,
-    ) -> Result<RecorderReader, PanelError> {
-        let (recorder, reader) = recorder(bytes, snap);
-        let inner = self.lock();
-        let worker = inner.owner(id)?;
-        let recorder = Some(Box::new(recorder));
-        inner.tell(worker, |done| Command::Record {
-            id,
-            from,
-            recorder,
-            done,
-        })?;
-        Ok(reader)
-    }
-
     /// Puts another port in place of one end of a cable; `None` takes it out. Returns what
     /// was there: dropping it closes it.
     ///
@@ -398,114 +257,7 @@ impl Panel {
     }
 }
 
-/// A change with all that it needs.
-enum Prepared {
-    State(CableId, CableState),
-    Impair(CableId, Side, Option<Box<Impaired>>),
-}
-
-impl Prepared {
-    fn new(change: Change) -> Result<Self, PanelError> {
-        Ok(match change {
-            Change::State { id, state } => Prepared::State(id, state),
-            Change::Impair {
-                id,
-                from,
-                impairment,
-            } => {
-                let impairment = impairment.filter(|impairment| !impairment.is_clean());
-                let prepare = |impairment: Box<Impairment>| {
-                    impairment.check()?;
-                    let bytes = impairment.hold_bytes();
-                    Impaired::new(*impairment).ok_or(PanelError::NoMemory { bytes })
-                };
-                Prepared::Impair(id, from, impairment.map(prepare).transpose()?)
-            }
-        })
-    }
-
-    fn cable(&self) -> CableId {
-        match self {
-            Prepared::State(id, _) | Prepared::Impair(id, ..) => *id,
-        }
-    }
-}
-
-/// A capture of one lane; it ends when this is dropped.
-pub struct Capture {
-    reader: LaneCapture,
-    panel: Panel,
-    id: CableId,
-    from: Side,
-    number: u64,
-    ended: bool,
-}
-
-impl Capture {
-    /// Where the frames come out.
-    pub fn reader(&mut self) -> &mut LaneCapture {
-        &mut self.reader
-    }
-
-    /// Ends it. Every frame that the lane has sent is in the ring then, or counted as lost.
-    pub fn end(&mut self) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
-        let (id, from, number) = (self.id, self.from, self.number);
-        let inner = self.panel.lock();
-        // The cable, or the panel, may be gone: so is the capture's end at it, then.
-        if let Ok(worker) = inner.owner(id) {
-            let _ = inner.tell(worker, |done| Command::Untap {
-                id,
-                from,
-                number,
-                done,
-            });
-        }
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
 impl Inner {
-    fn step(&mut self, changes: Vec<Prepared>) -> Result<(), PanelError> {
-        let owners: Vec<_> = changes
-            .iter()
-            .map(|change| self.owner(change.cable()))
-            .collect::<Result<_, _>>()?;
-        let mut states = Vec::new();
-        let mut leftovers = Vec::new();
-        for (change, worker) in changes.into_iter().zip(owners) {
-            match change {
-                Prepared::State(id, state) => {
-                    let command = |done| Command::SetState { id, state, done };
-                    states.push((worker, self.send(worker, command)?));
-                }
-                Prepared::Impair(id, from, impaired) => {
-                    let command = |done| Command::Impair {
-                        id,
-                        from,
-                        impaired,
-                        done,
-                    };
-                    leftovers.push((worker, self.send(worker, command)?));
-                }
-            }
-        }
-        for (worker, answer) in states {
-            await_answer(worker, &answer)?;
-        }
-        for (worker, answer) in leftovers {
-            drop(await_answer(worker, &answer)?);
-        }
-        Ok(())
-    }
-
     fn owner(&self, id: CableId) -> Result<usize, PanelError> {
         let entry = self.cables.get(&id).ok_or(PanelError::NoSuchCable)?;
         Ok(entry.worker)
