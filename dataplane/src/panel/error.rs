@@ -26,7 +26,7 @@ pub enum PanelError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// [`Panel::stop`] was called.
+    /// [`Panel::stop`](crate::Panel::stop) was called.
     #[error("the panel has been stopped")]
     Stopped,
     /// A worker does not answer.

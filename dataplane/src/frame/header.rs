@@ -1,0 +1,161 @@
+//! What goes with every frame: [`VnetHeader`].
+
+use std::fmt;
+
+use super::VLAN_TAG;
+use crate::offload::Offloads;
+
+/// A virtio-net header without `num_buffers` (virtio 1.2, 5.1.6): what the kernel puts in
+/// front of frames on taps with IFF_VNET_HDR and packet sockets with PACKET_VNET_HDR. It
+/// tells which checksum and segmentation work the sender left for others to do.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct VnetHeader(pub [u8; VnetHeader::LEN]);
+
+impl VnetHeader {
+    /// Bytes on the way from and to the kernel.
+    pub const LEN: usize = 10;
+
+    /// Neither a checksum nor a segmentation is left to do.
+    pub fn is_plain(&self) -> bool {
+        self.needs() == Offloads::NONE
+    }
+
+    /// VIRTIO_NET_HDR_GSO_…: 0 for a frame as it would be on the wire.
+    pub fn gso_type(&self) -> u8 {
+        self.0[1]
+    }
+
+    /// Moves the offsets that count from the frame's start by one VLAN tag, put back into
+    /// the frame in front of what they point to.
+    pub(crate) fn shift_for_vlan_tag(&mut self) {
+        if self.gso_type() != 0 {
+            self.add(2, VLAN_TAG as u16); // hdr_len
+        }
+        if self.0[0] & Self::NEEDS_CSUM != 0 {
+            self.add(6, VLAN_TAG as u16); // csum_start
+        }
+    }
+
+    /// What a receiver must have agreed to for taking the frame as it is. An unknown kind
+    /// of super-frame needs what nobody agrees to.
+    #[inline]
+    pub(crate) fn needs(&self) -> Offloads {
+        if self.0[0] & Self::NEEDS_CSUM == 0 && self.0[1] == 0 {
+            return Offloads::NONE;
+        }
+        let checksum = if self.0[0] & Self::NEEDS_CSUM == 0 {
+            Offloads::NONE
+        } else {
+            Offloads::CSUM
+        };
+        let ecn = if self.0[1] & Self::GSO_ECN == 0 {
+            Offloads::NONE
+        } else {
+            Offloads::ECN
+        };
+        let cut = match self.0[1] & !Self::GSO_ECN {
+            Self::GSO_NONE => Offloads::NONE,
+            Self::GSO_TCP4 => Offloads::TSO4,
+            Self::GSO_TCP6 => Offloads::TSO6,
+            Self::GSO_UDP => Offloads::USO,
+            _ => Offloads::UNKNOWN,
+        };
+        checksum | ecn | cut
+    }
+
+    /// Bytes of all headers in front of the payload, as a hint (`hdr_len`).
+    pub(crate) fn header_len(&self) -> u16 {
+        self.field(2)
+    }
+
+    /// Bytes of payload in each wire frame of a super-frame (`gso_size`).
+    pub(crate) fn segment_size(&self) -> u16 {
+        self.field(4)
+    }
+
+    /// Where the checksum that is to be finished begins to count (`csum_start`).
+    pub(crate) fn checksum_start(&self) -> u16 {
+        self.field(6)
+    }
+
+    /// Where it goes, counted from there (`csum_offset`).
+    pub(crate) fn checksum_offset(&self) -> u16 {
+        self.field(8)
+    }
+
+    /// The header as it may be handed on, from one that a guest or a stranger wrote: flags
+    /// that mean nothing on this way are taken out. `None` when it contradicts itself or
+    /// the frame of `frame_len` bytes behind it, or asks for an offload that is not in
+    /// `agreed` (virtio 1.2, 5.1.6.2).
+    #[inline]
+    pub(crate) fn checked(mut self, frame_len: usize, agreed: Offloads) -> Option<Self> {
+        if self.0[0] & Self::NEEDS_CSUM == 0 && self.0[1] == 0 {
+            return Some(Self::default());
+        }
+        self.0[0] &= Self::NEEDS_CSUM;
+        let needs = self.needs();
+        let sum_at = usize::from(self.checksum_start()) + usize::from(self.checksum_offset());
+        let sum_inside = sum_at + 2 <= frame_len;
+        let whole = self.gso_type() == 0;
+        if whole {
+            self.0[2..6].fill(0);
+        }
+        // A super-frame's checksums can only be made when it is cut.
+        let may_pass = agreed.contains(needs)
+            && needs.contains(Offloads::CSUM)
+            && sum_inside
+            && (whole || (self.segment_size() > 0 && needs != Offloads::CSUM | Offloads::ECN));
+        may_pass.then_some(self)
+    }
+
+    /// For a frame that is no super-frame any more; whether its checksum is unfinished stays.
+    #[inline]
+    pub(crate) fn without_segmentation(mut self) -> Self {
+        self.0[1..6].fill(0);
+        self
+    }
+
+    /// Without the flags that only devices may set, which not every driver knows.
+    #[inline]
+    pub(crate) fn for_guest(mut self) -> Self {
+        self.0[0] &= Self::NEEDS_CSUM;
+        self
+    }
+
+    /// For the kernel to read from.
+    pub(crate) fn io_vector(&self) -> libc::iovec {
+        libc::iovec {
+            iov_base: self.0.as_ptr().cast_mut().cast(),
+            iov_len: Self::LEN,
+        }
+    }
+
+    const NEEDS_CSUM: u8 = 1;
+    const GSO_NONE: u8 = 0;
+    const GSO_TCP4: u8 = 1;
+    const GSO_TCP6: u8 = 4;
+    const GSO_UDP: u8 = 5;
+    const GSO_ECN: u8 = 0x80;
+
+    fn field(&self, at: usize) -> u16 {
+        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+    }
+
+    fn add(&mut self, at: usize, bytes: u16) {
+        let field = self.field(at);
+        self.0[at..at + 2].copy_from_slice(&field.wrapping_add(bytes).to_le_bytes());
+    }
+}
+
+impl fmt::Debug for VnetHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VnetHeader")
+            .field("flags", &self.0[0])
+            .field("gso_type", &self.gso_type())
+            .field("hdr_len", &self.header_len())
+            .field("gso_size", &self.segment_size())
+            .field("csum_start", &self.checksum_start())
+            .field("csum_offset", &self.checksum_offset())
+            .finish()
+    }
+}
