@@ -1,11 +1,27 @@
-//! Which of root's rights a fabric still needs once it stands: [`for_fabric`], [`for_patch`].
+//! Which of root's rights a fabric still needs once it stands: [`for_fabric`], [`for_patch`]; and
+//! threads that need none: [`thread`].
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use dataplane::rights::CapabilitySet;
+use dataplane::rights::{CapabilitySet, keep};
 
 use crate::topology::Selection;
+
+/// Starts a thread that gives up all of root's rights before it does its work. Without giving
+/// them up it does nothing.
+///
+/// # Errors
+/// When there can be no more threads.
+pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let named = std::thread::Builder::new().name(name.into());
+    named.spawn(move || match keep(CapabilitySet::empty()) {
+        Ok(()) => work(),
+        Err(error) => tracing::error!(%error, "rights of root could not be given up"),
+    })?;
+    Ok(())
+}
 
 /// For a whole fabric: to open devices again that somebody removed, to take back what was done
 /// to the host, and, with VMs, to start one again under its own uid and to end it.

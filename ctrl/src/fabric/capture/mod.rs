@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use dataplane::bpf::{Instruction, Program};
 use dataplane::capture::{Record, TapSpec};
-use dataplane::rights::{CapabilitySet, keep};
 use dataplane::{Capture, MAX_FRAME, clock};
 use tokio::sync::mpsc;
 
 use super::cables::Cables;
+use super::rights;
 use crate::api::ApiError;
 use crate::api::capture::{
     CaptureCount, CaptureInterface, CaptureRequest, CaptureStart, CaptureStream, MOST_INTERFACES,
@@ -112,10 +112,7 @@ pub(super) fn start(
         stop: stop.clone(),
         told: clock::now(),
     };
-    std::thread::Builder::new()
-        .name("capture".into())
-        .spawn(move || session.run())
-        .map_err(ApiError::failed)?;
+    rights::thread("capture", move || session.run()).map_err(ApiError::failed)?;
     Ok(CaptureStream {
         start,
         chunks,
@@ -177,8 +174,6 @@ struct Session {
 
 impl Session {
     fn run(mut self) {
-        // It only moves bytes; what cannot be given up here does no harm.
-        let _ = keep(CapabilitySet::empty());
         let [shortest, longest] = LOOK_AGAIN;
         let mut pause = shortest;
         loop {

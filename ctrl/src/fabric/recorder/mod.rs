@@ -18,10 +18,11 @@ use std::time::Duration;
 
 use dataplane::capture::RecorderReader;
 use dataplane::clock;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::cables::{Cables, CablesError};
 use super::capture::{CHUNK, Merge, interface};
+use super::rights;
 use crate::api::ApiError;
 use crate::api::capture::{CaptureCount, CaptureInterface, CaptureStart, CaptureStream, Message};
 use crate::api::recorder::{DumpRequest, RecorderStatus, Trigger};
@@ -237,9 +238,11 @@ impl Recorder {
         let start = serde_json::to_vec(&self.first_line(&self.lanes, since));
         let lanes = self.lanes.clone();
         // Copies as much as the recorder's memory, so not on the thread that answers questions.
-        let messages = tokio::task::spawn_blocking(move || Messages::of(&lanes, since)).await;
+        let (done, messages) = oneshot::channel();
+        let put_together = move || _ = done.send(Messages::of(&lanes, since));
         let failed = |reason: String| format!("the flight recorder could keep no dump: {reason}");
-        let (Ok(start), Ok(messages)) = (start, messages) else {
+        rights::thread("dump", put_together).map_err(|error| failed(error.to_string()))?;
+        let (Ok(start), Ok(messages)) = (start, messages.await) else {
             return Err(failed("it could not be put together".into()));
         };
         let at_ms = (now + self.wall_offset) / 1_000_000;
@@ -323,10 +326,7 @@ fn stream(
             tracing::debug!(%error, "a dump was not sent to its end");
         }
     };
-    std::thread::Builder::new()
-        .name("dump".into())
-        .spawn(work)
-        .map_err(ApiError::failed)?;
+    rights::thread("dump", work).map_err(ApiError::failed)?;
     Ok(CaptureStream {
         start,
         chunks,
