@@ -71,15 +71,7 @@ struct Held {
     verdict: Verdict,
 }
 
-/// What [`Hold::take`] tells of a frame.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Due {
-    pub(crate) release: u64,
-    pub(crate) arrival: u64,
-    pub(crate) verdict: Verdict,
-}
-
-/// How a frame is to be kept.
+/// How a frame waits: since when, until when, and what became of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wait {
     pub(crate) arrival: u64,
@@ -251,7 +243,7 @@ impl Hold {
 
     /// Appends the next frame to `out`, which has room for it, if it is due. It lies here until
     /// [`Hold::reclaim`].
-    pub(crate) fn take(&mut self, now: u64, out: &mut Burst) -> Option<Due> {
+    pub(crate) fn take(&mut self, now: u64, out: &mut Burst) -> Option<Wait> {
         if self.lent_len == MAX_BURST {
             return None;
         }
@@ -282,7 +274,7 @@ impl Hold {
             }
         }
         self.lend(frame, &held, out);
-        Some(Due {
+        Some(Wait {
             release: held.release,
             arrival: held.arrival,
             verdict: held.verdict,

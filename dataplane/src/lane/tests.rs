@@ -46,6 +46,13 @@ impl Bench {
         self.cable.lane_mut(Side::A).impair(impaired);
     }
 
+    fn delay(&mut self, delay: Duration) {
+        self.impair(Some(Impairment {
+            delay,
+            ..Impairment::default()
+        }));
+    }
+
     fn send(&mut self, frame: &[u8]) {
         assert!(self.left.send(VnetHeader::default(), frame));
     }
@@ -105,10 +112,7 @@ fn frame(number: u8) -> [u8; 60] {
 #[test]
 fn a_delayed_frame_waits_and_is_counted_as_held() {
     let mut bench = Bench::new();
-    bench.impair(Some(Impairment {
-        delay: Duration::from_secs(1),
-        ..Impairment::default()
-    }));
+    bench.delay(Duration::from_secs(1));
     bench.send(&frame(1));
     bench.forward();
     assert!(bench.received().is_empty());
@@ -122,10 +126,7 @@ fn a_delayed_frame_waits_and_is_counted_as_held() {
 #[test]
 fn what_waits_when_the_cable_is_cut_is_lost_and_counted() {
     let mut bench = Bench::new();
-    bench.impair(Some(Impairment {
-        delay: Duration::from_secs(1),
-        ..Impairment::default()
-    }));
+    bench.delay(Duration::from_secs(1));
     bench.send(&frame(1));
     bench.forward();
     bench.cable.set_state(CableState::Down);
@@ -139,10 +140,7 @@ fn what_waits_when_the_cable_is_cut_is_lost_and_counted() {
 #[test]
 fn frames_keep_their_time_when_the_impairment_is_taken_away() {
     let mut bench = Bench::new();
-    bench.impair(Some(Impairment {
-        delay: Duration::from_secs(1),
-        ..Impairment::default()
-    }));
+    bench.delay(Duration::from_secs(1));
     bench.send(&frame(1));
     bench.forward();
     bench.impair(None);
@@ -263,10 +261,7 @@ fn super_frame(payload: usize) -> (VnetHeader, Vec<u8>) {
 #[test]
 fn constant_delay_keeps_super_frames_whole_and_loss_cuts_them() {
     let mut bench = Bench::new();
-    bench.impair(Some(Impairment {
-        delay: Duration::from_millis(1),
-        ..Impairment::default()
-    }));
+    bench.delay(Duration::from_millis(1));
     let (header, frame) = super_frame(10_000);
     assert!(bench.left.send(header, &frame));
     bench.forward();
