@@ -6,7 +6,7 @@
 //! the next request starts on a new one with `guest-sync-delimited`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -157,6 +157,11 @@ impl Agent {
             link: Mutex::new(None),
             sync: AtomicI64::new(1),
         }
+    }
+
+    /// Where it connects to.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Drops the connection: the QEMU behind the socket is another one.

@@ -70,6 +70,7 @@ type Monitor = Arc<Mutex<Option<Arc<Qmp>>>>;
 #[derive(Debug)]
 enum Request {
     Power(Power, oneshot::Sender<Result<(), PowerError>>),
+    Respec(Box<VmSpec>, oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -150,6 +151,27 @@ impl Vm {
         answer.await.unwrap_or(Err(PowerError::Stopped))
     }
 
+    /// Gives the VM another make-up, from its next QEMU on: after a death, by `power`, and when
+    /// the guest resets itself, which its present QEMU would do with the old disk. What runs
+    /// goes on unchanged until then; [`Power::Cycle`] brings the change about.
+    ///
+    /// # Errors
+    /// [`PowerError::Stopped`].
+    ///
+    /// # Panics
+    /// If name or run folder are others: these are the VM's identity.
+    pub async fn respec(&self, spec: VmSpec) -> Result<(), PowerError> {
+        assert_eq!(spec.name, *self.name, "a VM keeps its name");
+        assert_eq!(spec.agent_socket(), self.agent.socket(), "and its folder");
+        let (sender, answer) = oneshot::channel();
+        let request = Request::Respec(Box::new(spec), sender);
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| PowerError::Stopped)?;
+        answer.await.map_err(|_| PowerError::Stopped)
+    }
+
     /// Sets the carrier of NIC `index` (0-based, order of [`VmSpec::nics`]) as the guest sees
     /// it. It does not outlive the QEMU.
     ///
@@ -220,6 +242,8 @@ struct Process {
     monitor: Option<Arc<Qmp>>,
     seen: watch::Receiver<Seen>,
     resets: u64,
+    /// It was started from a make-up that the VM has no more.
+    outdated: bool,
 }
 
 /// Something happened to the QEMU.
@@ -260,6 +284,13 @@ impl Supervisor {
                         let outcome = self.power(power).await;
                         self.publish();
                         let _ = answer.send(outcome);
+                    }
+                    Some(Request::Respec(spec, done)) => {
+                        self.spec = *spec;
+                        if let Some(process) = &mut self.process {
+                            process.outdated = true;
+                        }
+                        let _ = done.send(());
                     }
                     Some(Request::Stop(done)) => {
                         self.halt().await;
@@ -319,8 +350,15 @@ impl Supervisor {
                 };
                 let resets = process.seen.borrow_and_update().resets;
                 // Two at once are one to the state machine: a slow observer is no boot loop.
-                if std::mem::replace(&mut process.resets, resets) != resets && self.life.was_reset()
-                {
+                if std::mem::replace(&mut process.resets, resets) == resets {
+                    return;
+                }
+                if process.outdated {
+                    // The guest would boot from a disk that is not its own any more.
+                    if let Err(error) = self.power(Power::Cycle).await {
+                        tracing::warn!(vm = self.spec.name, %error, "it could not be replaced");
+                    }
+                } else if self.life.was_reset() {
                     self.halt().await;
                     let tail = self.console.tail_escaped(CONSOLE_TAIL);
                     let error = format!(
@@ -370,6 +408,11 @@ impl Supervisor {
     }
 
     async fn power(&mut self, power: Power) -> Result<(), PowerError> {
+        let outdated = (self.process.as_ref()).is_some_and(|process| process.outdated);
+        let power = match power {
+            Power::Reset if outdated => Power::Cycle,
+            power => power,
+        };
         let Some(action) = self.life.power(power, Instant::now())? else {
             return Ok(());
         };
@@ -449,6 +492,7 @@ impl Process {
             monitor: None,
             seen,
             resets: 0,
+            outdated: false,
         }
     }
 }

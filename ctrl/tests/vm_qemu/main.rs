@@ -65,6 +65,7 @@ fn trials() -> Vec<Trial> {
         trial("a_boot_loop_is_ended_and_tried_again_later", boot_loop),
         trial("a_killed_qemu_is_started_again", killed),
         trial("power_off_on_reset_cycle", power),
+        trial("a_new_make_up_counts_from_the_next_qemu_on", respec),
         trial("a_refused_start_fails_with_qemus_words", refused),
         trial("what_is_missing_is_named", missing),
         trial("nine_busy_vms_stop_in_time", nine),
@@ -246,6 +247,37 @@ async fn power() {
     vm.power(Power::Off).await.unwrap();
     assert!(!lab::alive(second));
     assert_eq!((vm.status().state, vm.status().pid), (VmState::Off, None));
+    vm.stop().await;
+}
+
+async fn respec() {
+    let lab = Lab::new().await;
+    let two = lab.spec("spine1", 2);
+    let one = VmSpec {
+        nics: two.nics[..1].to_vec(),
+        ..two.clone()
+    };
+    let second = lab::tap("spine1", 1);
+    let vm = lab.start(one.clone());
+    vm.said("R").await;
+    let first = vm.pid();
+    vm.respec(two.clone()).await.unwrap();
+    assert_eq!((vm.pid(), lab::has_carrier(&second)), (first, false));
+    // What the guest would boot from is not its own any more, whoever resets it.
+    vm.types("r").await;
+    vm.said("RR").await;
+    let replaced = vm.pid();
+    assert_ne!(replaced, first);
+    assert!(lab::has_carrier(&second));
+    vm.respec(one).await.unwrap();
+    vm.power(Power::Reset).await.unwrap();
+    vm.said("RRR").await;
+    assert_ne!(vm.pid(), replaced);
+    until("the NIC is gone", || !lab::has_carrier(&second)).await;
+    vm.respec(two).await.unwrap();
+    lab::kill(vm.pid());
+    vm.said("RRRR").await;
+    assert!(lab::has_carrier(&second));
     vm.stop().await;
 }
 
