@@ -103,7 +103,7 @@ pub use command::{CableId, EndedImpairment, Event};
 pub use frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
 pub use lane::Accuracy;
 pub use offload::Offloads;
-pub use panel::{CableHandle, Capture, Change, Panel, PanelError, PanelOptions};
+pub use panel::{CableHandle, Capture, Change, Panel, PanelError, PanelOptions, close_cables};
 pub use port::{Port, PortError};
 pub use stats::{Done, DropReason, Drops, LaneSnapshot, LaneStats};
 pub use worker::Idle;

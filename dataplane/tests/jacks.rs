@@ -228,3 +228,24 @@ fn as_a_client_it_connects_again_and_again() {
     assert!(front.is_hung_up());
     bench.stop();
 }
+
+#[test]
+fn a_jack_that_is_removed_ends_its_session_and_takes_no_other() {
+    let bench = bench();
+    let guest = Guest::new();
+    let mut front = bench.connect();
+    front.bring_up(&guest);
+    assert_eq!(bench.event(), bench.plugged());
+    ping_pong(&bench, &guest, 0);
+    bench.jacks.remove(bench.jack);
+    assert!(front.is_hung_up());
+    assert_eq!(bench.event(), bench.unplugged());
+    // Orders for what is gone do no harm.
+    bench.jacks.set_carrier(bench.jack, false);
+    bench.jacks.set_gate(bench.jack, false);
+    assert!(bench.jacks.set_beside(bench.jack, None).is_err());
+    until("the socket to be closed", || {
+        std::os::unix::net::UnixStream::connect(&bench.path).err()
+    });
+    bench.stop();
+}

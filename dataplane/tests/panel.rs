@@ -283,3 +283,25 @@ fn an_overloaded_worker_gives_a_busy_cable_away() {
     });
     panel.stop();
 }
+
+#[test]
+fn a_cable_is_taken_out_and_the_others_go_on() {
+    let bench = bench(Idle::Sleep);
+    let (port_a, a) = memory(256).unwrap();
+    let (port_b, b) = memory(256).unwrap();
+    let other = bench
+        .panel
+        .add(Cable::new(Port::Memory(port_a), Port::Memory(port_b)))
+        .unwrap();
+    assert!(a.send(VnetHeader::default(), &frame(1)));
+    assert!(b.receive(SOON).is_some());
+    let removed = bench.panel.remove(other.id).unwrap();
+    for number in 0..50 {
+        assert!(bench.a.send(VnetHeader::default(), &frame(number)));
+        assert!(bench.b.receive(SOON).is_some());
+    }
+    ikv_dataplane::close_cables(vec![*removed]);
+    assert!(bench.panel.remove(other.id).is_err(), "it is gone");
+    assert_eq!(bench.settled(Side::A, 50).dropped(), 0);
+    bench.panel.stop();
+}

@@ -85,6 +85,21 @@ pub enum Trigger {
     },
 }
 
+impl Trigger {
+    /// Leaves out cables that are not there any more; `false` if none is left of those named.
+    #[allow(dead_code, reason = "apply will")]
+    pub(crate) fn keep_cables(&mut self, there: impl Fn(&str) -> bool) -> bool {
+        match self {
+            Trigger::Down | Trigger::Bgp => true,
+            Trigger::Match { cables, .. } | Trigger::Drops { cables, .. } => {
+                let named = !cables.is_empty();
+                cables.retain(|cable| there(cable));
+                !(named && cables.is_empty())
+            }
+        }
+    }
+}
+
 impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let on = |cables: &[String]| {

@@ -15,13 +15,14 @@ use tokio::task::JoinSet;
 use super::Fabric;
 use super::cables::{Cables, CablesError};
 use super::descriptors::make_room;
-use super::ends::{Holder, Sockets};
+use super::ends::Sockets;
 use super::impair::PlannedStep;
 use super::links::{Plugged, SharedApplied, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
 use super::recorder::{Named, Recorder, RecorderOptions};
+use super::whole::Whole;
 use super::{displays, rights, sockets, start};
 use crate::api::{self, CableState, SetImpairment, Step, StepChange};
 use crate::apply::{self, Applied, ApplyError};
@@ -97,15 +98,20 @@ pub async fn bring_up(
     stage.done(&in_words(&cables));
 
     let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
-    let mut fabric = Fabric {
+    let mut whole = Whole {
+        config: config.clone(),
         topology: topology.clone(),
-        paths: StatePaths::beside(&absolute),
-        cables,
-        recorder,
-        switches: BTreeMap::new(),
+        selection: options.switches.clone(),
         reached: options.switches.reached(topology),
+        cables,
+        switches: BTreeMap::new(),
+    };
+    let fabric = |whole, fleet| Fabric {
+        whole: Mutex::new(Arc::new(whole)),
+        paths: StatePaths::beside(&absolute),
+        recorder,
         host_tap: carrier,
-        ssh_config: None,
+        fleet,
         display_password: displays::password(config),
         ready: AtomicBool::new(!with_vms),
         plugged: Plugged::default(),
@@ -113,16 +119,14 @@ pub async fn bring_up(
         news: Notify::new(),
     };
     let image = machine.as_ref().map(start::Machine::image_root);
+    let mut fleet = None;
     if let Some(machine) = machine {
         let result =
             start::start(options, &owner, machine, &running.applied, &paths, progress).await;
         match result {
-            Ok((switches, ssh_config)) => {
-                fabric.switches = switches;
-                fabric.ssh_config = Some(ssh_config);
-            }
+            Ok((switches, made)) => (whole.switches, fleet) = (switches, Some(made)),
             Err(error) => {
-                running.fabric = Some(Arc::new(fabric));
+                running.fabric = Some(Arc::new(fabric(whole, None)));
                 return Err(error);
             }
         }
@@ -130,30 +134,33 @@ pub async fn bring_up(
     if let Some(words) = displays::words(options, &paths) {
         progress.note(&format!("  · {words}"));
     }
-    let fabric = running.fabric.insert(Arc::new(fabric)).clone();
-    fabric.tell_ends_of(&cut).await;
+    let fabric = running
+        .fabric
+        .insert(Arc::new(fabric(whole, fleet)))
+        .clone();
+    fabric.tell_ends_of(&fabric.whole(), &cut).await;
     write_down(&running.applied, &paths.socket)?;
     let listener = listen(socket, &owner)?;
-    let holder = |owner| Holder::of(owner, &options.switches, config.vm.nic);
-    let taps = topology
-        .ends()
-        .filter(|found| holder(found.end.owner).has_device())
-        .map(|found| found.end.tap.clone());
-    let watch = LinkWatch::open(taps).map_err(BringUpError::Watch)?;
-    let mut files = vec![paths.folder.as_path()];
-    files.extend(
-        options
-            .recorder
-            .as_ref()
-            .and_then(|recorder| recorder.folder.as_deref()),
-    );
-    files.extend(image.as_deref());
-    keep(rights::for_fabric(&options.switches, &files)).map_err(CablesError::Rights)?;
+    let watch = LinkWatch::open(fabric.whole().devices()).map_err(BringUpError::Watch)?;
+    give_up_rights(options, &paths, image.as_deref())?;
     running.attend(&fabric, listener, watch, cable_news);
     for display in displays {
         running.tasks.spawn(fabric.clone().attend_display(display));
     }
     Ok(fabric)
+}
+
+/// Keeps those of root's rights that a fabric which stands still needs.
+fn give_up_rights(
+    options: &Options,
+    paths: &StatePaths,
+    image: Option<&Path>,
+) -> Result<(), CablesError> {
+    let recorder = options.recorder.as_ref();
+    let mut files = vec![paths.folder.as_path()];
+    files.extend(recorder.and_then(|recorder| recorder.folder.as_deref()));
+    files.extend(image);
+    keep(rights::for_fabric(&options.switches, &files)).map_err(CablesError::Rights)
 }
 
 impl Running {
@@ -175,20 +182,18 @@ impl Running {
         });
         self.tasks.spawn(fabric.clone().attend_cables(cable_news));
         self.tasks.spawn(fabric.clone().attend_recorder());
-        if fabric.cables.workers() > 1 {
+        let whole = fabric.whole();
+        if whole.cables.workers() > 1 {
             self.tasks.spawn(fabric.clone().balance());
         }
         let turn = Arc::new(Semaphore::new(QUESTIONS));
-        for index in fabric.switches.keys().copied() {
-            let (followed, turn) = (fabric.clone(), turn.clone());
-            self.tasks.spawn(async move {
-                followed.switches[&index]
-                    .follow(&turn, &followed.news)
-                    .await;
-            });
-            self.tasks.spawn(fabric.clone().follow_vm(index));
+        for switch in whole.switches.values().cloned() {
+            let (told, turn, followed) = (fabric.clone(), turn.clone(), switch.clone());
+            self.tasks
+                .spawn(async move { followed.follow(&turn, &told.news).await });
+            self.tasks.spawn(fabric.clone().follow_vm(switch));
         }
-        if !fabric.switches.is_empty() {
+        if !whole.switches.is_empty() {
             self.tasks.spawn(fabric.clone().judge());
         }
     }
@@ -201,7 +206,8 @@ impl Running {
         self.tasks.shutdown().await;
         if let Some(fabric) = &self.fabric {
             fabric.ready.store(false, Ordering::Relaxed);
-            join_all(fabric.switches.values().map(|switch| switch.vm().stop())).await;
+            let whole = fabric.whole();
+            join_all(whole.switches.values().map(|switch| switch.vm().stop())).await;
         }
         // Devices first: removing all at once is fast, closing the descriptor of each is not.
         let applied = self
@@ -211,7 +217,7 @@ impl Running {
             .take();
         let undone = applied.map_or(Ok(()), Applied::undo);
         if let Some(fabric) = &self.fabric {
-            fabric.cables.stop();
+            fabric.whole().cables.stop();
         }
         if undone.is_ok()
             && let Some(lock) = self.lock.take()

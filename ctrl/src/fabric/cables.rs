@@ -1,19 +1,20 @@
 //! The patch panel of a topology: which cable is which, and what state it is in.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use dataplane::capture::{RecorderReader, TapSpec};
 use dataplane::jack::{JackEvent, JackId, JackSpec, Jacks, Role};
 use dataplane::rights::{CapabilitySet, keep};
 use dataplane::{
     Cable, CableHandle, CableId, Capture, DropReason, Event, Panel, PanelError, PanelOptions, Port,
-    PortError, Side, clock,
+    PortError, Side, clock, close_cables,
 };
 
 use super::accuracy;
 use super::ends::netdev;
 use super::reports::{lane, to_panel};
+use super::rights;
 use crate::api::{CableReport, CableState};
 use crate::impairment::ImpairKeys;
 use crate::topology;
@@ -62,16 +63,19 @@ pub enum CablesError {
     Jacks(std::io::Error),
 }
 
-/// All cables of a fabric.
+/// The cables of a topology, by their places in it. A handle: a clone has the same cables, and
+/// [`Cables::with`] makes one that has others of the same panel.
+#[derive(Clone)]
 pub struct Cables {
     panel: Panel,
     jacks: Jacks,
-    entries: Vec<Entry>,
+    entries: Vec<Arc<Entry>>,
     workers: usize,
     wall_offset: u64,
 }
 
-struct Entry {
+/// A cable that is plugged in.
+pub(super) struct Entry {
     name: String,
     ends: [EndEntry; 2],
     handle: CableHandle,
@@ -91,6 +95,16 @@ struct EndEntry {
     jack: Option<JackId>,
     /// See [`PlannedJack::file`].
     file: Option<PathBuf>,
+}
+
+impl EndEntry {
+    fn new(name: String) -> Self {
+        EndEntry {
+            name,
+            jack: None,
+            file: None,
+        }
+    }
 }
 
 /// A cable to be, its ports open.
@@ -171,38 +185,75 @@ impl Cables {
         Ok(cables)
     }
 
-    fn plug_one(&self, planned: Planned) -> Result<Entry, CablesError> {
+    /// Plugs one more cable in; it belongs to none of the handles yet, see [`Cables::with`].
+    ///
+    /// # Errors
+    /// When a worker or the jacks refuse an end; nothing is left of it then.
+    pub(super) fn plug_one(&self, planned: Planned) -> Result<Arc<Entry>, CablesError> {
         let Planned { name, ends: [a, b] } = planned;
         let handle = self.panel.add(Cable::new(a.port, b.port))?;
-        let jack = |end: String, side, planned: Option<PlannedJack>| {
-            let open = |PlannedJack { role, mtu, file }| {
-                let spec = JackSpec {
-                    name: end.clone(),
-                    cable: handle.id,
-                    side,
-                    role,
-                    mtu,
-                };
-                let jack = self.jacks.add(spec).map_err(CablesError::Jacks)?;
-                Ok::<_, CablesError>((Some(jack), file))
-            };
-            let (jack, file) = planned.map(open).transpose()?.unwrap_or_default();
-            let name = end.clone();
-            Ok::<_, CablesError>(EndEntry { name, jack, file })
-        };
-        let ends = [
-            jack(a.name, Side::A, a.jack)?,
-            jack(b.name, Side::B, b.jack)?,
-        ];
-        Ok(Entry {
+        let mut entry = Entry {
             name,
-            ends,
+            ends: [EndEntry::new(a.name), EndEntry::new(b.name)],
             handle,
             condition: Mutex::new(Condition {
                 state: CableState::Up,
                 impairments: Default::default(),
             }),
-        })
+        };
+        for (side, jack) in [(Side::A, a.jack), (Side::B, b.jack)] {
+            let Some(PlannedJack { role, mtu, file }) = jack else {
+                continue;
+            };
+            let end = &mut entry.ends[side as usize];
+            let spec = JackSpec {
+                name: end.name.clone(),
+                cable: entry.handle.id,
+                side,
+                role,
+                mtu,
+            };
+            match self.jacks.add(spec) {
+                Ok(jack) => (end.jack, end.file) = (Some(jack), file),
+                Err(error) => {
+                    self.unplug(&[Arc::new(entry)]);
+                    return Err(CablesError::Jacks(error));
+                }
+            }
+        }
+        Ok(Arc::new(entry))
+    }
+
+    /// Takes cables out of the panel: no frame of theirs is handled when this returns. Their
+    /// ports are closed elsewhere, for that takes its time.
+    pub(super) fn unplug(&self, entries: &[Arc<Entry>]) {
+        let jacks = entries.iter().flat_map(|entry| &entry.ends);
+        for jack in jacks.filter_map(|end| end.jack) {
+            self.jacks.remove(jack);
+        }
+        let taken = entries
+            .iter()
+            .filter_map(|entry| self.panel.remove(entry.handle.id).ok())
+            .map(|cable| *cable)
+            .collect();
+        if let Err(error) = rights::thread("closing", move || close_cables(taken)) {
+            tracing::debug!(%error, "ports were closed at once");
+        }
+    }
+
+    /// These cables, on the same panel.
+    #[allow(dead_code, reason = "apply will")]
+    pub(super) fn with(&self, entries: Vec<Arc<Entry>>) -> Self {
+        Cables {
+            entries,
+            ..self.clone()
+        }
+    }
+
+    /// A cable itself, by its place in the topology.
+    #[allow(dead_code, reason = "apply will")]
+    pub(super) fn plugged(&self, index: usize) -> &Arc<Entry> {
+        &self.entries[index]
     }
 
     /// Number of cables.
@@ -222,7 +273,7 @@ impl Cables {
 
     /// One cable's state, counters and accuracy, by its place in the topology.
     pub fn report(&self, index: usize) -> CableReport {
-        let Entry { name, handle, .. } = &self.entries[index];
+        let Entry { name, handle, .. } = &*self.entries[index];
         let [a, b] = self.end_names(index);
         let Condition { state, impairments } = self.condition(index);
         let lane = |side: Side, from: &str, to: &str| {
@@ -331,7 +382,7 @@ impl Cables {
     /// # Errors
     /// As [`Cables::plug`].
     pub fn replug(&self, index: usize, side: topology::Side) -> Result<(), CablesError> {
-        let entry = &self.entries[index];
+        let entry = &*self.entries[index];
         let port = Some(netdev(&entry.name, &entry.ends[side as usize].name)?);
         match self.jack(index, side) {
             Some(jack) => self.jacks.set_beside(jack, port)?,
@@ -387,26 +438,36 @@ impl Cables {
         self.wall_offset
     }
 
-    /// The next thing that happened by itself.
+    /// The next thing that happened by itself to one of these cables.
     pub fn event(&self) -> Option<CableEvent> {
-        if let Some(Event::PortFailed {
-            cable, side, error, ..
-        }) = self.panel.event()
-        {
-            let (_, entry) = self.entry(cable)?;
-            let (name, end) = (&entry.name, &entry.ends[side as usize].name);
-            let notice = format!("cable {name}: its port {end} failed: {error}");
-            return Some(CableEvent::Notice(notice));
-        }
-        match self.jacks.event()? {
-            JackEvent::Plugged { cable, side } => self.front_end(cable, side, true),
-            JackEvent::Unplugged { cable, side } => self.front_end(cable, side, false),
-            JackEvent::Fault { cable, reason, .. } | JackEvent::Refused { cable, reason, .. } => {
-                let (_, entry) = self.entry(cable)?;
-                let notice = format!("cable {}: {reason}", entry.name);
-                Some(CableEvent::Notice(notice))
+        // What has happened to a cable that is gone since is no news.
+        while let Some(event) = self.panel.event() {
+            if let Event::PortFailed {
+                cable, side, error, ..
+            } = event
+                && let Some((_, entry)) = self.entry(cable)
+            {
+                let (name, end) = (&entry.name, &entry.ends[side as usize].name);
+                let notice = format!("cable {name}: its port {end} failed: {error}");
+                return Some(CableEvent::Notice(notice));
             }
         }
+        while let Some(event) = self.jacks.event() {
+            let known = match event {
+                JackEvent::Plugged { cable, side } => self.front_end(cable, side, true),
+                JackEvent::Unplugged { cable, side } => self.front_end(cable, side, false),
+                JackEvent::Fault { cable, reason, .. }
+                | JackEvent::Refused { cable, reason, .. } => {
+                    self.entry(cable).map(|(_, entry)| {
+                        CableEvent::Notice(format!("cable {}: {reason}", entry.name))
+                    })
+                }
+            };
+            if known.is_some() {
+                return known;
+            }
+        }
+        None
     }
 
     fn front_end(&self, cable: CableId, side: Side, plugged: bool) -> Option<CableEvent> {
@@ -422,7 +483,7 @@ impl Cables {
         })
     }
 
-    fn entry(&self, id: CableId) -> Option<(usize, &Entry)> {
+    fn entry(&self, id: CableId) -> Option<(usize, &Arc<Entry>)> {
         let mut entries = self.entries.iter().enumerate();
         entries.find(|(_, entry)| entry.handle.id == id)
     }

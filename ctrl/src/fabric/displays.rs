@@ -157,7 +157,12 @@ impl Fabric {
     /// Hands a display's connections to its switch, for ever. One that comes while the switch is
     /// off is closed.
     pub(super) async fn attend_display(self: Arc<Self>, display: Display) {
-        let vm = self.switches[&display.switch].vm();
+        let whole = self.whole();
+        let Some(switch) = whole.switches.get(&display.switch).cloned() else {
+            return;
+        };
+        drop(whole);
+        let vm = switch.vm();
         loop {
             match display.listener.accept().await {
                 Ok(client) => {

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::Fabric;
 use super::cables::CableEvent;
 use super::claims::Claims;
+use super::whole::Whole;
 use crate::api::CableState;
 use crate::apply::{Applied, ApplyError};
 use crate::host::watch::{LinkEvent, LinkWatch};
@@ -55,10 +56,12 @@ impl Fabric {
         mut watch: LinkWatch,
         applied: SharedApplied,
     ) {
-        let ends = self.topology.ends().map(|found| &found.end.tap);
+        let whole = self.whole();
+        let ends = whole.topology.ends().map(|found| &found.end.tap);
         for tap in ends.filter(|tap| watch.plugged(tap)) {
             self.tap_changed(tap, true);
         }
+        drop(whole);
         loop {
             match watch.next().await {
                 Ok(event) => self.take_in(event, &applied),
@@ -117,14 +120,16 @@ impl Fabric {
 
     /// Somebody has opened a tap, or closed it.
     fn tap_changed(&self, name: &str, held: bool) {
-        let Ok(found) = self.topology.end(name) else {
+        let whole = self.whole();
+        let Ok(found) = whole.topology.end(name) else {
             return;
         };
-        if !self.is_pluggable(found.end.owner) {
+        if !whole.is_pluggable(found.end.owner) {
             return;
         }
         let (before, now) = self.plugged.change(name, |claims| claims.tap = held);
-        self.cables
+        whole
+            .cables
             .set_gate(found.index, found.side, now.gate_is_open());
         if now.tap_is_idle() && !before.tap_is_idle() {
             self.notice(format!(
@@ -139,26 +144,33 @@ impl Fabric {
     pub(super) async fn attend_cables(self: Arc<Self>, bell: Arc<Notify>) {
         loop {
             bell.notified().await;
-            while let Some(event) = self.cables.event() {
+            // Those that are gone meanwhile have nothing more to tell, so it is taken each time.
+            while let (whole, Some(event)) = self.next_event() {
                 match event {
                     CableEvent::Notice(notice) => self.notice(notice),
                     CableEvent::FrontEnd {
                         index,
                         side,
                         plugged,
-                    } => self.front_end_changed(index, side, plugged).await,
+                    } => self.front_end_changed(&whole, index, side, plugged).await,
                 }
             }
         }
     }
 
-    async fn front_end_changed(&self, index: usize, side: Side, plugged: bool) {
-        let cable = &self.topology.cables[index];
+    fn next_event(&self) -> (Arc<Whole>, Option<CableEvent>) {
+        let whole = self.whole();
+        let event = whole.cables.event();
+        (whole, event)
+    }
+
+    async fn front_end_changed(&self, whole: &Whole, index: usize, side: Side, plugged: bool) {
+        let cable = &whole.topology.cables[index];
         let end = cable.end(side);
-        if !self.is_pluggable(end.owner) {
+        if !whole.is_pluggable(end.owner) {
             // QEMU says "link up" to its guest whenever it has connected.
-            if plugged && self.cables.state(index) == CableState::Down {
-                self.set_carrier(index, side, false).await;
+            if plugged && whole.cables.state(index) == CableState::Down {
+                self.set_carrier(whole, index, side, false).await;
             }
             return;
         }
@@ -166,7 +178,7 @@ impl Fabric {
         let (before, now) = self
             .plugged
             .change(name, |claims| claims.front_end = plugged);
-        self.cables.set_gate(index, side, now.gate_is_open());
+        whole.cables.set_gate(index, side, now.gate_is_open());
         if before.tap_is_idle() && !now.tap_is_idle() {
             self.notice(format!(
                 "the vhost-user front end at {name} has left: its tap carries the cable now"
@@ -192,7 +204,7 @@ impl Fabric {
             } else {
                 BUSY
             };
-            if let Err(error) = self.cables.balance() {
+            if let Err(error) = self.whole().cables.balance() {
                 self.notice(format!("the workers' load is not evened out: {error}"));
                 return;
             }
@@ -204,7 +216,8 @@ impl Fabric {
         let Some(applied) = applied.as_mut() else {
             return "the fabric is ending".into();
         };
-        let Ok(found) = self.topology.end(name) else {
+        let whole = self.whole();
+        let Ok(found) = whole.topology.end(name) else {
             return "it is none of this fabric".into();
         };
         if found.end.owner == EndOwner::Host {
@@ -213,7 +226,7 @@ impl Fabric {
         if let Err(error) = applied.restore_tap(name) {
             return error.to_string();
         }
-        match self.cables.replug(found.index, found.side) {
+        match whole.cables.replug(found.index, found.side) {
             Ok(()) => "made anew".into(),
             Err(error) => error.to_string(),
         }

@@ -26,10 +26,10 @@ mod seeds;
 mod sockets;
 mod start;
 mod switch;
+mod whole;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -50,7 +50,7 @@ use crate::api::{
 };
 use crate::commands::vm_args;
 use crate::lock::StatePaths;
-use crate::topology::{EndOwner, Selection, Side, Topology, TopologyJson};
+use crate::topology::{EndOwner, Side, TopologyJson};
 use crate::vm::agent::{Limits, MAX_OUTPUT};
 use crate::vm::{Power, Vm};
 
@@ -63,7 +63,9 @@ pub use owner::{NoSuchUser, Person};
 pub use patch::{Patch, PortSpec};
 use recorder::Recorder;
 pub use recorder::RecorderOptions;
+use start::Fleet;
 use switch::Switch;
+use whole::Whole;
 
 /// Time for one command by `exec`. Long ones belong into `ssh`.
 const EXEC_LIMIT: Duration = Duration::from_secs(600);
@@ -73,18 +75,15 @@ const NOTICES: usize = 100;
 
 /// A fabric while it runs.
 pub struct Fabric {
-    topology: Topology,
+    /// What it consists of now; `apply` puts another one in its place.
+    whole: Mutex<Arc<Whole>>,
     /// The files beside the API's socket, by absolute paths.
     paths: StatePaths,
-    cables: Cables,
     recorder: Option<Recorder>,
-    /// By their places in the topology; those that run.
-    switches: BTreeMap<usize, Switch>,
-    /// Those of them that `internet` must reach.
-    reached: Selection,
     /// A second descriptor of the host's tap, for its carrier.
     host_tap: Option<OwnedFd>,
-    ssh_config: Option<PathBuf>,
+    /// What its switches are made with, if it has any.
+    fleet: Option<Fleet>,
     /// What VNC clients must know, if anything.
     display_password: Option<String>,
     ready: AtomicBool,
@@ -107,7 +106,7 @@ impl Fabric {
 
     /// All cables' lanes added up: frames and bytes in, frames dropped.
     pub fn traffic(&self) -> (u64, u64, u64) {
-        self.cables.traffic()
+        self.whole().cables.traffic()
     }
 
     /// At how many ends somebody is plugged in.
@@ -135,50 +134,34 @@ impl Fabric {
         self.news.notify_waiters();
     }
 
-    fn switch(&self, name: &str) -> Result<&Switch, ApiError> {
-        let planned = self.topology.switch(name).map_err(ApiError::unknown)?;
-        let mut switches = self.switches.values();
-        switches
-            .find(|switch| switch.name() == planned.name)
-            .ok_or_else(|| {
-                let how = if self.switches.is_empty() {
-                    "--switches none"
-                } else {
-                    "--only others"
-                };
-                ApiError::conflict(format!(
-                    "{name} is no VM of this fabric: it was started with {how}"
-                ))
-            })
+    /// What it consists of at this moment. Whoever asks several things takes it once.
+    fn whole(&self) -> Arc<Whole> {
+        let whole = self.whole.lock();
+        whole.expect("no holder of this lock can panic").clone()
     }
 
     /// Looks for what the recorder's triggers wait for, for ever.
     async fn attend_recorder(self: Arc<Self>) {
         if let Some(recorder) = &self.recorder {
-            recorder
-                .attend(&self.cables, |told| self.notice(told))
-                .await;
-        }
-    }
-
-    /// Whether an end waits for whoever plugs in.
-    fn is_pluggable(&self, owner: EndOwner) -> bool {
-        match owner {
-            EndOwner::Host | EndOwner::Open => false,
-            EndOwner::Switch { switch, .. } => !self.switches.contains_key(&switch),
-            EndOwner::Server { .. } => true,
+            recorder.attend(|told| self.notice(told)).await;
         }
     }
 
     /// Tells an end whether it has carrier. What could not be told, as a sentence.
-    async fn set_carrier(&self, cable: usize, side: Side, up: bool) -> Option<String> {
-        let end = self.topology.cables[cable].end(side);
+    async fn set_carrier(
+        &self,
+        whole: &Whole,
+        cable: usize,
+        side: Side,
+        up: bool,
+    ) -> Option<String> {
+        let end = whole.topology.cables[cable].end(side);
         match (end.owner, &self.host_tap) {
             (EndOwner::Host, Some(tap)) => tap::set_carrier(tap, up)
                 .err()
                 .map(|error| format!("the carrier of {} could not be set: {error}", end.tap)),
-            (EndOwner::Switch { switch, port }, _) if self.switches.contains_key(&switch) => {
-                let result = self.switches[&switch].vm().set_link(port, up).await;
+            (EndOwner::Switch { switch, port }, _) if whole.switches.contains_key(&switch) => {
+                let result = whole.switches[&switch].vm().set_link(port, up).await;
                 result
                     .err()
                     .map(|error| format!("{} does not know yet: {error}", end.alias))
@@ -186,7 +169,7 @@ impl Fabric {
             (EndOwner::Open, _) => None,
             _ => {
                 let told = self.plugged.of(&end.tap).front_end;
-                self.cables.set_carrier(cable, side, up);
+                whole.cables.set_carrier(cable, side, up);
                 (!up && !told).then(|| {
                     format!(
                         "whoever is plugged in at {} ({}) still has carrier: a tap cannot tell \
@@ -199,37 +182,41 @@ impl Fabric {
     }
 
     /// Takes the carrier of cables that are cut from the start; switches learn it when they run.
-    async fn tell_ends_of(&self, cut: &[usize]) {
+    async fn tell_ends_of(&self, whole: &Whole, cut: &[usize]) {
         for index in cut {
-            for (side, end) in self.topology.cables[*index].ends() {
-                if end.owner == EndOwner::Host || self.is_pluggable(end.owner) {
-                    self.set_carrier(*index, side, false).await;
+            for (side, end) in whole.topology.cables[*index].ends() {
+                if end.owner == EndOwner::Host || whole.is_pluggable(end.owner) {
+                    self.set_carrier(whole, *index, side, false).await;
                 }
             }
         }
     }
 
     /// A switch that was started anew knows nothing of the cables that are cut.
-    async fn tell_cut_cables(&self, switch: usize) {
-        for (index, cable) in self.topology.cables.iter().enumerate() {
-            if self.cables.state(index) != CableState::Down {
+    async fn tell_cut_cables(&self, switch: &str) {
+        let whole = self.whole();
+        for (index, cable) in whole.topology.cables.iter().enumerate() {
+            if whole.cables.state(index) != CableState::Down {
                 continue;
             }
             for (side, end) in cable.ends() {
-                if matches!(end.owner, EndOwner::Switch { switch: owner, .. } if owner == switch) {
-                    self.set_carrier(index, side, false).await;
+                if matches!(end.owner, EndOwner::Switch { switch: owner, .. }
+                    if whole.topology.switches[owner].name == switch)
+                {
+                    self.set_carrier(&whole, index, side, false).await;
                 }
             }
         }
     }
 
-    async fn follow_vm(self: Arc<Self>, index: usize) {
-        let mut status = self.switches[&index].vm().watch();
+    /// Tells a switch of cut cables whenever it was started, until its VM is stopped.
+    async fn follow_vm(self: Arc<Self>, switch: Arc<Switch>) {
+        let mut status = switch.vm().watch();
         let mut known = None;
         loop {
             let now = status.borrow_and_update().clone();
             if now.pid.is_some() && now.pid != known {
-                self.tell_cut_cables(index).await;
+                self.tell_cut_cables(switch.name()).await;
             }
             known = now.pid;
             if status.changed().await.is_err() {
@@ -239,44 +226,38 @@ impl Fabric {
     }
 }
 
-impl Names for Fabric {
-    fn cable(&self, name: &str) -> Result<usize, ApiError> {
-        Names::cable(&self.topology, name)
-    }
-
-    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
-        Names::end(&self.topology, name)
-    }
-}
-
 impl Backend for Fabric {
     fn status(&self) -> Status {
+        let whole = self.whole();
+        let nodes = whole.switches.values();
         Status {
             ready: self.is_ready(),
-            nodes: self.switches.values().map(Switch::status).collect(),
-            cables: self.cables.len(),
-            workers: self.cables.workers(),
+            nodes: nodes.map(|switch| switch.status()).collect(),
+            cables: whole.cables.len(),
+            workers: whole.cables.workers(),
         }
     }
 
     fn topology(&self) -> Result<serde_json::Value, ApiError> {
-        serde_json::to_value(TopologyJson::from(&self.topology)).map_err(ApiError::failed)
+        serde_json::to_value(TopologyJson::from(&self.whole().topology)).map_err(ApiError::failed)
     }
 
     fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError> {
+        let whole = self.whole();
         if names.is_empty() {
-            return Ok((0..self.cables.len())
-                .map(|index| self.cables.report(index))
+            return Ok((0..whole.cables.len())
+                .map(|index| whole.cables.report(index))
                 .collect());
         }
         names
             .iter()
-            .map(|name| Ok(self.cables.report(Names::cable(self, name)?)))
+            .map(|name| Ok(whole.cables.report(whole.cable(name)?)))
             .collect()
     }
 
     async fn set_cable(&self, name: &str, state: CableState) -> Result<CableChanged, ApiError> {
-        let index = Names::cable(self, name)?;
+        let whole = self.whole();
+        let index = whole.cable(name)?;
         let change = StepChange {
             cable: name.into(),
             state: Some(state),
@@ -287,27 +268,30 @@ impl Backend for Fabric {
         });
         Ok(CableChanged {
             notes: done.await?.notes,
-            name: self.topology.cables[index].name.clone(),
+            name: whole.topology.cables[index].name.clone(),
             state,
         })
     }
 
     fn impair(&self, name: &str, set: SetImpairment) -> Result<[LaneImpairment; 2], ApiError> {
-        let index = Names::cable(self, name)?;
-        PlannedStep::check(self, &self.cables, &Step::of(name, set))?.apply(&self.cables)?;
-        Ok(self.cables.impairments(index))
+        let whole = self.whole();
+        let index = whole.cable(name)?;
+        let step = Step::of(name, set);
+        PlannedStep::check(&*whole, &whole.cables, &step)?.apply(&whole.cables)?;
+        Ok(whole.cables.impairments(index))
     }
 
     fn impairments(&self) -> Vec<LaneImpairment> {
-        self.cables.all_impairments()
+        self.whole().cables.all_impairments()
     }
 
     async fn step(&self, step: Step) -> Result<StepDone, ApiError> {
-        let planned = PlannedStep::check(self, &self.cables, &step)?;
-        let (at_ns, changed) = planned.apply(&self.cables)?;
+        let whole = self.whole();
+        let planned = PlannedStep::check(&*whole, &whole.cables, &step)?;
+        let (at_ns, changed) = planned.apply(&whole.cables)?;
         let ends = changed.into_iter().flat_map(|(index, state)| {
-            let up = state != CableState::Down;
-            [Side::A, Side::B].map(|side| self.set_carrier(index, side, up))
+            let (whole, up) = (&whole, state != CableState::Down);
+            [Side::A, Side::B].map(|side| self.set_carrier(whole, index, side, up))
         });
         let notes = join_all(ends).await.into_iter().flatten().collect();
         Ok(StepDone { at_ns, notes })
@@ -318,20 +302,21 @@ impl Backend for Fabric {
     }
 
     fn vm_args(&self, place: &str, wish: &PlugWish) -> Result<Vec<String>, ApiError> {
-        vm_args::options(&self.topology, &self.paths, place, wish).map_err(ApiError::unknown)
+        vm_args::options(&self.whole().topology, &self.paths, place, wish)
+            .map_err(ApiError::unknown)
     }
 
     fn ssh(&self) -> Result<SshAccess, ApiError> {
-        let config = self.ssh_config.as_ref().ok_or_else(|| {
+        let fleet = self.fleet.as_ref().ok_or_else(|| {
             ApiError::conflict("this fabric has no switches: it was started with --switches none")
         })?;
         Ok(SshAccess {
-            config: config.display().to_string(),
+            config: fleet.ssh_config().display().to_string(),
         })
     }
 
     async fn exec(&self, node: &str, exec: Exec) -> Result<ExecAnswer, ApiError> {
-        let switch = self.switch(node)?;
+        let switch = self.whole().switch(node)?;
         let input = BASE64
             .decode(&exec.stdin)
             .map_err(|error| ApiError::conflict(format!("stdin is not base64: {error}")))?;
@@ -354,7 +339,7 @@ impl Backend for Fabric {
     }
 
     async fn power(&self, node: &str, action: PowerAction) -> Result<NodeStatus, ApiError> {
-        let switch = self.switch(node)?;
+        let switch = self.whole().switch(node)?;
         let power = match action {
             PowerAction::On => Power::On,
             PowerAction::Off => Power::Off,
@@ -367,16 +352,17 @@ impl Backend for Fabric {
     }
 
     async fn console(&self, node: &str) -> Result<Box<dyn ConsoleStream>, ApiError> {
-        let console = console_stream(self.switch(node)?.vm());
+        let console = console_stream(self.whole().switch(node)?.vm());
         Ok(Box::new(console))
     }
 
     fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
-        let cables = request.cables.iter().map(|name| Names::cable(self, name));
-        let port = request.from.as_deref().map(|name| self.end(name));
-        let lanes = capture::choose(self.cables.len(), cables, port)?;
-        let alias = |index: usize, side| self.topology.cables[index].end(side).alias.clone();
-        capture::start(&self.cables, &lanes, alias, request)
+        let whole = self.whole();
+        let cables = request.cables.iter().map(|name| whole.cable(name));
+        let port = request.from.as_deref().map(|name| whole.end(name));
+        let lanes = capture::choose(whole.cables.len(), cables, port)?;
+        let alias = |index: usize, side| whole.topology.cables[index].end(side).alias.clone();
+        capture::start(&whole.cables, &lanes, alias, request)
     }
 
     fn recorder(&self) -> Result<RecorderStatus, ApiError> {
@@ -385,7 +371,7 @@ impl Backend for Fabric {
 
     fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
         let recorder = recorder::running(self.recorder.as_ref())?;
-        recorder.dump(request, &|name| self.cable(name))
+        recorder.dump(request, &|name| self.whole().cable(name))
     }
 
     fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError> {
@@ -394,7 +380,7 @@ impl Backend for Fabric {
 
     fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
         let recorder = recorder::running(self.recorder.as_ref())?;
-        recorder.arm(&self.cables, set.triggers, &|name| self.cable(name))?;
+        recorder.arm(set.triggers, &|name| self.whole().cable(name))?;
         Ok(recorder.status())
     }
 }

@@ -297,7 +297,7 @@ impl Patch {
     /// kept.
     pub async fn attend_recorder(&self, tell: impl Fn(String)) {
         match &self.recorder {
-            Some(recorder) => recorder.attend(&self.cables, tell).await,
+            Some(recorder) => recorder.attend(tell).await,
             None => std::future::pending().await,
         }
     }
@@ -472,7 +472,7 @@ impl Backend for Patch {
 
     fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
         let recorder = recorder::running(self.recorder.as_ref())?;
-        recorder.arm(&self.cables, set.triggers, &|name| self.cable(name))?;
+        recorder.arm(set.triggers, &|name| self.cable(name))?;
         Ok(recorder.status())
     }
 }

@@ -6,7 +6,8 @@ use crate::topology::{EndOwner, Side};
 
 impl Fabric {
     pub(super) fn all_places(&self) -> Places {
-        let mut places: Vec<_> = self
+        let whole = self.whole();
+        let mut places: Vec<_> = whole
             .topology
             .ends()
             .filter_map(|found| {
@@ -31,17 +32,17 @@ impl Fabric {
                     rack,
                     u,
                     nic,
-                    leaf: self.topology.switches[switch].name.clone(),
-                    mac: self.topology.server_mac(rack, u, nic).to_string(),
+                    leaf: whole.topology.switches[switch].name.clone(),
+                    mac: whole.topology.server_mac(rack, u, nic).to_string(),
                     socket: self.paths.vhost_socket(&found.end.tap),
-                    cable: self.cables.state(found.index),
+                    cable: whole.cables.state(found.index),
                     held,
                 })
             })
             .collect();
         places.sort_by_key(|place| (place.rack, place.u, place.nic));
         Places {
-            host: self.topology.host.address.addr(),
+            host: whole.topology.host.address.addr(),
             places,
         }
     }

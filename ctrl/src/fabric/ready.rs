@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::Fabric;
-use super::switch::Switch;
+use super::whole::Whole;
 use crate::vm::agent::{ExitStatus, Limits};
 
 /// Time for all loopbacks to answer.
@@ -27,12 +27,13 @@ impl Fabric {
     /// Keeps [`Fabric::is_ready`] true to what the switches say, for ever.
     pub(super) async fn judge(self: Arc<Self>) {
         loop {
-            let well = self.switches.values().all(Switch::is_well);
-            if !well {
+            let whole = self.whole();
+            let well = || whole.switches.values().all(|switch| switch.is_well());
+            if !well() {
                 self.set_ready(false);
             } else if !self.is_ready() {
-                if self.loopbacks_answer().await {
-                    self.set_ready(self.switches.values().all(Switch::is_well));
+                if loopbacks_answer(&whole).await {
+                    self.set_ready(well());
                 } else {
                     sleep(AGAIN).await;
                     continue;
@@ -47,22 +48,19 @@ impl Fabric {
             self.news.notify_waiters();
         }
     }
+}
 
-    async fn loopbacks_answer(&self) -> bool {
-        let mut reached = self.reached.iter();
-        // The topology's first switch, where it runs; alone it has nothing to reach.
-        let Some(internet) = reached.next().filter(|_| self.reached.len() > 1) else {
-            return true;
-        };
-        let mut ping: Vec<String> = ["fping", "-q", "-r", "2", "-t", "500"]
-            .map(Into::into)
-            .into();
-        ping.extend(reached.map(|switch| self.topology.switches[switch].loopback.to_string()));
-        let answer = self.switches[&internet]
-            .vm()
-            .agent()
-            .exec(&ping, b"", PING)
-            .await;
-        answer.is_ok_and(|output| output.status == ExitStatus::Code(0))
-    }
+async fn loopbacks_answer(whole: &Whole) -> bool {
+    let mut reached = whole.reached.iter();
+    // The topology's first switch, where it runs; alone it has nothing to reach.
+    let Some(internet) = reached.next().filter(|_| whole.reached.len() > 1) else {
+        return true;
+    };
+    let mut ping: Vec<String> = ["fping", "-q", "-r", "2", "-t", "500"]
+        .map(Into::into)
+        .into();
+    ping.extend(reached.map(|switch| whole.topology.switches[switch].loopback.to_string()));
+    let vm = whole.switches[&internet].vm();
+    let answer = vm.agent().exec(&ping, b"", PING).await;
+    answer.is_ok_and(|output| output.status == ExitStatus::Code(0))
 }

@@ -27,6 +27,9 @@ pub enum SeedsError {
         /// What is wrong.
         reason: String,
     },
+    /// Root's password.
+    #[error("{0}")]
+    Password(String),
     /// The archive.
     #[error(transparent)]
     Seed(#[from] SeedError),
@@ -46,6 +49,8 @@ pub(super) struct Common<'a> {
     pub(super) topology: &'a Topology,
     pub(super) keys: FabricKeys,
     pub(super) authorized: Vec<String>,
+    /// Root's, as /etc/shadow has it.
+    pub(super) password: Option<String>,
     pub(super) image: Image,
     pub(super) cmdline: String,
     pub(super) accel: Accel,
@@ -92,14 +97,19 @@ impl Common<'_> {
 
     /// Writes the switch's disk and says what its VM consists of. `index` is its place in
     /// the topology.
-    pub(super) fn prepare(&self, index: usize, known_hosts: &str) -> Result<VmSpec, SeedsError> {
+    pub(super) fn prepare(&self, index: usize) -> Result<VmSpec, SeedsError> {
+        let spec = self.spec(index);
+        make_folder(&spec.run_dir)?;
+        seed::write(&spec.seed, &self.files(index)?)?;
+        Ok(spec)
+    }
+
+    /// What a switch's VM consists of.
+    pub(super) fn spec(&self, index: usize) -> VmSpec {
         let switch = &self.topology.switches[index];
         let run_dir = self.folder.join(&switch.name);
-        make_folder(&run_dir)?;
-        let seed = run_dir.join("seed.tar");
-        seed::write(&seed, &self.files(switch, known_hosts)?)?;
         let vm = &self.config.vm;
-        Ok(VmSpec {
+        VmSpec {
             name: switch.name.clone(),
             memory_mib: vm.memory.mib(),
             vcpus: vm.cpus,
@@ -108,7 +118,7 @@ impl Common<'_> {
             uid: vm.uid_of(index),
             image: self.image.clone(),
             cmdline: self.cmdline.clone(),
-            seed,
+            seed: run_dir.join("seed.tar"),
             run_dir,
             display: match self.config.vnc.listen {
                 Listen::Off => Display::None,
@@ -128,10 +138,13 @@ impl Common<'_> {
                     },
                 })
                 .collect(),
-        })
+        }
     }
 
-    fn files(&self, switch: &Switch, known_hosts: &str) -> Result<Vec<SeedFile>, SeedsError> {
+    /// What is on a switch's disk.
+    pub(super) fn files(&self, index: usize) -> Result<Vec<SeedFile>, SeedsError> {
+        let switch = &self.topology.switches[index];
+        let known_hosts = ssh::known_hosts(&self.keys, &self.hosts());
         let failed = |reason: String| SeedsError::Conf {
             switch: switch.name.clone(),
             reason,
@@ -153,14 +166,13 @@ impl Common<'_> {
             &self.keys,
             &switch.name,
             &self.authorized,
-            known_hosts,
+            &known_hosts,
         ));
-        if let Some(password) = &self.config.ssh.root_password {
-            let hash = super::password::crypt(password).map_err(failed)?;
+        if let Some(hash) = &self.password {
             files.push(SeedFile {
                 path: "etc/ikv/shadow-root".into(),
                 mode: 0o600,
-                bytes: hash.into_bytes(),
+                bytes: hash.clone().into_bytes(),
             });
         }
         Ok(files)

@@ -10,6 +10,7 @@ use dataplane::sys::tap::{TapFlags, open_tap};
 use super::links::{SharedApplied, write_down};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
+use super::password;
 use super::seeds::{Common, SeedsError, make_folder};
 use super::switch::Switch;
 use crate::config::Config;
@@ -17,9 +18,10 @@ use crate::host::address::index_of;
 use crate::image;
 use crate::lock::StatePaths;
 use crate::progress::Progress;
+use crate::topology::{Selection, Topology};
 use crate::vm::accel::{self, Facts};
 use crate::vm::keys::FabricKeys;
-use crate::vm::{Launcher, Vm, ssh};
+use crate::vm::{Launcher, Vm, VmSpec, ssh};
 
 /// What the switches will run on.
 pub(super) struct Machine {
@@ -79,8 +81,100 @@ fn open_switch_tap(name: &str) -> std::io::Result<OwnedFd> {
     )
 }
 
+/// What the switches of a fabric are made with, for as long as it runs.
+pub(super) struct Fleet {
+    machine: Machine,
+    owner: Person,
+    paths: StatePaths,
+    key_folder: PathBuf,
+    /// Key lines of those who may log in.
+    authorized: Vec<String>,
+    /// Root's password as /etc/shadow has it, with one salt for all.
+    password: Option<String>,
+}
+
+impl Fleet {
+    fn new(
+        config: &Config,
+        owner: &Person,
+        machine: Machine,
+        paths: &StatePaths,
+    ) -> Result<Self, SeedsError> {
+        let mut wanted = config.ssh.authorized_keys.clone();
+        if wanted.is_empty() {
+            wanted = owner.key_files();
+        }
+        let password = config.ssh.root_password.as_deref();
+        Ok(Fleet {
+            machine,
+            owner: owner.clone(),
+            paths: paths.clone(),
+            key_folder: key_folder(config, paths),
+            authorized: ssh::authorized_keys(&wanted)?,
+            password: password
+                .map(password::crypt)
+                .transpose()
+                .map_err(SeedsError::Password)?,
+        })
+    }
+
+    /// An ssh_config(5) with one `Host` for each switch.
+    pub(super) fn ssh_config(&self) -> PathBuf {
+        self.paths.ssh.join("config")
+    }
+
+    /// What the switches of a topology have in common; makes the keys of those that have none.
+    pub(super) fn common<'a>(
+        &self,
+        config: &'a Config,
+        topology: &'a Topology,
+    ) -> Result<Common<'a>, SeedsError> {
+        let names = topology.switches.iter().map(|switch| switch.name.as_str());
+        let owner = Some((self.owner.uid, self.owner.gid));
+        Ok(Common {
+            config,
+            topology,
+            keys: FabricKeys::load_or_create(&self.key_folder, names, owner)?,
+            authorized: self.authorized.clone(),
+            password: self.password.clone(),
+            image: self.machine.image.clone().into(),
+            cmdline: image::KERNEL_CMDLINE.into(),
+            accel: self.machine.accel,
+            folder: self.paths.vms.clone(),
+        })
+    }
+
+    /// Writes what ssh needs to know of the switches.
+    pub(super) fn write_ssh_files(&self, common: &Common<'_>) -> Result<(), SeedsError> {
+        let write = |path: PathBuf, text: String| {
+            let written = std::fs::write(&path, text);
+            written.map_err(|source| SeedsError::File { path, source })
+        };
+        let hosts = common.hosts();
+        let known_hosts = self.paths.ssh.join("known_hosts");
+        write(
+            self.ssh_config(),
+            ssh::client_config(&common.keys, &hosts, &known_hosts),
+        )?;
+        write(known_hosts, ssh::known_hosts(&common.keys, &hosts))
+    }
+
+    /// Starts a switch's VM. `selection`: those that run.
+    pub(super) fn start(
+        &self,
+        spec: VmSpec,
+        topology: &Topology,
+        selection: &Selection,
+        index: usize,
+    ) -> Arc<Switch> {
+        let sessions = selection.sessions(topology, index);
+        let vm = Vm::start(spec, self.machine.launcher.clone());
+        Arc::new(Switch::new(&topology.switches[index], sessions, vm))
+    }
+}
+
 /// Makes each switch's disk and starts its VM. Returns the switches by their places in the
-/// topology, and the ssh_config for them.
+/// topology, and what they were made with.
 pub(super) async fn start(
     options: &Options,
     owner: &Person,
@@ -88,49 +182,28 @@ pub(super) async fn start(
     applied: &SharedApplied,
     paths: &StatePaths,
     progress: &Progress,
-) -> Result<(BTreeMap<usize, Switch>, PathBuf), BringUpError> {
+) -> Result<(BTreeMap<usize, Arc<Switch>>, Fleet), BringUpError> {
     let Options {
-        config, topology, ..
-    } = options;
-    let stage = progress.stage("switches");
-    let (ssh_folder, vm_folder) = (&paths.ssh, &paths.vms);
-    write_down(applied, ssh_folder)?;
-    make_folder(ssh_folder)?;
-    let names = topology.switches.iter().map(|switch| switch.name.as_str());
-    let key_folder = key_folder(config, paths);
-    let keys = FabricKeys::load_or_create(&key_folder, names, Some((owner.uid, owner.gid)))
-        .map_err(SeedsError::from)?;
-    let mut wanted = config.ssh.authorized_keys.clone();
-    if wanted.is_empty() {
-        wanted = owner.key_files();
-    }
-    let common = Common {
         config,
         topology,
-        keys,
-        authorized: ssh::authorized_keys(&wanted).map_err(SeedsError::from)?,
-        image: machine.image.clone().into(),
-        cmdline: image::KERNEL_CMDLINE.into(),
-        accel: machine.accel,
-        folder: vm_folder.clone(),
-    };
-    let ssh_config = write_ssh_files(&common, ssh_folder)?;
-    let known_hosts = ssh::known_hosts(&common.keys, &common.hosts());
+        switches,
+        ..
+    } = options;
+    let stage = progress.stage("switches");
+    write_down(applied, &paths.ssh)?;
+    make_folder(&paths.ssh)?;
+    let fleet = Fleet::new(config, owner, machine, paths)?;
+    let common = fleet.common(config, topology)?;
+    fleet.write_ssh_files(&common)?;
     let mut specs = Vec::new();
-    for index in options.switches.iter() {
-        specs.push((index, common.prepare(index, &known_hosts)?));
+    for index in switches.iter() {
+        specs.push((index, common.prepare(index)?));
         tokio::task::yield_now().await;
     }
-    let switches = specs
-        .into_iter()
-        .map(|(index, spec)| {
-            let sessions = options.switches.sessions(topology, index);
-            let vm = Vm::start(spec, machine.launcher.clone());
-            (index, Switch::new(&topology.switches[index], sessions, vm))
-        })
-        .collect();
+    let start = |(index, spec)| (index, fleet.start(spec, topology, switches, index));
+    let switches = specs.into_iter().map(start).collect();
     stage.done("started");
-    Ok((switches, ssh_config))
+    Ok((switches, fleet))
 }
 
 /// The default fabric's keys outlive it, so that nobody is warned of a changed host at the
@@ -143,22 +216,4 @@ fn key_folder(config: &Config, paths: &StatePaths) -> PathBuf {
         }
         None => paths.ssh.join("keys"),
     }
-}
-
-fn write_ssh_files(common: &Common<'_>, folder: &Path) -> Result<PathBuf, SeedsError> {
-    let write = |name: &str, text: String| {
-        let path = folder.join(name);
-        std::fs::write(&path, text)
-            .map_err(|source| SeedsError::File {
-                path: path.clone(),
-                source,
-            })
-            .map(|()| path)
-    };
-    let hosts = common.hosts();
-    let known_hosts = write("known_hosts", ssh::known_hosts(&common.keys, &hosts))?;
-    write(
-        "config",
-        ssh::client_config(&common.keys, &hosts, &known_hosts),
-    )
 }

@@ -137,6 +137,13 @@ impl Jacks {
             .unwrap_or_else(|| Err(io::Error::other("the jacks' thread has ended")))
     }
 
+    /// Closes a jack: its session ends, its port is out of the panel and its socket takes nobody
+    /// in any more when this returns. The socket's file is its maker's.
+    pub fn remove(&self, id: JackId) {
+        // There is nothing to close after `stop`.
+        let _ = self.order(|done| Order::Remove(id, done));
+    }
+
     /// Whether the cable has carrier. Without it the front end is disconnected, and whoever
     /// connects is closed at once: QEMU tells its guest that the link is down. In force when
     /// this returns.

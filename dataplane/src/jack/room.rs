@@ -1,6 +1,6 @@
 //! The thread that all jacks share: [`Room`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use crate::jack::disposal::Disposal;
 use crate::jack::news::JackEvent;
@@ -25,6 +25,7 @@ pub(crate) const WAKE: Token = Token(usize::MAX);
 #[derive(Debug)]
 pub(crate) enum Order {
     Add(JackSpec, Sender<io::Result<JackId>>),
+    Remove(JackId, Sender<()>),
     Carrier(JackId, bool, Sender<()>),
     Gate(JackId, bool, Sender<()>),
     Beside(
@@ -68,7 +69,9 @@ pub(crate) struct Room<P> {
     pub(crate) events: Sender<JackEvent>,
     pub(crate) bell: Bell,
     pub(crate) panel: P,
-    jacks: Vec<Jack<P>>,
+    jacks: BTreeMap<usize, Jack<P>>,
+    /// The number of the next jack; none is used twice.
+    next: usize,
     /// Registration is edge-triggered: who had more than we took is looked at again.
     ready: BTreeSet<Source>,
 }
@@ -95,7 +98,8 @@ impl<P: Patching + Clone> Room<P> {
             events,
             bell,
             panel,
-            jacks: Vec::new(),
+            jacks: BTreeMap::new(),
+            next: 0,
             ready: BTreeSet::new(),
         }
     }
@@ -128,9 +132,8 @@ impl<P: Patching + Clone> Room<P> {
             }
         }
         let now = Instant::now();
-        for jack in 0..self.jacks.len() {
-            self.jacks[jack].socket.close(now);
-            self.after(jack, now);
+        for jack in self.numbers() {
+            self.with(jack, now, |socket| socket.close(now));
         }
         let jacks = std::mem::take(&mut self.jacks);
         Disposal::default().drop_elsewhere(jacks);
@@ -140,7 +143,8 @@ impl<P: Patching + Clone> Room<P> {
         if !self.ready.is_empty() {
             return Some(std::time::Duration::ZERO);
         }
-        let next = self.jacks.iter().filter_map(|jack| jack.socket.next_tick());
+        let next = self.jacks.values();
+        let next = next.filter_map(|jack| jack.socket.next_tick());
         let next = next.min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
@@ -151,31 +155,50 @@ impl<P: Patching + Clone> Room<P> {
             // Whoever asked may have stopped waiting for the answer.
             match order {
                 Order::Add(spec, done) => _ = done.send(self.add(spec, now)),
+                Order::Remove(JackId(jack), done) => {
+                    self.with(jack, now, |socket| socket.close(now));
+                    if let Some(jack) = self.jacks.remove(&jack) {
+                        Disposal::default().drop_elsewhere(jack);
+                    }
+                    let _ = done.send(());
+                }
                 Order::Carrier(JackId(jack), up, done) => {
-                    self.jacks[jack].socket.set_carrier(up, now);
-                    self.after(jack, now);
+                    self.with(jack, now, |socket| socket.set_carrier(up, now));
                     let _ = done.send(());
                 }
                 Order::Gate(JackId(jack), open, done) => {
-                    self.jacks[jack].socket.set_gate(open, now);
-                    self.after(jack, now);
+                    self.with(jack, now, |socket| socket.set_gate(open, now));
                     let _ = done.send(());
                 }
                 Order::Beside(JackId(jack), port, done) => {
-                    let _ = done.send(self.jacks[jack].socket.set_beside(port));
+                    let jack = self.jacks.get_mut(&jack);
+                    let set = jack.map(|jack| jack.socket.set_beside(port));
+                    let _ = done.send(set.unwrap_or(Err(PanelError::NoSuchCable)));
                 }
                 Order::Stop => return false,
             }
         }
-        for jack in 0..self.jacks.len() {
-            self.jacks[jack].socket.look_for_alarm(now);
-            self.after(jack, now);
+        for jack in self.numbers() {
+            self.with(jack, now, |socket| socket.look_for_alarm(now));
         }
         true
     }
 
+    fn numbers(&self) -> Vec<usize> {
+        self.jacks.keys().copied().collect()
+    }
+
+    /// Does something to a jack that is still there, and what follows from it.
+    fn with(&mut self, jack: usize, now: Instant, act: impl FnOnce(&mut Socket<P>)) {
+        if let Some(found) = self.jacks.get_mut(&jack) {
+            act(&mut found.socket);
+            self.after(jack, now);
+        }
+    }
+
     fn add(&mut self, spec: JackSpec, now: Instant) -> io::Result<JackId> {
-        let jack = self.jacks.len();
+        let jack = self.next;
+        self.next += 1;
         let waker = self.waker.clone();
         let wake = move || {
             // It fails only for lack of memory in the kernel; the next order wakes it then.
@@ -183,60 +206,63 @@ impl<P: Patching + Clone> Room<P> {
         };
         let socket = Socket::new(spec, self.panel.clone(), wake, now);
         if let Some(listener) = socket.listener() {
-            self.watch(listener, Source::Listener(jack))?;
+            watch(self.poll.registry(), listener, Source::Listener(jack))?;
         }
-        self.jacks.push(Jack {
-            socket,
-            watched: None,
-        });
+        let watched = None;
+        self.jacks.insert(jack, Jack { socket, watched });
         Ok(JackId(jack))
     }
 
     fn tick(&mut self, now: Instant) {
-        for jack in 0..self.jacks.len() {
-            let socket = &mut self.jacks[jack].socket;
-            if socket.next_tick().is_some_and(|due| due <= now) {
-                if socket.tick(now) {
-                    self.ready.insert(Source::Listener(jack));
-                }
-                self.after(jack, now);
+        let due = |jack: &Jack<P>| jack.socket.next_tick().is_some_and(|due| due <= now);
+        let jacks = self.jacks.iter().filter(|(_, jack)| due(jack));
+        for jack in jacks.map(|(jack, _)| *jack).collect::<Vec<_>>() {
+            let mut waiting = false;
+            self.with(jack, now, |socket| waiting = socket.tick(now));
+            if waiting {
+                self.ready.insert(Source::Listener(jack));
             }
         }
     }
 
     fn look(&mut self, source: Source, now: Instant) {
         let (Source::Connection(jack) | Source::Listener(jack)) = source;
-        let socket = &mut self.jacks[jack].socket;
-        let more = match source {
-            Source::Connection(_) => socket.serve(now),
-            Source::Listener(_) => socket.accept(now),
-        };
+        let mut more = false;
+        self.with(jack, now, |socket| {
+            more = match source {
+                Source::Connection(_) => socket.serve(now),
+                Source::Listener(_) => socket.accept(now),
+            };
+        });
         if more {
             self.ready.insert(source);
         }
-        self.after(jack, now);
     }
 
     /// Watches the connection that the jack has now, and passes on its news.
-    fn after(&mut self, jack: usize, now: Instant) {
-        let Jack { socket, watched } = &self.jacks[jack];
-        let connection = socket.connection();
+    fn after(&mut self, number: usize, now: Instant) {
+        let Some(jack) = self.jacks.get_mut(&number) else {
+            return;
+        };
+        let registry = self.poll.registry();
+        let connection = jack.socket.connection();
         let session = connection.map(|(session, _)| session);
-        if session != *watched {
+        if session != jack.watched {
             // The old one was closed, and with it its registration.
-            let watching = connection.map(|(_, fd)| self.watch(fd, Source::Connection(jack)));
-            self.jacks[jack].watched = session;
+            let source = Source::Connection(number);
+            let watching = connection.map(|(_, fd)| watch(registry, fd, source));
+            jack.watched = session;
             if let Some(Err(error)) = watching {
-                let socket = &mut self.jacks[jack].socket;
-                socket.fault(now, &format!("cannot watch a connection: {error}"));
-                socket.end(None, now);
-                self.jacks[jack].watched = None;
+                let reason = format!("cannot watch a connection: {error}");
+                jack.socket.fault(now, &reason);
+                jack.socket.end(None, now);
+                jack.watched = None;
             } else if connection.is_some() {
-                self.ready.insert(Source::Connection(jack));
+                self.ready.insert(source);
             }
         }
         let mut told = false;
-        for event in self.jacks[jack].socket.news() {
+        for event in jack.socket.news() {
             // Full: control is far behind. It sees the ports in the counters then.
             let _ = self.events.try_send(event);
             told = true;
@@ -245,9 +271,8 @@ impl<P: Patching + Clone> Room<P> {
             (self.bell)();
         }
     }
+}
 
-    fn watch(&self, fd: RawFd, source: Source) -> io::Result<()> {
-        let registry = self.poll.registry();
-        registry.register(&mut SourceFd(&fd), source.token(), Interest::READABLE)
-    }
+fn watch(registry: &Registry, fd: RawFd, source: Source) -> io::Result<()> {
+    registry.register(&mut SourceFd(&fd), source.token(), Interest::READABLE)
 }

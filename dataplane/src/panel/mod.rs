@@ -162,6 +162,21 @@ impl Panel {
         Ok(CableHandle { id, lanes })
     }
 
+    /// Takes a cable out: no frame of it is handled when this returns. Those that wait in it are
+    /// gone with it, and dropping it closes its ports, which may take long
+    /// ([`close_cables`] takes many at a time).
+    ///
+    /// # Errors
+    /// [`PanelError::NoSuchCable`].
+    pub fn remove(&self, id: CableId) -> Result<Box<Cable>, PanelError> {
+        let mut inner = self.lock();
+        let worker = inner.owner(id)?;
+        let cable = inner.tell(worker, |done| Command::Release { id, done })?;
+        inner.workers[worker].cables -= 1;
+        inner.cables.remove(&id);
+        Ok(cable)
+    }
+
     /// Cuts a cable, lets its frames vanish, or mends it. In force when this returns.
     ///
     /// # Errors
@@ -249,7 +264,7 @@ impl Panel {
             .filter_map(|worker| worker.thread.join().ok())
             .flatten()
             .collect();
-        close_together(cables);
+        close_cables(cables);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -398,7 +413,8 @@ fn bind_to(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-fn close_together(cables: Vec<Cable>) {
+/// Closes the ports of cables, many at the same time, and returns when it is done.
+pub fn close_cables(cables: Vec<Cable>) {
     let mut piles: Vec<Vec<Cable>> = (0..CLOSERS.min(cables.len())).map(|_| Vec::new()).collect();
     for (index, cable) in cables.into_iter().enumerate() {
         piles[index % CLOSERS].push(cable);

@@ -78,15 +78,23 @@ const SHARE: u64 = 4;
 /// The recorder of all cables.
 pub(super) struct Recorder {
     options: RecorderOptions,
-    lanes: Vec<Lane>,
     wall_offset: u64,
     store: Store,
-    watch: Mutex<Watch>,
+    wiring: Mutex<Wiring>,
+}
+
+/// What is recorded. `apply` makes another one of it.
+struct Wiring {
+    cables: Cables,
+    lanes: Vec<Lane>,
+    watch: Watch,
 }
 
 #[derive(Clone)]
 struct Lane {
     cable: usize,
+    #[allow(dead_code, reason = "apply will")]
+    side: Side,
     interface: CaptureInterface,
     reader: RecorderReader,
 }
@@ -103,39 +111,56 @@ impl Recorder {
         names: &Named<'_>,
         folder: &Path,
     ) -> Result<Self, CablesError> {
-        let share = |cable| {
-            if (names.between_switches)(cable) {
-                SHARE
-            } else {
-                1
-            }
-        };
-        let shares = 2 * (0..cables.len()).map(share).sum::<u64>();
-        let mut lanes = Vec::with_capacity(2 * cables.len());
-        for cable in 0..cables.len() {
-            for side in [Side::A, Side::B] {
-                let bytes = options.memory * share(cable) / shares.max(1);
-                lanes.push(Lane {
-                    cable,
-                    interface: interface(cables, cable, side, false, &names.alias),
-                    reader: cables.record(cable, side, bytes as usize, options.snap)?,
-                });
-            }
-        }
-        let inner = (0..cables.len()).filter(|cable| (names.between_switches)(*cable));
-        let mut watch = Watch::new(inner.collect());
+        let lanes = lanes(cables, &options, names, &|_| None)?;
+        let mut watch = Watch::new(between_switches(cables, names));
         watch
             .arm(cables, options.triggers.clone(), &|name| {
                 Err(ApiError::unknown(format!("there is no cable \"{name}\"")))
             })
             .map_err(|error| CablesError::Recorder(error.to_string()))?;
-        Ok(Recorder {
+        let wiring = Wiring {
+            cables: cables.clone(),
             lanes,
+            watch,
+        };
+        Ok(Recorder {
             wall_offset: cables.wall_offset(),
             store: Store::new(options.folder.as_deref().unwrap_or(folder)),
-            watch: Mutex::new(watch),
+            wiring: Mutex::new(wiring),
             options,
         })
+    }
+
+    /// Records these cables from now on. Those that were there before keep what is recorded of
+    /// them; `before` says where one was. Each that is new gets the memory that it would have
+    /// had from the start. Triggers wait as before, but for cables that are gone.
+    ///
+    /// # Errors
+    /// When a worker does not answer; all stays as it was then.
+    #[allow(dead_code, reason = "apply will")]
+    pub(super) fn rewire(
+        &self,
+        cables: &Cables,
+        names: &Named<'_>,
+        before: &dyn Fn(usize) -> Option<usize>,
+        cable: &dyn Fn(&str) -> Result<usize, ApiError>,
+    ) -> Result<(), CablesError> {
+        let mut wiring = self.wiring();
+        let known = |index, side| {
+            let old = before(index)?;
+            let mut lanes = wiring.lanes.iter();
+            let lane = lanes.find(|lane| (lane.cable, lane.side) == (old, side));
+            lane.map(|lane| lane.reader.clone())
+        };
+        let lanes = lanes(cables, &self.options, names, &|lane| known(lane.0, lane.1))?;
+        let inner = between_switches(cables, names);
+        wiring
+            .watch
+            .rewire(cables, inner, cable)
+            .map_err(|error| CablesError::Recorder(error.to_string()))?;
+        wiring.lanes = lanes;
+        wiring.cables = cables.clone();
+        Ok(())
     }
 
     /// Keeps dumps on these triggers, and on no others. `cable` finds a cable by its name.
@@ -144,19 +169,20 @@ impl Recorder {
     /// A name that nothing has, a filter that is no program; all stays as it was then.
     pub(super) fn arm(
         &self,
-        cables: &Cables,
         triggers: Vec<Trigger>,
         cable: &dyn Fn(&str) -> Result<usize, ApiError>,
     ) -> Result<(), ApiError> {
-        self.watch().arm(cables, triggers, cable)
+        let Wiring { cables, watch, .. } = &mut *self.wiring();
+        watch.arm(cables, triggers, cable)
     }
 
     pub(super) fn status(&self) -> RecorderStatus {
+        let wiring = self.wiring();
         RecorderStatus {
             memory: self.options.memory,
             snap: self.options.snap,
-            lanes: self.lanes.len(),
-            triggers: self.watch().triggers().to_vec(),
+            lanes: wiring.lanes.len(),
+            triggers: wiring.watch.triggers().to_vec(),
             dumps: self.store.list(),
         }
     }
@@ -172,9 +198,8 @@ impl Recorder {
     ) -> Result<CaptureStream, ApiError> {
         let cables = request.cables.iter().map(|name| cable(name));
         let cables = cables.collect::<Result<Vec<_>, _>>()?;
-        let lanes = self.lanes.iter();
-        let wanted = lanes.filter(|lane| cables.is_empty() || cables.contains(&lane.cable));
-        let lanes: Vec<_> = wanted.cloned().collect();
+        let mut lanes = self.lanes();
+        lanes.retain(|lane| cables.is_empty() || cables.contains(&lane.cable));
         let since = request.last_ms.map_or(0, |last| {
             clock::now().saturating_sub(last.saturating_mul(1_000_000))
         });
@@ -220,10 +245,13 @@ impl Recorder {
     }
 
     /// Looks for triggers, for ever, and keeps a dump when one fires. `tell` is told of it.
-    pub(super) async fn attend(&self, cables: &Cables, tell: impl Fn(String)) {
+    pub(super) async fn attend(&self, tell: impl Fn(String)) {
         loop {
             tokio::time::sleep(LOOK).await;
-            let due = self.watch().look(cables, clock::now());
+            let due = {
+                let Wiring { cables, watch, .. } = &mut *self.wiring();
+                watch.look(cables, clock::now())
+            };
             let Some(due) = due else { continue };
             match self.keep(due).await {
                 Ok(told) | Err(told) => tell(told),
@@ -235,8 +263,8 @@ impl Recorder {
     async fn keep(&self, due: Due) -> Result<String, String> {
         let now = clock::now();
         let since = now.saturating_sub(self.options.last.as_nanos() as u64);
-        let start = serde_json::to_vec(&self.first_line(&self.lanes, since));
-        let lanes = self.lanes.clone();
+        let lanes = self.lanes();
+        let start = serde_json::to_vec(&self.first_line(&lanes, since));
         // Copies as much as the recorder's memory, so not on the thread that answers questions.
         let (done, messages) = oneshot::channel();
         let put_together = move || _ = done.send(Messages::of(&lanes, since));
@@ -259,9 +287,54 @@ impl Recorder {
         ))
     }
 
-    fn watch(&self) -> std::sync::MutexGuard<'_, Watch> {
-        self.watch.lock().expect("no holder of this lock can panic")
+    fn wiring(&self) -> std::sync::MutexGuard<'_, Wiring> {
+        let wiring = self.wiring.lock();
+        wiring.expect("no holder of this lock can panic")
     }
+
+    fn lanes(&self) -> Vec<Lane> {
+        self.wiring().lanes.clone()
+    }
+}
+
+/// Both lanes of every cable: as they are `known`, or recorded from now on.
+fn lanes(
+    cables: &Cables,
+    options: &RecorderOptions,
+    names: &Named<'_>,
+    known: &dyn Fn((usize, Side)) -> Option<RecorderReader>,
+) -> Result<Vec<Lane>, CablesError> {
+    let share = |cable| {
+        if (names.between_switches)(cable) {
+            SHARE
+        } else {
+            1
+        }
+    };
+    let shares = 2 * (0..cables.len()).map(share).sum::<u64>();
+    let mut lanes = Vec::with_capacity(2 * cables.len());
+    for cable in 0..cables.len() {
+        for side in [Side::A, Side::B] {
+            let bytes = options.memory * share(cable) / shares.max(1);
+            let reader = match known((cable, side)) {
+                Some(reader) => reader,
+                None => cables.record(cable, side, bytes as usize, options.snap)?,
+            };
+            lanes.push(Lane {
+                cable,
+                side,
+                interface: interface(cables, cable, side, false, &names.alias),
+                reader,
+            });
+        }
+    }
+    Ok(lanes)
+}
+
+fn between_switches(cables: &Cables, names: &Named<'_>) -> Vec<usize> {
+    let all = 0..cables.len();
+    all.filter(|cable| (names.between_switches)(*cable))
+        .collect()
 }
 
 /// The recorder, if there is one.

@@ -82,6 +82,21 @@ impl Watch {
         Ok(())
     }
 
+    /// See [`super::Recorder::rewire`].
+    #[allow(dead_code, reason = "apply will")]
+    pub(super) fn rewire(
+        &mut self,
+        cables: &Cables,
+        inner: Vec<usize>,
+        cable: &dyn Fn(&str) -> Result<usize, ApiError>,
+    ) -> Result<(), ApiError> {
+        let before = std::mem::replace(&mut self.inner, inner);
+        let mut triggers = self.triggers.clone();
+        triggers.retain_mut(|trigger| trigger.keep_cables(|name| cable(name).is_ok()));
+        self.arm(cables, triggers, cable)
+            .inspect_err(|_| self.inner = before)
+    }
+
     fn eye(
         &self,
         cables: &Cables,
