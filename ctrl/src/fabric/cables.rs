@@ -63,8 +63,7 @@ pub enum CablesError {
     Jacks(std::io::Error),
 }
 
-/// The cables of a topology, by their places in it. A handle: a clone has the same cables, and
-/// [`Cables::with`] makes one that has others of the same panel.
+/// The cables of a topology, by their places in it. A handle: a clone has the same cables.
 #[derive(Clone)]
 pub struct Cables {
     panel: Panel,
