@@ -37,7 +37,10 @@ fn with_a_rack(switch: &str) -> SwitchConf {
 }
 
 fn shown(change: &Change) -> String {
-    let part = |title: &str, lines: &[String]| format!("{title}\n  {}\n", lines.join("\n  "));
+    let part = |title: &str, lines: &[String]| {
+        let indented = lines.iter().flat_map(|line| ["  ", line, "\n"]);
+        format!("{title}\n{}", indented.collect::<String>())
+    };
     let plugged = change
         .plugged
         .iter()

@@ -21,6 +21,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::accel::Accel;
+use super::plug::Shape;
 use super::qemu::{self, Fds};
 use super::spec::{NicBackend, SpecError, VmSpec};
 use super::stderr::Stderr;
@@ -98,6 +99,7 @@ pub struct Launcher {
 
 /// A QEMU that has just been started.
 pub(super) struct Launched {
+    pub(super) shape: Shape,
     pub(super) child: Child,
     pub(super) monitor: UnixStream,
     pub(super) console: UnixStream,
@@ -133,6 +135,11 @@ impl Launcher {
     /// Whether QEMU is held by seccomp.
     pub fn sandbox(&self) -> bool {
         self.sandbox
+    }
+
+    /// Opens taps by name.
+    pub(super) fn open_tap(&self) -> &OpenTap {
+        &self.open_tap
     }
 
     /// Starts a QEMU. Nothing in here waits, so no other spawn of this thread comes between.
@@ -219,6 +226,11 @@ impl Launcher {
         drop(inherited);
         let stderr = child.stderr.take().expect("stderr is piped by command()");
         Ok(Launched {
+            shape: Shape {
+                spec: spec.clone(),
+                places: qemu::nic_places(spec.nics.len()),
+                folder,
+            },
             child,
             monitor,
             console,

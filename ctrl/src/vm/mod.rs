@@ -19,6 +19,9 @@
 //! [`seed::write`] → [`Vm::start`] for each [`VmSpec`] → [`Vm::watch`] until running →
 //! [`bgp::read`] → [`Vm::stop`] for all at once.
 //!
+//! A VM that runs can get NICs and lose them ([`Vm::plug`]), or have another make-up from its next
+//! start on ([`Vm::respec`]).
+//!
 //! Everything that comes out of a guest is bounded in size, depth and time, and never shown raw.
 
 pub mod accel;
@@ -30,6 +33,8 @@ pub mod keys;
 mod launch;
 pub mod lifecycle;
 mod line;
+mod plug;
+mod process;
 pub mod qemu;
 pub mod qmp;
 pub mod seed;
@@ -40,6 +45,7 @@ mod supervisor;
 
 pub use launch::{LaunchError, Launcher, OpenTap, strays};
 pub use lifecycle::{Power, PowerError, VmState};
+pub use plug::{CannotPlug, PlugError};
 pub use spec::{
     Display, Image, NIC_FOLDER, NicBackend, NicSpec, SpecError, VmSpec, nic_socket_name,
 };

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use super::accel::Accel;
-use super::spec::{Display, NicBackend, VmSpec, nic_socket_name};
+use super::spec::{Display, MAX_NICS, NicBackend, VmSpec, nic_socket_name};
 
 /// The virtio-serial port that the guest agent opens.
 pub const AGENT_PORT: &str = "org.qemu.guest_agent.0";
@@ -35,9 +35,36 @@ pub struct Fds {
     pub nics: Vec<RawFd>,
 }
 
+/// Where a device is on the PCI bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// 0 to 31.
+    pub slot: usize,
+    /// 0 to 7.
+    pub function: usize,
+    /// Others may be in the same slot: nothing can then come into it or leave it while QEMU runs.
+    pub shared: bool,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "addr={:02x}.{}", self.slot, self.function)?;
+        if self.shared && self.function == 0 {
+            f.write_str(",multifunction=on")?;
+        }
+        Ok(())
+    }
+}
+
 /// QEMU's id of a VM's NIC, for `set_link`.
 pub fn nic_id(index: usize) -> String {
     format!("nic{index}")
+}
+
+/// The NIC of which that is the id.
+pub fn nic_index(id: &str) -> Option<usize> {
+    let index = id.strip_prefix("nic")?.parse().ok()?;
+    (index < MAX_NICS && nic_id(index) == id).then_some(index)
 }
 
 /// QEMU's arguments, without the program's name. `sandbox` says whether this QEMU has seccomp.
@@ -53,10 +80,10 @@ pub fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
     channels(&mut args, fds);
     display(&mut args, spec.display);
     disks(&mut args, spec.display, fds);
-    for (index, (nic, fd)) in spec.nics.iter().zip(&fds.nics).enumerate() {
+    let places = nic_places(spec.nics.len());
+    for (index, ((nic, fd), place)) in spec.nics.iter().zip(&fds.nics).zip(places).enumerate() {
         let vectors = netdev(&mut args, spec, index, *fd);
-        let id = nic_id(index);
-        let (mac, place) = (nic.mac_text(), place(FIRST_NIC_SLOT, index));
+        let (id, mac) = (nic_id(index), nic.mac_text());
         args.pair(
             "-device",
             format!("virtio-net-pci,id={id},netdev=net{index},mac={mac}{vectors},{VIRTIO},{place}"),
@@ -75,7 +102,7 @@ fn netdev(args: &mut Args, spec: &VmSpec, index: usize, fd: RawFd) -> &'static s
         NicBackend::VhostUser => {
             // A folder's number in /proc leads into it whatever its path, and however closed the
             // folders above it are.
-            let path = format!("/proc/self/fd/{fd}/{}", nic_socket_name(index));
+            let path = socket_path(fd, index);
             let chardev = format!("socket,id=cable{index},path={path},reconnect=1");
             args.pair("-chardev", chardev);
             args.pair(
@@ -87,23 +114,47 @@ fn netdev(args: &mut Args, spec: &VmSpec, index: usize, fd: RawFd) -> &'static s
     }
 }
 
+/// The socket of a NIC as QEMU sees it, by the folder that it inherited.
+pub(super) fn socket_path(folder: RawFd, index: usize) -> String {
+    format!("/proc/self/fd/{folder}/{}", nic_socket_name(index))
+}
+
 /// Modern virtio only: no legacy I/O ports (24 KiB of them would be too few for 60 NICs), and no
 /// option ROM to look for.
 const VIRTIO: &str = "disable-legacy=on,romfile=";
 
 /// Slots 0 and 1 are the chip set's.
 const SERVICE_SLOT: usize = 2;
-const FIRST_NIC_SLOT: usize = 3;
+/// The slots that are the NICs'.
+pub(super) const NIC_SLOTS: std::ops::RangeInclusive<usize> = 3..=31;
 
-/// Eight devices share a slot, so that PCI order is device order and 232 NICs find room.
-fn place(first_slot: usize, index: usize) -> String {
-    let (slot, function) = (first_slot + index / 8, index % 8);
-    let multifunction = if function == 0 {
-        ",multifunction=on"
-    } else {
-        ""
+/// NICs that get a slot each, which leaves as many slots for those that come later.
+const ALONE: usize = 14;
+
+/// Where the NICs of a QEMU are that starts with `count` of them. A few have a slot each, and can
+/// leave. Of many, eight share a slot, so that 232 find room. PCI order is NIC order.
+pub fn nic_places(count: usize) -> Vec<Place> {
+    let first = *NIC_SLOTS.start();
+    let place = |index| {
+        if count > ALONE {
+            return function_of(first, index);
+        }
+        Place {
+            slot: first + index,
+            function: 0,
+            shared: false,
+        }
     };
-    format!("addr={slot:02x}.{function}{multifunction}")
+    (0..count).map(place).collect()
+}
+
+/// Eight to a slot, from `first` on.
+fn function_of(first: usize, index: usize) -> Place {
+    Place {
+        slot: first + index / 8,
+        function: index % 8,
+        shared: true,
+    }
 }
 
 fn machine(args: &mut Args, spec: &VmSpec, fds: &Fds) {
@@ -185,7 +236,7 @@ fn disks(args: &mut Args, display: Display, fds: &Fds) {
                 index + 1
             ),
         );
-        let place = place(SERVICE_SLOT, index);
+        let place = function_of(SERVICE_SLOT, index);
         args.pair(
             "-device",
             format!("virtio-blk-pci,drive={id},{VIRTIO},{place}"),
@@ -193,7 +244,7 @@ fn disks(args: &mut Args, display: Display, fds: &Fds) {
     };
     disk(args, 0, "rootfs", fds.rootfs);
     disk(args, 1, "seed", fds.seed);
-    let place = |index| place(SERVICE_SLOT, index);
+    let place = |index| function_of(SERVICE_SLOT, index);
     args.pair(
         "-device",
         format!("virtio-serial-pci,max_ports=2,{VIRTIO},{}", place(2)),
@@ -314,9 +365,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pci_order_is_nic_order(a in 0usize..232, b in 0usize..232) {
-            let key = |i| place(FIRST_NIC_SLOT, i)["addr=".len()..][..4].to_string();
-            prop_assert_eq!(key(a).cmp(&key(b)), a.cmp(&b));
+        fn pci_order_is_nic_order_and_slots_suffice(count in 0usize..=232) {
+            let places = nic_places(count);
+            prop_assert!(places.is_sorted_by_key(|place| (place.slot, place.function)));
+            for (index, place) in places.iter().enumerate() {
+                prop_assert!(NIC_SLOTS.contains(&place.slot) && place.function < 8);
+                let alone = places.iter().filter(|other| other.slot == place.slot).count() == 1;
+                prop_assert!(alone || place.shared, "{index}: {place:?}");
+            }
         }
     }
 }

@@ -72,6 +72,11 @@ pub enum Event {
         /// Opened.
         open: bool,
     },
+    /// A device that has an id is gone, because we took it away.
+    Deleted {
+        /// QEMU's id of it.
+        id: String,
+    },
     /// Any other, by name.
     Other(String),
 }
@@ -225,12 +230,27 @@ impl Qmp {
             self.execute("set_password", Some(arguments), limit).await?;
         }
         let name = "vnc-client";
-        // A descriptor of that name that is still there is closed by QEMU.
-        self.execute_with("getfd", Some(json!({"fdname": name})), Some(client), limit)
-            .await?;
+        self.hand_over(name, client, limit).await?;
         let arguments = json!({"protocol": "vnc", "fdname": name, "skipauth": password.is_none()});
         self.execute("add_client", Some(arguments), limit).await?;
         Ok(())
+    }
+
+    /// Hands QEMU a descriptor, for a command that takes one by name. Another one of that name
+    /// that was not taken is closed by QEMU.
+    ///
+    /// # Errors
+    /// See [`QmpError`].
+    pub async fn hand_over(
+        &self,
+        name: &str,
+        descriptor: BorrowedFd<'_>,
+        limit: Duration,
+    ) -> Result<(), QmpError> {
+        let arguments = json!({"fdname": name});
+        self.execute_with("getfd", Some(arguments), Some(descriptor), limit)
+            .await
+            .map(drop)
     }
 
     /// Resolves once the connection has ended and every event before that has been handed on.
@@ -325,6 +345,10 @@ fn event(name: String, data: &Value) -> Event {
             id: data["id"].as_str().unwrap_or_default().into(),
             open: data["open"] == true,
         },
+        // Parts of a device have a path only.
+        "DEVICE_DELETED" if data["device"].is_string() => Event::Deleted {
+            id: data["device"].as_str().unwrap_or_default().into(),
+        },
         _ => Event::Other(name),
     }
 }
@@ -377,6 +401,8 @@ mod tests {
             "{\"event\": \"SHUTDOWN\", \"data\": {\"guest\": true, \"reason\": \"guest-shutdown\"}}\r\n",
             "{\"event\": \"SHUTDOWN\", \"data\": {\"guest\": false, \"reason\": \"host-signal\"}}\r\n",
             "{\"event\": \"RESET\", \"data\": {}}\r\n{\"event\": \"NEW\"}\r\n",
+            "{\"event\": \"DEVICE_DELETED\", \"data\": {\"path\": \"/machine/x\"}}\r\n",
+            "{\"event\": \"DEVICE_DELETED\", \"data\": {\"device\": \"nic7\", \"path\": \"/machine/y\"}}\r\n",
             "{\"event\": \"VSERPORT_CHANGE\", \"data\": {\"id\": \"agent\", \"open\": true}}\r\n",
             "{\"return\": {\"status\": \"running\"}, \"id\": 2}\r\n"
         ), "{\"id\": 3, \"error\": {\"class\": \"GenericError\", \"desc\": \"no \\u001b[1m\"}}\r\n"]).await;
@@ -387,6 +413,8 @@ mod tests {
             Event::Shutdown { guest: false },
             Event::Reset,
             Event::Other("NEW".into()),
+            Event::Other("DEVICE_DELETED".into()),
+            Event::Deleted { id: "nic7".into() },
             Event::Port {
                 id: "agent".into(),
                 open: true,

@@ -9,22 +9,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::agent::Agent;
 use super::console::Console;
-use super::launch::{Launched, Launcher};
+use super::launch::Launcher;
 use super::lifecycle::{Action, Exit, Lifecycle, Power, PowerError, VmState};
-use super::qemu::{self, AGENT_ID};
-use super::qmp::{Event, Qmp, QmpError};
+use super::plug::{self, CannotPlug, PlugError, SharedShape};
+use super::process::{Happened, Process, next};
+use super::qemu;
+use super::qmp::{Qmp, QmpError};
 use super::spec::VmSpec;
-use super::stderr::Stderr;
 
-/// Time for QEMU to greet. Nine at once on two busy cores took under a second.
-const GREETING_LIMIT: Duration = Duration::from_secs(30);
 /// Time for QEMU to quit when asked, before it is killed.
 const QUIT_LIMIT: Duration = Duration::from_millis(700);
 /// Time for the kernel to take a killed QEMU away.
@@ -60,6 +57,7 @@ pub struct Vm {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<VmStatus>,
     monitor: Monitor,
+    shape: SharedShape,
     agent: Arc<Agent>,
     console: Console,
 }
@@ -71,6 +69,7 @@ type Monitor = Arc<Mutex<Option<Arc<Qmp>>>>;
 enum Request {
     Power(Power, oneshot::Sender<Result<(), PowerError>>),
     Respec(Box<VmSpec>, oneshot::Sender<()>),
+    Plug(Box<VmSpec>, oneshot::Sender<Result<(), PlugError>>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -93,6 +92,7 @@ impl Vm {
             requests,
             status: watcher,
             monitor: Monitor::default(),
+            shape: SharedShape::default(),
             agent: Arc::new(Agent::new(spec.agent_socket())),
             console: Console::default(),
         };
@@ -104,6 +104,7 @@ impl Vm {
             last_error: None,
             status,
             monitor: Arc::clone(&vm.monitor),
+            shape: Arc::clone(&vm.shape),
             agent: Arc::clone(&vm.agent),
             console: vm.console.clone(),
         };
@@ -172,6 +173,34 @@ impl Vm {
         answer.await.map_err(|_| PowerError::Stopped)
     }
 
+    /// Whether [`Vm::plug`] would be tried.
+    ///
+    /// # Errors
+    /// Why not; [`Vm::respec`] and [`Power::Cycle`] then bring the change about.
+    pub fn can_plug(&self, spec: &VmSpec) -> Result<(), CannotPlug> {
+        if self.status().state != VmState::Running {
+            return Err(CannotPlug::NotRunning);
+        }
+        match &*plug::lock(&self.shape) {
+            Some(shape) => plug::plan(shape, spec).map(drop),
+            None => Err(CannotPlug::NotRunning),
+        }
+    }
+
+    /// Gives the VM another make-up, as [`Vm::respec`] does, and the running QEMU the NICs of it.
+    /// The sockets and taps of those that come must be there. The guest must have stopped using
+    /// those that go, and still has to set up those that come.
+    ///
+    /// # Errors
+    /// See [`PlugError`]; the VM then keeps its make-up, but may have some of the NICs.
+    pub async fn plug(&self, spec: VmSpec) -> Result<(), PlugError> {
+        let (sender, answer) = oneshot::channel();
+        let request = Request::Plug(Box::new(spec), sender);
+        let sent = self.requests.send(request).await;
+        sent.map_err(|_| PlugError::Stopped)?;
+        answer.await.unwrap_or(Err(PlugError::Stopped))
+    }
+
     /// Sets the carrier of NIC `index` (0-based, order of [`VmSpec::nics`]) as the guest sees
     /// it. It does not outlive the QEMU.
     ///
@@ -216,43 +245,6 @@ fn lock(monitor: &Monitor) -> std::sync::MutexGuard<'_, Option<Arc<Qmp>>> {
     monitor.lock().expect("no holder of this lock can panic")
 }
 
-/// What QEMU has reported, as a state, so that a flood of events needs no room.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Seen {
-    guest_shutdown: bool,
-    agent_open: bool,
-    resets: u64,
-}
-
-impl Seen {
-    fn take(&mut self, event: Event) {
-        match event {
-            Event::Shutdown { guest } => self.guest_shutdown = guest,
-            Event::Reset => self.resets += 1,
-            Event::Port { id, open } if id == AGENT_ID => self.agent_open = open,
-            Event::Port { .. } | Event::Other(_) => {}
-        }
-    }
-}
-
-struct Process {
-    child: Child,
-    stderr: Stderr,
-    greeting: Option<JoinHandle<Result<Qmp, QmpError>>>,
-    monitor: Option<Arc<Qmp>>,
-    seen: watch::Receiver<Seen>,
-    resets: u64,
-    /// It was started from a make-up that the VM has no more.
-    outdated: bool,
-}
-
-/// Something happened to the QEMU.
-enum Happened {
-    Exited(io::Result<ExitStatus>),
-    Greeted(Result<Qmp, QmpError>),
-    Reported,
-}
-
 struct Supervisor {
     spec: VmSpec,
     launcher: Launcher,
@@ -261,6 +253,7 @@ struct Supervisor {
     last_error: Option<String>,
     status: watch::Sender<VmStatus>,
     monitor: Monitor,
+    shape: SharedShape,
     agent: Arc<Agent>,
     console: Console,
 }
@@ -286,11 +279,11 @@ impl Supervisor {
                         let _ = answer.send(outcome);
                     }
                     Some(Request::Respec(spec, done)) => {
-                        self.spec = *spec;
-                        if let Some(process) = &mut self.process {
-                            process.outdated = true;
-                        }
+                        self.respec(*spec);
                         let _ = done.send(());
+                    }
+                    Some(Request::Plug(spec, answer)) => {
+                        let _ = answer.send(self.plug(*spec).await);
                     }
                     Some(Request::Stop(done)) => {
                         self.halt().await;
@@ -309,11 +302,31 @@ impl Supervisor {
         }
     }
 
+    fn respec(&mut self, spec: VmSpec) {
+        self.spec = spec;
+        if let Some(process) = &mut self.process {
+            process.outdated = true;
+        }
+    }
+
+    async fn plug(&mut self, spec: VmSpec) -> Result<(), PlugError> {
+        let process = self.process.as_ref().ok_or(CannotPlug::NotRunning)?;
+        let monitor = process.monitor.as_ref().ok_or(CannotPlug::NotRunning)?;
+        if self.life.state() != VmState::Running {
+            return Err(CannotPlug::NotRunning.into());
+        }
+        let (seen, open_tap) = (process.seen.clone(), self.launcher.open_tap());
+        plug::carry_out(&self.shape, &spec, monitor, seen, open_tap).await?;
+        self.respec(spec);
+        Ok(())
+    }
+
     fn launch(&mut self) {
         debug_assert!(self.process.is_none(), "one QEMU at most");
         match self.launcher.launch(&self.spec) {
             Ok(launched) => {
                 self.agent.forget();
+                *plug::lock(&self.shape) = Some(launched.shape.clone());
                 self.process = Some(Process::new(launched, &self.console));
             }
             Err(error) => {
@@ -374,7 +387,7 @@ impl Supervisor {
         let Some(mut process) = self.process.take() else {
             return;
         };
-        *lock(&self.monitor) = None;
+        self.forget();
         if let Some(monitor) = &process.monitor {
             let _ = timeout(LAST_EVENTS, monitor.closed()).await;
         }
@@ -435,9 +448,15 @@ impl Supervisor {
         }
     }
 
+    /// Nobody can ask the QEMU any more.
+    fn forget(&self) {
+        *lock(&self.monitor) = None;
+        *plug::lock(&self.shape) = None;
+    }
+
     /// Ends the QEMU, if there is one, in bounded time.
     async fn halt(&mut self) {
-        *lock(&self.monitor) = None;
+        self.forget();
         let Some(mut process) = self.process.take() else {
             return;
         };
@@ -471,69 +490,6 @@ impl Supervisor {
             changed
         });
     }
-}
-
-impl Process {
-    fn new(launched: Launched, console: &Console) -> Self {
-        let Launched {
-            child,
-            monitor,
-            console: serial,
-            stderr,
-        } = launched;
-        console.connect(serial);
-        let (report, seen) = watch::channel(Seen::default());
-        let on_event = move |event| report.send_modify(|seen| seen.take(event));
-        let greeting = tokio::spawn(Qmp::open(monitor, GREETING_LIMIT, on_event));
-        Self {
-            child,
-            stderr,
-            greeting: Some(greeting),
-            monitor: None,
-            seen,
-            resets: 0,
-            outdated: false,
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Some(greeting) = &self.greeting {
-            greeting.abort();
-        }
-    }
-}
-
-/// Never resolves without a QEMU.
-async fn next(process: &mut Option<Process>) -> Happened {
-    let Some(process) = process else {
-        return std::future::pending().await;
-    };
-    let Process {
-        child,
-        greeting,
-        seen,
-        ..
-    } = process;
-    let greeted = async {
-        match greeting {
-            Some(task) => match task.await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(QmpError::Closed),
-            },
-            None => std::future::pending().await,
-        }
-    };
-    let happened = tokio::select! {
-        status = child.wait() => Happened::Exited(status),
-        outcome = greeted => Happened::Greeted(outcome),
-        Ok(()) = seen.changed() => Happened::Reported,
-    };
-    if matches!(happened, Happened::Greeted(_)) {
-        *greeting = None;
-    }
-    happened
 }
 
 /// Resolves once the guest agent has answered.

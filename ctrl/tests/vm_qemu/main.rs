@@ -208,7 +208,7 @@ async fn boot_loop() {
     }
     let error = vm.status().last_error.unwrap();
     assert!(
-        error.contains("resets itself") && error.contains("RRR"),
+        error.contains("resets itself") && error.contains("RR"),
         "{error}"
     );
     vm.stop().await;
