@@ -29,6 +29,7 @@ pub mod apply;
 pub mod commands;
 pub mod config;
 pub mod decode;
+pub mod difference;
 pub mod fabric;
 pub mod host;
 pub mod image;

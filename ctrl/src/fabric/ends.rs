@@ -17,7 +17,7 @@ use crate::vm::{NIC_FOLDER, nic_socket_name};
 
 /// Who holds an end of a cable, and by what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holder {
+pub(crate) enum Holder {
     /// The host, by a tap that this process opened.
     Host,
     /// Whoever plugs in: there is a tap and, beside it, a vhost-user socket.
@@ -36,7 +36,7 @@ pub(super) enum Holder {
 }
 
 impl Holder {
-    pub(super) fn of(owner: EndOwner, switches: &Selection, nic: Nic) -> Self {
+    pub(crate) fn of(owner: EndOwner, switches: &Selection, nic: Nic) -> Self {
         match (owner, nic) {
             (EndOwner::Host, _) => Holder::Host,
             (EndOwner::Open, _) => Holder::Nobody,
@@ -50,12 +50,12 @@ impl Holder {
     }
 
     /// Whether there is a network device of the end's name.
-    pub(super) fn has_device(self) -> bool {
+    pub(crate) fn has_device(self) -> bool {
         !matches!(self, Holder::VmSocket { .. } | Holder::Nobody)
     }
 
     /// Whether the fabric makes a tap that waits for somebody to open it.
-    pub(super) fn has_waiting_tap(self) -> bool {
+    pub(crate) fn has_waiting_tap(self) -> bool {
         matches!(self, Holder::Anybody | Holder::VmTap)
     }
 }

@@ -56,6 +56,7 @@ use crate::vm::{Power, Vm};
 
 pub use bring_up::{Running, bring_up, listen};
 pub use cables::{Cables, CablesError};
+pub(crate) use ends::Holder;
 use impair::{Names, PlannedStep};
 pub use look_ahead::preflight;
 pub use options::{BringUpError, Options};
