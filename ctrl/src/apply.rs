@@ -16,6 +16,7 @@ use crate::host::{HostError, address, links, nft};
 use crate::journal::{Entry, Identity, Journal, JournalError, Undo};
 use crate::lock::Lock;
 use crate::plan::{Step, TapPlan};
+use crate::topology::MTU;
 
 /// Why the host's part did not come up, or did not go away.
 #[derive(Debug, thiserror::Error)]
@@ -176,13 +177,83 @@ impl Applied {
         let mut netlink = Netlink::open().map_err(HostError::Netlink)?;
         let identity = self.identity().clone();
         links::create_taps(&mut netlink, &[tap], owner, mtu, &identity)?;
-        guard_tap(name)?;
+        guard_taps([name])?;
         let link = links::list(&mut netlink)
             .map_err(HostError::Netlink)?
             .into_iter()
             .find(|link| link.name == name)
             .ok_or_else(|| HostError::tap(name, io::ErrorKind::NotFound.into()))?;
         links::raise_one(&mut netlink, link.index).map_err(|e| HostError::link("raise", name, e))
+    }
+
+    /// Makes more taps like those of the plan: guarded, then up. All or none.
+    ///
+    /// # Errors
+    /// [`ApplyError::Step`] with what failed, and what of it could not be taken back.
+    pub fn add_taps(&mut self, added: &[TapPlan]) -> Result<(), ApplyError> {
+        let (owner, mtu) = match &self.taps {
+            Some((_, owner, mtu)) => (*owner, *mtu),
+            None => (None, u32::from(MTU)),
+        };
+        let step = Step::Taps {
+            taps: added.to_vec(),
+            owner,
+            mtu,
+        };
+        let names: Vec<String> = added.iter().map(|tap| tap.name.clone()).collect();
+        // Until they are marked, a fabric that is killed would not be known for their maker.
+        self.journal.begin(Undo::Links {
+            names: names.clone(),
+        })?;
+        let made = self.make_taps(added, owner, mtu);
+        let left = match &made {
+            Ok(()) => Ok(()),
+            // Those before the one that could not be made were made by us.
+            Err(HostError::Tap { name, .. }) => {
+                let made = names.iter().take_while(|made| *made != name);
+                self.delete_taps(&names, &made.cloned().collect::<Vec<_>>())
+            }
+            Err(_) => self.delete_taps(&names, &names),
+        };
+        // What has our mark goes with all others that have.
+        self.journal.pop();
+        self.journal.save()?;
+        if let Err(source) = made {
+            let left = left.err().map(|error| error.to_string());
+            return Err(ApplyError::Step {
+                step: step.to_string(),
+                source,
+                left: left.into_iter().collect(),
+            });
+        }
+        let (taps, ..) = self.taps.get_or_insert((Vec::new(), owner, mtu));
+        taps.extend_from_slice(added);
+        Ok(())
+    }
+
+    fn make_taps(&self, taps: &[TapPlan], owner: Option<u32>, mtu: u32) -> Result<(), HostError> {
+        let identity = self.identity();
+        let mut netlink = Netlink::open().map_err(HostError::Netlink)?;
+        links::create_taps(&mut netlink, taps, owner, mtu, identity)?;
+        guard_taps(taps.iter().map(|tap| tap.name.as_str()))?;
+        links::raise(&mut netlink, identity)
+    }
+
+    /// Removes some of our taps and their guards, and forgets that they were planned.
+    ///
+    /// # Errors
+    /// What could not be removed. It goes at the end with all others.
+    pub fn remove_taps(&mut self, names: &[String]) -> Result<(), HostError> {
+        if let Some((taps, ..)) = &mut self.taps {
+            taps.retain(|tap| !names.contains(&tap.name));
+        }
+        self.delete_taps(names, &[])
+    }
+
+    fn delete_taps(&self, names: &[String], unmarked: &[String]) -> Result<(), HostError> {
+        let mut netlink = Netlink::open().map_err(HostError::Netlink)?;
+        links::delete_named(&mut netlink, self.identity(), names, unmarked)?;
+        Ok(nft::unguard(names.iter().map(String::as_str))?)
     }
 
     /// Takes everything back, in reverse order, and removes the journal.
@@ -262,12 +333,12 @@ impl Drop for Applied {
     }
 }
 
-/// Puts the guard of a tap back after somebody removed it, or the tap was made anew.
+/// Guards taps, be it again: somebody removed a guard, or the tap was made anew.
 ///
 /// # Errors
 /// When nft refuses, for instance because our tables are gone.
-pub fn guard_tap(name: &str) -> Result<(), HostError> {
-    Ok(nft::load(&nft::guard_again(name))?)
+pub fn guard_taps<'t>(names: impl IntoIterator<Item = &'t str>) -> Result<(), HostError> {
+    Ok(nft::load(&nft::guard_again(names))?)
 }
 
 /// `None` if there is nothing to do.

@@ -65,6 +65,11 @@ impl Identity {
         0x6900_0000 | (self.pid & 0x00ff_ffff)
     }
 
+    /// The device group of those of our devices that are about to be removed while others stay.
+    pub fn leaving_group(&self) -> u32 {
+        0x6a00_0000 | (self.pid & 0x00ff_ffff)
+    }
+
     /// The name of the chain in our nftables tables that tells whose they are.
     pub fn chain(&self) -> String {
         format!("owner-{}-{}", self.pid, self.started)

@@ -16,6 +16,9 @@
 //! itself by the [`api`], of which the [`commands`] are clients. [`impairment`] has the keys by which
 //! commands, API and TOML file say what a cable does to its frames.
 //!
+//! A running fabric becomes another one by `ikv-fabric apply`: [`difference`] says what of it is to
+//! be made, taken and left alone, which is pure, and [`fabric`] does it.
+//!
 //! [`decode`] reads what is in a frame: for lines of a capture, for what triggers the flight
 //! recorder, and for `converge`.
 //!

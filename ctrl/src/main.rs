@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
-    Context, bench, cable, cables, capture, check, clean, console, converge, exec, extcap, image,
-    impair, import, patch, power, probe, recorder, run, scenario, setup, ssh, status, topology,
-    vm_args,
+    Context, apply, bench, cable, cables, capture, check, clean, console, converge, exec, extcap,
+    image, impair, import, patch, power, probe, recorder, run, scenario, setup, ssh, status,
+    topology, vm_args,
 };
 use ctrl::progress::say;
 
@@ -35,6 +35,7 @@ enum Command {
     Check(check::CheckArgs),
     Clean(clean::CleanArgs),
     Topology(topology::TopologyArgs),
+    Apply(apply::ApplyArgs),
     Status(status::StatusArgs),
     Cables(cables::CablesArgs),
     Cable(cable::CableArgs),
@@ -97,6 +98,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(&context, args),
         Command::Clean(args) => clean::run(&context, args),
         Command::Topology(args) => topology::run(context.json, args),
+        Command::Apply(args) => apply::run(&context, args).await,
         Command::Status(args) => status::run(&context, args).await,
         Command::Cables(args) => cables::run(&context, args).await,
         Command::Cable(args) => cable::run(&context, args).await,

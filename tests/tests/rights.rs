@@ -18,7 +18,7 @@ fn a_patch_panel_keeps_what_takes_the_host_back_and_its_workers_nothing() {
     let fabric = host.run(&["--workers", "2"]);
     assert_rights(
         fabric.pid(),
-        CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW,
+        CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::CHOWN,
     );
     // It still can: a tap is made anew, and everything taken away.
     host.netns.ip("link del ikvm1-3-1");

@@ -11,6 +11,7 @@
 //! | `PUT /v1/cables/NAME/impairment` with [`SetImpairment`] | both lanes' [`LaneImpairment`] |
 //! | `GET /v1/impairments` | list of [`LaneImpairment`]: every lane that has one |
 //! | `POST /v1/step` with [`Step`] | [`StepDone`]; all its changes have been made at once, or none |
+//! | `POST /v1/apply` with [`ApplyRequest`] | [`ApplyAnswer`], once it is done; a client that goes away does not stop it |
 //! | `GET /v1/places` | [`Places`]: where servers plug in, and who is there |
 //! | `GET /v1/vm-args/PLACE?nic=…` with the fields of [`PlugWish`] | list of QEMU's arguments |
 //! | `GET /v1/ssh` | [`SshAccess`] |
@@ -25,6 +26,7 @@
 //!
 //! Whatever fails answers with a 4xx or 5xx status and [`Failure`].
 
+mod apply;
 pub mod capture;
 mod client;
 mod impair;
@@ -38,6 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::impairment::ImpairKeys;
 
+pub use apply::{ApplyAnswer, ApplyRequest, Peer};
 pub use capture::{CaptureCount, CaptureInterface, CaptureRequest, CaptureStart};
 pub use client::{Client, ClientError, default_socket, own_socket, segment};
 pub use impair::{
@@ -60,6 +63,9 @@ pub struct Status {
     pub cables: usize,
     /// Number of forwarding threads.
     pub workers: usize,
+    /// What an `apply` that is under way does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applying: Option<String>,
 }
 
 /// How a VM is to be plugged in; what is left out is as by default.

@@ -87,7 +87,6 @@ pub enum Trigger {
 
 impl Trigger {
     /// Leaves out cables that are not there any more; `false` if none is left of those named.
-    #[allow(dead_code, reason = "apply will")]
     pub(crate) fn keep_cables(&mut self, there: impl Fn(&str) -> bool) -> bool {
         match self {
             Trigger::Down | Trigger::Bgp => true,

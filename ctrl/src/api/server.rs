@@ -3,10 +3,12 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -16,9 +18,9 @@ use tokio::net::UnixListener;
 use super::capture::{CAPTURE_PROTOCOL, CaptureRequest, CaptureStream};
 use super::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use super::{
-    CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure, LaneImpairment, NodeStatus,
-    Places, PlugWish, Power, PowerAction, SetCable, SetImpairment, SshAccess, Status, Step,
-    StepDone,
+    ApplyAnswer, ApplyRequest, CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure,
+    LaneImpairment, NodeStatus, Peer, Places, PlugWish, Power, PowerAction, SetCable,
+    SetImpairment, SshAccess, Status, Step, StepDone,
 };
 
 /// The bytes of a serial console, both ways.
@@ -54,6 +56,12 @@ pub trait Backend: Send + Sync + 'static {
     fn impairments(&self) -> Vec<LaneImpairment>;
     /// `POST /v1/step`.
     fn step(&self, step: Step) -> impl Future<Output = Result<StepDone, ApiError>> + Send;
+    /// `POST /v1/apply`. It is driven to its end even if nobody waits for the answer.
+    fn apply(
+        self: Arc<Self>,
+        request: ApplyRequest,
+        peer: Peer,
+    ) -> impl Future<Output = Result<ApplyAnswer, ApiError>> + Send;
     /// `GET /v1/places`.
     ///
     /// # Errors
@@ -164,7 +172,8 @@ impl IntoResponse for ApiError {
 /// # Errors
 /// When the socket cannot accept any more.
 pub async fn serve<B: Backend>(listener: UnixListener, backend: Arc<B>) -> std::io::Result<()> {
-    axum::serve(listener, router(backend)).await
+    let service = router(backend).into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service).await
 }
 
 fn router<B: Backend>(backend: Arc<B>) -> Router {
@@ -176,6 +185,7 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/cables/{name}/impairment", put(impair::<B>))
         .route("/v1/impairments", get(impairments::<B>))
         .route("/v1/step", post(step::<B>))
+        .route("/v1/apply", post(apply::<B>))
         .route("/v1/places", get(places::<B>))
         .route("/v1/vm-args/{place}", get(vm_args::<B>))
         .route("/v1/ssh", get(ssh::<B>))
@@ -237,6 +247,25 @@ async fn step<B: Backend>(
     Json(step): Json<Step>,
 ) -> Result<Json<StepDone>, ApiError> {
     backend.step(step).await.map(Json)
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let credentials = stream.io().peer_cred().ok();
+        Peer {
+            uid: credentials.map(|peer| peer.uid()),
+        }
+    }
+}
+
+async fn apply<B: Backend>(
+    State(backend): State<Arc<B>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(request): Json<ApplyRequest>,
+) -> Result<Json<ApplyAnswer>, ApiError> {
+    // What has begun is brought to its end, whether the client is there or not.
+    let done = tokio::spawn(backend.apply(request, peer));
+    done.await.map_err(ApiError::failed)?.map(Json)
 }
 
 async fn places<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<Places>, ApiError> {

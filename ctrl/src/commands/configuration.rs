@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::config::{self, Config, ConfigError};
 use crate::impairment::KeyError;
-use crate::topology::{self, Selection, Topology, TopologyErrors};
+use crate::topology::{self, Choice, Selection, Topology, TopologyErrors};
 
 /// Options of every command that reads the configuration.
 #[derive(Debug, Clone, Default, Args)]
@@ -42,19 +42,27 @@ enum Switches {
 }
 
 impl SwitchArgs {
+    /// How they are chosen.
+    ///
+    /// # Errors
+    /// Names while none is to run.
+    pub fn choice(&self) -> anyhow::Result<Choice> {
+        match (self.switches, &*self.only) {
+            (Switches::Vm, []) => Ok(Choice::All),
+            (Switches::Vm, names) => Ok(Choice::Only(names.into())),
+            (Switches::None, []) => Ok(Choice::None),
+            (Switches::None, _) => anyhow::bail!(
+                "--only starts switches and --switches none starts none: leave one of them out"
+            ),
+        }
+    }
+
     /// Which of the topology's switches run.
     ///
     /// # Errors
     /// A name that is none of it, or names while none is to run.
     pub fn selection(&self, topology: &Topology) -> anyhow::Result<Selection> {
-        match (self.switches, &*self.only) {
-            (Switches::Vm, []) => Ok(Selection::all(topology)),
-            (Switches::Vm, names) => Ok(Selection::of(topology, names)?),
-            (Switches::None, []) => Ok(Selection::none()),
-            (Switches::None, _) => anyhow::bail!(
-                "--only starts switches and --switches none starts none: leave one of them out"
-            ),
-        }
+        Ok(self.choice()?.of(topology)?)
     }
 }
 

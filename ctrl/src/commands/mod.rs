@@ -1,5 +1,6 @@
 //! One file for each command. Those that ask a running fabric are clients of the API.
 
+pub mod apply;
 pub mod bench;
 pub mod cable;
 pub mod cables;

@@ -119,7 +119,8 @@ fn ranges(cpus: &[usize]) -> String {
 pub async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.completed()?;
     let topology = topology::build(&config)?;
-    let switches = args.switches.selection(&topology)?;
+    let choice = args.switches.choice()?;
+    let switches = choice.of(&topology)?;
     super::need_root("run", "it makes network devices, a route and a NAT table")?;
     let recorder = recorder::options(&config.recorder)?;
     let mut stop = StopSignals::new()?;
@@ -127,6 +128,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<ExitCode> 
         config,
         topology,
         socket: context.client.socket().to_owned(),
+        choice,
         switches,
         panel: args.panel.options(MOST_WORKERS)?,
         recorder,
@@ -181,25 +183,22 @@ impl StopSignals {
 
 /// Shows what the fabric does, for ever.
 async fn show(fabric: &Fabric, progress: &Progress) {
-    let mut lines: Vec<Option<Stage<'_>>> = fabric
-        .status()
-        .nodes
-        .iter()
-        .map(|node| Some(progress.stage(&node.name)))
+    let nodes = fabric.status().nodes.into_iter();
+    let mut lines: Vec<_> = nodes
+        .map(|node| {
+            let line = Some(progress.stage(&node.name));
+            (node.name, line)
+        })
         .collect();
     while !fabric.is_ready() {
-        for (line, node) in lines.iter_mut().zip(fabric.status().nodes) {
-            show_switch(line, &node);
-        }
-        if !lines.is_empty() && lines.iter().all(Option::is_none) {
+        show_switches(&mut lines, fabric);
+        if !lines.is_empty() && lines.iter().all(|(_, line)| line.is_none()) {
             progress.live("waiting until every loopback answers");
         }
         show_notices(fabric, progress);
         let _ = timeout(REFRESH, fabric.news()).await;
     }
-    for (line, node) in lines.iter_mut().zip(fabric.status().nodes) {
-        show_switch(line, &node);
-    }
+    show_switches(&mut lines, fabric);
     progress.note(&format!(
         "  ✓ ready  (after {})",
         duration(progress.elapsed())
@@ -219,6 +218,17 @@ async fn show(fabric: &Fabric, progress: &Progress) {
 fn show_notices(fabric: &Fabric, progress: &Progress) {
     for notice in fabric.notices() {
         progress.note(&format!("  ! {notice}"));
+    }
+}
+
+/// By their names: an `apply` may have changed which there are.
+fn show_switches(lines: &mut [(String, Option<Stage<'_>>)], fabric: &Fabric) {
+    let nodes = fabric.status().nodes;
+    for (name, line) in lines {
+        match nodes.iter().find(|node| node.name == *name) {
+            Some(node) => show_switch(line, node),
+            None => drop(line.take()),
+        }
     }
 }
 
@@ -273,6 +283,8 @@ fn live_line(fabric: &Fabric, before: Traffic, now: Traffic, seconds: f64, up: D
     let status = fabric.status();
     let rate = |now: u64, before: u64| (now - before) as f64 / seconds;
     let mut parts = vec![if status.ready { "ready" } else { "NOT READY" }.to_owned()];
+    let applying = status.applying.as_ref();
+    parts.extend(applying.map(|what| format!("apply {what}")));
     if !status.nodes.is_empty() {
         let well = status
             .nodes

@@ -59,6 +59,9 @@ fn table(status: &Status) -> String {
         status.workers,
         if status.workers == 1 { "" } else { "s" },
     );
+    if let Some(what) = &status.applying {
+        text += &format!("an apply is under way: {what}\n");
+    }
     if !status.nodes.is_empty() {
         text += &format!("\n{:<12} {:<9} {:<11} BGP\n", "SWITCH", "ROLE", "STATE");
     }
@@ -116,9 +119,11 @@ mod tests {
             ],
             cables: 141,
             workers: 1,
+            applying: Some("restarts leaf2".into()),
         };
         insta::assert_snapshot!(table(&status), @r"
         not ready   141 cables, 1 worker
+        an apply is under way: restarts leaf2
 
         SWITCH       ROLE      STATE       BGP
         leaf1        leaf      running     2/2

@@ -9,15 +9,16 @@ use std::sync::{Arc, Mutex};
 use dataplane::rights::{CapabilitySet, keep};
 use futures_util::future::join_all;
 use tokio::net::UnixListener;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::Fabric;
 use super::cables::{Cables, CablesError};
+use super::change::Change;
 use super::descriptors::make_room;
 use super::ends::Sockets;
 use super::impair::PlannedStep;
-use super::links::{Plugged, SharedApplied, write_down};
+use super::links::{Plugged, SharedApplied, Watched, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
@@ -32,9 +33,6 @@ use crate::lock::{Lock, StatePaths};
 use crate::plan;
 use crate::progress::Progress;
 use crate::topology::{End, EndOwner, Topology};
-
-/// Questions about sessions that switches may be asked at the same time.
-const QUESTIONS: usize = 2;
 
 /// Everything that must be taken away again.
 #[derive(Default)]
@@ -92,6 +90,7 @@ pub async fn bring_up(
     let cable_news = Arc::new(Notify::new());
     let bell = cable_news.clone();
     let displays = displays::open(options, &running.applied, &paths, &owner)?;
+    let (watched, changes) = mpsc::unbounded_channel();
     let ring = move || bell.notify_one();
     let (cables, recorder) = plug(options, running, &paths, &owner, host_tap, ring)?;
     let cut = as_configured(topology, &cables, config).inspect_err(|_| cables.stop())?;
@@ -117,6 +116,7 @@ pub async fn bring_up(
         plugged: Plugged::default(),
         notices: Mutex::default(),
         news: Notify::new(),
+        change: Change::new(&running.applied, options, &owner, watched),
     };
     let image = machine.as_ref().map(start::Machine::image_root);
     let mut fleet = None;
@@ -143,7 +143,7 @@ pub async fn bring_up(
     let listener = listen(socket, &owner)?;
     let watch = LinkWatch::open(fabric.whole().devices()).map_err(BringUpError::Watch)?;
     give_up_rights(options, &paths, image.as_deref())?;
-    running.attend(&fabric, listener, watch, cable_news);
+    running.attend(&fabric, listener, (watch, changes), cable_news);
     for display in displays {
         running.tasks.spawn(fabric.clone().attend_display(display));
     }
@@ -169,7 +169,7 @@ impl Running {
         &mut self,
         fabric: &Arc<Fabric>,
         listener: UnixListener,
-        watch: LinkWatch,
+        watch: (LinkWatch, mpsc::UnboundedReceiver<Watched>),
         cable_news: Arc<Notify>,
     ) {
         self.tasks
@@ -186,12 +186,10 @@ impl Running {
         if whole.cables.workers() > 1 {
             self.tasks.spawn(fabric.clone().balance());
         }
-        let turn = Arc::new(Semaphore::new(QUESTIONS));
-        for switch in whole.switches.values().cloned() {
-            let (told, turn, followed) = (fabric.clone(), turn.clone(), switch.clone());
-            self.tasks
-                .spawn(async move { followed.follow(&turn, &told.news).await });
-            self.tasks.spawn(fabric.clone().follow_vm(switch));
+        for switch in whole.switches.values() {
+            let [sessions, cables] = fabric.followers(switch);
+            self.tasks.spawn(sessions);
+            self.tasks.spawn(cables);
         }
         if !whole.switches.is_empty() {
             self.tasks.spawn(fabric.clone().judge());
@@ -203,6 +201,9 @@ impl Running {
     /// # Errors
     /// What could not be undone; `ikv-fabric clean` tries again.
     pub async fn take_down(mut self) -> Result<(), ApplyError> {
+        if let Some(fabric) = &self.fabric {
+            fabric.change.end().await;
+        }
         self.tasks.shutdown().await;
         if let Some(fabric) = &self.fabric {
             fabric.ready.store(false, Ordering::Relaxed);
@@ -300,7 +301,9 @@ fn plug(
         switches,
         ..
     } = options;
-    let planned = Sockets::new(config, topology, switches, paths, owner)?.open(host_tap)?;
+    let sockets = Sockets::new(config, topology, switches, paths, owner);
+    sockets.make_folders()?;
+    let planned = sockets.open(host_tap)?;
     let cables = Cables::plug(planned, &options.panel, CapabilitySet::empty(), bell)?;
     let wanted = options.recorder.as_ref();
     let recorder = wanted.map(|wanted| record(wanted, topology, &cables, running, paths));
@@ -322,16 +325,22 @@ fn record(
     paths: &StatePaths,
 ) -> Result<Recorder, BringUpError> {
     write_down(&running.applied, &paths.recorder)?;
+    let folder = std::path::absolute(&paths.recorder).unwrap_or_else(|_| paths.recorder.clone());
+    recorded_names(topology, |names| {
+        Ok(Recorder::start(cables, wanted.clone(), names, &folder)?)
+    })
+}
+
+/// What the recorder must know of a topology's cables.
+pub(super) fn recorded_names<T>(topology: &Topology, act: impl FnOnce(&Named<'_>) -> T) -> T {
     let is_switch = |end: &End| matches!(end.owner, EndOwner::Switch { .. });
-    let names = Named {
+    act(&Named {
         alias: &|index, side| topology.cables[index].end(side).alias.clone(),
         between_switches: &|index| {
             let cable = &topology.cables[index];
             is_switch(&cable.a) && is_switch(&cable.b)
         },
-    };
-    let folder = std::path::absolute(&paths.recorder).unwrap_or_else(|_| paths.recorder.clone());
-    Ok(Recorder::start(cables, wanted.clone(), &names, &folder)?)
+    })
 }
 
 /// Listens at `socket`, for its owner alone from the first moment on. The caller holds the

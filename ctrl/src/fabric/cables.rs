@@ -12,7 +12,7 @@ use dataplane::{
 };
 
 use super::accuracy;
-use super::ends::netdev;
+use super::ends::{aside, netdev};
 use super::reports::{lane, to_panel};
 use super::rights;
 use crate::api::{CableReport, CableState};
@@ -94,6 +94,12 @@ struct EndEntry {
     jack: Option<JackId>,
     /// See [`PlannedJack::file`].
     file: Option<PathBuf>,
+}
+
+impl Entry {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl EndEntry {
@@ -241,7 +247,6 @@ impl Cables {
     }
 
     /// These cables, on the same panel.
-    #[allow(dead_code, reason = "apply will")]
     pub(super) fn with(&self, entries: Vec<Arc<Entry>>) -> Self {
         Cables {
             entries,
@@ -250,7 +255,6 @@ impl Cables {
     }
 
     /// A cable itself, by its place in the topology.
-    #[allow(dead_code, reason = "apply will")]
     pub(super) fn plugged(&self, index: usize) -> &Arc<Entry> {
         &self.entries[index]
     }
@@ -350,8 +354,7 @@ impl Cables {
         // QEMU prints three lines at every connection that is closed at once, and none at one
         // that it does not get.
         if let Some(file) = &self.entries[index].ends[side as usize].file {
-            let mut aside = file.clone().into_os_string();
-            aside.push(".cut");
+            let aside = aside(file);
             let moved = if up {
                 std::fs::rename(&aside, file)
             } else {

@@ -28,8 +28,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where the console of a switch is offered.
 pub(super) struct Display {
-    /// The switch's place in the topology.
-    switch: usize,
+    /// The switch's name.
+    switch: String,
     listener: Listener,
 }
 
@@ -54,38 +54,52 @@ pub(super) fn open(
     paths: &StatePaths,
     owner: &Person,
 ) -> Result<Vec<Display>, BringUpError> {
-    let Options {
-        config,
-        topology,
-        switches,
-        ..
-    } = options;
-    let listen = |switch: usize| match config.vnc.listen {
-        Listen::Off => Ok(None),
-        Listen::Unix => {
-            let path = socket(paths, topology, switch);
-            unix(&path, owner).map(Some).map_err(|source| {
-                let at = path.display().to_string();
-                failed(topology, switch, at, source)
-            })
-        }
-        Listen::Tcp => {
-            let port = port(config.vnc.display, switch).unwrap_or_default();
-            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            tcp(at)
-                .map(Some)
-                .map_err(|source| failed(topology, switch, at.to_string(), source))
-        }
-    };
+    let (config, switches) = (&options.config, &options.switches);
     if config.vnc.listen == Listen::Unix && !switches.is_empty() {
         write_down(applied, &paths.vnc)?;
         make_folder(&paths.vnc)?;
     }
     let mut displays = Vec::new();
     for switch in switches.iter() {
-        displays.extend(listen(switch)?.map(|listener| Display { switch, listener }));
+        displays.extend(open_one(config, &options.topology, paths, owner, switch)?);
     }
     Ok(displays)
+}
+
+/// Listens for one switch; `None` if its console is not shown.
+///
+/// # Errors
+/// When its address cannot be listened at.
+pub(super) fn open_one(
+    config: &Config,
+    topology: &Topology,
+    paths: &StatePaths,
+    owner: &Person,
+    switch: usize,
+) -> Result<Option<Display>, BringUpError> {
+    let listener = match config.vnc.listen {
+        Listen::Off => return Ok(None),
+        Listen::Unix => {
+            let path = socket(paths, topology, switch);
+            unix(&path, owner).map_err(|source| {
+                let at = path.display().to_string();
+                failed(topology, switch, at, source)
+            })?
+        }
+        Listen::Tcp => {
+            let port = port(config.vnc.display, switch).unwrap_or_default();
+            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            tcp(at).map_err(|source| failed(topology, switch, at.to_string(), source))?
+        }
+    };
+    let switch = topology.switches[switch].name.clone();
+    Ok(Some(Display { switch, listener }))
+}
+
+/// Removes what [`open_one`] made for a switch that is no more.
+pub(super) fn forget(paths: &StatePaths, topology: &Topology, switch: usize) {
+    // It was there only if the console was shown by a socket.
+    let _ = std::fs::remove_file(socket(paths, topology, switch));
 }
 
 fn failed(topology: &Topology, switch: usize, at: String, source: io::Error) -> BringUpError {
@@ -154,17 +168,23 @@ pub(super) fn words(options: &Options, paths: &StatePaths) -> Option<String> {
 }
 
 impl Fabric {
-    /// Hands a display's connections to its switch, for ever. One that comes while the switch is
-    /// off is closed.
+    /// Hands a display's connections to its switch, until that is stopped. One that comes while
+    /// the switch is off is closed.
     pub(super) async fn attend_display(self: Arc<Self>, display: Display) {
-        let whole = self.whole();
-        let Some(switch) = whole.switches.get(&display.switch).cloned() else {
+        let Ok(switch) = self.whole().switch(&display.switch) else {
             return;
         };
-        drop(whole);
         let vm = switch.vm();
+        let mut status = vm.watch();
         loop {
-            match display.listener.accept().await {
+            let client = tokio::select! {
+                client = display.listener.accept() => client,
+                changed = status.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return, // stopped
+                },
+            };
+            match client {
                 Ok(client) => {
                     let password = self.display_password.as_deref();
                     if let Err(error) = vm.add_display(client, password).await {

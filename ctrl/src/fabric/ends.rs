@@ -1,6 +1,8 @@
 //! What each end of a cable is made of: a tap, a socket, both or neither.
 
+use std::io;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use dataplane::jack::Role;
 use dataplane::port::{Packet, Tap};
@@ -70,35 +72,47 @@ pub(super) struct Sockets<'a> {
 }
 
 impl<'a> Sockets<'a> {
-    /// Makes the folders. They must be in the journal already.
     pub(super) fn new(
         config: &'a Config,
         topology: &'a Topology,
         switches: &'a Selection,
         paths: &'a StatePaths,
         owner: &'a Person,
-    ) -> Result<Self, SeedsError> {
-        make_folder(&paths.vhost)?;
-        if !switches.is_empty() {
-            make_folder(&paths.vms)?;
-        }
-        let sockets = Sockets {
+    ) -> Self {
+        Sockets {
             config,
             topology,
             switches,
             paths,
             owner,
-        };
-        if config.vm.nic == Nic::VhostUser {
-            for index in switches.iter() {
-                let folder = paths.vms.join(&topology.switches[index].name);
-                make_folder(&folder)?;
-                let nics = folder.join(NIC_FOLDER);
-                make_closed_folder(&nics, config.vm.uid_of(index))
-                    .map_err(|source| SeedsError::File { path: nics, source })?;
-            }
         }
-        Ok(sockets)
+    }
+
+    /// Makes all folders. They must be in the journal already.
+    pub(super) fn make_folders(&self) -> Result<(), SeedsError> {
+        make_folder(&self.paths.vhost)?;
+        if !self.switches.is_empty() {
+            make_folder(&self.paths.vms)?;
+        }
+        let mut switches = self.switches.iter();
+        switches.try_for_each(|switch| self.make_folder_of(switch))
+    }
+
+    /// Makes the folder of one switch that runs.
+    pub(super) fn make_folder_of(&self, switch: usize) -> Result<(), SeedsError> {
+        if self.config.vm.nic != Nic::VhostUser {
+            return Ok(());
+        }
+        let folder = self.folder_of(switch);
+        make_folder(&folder)?;
+        let nics = folder.join(NIC_FOLDER);
+        make_closed_folder(&nics, self.config.vm.uid_of(switch))
+            .map_err(|source| SeedsError::File { path: nics, source })
+    }
+
+    /// Where the files of one switch are.
+    pub(super) fn folder_of(&self, switch: usize) -> PathBuf {
+        self.paths.vms.join(&self.topology.switches[switch].name)
     }
 
     /// Opens the ports and sockets of every cable. The host's end is the tap given.
@@ -106,15 +120,61 @@ impl<'a> Sockets<'a> {
     /// # Errors
     /// The first that cannot be opened.
     pub(super) fn open(&self, mut host_tap: Option<OwnedFd>) -> Result<Vec<Planned>, CablesError> {
-        let mut planned = Vec::with_capacity(self.topology.cables.len());
-        for topology::Cable { name, a, b, .. } in &self.topology.cables {
-            let mut end = |end: &End| self.end(name, end, &mut host_tap);
-            planned.push(Planned {
-                name: name.clone(),
-                ends: [end(a)?, end(b)?],
-            });
+        let cables = self.topology.cables.iter();
+        let open = |cable| self.open_one(cable, &mut host_tap);
+        cables.map(open).collect()
+    }
+
+    /// Opens the ports and sockets of one cable; see [`Sockets::open`].
+    ///
+    /// # Errors
+    /// The first that cannot be opened; nothing is left of the other then.
+    pub(super) fn open_one(
+        &self,
+        cable: &topology::Cable,
+        host_tap: &mut Option<OwnedFd>,
+    ) -> Result<Planned, CablesError> {
+        let mut end = |end: &End| self.end(&cable.name, end, host_tap);
+        let a = end(&cable.a)?;
+        let b = end(&cable.b).inspect_err(|_| self.forget_end(&cable.a))?;
+        Ok(Planned {
+            name: cable.name.clone(),
+            ends: [a, b],
+        })
+    }
+
+    /// Removes the sockets of a cable that is unplugged, so that others can take their places.
+    pub(super) fn forget(&self, cable: &topology::Cable) {
+        for (_, end) in cable.ends() {
+            self.forget_end(end);
         }
-        Ok(planned)
+    }
+
+    fn forget_end(&self, end: &End) {
+        let Some(path) = self.socket(end) else {
+            return;
+        };
+        for path in [aside(&path), path] {
+            match std::fs::remove_file(&path) {
+                // It is one of the two.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, path = %path.display());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Where vhost-user front ends plug in at an end.
+    fn socket(&self, end: &End) -> Option<PathBuf> {
+        match Holder::of(end.owner, self.switches, self.config.vm.nic) {
+            Holder::Anybody => Some(self.paths.vhost_socket(&end.tap)),
+            Holder::VmSocket { switch, port } => {
+                let nics = self.folder_of(switch).join(NIC_FOLDER);
+                Some(nics.join(nic_socket_name(port)))
+            }
+            Holder::Host | Holder::Nobody | Holder::VmTap => None,
+        }
     }
 
     fn end(
@@ -135,23 +195,20 @@ impl<'a> Sockets<'a> {
             Holder::Nobody => (None, None),
             Holder::VmTap => (Some(netdev(cable, &name)?), None),
             Holder::Anybody => {
-                let path = self.paths.vhost_socket(&name);
                 let user = (self.owner.uid, self.owner.gid);
-                let file = Some(path.clone());
-                (Some(netdev(cable, &name)?), Some((path, user, file)))
+                (Some(netdev(cable, &name)?), Some((user, true)))
             }
-            Holder::VmSocket { switch, port } => {
+            Holder::VmSocket { switch, .. } => {
                 let uid = self.config.vm.uid_of(switch);
-                let folder = self.paths.vms.join(&self.topology.switches[switch].name);
-                let path = folder.join(NIC_FOLDER).join(nic_socket_name(port));
-                (None, Some((path, (uid, uid), None)))
+                (None, Some(((uid, uid), false)))
             }
         };
-        let jack = socket.map(|(path, user, file)| match listen(&path, user) {
+        let socket = self.socket(end).zip(socket);
+        let jack = socket.map(|(path, (user, aside))| match listen(&path, user) {
             Ok(listener) => Ok(PlannedJack {
                 role: Role::Server(listener),
                 mtu: Some(MTU),
-                file,
+                file: aside.then_some(path),
             }),
             Err(source) => Err(CablesError::Socket { path, source }),
         });
@@ -161,6 +218,13 @@ impl<'a> Sockets<'a> {
             jack: jack.transpose()?,
         })
     }
+}
+
+/// Where a socket's file is while its cable is cut.
+pub(super) fn aside(file: &Path) -> PathBuf {
+    let mut aside = file.as_os_str().to_owned();
+    aside.push(".cut");
+    aside.into()
 }
 
 fn host_port(cable: &str, name: &str, tap: OwnedFd) -> Result<Port, CablesError> {

@@ -67,6 +67,18 @@ impl PlannedStep {
         Ok(planned)
     }
 
+    /// What was made of a cable, for one that takes its place.
+    pub(super) fn again(index: usize, condition: Condition) -> Self {
+        let cable = PlannedCable {
+            condition,
+            state_asked: true,
+            impair_asked: [true; 2],
+        };
+        PlannedStep {
+            cables: [(index, cable)].into(),
+        }
+    }
+
     fn add(
         &mut self,
         names: &impl Names,

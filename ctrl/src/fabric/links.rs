@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
 use super::Fabric;
@@ -24,6 +24,12 @@ const IDLE: Duration = Duration::from_secs(2);
 /// The host's part, shared with the one who takes it away; `None` once that has begun.
 pub(super) type SharedApplied = Arc<Mutex<Option<Applied>>>;
 
+/// Devices that are ours from now on, and those that are not any more.
+pub(super) struct Watched {
+    pub(super) added: Vec<String>,
+    pub(super) removed: Vec<String>,
+}
+
 /// Who is plugged in, by the name of the end. Ends that our own VMs hold are not counted.
 #[derive(Default)]
 pub(super) struct Plugged(Mutex<BTreeMap<String, Claims>>);
@@ -39,8 +45,14 @@ impl Plugged {
         claims.get(end).copied().unwrap_or_default()
     }
 
+    /// Nobody is at an end: it is gone.
+    pub(super) fn forget(&self, end: &str) {
+        let mut claims = self.0.lock().expect("no holder of this lock can panic");
+        claims.remove(end);
+    }
+
     /// Changes who is plugged in at an end; before and after.
-    fn change(&self, end: &str, change: impl FnOnce(&mut Claims)) -> (Claims, Claims) {
+    pub(super) fn change(&self, end: &str, change: impl FnOnce(&mut Claims)) -> (Claims, Claims) {
         let mut claims = self.0.lock().expect("no holder of this lock can panic");
         let claims = claims.entry(end.into()).or_default();
         let before = *claims;
@@ -53,7 +65,7 @@ impl Fabric {
     /// Attends to the devices for ever.
     pub(super) async fn attend_links(
         self: Arc<Self>,
-        mut watch: LinkWatch,
+        (mut watch, mut changes): (LinkWatch, mpsc::UnboundedReceiver<Watched>),
         applied: SharedApplied,
     ) {
         let whole = self.whole();
@@ -63,7 +75,19 @@ impl Fabric {
         }
         drop(whole);
         loop {
-            match watch.next().await {
+            let event = tokio::select! {
+                // First: what is removed now is not meddling.
+                biased;
+                Some(Watched { added, removed }) = changes.recv() => {
+                    watch.remove(&removed);
+                    match watch.add(added) {
+                        Ok(()) => continue,
+                        Err(error) => Err(error),
+                    }
+                }
+                event = watch.next() => event,
+            };
+            match event {
                 Ok(event) => self.take_in(event, &applied),
                 Err(error) => {
                     self.notice(format!(

@@ -72,14 +72,7 @@ pub(super) fn host_input(
 ) -> HostPlanInput {
     let host = &topology.host;
     HostPlanInput {
-        taps: topology
-            .ends()
-            .filter(|found| Holder::of(found.end.owner, switches, config.vm.nic).has_waiting_tap())
-            .map(|found| TapPlan {
-                name: found.end.tap.clone(),
-                alias: found.end.alias.clone(),
-            })
-            .collect(),
+        taps: taps(config, topology, switches),
         tap_mtu: MTU.into(),
         tap_owner: Some(owner.uid),
         host: Some(HostLinkPlan {
@@ -96,6 +89,17 @@ pub(super) fn host_input(
             ipv6_forwarding: host.ipv6_forwarding,
         }),
     }
+}
+
+/// The taps that wait for somebody to open them.
+pub(super) fn taps(config: &Config, topology: &Topology, switches: &Selection) -> Vec<TapPlan> {
+    let ends = topology.ends();
+    ends.filter(|found| Holder::of(found.end.owner, switches, config.vm.nic).has_waiting_tap())
+        .map(|found| TapPlan {
+            name: found.end.tap.clone(),
+            alias: found.end.alias.clone(),
+        })
+        .collect()
 }
 
 /// The same in a few words, for people.

@@ -6,6 +6,7 @@ mod accuracy;
 mod bring_up;
 mod cables;
 mod capture;
+mod change;
 mod claims;
 mod descriptors;
 mod displays;
@@ -37,16 +38,17 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use dataplane::sys::tap;
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
 use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
-    ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
-    LaneImpairment, NodeStatus, Places, PlugWish, PowerAction, SetImpairment, SshAccess, Status,
-    Step, StepChange, StepDone,
+    ApiError, ApplyAnswer, ApplyRequest, Backend, CableChanged, CableReport, CableState,
+    ConsoleStream, Exec, ExecAnswer, LaneImpairment, NodeStatus, Peer, Places, PlugWish,
+    PowerAction, SetImpairment, SshAccess, Status, Step, StepChange, StepDone,
 };
 use crate::commands::vm_args;
 use crate::lock::StatePaths;
@@ -56,6 +58,7 @@ use crate::vm::{Power, Vm};
 
 pub use bring_up::{Running, bring_up, listen};
 pub use cables::{Cables, CablesError};
+use change::Change;
 pub(crate) use ends::Holder;
 use impair::{Names, PlannedStep};
 pub use look_ahead::preflight;
@@ -92,6 +95,7 @@ pub struct Fabric {
     notices: Mutex<VecDeque<String>>,
     /// Rung when something that `status` tells has changed, or a notice waits.
     news: Notify,
+    change: Change,
 }
 
 impl Fabric {
@@ -210,6 +214,17 @@ impl Fabric {
         }
     }
 
+    /// The two tasks that follow a switch until its VM is stopped: what its sessions do, and
+    /// what it must be told.
+    fn followers(self: &Arc<Self>, switch: &Arc<Switch>) -> [BoxFuture<'static, ()>; 2] {
+        let (told, followed) = (self.clone(), switch.clone());
+        let sessions = async move { followed.follow(told.change.turn(), &told.news).await };
+        [
+            sessions.boxed(),
+            self.clone().follow_vm(switch.clone()).boxed(),
+        ]
+    }
+
     /// Tells a switch of cut cables whenever it was started, until its VM is stopped.
     async fn follow_vm(self: Arc<Self>, switch: Arc<Switch>) {
         let mut status = switch.vm().watch();
@@ -236,6 +251,7 @@ impl Backend for Fabric {
             nodes: nodes.map(|switch| switch.status()).collect(),
             cables: whole.cables.len(),
             workers: whole.cables.workers(),
+            applying: self.change.doing(),
         }
     }
 
@@ -296,6 +312,14 @@ impl Backend for Fabric {
         });
         let notes = join_all(ends).await.into_iter().flatten().collect();
         Ok(StepDone { at_ns, notes })
+    }
+
+    async fn apply(
+        self: Arc<Self>,
+        request: ApplyRequest,
+        peer: Peer,
+    ) -> Result<ApplyAnswer, ApiError> {
+        self.change_to(request, peer).await
     }
 
     fn places(&self) -> Result<Places, ApiError> {

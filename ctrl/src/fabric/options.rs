@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::image::ImageError;
 use crate::lock::LockError;
 use crate::preflight::{Finding, text};
-use crate::topology::{Selection, Topology};
+use crate::topology::{Choice, Selection, Topology};
 use crate::vm::LaunchError;
 use crate::vm::accel::AccelError;
 
@@ -27,7 +27,9 @@ pub struct Options {
     pub topology: Topology,
     /// Where the API listens.
     pub socket: PathBuf,
-    /// Which of its switches run as VMs; every other's end is a tap to plug into.
+    /// How it is said which switches run as VMs.
+    pub choice: Choice,
+    /// Which of its switches run as VMs, then; every other's end is a tap to plug into.
     pub switches: Selection,
     /// How to forward.
     pub panel: PanelOptions,

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use dataplane::jack::Role;
 use dataplane::port::{Packet, Tap};
@@ -23,9 +24,9 @@ use super::{capture, rights, sockets};
 use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use crate::api::{
-    ApiError, Backend, CableChanged, CableReport, CableState, ConsoleStream, Exec, ExecAnswer,
-    LaneImpairment, NodeStatus, Places, PlugWish, PowerAction, SetImpairment, SshAccess, Status,
-    Step, StepChange, StepDone,
+    ApiError, ApplyAnswer, ApplyRequest, Backend, CableChanged, CableReport, CableState,
+    ConsoleStream, Exec, ExecAnswer, LaneImpairment, NodeStatus, Peer, Places, PlugWish,
+    PowerAction, SetImpairment, SshAccess, Status, Step, StepChange, StepDone,
 };
 use crate::lock::StatePaths;
 use crate::topology::Side;
@@ -374,6 +375,7 @@ impl Backend for Patch {
             nodes: Vec::new(),
             cables: self.cables.len(),
             workers: self.cables.workers(),
+            applying: None,
         }
     }
 
@@ -424,6 +426,12 @@ impl Backend for Patch {
             at_ns,
             notes: notes.collect(),
         })
+    }
+
+    async fn apply(self: Arc<Self>, _: ApplyRequest, _: Peer) -> Result<ApplyAnswer, ApiError> {
+        Err(ApiError::conflict(
+            "a wire has no configuration to apply: `ikv-fabric cable` and `impair` change it",
+        ))
     }
 
     fn places(&self) -> Result<Places, ApiError> {

@@ -23,11 +23,13 @@ pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Re
     Ok(())
 }
 
-/// For a whole fabric: to open devices again that somebody removed, to take back what was done
-/// to the host, and, with VMs, to start one again under its own uid and to end it.
+/// For a whole fabric: to open devices again that somebody removed, or new ones, to take back what
+/// was done to the host, to give new sockets to those they are for, and, with VMs, to start one
+/// again under its own uid and to end it.
 /// `files`: what it will open, make or remove.
 pub(super) fn for_fabric(switches: &Selection, files: &[&Path]) -> CapabilitySet {
-    let mut kept = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | for_files(files);
+    let mut kept =
+        CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::CHOWN | for_files(files);
     if !switches.is_empty() {
         // setpriv empties the bounding set of what it starts.
         kept |= CapabilitySet::SETUID
@@ -82,7 +84,7 @@ mod tests {
     #[test]
     fn a_panel_without_vms_becomes_no_other_user() {
         let kept = for_fabric(&Selection::none(), &[]);
-        assert_eq!(kept, CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW);
+        assert!(!kept.contains(CapabilitySet::SETUID), "{kept:?}");
         let topology = crate::topology::build(&crate::config::Config::default()).unwrap();
         let kept = for_fabric(&Selection::all(&topology), &[]);
         assert!(kept.contains(CapabilitySet::SETUID));

@@ -1,7 +1,7 @@
 //! A switch of a running fabric: its VM, and what its BGP sessions are doing.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
@@ -27,7 +27,7 @@ pub(super) struct Switch {
     name: String,
     role: String,
     /// Interfaces that lead to other switches that run.
-    nics: Vec<String>,
+    nics: Mutex<Vec<String>>,
     vm: Vm,
     health: Mutex<Health>,
 }
@@ -54,10 +54,19 @@ impl Switch {
         Switch {
             name: planned.name.clone(),
             role: planned.role.to_string(),
-            nics: sessions.map(|port| port.nic.clone()).collect(),
+            nics: Mutex::new(sessions.map(|port| port.nic.clone()).collect()),
             vm,
             health: Mutex::default(),
         }
+    }
+
+    /// From now on it is to have sessions at these ports.
+    pub(super) fn expect<'t>(&self, sessions: impl Iterator<Item = &'t SwitchPort>) {
+        *self.nics() = sessions.map(|port| port.nic.clone()).collect();
+    }
+
+    fn nics(&self) -> MutexGuard<'_, Vec<String>> {
+        self.nics.lock().expect("no holder of this lock can panic")
     }
 
     pub(super) fn name(&self) -> &str {
@@ -99,7 +108,7 @@ impl Switch {
             state,
             bgp: Sessions {
                 established,
-                expected: self.nics.len(),
+                expected: self.nics().len(),
             },
             note: note.lines().next().unwrap_or_default().to_owned(),
         }
@@ -146,7 +155,8 @@ impl Switch {
         *proof = None;
         match bgp::read(agent, ANSWER).await {
             Ok(summary) => {
-                let established = summary.established(self.nics.iter().map(String::as_str));
+                let nics = self.nics().clone();
+                let established = summary.established(nics.iter().map(String::as_str));
                 self.learn(established, String::new(), news);
             }
             Err(bgp::BgpError::Vtysh { .. }) => self.learn(0, "FRR is starting".into(), news),

@@ -272,6 +272,49 @@ pub fn delete_ours(
     gone(vec![netlink.change(delete_message(0, Some(group)))])
 }
 
+/// Removes those of our devices that have these names, all at once; `unmarked` are names that we
+/// have just made and not marked yet. Their guards may go once this has returned.
+///
+/// # Errors
+/// When netlink fails; that some of them are gone already is none.
+pub fn delete_named(
+    netlink: &mut Netlink,
+    identity: &Identity,
+    names: &[String],
+    unmarked: &[String],
+) -> Result<(), HostError> {
+    let links = list(netlink).map_err(HostError::Netlink)?;
+    let doomed = |link: &&Link| {
+        names.contains(&link.name) && identity.marks(&link.alias)
+            || link.tun && link.alias.is_empty() && !link.up && unmarked.contains(&link.name)
+    };
+    let doomed: Vec<_> = links.iter().filter(doomed).collect();
+    if doomed.is_empty() {
+        return Ok(());
+    }
+    let group = identity.leaving_group();
+    if links.iter().any(|link| link.group == group) {
+        // Somebody else uses that number: one by one, about 16 ms each.
+        let requests = doomed
+            .iter()
+            .map(|link| delete_message(link.index, None))
+            .collect();
+        return gone(netlink.batch(requests).map_err(HostError::Netlink)?);
+    }
+    let requests = doomed.iter().map(|link| {
+        let mut message = LinkMessage::default();
+        message.header.index = link.index;
+        message.attributes.push(LinkAttribute::Group(group));
+        Request::from(RouteNetlinkMessage::SetLink(message))
+    });
+    gone(
+        netlink
+            .batch(requests.collect())
+            .map_err(HostError::Netlink)?,
+    )?;
+    gone(vec![netlink.change(delete_message(0, Some(group)))])
+}
+
 fn delete_message(index: u32, group: Option<u32>) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;

@@ -59,12 +59,38 @@ pub fn create_tables(guard: &[String], nat: Option<&Nat>, owner_chain: &str) -> 
     json!({"nftables": commands})
 }
 
-/// The commands that put the guard of one tap back, whether or not its chain is still there.
-/// (Until Linux 6.15 a chain goes with its device.)
-pub fn guard_again(tap: &str) -> Value {
-    let name = json!({"chain": {"family": GUARD, "table": TABLE, "name": guard_name(tap)}});
-    // To delete a chain that is not there is an error, to add one that is there is none.
-    json!({"nftables": [guard_chain(tap), {"delete": name}, guard_chain(tap)]})
+/// The commands that guard these taps, whether or not a chain of theirs is still there; all or
+/// none. (Until Linux 6.15 a chain goes with its device.)
+pub fn guard_again<'t>(taps: impl IntoIterator<Item = &'t str>) -> Value {
+    let commands = taps.into_iter().flat_map(|tap| {
+        // To delete a chain that is not there is an error, to add one that is there is none.
+        [guard_chain(tap), delete_chain(tap), guard_chain(tap)]
+    });
+    json!({"nftables": commands.collect::<Vec<_>>()})
+}
+
+/// Takes the guards of devices away that are down or gone. Chains that went with their devices
+/// are no error.
+///
+/// # Errors
+/// See [`NftError`].
+pub fn unguard<'t>(taps: impl IntoIterator<Item = &'t str> + Clone) -> Result<(), NftError> {
+    let delete = |taps: Vec<Value>| load(&json!({"nftables": taps}));
+    match delete(taps.clone().into_iter().map(delete_chain).collect()) {
+        Err(error) if error.is_absence() => {}
+        other => return other,
+    }
+    for tap in taps {
+        match delete(vec![delete_chain(tap)]) {
+            Err(error) if error.is_absence() => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn delete_chain(tap: &str) -> Value {
+    json!({"delete": {"chain": {"family": GUARD, "table": TABLE, "name": guard_name(tap)}}})
 }
 
 /// The commands that remove tables: all or nothing, so only if the owner chain is in each.

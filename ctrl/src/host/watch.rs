@@ -201,6 +201,35 @@ impl LinkWatch {
         Ok(watch)
     }
 
+    /// Watches links of these names too. What they are now makes events.
+    ///
+    /// # Errors
+    /// When the links cannot be read.
+    pub fn add(&mut self, names: impl IntoIterator<Item = String>) -> io::Result<()> {
+        // What was told before is older than what they are now: how they were made is no news.
+        loop {
+            let mut buffer = Vec::with_capacity(DATAGRAM_BYTES);
+            // By the socket itself: tokio hears of what waits only when it has a turn.
+            let received = self.socket.socket_ref().recv(&mut buffer, 0).map(drop);
+            if (received.as_ref()).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
+                break;
+            }
+            self.take(received, &buffer)?;
+        }
+        self.seen.names.extend(names);
+        for link in links::list(&mut self.control)? {
+            self.observe(link);
+        }
+        Ok(())
+    }
+
+    /// Watches the links of these names no more: whatever happens to them makes no event.
+    pub fn remove(&mut self, names: &[String]) {
+        self.seen.names.retain(|name| !names.contains(name));
+        let stays = |link: &mut Link| !names.contains(&link.name);
+        self.seen.links.retain(|_, link| stays(link));
+    }
+
     /// The index of one of our links.
     pub fn index(&self, name: &str) -> Option<u32> {
         self.link(name).map(|link| link.index)
@@ -225,14 +254,19 @@ impl LinkWatch {
                 return Ok(event);
             }
             let mut buffer = Vec::with_capacity(DATAGRAM_BYTES);
-            match self.socket.recv(&mut buffer).await {
-                Ok(()) => self.digest(&buffer)?,
-                Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
-                    self.read_anew()?;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+            let received = self.socket.recv(&mut buffer).await;
+            self.take(received, &buffer)?;
+        }
+    }
+
+    fn take(&mut self, received: io::Result<()>, buffer: &[u8]) -> io::Result<()> {
+        match received {
+            Ok(()) => self.digest(buffer),
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
+                self.read_anew()
             }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(e) => Err(e),
         }
     }
 

@@ -33,7 +33,7 @@ pub use lookup::{EndRef, Side, UnknownName};
 pub use mac::Mac;
 pub use networks::{BootFiles, DhcpNetwork, DhcpOptions, Networks, VlanNetwork};
 pub use routes::{Conflict, HostRoute, host_route_conflicts};
-pub use selection::Selection;
+pub use selection::{Choice, Selection};
 
 /// MTU of every port, in bytes (ikvswitch: leaf server ports 9000; here everywhere).
 pub const MTU: u16 = 9000;

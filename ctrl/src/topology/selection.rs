@@ -8,6 +8,32 @@ use super::{EndOwner, PortKind, Role, SwitchPort, Topology, UnknownName};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection(BTreeSet<usize>);
 
+/// How a selection was chosen: what it is of another topology follows from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// Every switch there is.
+    #[default]
+    All,
+    /// None: a patch panel alone.
+    None,
+    /// Those of these names; `rack1` means its two leaves.
+    Only(Vec<String>),
+}
+
+impl Choice {
+    /// Which of a topology's switches these are.
+    ///
+    /// # Errors
+    /// A name that is neither a switch's nor a rack's.
+    pub fn of(&self, topology: &Topology) -> Result<Selection, UnknownName> {
+        match self {
+            Choice::All => Ok(Selection::all(topology)),
+            Choice::None => Ok(Selection::none()),
+            Choice::Only(names) => Selection::of(topology, names),
+        }
+    }
+}
+
 impl Selection {
     /// No switch: a patch panel alone.
     pub fn none() -> Self {
@@ -108,7 +134,7 @@ impl Selection {
 
 impl Topology {
     /// The switch at the other end of a switch port's cable, if one is.
-    fn far_switch(&self, port: &SwitchPort) -> Option<usize> {
+    pub(crate) fn far_switch(&self, port: &SwitchPort) -> Option<usize> {
         let cable = self.cables.iter().find(|cable| cable.name == port.cable)?;
         let far = if cable.a.tap == port.tap {
             &cable.b

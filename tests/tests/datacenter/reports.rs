@@ -145,6 +145,7 @@ pub(crate) fn topology_and_vm_args_json(up: &mut Up) {
 pub(crate) fn rights_are_given_up(up: &mut Up) {
     let kept = CapabilitySet::NET_ADMIN
         | CapabilitySet::NET_RAW
+        | CapabilitySet::CHOWN
         | CapabilitySet::SETUID
         | CapabilitySet::SETGID
         | CapabilitySet::SETPCAP

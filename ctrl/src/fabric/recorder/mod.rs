@@ -93,7 +93,6 @@ struct Wiring {
 #[derive(Clone)]
 struct Lane {
     cable: usize,
-    #[allow(dead_code, reason = "apply will")]
     side: Side,
     interface: CaptureInterface,
     reader: RecorderReader,
@@ -137,7 +136,6 @@ impl Recorder {
     ///
     /// # Errors
     /// When a worker does not answer; all stays as it was then.
-    #[allow(dead_code, reason = "apply will")]
     pub(super) fn rewire(
         &self,
         cables: &Cables,

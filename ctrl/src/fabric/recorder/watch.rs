@@ -83,7 +83,6 @@ impl Watch {
     }
 
     /// See [`super::Recorder::rewire`].
-    #[allow(dead_code, reason = "apply will")]
     pub(super) fn rewire(
         &mut self,
         cables: &Cables,
