@@ -11,6 +11,7 @@ use ctrl::commands::{
     topology, vm_args,
 };
 use ctrl::progress::say;
+use ctrl::vm::escape;
 
 /// A virtual datacenter in one process: racks, leaves and spines of real switch VMs, wired
 /// at layer 2 and ready for your VMs to plug in.
@@ -122,7 +123,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    say(&format!("ikv-fabric: {}", sentence(error)));
+    // It may quote what was typed, or what a file or a guest says.
+    let sentence = escape::tail_lines(sentence(error).as_bytes(), usize::MAX);
+    say(&format!("ikv-fabric: {sentence}"));
     ExitCode::FAILURE
 }
 

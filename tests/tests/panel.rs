@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ikv_tests::panel::PanelHost;
 use ikv_tests::patience::{SOON, wait_until};
+use ikv_tests::process::resident_kib;
 use ikv_tests::{NamespaceGuest, Netns, Nic, figure, have_root};
 
 #[test]
@@ -53,15 +54,6 @@ fn cpu_time(pid: u32) -> Duration {
     Duration::from_nanos(nanoseconds.sum())
 }
 
-fn resident_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 #[test]
 fn idle_costs_nothing() {
     if !have_root() {
@@ -76,7 +68,7 @@ fn idle_costs_nothing() {
     std::thread::sleep(Duration::from_secs(3));
     let used = cpu_time(fabric.pid()).saturating_sub(before);
     let used = used.as_secs_f64() / began.elapsed().as_secs_f64();
-    let resident = resident_kib(fabric.pid());
+    let [resident, _] = resident_kib(fabric.pid());
     figure(
         "idle, 141 cables, of one CPU",
         &format!("{:.3} % (wanted: 1 %)", used * 100.0),
@@ -173,7 +165,7 @@ fn eight_racks_of_forty_u_under_four_spines() {
     let frame = [0xff; 60];
     near.send([0; 10], &frame);
     assert_eq!(far.receive().1, frame);
-    let resident = resident_kib(fabric.pid());
+    let [resident, _] = resident_kib(fabric.pid());
     drop([near, far]);
     let down = fabric.end();
     figure(

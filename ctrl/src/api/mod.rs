@@ -24,15 +24,20 @@
 //! | `GET /v1/recorder/dumps/NAME`, upgraded | the same of a dump that was kept |
 //! | `PUT /v1/recorder/triggers` with [`SetTriggers`] | [`RecorderStatus`] |
 //!
-//! Whatever fails answers with a 4xx or 5xx status and [`Failure`].
+//! Whatever fails answers with a 4xx or 5xx status and [`Failure`]; only what is no HTTP at all,
+//! or has a head of more than 128 KiB, is answered with a bare status, or by closing the connection.
+//! There may be 128 clients at once, those of captures and consoles included. A request has 10 s
+//! to come whole, and a body at most 2 MiB.
 
 mod apply;
 pub mod capture;
 mod client;
+mod connection;
 mod impair;
 mod places;
 pub mod recorder;
 mod server;
+mod whole;
 
 use std::collections::BTreeMap;
 

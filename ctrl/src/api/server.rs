@@ -1,18 +1,19 @@
 //! The API's server side.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Path, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use axum::serve::IncomingStream;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, copy};
 use tokio::net::UnixListener;
 
 use super::capture::{CAPTURE_PROTOCOL, CaptureRequest, CaptureStream};
@@ -20,8 +21,9 @@ use super::recorder::{DumpRequest, RecorderStatus, SetTriggers};
 use super::{
     ApplyAnswer, ApplyRequest, CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure,
     LaneImpairment, NodeStatus, Peer, Places, PlugWish, Power, PowerAction, SetCable,
-    SetImpairment, SshAccess, Status, Step, StepDone,
+    SetImpairment, SshAccess, Status, Step, StepDone, connection, whole,
 };
+use crate::vm::escape;
 
 /// The bytes of a serial console, both ways.
 pub trait ConsoleStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -153,27 +155,32 @@ impl ApiError {
             message: message.to_string(),
         }
     }
+
+    /// Not now, because of others.
+    pub(super) fn busy(message: impl ToString) -> Self {
+        ApiError::refused(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+
+    /// It is no request of ours.
+    pub(super) fn refused(status: StatusCode, message: impl ToString) -> Self {
+        ApiError {
+            status,
+            message: message.to_string(),
+        }
+    }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (
-            self.status,
-            Json(Failure {
-                error: self.message,
-            }),
-        )
-            .into_response()
+        // It may quote what was asked for, and is printed on terminals.
+        let error = escape::tail(self.message.as_bytes(), LONGEST_SENTENCE);
+        (self.status, Json(Failure { error })).into_response()
     }
 }
 
 /// Answers requests until dropped.
-///
-/// # Errors
-/// When the socket cannot accept any more.
-pub async fn serve<B: Backend>(listener: UnixListener, backend: Arc<B>) -> std::io::Result<()> {
-    let service = router(backend).into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service).await
+pub async fn serve<B: Backend>(listener: UnixListener, backend: Arc<B>) -> Infallible {
+    connection::serve_clients(listener, router(backend)).await
 }
 
 fn router<B: Backend>(backend: Arc<B>) -> Router {
@@ -197,7 +204,11 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/recorder/dump", post(recorder_dump::<B>))
         .route("/v1/recorder/dumps/{name}", get(kept_dump::<B>))
         .route("/v1/recorder/triggers", put(set_triggers::<B>))
+        .fallback(whole::unknown)
         .with_state(backend)
+        // The one limit is that of `whole`.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(whole::whole))
 }
 
 async fn status<B: Backend>(State(backend): State<Arc<B>>) -> Json<Status> {
@@ -249,18 +260,9 @@ async fn step<B: Backend>(
     backend.step(step).await.map(Json)
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred().ok();
-        Peer {
-            uid: credentials.map(|peer| peer.uid()),
-        }
-    }
-}
-
 async fn apply<B: Backend>(
     State(backend): State<Arc<B>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(peer): Extension<Peer>,
     Json(request): Json<ApplyRequest>,
 ) -> Result<Json<ApplyAnswer>, ApiError> {
     // What has begun is brought to its end, whether the client is there or not.
@@ -303,14 +305,19 @@ async fn power<B: Backend>(
 async fn console<B: Backend>(
     State(backend): State<Arc<B>>,
     Path(node): Path<String>,
-    request: Request,
+    upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let mut console = backend.console(&node).await?;
-    let upgrade = hyper::upgrade::on(request);
+    let upgrade = upgrade.to(CONSOLE_PROTOCOL)?;
+    let console = backend.console(&node).await?;
     tokio::spawn(async move {
-        if let Ok(upgraded) = upgrade.await {
-            // Ends when either side closes: the client detached or the VM stopped.
-            let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut console).await;
+        let Ok(upgraded) = upgrade.await else { return };
+        let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(upgraded));
+        let (mut from_vm, mut to_vm) = tokio::io::split(console);
+        // Whichever ends, the client or the VM, ends both ways: else a client that has gone would
+        // be noticed only when the VM says something.
+        tokio::select! {
+            _ = copy(&mut from_client, &mut to_vm) => {}
+            _ = copy(&mut from_vm, &mut to_client) => {}
         }
     });
     Ok(switching_to(CONSOLE_PROTOCOL))
@@ -318,10 +325,11 @@ async fn console<B: Backend>(
 
 async fn capture<B: Backend>(
     State(backend): State<Arc<B>>,
-    request: Request,
+    upgrade: Upgrade,
+    Json(wanted): Json<CaptureRequest>,
 ) -> Result<Response, ApiError> {
-    let (wanted, request) = read(request).await?;
-    Ok(send(backend.capture(&wanted)?, request))
+    let upgrade = upgrade.to(CAPTURE_PROTOCOL)?;
+    Ok(send(backend.capture(&wanted)?, upgrade))
 }
 
 async fn recorder<B: Backend>(
@@ -332,18 +340,20 @@ async fn recorder<B: Backend>(
 
 async fn recorder_dump<B: Backend>(
     State(backend): State<Arc<B>>,
-    request: Request,
+    upgrade: Upgrade,
+    Json(wanted): Json<DumpRequest>,
 ) -> Result<Response, ApiError> {
-    let (wanted, request) = read(request).await?;
-    Ok(send(backend.recorder_dump(&wanted)?, request))
+    let upgrade = upgrade.to(CAPTURE_PROTOCOL)?;
+    Ok(send(backend.recorder_dump(&wanted)?, upgrade))
 }
 
 async fn kept_dump<B: Backend>(
     State(backend): State<Arc<B>>,
     Path(name): Path<String>,
-    request: Request,
+    upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    Ok(send(backend.kept_dump(&name)?, request.map(drop)))
+    let upgrade = upgrade.to(CAPTURE_PROTOCOL)?;
+    Ok(send(backend.kept_dump(&name)?, upgrade))
 }
 
 async fn set_triggers<B: Backend>(
@@ -353,19 +363,43 @@ async fn set_triggers<B: Backend>(
     backend.set_triggers(set).map(Json)
 }
 
-/// A request's body, and the request without it, whose connection is to be upgraded.
-async fn read<T: DeserializeOwned>(request: Request) -> Result<(T, Request<()>), ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, LONGEST_REQUEST)
-        .await
-        .map_err(ApiError::conflict)?;
-    let wanted = serde_json::from_slice(&body).map_err(ApiError::conflict)?;
-    Ok((wanted, Request::from_parts(parts, ())))
+/// What a request says of the stream that its connection is to become.
+struct Upgrade {
+    protocol: Option<HeaderValue>,
+    connection: Option<OnUpgrade>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Upgrade {
+            protocol: parts.headers.get(header::UPGRADE).cloned(),
+            connection: parts.extensions.remove(),
+        })
+    }
+}
+
+impl Upgrade {
+    /// The connection, if this is the protocol that the client wants to go on with.
+    fn to(self, protocol: &str) -> Result<OnUpgrade, ApiError> {
+        let meant = self
+            .protocol
+            .is_some_and(|asked| asked.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()));
+        self.connection.filter(|_| meant).ok_or_else(|| {
+            ApiError::refused(
+                StatusCode::BAD_REQUEST,
+                format!(
+                    "the answer is a stream: ask for it with the headers `Connection: upgrade` \
+                     and `Upgrade: {protocol}`"
+                ),
+            )
+        })
+    }
 }
 
 /// Upgrades the connection and sends frames over it.
-fn send(stream: CaptureStream, request: Request<()>) -> Response {
-    let upgrade = hyper::upgrade::on(request);
+fn send(stream: CaptureStream, upgrade: OnUpgrade) -> Response {
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
             // Fails when the client has gone: nobody is left to tell.
@@ -380,8 +414,8 @@ fn switching_to(protocol: &'static str) -> Response {
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-/// Bytes of a request that is read by hand: a filter of 4096 instructions, and some.
-const LONGEST_REQUEST: usize = 1 << 20;
+/// Characters of the sentence that a refusal says.
+const LONGEST_SENTENCE: usize = 4 << 10;
 
 /// Name of the protocol that a console connection is upgraded to: bytes as they are.
 pub const CONSOLE_PROTOCOL: &str = "ikv-console";

@@ -89,7 +89,7 @@ async fn wire(
         ports[1].name()
     ));
     tokio::select! {
-        result = api::serve(listener, patch.clone()) => result?,
+        never = api::serve(listener, patch.clone()) => match never {},
         () = show(&patch, &progress) => {}
         () = tell(&patch, &progress, &bell) => {}
         () = patch.attend_recorder(|told| progress.note(&format!("  ! {told}"))) => {}

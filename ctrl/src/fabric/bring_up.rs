@@ -176,9 +176,7 @@ impl Running {
             .spawn(fabric.clone().attend_links(watch, self.applied.clone()));
         let served = fabric.clone();
         self.tasks.spawn(async move {
-            if let Err(error) = api::serve(listener, served).await {
-                tracing::error!(%error, "the API ended");
-            }
+            api::serve(listener, served).await;
         });
         self.tasks.spawn(fabric.clone().attend_cables(cable_news));
         self.tasks.spawn(fabric.clone().attend_recorder());

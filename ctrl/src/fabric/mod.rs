@@ -416,24 +416,29 @@ fn console_stream(vm: &Vm) -> tokio::io::DuplexStream {
     let mut console = vm.console().attach();
     let typist = console.typist();
     let (mut from_client, mut to_client) = tokio::io::split(ours);
-    tokio::spawn(async move {
-        if to_client.write_all(&console.backlog).await.is_err() {
-            return;
-        }
+    let shown = async move {
+        let _ = to_client.write_all(&console.backlog).await;
         while let Some(bytes) = console.read().await {
             if to_client.write_all(&bytes).await.is_err() {
                 return;
             }
         }
-    });
-    tokio::spawn(async move {
-        let mut typed = [0; 1024];
+    };
+    let typed = async move {
+        let mut keys = [0; 1024];
         while let Ok(length @ 1..) =
-            tokio::io::AsyncReadExt::read(&mut from_client, &mut typed).await
+            tokio::io::AsyncReadExt::read(&mut from_client, &mut keys).await
         {
-            if typist.send(typed[..length].to_vec()).await.is_err() {
+            if typist.send(keys[..length].to_vec()).await.is_err() {
                 return;
             }
+        }
+    };
+    // A client that goes away is not waited for until the switch says something.
+    tokio::spawn(async move {
+        tokio::select! {
+            () = shown => {}
+            () = typed => {}
         }
     });
     theirs

@@ -12,6 +12,7 @@ mod converging;
 mod cutting;
 mod dhcp;
 mod facts;
+mod faults;
 mod lab;
 mod links;
 mod power;
@@ -105,7 +106,16 @@ const TRIALS: &[(&str, Test)] = &[
         reports::rights_are_given_up,
     ),
     ("power_off_on_cycle_reset", power::buttons),
-    ("a_killed_switch_comes_back", power::killed),
+    (
+        "a_killed_dnsmasq_answers_again_with_its_leases",
+        faults::dnsmasq,
+    ),
+    ("killed_bgpds_have_their_sessions_again", faults::bgpd),
+    ("a_killed_switch_of_each_role_comes_back", faults::switches),
+    (
+        "clients_of_a_silent_console_that_vanish_leave_nothing",
+        faults::consoles,
+    ),
     ("everything_is_taken_away", teardown::as_before),
 ];
 

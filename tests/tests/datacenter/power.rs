@@ -1,15 +1,14 @@
-//! Switches that are switched off and on, and one that dies.
+//! Switches that are switched off and on.
 
 use std::time::{Duration, Instant};
 
 use ikv_tests::figure;
 use ikv_tests::patience::{ensure, until};
-use rustix::process::{Signal, kill_process};
 
 use super::lab::Up;
 
 /// For switches to boot and to have all their sessions again.
-const BACK: u32 = 120;
+pub(crate) const BACK: u32 = 120;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -24,7 +23,7 @@ fn wait_for_state(up: &Up, node: &str, state: &str) {
     );
 }
 
-fn took(what: &str, began: Instant) {
+pub(crate) fn took(what: &str, began: Instant) {
     let time = began.elapsed().as_secs_f64();
     figure(&format!("ready again, {what}"), &format!("{time:.1} s"));
 }
@@ -62,17 +61,4 @@ pub(crate) fn buttons(up: &mut Up) {
     for (index, after) in boots(nodes).iter().enumerate() {
         assert_ne!(*after, before[index], "{} has booted anew", nodes[index]);
     }
-}
-
-pub(crate) fn killed(up: &mut Up) {
-    let before = up.fabric.qemu("leaf6");
-    kill_process(before, Signal::KILL).unwrap();
-    let began = Instant::now();
-    wait_for_state(up, "leaf6", "restarting");
-    let note = up.cli.node("leaf6")["note"].to_string();
-    assert!(note.contains("SIGKILL"), "status tells why: {note}");
-    up.cli.wait_ready(BACK);
-    took("one killed", began);
-    assert_ne!(up.fabric.qemu("leaf6"), before);
-    assert_eq!(up.cli.node("leaf6")["bgp"]["established"], 2);
 }

@@ -7,28 +7,12 @@ use std::time::{Duration, Instant};
 
 use bench::guest::{DESCRIPTOR, Guest, GuestOptions, Memory, QueueLayout, Ring, Shape, features};
 use dataplane::Side;
+use ikv_tests::Dice;
 
 use crate::bay::{Bay, Line};
 
 /// Each guest's time.
 const TIME: Duration = Duration::from_millis(400);
-
-/// Reproducible disorder (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.roll() % limit as u64) as usize
-    }
-}
 
 /// What is written over.
 #[derive(Debug, Clone, Copy, PartialEq)]

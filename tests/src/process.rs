@@ -1,0 +1,36 @@
+//! What a process takes up.
+
+use std::fs;
+
+/// Resident memory, now and at its highest, KiB.
+///
+/// # Panics
+/// When there is no such process.
+pub fn resident_kib(pid: u32) -> [u64; 2] {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process that runs");
+    ["VmRSS:", "VmHWM:"].map(|key| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number
+            .and_then(|number| number.parse().ok())
+            .expect("proc_pid_status(5)")
+    })
+}
+
+/// Open descriptors.
+///
+/// # Panics
+/// When there is no such process.
+pub fn descriptors(pid: u32) -> usize {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process that runs");
+    open.count()
+}
+
+/// Threads.
+///
+/// # Panics
+/// When there is no such process.
+pub fn threads(pid: u32) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process that runs");
+    tasks.count()
+}

@@ -1,0 +1,310 @@
+//! Requests that nobody should send, by kind; each is made anew from the dice.
+
+use ikv_tests::Dice;
+use ikv_tests::raw_api::{request, request_with};
+
+/// What a client sends, and how it ends.
+pub(crate) struct Malformed {
+    pub(crate) bytes: Vec<u8>,
+    /// It is HTTP: so it is refused in words.
+    pub(crate) is_http: bool,
+    /// The client says that no more will come.
+    pub(crate) finished: bool,
+}
+
+/// Every request that there is, with what may stand in its body. The cable is the one on which
+/// frames pass meanwhile.
+const ROUTES: &[(&str, &str, &str)] = &[
+    ("GET", "/v1/status", ""),
+    ("GET", "/v1/topology", ""),
+    ("GET", "/v1/cables?name=ikeb1-3", ""),
+    ("PUT", "/v1/cables/ikeb1-3/state", r#"{"state":"up"}"#),
+    (
+        "PUT",
+        "/v1/cables/ikeb1-3/impairment",
+        r#"{"set":{"loss":"1%"}}"#,
+    ),
+    ("GET", "/v1/impairments", ""),
+    ("POST", "/v1/step", r#"{"changes":[]}"#),
+    ("GET", "/v1/places", ""),
+    ("GET", "/v1/vm-args/rack1:u3?nic=tap", ""),
+    ("GET", "/v1/ssh", ""),
+    ("POST", "/v1/nodes/leaf1/exec", r#"{"argv":["true"]}"#),
+    ("PUT", "/v1/nodes/leaf1/power", r#"{"action":"off"}"#),
+    ("GET", "/v1/nodes/leaf1/console", ""),
+    ("POST", "/v1/capture", r#"{"cables":["ikeb1-3"]}"#),
+    ("GET", "/v1/recorder", ""),
+    ("POST", "/v1/recorder/dump", r#"{"cables":["ikeb1-3"]}"#),
+    ("GET", "/v1/recorder/dumps/001-down", ""),
+    ("PUT", "/v1/recorder/triggers", r#"{"triggers":[]}"#),
+];
+
+/// Names that lead elsewhere, or do something to a terminal.
+const NAMES: &[&str] = &[
+    "..%2f..%2f..%2fetc%2fpasswd",
+    "%2fetc%2fshadow",
+    "..",
+    "%2e%2e",
+    "..%00",
+    "%00",
+    "%1b%5b2J%1b%5d0;owned%07",
+    "%0d%0aset-cookie:x",
+    "%ff%fe",
+    "%e2%80%ae",
+    "%",
+    "%zz",
+    "ikeb1-3%20",
+    "-rf",
+    "$(reboot)",
+    "'%3bdrop",
+];
+
+/// Bodies that mean nothing to anybody, or too much.
+const BODIES: &[&str] = &[
+    "",
+    "null",
+    "[[]]",
+    "{}x",
+    "{\"state\":\"sideways\"}",
+    "{\"state\":\"\\u001b[31mred\\u0007\"}",
+    "{\"\\u001b]0;owned\\u0007\":1}",
+    "{\"state\":1e999}",
+    "{\"state\":\"up\",\"more\":1}",
+    "{\"set\":{\"loss\":-1}}",
+    "{\"set\":{\"loss\":\"1e308%\"}}",
+    "{\"set\":{\"delay\":\"99999999999999999999s\"}}",
+    "{\"set\":{\"rate\":\"-5gbit\"}}",
+    "{\"changes\":[{\"cable\":\"../ikhb\",\"state\":\"down\"}]}",
+    "{\"changes\":[{\"cable\":\"\\u0000\",\"state\":\"down\"}]}",
+    "{\"argv\":[],\"stdin\":\"not base64!\"}",
+    "{\"argv\":\"true\"}",
+    "{\"cables\":[\"\\u202e3-1beki\"]}",
+    "{\"cables\":[\"ikeb1-3\"],\"filter\":[[5,0,0,9]]}",
+    "{\"cables\":[\"ikeb1-3\"],\"snap\":-1}",
+    "{\"triggers\":[{\"on\":\"match\",\"expression\":\"x\",\"filter\":[[65535,255,255,4294967295]]}]}",
+    "{\"triggers\":[{\"on\":\"drops\",\"percent\":1e400}]}",
+    "\u{feff}{}",
+];
+
+type Kind = fn(&mut Dice) -> Malformed;
+
+/// All kinds; a name each, for when one fails.
+pub(crate) const KINDS: &[(&str, Kind)] = &[
+    ("random bytes", |dice| {
+        let count = 1 + dice.below(4000);
+        raw(dice.bytes(count))
+    }),
+    ("random text with line ends", |dice| {
+        let text = [
+            b"GET ",
+            &b"\r\n"[..],
+            b"\r\n\r\n",
+            b": ",
+            b"HTTP/1.1",
+            b"\0",
+            b"x",
+            b"\t",
+        ];
+        let parts: Vec<_> = (0..40).map(|_| dice.one_of(&text)).collect();
+        raw(parts.concat())
+    }),
+    ("a request that breaks off", |dice| {
+        let (method, path, body) = dice.one_of(ROUTES);
+        let mut bytes = request(method, path, body);
+        // What is whole without its last byte would be no request of this kind.
+        let shortest = if body.is_empty() { 3 } else { 1 };
+        bytes.truncate(1 + dice.below(bytes.len() - shortest));
+        raw(bytes)
+    }),
+    ("a request with bytes changed", |dice| {
+        let (method, path, body) = dice.one_of(ROUTES);
+        let mut bytes = request(method, path, body);
+        // The blank and the version among them: it cannot be a good one.
+        let end = bytes
+            .windows(8)
+            .position(|at| at == b"HTTP/1.1")
+            .expect("of ours");
+        bytes[end + dice.below(5)] = 0x80 | dice.roll() as u8;
+        for _ in 0..dice.below(8) {
+            let at = dice.below(bytes.len());
+            bytes[at] ^= 1 << dice.below(8);
+        }
+        raw(bytes)
+    }),
+    ("a huge header", |dice| {
+        let long = "x".repeat((150 << 10) + dice.below(200 << 10));
+        raw(request_with(
+            "GET",
+            "/v1/status",
+            &format!("x-long: {long}\r\n"),
+            "",
+        ))
+    }),
+    ("very many headers", |dice| {
+        let many: Vec<_> = (0..200 + dice.below(800))
+            .map(|number| format!("x-{number}: {number}\r\n"))
+            .collect();
+        raw(request_with("GET", "/v1/status", &many.concat(), ""))
+    }),
+    ("a huge path", |dice| {
+        let long = "a".repeat((70 << 10) + dice.below(100 << 10));
+        raw(request("GET", &format!("/v1/cables/{long}"), ""))
+    }),
+    ("a huge body", |dice| {
+        let (method, path, _) = dice.one_of(ROUTES);
+        let body = format!(
+            "{{\"x\":\"{}\"}}",
+            "y".repeat((2 << 20) + dice.below(1 << 20))
+        );
+        http(request(method, path, &body))
+    }),
+    ("a body of endless chunks", |dice| {
+        let head = b"PUT /v1/cables/ikeb1-3/state HTTP/1.1\r\nhost: f\r\n\
+                     content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+        let chunk = [&b"10000\r\n"[..], &dice.bytes(0x10000), b"\r\n"].concat();
+        http([head.to_vec(), chunk.repeat(40)].concat())
+    }),
+    ("lengths that contradict", |dice| {
+        let lines = [
+            "content-length: 5\r\ncontent-length: 6\r\n",
+            "content-length: -1\r\n",
+            "content-length: 99999999999999999999999\r\n",
+            "content-length: 0x10\r\n",
+            "transfer-encoding: gzip\r\n",
+            "transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
+        ];
+        let head = format!(
+            "POST /v1/step HTTP/1.1\r\nhost: f\r\n{}\r\n{{}}",
+            dice.one_of(&lines)
+        );
+        raw(head.into_bytes())
+    }),
+    ("chunks that are none", |dice| {
+        let chunks = [
+            "zz\r\n",
+            "ffffffffffffffffff\r\n",
+            "-1\r\n",
+            "5;\r\nabc\r\n",
+            "0\r\nx",
+        ];
+        let head = "POST /v1/step HTTP/1.1\r\nhost: f\r\ncontent-type: application/json\r\n\
+                    transfer-encoding: chunked\r\n\r\n";
+        raw(format!("{head}{}", dice.one_of(&chunks)).into_bytes())
+    }),
+    ("another type of content", |dice| {
+        let types = [
+            "text/plain",
+            "application/xml",
+            "multipart/form-data",
+            "",
+            "\u{fc}",
+        ];
+        let (method, path, body) = dice.one_of(&with_body());
+        let header = format!("content-type: {}\r\n", dice.one_of(&types));
+        http(request_with(method, path, &header, body))
+    }),
+    ("JSON that is nested deeply", |dice| {
+        let (method, path, _) = dice.one_of(&with_body());
+        let depth = 200 + dice.below(200_000);
+        let open = dice.one_of(&["[", "{\"a\":", "{\"changes\":[", "{\"argv\":["]);
+        let mut body = open.repeat(depth);
+        body.truncate(1 << 20);
+        http(request(method, path, &body))
+    }),
+    ("a body that means nothing", |dice| {
+        let (method, path, _) = dice.one_of(&with_body());
+        http(request(method, path, dice.one_of(BODIES)))
+    }),
+    ("a method that is not for it", |dice| {
+        let (method, path, body) = dice.one_of(ROUTES);
+        let methods = ["DELETE", "PATCH", "OPTIONS", "TRACE", "BREW", "get"];
+        let mut wrong = dice.one_of(&methods);
+        if dice.below(2) == 0 {
+            wrong = if method == "POST" { "PUT" } else { "POST" };
+        }
+        http(request(wrong, path, body))
+    }),
+    ("a path that leads nowhere", |dice| {
+        let paths = [
+            "/",
+            "//",
+            "/v1",
+            "/v1/",
+            "/v2/status",
+            "/v1/status/",
+            "/v1/Status",
+            "/v1/nodes",
+            "/v1/../v1/status",
+            "/v1/./status",
+            "/etc/passwd",
+            "/v1//cables",
+            "/v1/cables/ikeb1-3",
+        ];
+        http(request("GET", dice.one_of(&paths), ""))
+    }),
+    ("a name that leads elsewhere", |dice| {
+        let (method, path, body) = dice.one_of(&[
+            ("PUT", "/v1/cables/NAME/state", r#"{"state":"down"}"#),
+            ("GET", "/v1/vm-args/NAME", ""),
+            ("GET", "/v1/cables?name=NAME", ""),
+            ("POST", "/v1/nodes/NAME/exec", r#"{"argv":["true"]}"#),
+            ("PUT", "/v1/nodes/NAME/power", r#"{"action":"off"}"#),
+            ("GET", "/v1/nodes/NAME/console", ""),
+            ("GET", "/v1/recorder/dumps/NAME", ""),
+        ]);
+        http(request(
+            method,
+            &path.replace("NAME", dice.one_of(NAMES)),
+            body,
+        ))
+    }),
+    ("a stream that is not asked for as one", |dice| {
+        let (method, path, body) = dice.one_of(&[
+            ("POST", "/v1/capture", r#"{"cables":["ikeb1-3"]}"#),
+            ("POST", "/v1/recorder/dump", r#"{"cables":["ikeb1-3"]}"#),
+            ("GET", "/v1/recorder/dumps/001-down", ""),
+        ]);
+        let headers = [
+            "",
+            "connection: upgrade\r\nupgrade: websocket\r\n",
+            "connection: upgrade\r\n",
+            "connection: upgrade\r\nupgrade: ikv-console\r\n",
+        ];
+        let headers = format!(
+            "content-type: application/json\r\n{}",
+            dice.one_of(&headers)
+        );
+        http(request_with(method, path, &headers, body))
+    }),
+    ("another protocol", |dice| {
+        let greetings: [&[u8]; 5] = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+            b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+            b"{\"execute\":\"qmp_capabilities\"}\n",
+            b"GET / HTTP/9.9\r\n\r\n",
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+        ];
+        raw(dice.one_of(&greetings).to_vec())
+    }),
+];
+
+fn with_body() -> Vec<(&'static str, &'static str, &'static str)> {
+    let with = |route: &&(_, _, &str)| !route.2.is_empty();
+    ROUTES.iter().filter(with).copied().collect()
+}
+
+fn raw(bytes: Vec<u8>) -> Malformed {
+    Malformed {
+        bytes,
+        is_http: false,
+        finished: true,
+    }
+}
+
+fn http(bytes: Vec<u8>) -> Malformed {
+    Malformed {
+        bytes,
+        is_http: true,
+        finished: false,
+    }
+}
