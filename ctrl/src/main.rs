@@ -129,7 +129,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// An error and its causes, but for those whose words it has already.
+/// An error and its causes, but for those whose words it has already. What helps against a full
+/// disk is the same everywhere.
 fn sentence(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -139,6 +140,10 @@ fn sentence(error: &anyhow::Error) -> String {
             sentence += ": ";
             sentence += &cause;
         }
+    }
+    // By its number: not every cause is handed on as what it was.
+    if sentence.contains("(os error 28)") {
+        sentence += "; make room there, or name a folder elsewhere";
     }
     sentence
 }
@@ -153,6 +158,17 @@ mod tests {
     #[test]
     fn no_two_options_of_a_command_have_one_name() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_full_disk_has_a_way_out() {
+        let full = std::io::Error::from(rustix::io::Errno::NOSPC);
+        let outer = anyhow::Error::new(full).context("journal /run/state.json");
+        assert_eq!(
+            sentence(&outer),
+            "journal /run/state.json: No space left on device (os error 28); make room there, or \
+             name a folder elsewhere"
+        );
     }
 
     #[test]

@@ -154,6 +154,21 @@ impl Fabric {
         Ended { status, after }
     }
 
+    /// Kills it, which leaves it no time to take anything away.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.process.wait().expect("it is our child");
+        self.ended = true;
+    }
+
+    /// The processes of all its switches' QEMUs.
+    pub fn qemus(&self) -> Vec<String> {
+        switch_processes(&self.run_folder().join("vm"))
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.id()

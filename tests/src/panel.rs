@@ -171,6 +171,22 @@ impl Answer {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
+    /// As [`Answer::refusal`], of a command that has told of its progress before.
+    ///
+    /// # Panics
+    /// As [`Answer::refusal`], and where lines before the last are of errors.
+    #[track_caller]
+    pub fn last_sentence(&self) -> &str {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
+        let (before, last) = match self.stderr.trim_end().rsplit_once('\n') {
+            Some((before, last)) => (before, last),
+            None => ("", self.stderr.trim_end()),
+        };
+        let sentence = last.strip_prefix("ikv-fabric: ");
+        assert!(!before.contains("ikv-fabric: "), "more than one: {self:?}");
+        sentence.unwrap_or_else(|| panic!("no sentence: {self:?}"))
+    }
+
     /// It failed as a command should: status 1, nothing on standard output, and one sentence
     /// (in one line) on standard error, which is returned without the program's name.
     ///

@@ -1,4 +1,23 @@
 //! However a fabric ends, or fails to begin: the host is as before.
+//!
+//! Where each fault is tried that a fabric must heal, or tell in one clear sentence:
+//!
+//! | fault | where | what comes of it |
+//! |---|---|---|
+//! | kill -9 of a switch of each role | `datacenter/faults.rs` | started again, all sessions back, frames beside it pass |
+//! | kill -9 of dnsmasq, of bgpd in a switch | `datacenter/faults.rs` | started again by the switch's init, with its leases, with its sessions |
+//! | kill -9 of the fabric | here; with switches in `subset.rs` | QEMUs end with it, the next `run` or `clean` takes the rest away |
+//! | signals at any moment | here | everything is taken away |
+//! | full disk: socket's folder, keys, seeds | `obstacles.rs` | one sentence, nothing left |
+//! | full disk: image, at once or during its build | `obstacles.rs` | one sentence, the build ends, only its log is left |
+//! | no /dev/net/tun; no QEMU, or one that does not work; no nft, no mmdebstrap | `obstacles.rs` | one sentence with what brings it |
+//! | taken: names, routes, addresses, tables, files, sockets | `obstacles.rs` | one sentence with what mends it |
+//! | taken: the API's socket | here | the second is refused, the first unharmed |
+//! | taken: a display's port | `vnc.rs` | one sentence, nothing left |
+//! | not root, not the owner | `access.rs` | one sentence |
+//! | 1,000 malformed API requests; slow, vanishing and too many clients | `api/` | refused in words or cut off; no frame lost, no memory, descriptor or thread kept |
+//! | silent consoles whose clients vanish | `datacenter/faults.rs` | nothing is kept |
+//! | guests that break virtio's rules | `hostile/` | their own port alone stops |
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::process::{Command, Stdio};

@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use ikv_tests::panel::{Answer, PanelHost, as_from_a_plain_shell};
-use ikv_tests::{have_root, ikv_fabric, run};
+use ikv_tests::{ensure_image, have_root, ikv_fabric, run};
 
 /// Something in the way, and what is said then.
 struct Obstacle {
@@ -11,6 +11,8 @@ struct Obstacle {
     put: &'static str,
     /// The same, but only for the fabric: it sees another file system.
     mount: &'static str,
+    /// The command, in the shell's words.
+    command: &'static str,
     options: &'static [&'static str],
     says: &'static [&'static str],
 }
@@ -19,6 +21,7 @@ const NONE: Obstacle = Obstacle {
     what: "nothing",
     put: "true",
     mount: "true",
+    command: "run --switches none",
     options: &[],
     says: &[],
 };
@@ -103,6 +106,12 @@ const FILES: &[Obstacle] = &[
         ..NONE
     },
     Obstacle {
+        what: "a folder where the socket should be",
+        put: "mkdir -p $FOLDER/run/control.sock",
+        says: &["run/control.sock is in the way", "move it away"],
+        ..NONE
+    },
+    Obstacle {
         what: "a folder of somebody's where the switches' files go",
         put: "mkdir -p $FOLDER/run/vm; echo precious > $FOLDER/run/vm/disk",
         says: &["run/vm is in the way", "move it away"],
@@ -128,6 +137,124 @@ const FILES: &[Obstacle] = &[
     },
 ];
 
+/// What this host lacks, or what does not work on it.
+const LACKING: &[Obstacle] = &[
+    Obstacle {
+        what: "no tun driver, for a wire",
+        mount: "mount -t tmpfs none /dev/net",
+        command: "patch tap:xa tap:xb",
+        says: &["port `xa`: /dev/net/tun", "modprobe tun"],
+        ..NONE
+    },
+    Obstacle {
+        what: "no nft",
+        put: "touch $FOLDER/none",
+        mount: "mount --bind $FOLDER/none $(command -v nft)",
+        says: &["not installed: nft", "apt install nftables"],
+        ..NONE
+    },
+    Obstacle {
+        what: "no QEMU",
+        put: "touch $FOLDER/none",
+        mount: "mount --bind $FOLDER/none $(command -v qemu-system-x86_64)",
+        command: "run --only internet",
+        says: &[
+            "not installed: qemu-system-x86_64",
+            "apt install qemu-system-x86",
+        ],
+        ..NONE
+    },
+    Obstacle {
+        what: "a QEMU that does not start",
+        put: "printf '#!/bin/sh\necho libpixman: no such file >&2; exit 127' > $FOLDER/qemu; chmod 755 $FOLDER/qemu",
+        mount: "mount --bind $FOLDER/qemu $(command -v qemu-system-x86_64)",
+        command: "run --only internet",
+        says: &[
+            "qemu-system-x86_64 does not work here",
+            "127: libpixman: no such file",
+            "--reinstall",
+        ],
+        ..NONE
+    },
+    Obstacle {
+        what: "a QEMU that crashes",
+        put: "printf '#!/bin/sh\nkill -SEGV $$' > $FOLDER/qemu; chmod 755 $FOLDER/qemu",
+        mount: "mount --bind $FOLDER/qemu $(command -v qemu-system-x86_64)",
+        command: "run --only internet",
+        says: &["does not work here: signal: 11 (SIGSEGV)", "--reinstall"],
+        ..NONE
+    },
+    Obstacle {
+        what: "no mmdebstrap",
+        put: "touch $FOLDER/none",
+        mount: "mount --bind $FOLDER/none $(command -v mmdebstrap)",
+        command: "image --set image.dir=$FOLDER/cache build",
+        says: &["needs mmdebstrap", "`ikv-fabric setup`"],
+        ..NONE
+    },
+    Obstacle {
+        what: "neither an image nor mmdebstrap",
+        put: "touch $FOLDER/none",
+        mount: "mount --bind $FOLDER/none $(command -v mmdebstrap)",
+        command: "run --only internet --set image.dir=$FOLDER/cache",
+        says: &["not installed: mmdebstrap", "apt install mmdebstrap"],
+        ..NONE
+    },
+];
+
+/// Folders in which there is no room, for the first file or a later one.
+const FULL: &[Obstacle] = &[
+    Obstacle {
+        what: "no room for the journal",
+        put: "mkdir $FOLDER/run",
+        mount: "mount -t tmpfs -o size=4k none $FOLDER/run",
+        says: &["run/state.json: No space left", "make room"],
+        ..NONE
+    },
+    Obstacle {
+        what: "no room for the journal after some steps",
+        put: "mkdir $FOLDER/run",
+        mount: "mount -t tmpfs -o size=24k none $FOLDER/run",
+        says: &["run/state.json: No space left", "make room"],
+        ..NONE
+    },
+    Obstacle {
+        what: "too few files",
+        put: "mkdir $FOLDER/run",
+        mount: "mount -t tmpfs -o nr_inodes=3 none $FOLDER/run",
+        says: &["run/state.json: No space left", "make room"],
+        ..NONE
+    },
+    Obstacle {
+        what: "no room for what a switch boots from",
+        put: "mkdir $FOLDER/run",
+        mount: "mount -t tmpfs -o size=48k none $FOLDER/run",
+        command: "run --only internet --set ssh.key_dir=$FOLDER/run/keys",
+        says: &["No space left", "make room"],
+        ..NONE
+    },
+    Obstacle {
+        what: "no room for an image",
+        put: "mkdir $FOLDER/cache",
+        mount: "mount -t tmpfs -o size=64m none $FOLDER/cache",
+        command: "image --set image.dir=$FOLDER/cache build",
+        says: &[
+            "building it takes 600 MiB",
+            "/cache/image has 64 MiB",
+            "image.dir",
+        ],
+        ..NONE
+    },
+    Obstacle {
+        what: "no room for an image's many files",
+        put: "mkdir $FOLDER/cache",
+        mount: "mount -t tmpfs -o size=1g,nr_inodes=300 none $FOLDER/cache",
+        command: "image --set image.dir=$FOLDER/cache build",
+        says: &["8000 files", "297 files left", "image.dir"],
+        ..NONE
+    },
+];
+
 fn try_each(obstacles: &[Obstacle]) {
     if !have_root() {
         return;
@@ -136,6 +263,7 @@ fn try_each(obstacles: &[Obstacle]) {
         what,
         put,
         mount,
+        command,
         options,
         says,
     } in obstacles
@@ -153,9 +281,9 @@ fn try_each(obstacles: &[Obstacle]) {
         run(&mut shell(put));
         let before = host.state();
         // `ip netns exec` gives the shell file systems of its own: what it mounts goes with it.
-        let script = format!("{mount}; exec \"$0\" --socket $SOCKET run --switches none \"$@\"");
+        let script = format!("{mount}; exec \"$0\" --socket $SOCKET {command} \"$@\"");
         let answer = Answer::of(shell(&script).arg(ikv_fabric()).args(*options));
-        let sentence = answer.refusal();
+        let sentence = answer.last_sentence();
         for words in *says {
             assert!(sentence.contains(words), "{what}: {sentence}");
         }
@@ -171,6 +299,73 @@ fn conflicts_are_found_before_anything_is_touched() {
 #[test]
 fn files_of_others_are_left_alone() {
     try_each(FILES);
+}
+
+#[test]
+fn what_is_lacking_is_named_with_what_brings_it() {
+    if lacks_for_vms() {
+        return;
+    }
+    ensure_image().unwrap();
+    try_each(LACKING);
+}
+
+#[test]
+fn a_full_disk_is_told_with_its_folder() {
+    if lacks_for_vms() {
+        return;
+    }
+    ensure_image().unwrap();
+    try_each(FULL);
+}
+
+/// Filled by others when the build is under way. It ends at once, with what it had made.
+#[test]
+fn a_disk_that_fills_up_ends_the_build_of_an_image() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("fills");
+    let before = host.state();
+    let script = r#"
+        mkdir "$FOLDER/cache"
+        mount -t tmpfs -o size=700m none "$FOLDER/cache"
+        mkfifo "$FOLDER/said"
+        "$0" image --set "image.dir=$FOLDER/cache" build 2> "$FOLDER/said" & build=$!
+        exec < "$FOLDER/said"
+        read -r line
+        cat /dev/zero > "$FOLDER/cache/others" 2> /dev/null || true
+        while read -r more; do line=$more; done
+        wait $build && exit 0
+        echo "$line" >&2
+        ls -A "$FOLDER/cache/image" >&2
+        umount "$FOLDER/cache"; rmdir "$FOLDER/cache"; rm "$FOLDER/said"
+        exit 1
+    "#;
+    let mut command = host.netns.command("sh");
+    as_from_a_plain_shell(command.env("FOLDER", host.folder()));
+    let answer = Answer::of(command.args(["-ec", script]).arg(ikv_fabric()));
+    assert_eq!(answer.code, Some(1), "{answer:?}");
+    let mut lines = answer.stderr.lines();
+    let sentence = lines.next().unwrap();
+    for words in [
+        "building it takes 600 MiB",
+        "/cache/image has ",
+        "image.dir",
+    ] {
+        assert!(sentence.contains(words), "{answer:?}");
+    }
+    let left: Vec<_> = lines.collect();
+    assert_eq!(left, ["build.log", "lock"], "{answer:?}");
+    before.assert_unchanged(&host.state(), "the disk filled up");
+}
+
+fn lacks_for_vms() -> bool {
+    let lacking = ikv_tests::lacks_for_vms();
+    if let Some(lacking) = lacking {
+        ikv_tests::skip(&format!("needs {lacking}"));
+    }
+    lacking.is_some()
 }
 
 /// All at once, so that one go mends them.

@@ -1,10 +1,13 @@
-//! `run --only`: some of the switches as VMs, the cables of all.
+//! `run --only`: some of the switches as VMs, the cables of all. Killed in the end.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::Duration;
 
 use ikv_tests::panel::PanelHost;
-use ikv_tests::{Fabric, Nic, Site, ensure_image, figure, have_root, lacks_for_vms, skip};
+use ikv_tests::patience::{SOON, ensure, until};
+use ikv_tests::{
+    Fabric, HostState, Nic, Site, ensure_image, figure, have_root, lacks_for_vms, skip,
+};
 
 /// For four VMs under emulation beside other tests.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -49,6 +52,26 @@ fn one_rack_under_one_spine() {
             .contains("leaf3 is no VM of this fabric: it was started with --only others"),
         "{refused:?}"
     );
+    drop(free);
+    killed(&mut fabric);
+}
+
+/// Its QEMUs end with it, and `clean` takes all the rest away.
+fn killed(fabric: &mut Fabric) {
+    assert_eq!(fabric.qemus().len(), 4);
+    let pid = fabric.pid();
+    fabric.kill();
+    until("its QEMUs to end", SOON, || {
+        let left = fabric.qemus();
+        ensure(left.is_empty(), || format!("{left:?}"))
+    });
+    let said = fabric.cli().ok(&["clean"]);
+    let says = format!("took away what the fabric with pid {pid} had left");
+    assert!(said.starts_with(&says), "{said}");
+    let now = HostState::of(&fabric.site.host, &fabric.run_folder());
+    fabric
+        .before
+        .assert_unchanged(&now, "killed, and cleaned away");
 }
 
 #[test]

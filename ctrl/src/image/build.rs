@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
 use super::progress::{Progress, Reader};
+use super::room::{self, Room};
 use super::{BUILD_PROGRAMS, ImageError, ImagePaths, Wanted, sources};
 use crate::host::program;
 
@@ -44,11 +46,16 @@ pub(super) async fn build(
         return Ok(image);
     }
     remove(cache, |name| name.starts_with(BUILDING));
+    Room::of(cache).suffices(cache)?;
 
     let folder = BuildFolder::create(cache)?;
-    wanted.recipe.write(&folder.0.join("recipe"))?;
-    let log = cache.join("build.log");
-    run(wanted, &folder, &log, &mut progress).await?;
+    let written = wanted.recipe.write(&folder.0.join("recipe"));
+    let made = match written {
+        Ok(()) => run(wanted, &folder, &cache.join("build.log"), &mut progress).await,
+        Err(error) => Err(error),
+    };
+    // Before the folder goes away, and with it what fills the disk.
+    made.map_err(|error| Room::of(cache).blame(cache, error))?;
 
     let built = ImagePaths::in_folder(&folder.0.join("out"));
     for path in built.all() {
@@ -235,8 +242,10 @@ async fn run(
     let output = child.stdout.take().expect("stdout was piped above");
     let mut reader = Reader::default();
     let mut tail = VecDeque::with_capacity(TAIL);
+    let mut said_full = false;
     progress(reader.progress());
     let read = lines(output, |line| {
+        said_full |= line.contains(room::FULL);
         writeln!(log_file, "{line}")?;
         if let Some(news) = reader.line(line) {
             progress(news);
@@ -250,9 +259,27 @@ async fn run(
         }
         Ok(())
     });
-    read.await
-        .map_err(ImageError::file("cannot log the build to", log))?;
+    let mut ended = false;
+    let logged = {
+        let mut read = pin!(read);
+        loop {
+            tokio::select! {
+                logged = &mut read => break logged,
+                // apt may wait for ever on a full disk.
+                () = room::filled(&wanted.cache), if !ended => {
+                    // Its last words are waited for: then nobody writes to the folder any more.
+                    ended = true;
+                    _ = child.start_kill();
+                }
+            }
+        }
+    };
     let status = child.wait().await;
+    if said_full || ended {
+        // What filled it may have been removed by now.
+        return Err(Room::of(&wanted.cache).lacking(&wanted.cache));
+    }
+    logged.map_err(ImageError::file("cannot log the build to", log))?;
     let status = status.map_err(ImageError::file("cannot wait for the build in", &folder.0))?;
     if status.success() {
         return Ok(());

@@ -51,6 +51,20 @@ pub enum ImageError {
         /// What came of it.
         source: io::Error,
     },
+    /// There is less room than a build takes, from the start or in the end.
+    #[error(
+        "no room for the switch image: building it takes {needed} for a while, and {} has {left} \
+         left; make room there, or set image.dir in the configuration (--set image.dir=FOLDER)",
+        folder.display()
+    )]
+    NoRoom {
+        /// The cache.
+        folder: PathBuf,
+        /// What a build takes, in words.
+        needed: String,
+        /// What the folder's file system has left, in words.
+        left: String,
+    },
     /// A program cannot be started.
     #[error("cannot start {program}: {source}; `ikv-fabric setup` installs what is missing")]
     Start {

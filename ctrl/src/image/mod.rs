@@ -33,6 +33,7 @@ mod build;
 mod error;
 mod progress;
 mod recipe;
+mod room;
 mod sources;
 
 use std::path::{Path, PathBuf};

@@ -56,7 +56,10 @@ pub enum LaunchError {
         error: io::Error,
     },
     /// QEMU is there, but not even an empty machine starts.
-    #[error("{QEMU} does not work here: {0}")]
+    #[error(
+        "{QEMU} does not work here: {0}; `apt-get install --reinstall qemu-system-x86` mends it \
+         if it was damaged"
+    )]
     Probe(String),
     /// A file of the image, the seed or a socket.
     #[error("{vm}: {path}: {error}")]
@@ -332,10 +335,12 @@ async fn empty_machine(options: &[&str]) -> Result<(), LaunchError> {
     let ended = tokio::time::timeout(PROBE_LIMIT, child.wait()).await;
     match ended {
         Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(LaunchError::Probe(format!(
-            "{status}: {}",
-            stderr.last_words().await
-        ))),
+        Ok(Ok(status)) => Err(LaunchError::Probe(
+            match stderr.last_words().await.as_str() {
+                "" => status.to_string(),
+                words => format!("{status}: {words}"),
+            },
+        )),
         Ok(Err(error)) => Err(LaunchError::Probe(error.to_string())),
         Err(_) => Err(LaunchError::Probe(format!("no end within {PROBE_LIMIT:?}"))),
     }

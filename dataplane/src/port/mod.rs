@@ -28,6 +28,14 @@ pub enum PortError {
         /// As it was asked for.
         name: String,
     },
+    /// There is no way to a tap.
+    #[error("cannot open port `{name}`: /dev/net/tun: {source}; `modprobe tun` brings it")]
+    NoTun {
+        /// As it was asked for.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The kernel refused.
     #[error("cannot open port `{name}`: {action}: {source}")]
     Refused {

@@ -38,7 +38,14 @@ impl Tap {
                 source,
             }
         };
-        let tap = open_tap(name, flags).map_err(refused("open"))?;
+        let tap = open_tap(name, flags).map_err(|source| match source.raw_os_error() {
+            // No node, or no driver behind it.
+            Some(libc::ENOENT | libc::ENXIO | libc::ENODEV) => PortError::NoTun {
+                name: name.into(),
+                source,
+            },
+            _ => refused("open")(source),
+        })?;
         Self::from_fd(tap).map_err(refused("set its offloads"))
     }
 

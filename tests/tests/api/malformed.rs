@@ -26,6 +26,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ),
     ("GET", "/v1/impairments", ""),
     ("POST", "/v1/step", r#"{"changes":[]}"#),
+    ("POST", "/v1/apply", r#"{"config":"../../etc/passwd"}"#),
     ("GET", "/v1/places", ""),
     ("GET", "/v1/vm-args/rack1:u3?nic=tap", ""),
     ("GET", "/v1/ssh", ""),

@@ -113,7 +113,7 @@ const TRIALS: &[(&str, Test)] = &[
     ("killed_bgpds_have_their_sessions_again", faults::bgpd),
     ("a_killed_switch_of_each_role_comes_back", faults::switches),
     (
-        "clients_of_a_silent_console_that_vanish_leave_nothing",
+        "clients_killed_at_a_silent_console_leave_nothing",
         faults::consoles,
     ),
     ("everything_is_taken_away", teardown::as_before),
