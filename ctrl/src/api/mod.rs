@@ -53,7 +53,7 @@ pub use impair::{
     StepChange, StepDone,
 };
 pub use places::{Place, Places};
-pub use recorder::{DumpRequest, RecorderStatus, SetTriggers};
+pub use recorder::{DumpRequest, RecorderStatus, Recording, SetTriggers};
 pub use server::{ApiError, Backend, CONSOLE_PROTOCOL, ConsoleStream, serve};
 
 /// `status --json`.

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, copy};
 use tokio::net::UnixListener;
 
 use super::capture::{CAPTURE_PROTOCOL, CaptureRequest, CaptureStream};
-use super::recorder::{DumpRequest, RecorderStatus, SetTriggers};
+use super::recorder::{DumpRequest, RecorderStatus, Recording, SetTriggers};
 use super::{
     ApplyAnswer, ApplyRequest, CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure,
     LaneImpairment, NodeStatus, Peer, Places, PlugWish, Power, PowerAction, SetCable,
@@ -101,26 +101,11 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// A name that nothing has, or a filter that is no program.
     fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError>;
-    /// `GET /v1/recorder`.
+    /// What is asked for under `/v1/recorder`.
     ///
     /// # Errors
     /// Where nothing is recorded.
-    fn recorder(&self) -> Result<RecorderStatus, ApiError>;
-    /// `POST /v1/recorder/dump`.
-    ///
-    /// # Errors
-    /// A name that nothing has, or where nothing is recorded.
-    fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError>;
-    /// `GET /v1/recorder/dumps/NAME`.
-    ///
-    /// # Errors
-    /// A name that nothing has, or where nothing is recorded.
-    fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError>;
-    /// `PUT /v1/recorder/triggers`.
-    ///
-    /// # Errors
-    /// A name that nothing has, a filter that is no program, or where nothing is recorded.
-    fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError>;
+    fn recorder(&self) -> Result<impl Recording, ApiError>;
 }
 
 /// Why a request was refused: its status and one clear sentence.
@@ -335,7 +320,7 @@ async fn capture<B: Backend>(
 async fn recorder<B: Backend>(
     State(backend): State<Arc<B>>,
 ) -> Result<Json<RecorderStatus>, ApiError> {
-    backend.recorder().map(Json)
+    Ok(Json(backend.recorder()?.status()))
 }
 
 async fn recorder_dump<B: Backend>(
@@ -344,7 +329,7 @@ async fn recorder_dump<B: Backend>(
     Json(wanted): Json<DumpRequest>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.to(CAPTURE_PROTOCOL)?;
-    Ok(send(backend.recorder_dump(&wanted)?, upgrade))
+    Ok(send(backend.recorder()?.dump(&wanted)?, upgrade))
 }
 
 async fn kept_dump<B: Backend>(
@@ -353,14 +338,14 @@ async fn kept_dump<B: Backend>(
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.to(CAPTURE_PROTOCOL)?;
-    Ok(send(backend.kept_dump(&name)?, upgrade))
+    Ok(send(backend.recorder()?.kept(&name)?, upgrade))
 }
 
 async fn set_triggers<B: Backend>(
     State(backend): State<Arc<B>>,
     Json(set): Json<SetTriggers>,
 ) -> Result<Json<RecorderStatus>, ApiError> {
-    backend.set_triggers(set).map(Json)
+    backend.recorder()?.arm(set).map(Json)
 }
 
 /// What a request says of the stream that its connection is to become.

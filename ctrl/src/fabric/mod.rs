@@ -44,7 +44,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
 use crate::api::capture::{CaptureRequest, CaptureStream};
-use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
+use crate::api::recorder::Recording;
 use crate::api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableChanged, CableReport, CableState,
     ConsoleStream, Exec, ExecAnswer, LaneImpairment, NodeStatus, Peer, Places, PlugWish,
@@ -65,8 +65,8 @@ pub use look_ahead::preflight;
 pub use options::{BringUpError, Options};
 pub use owner::{NoSuchUser, Person};
 pub use patch::{Patch, PortSpec};
-use recorder::Recorder;
 pub use recorder::RecorderOptions;
+use recorder::{Asked, Recorder};
 use start::Fleet;
 use switch::Switch;
 use whole::Whole;
@@ -383,30 +383,12 @@ impl Backend for Fabric {
 
     fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
         let whole = self.whole();
-        let cables = request.cables.iter().map(|name| whole.cable(name));
-        let port = request.from.as_deref().map(|name| whole.end(name));
-        let lanes = capture::choose(whole.cables.len(), cables, port)?;
         let alias = |index: usize, side| whole.topology.cables[index].end(side).alias.clone();
-        capture::start(&whole.cables, &lanes, alias, request)
+        capture::start(&whole.cables, &*whole, alias, request)
     }
 
-    fn recorder(&self) -> Result<RecorderStatus, ApiError> {
-        Ok(recorder::running(self.recorder.as_ref())?.status())
-    }
-
-    fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
-        let recorder = recorder::running(self.recorder.as_ref())?;
-        recorder.dump(request, &|name| self.whole().cable(name))
-    }
-
-    fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError> {
-        recorder::running(self.recorder.as_ref())?.kept(name)
-    }
-
-    fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
-        let recorder = recorder::running(self.recorder.as_ref())?;
-        recorder.arm(set.triggers, &|name| self.whole().cable(name))?;
-        Ok(recorder.status())
+    fn recorder(&self) -> Result<impl Recording, ApiError> {
+        Asked::of(self.recorder.as_ref(), |name| self.whole().cable(name))
     }
 }
 

@@ -19,10 +19,10 @@ use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, Planne
 use super::descriptors::make_room;
 use super::impair::{Names, PlannedStep};
 use super::owner::Person;
-use super::recorder::{self, Recorder, RecorderOptions};
+use super::recorder::{self, Asked, Recorder, RecorderOptions};
 use super::{capture, rights, sockets};
 use crate::api::capture::{CaptureRequest, CaptureStream};
-use crate::api::recorder::{DumpRequest, RecorderStatus, SetTriggers};
+use crate::api::recorder::Recording;
 use crate::api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableChanged, CableReport, CableState,
     ConsoleStream, Exec, ExecAnswer, LaneImpairment, NodeStatus, Peer, Places, PlugWish,
@@ -459,28 +459,10 @@ impl Backend for Patch {
     }
 
     fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
-        let cables = request.cables.iter().map(|name| Names::cable(self, name));
-        let port = request.from.as_deref().map(|name| self.end(name));
-        let lanes = capture::choose(1, cables, port)?;
-        capture::start(&self.cables, &lanes, alias, request)
+        capture::start(&self.cables, self, alias, request)
     }
 
-    fn recorder(&self) -> Result<RecorderStatus, ApiError> {
-        Ok(recorder::running(self.recorder.as_ref())?.status())
-    }
-
-    fn recorder_dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
-        let recorder = recorder::running(self.recorder.as_ref())?;
-        recorder.dump(request, &|name| self.cable(name))
-    }
-
-    fn kept_dump(&self, name: &str) -> Result<CaptureStream, ApiError> {
-        recorder::running(self.recorder.as_ref())?.kept(name)
-    }
-
-    fn set_triggers(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
-        let recorder = recorder::running(self.recorder.as_ref())?;
-        recorder.arm(set.triggers, &|name| self.cable(name))?;
-        Ok(recorder.status())
+    fn recorder(&self) -> Result<impl Recording, ApiError> {
+        Asked::of(self.recorder.as_ref(), |name| self.cable(name))
     }
 }

@@ -13,6 +13,7 @@ use dataplane::{Capture, MAX_FRAME, clock};
 use tokio::sync::mpsc;
 
 use super::cables::Cables;
+use super::impair::Names;
 use super::rights;
 use crate::api::ApiError;
 use crate::api::capture::{
@@ -39,7 +40,7 @@ const STATISTICS: u64 = 1_000_000_000;
 
 /// The lanes that are meant, each by its cable and the side where its frames enter: both of
 /// every cable named (of all `known`, if none is), or only the one that begins at `port`.
-pub(super) fn choose(
+fn choose(
     known: usize,
     cables: impl Iterator<Item = Result<usize, ApiError>>,
     port: Option<Result<(usize, Side), ApiError>>,
@@ -66,13 +67,16 @@ pub(super) fn choose(
     }
 }
 
-/// Taps the lanes and starts to drain them.
+/// Taps the lanes that are asked for and starts to drain them.
 pub(super) fn start(
     cables: &Cables,
-    lanes: &[(usize, Side)],
+    names: &impl Names,
     alias: impl Fn(usize, Side) -> String,
     request: &CaptureRequest,
 ) -> Result<CaptureStream, ApiError> {
+    let named = request.cables.iter().map(|name| names.cable(name));
+    let port = request.from.as_deref().map(|name| names.end(name));
+    let lanes = choose(cables.len(), named, port)?;
     if lanes.len() > MOST_INTERFACES {
         return Err(ApiError::conflict(format!(
             "a capture takes {} cables at most: name those that matter",

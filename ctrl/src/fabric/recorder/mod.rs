@@ -4,6 +4,7 @@
 //! The recording itself is the workers' and costs them a copy. Everything here looks at what they
 //! left: [`Recorder::dump`] when somebody asks, [`Watch`] a few times a second.
 
+mod asked;
 mod bgp_tap;
 mod schedule;
 mod sessions;
@@ -27,6 +28,7 @@ use crate::api::ApiError;
 use crate::api::capture::{CaptureCount, CaptureInterface, CaptureStart, CaptureStream, Message};
 use crate::api::recorder::{DumpRequest, RecorderStatus, Trigger};
 use crate::topology::Side;
+pub(super) use asked::Asked;
 use schedule::Due;
 use store::Store;
 use watch::Watch;
@@ -333,16 +335,6 @@ fn between_switches(cables: &Cables, names: &Named<'_>) -> Vec<usize> {
     let all = 0..cables.len();
     all.filter(|cable| (names.between_switches)(*cable))
         .collect()
-}
-
-/// The recorder, if there is one.
-pub(super) fn running(recorder: Option<&Recorder>) -> Result<&Recorder, ApiError> {
-    recorder.ok_or_else(|| {
-        ApiError::conflict(
-            "nothing is recorded: start `patch` with --record, or `run` without \
-             `recorder.enabled = false`",
-        )
-    })
 }
 
 /// What lanes have recorded, copied, in order of time.
