@@ -41,7 +41,18 @@ esac
 ip link set ika up
 ip link set ikb up
 [ -z "$wire" ] || "$fabric" --socket "$work/control.sock" status --wait 10 >/dev/null
-sleep 1
+# Whoever answers "yes" has both ends, and hands on what comes.
+passes() {
+    for end in ika ikb; do
+        ip -o link show $end | grep -q LOWER_UP || return 1
+        [ "$dut" != bridge ] || bridge link show dev $end | grep -q 'state forwarding' || return 1
+    done
+}
+tries=0
+until passes; do
+    [ $((tries += 1)) -le 200 ] || { echo "taps.sh: ika and ikb do not come up" >&2; exit 1; }
+    sleep 0.05
+done
 echo go >&3
 wait $generator
 cat "$work/result"
