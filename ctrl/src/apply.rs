@@ -4,6 +4,7 @@
 //! fails, when the fabric ends, and by [`clean`] after a fabric was killed: the same code from
 //! the same journal, which touches only what carries our mark.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -70,9 +71,13 @@ pub struct Applied {
     journal: Journal,
     /// Kept to make a tap again; the last `Taps` step.
     taps: Option<(Vec<TapPlan>, Option<u32>, u32)>,
-    host_tap: Option<OwnedFd>,
+    host_taps: HostTaps,
     undone: bool,
 }
+
+/// The host's own ends of cables by the names of the devices: their descriptors, with virtio-net
+/// headers, not blocking.
+pub type HostTaps = BTreeMap<String, OwnedFd>;
 
 /// Executes `steps` in order, calling `progress` before each.
 ///
@@ -88,7 +93,7 @@ pub fn apply(
     let mut applied = Applied {
         journal: Journal::new(&lock.paths().journal, lock.created_folder())?,
         taps: None,
-        host_tap: None,
+        host_taps: HostTaps::new(),
         undone: false,
     };
     for step in steps {
@@ -130,13 +135,12 @@ impl From<JournalError> for StepError {
 }
 
 impl Applied {
-    /// The descriptor of the host's tap: the host's end of its cable, with virtio-net headers,
-    /// not blocking. `None` without a host link, and the second time.
+    /// The descriptors of the host's taps. None without a host link, and the second time.
     ///
-    /// Close it after [`Applied::undo`]: closing a tap's last descriptor removes the device and
+    /// Close them after [`Applied::undo`]: closing a tap's last descriptor removes the device and
     /// takes 16 ms, removing it with all others takes no time of its own.
-    pub fn take_host_tap(&mut self) -> Option<OwnedFd> {
-        self.host_tap.take()
+    pub fn take_host_taps(&mut self) -> HostTaps {
+        std::mem::take(&mut self.host_taps)
     }
 
     /// Who owns the devices.
@@ -294,11 +298,12 @@ impl Applied {
                 ipv6,
             } => {
                 let tap = links::create_host_tap(&mut netlink, name, *mac, *mtu, *ipv6, &identity)?;
-                self.host_tap = Some(tap);
+                self.host_taps.insert(name.clone(), tap);
                 distrust(name, *ipv6)
             }
-            Step::Tables { guard, nat } => {
-                let tables = nft::create_tables(guard, nat.as_ref(), &identity.chain());
+            Step::Tables { guard, nat, ipmi } => {
+                let (nat, ipmi) = (nat.as_ref(), ipmi.as_ref());
+                let tables = nft::create_tables(guard, nat, ipmi, &identity.chain());
                 Ok(nft::load(&tables)?)
             }
             Step::Raise => links::raise(&mut netlink, &identity),

@@ -12,9 +12,10 @@
 //! it. [`plan`] says what must exist on the host and in which order, [`apply`] does it, having
 //! written down in the [`journal`] how to take it back, and [`host`] holds the single skills
 //! (links, addresses, nftables, sysctls). [`image`] provides the one image that all switches
-//! boot, [`vm`] starts and supervises them. [`fabric`] is the running whole; it answers for
-//! itself by the [`api`], of which the [`commands`] are clients. [`impairment`] has the keys by which
-//! commands, API and TOML file say what a cable does to its frames.
+//! boot, [`vm`] starts and supervises them, [`bmc`] gives them BMCs. [`fabric`] is the running
+//! whole; it answers for itself by the [`api`], of which the [`commands`] are clients.
+//! [`impairment`] has the keys by which commands, API and TOML file say what a cable does to its
+//! frames.
 //!
 //! A running fabric becomes another one by `ikv-fabric apply`: [`difference`] says what of it is to
 //! be made, taken and left alone, which is pure, and [`fabric`] does it.
@@ -29,6 +30,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod bmc;
 pub mod commands;
 pub mod config;
 pub mod decode;

@@ -41,12 +41,14 @@ pub struct StatePaths {
     pub vhost: PathBuf,
     /// The folder of the VNC sockets.
     pub vnc: PathBuf,
+    /// The folder of the BMCs' files.
+    pub ipmi: PathBuf,
     /// The folder of the dumps that the flight recorder keeps.
     pub recorder: PathBuf,
 }
 
 impl StatePaths {
-    /// `lock`, `state.json`, `vm`, `ssh`, `vhost`, `vnc` and `recorder` beside `control.sock`; beside a socket
+    /// `lock`, `state.json`, `vm`, `ssh`, `vhost`, `vnc`, `ipmi` and `recorder` beside `control.sock`; beside a socket
     /// `NAME.sock` of another name `NAME.lock` and so on, so that two fabrics can share a folder.
     pub fn beside(socket: &Path) -> Self {
         let folder = match socket.parent() {
@@ -68,6 +70,7 @@ impl StatePaths {
             ssh: folder.join(format!("{prefix}ssh")),
             vhost: folder.join(format!("{prefix}vhost")),
             vnc: folder.join(format!("{prefix}vnc")),
+            ipmi: folder.join(format!("{prefix}ipmi")),
             recorder: folder.join(format!("{prefix}recorder")),
             folder,
         }

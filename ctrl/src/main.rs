@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use ctrl::api::{Client, default_socket, own_socket};
 use ctrl::commands::{
     Context, apply, bench, cable, cables, capture, check, clean, console, converge, exec, extcap,
-    image, impair, import, patch, power, probe, recorder, run, scenario, setup, ssh, status,
+    image, impair, import, ipmi, patch, power, probe, recorder, run, scenario, setup, ssh, status,
     topology, vm_args,
 };
 use ctrl::progress::say;
@@ -50,6 +50,7 @@ enum Command {
     Console(console::ConsoleArgs),
     Ssh(ssh::SshArgs),
     Power(power::PowerArgs),
+    Ipmi(ipmi::IpmiArgs),
     Probe(probe::ProbeArgs),
     Converge(converge::ConvergeArgs),
     Recorder(recorder::RecorderArgs),
@@ -118,6 +119,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::run(&context, args).await,
         Command::Probe(args) => probe::run(&context, args).await,
         Command::Power(args) => power::run(&context, args).await,
+        Command::Ipmi(args) => ipmi::run(&context, args).await,
         Command::VmArgs(args) => vm_args::run(&context, args).await,
     }
 }

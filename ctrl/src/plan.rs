@@ -54,6 +54,21 @@ pub struct HostLinkPlan {
     pub ipv6_forwarding: bool,
 }
 
+/// The host's device at the segment of the BMCs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpmiLinkPlan {
+    /// The device's name: `bripmi`.
+    pub name: String,
+    /// Its MAC address, the same on every start.
+    pub mac: [u8; 6],
+    /// Largest payload of a frame in bytes.
+    pub mtu: u32,
+    /// The host's address with the segment's prefix length.
+    pub address: Ipv4Net,
+    /// First and last UDP port of the BMCs.
+    pub ports: (u16, u16),
+}
+
 /// What the plan is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPlanInput {
@@ -65,6 +80,8 @@ pub struct HostPlanInput {
     pub tap_owner: Option<u32>,
     /// The host's link; without one there is no route, no NAT and no forwarding either.
     pub host: Option<HostLinkPlan>,
+    /// The segment of the BMCs, if there are any.
+    pub ipmi: Option<IpmiLinkPlan>,
 }
 
 /// Source NAT for what leaves the range.
@@ -74,6 +91,17 @@ pub struct Nat {
     pub range: Ipv4Net,
     /// What replaces them outside.
     pub snat: Snat,
+}
+
+/// What reaches the host from the segment of the BMCs: these, their echo and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpmiGuard {
+    /// The host's device at the segment.
+    pub link: String,
+    /// The host's address there, which no other device leads to.
+    pub address: Ipv4Addr,
+    /// First and last UDP port of the BMCs.
+    pub ports: (u16, u16),
 }
 
 /// One thing to do to the host.
@@ -105,6 +133,8 @@ pub enum Step {
         guard: Vec<String>,
         /// Source NAT, if there is a host link.
         nat: Option<Nat>,
+        /// The segment of the BMCs, if there is one.
+        ipmi: Option<IpmiGuard>,
     },
     /// Set all devices of ours up.
     Raise,
@@ -146,16 +176,35 @@ pub fn plan(input: &HostPlanInput) -> Vec<Step> {
             ipv6: host.ipv6_forwarding,
         });
     }
+    if let Some(ipmi) = &input.ipmi {
+        steps.push(Step::HostLink {
+            name: ipmi.name.clone(),
+            mac: ipmi.mac,
+            mtu: ipmi.mtu,
+            ipv6: false,
+        });
+    }
     let guard: Vec<String> = input.taps.iter().map(|tap| tap.name.clone()).collect();
     let nat = input.host.as_ref().map(|host| Nat {
         range: host.range,
         snat: host.snat,
     });
-    if guard.is_empty() && nat.is_none() {
+    let ipmi = input.ipmi.as_ref().map(|ipmi| IpmiGuard {
+        link: ipmi.name.clone(),
+        address: ipmi.address.addr(),
+        ports: ipmi.ports,
+    });
+    if guard.is_empty() && nat.is_none() && ipmi.is_none() {
         return steps;
     }
-    steps.push(Step::Tables { guard, nat });
+    steps.push(Step::Tables { guard, nat, ipmi });
     steps.push(Step::Raise);
+    if let Some(ipmi) = &input.ipmi {
+        steps.push(Step::Address {
+            link: ipmi.name.clone(),
+            address: ipmi.address,
+        });
+    }
     if let Some(host) = &input.host {
         let link = host.name.clone();
         steps.push(Step::Address {
@@ -192,8 +241,11 @@ impl fmt::Display for Step {
                 let ipv6 = if *ipv6 { "" } else { ", without IPv6" };
                 write!(f, "create host link {name}, MTU {mtu}{ipv6}")
             }
-            Self::Tables { guard, nat } => {
+            Self::Tables { guard, nat, ipmi } => {
                 write!(f, "load nftables tables {TABLE}:")?;
+                if let Some(ipmi) = ipmi {
+                    write!(f, " let {} reach the BMCs alone,", ipmi.link)?;
+                }
                 if !guard.is_empty() {
                     let guarded = counted(guard.iter().map(String::as_str), "tap");
                     write!(f, " keep the host's stack from {guarded}")?;
@@ -250,6 +302,7 @@ mod tests {
                 snat: Snat::Masquerade,
                 ipv6_forwarding: false,
             }),
+            ipmi: None,
         }
     }
 
@@ -294,12 +347,33 @@ mod tests {
     }
 
     #[test]
+    fn the_segment_of_the_bmcs_in_words() {
+        let mut wishes = input(1);
+        wishes.host = None;
+        wishes.ipmi = Some(IpmiLinkPlan {
+            name: "bripmi".into(),
+            mac: [0, 0x22, 0x22, 0xdd, 0xee, 2],
+            mtu: 9000,
+            address: "192.168.200.1/24".parse().unwrap(),
+            ports: (9080, 9088),
+        });
+        insta::assert_snapshot!(words(&wishes), @r"
+        create tap ikvm1-3-1, MTU 9000, for user 1000
+        create host link bripmi, MTU 9000, without IPv6
+        load nftables tables ikv-fabric: let bripmi reach the BMCs alone, keep the host's stack from tap ikvm1-3-1
+        set links up
+        give bripmi 192.168.200.1/24
+        ");
+    }
+
+    #[test]
     fn nothing_wished_is_nothing_done() {
         let nothing = HostPlanInput {
             taps: vec![],
             tap_mtu: 9000,
             tap_owner: None,
             host: None,
+            ipmi: None,
         };
         assert_eq!(plan(&nothing), []);
     }

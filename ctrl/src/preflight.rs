@@ -33,6 +33,12 @@ pub const FOR_SWITCHES: &[Program] = &[
     Program::of("ssh", "openssh-client"),
 ];
 
+/// What the switches' BMCs need besides.
+pub const FOR_IPMI: &[Program] = &[
+    Program::of("ipmi_sim", "openipmi"),
+    Program::of("prlimit", "util-linux"),
+];
+
 /// What building the image needs besides.
 pub const FOR_IMAGE: &[Program] = image::BUILD_PROGRAMS;
 
@@ -304,7 +310,8 @@ fn link_conflicts(host: &HostPlanInput, links: &[Link]) -> Option<Finding> {
         .taps
         .iter()
         .map(|tap| &tap.name)
-        .chain(host.host.iter().map(|h| &h.name));
+        .chain(host.host.iter().map(|h| &h.name))
+        .chain(host.ipmi.iter().map(|ipmi| &ipmi.name));
     let taken: Vec<&Link> = planned
         .filter_map(|name| links.iter().find(|link| link.name == *name))
         .collect();
@@ -329,50 +336,73 @@ fn link_conflicts(host: &HostPlanInput, links: &[Link]) -> Option<Finding> {
 }
 
 fn address_conflicts(host: &HostPlanInput, addresses: &[(String, Ipv4Net)]) -> Vec<Finding> {
-    let Some(host) = &host.host else {
-        return Vec::new();
+    let conflicts = |ours: Ours<'_>| -> Vec<Finding> {
+        addresses
+            .iter()
+            .filter(move |(link, address)| {
+                link != ours.link && ours.range.contains(&address.addr())
+            })
+            .map(move |(link, address)| {
+                let Ours { what, range, .. } = ours;
+                Finding::new(
+                    Severity::Error,
+                    format!("{link} has {address}, which is in the fabric's {what} {range}"),
+                    format!(
+                        "ip addr del {address} dev {link}, or another {what} in the configuration"
+                    ),
+                )
+            })
+            .collect()
     };
-    addresses
-        .iter()
-        .filter(|(link, address)| *link != host.name && host.range.contains(&address.addr()))
-        .map(|(link, address)| {
-            Finding::new(
-                Severity::Error,
-                format!(
-                    "{link} has {address}, which is in the fabric's range {}",
-                    host.range
-                ),
-                format!("ip addr del {address} dev {link}, or another range in the configuration"),
-            )
-        })
-        .collect()
+    ours(host).flat_map(conflicts).collect()
+}
+
+/// Addresses of the fabric's own.
+#[derive(Clone, Copy)]
+struct Ours<'a> {
+    what: &'static str,
+    range: Ipv4Net,
+    link: &'a str,
+}
+
+fn ours(host: &HostPlanInput) -> impl Iterator<Item = Ours<'_>> {
+    let range = host.host.iter().map(|host| Ours {
+        what: "range",
+        range: host.range,
+        link: &host.name,
+    });
+    range.chain(host.ipmi.iter().map(|ipmi| Ours {
+        what: "ipmi.address",
+        range: ipmi.address.trunc(),
+        link: &ipmi.name,
+    }))
 }
 
 fn route_conflicts(host: &HostPlanInput, routes: &[HostRoute]) -> Vec<Finding> {
-    let Some(host) = &host.host else {
-        return Vec::new();
+    let conflicts = |ours: Ours<'_>| -> Vec<Finding> {
+        routes
+            .iter()
+            // A default route, also in the two halves that VPNs set, gives way to anything longer.
+            .filter(|route| route.destination.prefix_len() > 1)
+            .filter(move |route| route.link != ours.link && overlap(route.destination, ours.range))
+            .map(move |route| {
+                let Ours { what, range, .. } = ours;
+                let via = if route.link.is_empty() { "" } else { " on " };
+                Finding::new(
+                    Severity::Error,
+                    format!(
+                        "the host's route to {}{via}{} overlaps the fabric's {what} {range}",
+                        route.destination, route.link
+                    ),
+                    format!(
+                        "another {what} in the configuration, or ip route del {}",
+                        route.destination
+                    ),
+                )
+            })
+            .collect()
     };
-    let range = host.range;
-    routes
-        .iter()
-        // A default route, also in the two halves that VPNs set, gives way to anything longer.
-        .filter(|route| route.destination.prefix_len() > 1 && route.link != host.name)
-        .filter(|route| overlap(route.destination, range))
-        .map(|route| {
-            let via = if route.link.is_empty() { "" } else { " on " };
-            Finding::new(
-                Severity::Error,
-                format!(
-                    "the host's route to {}{via}{} overlaps the fabric's range {range}",
-                    route.destination, route.link
-                ),
-                format!(
-                    "another range in the configuration, or ip route del {}",
-                    route.destination
-                ),
-            )
-        })
-        .collect()
+    ours(host).flat_map(conflicts).collect()
 }
 
 fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {

@@ -446,7 +446,7 @@ fn a_namespace_that_is_gone_leaves_only_files_to_clean() {
         let socket = lock.paths().folder.join("control.sock");
         applied.will_create(&socket).unwrap();
         std::fs::write(&socket, "").unwrap();
-        drop(applied.take_host_tap());
+        drop(applied.take_host_taps());
         std::mem::forget(applied);
         #[allow(deprecated)]
         rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();

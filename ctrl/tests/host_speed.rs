@@ -39,7 +39,7 @@ fn the_whole_patch_panel_is_quick() {
             for (mark, step) in marks {
                 eprintln!("  at {:>6.1} ms {step}", mark.as_secs_f64() * 1e3);
             }
-            let tap = applied.take_host_tap();
+            let tap = applied.take_host_taps();
             let (start, start_cpu) = (Instant::now(), cpu());
             applied.undo().unwrap();
             let (down, down_cpu) = (start.elapsed(), cpu().saturating_sub(start_cpu));

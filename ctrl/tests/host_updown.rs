@@ -22,8 +22,8 @@ fn up_and_down_leaves_no_trace() {
         let before = picture();
         let lock = lock(folder.path());
         let mut applied = apply(&plan(&input(281, true)), &lock, |_| {}).unwrap();
-        let tap = applied.take_host_tap();
-        assert!(tap.is_some() && applied.take_host_tap().is_none());
+        let tap = applied.take_host_taps();
+        assert!(tap.contains_key("ikhn") && applied.take_host_taps().is_empty());
 
         let links = shell("ip -d link show");
         assert_eq!(links.matches("tun type tap").count(), 282);
@@ -146,7 +146,7 @@ fn a_killed_fabric_is_cleaned_away() {
         applied.will_create(&socket).unwrap();
         std::fs::write(&socket, "").unwrap();
         // What SIGKILL does: descriptors are closed and no code of ours runs.
-        drop(applied.take_host_tap());
+        drop(applied.take_host_taps());
         std::mem::forget(applied);
         assert_eq!(
             shell("ip -d link show").matches("tun type tap").count(),

@@ -179,10 +179,24 @@ impl Fabric {
     /// # Panics
     /// When there is none.
     pub fn qemu(&self, node: &str) -> Pid {
-        let folder = self.run_folder().join("vm").join(node);
-        let found = switch_processes(&folder);
-        let pid = found.first().unwrap_or_else(|| panic!("{node}: no QEMU"));
-        Pid::from_raw(pid.parse().expect("a number")).expect("not zero")
+        let found = self.qemus(node);
+        *found.first().unwrap_or_else(|| panic!("{node}: no QEMU"))
+    }
+
+    /// The same, or none while there is none.
+    pub fn qemus(&self, node: &str) -> Vec<Pid> {
+        self.processes_of(&format!("vm/{node}"))
+    }
+
+    /// The processes of a switch's BMC: its `ipmi_sim`, and what that started.
+    pub fn bmc(&self, node: &str) -> Vec<Pid> {
+        self.processes_of(&format!("ipmi/{node}"))
+    }
+
+    fn processes_of(&self, folder: &str) -> Vec<Pid> {
+        let pids = switch_processes(&self.run_folder().join(folder));
+        let number = |pid: String| Pid::from_raw(pid.parse().expect("a number"));
+        pids.into_iter().filter_map(number).collect()
     }
 
     fn signal(&self, signal: Signal) {
@@ -204,8 +218,8 @@ impl Drop for Fabric {
     }
 }
 
-/// The QEMUs of a fabric's switches, by process number: each is marked in its environment
-/// with its run folder, which lies in `folder`.
+/// The QEMUs and BMCs of a fabric's switches, by process number: each is marked in its
+/// environment with its run folder, which lies in `folder`.
 fn switch_processes(folder: &Path) -> Vec<String> {
     let folder = folder.display().to_string();
     let mut found = Vec::new();

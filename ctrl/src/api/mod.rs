@@ -15,6 +15,7 @@
 //! | `GET /v1/places` | [`Places`]: where servers plug in, and who is there |
 //! | `GET /v1/vm-args/PLACE?nic=…` with the fields of [`PlugWish`] | list of QEMU's arguments |
 //! | `GET /v1/ssh` | [`SshAccess`] |
+//! | `GET /v1/ipmi` | [`IpmiAccess`]: how the BMCs are reached, and what they do |
 //! | `POST /v1/nodes/NODE/exec` with [`Exec`] | [`ExecAnswer`] |
 //! | `PUT /v1/nodes/NODE/power` with [`Power`] | [`NodeStatus`] |
 //! | `GET /v1/nodes/NODE/console`, upgraded | the serial console's bytes, both ways |
@@ -34,6 +35,7 @@ pub mod capture;
 mod client;
 mod connection;
 mod impair;
+mod ipmi;
 mod places;
 pub mod recorder;
 mod server;
@@ -52,6 +54,7 @@ pub use impair::{
     AccuracyReport, DelayReport, LaneImpairment, LossReport, RateReport, SetImpairment, Step,
     StepChange, StepDone,
 };
+pub use ipmi::{BmcReport, IpmiAccess};
 pub use places::{Place, Places};
 pub use recorder::{DumpRequest, RecorderStatus, Recording, SetTriggers};
 pub use server::{ApiError, Backend, CONSOLE_PROTOCOL, ConsoleStream, serve};

@@ -20,7 +20,7 @@ use super::capture::{CAPTURE_PROTOCOL, CaptureRequest, CaptureStream};
 use super::recorder::{DumpRequest, RecorderStatus, Recording, SetTriggers};
 use super::{
     ApplyAnswer, ApplyRequest, CableChanged, CableReport, CableState, Exec, ExecAnswer, Failure,
-    LaneImpairment, NodeStatus, Peer, Places, PlugWish, Power, PowerAction, SetCable,
+    IpmiAccess, LaneImpairment, NodeStatus, Peer, Places, PlugWish, Power, PowerAction, SetCable,
     SetImpairment, SshAccess, Status, Step, StepDone, connection, whole,
 };
 use crate::vm::escape;
@@ -79,6 +79,11 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// Where there are no switches.
     fn ssh(&self) -> Result<SshAccess, ApiError>;
+    /// `GET /v1/ipmi`.
+    ///
+    /// # Errors
+    /// Where there are no BMCs.
+    fn ipmi(&self) -> Result<IpmiAccess, ApiError>;
     /// `POST /v1/nodes/NODE/exec`.
     fn exec(
         &self,
@@ -181,6 +186,7 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/places", get(places::<B>))
         .route("/v1/vm-args/{place}", get(vm_args::<B>))
         .route("/v1/ssh", get(ssh::<B>))
+        .route("/v1/ipmi", get(ipmi::<B>))
         .route("/v1/nodes/{node}/exec", post(exec::<B>))
         .route("/v1/nodes/{node}/power", put(power::<B>))
         .route("/v1/nodes/{node}/console", get(console::<B>))
@@ -269,6 +275,10 @@ async fn vm_args<B: Backend>(
 
 async fn ssh<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<SshAccess>, ApiError> {
     backend.ssh().map(Json)
+}
+
+async fn ipmi<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<IpmiAccess>, ApiError> {
+    backend.ipmi().map(Json)
 }
 
 async fn exec<B: Backend>(

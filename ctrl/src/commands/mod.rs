@@ -15,6 +15,7 @@ pub mod extcap;
 pub mod image;
 pub mod impair;
 pub mod import;
+pub mod ipmi;
 pub mod patch;
 pub mod power;
 pub mod probe;

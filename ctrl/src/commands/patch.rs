@@ -124,6 +124,7 @@ fn guard(ports: &[PortSpec; 2]) -> Vec<Step> {
     vec![Step::Tables {
         guard: netdevs,
         nat: None,
+        ipmi: None,
     }]
 }
 

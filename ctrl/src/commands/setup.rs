@@ -9,7 +9,8 @@ use tokio::process::Command;
 use super::configuration::ConfigArgs;
 use super::{image, need_root};
 use crate::host::program;
-use crate::preflight::{FOR_IMAGE, FOR_PANEL, FOR_SWITCHES};
+use crate::host::program::Program;
+use crate::preflight::{FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_SWITCHES};
 use crate::progress::say;
 
 /// Installs the packages that are missing and builds the switch image: all that needs a
@@ -24,7 +25,8 @@ pub struct SetupArgs {
 /// When apt or the build of the image fails; says what to do.
 pub async fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.config()?;
-    let missing = missing_packages();
+    let ipmi = if config.ipmi.enabled { FOR_IPMI } else { &[] };
+    let missing = missing_packages(&[FOR_PANEL, FOR_SWITCHES, FOR_IMAGE, ipmi].concat());
     if missing.is_empty() {
         say("  ✓ packages  all installed");
     } else {
@@ -36,10 +38,9 @@ pub async fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn missing_packages() -> Vec<&'static str> {
-    let mut missing: Vec<_> = [FOR_PANEL, FOR_SWITCHES, FOR_IMAGE]
-        .concat()
-        .into_iter()
+fn missing_packages(wanted: &[Program]) -> Vec<&'static str> {
+    let mut missing: Vec<_> = wanted
+        .iter()
         .filter(|wanted| program::find(wanted.name).is_none())
         .map(|wanted| wanted.package)
         .collect();

@@ -11,13 +11,13 @@ use super::{Context, print, print_json};
 use crate::api::{ClientError, PlugBy, PlugWish, segment};
 use crate::lock::StatePaths;
 use crate::progress::say;
-use crate::topology::{End, EndOwner, Topology, UnknownName};
+use crate::topology::{End, EndOwner, Mac, Topology, UnknownName};
 use crate::vm::accel::{Accel, Decision, Facts, Wanted, decide};
 
 /// Prints the QEMU options that plug a VM into the fabric, ready to paste.
 #[derive(Debug, Args)]
 pub struct VmArgsArgs {
-    /// Where: rack1:u3 for both NICs; rack1:u3:1 or ikvm1-3-1 for one.
+    /// Where: rack1:u3 for both NICs; rack1:u3:1 or ikvm1-3-1 for one; ipmi for the VM that manages the switches.
     #[arg(value_name = "PLACE")]
     place: String,
     /// How the VM is plugged in.
@@ -134,7 +134,7 @@ async fn options_for(
     Ok(options(&topology, &paths, &args.place, wish)?)
 }
 
-/// The QEMU options for `place` (`rack1:u3`, `rack1:u3:1` or `ikvm1-3-1`): a netdev and a virtio
+/// The QEMU options for `place` (`rack1:u3`, `rack1:u3:1`, `ikvm1-3-1` or `ipmi`): a netdev and a virtio
 /// NIC for each of its NICs. `paths` are those of the fabric.
 ///
 /// # Errors
@@ -158,8 +158,7 @@ pub fn options(
             "memory-backend=ram".to_owned(),
         ]);
     }
-    for (index, (end, rack, u, nic)) in nics.into_iter().enumerate() {
-        let mac = topology.server_mac(rack, u, nic);
+    for (index, (end, mac)) in nics.into_iter().enumerate() {
         let tap = &end.tap;
         let mut device = format!("virtio-net-pci,netdev=net{index},mac={mac}");
         match wish.nic {
@@ -202,24 +201,30 @@ fn mebibytes(text: &str) -> Result<u32, String> {
 }
 
 impl Topology {
-    /// The ends of a server with rack, U and NIC: both of a position, or the one that is named.
-    fn server_nics(&self, place: &str) -> Result<Vec<(&End, u16, u16, u16)>, UnknownName> {
+    /// The ends of a server with their MACs: both of a position, or the one that is named.
+    fn server_nics(&self, place: &str) -> Result<Vec<(&End, Mac)>, UnknownName> {
         let named = |end: &End| {
             let position = end.alias.rsplit_once(':').map(|(position, _)| position);
             end.tap == place || end.alias == place || position == Some(place)
         };
         let servers = || {
             self.ends().filter_map(|found| match found.end.owner {
-                EndOwner::Server { rack, u, nic } => Some((found.end, rack, u, nic)),
-                EndOwner::Host | EndOwner::Switch { .. } | EndOwner::Open => None,
+                EndOwner::Server { rack, u, nic } => {
+                    Some((found.end, self.server_mac(rack, u, nic)))
+                }
+                EndOwner::IpmiPort => Some((found.end, self.manager_mac())),
+                EndOwner::Host | EndOwner::IpmiHost | EndOwner::Switch { .. } | EndOwner::Open => {
+                    None
+                }
             })
         };
-        let mut found: Vec<_> = servers().filter(|(end, ..)| named(end)).collect();
-        found.sort_by_key(|(.., nic)| *nic);
+        let mut found: Vec<_> = servers().filter(|(end, _)| named(end)).collect();
+        // The last octet is the NIC's number.
+        found.sort_by_key(|(_, mac)| mac.0[5]);
         if found.is_empty() {
-            let positions = servers().filter_map(|(end, ..)| end.alias.rsplit_once(':'));
+            let positions = servers().filter_map(|(end, _)| end.alias.rsplit_once(':'));
             let positions = positions.map(|(position, _)| position);
-            let names = servers().flat_map(|(end, ..)| [end.alias.as_str(), end.tap.as_str()]);
+            let names = servers().flat_map(|(end, _)| [end.alias.as_str(), end.tap.as_str()]);
             let example = "rack1:u3, rack1:u3:1, ikvm1-3-1";
             return Err(UnknownName::new(
                 "server",
@@ -301,6 +306,22 @@ mod tests {
         ");
         wish.tcg = false;
         assert!(!by("rack1:u3", &wish).contains("vectors"));
+    }
+
+    #[test]
+    fn the_vm_that_manages_the_switches() {
+        let sets = ["ipmi.enabled=true".to_owned()];
+        let topology = build(&crate::config::parse("f", "", &sets).unwrap()).unwrap();
+        let paths = StatePaths::beside(Path::new("/run/ikv-fabric/control.sock"));
+        let wish = PlugWish::default();
+        let by = |place| options(&topology, &paths, place, &wish).unwrap();
+        assert_eq!(
+            pasteable(&by("ipmi")),
+            "-netdev tap,id=net0,ifname=ikipmi,script=no,downscript=no \\\n\
+             -device virtio-net-pci,netdev=net0,mac=02:69:6b:00:00:01\n"
+        );
+        assert_eq!(by("ikipmi"), by("ipmi"));
+        assert!(options(&topology, &paths, "bripmi", &wish).is_err());
     }
 
     #[test]

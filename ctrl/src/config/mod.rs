@@ -55,6 +55,8 @@ pub struct Config {
     pub vm: Vm,
     /// The switches' consoles by VNC.
     pub vnc: Vnc,
+    /// The switches' BMCs.
+    pub ipmi: Ipmi,
     /// The switch image.
     pub image: Image,
     /// How to log in to the switches.
@@ -396,6 +398,48 @@ impl Default for Vnc {
             listen: Listen::Off,
             display: 80,
             password: None,
+        }
+    }
+}
+
+/// `[ipmi]`: a BMC for each switch VM, and a segment from which a VM switches them on and off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ipmi {
+    /// Whether there are any. Default false.
+    pub enabled: bool,
+    /// First UDP port, one each in the order internet, spines, leaves, on 127.0.0.1 and on
+    /// `address`. 1024..=64000. Default 9080, as ikvswitch has it.
+    pub port: u16,
+    /// Name of the segment: of its cable, and of the host's device at that. ikvswitch:
+    /// `HOST_IPMI_BRIDGE_NAME`. Default `bripmi`.
+    pub link: String,
+    /// The host's address on the segment with its prefix, /8 to /30; outside of the virtual range.
+    /// ikvswitch: `HOST_IPMI_IP`. Default 192.168.200.1/24.
+    pub address: Ipv4Net,
+    /// The segment's other end, where a VM plugs in. ikvswitch: `VM_TAP_NIC`. Default `ikipmi`.
+    pub tap: String,
+    /// First of the uids that the BMCs run as, one each in the same order; none of the switches'
+    /// own. 1..=4294900000. Default 71000.
+    pub uid: u32,
+}
+
+impl Ipmi {
+    /// The uid and gid of a switch's BMC, by the switch's place in the topology.
+    pub fn uid_of(&self, switch: usize) -> u32 {
+        self.uid + switch as u32
+    }
+}
+
+impl Default for Ipmi {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            port: 9080,
+            link: "bripmi".into(),
+            address: net([192, 168, 200, 1], 24),
+            tap: "ikipmi".into(),
+            uid: 71_000,
         }
     }
 }

@@ -18,6 +18,7 @@ use super::change::Change;
 use super::descriptors::make_room;
 use super::ends::Sockets;
 use super::impair::PlannedStep;
+use super::ipmi::{self, Ipmi};
 use super::links::{Plugged, SharedApplied, Watched, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options};
@@ -26,7 +27,7 @@ use super::recorder::{Named, Recorder, RecorderOptions};
 use super::whole::Whole;
 use super::{displays, rights, sockets, start};
 use crate::api::{self, CableState, SetImpairment, Step, StepChange};
-use crate::apply::{self, Applied, ApplyError};
+use crate::apply::{self, Applied, ApplyError, HostTaps};
 use crate::config::Config;
 use crate::host::watch::LinkWatch;
 use crate::lock::{Lock, StatePaths};
@@ -75,7 +76,7 @@ pub async fn bring_up(
     let steps = plan::plan(&host_input(config, topology, &options.switches, &owner));
     let lock = running.lock.as_ref().expect("taken above");
     let mut applied = apply::apply(&steps, lock, |_| {})?;
-    let host_tap = applied.take_host_tap();
+    let host_taps = applied.take_host_taps();
     *running
         .applied
         .lock()
@@ -86,13 +87,13 @@ pub async fn bring_up(
     if let Some(notice) = make_room(topology.cables.len())? {
         progress.note(&format!("  ! {notice}"));
     }
-    let carrier = host_tap.as_ref().and_then(|tap| tap.try_clone().ok());
+    let carriers = seconds(&host_taps);
     let cable_news = Arc::new(Notify::new());
     let bell = cable_news.clone();
     let displays = displays::open(options, &running.applied, &paths, &owner)?;
     let (watched, changes) = mpsc::unbounded_channel();
     let ring = move || bell.notify_one();
-    let (cables, recorder) = plug(options, running, &paths, &owner, host_tap, ring)?;
+    let (cables, recorder) = plug(options, running, &paths, &owner, host_taps, ring)?;
     let cut = as_configured(topology, &cables, config).inspect_err(|_| cables.stop())?;
     stage.done(&in_words(&cables));
 
@@ -105,13 +106,14 @@ pub async fn bring_up(
         cables,
         switches: BTreeMap::new(),
     };
-    let fabric = |whole, fleet| Fabric {
+    let fabric = |whole, fleet, ipmi| Fabric {
         whole: Mutex::new(Arc::new(whole)),
         paths: StatePaths::beside(&absolute),
         recorder,
-        host_tap: carrier,
+        host_taps: carriers,
         fleet,
         display_password: displays::password(config),
+        ipmi,
         ready: AtomicBool::new(!with_vms),
         plugged: Plugged::default(),
         notices: Mutex::default(),
@@ -126,7 +128,7 @@ pub async fn bring_up(
         match result {
             Ok((switches, made)) => (whole.switches, fleet) = (switches, Some(made)),
             Err(error) => {
-                running.fabric = Some(Arc::new(fabric(whole, None)));
+                running.fabric = Some(Arc::new(fabric(whole, None, None)));
                 return Err(error);
             }
         }
@@ -134,9 +136,17 @@ pub async fn bring_up(
     if let Some(words) = displays::words(options, &paths) {
         progress.note(&format!("  · {words}"));
     }
+    let (applied, switches) = (&running.applied, &whole.switches);
+    let ipmi = match ipmi::start(options, &owner, switches, applied, &paths, progress) {
+        Ok(ipmi) => ipmi,
+        Err(error) => {
+            running.fabric = Some(Arc::new(fabric(whole, fleet, None)));
+            return Err(error);
+        }
+    };
     let fabric = running
         .fabric
-        .insert(Arc::new(fabric(whole, fleet)))
+        .insert(Arc::new(fabric(whole, fleet, ipmi)))
         .clone();
     fabric.tell_ends_of(&fabric.whole(), &cut).await;
     write_down(&running.applied, &paths.socket)?;
@@ -189,6 +199,9 @@ impl Running {
             self.tasks.spawn(sessions);
             self.tasks.spawn(cables);
         }
+        for bmc in fabric.ipmi.iter().flat_map(Ipmi::watches) {
+            self.tasks.spawn(fabric.clone().attend_bmc(bmc));
+        }
         if !whole.switches.is_empty() {
             self.tasks.spawn(fabric.clone().judge());
         }
@@ -205,6 +218,10 @@ impl Running {
         self.tasks.shutdown().await;
         if let Some(fabric) = &self.fabric {
             fabric.ready.store(false, Ordering::Relaxed);
+            // First, so that none of them starts a switch again.
+            if let Some(ipmi) = &fabric.ipmi {
+                ipmi.stop().await;
+            }
             let whole = fabric.whole();
             join_all(whole.switches.values().map(|switch| switch.vm().stop())).await;
         }
@@ -226,6 +243,12 @@ impl Running {
         }
         undone
     }
+}
+
+/// Second descriptors of the same taps.
+fn seconds(taps: &HostTaps) -> HostTaps {
+    let second = |(name, tap): (&String, &OwnedFd)| Some((name.clone(), tap.try_clone().ok()?));
+    taps.iter().filter_map(second).collect()
 }
 
 fn in_words(cables: &Cables) -> String {
@@ -286,7 +309,7 @@ fn plug(
     running: &Running,
     paths: &StatePaths,
     owner: &Person,
-    host_tap: Option<OwnedFd>,
+    host_taps: HostTaps,
     bell: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Result<(Cables, Option<Recorder>), BringUpError> {
     write_down(&running.applied, &paths.vhost)?;
@@ -301,7 +324,7 @@ fn plug(
     } = options;
     let sockets = Sockets::new(config, topology, switches, paths, owner);
     sockets.make_folders()?;
-    let planned = sockets.open(host_tap)?;
+    let planned = sockets.open(host_taps)?;
     let cables = Cables::plug(planned, &options.panel, CapabilitySet::empty(), bell)?;
     let wanted = options.recorder.as_ref();
     let recorder = wanted.map(|wanted| record(wanted, topology, &cables, running, paths));

@@ -12,6 +12,7 @@ use super::cables::{CablesError, Planned, PlannedEnd, PlannedJack};
 use super::owner::Person;
 use super::seeds::{SeedsError, make_folder};
 use super::sockets::{listen, make_closed_folder};
+use crate::apply::HostTaps;
 use crate::config::{Config, Nic};
 use crate::lock::StatePaths;
 use crate::topology::{self, End, EndOwner, MTU, Selection, Topology};
@@ -40,9 +41,9 @@ pub(crate) enum Holder {
 impl Holder {
     pub(crate) fn of(owner: EndOwner, switches: &Selection, nic: Nic) -> Self {
         match (owner, nic) {
-            (EndOwner::Host, _) => Holder::Host,
+            (EndOwner::Host | EndOwner::IpmiHost, _) => Holder::Host,
             (EndOwner::Open, _) => Holder::Nobody,
-            (EndOwner::Server { .. }, _) => Holder::Anybody,
+            (EndOwner::Server { .. } | EndOwner::IpmiPort, _) => Holder::Anybody,
             (EndOwner::Switch { switch, .. }, _) if !switches.contains(switch) => Holder::Anybody,
             (EndOwner::Switch { .. }, Nic::Tap) => Holder::VmTap,
             (EndOwner::Switch { switch, port }, Nic::VhostUser) => {
@@ -115,13 +116,13 @@ impl<'a> Sockets<'a> {
         self.paths.vms.join(&self.topology.switches[switch].name)
     }
 
-    /// Opens the ports and sockets of every cable. The host's end is the tap given.
+    /// Opens the ports and sockets of every cable. The host's ends are the taps given.
     ///
     /// # Errors
     /// The first that cannot be opened.
-    pub(super) fn open(&self, mut host_tap: Option<OwnedFd>) -> Result<Vec<Planned>, CablesError> {
+    pub(super) fn open(&self, mut host_taps: HostTaps) -> Result<Vec<Planned>, CablesError> {
         let cables = self.topology.cables.iter();
-        let open = |cable| self.open_one(cable, &mut host_tap);
+        let open = |cable| self.open_one(cable, &mut host_taps);
         cables.map(open).collect()
     }
 
@@ -132,9 +133,9 @@ impl<'a> Sockets<'a> {
     pub(super) fn open_one(
         &self,
         cable: &topology::Cable,
-        host_tap: &mut Option<OwnedFd>,
+        host_taps: &mut HostTaps,
     ) -> Result<Planned, CablesError> {
-        let mut end = |end: &End| self.end(&cable.name, end, host_tap);
+        let mut end = |end: &End| self.end(&cable.name, end, host_taps);
         let a = end(&cable.a)?;
         let b = end(&cable.b).inspect_err(|_| self.forget_end(&cable.a))?;
         Ok(Planned {
@@ -181,12 +182,12 @@ impl<'a> Sockets<'a> {
         &self,
         cable: &str,
         end: &End,
-        host_tap: &mut Option<OwnedFd>,
+        host_taps: &mut HostTaps,
     ) -> Result<PlannedEnd, CablesError> {
         let name = end.tap.clone();
         let (port, socket) = match Holder::of(end.owner, self.switches, self.config.vm.nic) {
             Holder::Host => {
-                let port = match host_tap.take() {
+                let port = match host_taps.remove(&name) {
                     Some(tap) => host_port(cable, &name, tap)?,
                     None => netdev(cable, &name)?,
                 };

@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
-use super::Fabric;
 use super::cables::CableEvent;
 use super::claims::Claims;
 use super::whole::Whole;
+use super::{Fabric, is_host};
 use crate::api::CableState;
 use crate::apply::{Applied, ApplyError};
 use crate::host::watch::{LinkEvent, LinkWatch};
-use crate::topology::{EndOwner, Side};
+use crate::topology::Side;
 
 /// Between two looks at the workers' load, while frames come and while none does.
 const BUSY: Duration = Duration::from_millis(250);
@@ -244,7 +244,7 @@ impl Fabric {
         let Ok(found) = whole.topology.end(name) else {
             return "it is none of this fabric".into();
         };
-        if found.end.owner == EndOwner::Host {
+        if is_host(found.end.owner) {
             return "the host is cut off; restart the fabric".into();
         }
         if let Err(error) = applied.restore_tap(name) {

@@ -1,13 +1,16 @@
 //! What a topology needs of the host, and what would get in the way of it.
 
 use super::ends::Holder;
+use super::ipmi::taken_ports;
 use super::options::{BringUpError, Options};
 use super::owner::{NoSuchUser, Person};
 use crate::config::{Config, Snat};
 use crate::image;
 use crate::lock::StatePaths;
-use crate::plan::{self, HostLinkPlan, HostPlanInput, TapPlan};
-use crate::preflight::{self, FOR_IMAGE, FOR_PANEL, FOR_SWITCHES, Finding, Needs, Severity};
+use crate::plan::{self, HostLinkPlan, HostPlanInput, IpmiLinkPlan, TapPlan};
+use crate::preflight::{
+    self, FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_SWITCHES, Finding, Needs, Severity,
+};
 use crate::progress::Progress;
 use crate::topology::{MTU, Selection, Topology};
 
@@ -54,13 +57,19 @@ pub fn preflight(
         if image.is_ok_and(|image| image.built().is_none()) {
             programs.extend(FOR_IMAGE);
         }
+        if config.ipmi.enabled {
+            programs.extend(FOR_IPMI);
+        }
     }
-    Ok(preflight::check(&Needs {
+    let mut found = preflight::check(&Needs {
         paths,
         host: &host_input(config, topology, switches, &owner),
         programs: &programs,
         memory_mib,
-    }))
+    });
+    found.extend(taken_ports(topology, switches));
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Ok(found)
 }
 
 /// What is planned for the host.
@@ -87,6 +96,16 @@ pub(super) fn host_input(
                 Snat::Address(address) => plan::Snat::Address(address),
             },
             ipv6_forwarding: host.ipv6_forwarding,
+        }),
+        ipmi: topology.ipmi.as_ref().map(|ipmi| IpmiLinkPlan {
+            name: ipmi.name.clone(),
+            mac: ipmi.mac.0,
+            mtu: MTU.into(),
+            address: ipmi.address,
+            ports: (
+                ipmi.first_port,
+                ipmi.port(topology.switches.len().saturating_sub(1)),
+            ),
         }),
     }
 }

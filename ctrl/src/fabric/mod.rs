@@ -12,6 +12,7 @@ mod descriptors;
 mod displays;
 mod ends;
 mod impair;
+mod ipmi;
 mod links;
 mod look_ahead;
 mod options;
@@ -30,7 +31,6 @@ mod switch;
 mod whole;
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -47,9 +47,10 @@ use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::recorder::Recording;
 use crate::api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableChanged, CableReport, CableState,
-    ConsoleStream, Exec, ExecAnswer, LaneImpairment, NodeStatus, Peer, Places, PlugWish,
-    PowerAction, SetImpairment, SshAccess, Status, Step, StepChange, StepDone,
+    ConsoleStream, Exec, ExecAnswer, IpmiAccess, LaneImpairment, NodeStatus, Peer, Places,
+    PlugWish, PowerAction, SetImpairment, SshAccess, Status, Step, StepChange, StepDone,
 };
+use crate::apply::HostTaps;
 use crate::commands::vm_args;
 use crate::lock::StatePaths;
 use crate::topology::{EndOwner, Side, TopologyJson};
@@ -61,6 +62,7 @@ pub use cables::{Cables, CablesError};
 use change::Change;
 pub(crate) use ends::Holder;
 use impair::{Names, PlannedStep};
+use ipmi::Ipmi;
 pub use look_ahead::preflight;
 pub use options::{BringUpError, Options};
 pub use owner::{NoSuchUser, Person};
@@ -84,12 +86,14 @@ pub struct Fabric {
     /// The files beside the API's socket, by absolute paths.
     paths: StatePaths,
     recorder: Option<Recorder>,
-    /// A second descriptor of the host's tap, for its carrier.
-    host_tap: Option<OwnedFd>,
+    /// Second descriptors of the host's own taps, for their carrier.
+    host_taps: HostTaps,
     /// What its switches are made with, if it has any.
     fleet: Option<Fleet>,
     /// What VNC clients must know, if anything.
     display_password: Option<String>,
+    /// The switches' BMCs, if they have any.
+    ipmi: Option<Ipmi>,
     ready: AtomicBool,
     plugged: links::Plugged,
     notices: Mutex<VecDeque<String>>,
@@ -161,8 +165,8 @@ impl Fabric {
         up: bool,
     ) -> Option<String> {
         let end = whole.topology.cables[cable].end(side);
-        match (end.owner, &self.host_tap) {
-            (EndOwner::Host, Some(tap)) => tap::set_carrier(tap, up)
+        match (end.owner, self.host_taps.get(&end.tap)) {
+            (EndOwner::Host | EndOwner::IpmiHost, Some(tap)) => tap::set_carrier(tap, up)
                 .err()
                 .map(|error| format!("the carrier of {} could not be set: {error}", end.tap)),
             (EndOwner::Switch { switch, port }, _) if whole.switches.contains_key(&switch) => {
@@ -190,7 +194,7 @@ impl Fabric {
     async fn tell_ends_of(&self, whole: &Whole, cut: &[usize]) {
         for index in cut {
             for (side, end) in whole.topology.cables[*index].ends() {
-                if end.owner == EndOwner::Host || whole.is_pluggable(end.owner) {
+                if is_host(end.owner) || whole.is_pluggable(end.owner) {
                     self.set_carrier(whole, *index, side, false).await;
                 }
             }
@@ -240,6 +244,11 @@ impl Fabric {
             }
         }
     }
+}
+
+/// Whether an end is a device of the host's own.
+fn is_host(owner: EndOwner) -> bool {
+    matches!(owner, EndOwner::Host | EndOwner::IpmiHost)
 }
 
 impl Backend for Fabric {
@@ -338,6 +347,10 @@ impl Backend for Fabric {
         Ok(SshAccess {
             config: fleet.ssh_config().display().to_string(),
         })
+    }
+
+    fn ipmi(&self) -> Result<IpmiAccess, ApiError> {
+        self.ipmi_access()
     }
 
     async fn exec(&self, node: &str, exec: Exec) -> Result<ExecAnswer, ApiError> {

@@ -10,6 +10,8 @@ use super::recorder::RecorderOptions;
 use super::seeds::SeedsError;
 use crate::api::ApiError;
 use crate::apply::ApplyError;
+use crate::bmc::BmcError;
+use crate::bmc::password::PasswordError;
 use crate::config::Config;
 use crate::image::ImageError;
 use crate::lock::LockError;
@@ -70,6 +72,19 @@ pub enum BringUpError {
         at: String,
         source: std::io::Error,
     },
+    #[error(
+        "the BMC of {switch} cannot be at {at} (UDP): {source}; choose another ipmi.port (`ss -ulpn` \
+         shows who is there)"
+    )]
+    Bmc {
+        switch: String,
+        at: std::net::SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    BmcFiles(#[from] BmcError),
+    #[error(transparent)]
+    BmcPassword(#[from] PasswordError),
     #[error("the configuration's cables: {0}")]
     Cable(#[from] ApiError),
     #[error("the devices cannot be watched: {0}")]

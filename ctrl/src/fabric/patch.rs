@@ -25,8 +25,8 @@ use crate::api::capture::{CaptureRequest, CaptureStream};
 use crate::api::recorder::Recording;
 use crate::api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableChanged, CableReport, CableState,
-    ConsoleStream, Exec, ExecAnswer, LaneImpairment, NodeStatus, Peer, Places, PlugWish,
-    PowerAction, SetImpairment, SshAccess, Status, Step, StepChange, StepDone,
+    ConsoleStream, Exec, ExecAnswer, IpmiAccess, LaneImpairment, NodeStatus, Peer, Places,
+    PlugWish, PowerAction, SetImpairment, SshAccess, Status, Step, StepChange, StepDone,
 };
 use crate::lock::StatePaths;
 use crate::topology::Side;
@@ -440,6 +440,10 @@ impl Backend for Patch {
 
     fn vm_args(&self, place: &str, _: &PlugWish) -> Result<Vec<String>, ApiError> {
         no_switch(place)
+    }
+
+    fn ipmi(&self) -> Result<IpmiAccess, ApiError> {
+        no_switch("with a BMC")
     }
 
     fn ssh(&self) -> Result<SshAccess, ApiError> {

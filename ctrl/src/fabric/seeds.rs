@@ -125,6 +125,7 @@ impl Common<'_> {
                 Listen::Unix => Display::Open,
                 Listen::Tcp => Display::Password,
             },
+            bmc: self.config.ipmi.enabled,
             nics: switch
                 .ports
                 .iter()

@@ -208,7 +208,7 @@ pub(super) async fn start(
 
 /// The default fabric's keys outlive it, so that nobody is warned of a changed host at the
 /// next run; those of others live beside their socket.
-fn key_folder(config: &Config, paths: &StatePaths) -> PathBuf {
+pub(super) fn key_folder(config: &Config, paths: &StatePaths) -> PathBuf {
     match &config.ssh.key_dir {
         Some(folder) => folder.clone(),
         None if paths.socket == Path::new("/run/ikv-fabric/control.sock") => {

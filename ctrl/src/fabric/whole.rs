@@ -58,9 +58,9 @@ impl Whole {
     /// Whether an end waits for whoever plugs in.
     pub(super) fn is_pluggable(&self, owner: EndOwner) -> bool {
         match owner {
-            EndOwner::Host | EndOwner::Open => false,
+            EndOwner::Host | EndOwner::IpmiHost | EndOwner::Open => false,
             EndOwner::Switch { switch, .. } => !self.switches.contains_key(&switch),
-            EndOwner::Server { .. } => true,
+            EndOwner::Server { .. } | EndOwner::IpmiPort => true,
         }
     }
 }

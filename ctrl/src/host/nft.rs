@@ -7,7 +7,9 @@
 //! chain a tap: it can be put back alone when its tap is made anew, the kernel's limit of 256
 //! devices a chain does not matter, and loading 282 of them takes 8 ms.
 //!
-//! `inet ikv-fabric` holds source NAT for what leaves the range.
+//! `inet ikv-fabric` holds source NAT for what leaves the range, and what the segment of the BMCs
+//! may reach: their ports, an echo, and what the host itself asked for; nothing is forwarded from it
+//! or to it, and nobody else reaches the host's address there.
 //!
 //! Each also has an empty chain whose name tells which fabric it belongs to.
 
@@ -17,11 +19,11 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::program;
-use crate::plan::{Nat, Snat, TABLE};
+use crate::plan::{IpmiGuard, Nat, Snat, TABLE};
 
 /// The family of the table that keeps the host's stack from the taps.
 const GUARD: &str = "netdev";
-/// The family of the table with source NAT.
+/// The family of the table with source NAT and the rules of the BMCs' segment.
 const NAT: &str = "inet";
 
 /// Why a ruleset could not be loaded or read.
@@ -42,16 +44,26 @@ pub enum NftError {
 }
 
 /// The commands that make the tables; they fail if one of this name exists. Without taps there
-/// is no netdev table, without NAT no inet table.
-pub fn create_tables(guard: &[String], nat: Option<&Nat>, owner_chain: &str) -> Value {
+/// is no netdev table, without NAT and BMCs no inet table.
+pub fn create_tables(
+    guard: &[String],
+    nat: Option<&Nat>,
+    ipmi: Option<&IpmiGuard>,
+    owner_chain: &str,
+) -> Value {
     let table = |family: &str| json!({"create": {"table": {"family": family, "name": TABLE}}});
     let mut commands = Vec::new();
     if !guard.is_empty() {
         commands.extend([table(GUARD), chain(GUARD, owner_chain, json!({}))]);
         commands.extend(guard.iter().map(|tap| guard_chain(tap)));
     }
-    if let Some(nat) = nat {
+    if nat.is_some() || ipmi.is_some() {
         commands.extend([table(NAT), chain(NAT, owner_chain, json!({}))]);
+    }
+    if let Some(ipmi) = ipmi {
+        commands.extend(ipmi_rules(ipmi));
+    }
+    if let Some(nat) = nat {
         // 100 is `srcnat`.
         let hook = json!({"type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"});
         commands.extend([chain(NAT, "postrouting", hook), nat_rule(nat)]);
@@ -135,6 +147,55 @@ fn nat_rule(nat: &Nat) -> Value {
         {"match": {"op": "!=", "left": field("daddr"), "right": range}},
         verdict,
     ]}}})
+}
+
+/// What comes from the segment and what leads there.
+fn ipmi_rules(ipmi: &IpmiGuard) -> Vec<Value> {
+    let link = |key: &str, op: &str, names: &[&str]| {
+        json!({"match": {
+            "op": op, "left": {"meta": {"key": key}}, "right": {"set": names},
+        }})
+    };
+    let field = |protocol: &str, field: &str, right: Value| {
+        json!({"match": {
+            "op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": right,
+        }})
+    };
+    let rule = |chain: &str, expr: &[Value]| {
+        json!({"add": {"rule": {
+            "family": NAT, "table": TABLE, "chain": chain, "expr": expr,
+        }}})
+    };
+    let (accept, drop) = (json!({"accept": null}), json!({"drop": null}));
+    let to_us = field("ip", "daddr", json!(ipmi.address.to_string()));
+    let (first, last) = ipmi.ports;
+    let bmcs = field("udp", "dport", json!({"range": [first, last]}));
+    let echo = field("icmp", "type", json!("echo-request"));
+    let answers = json!({"match": {
+        "op": "in", "left": {"ct": {"key": "state"}}, "right": "established",
+    }});
+    let own = ipmi.link.as_str();
+    // 0 is `filter`.
+    let hook = |hook: &str| json!({"type": "filter", "hook": hook, "prio": 0, "policy": "accept"});
+    vec![
+        chain(NAT, "input", hook("input")),
+        rule(
+            "input",
+            &[
+                link("iifname", "!=", &[own, "lo"]),
+                to_us.clone(),
+                drop.clone(),
+            ],
+        ),
+        rule("input", &[link("iifname", "!=", &[own]), accept.clone()]),
+        rule("input", &[answers, accept.clone()]),
+        rule("input", &[to_us.clone(), bmcs, accept.clone()]),
+        rule("input", &[to_us, echo, accept]),
+        rule("input", std::slice::from_ref(&drop)),
+        chain(NAT, "forward", hook("forward")),
+        rule("forward", &[link("iifname", "==", &[own]), drop.clone()]),
+        rule("forward", &[link("oifname", "==", &[own]), drop]),
+    ]
 }
 
 impl NftError {
@@ -236,8 +297,21 @@ mod tests {
     #[test]
     fn the_tables_as_json() {
         let guard = ["ikvm1-3-1".to_owned(), "ikvm1-3-2".to_owned()];
-        let table = create_tables(&guard, Some(&nat(Snat::Masquerade)), "owner-47-11");
+        let table = create_tables(&guard, Some(&nat(Snat::Masquerade)), None, "owner-47-11");
         insta::assert_snapshot!(serde_json::to_string_pretty(&table).unwrap());
+    }
+
+    #[test]
+    fn the_segment_of_the_bmcs_is_shut_in() {
+        let ipmi = IpmiGuard {
+            link: "bripmi".into(),
+            address: [192, 168, 200, 1].into(),
+            ports: (9080, 9088),
+        };
+        let tables = create_tables(&[], None, Some(&ipmi), "owner-47-11");
+        let commands = tables["nftables"].as_array().unwrap();
+        let lines: Vec<String> = commands.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]

@@ -100,9 +100,9 @@ const RULES: &[(&str, Rule)] = &[
         Rule::Text("names.server_cable"),
     ),
     ("HOST_TAP_NAME_PREFIX", Rule::Text("names.server")),
-    ("HOST_IPMI_BRIDGE_NAME", Rule::None(NO_IPMI)),
-    ("HOST_IPMI_IP", Rule::None(NO_IPMI)),
-    ("VM_TAP_NIC", Rule::None(NO_IPMI)),
+    ("HOST_IPMI_BRIDGE_NAME", Rule::Special(ipmi_link)),
+    ("HOST_IPMI_IP", Rule::Special(ipmi_address)),
+    ("VM_TAP_NIC", Rule::Text("ipmi.tap")),
     ("DEBIAN_RELEASE", Rule::Text("image.release")),
     ("DEBIAN_MIRROR", Rule::Text("image.mirror")),
     (
@@ -112,9 +112,6 @@ const RULES: &[(&str, Rule)] = &[
     ("VM_ROOT_PASS", Rule::Special(password)),
     ("GUEST_MAC_ADDRESS_PREFIX", Rule::Mac("mac.switch")),
 ];
-
-const NO_IPMI: &str =
-    "there is no IPMI here; `ikv-fabric power NODE off|on|cycle` switches, `status` looks";
 
 /// The password of the released file.
 const KNOWN_PASSWORD: &str = "changeme";
@@ -330,6 +327,23 @@ fn unused_vlan(to: &mut Translation<'_>, from: &'static str) {
                     VLAN_SBUNETS_START_IP, and so they do here; set vlan.subnets for others";
         to.remark(from, line, what, false);
     }
+}
+
+/// ikvswitch always has BMCs, with a password that everybody knows.
+fn ipmi_link(to: &mut Translation<'_>, from: &'static str) {
+    let line = to.line(from);
+    let what = "BMCs are off here unless ipmi.enabled = true; their password is then made, and \
+                `ikv-fabric ipmi` tells where it is";
+    to.remark(from, line, what, false);
+    to.set_as(from, "ipmi.link", |text| Ok(text.into()));
+}
+
+fn ipmi_address(to: &mut Translation<'_>, from: &'static str) {
+    to.set_as(from, "ipmi.address", |text| {
+        let address = text.parse::<std::net::Ipv4Addr>();
+        let address = address.map_err(|_| format!("{text:?} is not an IPv4 address"))?;
+        Ok(format!("{address}/24").into())
+    });
 }
 
 /// Everybody knows the released file's.

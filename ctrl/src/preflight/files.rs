@@ -19,9 +19,15 @@ pub(super) fn in_the_way(paths: &StatePaths, taps: &[TapPlan], own: u32) -> Vec<
     if running || paths.journal.symlink_metadata().is_ok() {
         return found;
     }
-    let present = [&paths.socket, &paths.vms, &paths.ssh, &paths.vhost]
-        .into_iter()
-        .filter(|path| path.symlink_metadata().is_ok());
+    let present = [
+        &paths.socket,
+        &paths.vms,
+        &paths.ssh,
+        &paths.vhost,
+        &paths.ipmi,
+    ]
+    .into_iter()
+    .filter(|path| path.symlink_metadata().is_ok());
     found.extend(present.map(|path| {
         Finding::new(
             Severity::Error,

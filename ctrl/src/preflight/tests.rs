@@ -22,6 +22,7 @@ fn input() -> HostPlanInput {
             snat: Snat::Masquerade,
             ipv6_forwarding: false,
         }),
+        ipmi: None,
     }
 }
 

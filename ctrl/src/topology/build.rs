@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use super::error::{TopologyError, TopologyErrors};
 use super::networks::{networks, nth};
 use super::{
-    Cable, End, EndOwner, FIRST_U, HostLink, MTU, Mac, PortKind, Rack, Role, Switch, SwitchPort,
-    Topology, check, rewire,
+    Cable, End, EndOwner, FIRST_U, HostLink, IpmiSegment, MTU, Mac, PortKind, Rack, Role, Switch,
+    SwitchPort, Topology, check, rewire,
 };
 use crate::config::{Config, Names};
 
@@ -26,6 +26,9 @@ pub fn build(config: &Config) -> Result<Topology, TopologyErrors> {
     let mut errors = Vec::new();
     let mut wiring = Wiring::new(config, &mut errors);
     wiring.cables();
+    if config.ipmi.enabled {
+        wiring.cables.push(ipmi_cable(config));
+    }
     let Wiring {
         mut switches,
         cables,
@@ -35,6 +38,7 @@ pub fn build(config: &Config) -> Result<Topology, TopologyErrors> {
     let mut topology = Topology {
         racks: racks(config),
         host: host(config, &mut errors),
+        ipmi: ipmi(config, &mut errors),
         net: networks(config, &mut errors),
         num_u: config.topology.num_u,
         server_mac: config.mac.server.0,
@@ -82,6 +86,46 @@ fn host(config: &Config, errors: &mut Vec<TopologyError>) -> HostLink {
         range: config.topology.range,
         snat: config.host.snat,
         ipv6_forwarding: config.host.ipv6_forwarding,
+    }
+}
+
+/// Beside the host link's.
+const IPMI_MAC: u32 = 2;
+
+fn ipmi(config: &Config, errors: &mut Vec<TopologyError>) -> Option<IpmiSegment> {
+    if !config.ipmi.enabled {
+        return None;
+    }
+    let mac = Mac::counted(config.mac.host.0, IPMI_MAC);
+    Some(IpmiSegment {
+        name: config.ipmi.link.clone(),
+        address: config.ipmi.address,
+        mac: mac.unwrap_or_else(|| {
+            errors.push(TopologyError::MacsExhausted {
+                key: "mac.host",
+                prefix: config.mac.host,
+            });
+            Mac([0; 6])
+        }),
+        first_port: config.ipmi.port,
+    })
+}
+
+/// The host's device has the cable's name, as the bridge that had both in ikvswitch.
+fn ipmi_cable(config: &Config) -> Cable {
+    Cable {
+        name: config.ipmi.link.clone(),
+        a: End {
+            tap: config.ipmi.link.clone(),
+            alias: "host:ipmi".into(),
+            owner: EndOwner::IpmiHost,
+        },
+        b: End {
+            tap: config.ipmi.tap.clone(),
+            alias: "ipmi".into(),
+            owner: EndOwner::IpmiPort,
+        },
+        own: false,
     }
 }
 

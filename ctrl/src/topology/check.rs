@@ -21,6 +21,7 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
     leases(config, errors);
     boot_files(topology, errors);
     displays(config, errors);
+    ipmi(topology, config, errors);
 }
 
 /// Whether a collision is told at `key`, not at `other`: where the person wrote something.
@@ -36,11 +37,16 @@ fn keyed_names(topology: &Topology) -> impl Iterator<Item = (&'static str, &str)
         .map(|cable| (cable_key(topology, cable), &*cable.name));
     let ends = topology
         .ends()
+        // The cable has this name too.
+        .filter(|found| found.end.owner != EndOwner::IpmiHost)
         .map(|found| (end_key(topology, found.end), &*found.end.tap));
     cables.chain(ends)
 }
 
 fn cable_key(topology: &Topology, cable: &Cable) -> &'static str {
+    if cable.b.owner == EndOwner::IpmiPort {
+        return "ipmi.link";
+    }
     match topology.port(&cable.b).map(|port| port.kind) {
         Some(PortKind::Host) => "names.host_cable",
         Some(PortKind::Internet) => "names.internet_cable",
@@ -51,10 +57,10 @@ fn cable_key(topology: &Topology, cable: &Cable) -> &'static str {
 
 fn end_key(topology: &Topology, end: &End) -> &'static str {
     let EndOwner::Switch { switch, port } = end.owner else {
-        return if end.owner == EndOwner::Host {
-            "host.link"
-        } else {
-            "names.server"
+        return match end.owner {
+            EndOwner::Host => "host.link",
+            EndOwner::IpmiPort => "ipmi.tap",
+            _ => "names.server",
         };
     };
     let switch = &topology.switches[switch];
@@ -110,8 +116,12 @@ fn macs(topology: &Topology, errors: &mut Vec<TopologyError>) {
     let host = (topology.host.mac, "host", "mac.host");
     let ports = topology.switches.iter().flat_map(|switch| &switch.ports);
     let ports = ports.map(|port| (port.mac, port.alias.as_str(), "mac.switch"));
+    let ipmi = topology
+        .ipmi
+        .iter()
+        .map(|it| (it.mac, "host:ipmi", "mac.host"));
     let mut seen: HashMap<Mac, &str> = HashMap::new();
-    for (mac, port, key) in ports.chain([host]) {
+    for (mac, port, key) in ports.chain([host]).chain(ipmi) {
         if mac == Mac([0; 6]) {
             continue; // Already reported: the numbers ended before this port.
         }
@@ -128,7 +138,8 @@ fn macs(topology: &Topology, errors: &mut Vec<TopologyError>) {
     }
     let proposed = |end: &End| match end.owner {
         EndOwner::Server { rack, u, nic } => Some(topology.server_mac(rack, u, nic)),
-        EndOwner::Host | EndOwner::Switch { .. } | EndOwner::Open => None,
+        EndOwner::IpmiPort => Some(topology.manager_mac()),
+        EndOwner::Host | EndOwner::IpmiHost | EndOwner::Switch { .. } | EndOwner::Open => None,
     };
     for found in topology.ends() {
         if let Some(mac) = proposed(found.end)
@@ -314,6 +325,36 @@ fn displays(config: &Config, errors: &mut Vec<TopologyError>) {
     }
     if config.vnc.listen == Listen::Tcp && config.vnc.password.is_none() {
         needs("is open to every user of the host", "vnc.password");
+    }
+}
+
+/// What is true of the BMCs' users and segment only together with other keys.
+fn ipmi(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
+    let Some(segment) = &topology.ipmi else {
+        return;
+    };
+    let switches = topology.switches.len();
+    let mut wrong = |key: &str, what: String| {
+        let key = key.into();
+        errors.push(TopologyError::Value(Problem { key, what }));
+    };
+    let subnet = segment.address.trunc();
+    if overlap(subnet, topology.host.range) {
+        let range = topology.host.range;
+        wrong(
+            "ipmi.address",
+            format!("{subnet} overlaps topology.range {range}; choose a subnet outside of it"),
+        );
+    }
+    let (bmcs, vms) = (u64::from(config.ipmi.uid), u64::from(config.vm.uid));
+    if bmcs.abs_diff(vms) < switches as u64 {
+        wrong(
+            "ipmi.uid",
+            format!(
+                "{bmcs} and the {switches} uids from there on share some with those from vm.uid {vms} \
+                 on; choose one that is {switches} or more away"
+            ),
+        );
     }
 }
 

@@ -54,10 +54,10 @@ impl Topology {
     /// The node that an end belongs to.
     fn owner(&self, end: &End) -> String {
         match end.owner {
-            EndOwner::Host => "host".into(),
+            EndOwner::Host | EndOwner::IpmiHost => "host".into(),
             EndOwner::Switch { switch, .. } => self.switches[switch].name.clone(),
             EndOwner::Server { rack, u, .. } => format!("rack{rack}:u{u}"),
-            EndOwner::Open => end.alias.clone(),
+            EndOwner::IpmiPort | EndOwner::Open => end.alias.clone(),
         }
     }
 

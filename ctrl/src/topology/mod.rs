@@ -52,6 +52,8 @@ pub struct Topology {
     pub racks: Vec<Rack>,
     /// The host's end.
     pub host: HostLink,
+    /// The switches' BMCs, if they have any.
+    pub ipmi: Option<IpmiSegment>,
     /// Subnets and what is served on them.
     pub net: Networks,
     /// Highest server position of a rack; positions start at 3.
@@ -77,8 +79,17 @@ impl Topology {
     pub fn port(&self, end: &End) -> Option<&SwitchPort> {
         match end.owner {
             EndOwner::Switch { switch, port } => Some(&self.switches[switch].ports[port]),
-            EndOwner::Host | EndOwner::Server { .. } | EndOwner::Open => None,
+            EndOwner::Host
+            | EndOwner::IpmiHost
+            | EndOwner::IpmiPort
+            | EndOwner::Server { .. }
+            | EndOwner::Open => None,
         }
+    }
+
+    /// A stable MAC for the VM that manages the switches: as a server's of a rack that there is not.
+    pub fn manager_mac(&self) -> Mac {
+        self.server_mac(0, 0, 1)
     }
 }
 
@@ -221,6 +232,10 @@ pub enum EndOwner {
         /// 1 (odd leaf) or 2 (even leaf).
         nic: u16,
     },
+    /// The host, at the segment of the BMCs.
+    IpmiHost,
+    /// The VM that manages the switches, which a user plugs in.
+    IpmiPort,
     /// Nobody's: what was there has gone to another cable (`[[cable]]` with `ends`).
     Open,
 }
@@ -242,4 +257,25 @@ pub struct HostLink {
     pub snat: Snat,
     /// Whether IPv6 forwarding is switched on too.
     pub ipv6_forwarding: bool,
+}
+
+/// The BMCs: at which ports they are, and the segment by which a VM reaches them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpmiSegment {
+    /// Of the cable, and of the host's device at it: `bripmi`.
+    pub name: String,
+    /// The host's address and prefix there: 192.168.200.1/24.
+    pub address: Ipv4Net,
+    /// MAC address of the host's device.
+    pub mac: Mac,
+    /// UDP port of the first switch's BMC; the others follow in the order of the switches.
+    pub first_port: u16,
+}
+
+impl IpmiSegment {
+    /// UDP port of the BMC of a switch, by its place in [`Topology::switches`]: the bounds of
+    /// `ipmi.port` leave room for as many as there can be.
+    pub fn port(&self, switch: usize) -> u16 {
+        self.first_port.saturating_add(switch as u16)
+    }
 }

@@ -143,7 +143,11 @@ impl Topology {
         };
         match far.owner {
             EndOwner::Switch { switch, .. } => Some(switch),
-            EndOwner::Host | EndOwner::Server { .. } | EndOwner::Open => None,
+            EndOwner::Host
+            | EndOwner::IpmiHost
+            | EndOwner::IpmiPort
+            | EndOwner::Server { .. }
+            | EndOwner::Open => None,
         }
     }
 }

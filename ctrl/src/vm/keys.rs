@@ -124,7 +124,8 @@ fn pair(path: &Path, comment: &str, owner: Option<(u32, u32)>) -> Result<KeyPair
     })
 }
 
-fn read(path: &Path) -> io::Result<String> {
+/// Reads a file of the key folder, which must be no link.
+pub(crate) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
     let file = OpenOptions::new()
@@ -136,7 +137,7 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 /// Whole or not at all: a key cut short by a full disk would be refused for ever.
-fn create(path: &Path, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
+pub(crate) fn create(path: &Path, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
     let draft = path.with_extension("new");
     let write = |mut file: File| {
         file.write_all(bytes)?;

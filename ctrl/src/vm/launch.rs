@@ -27,11 +27,11 @@ use super::spec::{NicBackend, SpecError, VmSpec};
 use super::stderr::Stderr;
 
 const QEMU: &str = "qemu-system-x86_64";
-const SETPRIV: &str = "setpriv";
+pub(crate) const SETPRIV: &str = "setpriv";
 
 /// Environment variable of every QEMU of a fabric, with the VM's run folder as its value. By it
 /// [`strays`] tells ours from others.
-const MARK: &str = "IKV_FABRIC_VM";
+pub(crate) const MARK: &str = "IKV_FABRIC_VM";
 
 /// A QEMU without a machine is up in 0.1 s; this is for a very busy machine.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
@@ -106,6 +106,7 @@ pub(super) struct Launched {
     pub(super) child: Child,
     pub(super) monitor: UnixStream,
     pub(super) console: UnixStream,
+    pub(super) bmc: Option<UnixStream>,
     pub(super) stderr: Stderr,
 }
 
@@ -167,6 +168,7 @@ impl Launcher {
         let console = listen(spec.console_socket())?;
         let monitor = listen(spec.monitor_socket())?;
         let agent = listen(spec.agent_socket())?;
+        let bmc = spec.bmc.then(|| listen(spec.bmc_socket())).transpose()?;
         let mut open = |path: &Path| {
             let fd = File::open(path).map_err(|error| failed(path, error))?;
             inherited
@@ -210,6 +212,7 @@ impl Launcher {
             console,
             monitor,
             agent,
+            bmc,
             kernel,
             initrd,
             rootfs,
@@ -223,6 +226,7 @@ impl Launcher {
             connect(spec.monitor_socket())?,
             connect(spec.console_socket())?,
         );
+        let bmc = spec.bmc.then(|| connect(spec.bmc_socket())).transpose()?;
         let mut child = command(spec, &qemu::argv(spec, self.sandbox, &fds))
             .spawn()
             .map_err(|error| missing(SETPRIV, "util-linux", error))?;
@@ -237,6 +241,7 @@ impl Launcher {
             child,
             monitor,
             console,
+            bmc,
             stderr: Stderr::follow(stderr),
         })
     }

@@ -6,6 +6,7 @@
 //!  Launcher ──────────┘
 //!       ├ monitor  qmp.rs      power, links, "the guest reset / powered off / opened its agent port"
 //!       ├ console  console.rs  serial line: ring of 64 KiB, any number of attached clients
+//!       ├ BMC      bmc_line.rs the line to a BMC, if there is one: crate::bmc
 //!       └ agent    agent.rs    exec in the guest; bgp.rs reads FRR's sessions through it
 //! ```
 //!
@@ -27,10 +28,11 @@
 pub mod accel;
 pub mod agent;
 pub mod bgp;
+mod bmc_line;
 pub mod console;
 pub mod escape;
 pub mod keys;
-mod launch;
+pub(crate) mod launch;
 pub mod lifecycle;
 mod line;
 mod plug;
@@ -40,9 +42,10 @@ pub mod qmp;
 pub mod seed;
 pub mod spec;
 pub mod ssh;
-mod stderr;
+pub(crate) mod stderr;
 mod supervisor;
 
+pub use bmc_line::BmcLine;
 pub use launch::{LaunchError, Launcher, OpenTap, strays};
 pub use lifecycle::{Power, PowerError, VmState};
 pub use plug::{CannotPlug, PlugError};

@@ -10,6 +10,7 @@ use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::bmc_line::BmcLine;
 use super::console::Console;
 use super::launch::Launched;
 use super::qemu::{AGENT_ID, nic_index};
@@ -70,15 +71,19 @@ pub(super) enum Happened {
 }
 
 impl Process {
-    pub(super) fn new(launched: Launched, console: &Console) -> Self {
+    pub(super) fn new(launched: Launched, console: &Console, line: &BmcLine) -> Self {
         let Launched {
             child,
             monitor,
             console: serial,
+            bmc,
             stderr,
             ..
         } = launched;
         console.connect(serial);
+        if let Some(bmc) = bmc {
+            line.connect(bmc);
+        }
         let (report, seen) = watch::channel(Seen::default());
         let on_event = move |event| report.send_modify(|seen| seen.take(event));
         let greeting = tokio::spawn(Qmp::open(monitor, GREETING_LIMIT, on_event));

@@ -23,6 +23,8 @@ pub struct Fds {
     pub monitor: RawFd,
     /// Listening socket of the guest agent.
     pub agent: RawFd,
+    /// Listening socket of the line to the BMC, if there is one.
+    pub bmc: Option<RawFd>,
     /// The kernel.
     pub kernel: RawFd,
     /// The initramfs.
@@ -78,6 +80,7 @@ pub fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
     }
     machine(&mut args, spec, fds);
     channels(&mut args, fds);
+    bmc(&mut args, fds);
     display(&mut args, spec.display);
     disks(&mut args, spec.display, fds);
     let places = nic_places(spec.nics.len());
@@ -212,6 +215,17 @@ fn channels(args: &mut Args, fds: &Fds) {
     args.pair("-mon", "chardev=monitor,mode=control");
 }
 
+/// A BMC outside of QEMU, behind a keyboard controller style interface (IPMI 2.0, chapter 9).
+fn bmc(args: &mut Args, fds: &Fds) {
+    let Some(fd) = fds.bmc else { return };
+    args.pair(
+        "-chardev",
+        format!("socket,id=bmc,fd={fd},server=on,wait=off"),
+    );
+    args.pair("-device", "ipmi-bmc-extern,id=bmc0,chardev=bmc");
+    args.pair("-device", "isa-ipmi-kcs,bmc=bmc0");
+}
+
 /// A console of text that QEMU draws itself: the guest needs neither a graphics card nor a
 /// keyboard, which cost it boot time. Nobody can connect but whom the monitor hands in.
 fn display(args: &mut Args, display: Display) {
@@ -288,6 +302,7 @@ mod tests {
             console: 10,
             monitor: 11,
             agent: 12,
+            bmc: None,
             kernel: 13,
             initrd: 14,
             rootfs: 15,
@@ -346,6 +361,21 @@ mod tests {
         assert!(shown(Display::Open).contains("-vnc none -chardev vc,id=screen,"));
         assert!(shown(Display::Password).contains("-vnc none,password=on -chardev vc,"));
         assert!(shown(Display::Open).contains("-device virtconsole,chardev=screen"));
+    }
+
+    #[test]
+    fn a_bmc_is_found_at_its_line() {
+        let with = Fds {
+            bmc: Some(17),
+            ..fds(0)
+        };
+        let all = argv(&example(0), true, &with).join(" ");
+        assert!(all.contains(
+            "-chardev socket,id=bmc,fd=17,server=on,wait=off \
+             -device ipmi-bmc-extern,id=bmc0,chardev=bmc -device isa-ipmi-kcs,bmc=bmc0"
+        ));
+        let without = argv(&example(0), true, &fds(0)).join(" ");
+        assert!(!without.contains("bmc"), "{without}");
     }
 
     #[test]

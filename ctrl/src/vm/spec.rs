@@ -35,6 +35,8 @@ pub struct VmSpec {
     pub run_dir: PathBuf,
     /// A second console, shown to VNC clients.
     pub display: Display,
+    /// Whether it has a BMC: then its kernel finds one, and [`super::Vm::bmc_line`] leads there.
+    pub bmc: bool,
     /// The NICs in port order, which becomes their PCI order.
     pub nics: Vec<NicSpec>,
 }
@@ -131,6 +133,11 @@ impl VmSpec {
         self.run_dir.join("agent.sock")
     }
 
+    /// The socket of the line to the BMC.
+    pub fn bmc_socket(&self) -> PathBuf {
+        self.run_dir.join("bmc.sock")
+    }
+
     /// The folder of [`VmSpec::nic_socket`]. `uid` must be able to enter it and nothing more.
     pub fn nic_folder(&self) -> PathBuf {
         self.run_dir.join(NIC_FOLDER)
@@ -162,6 +169,7 @@ impl VmSpec {
             self.console_socket(),
             self.monitor_socket(),
             self.agent_socket(),
+            self.bmc_socket(),
         ];
         let nics = self.nics.iter().enumerate();
         let sockets = nics
@@ -208,6 +216,7 @@ pub(super) fn example(nics: usize) -> VmSpec {
         seed: "/run/fabric/vm/leaf1/seed.tar".into(),
         run_dir: "/run/fabric/vm/leaf1".into(),
         display: Display::None,
+        bmc: false,
         nics: (0..nics)
             .map(|i| NicSpec {
                 mac: [8, 0, 0x27, 6, 0xac, i as u8],

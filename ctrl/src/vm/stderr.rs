@@ -18,13 +18,13 @@ const DRAIN: Duration = Duration::from_millis(200);
 
 /// Reads a child's stderr to its end and keeps the tail.
 #[derive(Debug)]
-pub(super) struct Stderr {
+pub(crate) struct Stderr {
     kept: Arc<Mutex<VecDeque<u8>>>,
     reader: JoinHandle<()>,
 }
 
 impl Stderr {
-    pub(super) fn follow(mut stream: impl AsyncRead + Send + Unpin + 'static) -> Self {
+    pub(crate) fn follow(mut stream: impl AsyncRead + Send + Unpin + 'static) -> Self {
         let kept = Arc::new(Mutex::new(VecDeque::new()));
         let ring = Arc::clone(&kept);
         let reader = tokio::spawn(async move {
@@ -41,7 +41,7 @@ impl Stderr {
 
     /// What stands at the end, as one escaped line; empty if nothing was written. Call after the
     /// process has ended.
-    pub(super) async fn last_words(&mut self) -> String {
+    pub(crate) async fn last_words(&mut self) -> String {
         let _ = tokio::time::timeout(DRAIN, &mut self.reader).await;
         self.reader.abort();
         let mut ring = self.kept.lock().expect("no holder of this lock can panic");

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::agent::Agent;
+use super::bmc_line::BmcLine;
 use super::console::Console;
 use super::launch::Launcher;
 use super::lifecycle::{Action, Exit, Lifecycle, Power, PowerError, VmState};
@@ -60,6 +61,7 @@ pub struct Vm {
     shape: SharedShape,
     agent: Arc<Agent>,
     console: Console,
+    bmc: BmcLine,
 }
 
 /// The present QEMU's monitor, for callers from outside.
@@ -95,6 +97,7 @@ impl Vm {
             shape: SharedShape::default(),
             agent: Arc::new(Agent::new(spec.agent_socket())),
             console: Console::default(),
+            bmc: BmcLine::default(),
         };
         let supervisor = Supervisor {
             spec,
@@ -107,6 +110,7 @@ impl Vm {
             shape: Arc::clone(&vm.shape),
             agent: Arc::clone(&vm.agent),
             console: vm.console.clone(),
+            bmc: vm.bmc.clone(),
         };
         tokio::spawn(supervisor.run(incoming));
         vm
@@ -135,6 +139,11 @@ impl Vm {
     /// The serial console.
     pub fn console(&self) -> &Console {
         &self.console
+    }
+
+    /// The line to its BMC, if [`VmSpec::bmc`] says that it has one.
+    pub fn bmc_line(&self) -> &BmcLine {
+        &self.bmc
     }
 
     /// Switches the VM. Returns once it is done: off means that QEMU is gone, on that it has been
@@ -256,6 +265,7 @@ struct Supervisor {
     shape: SharedShape,
     agent: Arc<Agent>,
     console: Console,
+    bmc: BmcLine,
 }
 
 impl Supervisor {
@@ -327,7 +337,7 @@ impl Supervisor {
             Ok(launched) => {
                 self.agent.forget();
                 *plug::lock(&self.shape) = Some(launched.shape.clone());
-                self.process = Some(Process::new(launched, &self.console));
+                self.process = Some(Process::new(launched, &self.console, &self.bmc));
             }
             Err(error) => {
                 self.last_error = Some(error.to_string());

@@ -90,5 +90,6 @@ pub(crate) fn input(count: usize, host: bool) -> HostPlanInput {
             snat: Snat::Masquerade,
             ipv6_forwarding: false,
         }),
+        ipmi: None,
     }
 }

@@ -88,6 +88,7 @@ impl Lab {
 fn spec(root: &Path, name: &str, nics: usize) -> VmSpec {
     VmSpec {
         display: ctrl::vm::Display::None,
+        bmc: false,
         name: name.into(),
         memory_mib: 64,
         vcpus: 1,

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 
 use super::{ChangeError, Prepared};
 use crate::api::{ApiError, CableState, Step};
+use crate::apply::HostTaps;
 use crate::difference::Plan;
 use crate::fabric::Fabric;
 use crate::fabric::bring_up::recorded_names;
@@ -332,7 +333,7 @@ impl<'p> Bench<'p> {
     ) -> Result<(), ChangeError> {
         let wanted = self.topology().cables.iter();
         for cable in wanted.filter(|cable| names.contains(&*cable.name)) {
-            let planned = self.sockets.open_one(cable, &mut None)?;
+            let planned = self.sockets.open_one(cable, &mut HostTaps::new())?;
             let entry = cables.plug_one(planned);
             plugged.push(entry.inspect_err(|_| self.sockets.forget(cable))?);
         }

@@ -2,6 +2,7 @@
 
 mod bad;
 mod default;
+mod ipmi;
 mod own_cables;
 mod routes;
 mod shapes;

@@ -1,0 +1,187 @@
+//! What an `ipmi_sim` reads: its configuration (ipmi_lan(5)), its make-up (ipmi_sim_cmd(5)), and
+//! the program that it starts to look at the chassis and to switch it. Pure, but for [`write`].
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use sha2::{Digest, Sha256};
+
+use super::{BmcError, BmcSpec, USER};
+
+/// Names in the BMC's folder.
+pub(super) const LAN_CONF: &str = "lan.conf";
+pub(super) const COMMANDS: &str = "bmc.emu";
+const CHASSIS: &str = "chassis";
+
+/// `lan.conf`; `line` is the TCP port of 127.0.0.1 where it waits for the line to its VM.
+///
+/// Each address is a channel of its own, because `ipmi_sim` takes one address a channel. For
+/// IPMI 1.5 the password never goes over the wire (`md5`).
+pub(super) fn lan_conf(spec: &BmcSpec, line: u16) -> String {
+    let mut text = format!("name \"{}\"\nset_working_mc 0x20\n", spec.name);
+    let guid = guid(&spec.name);
+    for (channel, address) in (1..).zip(&spec.addresses) {
+        let port = spec.port;
+        let _ = write!(
+            text,
+            "startlan {channel}\n\
+             addr {address} {port}\n\
+             priv_limit admin\n\
+             allowed_auths_callback md5\n\
+             allowed_auths_user md5\n\
+             allowed_auths_operator md5\n\
+             allowed_auths_admin md5\n\
+             guid {guid}\n\
+             endlan\n"
+        );
+    }
+    let password = &spec.password;
+    let _ = write!(
+        text,
+        "chassis_control \"sh ./{CHASSIS}\"\n\
+         serial kcs 127.0.0.1 {line} codec VM\n\
+         user 2 true \"{USER}\" \"{password}\" admin 10 md5\n"
+    );
+    text
+}
+
+/// The BMC itself, at its usual address, with a sensor for the watchdog, a log of events and no
+/// other sensors: IPMI version 2.0, manufacturer and product as in the simulator's own example.
+pub(super) const BMC_EMU: &str = "\
+mc_setbmc 0x20
+mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02
+sel_enable 0x20 1000 0x0a
+sensor_add 0x20 0 0 35 0x6f event-only
+sensor_set_event_support 0x20 0 0 enable scanning per-state \\
+	000000000001111 000000000000000 \\
+	000000000001111 000000000000000
+mc_enable 0x20
+";
+
+/// The program: it passes its arguments on and prints the answer. Standard input is the socket
+/// that leads to us; it is inherited from `ipmi_sim`. A number goes before each question and comes
+/// back before its answer, in case one before it was not waited for.
+pub(super) const CHASSIS_SH: &str = "\
+printf '%s %s\\n' \"$$\" \"$*\" >&0
+while read -r id status answer; do
+    [ \"$id\" = \"$$\" ] || continue
+    [ -z \"$answer\" ] || printf '%s\\n' \"$answer\"
+    exit \"$status\"
+done
+exit 1
+";
+
+/// A switch's BMC has the same on every start: 16 bytes in hexadecimal.
+fn guid(name: &str) -> String {
+    let digest = Sha256::digest(format!("ikv-fabric BMC {name}"));
+    digest[..16].iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Writes the files that stay as they are, and `lan.conf` as [`set_line`] will fill it. The
+/// BMC's group may read them.
+pub(super) fn write(spec: &BmcSpec) -> Result<(), BmcError> {
+    let create = |path: &Path, text: &str| -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o640)
+            .open(path)?;
+        fchown(&file, None, Some(spec.uid))?;
+        file.write_all(text.as_bytes())
+    };
+    for (name, text) in [(COMMANDS, BMC_EMU), (CHASSIS, CHASSIS_SH), (LAN_CONF, "")] {
+        let path = spec.folder.join(name);
+        create(&path, text).map_err(|error| BmcError {
+            name: spec.name.clone(),
+            path,
+            error,
+        })?;
+    }
+    Ok(())
+}
+
+/// Writes `lan.conf` anew, in place: its group stays, for which there is no right any more.
+pub(super) fn set_line(spec: &BmcSpec, line: u16) -> io::Result<()> {
+    let mut file: File = OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(spec.folder.join(LAN_CONF))?;
+    file.write_all(lan_conf(spec, line).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn spec(folder: &Path) -> BmcSpec {
+        BmcSpec {
+            name: "leaf1".into(),
+            folder: folder.into(),
+            uid: folder.metadata().map_or(0, |meta| meta.gid()),
+            addresses: vec![[127, 0, 0, 1].into(), [192, 168, 200, 1].into()],
+            port: 9083,
+            password: "abcDEF1234567890".into(),
+        }
+    }
+
+    #[test]
+    fn a_channel_for_each_address_and_one_user() {
+        insta::assert_snapshot!(lan_conf(&spec(Path::new("/run/b")), 40_001), @r#"
+        name "leaf1"
+        set_working_mc 0x20
+        startlan 1
+        addr 127.0.0.1 9083
+        priv_limit admin
+        allowed_auths_callback md5
+        allowed_auths_user md5
+        allowed_auths_operator md5
+        allowed_auths_admin md5
+        guid 029a4440b5dafde8ffd30e42e6658d67
+        endlan
+        startlan 2
+        addr 192.168.200.1 9083
+        priv_limit admin
+        allowed_auths_callback md5
+        allowed_auths_user md5
+        allowed_auths_operator md5
+        allowed_auths_admin md5
+        guid 029a4440b5dafde8ffd30e42e6658d67
+        endlan
+        chassis_control "sh ./chassis"
+        serial kcs 127.0.0.1 40001 codec VM
+        user 2 true "ipmiusr" "abcDEF1234567890" admin 10 md5
+        "#);
+    }
+
+    #[test]
+    fn files_are_closed_to_others_and_written_anew_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = spec(folder.path());
+        write(&spec).unwrap();
+        let path = folder.path().join(LAN_CONF);
+        let before = path.metadata().unwrap();
+        assert_eq!((before.mode() & 0o777, before.len()), (0o640, 0));
+        set_line(&spec, 40_001).unwrap();
+        set_line(&spec, 7).unwrap();
+        let after = path.metadata().unwrap();
+        assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), lan_conf(&spec, 7));
+        let twice = write(&spec).unwrap_err().to_string();
+        assert!(twice.starts_with("the BMC of leaf1: /"), "{twice}");
+    }
+
+    #[test]
+    fn the_password_stays_out_of_debug_output() {
+        assert!(!format!("{:?}", spec(Path::new("/"))).contains("abcDEF"));
+    }
+}
