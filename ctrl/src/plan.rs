@@ -65,8 +65,8 @@ pub struct IpmiLinkPlan {
     pub mtu: u32,
     /// The host's address with the segment's prefix length.
     pub address: Ipv4Net,
-    /// First and last UDP port of the BMCs.
-    pub ports: (u16, u16),
+    /// UDP ports of the BMCs that run.
+    pub ports: Vec<u16>,
 }
 
 /// What the plan is made from.
@@ -100,8 +100,8 @@ pub struct IpmiGuard {
     pub link: String,
     /// The host's address there, which no other device leads to.
     pub address: Ipv4Addr,
-    /// First and last UDP port of the BMCs.
-    pub ports: (u16, u16),
+    /// UDP ports of the BMCs.
+    pub ports: Vec<u16>,
 }
 
 /// One thing to do to the host.
@@ -192,7 +192,7 @@ pub fn plan(input: &HostPlanInput) -> Vec<Step> {
     let ipmi = input.ipmi.as_ref().map(|ipmi| IpmiGuard {
         link: ipmi.name.clone(),
         address: ipmi.address.addr(),
-        ports: ipmi.ports,
+        ports: ipmi.ports.clone(),
     });
     if guard.is_empty() && nat.is_none() && ipmi.is_none() {
         return steps;
@@ -355,7 +355,7 @@ mod tests {
             mac: [0, 0x22, 0x22, 0xdd, 0xee, 2],
             mtu: 9000,
             address: "192.168.200.1/24".parse().unwrap(),
-            ports: (9080, 9088),
+            ports: vec![9080, 9081],
         });
         insta::assert_snapshot!(words(&wishes), @r"
         create tap ikvm1-3-1, MTU 9000, for user 1000

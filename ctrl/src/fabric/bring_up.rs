@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use dataplane::rights::{CapabilitySet, keep};
 use futures_util::future::join_all;
@@ -18,7 +18,6 @@ use super::change::Change;
 use super::descriptors::make_room;
 use super::ends::Sockets;
 use super::impair::PlannedStep;
-use super::ipmi::{self, Ipmi};
 use super::links::{Plugged, SharedApplied, Watched, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options};
@@ -106,14 +105,14 @@ pub async fn bring_up(
         cables,
         switches: BTreeMap::new(),
     };
-    let fabric = |whole, fleet, ipmi| Fabric {
+    let fabric = |whole, fleet| Fabric {
         whole: Mutex::new(Arc::new(whole)),
         paths: StatePaths::beside(&absolute),
         recorder,
         host_taps: carriers,
         fleet,
         display_password: displays::password(config),
-        ipmi,
+        ipmi: OnceLock::new(),
         ready: AtomicBool::new(!with_vms),
         plugged: Plugged::default(),
         notices: Mutex::default(),
@@ -128,7 +127,7 @@ pub async fn bring_up(
         match result {
             Ok((switches, made)) => (whole.switches, fleet) = (switches, Some(made)),
             Err(error) => {
-                running.fabric = Some(Arc::new(fabric(whole, None, None)));
+                running.fabric = Some(Arc::new(fabric(whole, None)));
                 return Err(error);
             }
         }
@@ -136,18 +135,11 @@ pub async fn bring_up(
     if let Some(words) = displays::words(options, &paths) {
         progress.note(&format!("  · {words}"));
     }
-    let (applied, switches) = (&running.applied, &whole.switches);
-    let ipmi = match ipmi::start(options, &owner, switches, applied, &paths, progress) {
-        Ok(ipmi) => ipmi,
-        Err(error) => {
-            running.fabric = Some(Arc::new(fabric(whole, fleet, None)));
-            return Err(error);
-        }
-    };
     let fabric = running
         .fabric
-        .insert(Arc::new(fabric(whole, fleet, ipmi)))
+        .insert(Arc::new(fabric(whole, fleet)))
         .clone();
+    fabric.start_bmcs(&owner, &running.applied, &paths, progress)?;
     fabric.tell_ends_of(&fabric.whole(), &cut).await;
     write_down(&running.applied, &paths.socket)?;
     let listener = listen(socket, &owner)?;
@@ -199,9 +191,6 @@ impl Running {
             self.tasks.spawn(sessions);
             self.tasks.spawn(cables);
         }
-        for bmc in fabric.ipmi.iter().flat_map(Ipmi::watches) {
-            self.tasks.spawn(fabric.clone().attend_bmc(bmc));
-        }
         if !whole.switches.is_empty() {
             self.tasks.spawn(fabric.clone().judge());
         }
@@ -219,9 +208,7 @@ impl Running {
         if let Some(fabric) = &self.fabric {
             fabric.ready.store(false, Ordering::Relaxed);
             // First, so that none of them starts a switch again.
-            if let Some(ipmi) = &fabric.ipmi {
-                ipmi.stop().await;
-            }
+            fabric.stop_bmcs().await;
             let whole = fabric.whole();
             join_all(whole.switches.values().map(|switch| switch.vm().stop())).await;
         }

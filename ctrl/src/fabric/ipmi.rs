@@ -4,31 +4,33 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use super::Fabric;
 use super::links::{SharedApplied, write_down};
-use super::options::{BringUpError, Options};
+use super::options::BringUpError;
 use super::owner::Person;
 use super::seeds::{SeedsError, make_folder};
 use super::sockets::make_closed_folder;
 use super::start::key_folder;
-use super::switch::Switch;
+use super::whole::Whole;
 use crate::api::{ApiError, BmcReport, IpmiAccess};
 use crate::bmc::{self, Bmc, BmcSpec, BmcState, password};
+use crate::host::{HostError, nft};
 use crate::lock::StatePaths;
 use crate::preflight::{Finding, Severity};
 use crate::progress::Progress;
 use crate::topology::{EndOwner, IpmiSegment, Selection, Topology};
 
-/// The BMCs of the switches that run.
+/// What the BMCs have in common, and those that run.
 pub(super) struct Ipmi {
-    /// With the switches' names, in their order.
-    bmcs: Vec<(String, Bmc)>,
+    password: String,
     password_file: PathBuf,
+    /// By the switches' places in the topology, with their names.
+    bmcs: Mutex<BTreeMap<usize, (String, Arc<Bmc>)>>,
 }
 
 /// Where a BMC listens, and nowhere else.
@@ -67,87 +69,133 @@ pub(super) fn taken_ports(topology: &Topology, switches: &Selection) -> Vec<Find
     found.collect()
 }
 
-/// Starts a BMC for each of the switches.
-///
-/// # Errors
-/// The first that cannot be.
-pub(super) fn start(
-    options: &Options,
-    owner: &Person,
-    switches: &BTreeMap<usize, Arc<Switch>>,
-    applied: &SharedApplied,
-    paths: &StatePaths,
-    progress: &Progress,
-) -> Result<Option<Ipmi>, BringUpError> {
-    let (config, topology) = (&options.config, &options.topology);
-    let Some(segment) = topology.ipmi.as_ref().filter(|_| !switches.is_empty()) else {
-        return Ok(None);
-    };
-    write_down(applied, &paths.ipmi)?;
-    make_folder(&paths.ipmi)?;
-    let keys = key_folder(config, paths);
-    let password = password::load_or_create(&keys, (owner.uid, owner.gid))?;
-    let mut ipmi = Ipmi {
-        bmcs: Vec::new(),
-        password_file: std::path::absolute(keys.join(password::FILE)).unwrap_or(keys),
-    };
-    for (index, switch) in switches {
+impl Ipmi {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, (String, Arc<Bmc>)>> {
+        self.bmcs.lock().expect("no holder of this lock can panic")
+    }
+
+    /// In a few words, for people.
+    fn words(&self) -> Option<String> {
+        let bmcs = self.lock();
+        let of = |(name, bmc): &(String, Arc<Bmc>)| format!("127.0.0.1:{} {name}", bmc.port());
+        let (first, last) = (bmcs.values().next()?, bmcs.values().next_back()?);
+        Some(format!(
+            "IPMI: {} to {}; `ikv-fabric ipmi` tells how",
+            of(first),
+            of(last)
+        ))
+    }
+}
+
+impl Fabric {
+    /// Starts a BMC for each switch that runs. `paths` are as the journal has them.
+    ///
+    /// # Errors
+    /// The first that cannot be.
+    pub(super) fn start_bmcs(
+        self: &Arc<Self>,
+        owner: &Person,
+        applied: &SharedApplied,
+        paths: &StatePaths,
+        progress: &Progress,
+    ) -> Result<(), BringUpError> {
+        let whole = self.whole();
+        if whole.topology.ipmi.is_none() || whole.switches.is_empty() {
+            return Ok(());
+        }
+        write_down(applied, &paths.ipmi)?;
+        make_folder(&self.paths.ipmi)?;
+        let keys = key_folder(&whole.config, &self.paths);
+        let password = password::load_or_create(&keys, (owner.uid, owner.gid))?;
+        let file = keys.join(password::FILE);
+        let ipmi = self.ipmi.get_or_init(|| Ipmi {
+            password,
+            password_file: std::path::absolute(&file).unwrap_or(file),
+            bmcs: Mutex::default(),
+        });
+        for index in whole.switches.keys() {
+            self.start_bmc(&whole, *index)?;
+        }
+        if let Some(words) = ipmi.words() {
+            progress.note(&format!("  · {words}"));
+        }
+        Ok(())
+    }
+
+    /// Starts the BMC of one switch, if the fabric has any.
+    fn start_bmc(self: &Arc<Self>, whole: &Whole, index: usize) -> Result<(), BringUpError> {
+        let (Some(ipmi), Some(segment)) = (self.ipmi.get(), &whole.topology.ipmi) else {
+            return Ok(());
+        };
+        let switch = &whole.switches[&index];
         let name = switch.name();
-        if let Some((at, source)) = taken(segment, *index) {
+        if let Some((at, source)) = taken(segment, index) {
             let switch = name.to_owned();
             return Err(BringUpError::Bmc { switch, at, source });
         }
-        let folder = paths.ipmi.join(name);
-        let uid = config.ipmi.uid_of(*index);
+        let folder = self.paths.ipmi.join(name);
+        let uid = whole.config.ipmi.uid_of(index);
         make_closed_folder(&folder, uid).map_err(|source| SeedsError::File {
             path: folder.clone(),
             source,
         })?;
         let spec = BmcSpec {
             name: name.to_owned(),
-            folder: std::path::absolute(&folder).unwrap_or(folder),
+            folder,
             uid,
             addresses: addresses(segment).into(),
-            port: segment.port(*index),
-            password: password.clone(),
+            port: segment.port(index),
+            password: ipmi.password.clone(),
         };
-        let bmc = Bmc::start(spec, switch.vm().clone())?;
-        ipmi.bmcs.push((name.to_owned(), bmc));
-    }
-    if let Some(words) = ipmi.words() {
-        progress.note(&format!("  · {words}"));
-    }
-    Ok(Some(ipmi))
-}
-
-impl Ipmi {
-    /// In a few words, for people.
-    fn words(&self) -> Option<String> {
-        let of = |(name, bmc): &(String, Bmc)| format!("127.0.0.1:{} {name}", bmc.port());
-        let (first, last) = (self.bmcs.first().map(of)?, self.bmcs.last().map(of)?);
-        Some(format!(
-            "IPMI: {first} to {last}; `ikv-fabric ipmi` tells how"
-        ))
+        let bmc = Arc::new(Bmc::start(spec, switch.vm().clone())?);
+        tokio::spawn(self.clone().attend_bmc(name.to_owned(), bmc.watch()));
+        ipmi.lock().insert(index, (name.to_owned(), bmc));
+        Ok(())
     }
 
-    /// What each does, with the switches' names.
-    pub(super) fn watches(&self) -> impl Iterator<Item = (String, watch::Receiver<BmcState>)> {
-        self.bmcs
-            .iter()
-            .map(|(name, bmc)| (name.clone(), bmc.watch()))
+    /// Gives a switch that was added a BMC too, if the others have one.
+    ///
+    /// # Errors
+    /// As [`Fabric::start_bmcs`].
+    pub(super) fn add_bmc(
+        self: &Arc<Self>,
+        whole: &Whole,
+        index: usize,
+    ) -> Result<(), BringUpError> {
+        if let (Some(_), Some(segment)) = (self.ipmi.get(), &whole.topology.ipmi) {
+            nft::load(&nft::bmc_port("add", segment.port(index))).map_err(HostError::from)?;
+        }
+        self.start_bmc(whole, index)
     }
 
-    /// Ends all of them.
-    pub(super) async fn stop(&self) {
-        join_all(self.bmcs.iter().map(|(_, bmc)| bmc.stop())).await;
+    /// Ends the BMC of a switch that is removed.
+    pub(super) async fn remove_bmc(&self, index: usize) {
+        let removed = self.ipmi.get().and_then(|ipmi| ipmi.lock().remove(&index));
+        let Some((name, bmc)) = removed else {
+            return;
+        };
+        bmc.stop().await;
+        let folder = self.paths.ipmi.join(name);
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            tracing::warn!(%error, folder = %folder.display());
+        }
+        if let Err(error) = nft::load(&nft::bmc_port("delete", bmc.port())) {
+            tracing::warn!(%error, "the port of a BMC stays open for the segment");
+        }
     }
-}
 
-impl Fabric {
+    /// Ends all BMCs.
+    pub(super) async fn stop_bmcs(&self) {
+        let Some(ipmi) = self.ipmi.get() else { return };
+        let bmcs: Vec<_> = ipmi.lock().values().map(|(_, bmc)| bmc.clone()).collect();
+        join_all(bmcs.iter().map(|bmc| bmc.stop())).await;
+    }
+
     /// How the BMCs are reached, and what they do.
     pub(super) fn ipmi_access(&self) -> Result<IpmiAccess, ApiError> {
-        let topology = &self.whole().topology;
-        let (Some(ipmi), Some(segment)) = (&self.ipmi, &topology.ipmi) else {
+        let whole = self.whole();
+        let topology = &whole.topology;
+        let (Some(ipmi), Some(segment)) = (self.ipmi.get(), &topology.ipmi) else {
             let how = if topology.ipmi.is_some() {
                 "no switch of this fabric runs, and so no BMC"
             } else {
@@ -158,7 +206,8 @@ impl Fabric {
         let plug = topology
             .ends()
             .find(|found| found.end.owner == EndOwner::IpmiPort);
-        let bmcs = ipmi.bmcs.iter().map(|(node, bmc)| BmcReport {
+        let running = ipmi.lock();
+        let bmcs = running.values().map(|(node, bmc)| BmcReport {
             node: node.clone(),
             port: bmc.port(),
             addresses: addresses(segment).into(),
@@ -177,11 +226,8 @@ impl Fabric {
         })
     }
 
-    /// Tells when a switch's BMC dies, for ever.
-    pub(super) async fn attend_bmc(
-        self: Arc<Self>,
-        (switch, mut state): (String, watch::Receiver<BmcState>),
-    ) {
+    /// Tells when a switch's BMC dies, until it is stopped.
+    async fn attend_bmc(self: Arc<Self>, switch: String, mut state: watch::Receiver<BmcState>) {
         let mut told = false;
         while state.changed().await.is_ok() {
             match &*state.borrow_and_update() {

@@ -102,10 +102,7 @@ pub(super) fn host_input(
             mac: ipmi.mac.0,
             mtu: MTU.into(),
             address: ipmi.address,
-            ports: (
-                ipmi.first_port,
-                ipmi.port(topology.switches.len().saturating_sub(1)),
-            ),
+            ports: switches.iter().map(|switch| ipmi.port(switch)).collect(),
         }),
     }
 }

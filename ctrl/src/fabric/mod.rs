@@ -32,7 +32,7 @@ mod whole;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use base64::Engine;
@@ -93,7 +93,7 @@ pub struct Fabric {
     /// What VNC clients must know, if anything.
     display_password: Option<String>,
     /// The switches' BMCs, if they have any.
-    ipmi: Option<Ipmi>,
+    ipmi: OnceLock<Ipmi>,
     ready: AtomicBool,
     plugged: links::Plugged,
     notices: Mutex<VecDeque<String>>,

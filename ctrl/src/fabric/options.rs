@@ -13,6 +13,7 @@ use crate::apply::ApplyError;
 use crate::bmc::BmcError;
 use crate::bmc::password::PasswordError;
 use crate::config::Config;
+use crate::host::HostError;
 use crate::image::ImageError;
 use crate::lock::LockError;
 use crate::preflight::{Finding, text};
@@ -81,6 +82,8 @@ pub enum BringUpError {
         at: std::net::SocketAddr,
         source: std::io::Error,
     },
+    #[error("the ports of the BMCs: {0}")]
+    BmcPorts(#[from] HostError),
     #[error(transparent)]
     BmcFiles(#[from] BmcError),
     #[error(transparent)]

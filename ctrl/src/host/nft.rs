@@ -25,6 +25,8 @@ use crate::plan::{IpmiGuard, Nat, Snat, TABLE};
 const GUARD: &str = "netdev";
 /// The family of the table with source NAT and the rules of the BMCs' segment.
 const NAT: &str = "inet";
+/// The set of the BMCs' ports.
+const BMCS: &str = "bmcs";
 
 /// Why a ruleset could not be loaded or read.
 #[derive(Debug, thiserror::Error)]
@@ -168,8 +170,14 @@ fn ipmi_rules(ipmi: &IpmiGuard) -> Vec<Value> {
     };
     let (accept, drop) = (json!({"accept": null}), json!({"drop": null}));
     let to_us = field("ip", "daddr", json!(ipmi.address.to_string()));
-    let (first, last) = ipmi.ports;
-    let bmcs = field("udp", "dport", json!({"range": [first, last]}));
+    let set = json!({"add": {"set": {
+        "family": NAT, "table": TABLE, "name": BMCS, "type": "inet_service",
+    }}});
+    let ports = ipmi
+        .ports
+        .iter()
+        .map(|port| bmc_port("add", *port)["nftables"][0].take());
+    let bmcs = field("udp", "dport", json!(format!("@{BMCS}")));
     let echo = field("icmp", "type", json!("echo-request"));
     let answers = json!({"match": {
         "op": "in", "left": {"ct": {"key": "state"}}, "right": "established",
@@ -177,7 +185,9 @@ fn ipmi_rules(ipmi: &IpmiGuard) -> Vec<Value> {
     let own = ipmi.link.as_str();
     // 0 is `filter`.
     let hook = |hook: &str| json!({"type": "filter", "hook": hook, "prio": 0, "policy": "accept"});
-    vec![
+    let mut commands = vec![set];
+    commands.extend(ports);
+    commands.extend([
         chain(NAT, "input", hook("input")),
         rule(
             "input",
@@ -195,7 +205,15 @@ fn ipmi_rules(ipmi: &IpmiGuard) -> Vec<Value> {
         chain(NAT, "forward", hook("forward")),
         rule("forward", &[link("iifname", "==", &[own]), drop.clone()]),
         rule("forward", &[link("oifname", "==", &[own]), drop]),
-    ]
+    ]);
+    commands
+}
+
+/// The command that opens (`add`) a port to the segment of the BMCs, or closes (`delete`) it.
+pub fn bmc_port(verb: &str, port: u16) -> Value {
+    json!({"nftables": [{verb: {"element": {
+        "family": NAT, "table": TABLE, "name": BMCS, "elem": [port],
+    }}}]})
 }
 
 impl NftError {
@@ -306,7 +324,7 @@ mod tests {
         let ipmi = IpmiGuard {
             link: "bripmi".into(),
             address: [192, 168, 200, 1].into(),
-            ports: (9080, 9088),
+            ports: vec![9080, 9081],
         };
         let tables = create_tables(&[], None, Some(&ipmi), "owner-47-11");
         let commands = tables["nftables"].as_array().unwrap();

@@ -144,6 +144,7 @@ impl Fabric {
             return;
         }
         self.doing(Some(format!("stops {}", removed.join(", "))));
+        join_all(gone.iter().map(|(index, _)| self.remove_bmc(**index))).await;
         join_all(gone.iter().map(|(_, switch)| switch.vm().stop())).await;
         for (index, switch) in gone {
             displays::forget(&self.paths, &before.topology, *index);
@@ -183,6 +184,7 @@ impl Fabric {
             shown.extend(display);
         }
         let mut whole = after.same();
+        let added: Vec<usize> = starting.iter().map(|switch| switch.index).collect();
         for switch in starting {
             let (spec, index) = (switch.spec.clone(), switch.index);
             let started = fleet.start(spec, &after.topology, &after.selection, index);
@@ -193,6 +195,9 @@ impl Fabric {
         }
         let whole = Arc::new(whole);
         self.put(whole.clone());
+        for index in added {
+            self.add_bmc(&whole, index)?;
+        }
         for display in shown {
             tokio::spawn(self.clone().attend_display(display));
         }
