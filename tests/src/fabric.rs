@@ -179,12 +179,12 @@ impl Fabric {
     /// # Panics
     /// When there is none.
     pub fn qemu(&self, node: &str) -> Pid {
-        let found = self.qemus(node);
+        let found = self.qemus_of(node);
         *found.first().unwrap_or_else(|| panic!("{node}: no QEMU"))
     }
 
     /// The same, or none while there is none.
-    pub fn qemus(&self, node: &str) -> Vec<Pid> {
+    pub fn qemus_of(&self, node: &str) -> Vec<Pid> {
         self.processes_of(&format!("vm/{node}"))
     }
 

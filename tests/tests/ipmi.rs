@@ -275,7 +275,7 @@ fn from_a_guest_on_the_segment(fabric: &Fabric, cli: &Cli) {
     let before = fabric.qemu("spine1");
     tool.says("power cycle", "Chassis Power Control: Cycle");
     until("another QEMU", SOON, || {
-        let now = fabric.qemus("spine1");
+        let now = fabric.qemus_of("spine1");
         ensure(now.iter().any(|pid| *pid != before), || format!("{now:?}"))
     });
     until("power again", SOON, || {
@@ -387,13 +387,11 @@ fn a_killed_fabric_leaves_no_bmc_and_clean_takes_its_segment_away() {
         let said = cli.run(&["ipmi"]);
         ensure(said.status == 0, || said.stderr)
     });
-    let pid = Pid::from_raw(fabric.pid().cast_signed()).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
+    fabric.kill();
     until("the BMC to be gone", SOON, || {
         let left = fabric.bmc("spine1");
         ensure(left.is_empty(), || format!("{left:?}"))
     });
-    fabric.end();
     assert!(fabric.site.host.ip("link show").contains("ikipmi"));
     cli.ok(&["clean"]);
     let now = HostState::of(&fabric.site.host, &fabric.run_folder());
