@@ -21,8 +21,10 @@ mod loom {
     use ::loom::sync::atomic::{AtomicU16, Ordering::*, fence};
     use ::loom::thread;
 
-    use super::super::packed::{EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, Place, was_passed};
-    use super::super::split::needs_event;
+    use super::super::packed_ring::{
+        EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, Place, was_passed,
+    };
+    use super::super::split_ring::needs_event;
     use super::*;
 
     /// What both sides of a ring see of the handshake.

@@ -35,8 +35,10 @@ mod gather;
 mod handshake;
 mod memory;
 mod packed;
+mod packed_ring;
 mod queue;
 mod split;
+mod split_ring;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -58,9 +60,11 @@ pub use fault::{GuestFault, Rule};
 pub(crate) use fill::Filled;
 pub(crate) use memory::is_memory_file;
 pub use memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
-use packed::{Packed, PackedRing};
+use packed::Packed;
+use packed_ring::PackedRing;
 use queue::{Queue, Ring};
-use split::{Split, SplitRing};
+use split::Split;
+use split_ring::SplitRing;
 
 /// Largest queue (virtio 1.2, 2.7 and 2.8.10.1).
 pub const MAX_QUEUE_SIZE: u16 = 32_768;

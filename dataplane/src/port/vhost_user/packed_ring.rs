@@ -1,0 +1,219 @@
+//! The packed ring (virtio 1.2, 2.8): where its parts are, and each access to them.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+use super::descriptor::{Descriptor, Kind};
+
+const AVAILABLE: u16 = 1 << 7;
+const USED: u16 = 1 << 15;
+
+/// RING_EVENT_FLAGS_…: what a side wants to be told.
+pub(super) const EVENT_ENABLE: u16 = 0;
+pub(super) const EVENT_DISABLE: u16 = 1;
+pub(super) const EVENT_DESCRIPTOR: u16 = 2;
+
+/// A place in the ring, and which turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) index: u16,
+    pub(super) wrap: bool,
+}
+
+impl Place {
+    pub(super) fn from_bits(bits: u16) -> Self {
+        Place {
+            index: bits & !(1 << 15),
+            wrap: bits >> 15 != 0,
+        }
+    }
+
+    pub(super) fn bits(self) -> u16 {
+        self.index | u16::from(self.wrap) << 15
+    }
+
+    /// The place `by` descriptors on, at most one turn.
+    #[inline(always)]
+    pub(super) fn ahead(self, by: u16, size: u16) -> Place {
+        let index = u32::from(self.index) + u32::from(by);
+        if index < u32::from(size) {
+            return Place {
+                index: index as u16,
+                ..self
+            };
+        }
+        Place {
+            index: (index - u32::from(size)) as u16,
+            wrap: !self.wrap,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn used_flags(self) -> u16 {
+        if self.wrap { AVAILABLE | USED } else { 0 }
+    }
+}
+
+/// Where the parts of a packed ring are.
+#[derive(Debug)]
+pub(super) struct PackedRing {
+    descriptors: *const [AtomicU64; 2],
+    /// What the driver wants to be told: where, and flags.
+    driver: *const [AtomicU16; 2],
+    /// What we want to be told.
+    device: *const [AtomicU16; 2],
+    pub(super) size: u16,
+}
+
+// SAFETY: the pointers lead into a guest's memory, which any thread may use; everything that
+// decides is read and written atomically.
+unsafe impl Send for PackedRing {}
+
+impl PackedRing {
+    /// Bytes of the ring and of the two event structures.
+    pub(super) fn lengths(size: u16) -> [usize; 3] {
+        [16 * size as usize, 4, 4]
+    }
+
+    /// Their alignments (virtio 1.2, 2.8.10.1).
+    pub(super) const ALIGNMENTS: [usize; 3] = [16, 4, 4];
+
+    /// # Safety
+    /// The three addresses must be aligned to [`PackedRing::ALIGNMENTS`] and mapped for
+    /// [`PackedRing::lengths`], for as long as the ring is used.
+    pub(super) unsafe fn new(size: u16, [descriptors, driver, device]: [*mut u8; 3]) -> Self {
+        PackedRing {
+            descriptors: descriptors.cast(),
+            driver: driver.cast(),
+            device: device.cast(),
+            size,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn words(&self, index: u16) -> &[AtomicU64; 2] {
+        assert!(index < self.size, "places stay inside the ring");
+        // SAFETY: inside the ring.
+        unsafe { &*self.descriptors.add(index as usize) }
+    }
+
+    /// The descriptor at a place, once, if it is the device's.
+    #[inline(always)]
+    pub(super) fn available(&self, place: Place) -> Option<Descriptor> {
+        let words = self.words(place.index);
+        let rest = words[1].load(Ordering::Acquire);
+        let flags = (u64::from_le(rest) >> 48) as u16;
+        let ours = (flags & AVAILABLE != 0) == place.wrap && (flags & USED != 0) != place.wrap;
+        ours.then(|| {
+            let address = words[0].load(Ordering::Relaxed);
+            Descriptor::from_raw([address, rest], Kind::Packed)
+        })
+    }
+
+    /// The descriptor at a place behind the first of a chain: the first's flags were written
+    /// last, so all of it is there.
+    pub(super) fn follower(&self, place: Place) -> Descriptor {
+        let [address, rest] = self.words(place.index);
+        let raw = [
+            address.load(Ordering::Relaxed),
+            rest.load(Ordering::Relaxed),
+        ];
+        Descriptor::from_raw(raw, Kind::Packed)
+    }
+
+    #[inline(always)]
+    pub(super) fn store(&self, place: Place, word: u64, order: Ordering) {
+        self.words(place.index)[1].store(word.to_le(), order);
+    }
+
+    pub(super) fn driver_event(&self) -> (Place, u16) {
+        // SAFETY: the driver's event structure, mapped and aligned.
+        let [place, flags] = unsafe { &*self.driver };
+        let flags = u16::from_le(flags.load(Ordering::Relaxed));
+        let place = u16::from_le(place.load(Ordering::Relaxed));
+        (Place::from_bits(place), flags)
+    }
+
+    pub(super) fn set_device_event(&self, flags: u16) {
+        self.device_event()[1].store(flags.to_le(), Ordering::Relaxed);
+    }
+
+    /// Our event structure says where it wants to be told of a descriptor, but we never ask
+    /// for one by its place: so the field is free, and survives us in the guest's memory. A
+    /// fabric that was killed leaves its place there; QEMU cannot tell it to the next one,
+    /// since a packed ring itself does not (QEMU 7.2 gives the place of the last clean stop).
+    #[inline(always)]
+    pub(super) fn note_place(&self, place: Place) {
+        // Drivers begin with zeroes there: one more tells the first place from nothing.
+        let note = Place {
+            index: place.index + 1,
+            ..place
+        };
+        self.device_event()[0].store(note.bits().to_le(), Ordering::Relaxed);
+    }
+
+    pub(super) fn forget_place(&self) {
+        self.device_event()[0].store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn noted_place(&self) -> Option<Place> {
+        let note = Place::from_bits(u16::from_le(self.device_event()[0].load(Ordering::Relaxed)));
+        let index = note.index.checked_sub(1)?;
+        (index < self.size).then_some(Place { index, ..note })
+    }
+
+    #[inline(always)]
+    pub(super) fn device_event(&self) -> &[AtomicU16; 2] {
+        // SAFETY: our event structure, mapped and aligned.
+        unsafe { &*self.device }
+    }
+}
+
+pub(super) fn used_word(place: Place, number: u16, len: u32, flags: u16) -> u64 {
+    let flags = place.used_flags() | flags;
+    u64::from(len) | u64::from(number) << 32 | u64::from(flags) << 48
+}
+
+/// Whether the descriptor at `event` is among the last `since` in front of `now`.
+pub(super) fn was_passed(event: Place, now: Place, since: u32, size: u16) -> bool {
+    let turn = if event.wrap == now.wrap {
+        0
+    } else {
+        i32::from(size)
+    };
+    let distance = i32::from(now.index) + turn - i32::from(event.index);
+    distance > 0 && distance.cast_unsigned() <= since
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_go_round_and_flip_the_counter() {
+        let place = Place {
+            index: 5,
+            wrap: true,
+        };
+        assert_eq!(place.ahead(2, 8).bits(), 7 | 1 << 15);
+        assert_eq!(place.ahead(3, 8).bits(), 0);
+        assert_eq!(Place::from_bits(place.bits()), place);
+    }
+
+    #[test]
+    fn an_event_is_passed_once() {
+        let at = |index, wrap| Place { index, wrap };
+        // From 6 to 2 of the next turn in a ring of 8: 6, 7, 0 and 1 were passed.
+        for (event, passed) in [
+            (at(5, true), false),
+            (at(6, true), true),
+            (at(7, true), true),
+            (at(0, false), true),
+            (at(1, false), true),
+            (at(2, false), false),
+            (at(30_000, false), false),
+        ] {
+            assert_eq!(was_passed(event, at(2, false), 4, 8), passed, "{event:?}");
+        }
+    }
+}
