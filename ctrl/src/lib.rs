@@ -12,7 +12,7 @@
 //! it. [`plan`] says what must exist on the host and in which order, [`apply`] does it, having
 //! written down in the [`journal`] how to take it back, and [`host`] holds the single skills
 //! (links, addresses, nftables, sysctls). [`image`] provides the one image that all switches
-//! boot, [`vm`] starts and supervises them, [`bmc`] gives them BMCs. [`fabric`] is the running
+//! boot, [`vm`] starts them, from saved states where it can, and supervises them, [`bmc`] gives them BMCs. [`fabric`] is the running
 //! whole; it answers for itself by the [`api`], of which the [`commands`] are clients.
 //! [`impairment`] has the keys by which commands, API and TOML file say what a cable does to its
 //! frames.

@@ -30,4 +30,4 @@ pub use change::{Change, Unchangeable, change};
 pub use check::RenderError;
 pub use conf::{BootFiles, Dhcp, Link, Nic, Node, SwitchConf, Timers, VlanNetwork};
 pub use names::{BootFile, Domain, HostName, IfName, Mac, NameError, VlanId};
-pub use render::{File, render};
+pub use render::{File, SYSCTL, render};

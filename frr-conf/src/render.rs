@@ -17,7 +17,8 @@ use crate::names::{HostName, IfName, Mac, VlanId};
 const FRR: &str = include_str!("../templates/frr.conf.j2");
 const DNSMASQ: &str = include_str!("../templates/dnsmasq.conf.j2");
 const NETWORK: &str = include_str!("../templates/network.batch.j2");
-const SYSCTL: &str = include_str!("../templates/sysctl.conf");
+/// `etc/ikv/sysctl.conf`, in the form of sysctl.conf(5), the same for every switch.
+pub const SYSCTL: &str = include_str!("../templates/sysctl.conf");
 const HOSTS: &str = include_str!("../templates/hosts.j2");
 const NICS: &str = include_str!("../templates/nics.j2");
 const VTYSH: &str = include_str!("../templates/vtysh.conf");

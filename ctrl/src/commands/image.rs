@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -13,6 +14,7 @@ use super::{print, print_json};
 use crate::config;
 use crate::image::{self, ImageError, ImagePaths, Progress, Wanted};
 use crate::progress::say;
+use crate::vm::states::{self, Kept};
 
 /// Build the switch image, or say where it is
 #[derive(Debug, Args)]
@@ -36,6 +38,8 @@ pub enum Action {
     },
     /// Print the image's folder
     Path,
+    /// Remove the states that switches were saved in: the next run makes them anew
+    ForgetStates,
 }
 
 /// What `image` reports with `--json`.
@@ -46,6 +50,8 @@ struct Report {
     path: PathBuf,
     /// Whether the files are there.
     built: bool,
+    /// The saved states that switches start from.
+    states: Vec<Kept>,
     #[serde(flatten)]
     files: Option<ImagePaths>,
 }
@@ -60,11 +66,15 @@ pub async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<ExitCode> {
         build(config, force).await?;
     }
     let wanted = Wanted::new(config)?;
+    if args.action == Action::ForgetStates {
+        forget_states(&wanted)?;
+    }
     let (folder, files) = (wanted.folder(), wanted.built());
     if json {
         let report = Report {
             hash: wanted.hash(),
             built: files.is_some(),
+            states: states::kept(&folder.join(states::FOLDER)),
             path: folder,
             files,
         };
@@ -78,6 +88,22 @@ pub async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<ExitCode> {
     );
     print(&format!("{}\n", folder.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes the saved states. A switch that is just starting from one goes on reading it.
+fn forget_states(wanted: &Wanted) -> anyhow::Result<()> {
+    let kept = states::kept(&wanted.folder().join(states::FOLDER));
+    for state in &kept {
+        std::fs::remove_file(&state.path)
+            .with_context(|| format!("cannot remove {}", state.path.display()))?;
+    }
+    let bytes: u64 = kept.iter().map(|state| state.bytes).sum();
+    say(&format!(
+        "{} saved states removed, {} MiB",
+        kept.len(),
+        bytes >> 20
+    ));
+    Ok(())
 }
 
 /// Builds the image and shows how far it is. One that is there is kept unless `force` is set.

@@ -31,6 +31,9 @@ pub struct RunArgs {
     config: ConfigArgs,
     #[command(flatten)]
     switches: SwitchArgs,
+    /// Boot every switch, instead of starting it from a saved state (key: vm.warm).
+    #[arg(long)]
+    cold: bool,
     #[command(flatten)]
     panel: PanelArgs,
 }
@@ -117,7 +120,8 @@ fn ranges(cpus: &[usize]) -> String {
 /// # Errors
 /// The first thing that was wrong; everything has been taken back then.
 pub async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config.completed()?;
+    let mut config = args.config.completed()?;
+    config.vm.warm &= !args.cold;
     let topology = topology::build(&config)?;
     let choice = args.switches.choice()?;
     let switches = choice.of(&topology)?;

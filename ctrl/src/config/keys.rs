@@ -104,6 +104,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("vm.memory", Kind::Memory),
     ("vm.cpus", Kind::Whole(1, 255, "virtual CPUs")),
     ("vm.accel", Kind::Accel),
+    ("vm.warm", Kind::Flag),
     ("vm.nic", Kind::Nic),
     ("vm.cpu", Kind::Text),
     ("vm.uid", Kind::Whole(1, 4_294_900_000, "as uid")),

@@ -350,6 +350,9 @@ pub struct Vm {
     pub nic: Nic,
     /// QEMU's `-cpu` model. Default: none, which means `host` under KVM, `qemu64,+rdrand` under TCG.
     pub cpu: Option<String>,
+    /// Under TCG: start switches from a saved state, one for each shape of VM, made when it is
+    /// missing; false boots each. Default true.
+    pub warm: bool,
     /// First of the uids that switches run as, one each in the order internet, spines, leaves;
     /// 1..=4294900000. Default 70000.
     pub uid: u32,
@@ -370,6 +373,7 @@ impl Default for Vm {
             accel: Accel::Auto,
             nic: Nic::VhostUser,
             cpu: None,
+            warm: true,
             uid: 70_000,
         }
     }

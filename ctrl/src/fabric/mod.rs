@@ -28,6 +28,7 @@ mod seeds;
 mod sockets;
 mod start;
 mod switch;
+mod warm;
 mod whole;
 
 use std::collections::VecDeque;
@@ -233,12 +234,20 @@ impl Fabric {
     async fn follow_vm(self: Arc<Self>, switch: Arc<Switch>) {
         let mut status = switch.vm().watch();
         let mut known = None;
+        let mut bad_state = None;
         loop {
             let now = status.borrow_and_update().clone();
-            if now.pid.is_some() && now.pid != known {
+            let commanded = now.pid.filter(|_| now.commanded);
+            if commanded.is_some() && commanded != known {
                 self.tell_cut_cables(switch.name()).await;
             }
-            known = now.pid;
+            known = commanded;
+            if now.bad_state != bad_state {
+                if let Some(reason) = &now.bad_state {
+                    self.notice(bad_state_notice(switch.name(), reason));
+                }
+                bad_state = now.bad_state;
+            }
             if status.changed().await.is_err() {
                 return;
             }
@@ -406,6 +415,14 @@ impl Backend for Fabric {
 }
 
 /// A console as a stream: what was kept first, then everything as it comes.
+fn bad_state_notice(switch: &str, reason: &str) -> String {
+    format!(
+        "{switch} does not start from its saved state ({}): it boots plainly, as will all that \
+         are like it; the state was removed and is made again at the next run",
+        reason.lines().next().unwrap_or_default()
+    )
+}
+
 fn console_stream(vm: &Vm) -> tokio::io::DuplexStream {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let mut console = vm.console().attach();

@@ -1,13 +1,17 @@
 //! What each switch is given: its VM's make-up and its own disk.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::config::{Config, Listen, Nic};
-use crate::topology::{PortKind, Switch, Topology};
+use crate::topology::{Mac, PortKind, Switch, Topology};
 use crate::vm::accel::Accel;
 use crate::vm::keys::{FabricKeys, KeyError};
 use crate::vm::seed::{self, SeedError, SeedFile};
+use crate::vm::template;
 use crate::vm::{Display, Image, NicBackend, NicSpec, VmSpec, ssh};
 
 /// Why a switch's disk could not be made.
@@ -54,6 +58,8 @@ pub(super) struct Common<'a> {
     pub(super) image: Image,
     pub(super) cmdline: String,
     pub(super) accel: Accel,
+    /// Whether VMs start from saved states.
+    pub(super) warm: bool,
     /// Holds a folder for each VM.
     pub(super) folder: PathBuf,
 }
@@ -119,6 +125,7 @@ impl Common<'_> {
             image: self.image.clone(),
             cmdline: self.cmdline.clone(),
             seed: run_dir.join("seed.tar"),
+            template: self.warm.then(|| template_files(switch)),
             run_dir,
             display: match self.config.vnc.listen {
                 Listen::Off => Display::None,
@@ -169,6 +176,11 @@ impl Common<'_> {
             &self.authorized,
             &known_hosts,
         ));
+        files.push(SeedFile {
+            path: "etc/machine-id".into(),
+            mode: 0o444,
+            bytes: machine_id(&self.keys, &switch.name),
+        });
         if let Some(hash) = &self.password {
             files.push(SeedFile {
                 path: "etc/ikv/shadow-root".into(),
@@ -178,6 +190,43 @@ impl Common<'_> {
         }
         Ok(files)
     }
+}
+
+/// The seed of a switch's template: its NICs by their addresses in the template, and what the
+/// kernel has to know before it finds them. Nothing of it is secret, or the
+/// switch's own.
+fn template_files(switch: &Switch) -> Vec<SeedFile> {
+    let file = |path: &str, text: String| SeedFile {
+        path: path.into(),
+        mode: 0o644,
+        bytes: text.into_bytes(),
+    };
+    let mut nics = String::new();
+    for (index, port) in switch.ports.iter().enumerate() {
+        // Writing to a String cannot fail.
+        _ = writeln!(nics, "{} {}", Mac(template::mac(index)), port.nic);
+    }
+    vec![
+        file("etc/ikv/sysctl.conf", frr_conf::SYSCTL.into()),
+        file(template::MARK, String::new()),
+        file("etc/hostname", "template\n".into()),
+        file("etc/ikv/nics", nics),
+        file("etc/ikv/network.batch", "link set dev lo up\n".into()),
+    ]
+}
+
+/// machine-id(5), the same at every start of this switch of this fabric, and told to nobody.
+fn machine_id(keys: &FabricKeys, switch: &str) -> Vec<u8> {
+    let mut hasher = Sha256::new();
+    hasher.update(b"machine-id of ");
+    hasher.update(keys.hosts[switch].private.as_bytes());
+    let mut text = String::new();
+    for byte in &hasher.finalize()[..16] {
+        // Writing to a String cannot fail.
+        _ = write!(text, "{byte:02x}");
+    }
+    text.push('\n');
+    text.into_bytes()
 }
 
 /// A folder of root's that nobody else may write to.

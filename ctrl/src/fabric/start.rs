@@ -13,6 +13,7 @@ use super::owner::Person;
 use super::password;
 use super::seeds::{Common, SeedsError, make_folder};
 use super::switch::Switch;
+use super::warm;
 use crate::config::Config;
 use crate::host::address::index_of;
 use crate::image;
@@ -21,6 +22,7 @@ use crate::progress::Progress;
 use crate::topology::{Selection, Topology};
 use crate::vm::accel::{self, Facts};
 use crate::vm::keys::FabricKeys;
+use crate::vm::states::States;
 use crate::vm::{Launcher, Vm, VmSpec, ssh};
 
 /// What the switches will run on.
@@ -91,15 +93,22 @@ pub(super) struct Fleet {
     authorized: Vec<String>,
     /// Root's password as /etc/shadow has it, with one salt for all.
     password: Option<String>,
+    /// What VMs start from, unless they are to boot.
+    states: Option<Arc<States>>,
 }
 
 impl Fleet {
     fn new(
         config: &Config,
         owner: &Person,
-        machine: Machine,
+        mut machine: Machine,
         paths: &StatePaths,
     ) -> Result<Self, SeedsError> {
+        let warm = warm::wanted(config, machine.accel);
+        let states = warm.then(|| warm::states(&machine.image, &machine.launcher));
+        if let Some(states) = &states {
+            machine.launcher.use_states(states.clone());
+        }
         let mut wanted = config.ssh.authorized_keys.clone();
         if wanted.is_empty() {
             wanted = owner.key_files();
@@ -115,7 +124,16 @@ impl Fleet {
                 .map(password::crypt)
                 .transpose()
                 .map_err(SeedsError::Password)?,
+            states,
         })
+    }
+
+    /// Makes the states that these VMs need and that are not there.
+    async fn make_states(&self, specs: &[&VmSpec], progress: &Progress) {
+        if let Some(states) = &self.states {
+            let launcher = &self.machine.launcher;
+            warm::make_missing(launcher, states, specs, &self.paths.vms, progress).await;
+        }
     }
 
     /// An ssh_config(5) with one `Host` for each switch.
@@ -140,6 +158,7 @@ impl Fleet {
             image: self.machine.image.clone().into(),
             cmdline: image::KERNEL_CMDLINE.into(),
             accel: self.machine.accel,
+            warm: self.states.is_some(),
             folder: self.paths.vms.clone(),
         })
     }
@@ -189,7 +208,6 @@ pub(super) async fn start(
         switches,
         ..
     } = options;
-    let stage = progress.stage("switches");
     write_down(applied, &paths.ssh)?;
     make_folder(&paths.ssh)?;
     let fleet = Fleet::new(config, owner, machine, paths)?;
@@ -200,6 +218,11 @@ pub(super) async fn start(
         specs.push((index, common.prepare(index)?));
         tokio::task::yield_now().await;
     }
+    if common.warm {
+        let specs: Vec<_> = specs.iter().map(|(_, spec)| spec).collect();
+        fleet.make_states(&specs, progress).await;
+    }
+    let stage = progress.stage("switches");
     let start = |(index, spec)| (index, fleet.start(spec, topology, switches, index));
     let switches = specs.into_iter().map(start).collect();
     stage.done("started");

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -65,15 +65,47 @@ pub(super) async fn build(
     }
     let hash = wanted.hash();
     let target = wanted.folder();
-    // An image that is being replaced may be in use: what is open stays readable.
+    // An image that is being replaced may be in use: what is open stays readable. Its saved states
+    // go with it.
     remove(cache, |name| name == hash);
     fs::rename(folder.0.join("out"), &target)
         .map_err(ImageError::file("cannot move the image to", &target))?;
-    // Other recipes' images, unless another fabric's switches run on them.
+    let superseded = superseded(others(cache, &hash));
+    // Unless another fabric's switches run on it.
     remove(cache, |name| {
-        name != hash && is_hash(name) && !in_use(&cache.join(name))
+        superseded.iter().any(|old| old == name) && !in_use(&cache.join(name))
     });
     Ok(ImagePaths::in_folder(&target))
+}
+
+/// The images of other recipes that are kept, in releases and working copies of this program that
+/// are used by turns.
+const OTHERS: usize = 2;
+
+/// The images in the cache beside `hash`, and when each was last used.
+fn others(cache: &Path, hash: &str) -> Vec<(SystemTime, String)> {
+    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| Some((entry.path(), entry.file_name().into_string().ok()?)))
+        .filter(|(_, name)| is_hash(name) && name != hash)
+        .map(|(path, name)| {
+            let used = path.metadata().and_then(|meta| meta.modified());
+            (used.unwrap_or(SystemTime::UNIX_EPOCH), name)
+        })
+        .collect()
+}
+
+/// Those that were not among the [`OTHERS`] used last.
+fn superseded(mut images: Vec<(SystemTime, String)>) -> Vec<String> {
+    images.sort_by(|a, b| b.cmp(a));
+    images.drain(..OTHERS.min(images.len()));
+    images.into_iter().map(|(_, name)| name).collect()
+}
+
+/// An image's time of use is its folder's.
+pub(super) fn used_now(folder: &Path) {
+    // One that belongs to somebody else is at worst taken for older than it is.
+    let _ = File::open(folder).and_then(|folder| folder.set_modified(SystemTime::now()));
 }
 
 /// All programs that are missing, at once.
@@ -441,6 +473,35 @@ DPkg::Post-Invoke:: \"rm -rf /\";
         assert!(mounted_below(mounts, Path::new("/cache/building-7")));
         assert!(!mounted_below(mounts, Path::new("/cache/building-77")));
         assert!(!mounted_below(mounts, Path::new("/cache/building")));
+    }
+
+    #[test]
+    fn the_images_used_last_are_kept() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let images = |ages: &[u64]| {
+            let named = ages.iter().map(|age| (at(*age), format!("of {age}")));
+            superseded(named.collect())
+        };
+        assert_eq!(images(&[5, 9, 1, 7]), ["of 5", "of 1"]);
+        assert_eq!(images(&[5, 9]), [""; 0]);
+        assert_eq!(images(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn using_an_image_makes_it_the_last_used() {
+        let cache = tempfile::tempdir().unwrap();
+        let (old, new) = ("0123456789abcdef", "fedcba9876543210");
+        for name in [old, new, "aaaaaaaaaaaaaaaa", "mine"] {
+            let folder = cache.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            let then = SystemTime::now() - Duration::from_secs(60);
+            File::open(folder).unwrap().set_modified(then).unwrap();
+        }
+        used_now(&cache.path().join(old));
+        let mut found = others(cache.path(), "aaaaaaaaaaaaaaaa");
+        found.sort();
+        let names: Vec<_> = found.into_iter().map(|(_, name)| name).collect();
+        assert_eq!(names, [new, old]);
     }
 
     #[test]

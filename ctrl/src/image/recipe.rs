@@ -34,6 +34,8 @@ impl Recipe {
             "overlay/usr/lib/ikv/console",
             "overlay/usr/lib/ikv/login",
             "overlay/usr/lib/ikv/services",
+            "overlay/usr/lib/ikv/stages",
+            "overlay/usr/lib/ikv/wake",
             "overlay/usr/sbin/shutdown",
             "packages.txt",
         ])

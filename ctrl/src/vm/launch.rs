@@ -14,17 +14,21 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::sys::netns;
+use dataplane::sys::tap::{TapFlags, open_tap};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{FdFlags, fcntl_setfd};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::accel::Accel;
 use super::plug::Shape;
 use super::qemu::{self, Fds};
-use super::spec::{NicBackend, SpecError, VmSpec};
+use super::spec::{NicBackend, NicSpec, SpecError, VmSpec};
+use super::states::States;
 use super::stderr::Stderr;
+use super::template::{self, TemplateError};
 
 const QEMU: &str = "qemu-system-x86_64";
 pub(crate) const SETPRIV: &str = "setpriv";
@@ -35,6 +39,9 @@ pub(crate) const MARK: &str = "IKV_FABRIC_VM";
 
 /// A QEMU without a machine is up in 0.1 s; this is for a very busy machine.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
+
+/// More bytes than a monitor's greeting and two answers take.
+const MAX_GREETING: u64 = 64 << 10;
 
 /// Opens an existing tap by name, non-blocking or not, with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
 pub type OpenTap = Arc<dyn Fn(&str) -> io::Result<OwnedFd> + Send + Sync>;
@@ -98,6 +105,15 @@ pub enum LaunchError {
 pub struct Launcher {
     open_tap: OpenTap,
     sandbox: bool,
+    version: String,
+    states: Option<Arc<States>>,
+}
+
+/// A state that a VM starts from.
+#[derive(Debug)]
+pub(super) struct Saved {
+    pub(super) key: String,
+    file: File,
 }
 
 /// A QEMU that has just been started.
@@ -124,16 +140,82 @@ impl Launcher {
     /// # Errors
     /// When QEMU is missing or cannot start an empty machine.
     pub async fn probe(open_tap: OpenTap) -> Result<Self, LaunchError> {
-        let sandbox = match empty_machine(&["-sandbox", qemu::SANDBOX]).await {
-            Ok(()) => true,
+        let (sandbox, version) = match empty_machine(&["-sandbox", qemu::SANDBOX]).await {
+            Ok(version) => (true, version),
             Err(LaunchError::Probe(reason)) => {
-                empty_machine(&[]).await?;
+                let version = empty_machine(&[]).await?;
                 tracing::warn!(%reason, "QEMU runs without its seccomp sandbox");
-                false
+                (false, version)
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { open_tap, sandbox })
+        Ok(Self {
+            open_tap,
+            sandbox,
+            version,
+            states: None,
+        })
+    }
+
+    /// QEMU's version and the distribution's, as its monitor says them.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// From now on VMs start from these states, where there is one for them.
+    pub fn use_states(&mut self, states: Arc<States>) {
+        self.states = Some(states);
+    }
+
+    /// The state that a VM with this make-up can start from.
+    pub(super) fn saved(&self, spec: &VmSpec) -> Option<Saved> {
+        let states = self.states.as_ref()?;
+        let key = template::key_of(spec, states)?;
+        let file = states.open(&key)?;
+        Some(Saved { key, file })
+    }
+
+    /// The shapes of `specs` that there is no state of: a key, and the place of the first VM of
+    /// that shape. Their seeds have been written.
+    pub fn without_state<'s>(
+        &self,
+        specs: impl IntoIterator<Item = &'s VmSpec>,
+    ) -> Vec<(String, usize)> {
+        let mut missing: Vec<(String, usize)> = Vec::new();
+        let Some(states) = &self.states else {
+            return missing;
+        };
+        for (place, spec) in specs.into_iter().enumerate() {
+            if let Some(key) = template::key_of(spec, states)
+                && !states.holds(&key)
+                && !missing.iter().any(|(known, _)| *known == key)
+            {
+                missing.push((key, place));
+            }
+        }
+        missing
+    }
+
+    /// Makes the state for `key`, with which `spec` is one of those that start from it. Files and
+    /// sockets meanwhile are in `run_dir`. Returns its size in bytes.
+    ///
+    /// # Errors
+    /// See [`TemplateError`].
+    pub async fn save_state(
+        &self,
+        spec: &VmSpec,
+        key: &str,
+        run_dir: &Path,
+    ) -> Result<u64, TemplateError> {
+        match &self.states {
+            Some(states) => template::build(self, states, spec, key, run_dir).await,
+            None => Ok(0),
+        }
+    }
+
+    /// The state for `key` does not work. True for whoever says so first.
+    pub(super) fn drop_state(&self, key: &str) -> bool {
+        self.states.as_ref().is_some_and(|states| states.fail(key))
     }
 
     /// Whether QEMU is held by seccomp.
@@ -146,8 +228,13 @@ impl Launcher {
         &self.open_tap
     }
 
-    /// Starts a QEMU. Nothing in here waits, so no other spawn of this thread comes between.
-    pub(super) fn launch(&self, spec: &VmSpec) -> Result<Launched, LaunchError> {
+    /// Starts a QEMU, from a state if one is given. Nothing in here waits, so no other spawn of
+    /// this thread comes between.
+    pub(super) fn launch(
+        &self,
+        spec: &VmSpec,
+        saved: Option<Saved>,
+    ) -> Result<Launched, LaunchError> {
         spec.check()?;
         let failed = |path: &Path, error| LaunchError::File {
             vm: spec.name.clone(),
@@ -187,27 +274,10 @@ impl Launcher {
                 return Err(LaunchError::Unreadable { vm, path, uid });
             }
         }
-        let mut nics = Vec::with_capacity(spec.nics.len());
-        let mut folder = None;
-        for nic in &spec.nics {
-            nics.push(match &nic.backend {
-                NicBackend::Tap { name } => (self.open_tap)(name)
-                    .and_then(|fd| inherited.add(fd))
-                    .map_err(|error| LaunchError::Tap {
-                        vm: spec.name.clone(),
-                        name: name.clone(),
-                        error,
-                    })?,
-                NicBackend::VhostUser => match folder {
-                    Some(fd) => fd,
-                    None => *folder.insert(
-                        enter(&spec.nic_folder())
-                            .and_then(|fd| inherited.add(fd))
-                            .map_err(|error| failed(&spec.nic_folder(), error))?,
-                    ),
-                },
-            });
-        }
+        let state = saved.map(|saved| inherited.add(saved.file.into()));
+        let state = state.transpose();
+        let state = state.map_err(|error| failed(&spec.run_dir, error))?;
+        let (nics, folder) = self.nics(spec, &mut inherited)?;
         let fds = Fds {
             console,
             monitor,
@@ -217,6 +287,7 @@ impl Launcher {
             initrd,
             rootfs,
             seed,
+            state,
             nics,
         };
 
@@ -245,6 +316,50 @@ impl Launcher {
             stderr: Stderr::follow(stderr),
         })
     }
+
+    /// What the NICs are joined to, and the folder of sockets among it.
+    fn nics(
+        &self,
+        spec: &VmSpec,
+        inherited: &mut Inherited,
+    ) -> Result<(Vec<RawFd>, Option<RawFd>), LaunchError> {
+        let failed = |path: &Path, error| LaunchError::File {
+            vm: spec.name.clone(),
+            path: path.into(),
+            error,
+        };
+        let mut nobodys = nobodys(&spec.nics)
+            .map_err(|error| failed(Path::new("/dev/net/tun"), error))?
+            .into_iter();
+        let mut nics = Vec::with_capacity(spec.nics.len());
+        let mut folder = None;
+        for nic in &spec.nics {
+            nics.push(match &nic.backend {
+                NicBackend::Tap { name } => (self.open_tap)(name)
+                    .and_then(|fd| inherited.add(fd))
+                    .map_err(|error| LaunchError::Tap {
+                        vm: spec.name.clone(),
+                        name: name.clone(),
+                        error,
+                    })?,
+                NicBackend::Nobody { .. } => {
+                    let tap = nobodys.next().expect("there is one for each");
+                    inherited
+                        .add(tap)
+                        .map_err(|error| failed(Path::new("/dev/net/tun"), error))?
+                }
+                NicBackend::VhostUser => match folder {
+                    Some(fd) => fd,
+                    None => *folder.insert(
+                        enter(&spec.nic_folder())
+                            .and_then(|fd| inherited.add(fd))
+                            .map_err(|error| failed(&spec.nic_folder(), error))?,
+                    ),
+                },
+            });
+        }
+        Ok((nics, folder))
+    }
 }
 
 /// Descriptors that a child will inherit; closed here on drop.
@@ -258,6 +373,28 @@ impl Inherited {
         self.0.push(fd);
         Ok(number)
     }
+}
+
+/// Taps that nobody else sees or reaches, one for each NIC that is joined to nobody. They go away
+/// with their descriptors.
+fn nobodys(nics: &[NicSpec]) -> io::Result<Vec<OwnedFd>> {
+    let count = nics
+        .iter()
+        .filter(|nic| matches!(nic.backend, NicBackend::Nobody { .. }))
+        .count();
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let flags = TapFlags {
+        vnet_hdr: true,
+        exclusive: true,
+        nonblocking: true,
+    };
+    netns::in_new_one(move || {
+        (0..count)
+            .map(|index| open_tap(&format!("nobody{index}"), flags))
+            .collect()
+    })
 }
 
 /// A descriptor by which QEMU finds what is in a folder, and can do nothing else with it.
@@ -312,8 +449,8 @@ fn command(spec: &VmSpec, argv: &[String]) -> Command {
     command
 }
 
-/// Starts a QEMU without a machine and lets it quit at once.
-async fn empty_machine(options: &[&str]) -> Result<(), LaunchError> {
+/// Starts a QEMU without a machine and lets it quit at once. Returns its version.
+async fn empty_machine(options: &[&str]) -> Result<String, LaunchError> {
     let mut child = Command::new(QEMU)
         .args([
             "-machine",
@@ -326,7 +463,7 @@ async fn empty_machine(options: &[&str]) -> Result<(), LaunchError> {
         .args(["-qmp", "stdio"])
         .args(options)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -337,9 +474,18 @@ async fn empty_machine(options: &[&str]) -> Result<(), LaunchError> {
     let _ = stdin
         .write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}\n")
         .await;
-    let ended = tokio::time::timeout(PROBE_LIMIT, child.wait()).await;
+    let mut greeting = String::new();
+    let stdout = child.stdout.take().expect("stdout is piped above");
+    let talk = async {
+        // What is no text is no greeting, and its status tells.
+        let mut stdout = stdout.take(MAX_GREETING);
+        let _ = stdout.read_to_string(&mut greeting).await;
+        drop(stdout);
+        child.wait().await
+    };
+    let ended = tokio::time::timeout(PROBE_LIMIT, talk).await;
     match ended {
-        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) if status.success() => Ok(version(&greeting)),
         Ok(Ok(status)) => Err(LaunchError::Probe(
             match stderr.last_words().await.as_str() {
                 "" => status.to_string(),
@@ -348,6 +494,21 @@ async fn empty_machine(options: &[&str]) -> Result<(), LaunchError> {
         )),
         Ok(Err(error)) => Err(LaunchError::Probe(error.to_string())),
         Err(_) => Err(LaunchError::Probe(format!("no end within {PROBE_LIMIT:?}"))),
+    }
+}
+
+/// `7.2.19 (Debian 1:7.2+dfsg-7)` of a monitor's greeting; empty if it says none.
+fn version(greeting: &str) -> String {
+    let greeting = greeting.lines().next().unwrap_or_default();
+    let greeting: serde_json::Value = serde_json::from_str(greeting).unwrap_or_default();
+    let version = &greeting["QMP"]["version"];
+    let numbers = ["major", "minor", "micro"].map(|part| version["qemu"][part].as_u64());
+    match numbers {
+        [Some(major), Some(minor), Some(micro)] => {
+            let package = version["package"].as_str().unwrap_or_default();
+            format!("{major}.{minor}.{micro} ({package})")
+        }
+        _ => String::new(),
     }
 }
 

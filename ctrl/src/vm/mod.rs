@@ -16,6 +16,9 @@
 //! The sockets are bound here, in a folder that the uid cannot write: a guest that has taken over
 //! its QEMU cannot put something else in their place.
 //!
+//! Under TCG a VM is not booted but restored from the state of a template of its shape:
+//! [`template`] has how, [`states`] where they are.
+//!
 //! Order of calls: [`accel::decide`] → [`Launcher::probe`] → [`keys::FabricKeys`] and
 //! [`seed::write`] → [`Vm::start`] for each [`VmSpec`] → [`Vm::watch`] until running →
 //! [`bgp::read`] → [`Vm::stop`] for all at once.
@@ -42,8 +45,10 @@ pub mod qmp;
 pub mod seed;
 pub mod spec;
 pub mod ssh;
+pub mod states;
 pub(crate) mod stderr;
 mod supervisor;
+pub mod template;
 
 pub use bmc_line::BmcLine;
 pub use launch::{LaunchError, Launcher, OpenTap, strays};

@@ -224,6 +224,7 @@ async fn add(
             }
             json!({"type": "vhost-user", "id": format!("net{index}"), "chardev": format!("cable{index}")})
         }
+        NicBackend::Nobody { .. } => return Err(CannotPlug::Nic(index).into()),
         NicBackend::Tap { name } => {
             let tap = open_tap(name).map_err(|error| PlugError::Tap {
                 index,

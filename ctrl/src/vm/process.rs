@@ -20,6 +20,9 @@ use super::stderr::Stderr;
 /// Time for QEMU to greet. Nine at once on two busy cores took under a second.
 const GREETING_LIMIT: Duration = Duration::from_secs(30);
 
+/// Time for QEMU to read a saved state of its guest.
+const RESTORE_LIMIT: Duration = Duration::from_secs(60);
+
 /// What QEMU has reported, as a state, so that a flood of events needs no room.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -61,17 +64,32 @@ pub(super) struct Process {
     pub(super) resets: u64,
     /// It was started from a make-up that the VM has no more.
     pub(super) outdated: bool,
+    pub(super) restored: Option<Restored>,
+}
+
+/// A guest that was restored from a saved state and is not yet a switch.
+pub(super) struct Restored {
+    /// The state's.
+    pub(super) key: String,
+    pub(super) waking: Option<JoinHandle<Result<(), String>>>,
 }
 
 /// Something happened to the QEMU.
 pub(super) enum Happened {
     Exited(io::Result<ExitStatus>),
     Greeted(Result<Qmp, QmpError>),
+    Woken(Result<(), String>),
     Reported,
 }
 
 impl Process {
-    pub(super) fn new(launched: Launched, console: &Console, line: &BmcLine) -> Self {
+    /// `state`: the key of the saved state that it starts from.
+    pub(super) fn new(
+        launched: Launched,
+        console: &Console,
+        line: &BmcLine,
+        state: Option<String>,
+    ) -> Self {
         let Launched {
             child,
             monitor,
@@ -86,7 +104,14 @@ impl Process {
         }
         let (report, seen) = watch::channel(Seen::default());
         let on_event = move |event| report.send_modify(|seen| seen.take(event));
-        let greeting = tokio::spawn(Qmp::open(monitor, GREETING_LIMIT, on_event));
+        let resumes = state.is_some();
+        let greeting = tokio::spawn(async move {
+            let monitor = Qmp::open(monitor, GREETING_LIMIT, on_event).await?;
+            if resumes {
+                monitor.resume(RESTORE_LIMIT).await?;
+            }
+            Ok(monitor)
+        });
         Self {
             child,
             stderr,
@@ -95,6 +120,21 @@ impl Process {
             seen,
             resets: 0,
             outdated: false,
+            restored: state.map(|key| Restored { key, waking: None }),
+        }
+    }
+
+    /// Whether an answer of the guest agent would say that the guest has booted. That of one that
+    /// was restored has been running ever since.
+    pub(super) fn may_answer(&self) -> bool {
+        self.restored.is_none() && self.seen.borrow().agent_open
+    }
+}
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        if let Some(waking) = &self.waking {
+            waking.abort();
         }
     }
 }
@@ -116,8 +156,20 @@ pub(super) async fn next(process: &mut Option<Process>) -> Happened {
         child,
         greeting,
         seen,
+        restored,
         ..
     } = process;
+    let waking = restored
+        .as_mut()
+        .and_then(|restored| restored.waking.as_mut());
+    let woken = async {
+        match waking {
+            Some(task) => task
+                .await
+                .unwrap_or_else(|error| Err(format!("it could not be woken: {error}"))),
+            None => std::future::pending().await,
+        }
+    };
     let greeted = async {
         match greeting {
             Some(task) => match task.await {
@@ -130,6 +182,7 @@ pub(super) async fn next(process: &mut Option<Process>) -> Happened {
     let happened = tokio::select! {
         status = child.wait() => Happened::Exited(status),
         outcome = greeted => Happened::Greeted(outcome),
+        outcome = woken => Happened::Woken(outcome),
         Ok(()) = seen.changed() => Happened::Reported,
     };
     if matches!(happened, Happened::Greeted(_)) {

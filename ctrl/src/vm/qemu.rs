@@ -33,6 +33,8 @@ pub struct Fds {
     pub rootfs: RawFd,
     /// The seed.
     pub seed: RawFd,
+    /// The saved state to start from, if any.
+    pub state: Option<RawFd>,
     /// For each NIC, in the order of [`VmSpec::nics`], its tap or the folder of its socket.
     pub nics: Vec<RawFd>,
 }
@@ -85,22 +87,29 @@ pub fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
     disks(&mut args, spec.display, fds);
     let places = nic_places(spec.nics.len());
     for (index, ((nic, fd), place)) in spec.nics.iter().zip(&fds.nics).zip(places).enumerate() {
-        let vectors = netdev(&mut args, spec, index, *fd);
+        let as_seen = netdev(&mut args, spec, index, *fd);
         let (id, mac) = (nic_id(index), nic.mac_text());
         args.pair(
             "-device",
-            format!("virtio-net-pci,id={id},netdev=net{index},mac={mac}{vectors},{VIRTIO},{place}"),
+            format!("virtio-net-pci,id={id},netdev=net{index},mac={mac}{as_seen},{VIRTIO},{place}"),
         );
+    }
+    if let Some(fd) = fds.state {
+        args.pair("-incoming", format!("fd:{fd}"));
     }
     args.0
 }
 
+/// What a tap could do and the fabric's vhost-user ports do not offer. A saved state comes from a
+/// NIC that is joined to a tap, and the guest must not have agreed on more than it gets later.
+const IN_MEMORY: &str = ",guest_ufo=off,host_ufo=off,queue_reset=off";
+
 /// What a NIC is joined to. Returns what its device must be told for that.
-fn netdev(args: &mut Args, spec: &VmSpec, index: usize, fd: RawFd) -> &'static str {
-    match spec.nics[index].backend {
-        NicBackend::Tap { .. } => {
+fn netdev(args: &mut Args, spec: &VmSpec, index: usize, fd: RawFd) -> String {
+    let backend = &spec.nics[index].backend;
+    match backend {
+        NicBackend::Tap { .. } | NicBackend::Nobody { .. } => {
             args.pair("-netdev", format!("tap,id=net{index},fd={fd}"));
-            ""
         }
         NicBackend::VhostUser => {
             // A folder's number in /proc leads into it whatever its path, and however closed the
@@ -112,8 +121,12 @@ fn netdev(args: &mut Args, spec: &VmSpec, index: usize, fd: RawFd) -> &'static s
                 "-netdev",
                 format!("vhost-user,id=net{index},chardev=cable{index}"),
             );
-            spec.accel.vhost_user_vectors()
         }
+    }
+    if backend.as_in_memory() {
+        format!("{}{IN_MEMORY}", spec.accel.vhost_user_vectors())
+    } else {
+        String::new()
     }
 }
 
@@ -172,11 +185,7 @@ fn machine(args: &mut Args, spec: &VmSpec, fds: &Fds) {
         format!("guest={},debug-threads=on", escape(&spec.name)),
     );
     let machine = "pc,usb=off,vmport=off,dump-guest-core=off";
-    if spec
-        .nics
-        .iter()
-        .any(|nic| nic.backend == NicBackend::VhostUser)
-    {
+    if spec.nics.iter().any(|nic| nic.backend.as_in_memory()) {
         // Memory that the fabric can map too.
         args.pair(
             "-object",
@@ -307,6 +316,7 @@ mod tests {
             initrd: 14,
             rootfs: 15,
             seed: 16,
+            state: None,
             nics: (20..).take(nics).collect(),
         }
     }

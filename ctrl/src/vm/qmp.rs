@@ -18,12 +18,15 @@ use tokio::io::{AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{escape, line};
 
 /// Longest line taken from QEMU, in bytes.
 const MAX_LINE: usize = 1 << 20;
+
+/// Between two questions whether a state has been written or read.
+const SAVING: Duration = Duration::from_millis(20);
 
 /// Why a monitor command failed.
 #[derive(Debug, thiserror::Error)]
@@ -212,6 +215,63 @@ impl Qmp {
         self.execute("set_link", Some(json!({"name": id, "up": up})), limit)
             .await
             .map(drop)
+    }
+
+    /// Stops the guest and writes its state to `file`. Whether all of it could be written.
+    ///
+    /// # Errors
+    /// See [`QmpError`].
+    pub async fn save(
+        &self,
+        file: BorrowedFd<'_>,
+        limit: Duration,
+        command: Duration,
+    ) -> Result<bool, QmpError> {
+        self.execute("stop", None, command).await?;
+        // 0 is no limit.
+        let unlimited = json!({"max-bandwidth": 0});
+        self.execute("migrate-set-parameters", Some(unlimited), command)
+            .await?;
+        let name = "state";
+        self.execute_with("getfd", Some(json!({"fdname": name})), Some(file), command)
+            .await?;
+        let to = json!({"uri": format!("fd:{name}")});
+        self.execute("migrate", Some(to), command).await?;
+        let ended = async {
+            loop {
+                let told = self.execute("query-migrate", None, command).await?;
+                match told["status"].as_str() {
+                    Some("completed") => return Ok(true),
+                    Some("failed" | "cancelled") | None => return Ok(false),
+                    Some(_) => sleep(SAVING).await,
+                }
+            }
+        };
+        timeout(limit, ended).await.unwrap_or(Ok(false))
+    }
+
+    /// Lets a guest go on whose state QEMU has been reading since it started, once that is done.
+    /// A QEMU that cannot make use of the state ends.
+    ///
+    /// # Errors
+    /// See [`QmpError`].
+    pub async fn resume(&self, limit: Duration) -> Result<(), QmpError> {
+        let read = async {
+            loop {
+                let told = self.execute("query-status", None, limit).await?;
+                if told["status"] != "inmigrate" {
+                    return Ok(());
+                }
+                sleep(SAVING).await;
+            }
+        };
+        timeout(limit, read)
+            .await
+            .unwrap_or(Err(QmpError::Timeout {
+                command: "query-status",
+                limit,
+            }))?;
+        self.execute("cont", None, limit).await.map(drop)
     }
 
     /// Hands QEMU the connection of a VNC client, which has to know `password`, if there is one

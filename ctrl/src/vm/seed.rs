@@ -38,8 +38,12 @@ pub enum SeedError {
     Write(PathBuf, io::Error),
 }
 
+/// Seeds are multiples of this, in bytes: a guest that was restored from a template's state goes
+/// on with the size of the template's disk, and most seeds are of one size so.
+pub const SIZE: usize = 256 << 10;
+
 /// The archive: sorted, owned by root, times zero, so that equal files give equal bytes. Its
-/// length is a multiple of 512, a disk's sector.
+/// length is a multiple of [`SIZE`].
 ///
 /// # Errors
 /// See [`SeedError`].
@@ -62,9 +66,12 @@ pub fn archive(files: &[SeedFile]) -> Result<Vec<u8>, SeedError> {
             .append_data(&mut header, &file.path, file.bytes.as_slice())
             .map_err(|error| SeedError::Archive(file.path.clone(), error))?;
     }
-    builder
+    let mut bytes = builder
         .into_inner()
-        .map_err(|error| SeedError::Archive("end".into(), error))
+        .map_err(|error| SeedError::Archive("end".into(), error))?;
+    // A tar may be followed by zeros.
+    bytes.resize(bytes.len().next_multiple_of(SIZE), 0);
+    Ok(bytes)
 }
 
 /// Writes the archive to `path`, mode 0600: it holds private keys, and QEMU inherits it as a
@@ -73,7 +80,17 @@ pub fn archive(files: &[SeedFile]) -> Result<Vec<u8>, SeedError> {
 /// # Errors
 /// See [`SeedError`].
 pub fn write(path: &Path, files: &[SeedFile]) -> Result<(), SeedError> {
-    let bytes = archive(files)?;
+    write_at_least(path, files, 0)
+}
+
+/// The same, filled up with zeros to `size` bytes.
+pub(super) fn write_at_least(
+    path: &Path,
+    files: &[SeedFile],
+    size: usize,
+) -> Result<(), SeedError> {
+    let mut bytes = archive(files)?;
+    bytes.resize(bytes.len().max(size), 0);
     let failed = |error| SeedError::Write(path.into(), error);
     OpenOptions::new()
         .write(true)
@@ -121,7 +138,7 @@ mod tests {
         let b = file("root/.ssh/id_ed25519", 0o600, b"secret");
         let one = archive(&[a.clone(), b.clone()]).unwrap();
         assert_eq!(one, archive(&[b, a]).unwrap());
-        assert_eq!(one.len() % 512, 0);
+        assert_eq!(one.len(), SIZE);
         let mut reader = tar::Archive::new(one.as_slice());
         let entries: Vec<_> = reader
             .entries()
@@ -186,7 +203,7 @@ mod tests {
         write(&path, &[file("a", 0o644, b"1")]).unwrap();
         write(&path, &[]).unwrap();
         let meta = path.metadata().unwrap();
-        assert_eq!((meta.mode() & 0o7777, meta.len()), (0o600, 1024));
+        assert_eq!((meta.mode() & 0o7777, meta.len()), (0o600, SIZE as u64));
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(matches!(

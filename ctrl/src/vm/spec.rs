@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::accel::Accel;
+use super::seed::SeedFile;
 
 /// Most NICs one VM can have: PCI slots 3..=31 with eight functions each.
 pub const MAX_NICS: usize = 29 * 8;
@@ -31,6 +32,9 @@ pub struct VmSpec {
     pub cmdline: String,
     /// This VM's own second disk, a tar written by [`super::seed::write`].
     pub seed: PathBuf,
+    /// The seed of its template, with nothing of this VM's own in it; `None` for a VM that is
+    /// always booted. See [`super::template`].
+    pub template: Option<Vec<SeedFile>>,
     /// Folder for the VM's sockets. Must belong to root and not be writable by `uid`.
     pub run_dir: PathBuf,
     /// A second console, shown to VNC clients.
@@ -83,6 +87,23 @@ pub enum NicBackend {
     },
     /// Rings in the VM's memory, agreed on at [`VmSpec::nic_socket`], where the fabric listens.
     VhostUser,
+    /// Nobody: a tap in a network namespace of its own. The guest is offered what it is offered
+    /// at a cable in its memory (`vhost_user`) or at a tap.
+    Nobody {
+        /// As at a cable in its memory.
+        vhost_user: bool,
+    },
+}
+
+impl NicBackend {
+    /// Whether the guest sees the NIC that it would see at a cable in its memory.
+    pub(super) fn as_in_memory(&self) -> bool {
+        match self {
+            Self::VhostUser => true,
+            Self::Tap { .. } => false,
+            Self::Nobody { vhost_user } => *vhost_user,
+        }
+    }
 }
 
 /// A [`VmSpec`] that no QEMU could run.
@@ -214,6 +235,7 @@ pub(super) fn example(nics: usize) -> VmSpec {
         },
         cmdline: "console=ttyS0 quiet".into(),
         seed: "/run/fabric/vm/leaf1/seed.tar".into(),
+        template: None,
         run_dir: "/run/fabric/vm/leaf1".into(),
         display: Display::None,
         bmc: false,

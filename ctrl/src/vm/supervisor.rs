@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,13 +16,14 @@ use tokio::time::{sleep, sleep_until, timeout};
 use super::agent::Agent;
 use super::bmc_line::BmcLine;
 use super::console::Console;
-use super::launch::Launcher;
+use super::launch::{Launcher, Saved};
 use super::lifecycle::{Action, Exit, Lifecycle, Power, PowerError, VmState};
 use super::plug::{self, CannotPlug, PlugError, SharedShape};
 use super::process::{Happened, Process, next};
 use super::qemu;
 use super::qmp::{Qmp, QmpError};
 use super::spec::VmSpec;
+use super::template;
 
 /// Time for QEMU to quit when asked, before it is killed.
 const QUIT_LIMIT: Duration = Duration::from_millis(700);
@@ -31,6 +33,8 @@ const KILL_LIMIT: Duration = Duration::from_millis(1500);
 const COMMAND_LIMIT: Duration = Duration::from_secs(5);
 /// Time for the agent's first answer, and the pause after a failed try.
 const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(500));
+/// signal(7).
+const SIGKILL: i32 = 9;
 /// Time to read a dead QEMU's last events.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
 /// Characters of the console shown for a guest that does not come up.
@@ -49,6 +53,11 @@ pub struct VmStatus {
     pub restarts: u32,
     /// Why it last died, failed or could not be started; with QEMU's last words.
     pub last_error: Option<String>,
+    /// QEMU takes commands: links can be set, and displays handed to it.
+    pub commanded: bool,
+    /// The saved state that it was to start from is of no use, so that it boots plainly: told by
+    /// the first of those that start from the same.
+    pub bad_state: Option<String>,
 }
 
 /// A supervised VM; cheap to clone. The QEMU lives until [`Vm::stop`], or until the runtime ends.
@@ -87,6 +96,8 @@ impl Vm {
             pid: None,
             restarts: 0,
             last_error: None,
+            commanded: false,
+            bad_state: None,
         };
         let (status, watcher) = watch::channel(first);
         let vm = Self {
@@ -105,6 +116,7 @@ impl Vm {
             life,
             process: None,
             last_error: None,
+            bad_state: None,
             status,
             monitor: Arc::clone(&vm.monitor),
             shape: Arc::clone(&vm.shape),
@@ -260,6 +272,7 @@ struct Supervisor {
     life: Lifecycle,
     process: Option<Process>,
     last_error: Option<String>,
+    bad_state: Option<String>,
     status: watch::Sender<VmStatus>,
     monitor: Monitor,
     shape: SharedShape,
@@ -277,10 +290,7 @@ impl Supervisor {
             self.publish();
             let deadline = self.life.deadline();
             let probing = self.life.state() == VmState::Booting
-                && self
-                    .process
-                    .as_ref()
-                    .is_some_and(|process| process.seen.borrow().agent_open);
+                && self.process.as_ref().is_some_and(Process::may_answer);
             tokio::select! {
                 request = requests.recv() => match request {
                     Some(Request::Power(power, answer)) => {
@@ -331,13 +341,20 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Starts a QEMU, from a saved state if there is one.
     fn launch(&mut self) {
+        let saved = self.launcher.saved(&self.spec);
+        self.launch_from(saved);
+    }
+
+    fn launch_from(&mut self, saved: Option<Saved>) {
         debug_assert!(self.process.is_none(), "one QEMU at most");
-        match self.launcher.launch(&self.spec) {
+        let key = saved.as_ref().map(|saved| saved.key.clone());
+        match self.launcher.launch(&self.spec, saved) {
             Ok(launched) => {
                 self.agent.forget();
                 *plug::lock(&self.shape) = Some(launched.shape.clone());
-                self.process = Some(Process::new(launched, &self.console, &self.bmc));
+                self.process = Some(Process::new(launched, &self.console, &self.bmc, key));
             }
             Err(error) => {
                 self.last_error = Some(error.to_string());
@@ -355,18 +372,34 @@ impl Supervisor {
                 self.life.greeted();
                 if let Some(process) = &mut self.process {
                     process.monitor = Some(monitor);
+                    if let Some(restored) = &mut process.restored {
+                        let waking = template::wake(Arc::clone(&self.agent));
+                        restored.waking = Some(tokio::spawn(waking));
+                    }
                 }
             }
             // A QEMU that ends before it greets says why on stderr: wait for its exit. One that
             // lives and does not greet is of no use.
             Happened::Greeted(Err(error)) => {
-                if let Some(process) = &mut self.process
-                    && timeout(QUIT_LIMIT, process.child.wait()).await.is_err()
-                {
-                    self.last_error = Some(error.to_string());
-                    let _ = process.child.start_kill();
+                let Some(process) = &mut self.process else {
+                    return;
+                };
+                if timeout(QUIT_LIMIT, process.child.wait()).await.is_ok() {
+                    return;
                 }
+                if process.restored.is_some() {
+                    return self.boot_instead(&error.to_string()).await;
+                }
+                self.last_error = Some(error.to_string());
+                let _ = process.child.start_kill();
             }
+            Happened::Woken(Ok(())) => {
+                if let Some(process) = &mut self.process {
+                    process.restored = None;
+                }
+                self.life.ready();
+            }
+            Happened::Woken(Err(reason)) => self.boot_instead(&reason).await,
             Happened::Reported => {
                 let Some(process) = &mut self.process else {
                     return;
@@ -376,6 +409,8 @@ impl Supervisor {
                 if std::mem::replace(&mut process.resets, resets) == resets {
                     return;
                 }
+                // Whatever it was restored from, it boots now.
+                process.restored = None;
                 if process.outdated {
                     // The guest would boot from a disk that is not its own any more.
                     if let Err(error) = self.power(Power::Cycle).await {
@@ -405,6 +440,14 @@ impl Supervisor {
             Ok(status) => status,
             Err(error) => return self.died(Exit::Died, format!("QEMU is lost: {error}")),
         };
+        // Who kills it does not mean its state.
+        if process.restored.is_some() && status.signal() != Some(SIGKILL) {
+            let words = process.stderr.last_words().await;
+            self.process = Some(process);
+            return self
+                .boot_instead(&format!("QEMU ended with {status}: {words}"))
+                .await;
+        }
         if status.success() && process.seen.borrow().guest_shutdown {
             self.life.exited(Exit::PoweredOff, Instant::now());
             return;
@@ -422,6 +465,18 @@ impl Supervisor {
                 .trim_end_matches(": ")
                 .into(),
         );
+    }
+
+    /// The state that the present QEMU was started from does not make a switch: it is dropped, and
+    /// the VM boots. That is no death.
+    async fn boot_instead(&mut self, reason: &str) {
+        let restored = (self.process.as_mut()).and_then(|process| process.restored.take());
+        self.halt().await;
+        tracing::warn!(vm = self.spec.name, reason, "its saved state is of no use");
+        if restored.is_some_and(|restored| self.launcher.drop_state(&restored.key)) {
+            self.bad_state = Some(reason.to_owned());
+        }
+        self.launch_from(None);
     }
 
     fn died(&mut self, exit: Exit, error: String) {
@@ -493,6 +548,8 @@ impl Supervisor {
             pid: self.process.as_ref().and_then(|process| process.child.id()),
             restarts: self.life.restarts(),
             last_error: self.last_error.clone(),
+            commanded: lock(&self.monitor).is_some(),
+            bad_state: self.bad_state.clone(),
         };
         self.status.send_if_modified(|known| {
             let changed = *known != status;

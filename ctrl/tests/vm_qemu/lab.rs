@@ -102,6 +102,7 @@ fn spec(root: &Path, name: &str, nics: usize) -> VmSpec {
         },
         cmdline: "test, with a comma".into(),
         seed: root.join(format!("{name}.tar")),
+        template: None,
         run_dir: root.join(name),
         nics: (0..nics).map(|index| nic(name, index)).collect(),
     }

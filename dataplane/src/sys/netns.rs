@@ -1,4 +1,4 @@
-//! Which network namespace a socket lives in.
+//! Which network namespace a socket lives in, and work in one that nobody else sees.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -29,9 +29,45 @@ pub fn cookie(socket: impl AsFd) -> io::Result<u64> {
     }
 }
 
+/// Does `work` in a new network namespace, on a thread that ends with it. The namespace lasts as
+/// long as a descriptor that was opened in it: a tap's, a socket's.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN`; else those of `work`.
+///
+/// # Panics
+/// When `work` does.
+pub fn in_new_one<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let apart = move || {
+        // SAFETY: CLONE_NEWNET changes nothing but the calling thread's network namespace, and
+        // the thread was made for this.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        work()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, apart)?;
+        thread.join().expect("work does not panic")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_of_its_own_holds_nothing_of_ours() {
+        let here = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        match in_new_one(|| std::net::UdpSocket::bind("0.0.0.0:0")) {
+            Ok(there) => {
+                if let (Ok(here), Ok(there)) = (cookie(&here), cookie(&there)) {
+                    assert_ne!(here, there);
+                }
+            }
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}"),
+        }
+    }
 
     #[test]
     fn two_sockets_of_one_namespace_have_one_cookie() {

@@ -125,8 +125,8 @@ pub(crate) fn console(up: &mut Up) {
     let text = String::from_utf8_lossy(&seen);
     assert!(answered, "{text}");
     assert!(
-        text.contains("ikv: init after "),
-        "the boot is still there: {text}"
+        text.contains("ikv: network after "),
+        "the start is still there: {text}"
     );
     keys.write_all(b"\x1d").unwrap();
     let output = child.wait_with_output().unwrap();

@@ -64,6 +64,8 @@ pub(crate) struct Up {
     /// From the start of `run` until it was ready.
     pub(crate) ready_after: Duration,
     pub(crate) server: ServerVm,
+    /// Switches start from saved states: under TCG they do.
+    pub(crate) restores: bool,
 }
 
 impl Lab {
@@ -125,12 +127,20 @@ impl Up {
             &addresses.each_ref().map(String::as_str),
             SERVER_FRR,
         );
+        let restores = fabric.stderr().contains("switches run under tcg");
         Ok(Up {
             nics,
             fabric,
             cli,
             ready_after,
             server,
+            restores,
         })
+    }
+
+    /// Whether a switch was restored from a saved state, and not booted.
+    pub(crate) fn was_restored(&self, node: &str) -> bool {
+        let stages = self.cli.exec(node, &["cat", "/run/ikv/boot"]);
+        stages.contains(" woken\n")
     }
 }

@@ -21,6 +21,7 @@ mod reports;
 mod routing;
 mod server;
 mod teardown;
+mod warm;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -52,6 +53,8 @@ const TRIALS: &[(&str, Test)] = &[
     ("two_equal_paths_between_leaves", routing::equal_paths),
     ("names_macs_link_locals_mtus", links::addresses),
     ("serial_numbers", links::serials),
+    ("restored_switches_share_no_secret", warm::no_shared_secrets),
+    ("restored_switches_know_the_time", warm::clocks),
     ("link_locals_by_ping_and_ssh", access::link_local),
     (
         "ssh_from_switch_to_switch_by_name",
@@ -128,6 +131,10 @@ const TAP_TRIALS: &[(&str, Test)] = &[
         routing::pings,
     ),
     ("tap_names_macs_link_locals_mtus", links::addresses),
+    (
+        "tap_restored_switches_share_no_secret",
+        warm::no_shared_secrets,
+    ),
     (
         "tap_a_servers_tap_is_freed_of_the_lan_bridge",
         server::freed,

@@ -1,5 +1,6 @@
 //! Switches that are switched off and on.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ikv_tests::figure;
@@ -28,10 +29,21 @@ pub(crate) fn took(what: &str, began: Instant) {
     figure(&format!("ready again, {what}"), &format!("{time:.1} s"));
 }
 
+/// The names and MAC addresses of a switch's devices.
+fn addresses(up: &Up, node: &str) -> Vec<(String, String)> {
+    let links = up.cli.exec_json(node, &["ip", "-json", "link"]);
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let links = links.as_array().expect("a list").iter();
+    links
+        .map(|link| (text(&link["ifname"]), text(&link["address"])))
+        .collect()
+}
+
 pub(crate) fn buttons(up: &mut Up) {
     let boots = |nodes: [&str; 3]| nodes.map(|node| up.cli.exec(node, &["cat", BOOT_ID]));
     let nodes = ["leaf6", "leaf5", "leaf4"];
     let before = boots(nodes);
+    let addressed: BTreeMap<_, _> = nodes.map(|node| (node, addresses(up, node))).into();
     let began = Instant::now();
 
     let off = up.cli.json(&["power", "leaf6", "off"]);
@@ -60,5 +72,10 @@ pub(crate) fn buttons(up: &mut Up) {
 
     for (index, after) in boots(nodes).iter().enumerate() {
         assert_ne!(*after, before[index], "{} has booted anew", nodes[index]);
+    }
+    // The reset button boots; whatever starts a QEMU restores.
+    for (node, woken) in [("leaf6", true), ("leaf5", true), ("leaf4", false)] {
+        assert_eq!(up.was_restored(node), woken && up.restores, "{node}");
+        assert_eq!(addresses(up, node), addressed[node], "{node}'s NICs");
     }
 }

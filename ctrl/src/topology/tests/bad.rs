@@ -65,7 +65,7 @@ fn keys_that_are_not_there() {
     );
     bad(
         "[vm]\ndisk = \"10G\"\n",
-        "f.toml, line 2: vm.disk: unknown key; [vm] has memory, cpus, accel, nic, cpu, uid",
+        "f.toml, line 2: vm.disk: unknown key; [vm] has memory, cpus, accel, warm, nic, cpu, uid",
     );
     bad(
         "colour = \"red\"\n",

@@ -1,0 +1,293 @@
+//! The saved states on disk: one file for each shape of VM, in a folder of the image that they
+//! were made from, so that they go when it goes.
+//!
+//! A state is the memory of a machine that root trusts: only root may read or write it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
+
+/// Folder of the states, beside the files of their image.
+pub const FOLDER: &str = "states";
+
+/// States kept for one image, the ones that were used last. Each takes about half of its VM's
+/// memory: 90 MiB by default.
+pub const KEPT: usize = 8;
+
+/// End of the name of a state.
+const STATE: &str = "state";
+/// End of the name of one that is being written.
+const DRAFT: &str = "draft";
+/// Age at which a draft has been left by a fabric that was killed.
+const ABANDONED: Duration = Duration::from_secs(15 * 60);
+
+/// The states of one image on this machine.
+#[derive(Debug)]
+pub struct States {
+    folder: PathBuf,
+    /// What is the same for all of them: see [`super::template::key`].
+    made_with: String,
+    /// Those that failed in this run.
+    failed: Mutex<BTreeSet<String>>,
+}
+
+/// A state that is there.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Kept {
+    /// Its file.
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// When a VM was last started from it.
+    #[serde(skip)]
+    pub used: SystemTime,
+}
+
+/// One that is being written; removed on drop.
+#[derive(Debug)]
+pub(super) struct Draft {
+    path: PathBuf,
+    file: File,
+}
+
+impl States {
+    /// Those in `folder`, of an image and with a QEMU that `made_with` tells from all others.
+    pub fn new(folder: PathBuf, made_with: String) -> Self {
+        Self {
+            folder,
+            made_with,
+            failed: Mutex::default(),
+        }
+    }
+
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn made_with(&self) -> &str {
+        &self.made_with
+    }
+
+    /// Whether there is one for `key`.
+    pub(super) fn holds(&self, key: &str) -> bool {
+        self.path(key).is_file()
+    }
+
+    /// Opens the state for `key` to start from.
+    pub(super) fn open(&self, key: &str) -> Option<File> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(self.path(key))
+            .ok()?;
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        // At worst it is taken for older than it is.
+        let _ = futimens(
+            file.as_fd(),
+            &Timestamps {
+                last_access: now,
+                last_modification: now,
+            },
+        );
+        Some(file)
+    }
+
+    /// Removes a state that does not work. True if nobody has said so before in this run.
+    pub(super) fn fail(&self, key: &str) -> bool {
+        let _ = fs::remove_file(self.path(key));
+        self.failed
+            .lock()
+            .expect("no holder of this lock can panic")
+            .insert(key.into())
+    }
+
+    /// A file to save into; [`States::keep`] makes it the state for `key`.
+    pub(super) fn draft(&self, key: &str) -> io::Result<Draft> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)?;
+        let name = format!("{key}.{}.{DRAFT}", std::process::id());
+        let path = self.folder.join(name);
+        let _ = fs::remove_file(&path);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        Ok(Draft { path, file })
+    }
+
+    /// Whole or not at all, also when the machine loses its power. Returns the size in bytes.
+    pub(super) fn keep(&self, draft: &Draft, key: &str) -> io::Result<u64> {
+        draft.file.sync_data()?;
+        let size = draft.file.metadata()?.len();
+        fs::rename(&draft.path, self.path(key))?;
+        Ok(size)
+    }
+
+    /// Removes what is there too many, and what was left half-written.
+    pub fn tidy(&self) {
+        let now = SystemTime::now();
+        for path in superfluous(kept(&self.folder)) {
+            let _ = fs::remove_file(path);
+        }
+        for (path, meta) in files(&self.folder, DRAFT) {
+            let age = meta
+                .modified()
+                .ok()
+                .and_then(|at| now.duration_since(at).ok());
+            if age.is_some_and(|age| age > ABANDONED) {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.folder.join(format!("{key}.{STATE}"))
+    }
+}
+
+impl Draft {
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Not there if it was kept.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The states in `folder`, in no order; none if there is no such folder.
+pub fn kept(folder: &Path) -> Vec<Kept> {
+    files(folder, STATE)
+        .map(|(path, meta)| Kept {
+            path,
+            bytes: meta.size(),
+            used: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+        })
+        .collect()
+}
+
+fn files(folder: &Path, end: &str) -> impl Iterator<Item = (PathBuf, fs::Metadata)> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
+        .filter(move |(path, meta)| meta.is_file() && path.extension().is_some_and(|is| is == end))
+}
+
+/// Those that were not among the [`KEPT`] used last.
+fn superfluous(mut kept: Vec<Kept>) -> Vec<PathBuf> {
+    kept.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.path.cmp(&b.path)));
+    kept.drain(..KEPT.min(kept.len()));
+    kept.into_iter().map(|state| state.path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::{Read, Write};
+
+    fn states(folder: &Path) -> States {
+        States::new(folder.join(FOLDER), "image and QEMU".into())
+    }
+
+    fn save(states: &States, key: &str, content: &[u8]) {
+        let draft = states.draft(key).unwrap();
+        draft.file().write_all(content).unwrap();
+        assert_eq!(states.keep(&draft, key).unwrap(), content.len() as u64);
+    }
+
+    #[test]
+    fn a_state_is_there_once_it_is_whole_and_for_root_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = states(folder.path());
+        let half = states.draft("a").unwrap();
+        half.file().write_all(b"ha").unwrap();
+        assert!(!states.holds("a") && states.open("a").is_none());
+        drop(half);
+        assert_eq!(fs::read_dir(&states.folder).unwrap().count(), 0);
+
+        save(&states, "a", b"whole");
+        let mut text = String::new();
+        let mut file = states.open("a").unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "whole");
+        assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(states.folder.metadata().unwrap().mode() & 0o7777, 0o700);
+        let shown = kept(&states.folder);
+        assert_eq!((shown.len(), shown[0].bytes), (1, 5));
+    }
+
+    #[test]
+    fn one_that_failed_is_gone_and_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = states(folder.path());
+        save(&states, "a", b"x");
+        save(&states, "b", b"x");
+        assert!(states.fail("a"));
+        assert!(!states.fail("a"), "six leaves start from one state");
+        assert!(states.open("a").is_none() && states.holds("b"));
+    }
+
+    #[test]
+    fn a_link_is_no_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = states(folder.path());
+        save(&states, "a", b"x");
+        std::os::unix::fs::symlink(states.path("a"), states.path("b")).unwrap();
+        assert!(states.open("b").is_none());
+    }
+
+    #[test]
+    fn what_a_killed_fabric_left_goes_when_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = states(folder.path());
+        save(&states, "a", b"x");
+        let (old, new) = (states.draft("old").unwrap(), states.draft("new").unwrap());
+        let then = SystemTime::now() - 2 * ABANDONED;
+        old.file().set_modified(then).unwrap();
+        states.tidy();
+        assert!(!old.path.exists() && new.path.exists() && states.holds("a"));
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_used_stay(ages in proptest::collection::vec(0u64..1000, 0..30)) {
+            let all: Vec<_> = ages
+                .iter()
+                .enumerate()
+                .map(|(index, age)| Kept {
+                    path: format!("{index}").into(),
+                    bytes: 1,
+                    used: SystemTime::UNIX_EPOCH + Duration::from_secs(*age),
+                })
+                .collect();
+            let gone = superfluous(all.clone());
+            prop_assert_eq!(gone.len(), all.len().saturating_sub(KEPT));
+            let used = |stays: bool| {
+                let some = all.iter().filter(|state| gone.contains(&state.path) != stays);
+                some.map(|state| state.used).collect::<Vec<_>>()
+            };
+            let newest_gone = used(false).into_iter().max();
+            prop_assert!(used(true).into_iter().all(|kept| Some(kept) >= newest_gone));
+        }
+    }
+}
