@@ -13,11 +13,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::host::address::{self, HostRoute};
+use crate::host::firewall::{self, Traffic};
 use crate::host::links::{self, Link};
 use crate::host::netlink::Netlink;
 use crate::host::netns::NetnsId;
+use crate::host::nft;
 use crate::host::program::{self, Program};
-use crate::host::{firewall, nft};
 use crate::image;
 use crate::journal::Journal;
 use crate::lock::{Lock, StatePaths};
@@ -426,7 +427,15 @@ fn rules(host: &HostPlanInput) -> Vec<Finding> {
     };
     let mut found = table_conflicts(&ruleset);
     if let Some(host) = &host.host {
-        found.extend(firewall_warnings(&host.name, host.range));
+        found.extend(firewall_warnings(
+            Traffic::Forwarded,
+            &host.name,
+            host.range,
+        ));
+    }
+    if let Some(ipmi) = &host.ipmi {
+        let segment = ipmi.address.trunc();
+        found.extend(firewall_warnings(Traffic::ToHost, &ipmi.name, segment));
     }
     found
 }
@@ -454,17 +463,18 @@ fn table_conflicts(ruleset: &Value) -> Vec<Finding> {
 }
 
 /// What the host's firewall would do to the fabric's traffic; also for `run` to print.
-pub fn firewall_warnings(link: &str, range: Ipv4Net) -> Vec<Finding> {
-    match firewall::check(link, range) {
+pub fn firewall_warnings(traffic: Traffic, link: &str, range: Ipv4Net) -> Vec<Finding> {
+    let what = match traffic {
+        Traffic::Forwarded => "what the fabric forwards",
+        Traffic::ToHost => "what comes to the BMCs from their segment",
+    };
+    match firewall::check(traffic, link, range) {
         Ok(obstacles) => obstacles
             .into_iter()
             .map(|o| {
                 Finding::new(
                     Severity::Warning,
-                    format!(
-                        "the firewall drops what the fabric forwards: {}: {}",
-                        o.place, o.reason
-                    ),
+                    format!("the firewall drops {what}: {}: {}", o.place, o.reason),
                     o.remedy,
                 )
             })

@@ -467,16 +467,22 @@ fn a_namespace_that_is_gone_leaves_only_files_to_clean() {
 fn a_real_firewall_is_read_and_its_remedy_works() {
     in_namespace("a_real_firewall_is_read", || {
         let range = "192.168.96.0/19".parse().unwrap();
-        assert_eq!(firewall::check("ikhn", range).unwrap(), []);
+        assert_eq!(
+            firewall::check(firewall::Traffic::Forwarded, "ikhn", range).unwrap(),
+            []
+        );
         shell(
             "nft 'add table inet mine; add chain inet mine transit { type filter hook forward priority 0; policy drop; }; \
              add rule inet mine transit ct state vmap { established : accept, related : accept, invalid : drop }; \
              add rule inet mine transit iifname { \"eth0\", \"wlan*\" } ip saddr 10.0.0.0/8 counter accept'",
         );
-        let found = firewall::check("ikhn", range).unwrap();
+        let found = firewall::check(firewall::Traffic::Forwarded, "ikhn", range).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].place, "table inet mine, chain transit");
         shell(&found[0].remedy);
-        assert_eq!(firewall::check("ikhn", range).unwrap(), []);
+        assert_eq!(
+            firewall::check(firewall::Traffic::Forwarded, "ikhn", range).unwrap(),
+            []
+        );
     });
 }

@@ -1,6 +1,7 @@
 //! Looks whether a firewall of the host would drop the fabric's traffic. Never changes it.
 //!
-//! A ruleset is walked with two made-up packets, one from the range to the outside and one back.
+//! A ruleset is walked with made-up packets: one from the range to the outside and one back, or one
+//! from a segment to the host itself.
 //! Only what surely drops one of them is reported; a rule that may or may not match is taken as
 //! not matching.
 
@@ -32,10 +33,43 @@ pub struct Obstacle {
 ///
 /// # Errors
 /// When nft cannot list the rules; it needs root.
-pub fn check(link: &str, range: Ipv4Net) -> Result<Vec<Obstacle>, NftError> {
-    let mut found = obstacles(&nft::ruleset()?, link, range);
-    found.extend(legacy_rules().and_then(|rules| legacy_obstacle(&rules, link)));
+pub fn check(traffic: Traffic, link: &str, range: Ipv4Net) -> Result<Vec<Obstacle>, NftError> {
+    let mut found = obstacles(&nft::ruleset()?, traffic, link, range);
+    found.extend(legacy_rules(traffic).and_then(|rules| legacy_obstacle(&rules, traffic, link)));
     Ok(found)
+}
+
+/// What has to pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// From a link to the outside, and the answers.
+    Forwarded,
+    /// From a link to the host.
+    ToHost,
+}
+
+impl Traffic {
+    fn hook(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forward",
+            Self::ToHost => "input",
+        }
+    }
+
+    /// The old iptables' chain.
+    fn chain(self) -> &'static str {
+        match self {
+            Self::Forwarded => "FORWARD",
+            Self::ToHost => "INPUT",
+        }
+    }
+
+    fn directions(self) -> &'static [Direction] {
+        match self {
+            Self::Forwarded => &[Direction::Out, Direction::Back],
+            Self::ToHost => &[Direction::Out],
+        }
+    }
 }
 
 /// Which side a packet comes from.
@@ -59,11 +93,11 @@ enum Outcome {
 }
 
 /// The obstacles in a ruleset as `nft -j list ruleset` prints it.
-pub fn obstacles(ruleset: &Value, link: &str, range: Ipv4Net) -> Vec<Obstacle> {
+pub fn obstacles(ruleset: &Value, traffic: Traffic, link: &str, range: Ipv4Net) -> Vec<Obstacle> {
     let rules = Rules::new(ruleset);
     let mut found: Vec<Obstacle> = Vec::new();
-    for chain in rules.forward_chains() {
-        for direction in [Direction::Out, Direction::Back] {
+    for chain in rules.chains_at(traffic.hook()) {
+        for direction in traffic.directions().iter().copied() {
             let probe = Probe {
                 direction,
                 link,
@@ -79,7 +113,7 @@ pub fn obstacles(ruleset: &Value, link: &str, range: Ipv4Net) -> Vec<Obstacle> {
                 text(chain, "name")
             );
             if !found.iter().any(|o| o.place == place) {
-                let remedy = rules.remedy(chain, link);
+                let remedy = rules.remedy(chain, traffic, link);
                 found.push(Obstacle {
                     place,
                     reason,
@@ -109,9 +143,9 @@ impl<'a> Rules<'a> {
         }
     }
 
-    fn forward_chains(&self) -> impl Iterator<Item = &'a Value> {
-        self.chains.iter().copied().filter(|chain| {
-            text(chain, "hook") == "forward"
+    fn chains_at(&self, hook: &str) -> impl Iterator<Item = &'a Value> {
+        self.chains.iter().copied().filter(move |chain| {
+            text(chain, "hook") == hook
                 && text(chain, "type") == "filter"
                 && ["ip", "inet"].contains(&text(chain, "family"))
                 && text(chain, "table") != TABLE
@@ -166,7 +200,7 @@ impl<'a> Rules<'a> {
         Outcome::Continue
     }
 
-    fn remedy(&self, chain: &Value, link: &str) -> String {
+    fn remedy(&self, chain: &Value, traffic: Traffic, link: &str) -> String {
         let (family, table) = (text(chain, "family"), text(chain, "table"));
         let has = |name: &str| {
             self.chains
@@ -176,10 +210,20 @@ impl<'a> Rules<'a> {
         if table == "firewalld" {
             return format!("firewall-cmd --zone=trusted --add-interface={link}");
         }
+        let name = text(chain, "name");
+        if traffic == Traffic::ToHost {
+            return if table == "filter" && has("ufw-user-input") {
+                format!("ufw allow in on {link}")
+            } else if (family, table, name) == ("ip", "filter", "INPUT") {
+                format!("iptables -I INPUT -i {link} -j ACCEPT")
+            } else {
+                format!("nft insert rule {family} {table} {name} iifname \"{link}\" accept")
+            };
+        }
         if table == "filter" && has("ufw-user-forward") {
             return format!("ufw route allow in on {link}; ufw route allow out on {link}");
         }
-        if (family, table, text(chain, "name")) == ("ip", "filter", "FORWARD") {
+        if (family, table, name) == ("ip", "filter", "FORWARD") {
             let place = if has("DOCKER-USER") {
                 "DOCKER-USER"
             } else {
@@ -187,7 +231,6 @@ impl<'a> Rules<'a> {
             };
             return iptables_remedy("iptables", place, link);
         }
-        let name = text(chain, "name");
         format!(
             "nft insert rule {family} {table} {name} iifname \"{link}\" accept; \
              nft insert rule {family} {table} {name} oifname \"{link}\" accept"
@@ -321,15 +364,15 @@ fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_default()
 }
 
-/// The old iptables' forward chain, if the kernel has such a table.
-fn legacy_rules() -> Option<String> {
+/// The old iptables' chain, if the kernel has such a table.
+fn legacy_rules(traffic: Traffic) -> Option<String> {
     let tables = fs::read_to_string("/proc/net/ip_tables_names").ok()?;
     if !tables.lines().any(|table| table == "filter") {
         return None;
     }
     let program = program::find("iptables-legacy")?;
     let output = Command::new(program)
-        .args(["-S", "FORWARD"])
+        .args(["-S", traffic.chain()])
         .stdin(Stdio::null())
         .output()
         .ok()?;
@@ -339,29 +382,33 @@ fn legacy_rules() -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn legacy_obstacle(rules: &str, link: &str) -> Option<Obstacle> {
+fn legacy_obstacle(rules: &str, traffic: Traffic, link: &str) -> Option<Obstacle> {
+    let chain = traffic.chain();
     let mut reason = rules
         .lines()
-        .any(|l| l == "-P FORWARD DROP")
+        .any(|l| l == format!("-P {chain} DROP"))
         .then(|| "policy drop".to_owned());
     for rule in rules.lines() {
-        let Some(rule) = rule.strip_prefix("-A FORWARD ") else {
+        let Some(rule) = rule.strip_prefix(&format!("-A {chain} ")) else {
             continue;
         };
         match rule {
             "-j ACCEPT" => return None,
             _ if rule == format!("-i {link} -j ACCEPT") => return None,
             _ if rule == "-j DROP" || rule.starts_with("-j REJECT") => {
-                reason = Some(format!("rule `-A FORWARD {rule}`"));
+                reason = Some(format!("rule `-A {chain} {rule}`"));
                 break;
             }
             _ => {}
         }
     }
     Some(Obstacle {
-        place: "iptables-legacy, table filter, chain FORWARD".to_owned(),
+        place: format!("iptables-legacy, table filter, chain {chain}"),
         reason: reason?,
-        remedy: iptables_remedy("iptables-legacy", "FORWARD", link),
+        remedy: match traffic {
+            Traffic::Forwarded => iptables_remedy("iptables-legacy", chain, link),
+            Traffic::ToHost => format!("iptables-legacy -I {chain} -i {link} -j ACCEPT"),
+        },
     })
 }
 

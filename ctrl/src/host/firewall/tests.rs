@@ -7,7 +7,8 @@ use super::*;
 
 fn look(items: Value) -> Vec<Obstacle> {
     let ruleset = json!({"nftables": items});
-    obstacles(&ruleset, "ikhn", "192.168.96.0/19".parse().unwrap())
+    let range = "192.168.96.0/19".parse().unwrap();
+    obstacles(&ruleset, Traffic::Forwarded, "ikhn", range)
 }
 
 fn base(family: &str, table: &str, name: &str, policy: &str) -> Value {
@@ -188,17 +189,70 @@ fn our_own_table_loops_and_other_families_are_passed_over() {
 fn the_old_iptables_is_read_too() {
     let policy = "-P FORWARD DROP\n-A FORWARD -i docker0 -j ACCEPT\n";
     assert_eq!(
-        legacy_obstacle(policy, "ikhn").unwrap().reason,
+        legacy_obstacle(policy, Traffic::Forwarded, "ikhn")
+            .unwrap()
+            .reason,
         "policy drop"
     );
     let rule = "-P FORWARD ACCEPT\n-A FORWARD -j REJECT --reject-with icmp-port-unreachable\n";
     assert!(
-        legacy_obstacle(rule, "ikhn")
+        legacy_obstacle(rule, Traffic::Forwarded, "ikhn")
             .unwrap()
             .reason
             .contains("-j REJECT")
     );
     let mended = format!("-P FORWARD DROP\n-A FORWARD -i ikhn -j ACCEPT\n{rule}");
-    assert_eq!(legacy_obstacle(&mended, "ikhn"), None);
-    assert_eq!(legacy_obstacle("-P FORWARD ACCEPT\n", "ikhn"), None);
+    assert_eq!(legacy_obstacle(&mended, Traffic::Forwarded, "ikhn"), None);
+    assert_eq!(
+        legacy_obstacle("-P FORWARD ACCEPT\n", Traffic::Forwarded, "ikhn"),
+        None
+    );
+}
+
+#[test]
+fn what_comes_to_the_host_is_looked_at_by_itself() {
+    let to_host = |items: Value| {
+        let segment = "192.168.200.0/24".parse().unwrap();
+        obstacles(
+            &json!({"nftables": items}),
+            Traffic::ToHost,
+            "bripmi",
+            segment,
+        )
+    };
+    let chain = |family: &str, table: &str, name: &str| {
+        json!({"chain": {"family": family, "table": table, "name": name, "handle": 1,
+                         "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}})
+    };
+    let forward = base("inet", "mine", "fwd", "drop");
+    assert_eq!(to_host(json!([forward])), [], "not forwarded");
+    assert_eq!(look(json!([chain("inet", "mine", "in")])), []);
+    let remedies = [
+        json!([chain("inet", "mine", "in")]),
+        json!([chain("ip", "filter", "INPUT")]),
+        json!([chain("ip", "filter", "INPUT"),
+               {"chain": {"family": "ip", "table": "filter", "name": "ufw-user-input"}}]),
+    ];
+    let remedies = remedies.map(|items| to_host(items).remove(0).remedy);
+    insta::assert_snapshot!(remedies.join("\n"), @r#"
+    nft insert rule inet mine in iifname "bripmi" accept
+    iptables -I INPUT -i bripmi -j ACCEPT
+    ufw allow in on bripmi
+    "#);
+    let mended = json!([
+        chain("inet", "mine", "in"),
+        rule(
+            "inet",
+            "mine",
+            "in",
+            json!([name_is("iifname", "bripmi"), {"accept": null}])
+        ),
+    ]);
+    assert_eq!(to_host(mended), []);
+    let legacy = |rules| legacy_obstacle(rules, Traffic::ToHost, "bripmi");
+    assert_eq!(legacy("-P FORWARD DROP\n-P INPUT ACCEPT\n"), None);
+    assert_eq!(
+        legacy("-P INPUT DROP\n").unwrap().remedy,
+        "iptables-legacy -I INPUT -i bripmi -j ACCEPT"
+    );
 }
