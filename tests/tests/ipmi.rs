@@ -120,6 +120,7 @@ fn a_switch_is_switched_by_ipmi_and_by_us_alike() {
     wait_for_state(&cli, "running");
     both_directions(&tool, &cli);
     its_death_is_not_noticed_by_the_switch(&fabric, &tool);
+    the_guest_speaks_with_it_too(&fabric, &cli, &tool);
     from_a_guest_on_the_segment(&fabric, &cli);
 
     let ended = fabric.end();
@@ -260,6 +261,35 @@ fn its_death_is_not_noticed_by_the_switch(fabric: &Fabric, tool: &Ipmitool<'_>) 
     assert!(told.contains(notice), "{told}");
 }
 
+/// Over KCS, as its kernel would. A watchdog that the guest has set off takes its power away, and it
+/// stays off.
+fn the_guest_speaks_with_it_too(fabric: &Fabric, cli: &Cli, tool: &Ipmitool<'_>) {
+    wait_for_state(cli, "running");
+    let script = fabric.scratch().join("kcs.pl");
+    fs::write(&script, include_str!("ipmi/kcs.pl")).unwrap();
+    let ask = |request: &str| {
+        let words: Vec<&str> = ["exec", "spine1", "--", "perl", "-"]
+            .into_iter()
+            .chain(request.split(' '))
+            .collect();
+        let mut command = cli.command(&words);
+        let output = command.stdin(fs::File::open(&script).unwrap()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Get Device ID: manufacturer 001291, product 0f02, as in its own example.
+    let answer = ask("18 01");
+    let expected = "1c 01 00 00 03 09 08 02 9f 91 12 00 02 0f 00 00 00 00\n";
+    assert_eq!(answer, expected);
+    // Set Watchdog Timer: for the OS, power down, after 1 s. Reset Watchdog Timer starts it.
+    assert!(ask("18 24 04 02 00 10 0a 00").starts_with("1c 24 00 "));
+    assert_eq!(ask("18 22"), "1c 22 00\n");
+    wait_for_state(cli, "off");
+    tool.is("off");
+    tool.says("power on", "Chassis Power Control: Up/On");
+}
+
 fn from_a_guest_on_the_segment(fabric: &Fabric, cli: &Cli) {
     let site = &fabric.site;
     let options = cli.ok(&["vm-args", "ipmi"]);
@@ -271,6 +301,9 @@ fn from_a_guest_on_the_segment(fabric: &Fabric, cli: &Cli) {
     until("the BMC, from the segment", SOON, || {
         tool.ask("power status")
     });
+
+    noise_does_nothing(fabric, &guest.netns);
+    tool.is("on");
 
     let before = fabric.qemu("spine1");
     tool.says("power cycle", "Chassis Power Control: Cycle");
@@ -286,6 +319,28 @@ fn from_a_guest_on_the_segment(fabric: &Fabric, cli: &Cli) {
     reaches_nothing_else(site, &guest.netns);
     nobody_else_reaches_it(fabric, site);
     is_a_cable_like_any(cli, &guest.netns, &tool);
+}
+
+/// Datagrams that are none of IPMI's, or cut short, or begin like some.
+fn noise_does_nothing(fabric: &Fabric, guest: &Netns) {
+    let (bmc, qemu) = (ipmi_sim(fabric), fabric.qemu("spine1"));
+    let socket = guest.enter(|| UdpSocket::bind("192.168.200.2:0")).unwrap();
+    let mut luck: u32 = 1;
+    let mut byte = || {
+        luck = luck.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (luck >> 24) as u8
+    };
+    for length in 0..600usize {
+        let mut datagram: Vec<u8> = (0..length % 300).map(|_| byte()).collect();
+        // An RMCP header of IPMI's class, and RMCP+ with it.
+        let begin: &[u8] = [&[][..], &[6, 0, 0xff, 7], &[6, 0, 0xff, 7, 6]][length % 3];
+        let known = begin.len().min(datagram.len());
+        datagram[..known].copy_from_slice(&begin[..known]);
+        socket.send_to(&datagram, (SEGMENT, 9081)).unwrap();
+    }
+    assert_eq!(fabric.qemu("spine1"), qemu);
+    let alive = fabric.bmc("spine1").contains(&bmc);
+    assert!(alive, "a stranger ended the BMC");
 }
 
 fn pings(from: &Netns, to: Ipv4Addr) -> bool {
