@@ -21,6 +21,7 @@ mod password;
 mod patch;
 mod places;
 mod ready;
+pub mod reconfigure;
 mod recorder;
 mod reports;
 mod rights;

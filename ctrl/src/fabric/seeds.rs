@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use frr_conf::SwitchConf;
 use sha2::{Digest, Sha256};
 
+use super::reconfigure::Make;
 use crate::config::{Config, Listen, Nic};
 use crate::topology::{Mac, PortKind, Switch, Topology};
 use crate::vm::accel::Accel;
@@ -104,14 +106,14 @@ impl Common<'_> {
     /// Writes the switch's disk and says what its VM consists of. `index` is its place in
     /// the topology.
     pub(super) fn prepare(&self, index: usize) -> Result<VmSpec, SeedsError> {
-        let spec = self.spec(index);
+        let Make { spec, files, .. } = self.make(index)?;
         make_folder(&spec.run_dir)?;
-        seed::write(&spec.seed, &self.files(index)?)?;
+        seed::write(&spec.seed, &files)?;
         Ok(spec)
     }
 
     /// What a switch's VM consists of.
-    pub(super) fn spec(&self, index: usize) -> VmSpec {
+    fn spec(&self, index: usize) -> VmSpec {
         let switch = &self.topology.switches[index];
         let run_dir = self.folder.join(&switch.name);
         let vm = &self.config.vm;
@@ -149,19 +151,28 @@ impl Common<'_> {
         }
     }
 
-    /// What is on a switch's disk.
-    pub(super) fn files(&self, index: usize) -> Result<Vec<SeedFile>, SeedsError> {
+    /// What makes a switch the one that it is.
+    pub(super) fn make(&self, index: usize) -> Result<Make, SeedsError> {
         let switch = &self.topology.switches[index];
-        let known_hosts = ssh::known_hosts(&self.keys, &self.hosts());
-        let failed = |reason: String| SeedsError::Conf {
+        let conf = self.topology.switch_conf(switch);
+        let conf = conf.map_err(|error| SeedsError::Conf {
             switch: switch.name.clone(),
-            reason,
-        };
-        let conf = self
-            .topology
-            .switch_conf(switch)
-            .map_err(|error| failed(error.to_string()))?;
-        let rendered = frr_conf::render(&conf).map_err(|error| failed(error.to_string()))?;
+            reason: error.to_string(),
+        })?;
+        Ok(Make {
+            spec: self.spec(index),
+            files: self.files(switch, &conf)?,
+            conf,
+        })
+    }
+
+    /// What is on a switch's disk.
+    fn files(&self, switch: &Switch, conf: &SwitchConf) -> Result<Vec<SeedFile>, SeedsError> {
+        let known_hosts = ssh::known_hosts(&self.keys, &self.hosts());
+        let rendered = frr_conf::render(conf).map_err(|error| SeedsError::Conf {
+            switch: switch.name.clone(),
+            reason: error.to_string(),
+        })?;
         let mut files: Vec<_> = rendered
             .into_iter()
             .map(|file| SeedFile {

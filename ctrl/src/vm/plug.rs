@@ -126,7 +126,6 @@ pub(super) fn plan(now: &Shape, new: &VmSpec) -> Result<Plan, CannotPlug> {
             (&old.image, &old.cmdline) == (&new.image, &new.cmdline),
         ),
         ("display", old.display == new.display),
-        ("disk's path", old.seed == new.seed),
     ] {
         if !same {
             return Err(CannotPlug::Machine(what));

@@ -1,0 +1,44 @@
+# Brings a running switch to its new configuration; run by the guest agent with busybox sh.
+# On stdin comes a tar: the files that changed, at their places, and in /run/ikv/change what is
+# to be done: `nics` (MAC NAME a line) that come, `network` for ip, `frr` for vtysh, and `dnsmasq`
+# if it has to read its file anew. What cannot be done ends it, with a reason.
+set -eu
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+change=/run/ikv/change
+rm -rf $change
+tar -x -f - -C /
+chown -R frr:frr /etc/frr
+
+# The network card with that MAC; bridges and VLANs may have it too.
+card() {
+    for path in /sys/class/net/*/device; do
+        path=${path%/device}
+        read -r found <"$path/address"
+        [ "$found" = "$1" ] && device=${path##*/} && return 0
+    done
+    return 1
+}
+
+while read -r mac nic; do
+    tries=100
+    until card "$mac"; do
+        tries=$((tries - 1))
+        [ "$tries" != 0 ] || { echo "no network card has appeared with the address $mac"; exit 1; }
+        usleep 100000
+    done
+    [ "$device" = "$nic" ] || echo "link set dev $device name $nic" >>$change/renames
+done <$change/nics
+
+if [ -s $change/network ]; then
+    [ -e $change/renames ] || : >$change/renames
+    # By name: busybox has an ip of its own.
+    cat $change/renames $change/network | /sbin/ip -batch - 2>&1
+fi
+if [ -s $change/frr ]; then
+    vtysh -c "configure terminal" -c "$(cat $change/frr)" 2>&1
+fi
+if [ -e $change/dnsmasq ] && pids=$(pidof dnsmasq); then
+    # init starts it again.
+    kill $pids
+fi
+rm -rf $change
