@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::accel::Accel;
-use super::plug::Shape;
+use super::plug::{Shape, Where};
 use super::qemu::{self, Fds};
 use super::spec::{NicBackend, NicSpec, SpecError, VmSpec};
 use super::states::States;
@@ -306,7 +306,7 @@ impl Launcher {
         Ok(Launched {
             shape: Shape {
                 spec: spec.clone(),
-                places: qemu::nic_places(spec.nics.len()),
+                places: Where::at_start(spec.nics.len()),
                 folder,
             },
             child,

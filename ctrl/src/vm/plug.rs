@@ -1,7 +1,7 @@
 //! Network cards that come and go while the guest runs.
 //!
-//! A NIC comes into a PCI slot of its own, of which ACPI tells the guest, and leaves once the guest
-//! has let go of it. Only the last NICs of [`VmSpec::nics`] do so: the others keep their numbers.
+//! A NIC comes into a slot of its own behind a PCI bridge, of which ACPI tells the guest, and leaves
+//! once the guest has let go of it. Only the last NICs of [`VmSpec::nics`] do so: the others keep their numbers.
 //! What can be done is decided by [`plan`], pure; [`carry_out`] does it through the monitor.
 
 use std::io;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::launch::OpenTap;
 use super::process::Seen;
-use super::qemu::{NIC_SLOTS, Place, nic_id, socket_path};
+use super::qemu::{BRIDGE, BRIDGE_SLOTS, Place, nic_id, nic_places, socket_path};
 use super::qmp::{Qmp, QmpError};
 use super::spec::{NicBackend, VmSpec};
 
@@ -43,8 +43,8 @@ pub enum CannotPlug {
     /// The card's PCI slot holds others too.
     #[error("its network card {0} shares a slot with others, which would leave with it")]
     Shared(usize),
-    /// The PCI bus is full.
-    #[error("it has no free slot for network card {0}; after a start, eight share one")]
+    /// The bridge is full.
+    #[error("it has no free slot for network card {0}: it takes 31 while it runs")]
     Full(usize),
     /// The guest's memory is not shared.
     #[error("it was started without a vhost-user card, so its memory cannot be shared")]
@@ -91,10 +91,30 @@ pub enum PlugError {
 #[derive(Debug, Clone)]
 pub(super) struct Shape {
     pub(super) spec: VmSpec,
-    /// Of each NIC.
-    pub(super) places: Vec<Place>,
+    /// Where each NIC is.
+    pub(super) places: Vec<Where>,
     /// The number that the folder of the NICs' sockets has in QEMU.
     pub(super) folder: Option<RawFd>,
+}
+
+/// Where a NIC of a running QEMU is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Where {
+    /// It was there from the start.
+    Start(Place),
+    /// It came later, into this slot of the bridge.
+    Later(usize),
+}
+
+impl Where {
+    /// Of the NICs that are there from the start.
+    pub(super) fn at_start(count: usize) -> Vec<Self> {
+        nic_places(count).into_iter().map(Where::Start).collect()
+    }
+
+    fn can_leave(self) -> bool {
+        !matches!(self, Where::Start(Place { shared: true, .. }))
+    }
 }
 
 /// The present QEMU's, for callers from outside.
@@ -109,8 +129,8 @@ pub(super) fn lock(shape: &SharedShape) -> std::sync::MutexGuard<'_, Option<Shap
 pub(super) struct Plan {
     /// How many leave, the last one first.
     leave: usize,
-    /// Where those go that come after the rest.
-    come: Vec<Place>,
+    /// The slots of the bridge for those that come after the rest.
+    come: Vec<usize>,
 }
 
 /// Decides whether a running VM can become `new`.
@@ -136,24 +156,16 @@ pub(super) fn plan(now: &Shape, new: &VmSpec) -> Result<Plan, CannotPlug> {
         return Err(CannotPlug::Nic(index));
     }
     let kept = pairs.len();
-    if let Some(index) = (kept..old.nics.len()).find(|index| now.places[*index].shared) {
+    if let Some(index) = (kept..old.nics.len()).find(|index| !now.places[*index].can_leave()) {
         return Err(CannotPlug::Shared(index));
     }
     let shares_memory = now.folder.is_some();
     if !shares_memory && (new.nics[kept..].iter()).any(|nic| nic.backend == NicBackend::VhostUser) {
         return Err(CannotPlug::Memory);
     }
-    let taken = |slot| (now.places[..kept].iter()).any(|place| place.slot == slot);
-    let mut free = NIC_SLOTS.filter(|slot| !taken(*slot));
-    let come = (kept..new.nics.len()).map(|index| {
-        free.next()
-            .map(|slot| Place {
-                slot,
-                function: 0,
-                shared: false,
-            })
-            .ok_or(CannotPlug::Full(index))
-    });
+    let taken = |slot| now.places[..kept].contains(&Where::Later(slot));
+    let mut free = BRIDGE_SLOTS.filter(|slot| !taken(*slot));
+    let come = (kept..new.nics.len()).map(|index| free.next().ok_or(CannotPlug::Full(index)));
     Ok(Plan {
         leave: old.nics.len() - kept,
         come: come.collect::<Result<_, _>>()?,
@@ -178,11 +190,11 @@ pub(super) async fn carry_out(
             shape.places.pop();
         }
     }
-    for (index, place) in (kept..).zip(plan.come) {
-        add(monitor, new, index, place, now.folder, open_tap).await?;
+    for (index, slot) in (kept..).zip(plan.come) {
+        add(monitor, new, index, slot, now.folder, open_tap).await?;
         if let Some(shape) = &mut *lock(shape) {
             shape.spec.nics.push(new.nics[index].clone());
-            shape.places.push(place);
+            shape.places.push(Where::Later(slot));
         }
     }
     Ok(())
@@ -192,7 +204,7 @@ async fn add(
     monitor: &Qmp,
     spec: &VmSpec,
     index: usize,
-    place: Place,
+    slot: usize,
     folder: Option<RawFd>,
     open_tap: &OpenTap,
 ) -> Result<(), PlugError> {
@@ -204,7 +216,8 @@ async fn add(
         "mac": nic.mac_text(),
         "disable-legacy": "on",
         "romfile": "",
-        "addr": format!("{:02x}.{}", place.slot, place.function),
+        "bus": BRIDGE,
+        "addr": format!("{slot:02x}.0"),
     });
     let netdev = match &nic.backend {
         NicBackend::VhostUser => {
@@ -274,7 +287,6 @@ async fn remove(
 
 #[cfg(test)]
 mod tests {
-    use super::super::qemu::nic_places;
     use super::super::spec::example;
     use super::*;
     use proptest::prelude::*;
@@ -282,19 +294,22 @@ mod tests {
     fn shape(nics: usize) -> Shape {
         Shape {
             spec: example(nics),
-            places: nic_places(nics),
+            places: Where::at_start(nics),
             folder: None,
         }
     }
 
     #[test]
     fn a_rack_comes_and_goes() {
-        let seven = shape(7);
+        let mut seven = shape(7);
         let come = plan(&seven, &example(9)).unwrap();
-        let slots: Vec<_> = come.come.iter().map(|place| place.slot).collect();
-        assert_eq!((come.leave, slots), (0, vec![10, 11]));
+        assert_eq!((come.leave, come.come), (0, vec![1, 2]));
         assert_eq!(plan(&seven, &example(5)).unwrap().leave, 2);
         assert_eq!(plan(&seven, &example(7)).unwrap().leave, 0);
+        // One that went has left its slot to the next.
+        seven.spec = example(8);
+        seven.places.push(Where::Later(2));
+        assert_eq!(plan(&seven, &example(10)).unwrap().come, vec![1, 3]);
     }
 
     #[test]
@@ -308,30 +323,28 @@ mod tests {
         let mut other = example(3);
         other.nics[1].mac[0] = 2;
         assert!(words(&shape(3), &other).contains("network card 1 is another one"));
-        assert!(words(&shape(20), &example(19)).contains("card 19 shares a slot"));
-        assert!(words(&shape(14), &example(30)).contains("no free slot for network card 29"));
+        assert!(words(&shape(40), &example(39)).contains("card 39 shares a slot"));
+        assert!(words(&shape(14), &example(46)).contains("no free slot for network card 45"));
         let mut shared = example(4);
         shared.nics[3].backend = NicBackend::VhostUser;
         assert!(words(&shape(3), &shared).contains("memory cannot be shared"));
     }
 
     proptest! {
-        /// Whatever comes and goes, no two NICs meet in a slot unless they started there.
+        /// Whatever comes and goes, each NIC keeps its place, which is nobody else's.
         #[test]
         fn nobody_is_put_where_somebody_is(first in 0..60_usize, steps in proptest::collection::vec(0..60_usize, 0..12)) {
             let mut now = shape(first);
             for count in steps {
                 let Ok(plan) = plan(&now, &example(count)) else { continue };
                 now.places.truncate(now.places.len() - plan.leave);
-                now.places.extend(plan.come);
+                now.places.extend(plan.come.into_iter().map(Where::Later));
                 now.spec = example(count);
                 prop_assert_eq!(now.places.len(), count);
                 for (index, place) in now.places.iter().enumerate() {
-                    prop_assert!(NIC_SLOTS.contains(&place.slot));
-                    let others = now.places.iter().enumerate().filter(|(other, _)| *other != index);
-                    for (_, other) in others {
-                        prop_assert!(other.slot != place.slot || (other.shared && place.shared));
-                        prop_assert!((other.slot, other.function) != (place.slot, place.function));
+                    prop_assert!(!now.places[..index].contains(place));
+                    if let Where::Later(slot) = place {
+                        prop_assert!(BRIDGE_SLOTS.contains(slot));
                     }
                 }
             }

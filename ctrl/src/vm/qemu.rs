@@ -39,14 +39,14 @@ pub struct Fds {
     pub nics: Vec<RawFd>,
 }
 
-/// Where a device is on the PCI bus.
+/// Where a device is that is there from the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// 0 to 31.
+    /// On the first PCI bus, 0 to 31.
     pub slot: usize,
     /// 0 to 7.
     pub function: usize,
-    /// Others may be in the same slot: nothing can then come into it or leave it while QEMU runs.
+    /// Others may be in the same slot, so that it cannot leave alone.
     pub shared: bool,
 }
 
@@ -142,17 +142,22 @@ const VIRTIO: &str = "disable-legacy=on,romfile=";
 /// Slots 0 and 1 are the chip set's.
 const SERVICE_SLOT: usize = 2;
 /// The slots that are the NICs'.
-pub(super) const NIC_SLOTS: std::ops::RangeInclusive<usize> = 3..=31;
+const NIC_SLOTS: std::ops::RangeInclusive<usize> = 3..=31;
 
-/// NICs that get a slot each, which leaves as many slots for those that come later.
-const ALONE: usize = 14;
+/// The bridge behind which NICs come to a running QEMU, a function of [`SERVICE_SLOT`]. Without
+/// ACPI's routing of interrupts (`acpi=noirq`) a guest knows those of slots 1 to 6 only, by the
+/// BIOS's $PIR table, and of what was there at the start; but also of all that is behind them.
+pub const BRIDGE: &str = "later";
+const BRIDGE_FUNCTION: usize = 4;
+/// Its slots; the first one is its own hot-plug controller's.
+pub(super) const BRIDGE_SLOTS: std::ops::RangeInclusive<usize> = 1..=31;
 
-/// Where the NICs of a QEMU are that starts with `count` of them. A few have a slot each, and can
-/// leave. Of many, eight share a slot, so that 232 find room. PCI order is NIC order.
+/// Where the NICs of a QEMU are that starts with `count` of them. If they can, they have a slot
+/// each, and may leave. Else eight share a slot, so that 232 find room. PCI order is NIC order.
 pub fn nic_places(count: usize) -> Vec<Place> {
     let first = *NIC_SLOTS.start();
     let place = |index| {
-        if count > ALONE {
+        if count > NIC_SLOTS.count() {
             return function_of(first, index);
         }
         Place {
@@ -280,6 +285,11 @@ fn disks(args: &mut Args, display: Display, fds: &Fds) {
         args.pair("-device", "virtconsole,chardev=screen");
     }
     args.pair("-device", format!("virtio-rng-pci,{VIRTIO},{}", place(3)));
+    let place = place(BRIDGE_FUNCTION);
+    args.pair(
+        "-device",
+        format!("pci-bridge,id={BRIDGE},chassis_nr=1,{place}"),
+    );
 }
 
 /// A comma inside a value of QEMU's `key=value` lists is written twice.

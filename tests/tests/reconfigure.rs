@@ -1,0 +1,345 @@
+//! A running spine gets a rack and loses it again: two network cards come into its QEMU, one on a
+//! cable to a new leaf, one on a tap; its BGP session with the old leaf is never down, and what
+//! runs afterwards is what a fresh boot makes.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ctrl::config;
+use ctrl::fabric::reconfigure::{Make, Why, can_be_live, reconfigure};
+use ctrl::image;
+use ctrl::topology::{Topology, build};
+use ctrl::vm::accel::{Facts, Wanted, decide};
+use ctrl::vm::agent::Limits;
+use ctrl::vm::bgp::{self, Peer, PeerState};
+use ctrl::vm::keys::FabricKeys;
+use ctrl::vm::seed::{self, SeedFile};
+use ctrl::vm::{
+    CannotPlug, Display, Launcher, NIC_FOLDER, NicBackend, NicSpec, Power, Vm, VmSpec, VmState,
+    nic_socket_name, ssh,
+};
+use dataplane::sys::tap::{TapFlags, open_tap};
+use ikv_tests::{Netns, Wire, ensure_image, figure, lacks_for_vms, skip};
+use tempfile::TempDir;
+
+/// For three VMs to boot under emulation beside other tests.
+const BOOT: Duration = Duration::from_secs(180);
+/// For anything that a running guest does.
+const GUEST: Duration = Duration::from_secs(60);
+
+const SWITCHES: [&str; 3] = ["spine1", "leaf1", "leaf3"];
+
+/// Everything that a switch can show of how it is configured, but for when and how often.
+const STATE: &str = "vtysh -c 'show running-config'; \
+    ip -j -d link show | jq -c '.[] | [.ifname, .mtu, .address, .master, .flags, .linkinfo]' | sort; \
+    ip -j address show | jq -c '.[] | [.ifname, (.addr_info[] | [.local, .prefixlen, .broadcast])]' | sort; \
+    sysctl -a 2>/dev/null | grep -E '(forwarding|rp_filter|accept_dad|arp_ignore) =' | sort; \
+    ls -ln /etc/frr; cd /etc; cat hosts hostname frr/frr.conf ikv/nics ikv/network.batch ssh/ssh_known_hosts";
+
+/// Files of one test. It is inside a network namespace of its own, where its taps are.
+struct Lab {
+    folder: TempDir,
+    keys: FabricKeys,
+    launcher: Launcher,
+    image: ctrl::vm::Image,
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let tap = |name: &str| {
+            let flags = TapFlags {
+                vnet_hdr: true,
+                exclusive: false,
+                nonblocking: true,
+            };
+            open_tap(name, flags)
+        };
+        let image = image::ensure(&config::Image::default(), |_| {}).await;
+        Self {
+            keys: FabricKeys::load_or_create(&folder.path().join("keys"), SWITCHES, None).unwrap(),
+            launcher: Launcher::probe(Arc::new(tap)).await.unwrap(),
+            image: image.unwrap().into(),
+            folder,
+        }
+    }
+
+    /// A switch of a topology. Its NICs listed in `cables` have vhost-user sockets, the others taps.
+    fn make(&self, topology: &Topology, name: &str, cables: &[usize]) -> Make {
+        let switch = topology.switch(name).unwrap();
+        let conf = topology.switch_conf(switch).unwrap();
+        let file = |file: frr_conf::File| SeedFile {
+            path: file.path,
+            mode: file.mode,
+            bytes: file.content.into_bytes(),
+        };
+        let mut files: Vec<_> = frr_conf::render(&conf)
+            .unwrap()
+            .into_iter()
+            .map(file)
+            .collect();
+        let hosts = topology.switches.iter().map(|switch| ssh::Host {
+            name: switch.name.clone(),
+            address: switch.loopback.into(),
+            others: Vec::new(),
+            link_locals: switch.ports.iter().map(|port| port.link_local).collect(),
+        });
+        let known_hosts = ssh::known_hosts(&self.keys, &hosts.collect::<Vec<_>>());
+        files.extend(ssh::seed_files(&self.keys, name, &[], &known_hosts));
+        let run_dir = self.folder.path().join(name);
+        let nic = |(index, port): (usize, &ctrl::topology::SwitchPort)| NicSpec {
+            mac: port.mac.0,
+            backend: if cables.contains(&index) {
+                NicBackend::VhostUser
+            } else {
+                NicBackend::Tap {
+                    name: format!("{name}-{index}"),
+                }
+            },
+        };
+        Make {
+            spec: VmSpec {
+                name: name.into(),
+                memory_mib: 192,
+                vcpus: 1,
+                accel: decide(Wanted::Auto, &Facts::read()).unwrap().accel,
+                cpu: None,
+                uid: uid(name),
+                image: self.image.clone(),
+                cmdline: image::KERNEL_CMDLINE.into(),
+                seed: run_dir.join("seed.tar"),
+                run_dir,
+                display: Display::None,
+                nics: switch.ports.iter().enumerate().map(nic).collect(),
+            },
+            files,
+            conf,
+        }
+    }
+
+    /// A cable between two NICs.
+    fn cable(&self, ends: [(&str, usize); 2]) -> Wire {
+        let sockets = ends.map(|(name, index)| {
+            let folder = self.folder.path().join(name).join(NIC_FOLDER);
+            let mut builder = std::fs::DirBuilder::new();
+            builder.recursive(true).mode(0o711).create(&folder).unwrap();
+            folder.join(nic_socket_name(index))
+        });
+        let port = |path: &Path| format!("vhost-user:{}", path.display());
+        let netns = Netns::new("reconf-cable");
+        let wire = Wire::between(netns, &port(&sockets[0]), &port(&sockets[1]));
+        for ((name, _), socket) in ends.iter().zip(&sockets) {
+            chown(socket, Some(uid(name)), None).unwrap();
+        }
+        wire
+    }
+
+    fn start(&self, make: &Make) -> Vm {
+        std::fs::create_dir_all(&make.spec.run_dir).unwrap();
+        seed::write(&make.spec.seed, &make.files).unwrap();
+        Vm::start(make.spec.clone(), self.launcher.clone())
+    }
+}
+
+/// Its own for each VM.
+fn uid(name: &str) -> u32 {
+    70_300 + SWITCHES.iter().position(|known| *known == name).unwrap() as u32
+}
+
+#[test]
+fn a_spine_gets_a_rack_and_loses_it() {
+    if let Some(lacking) = lacks_for_vms() {
+        return skip(&format!("needs {lacking}"));
+    }
+    ensure_image().unwrap();
+    Netns::new("reconf").enter(|| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(rack());
+    });
+}
+
+async fn rack() {
+    let lab = Lab::new().await;
+    let topology = |racks| {
+        let text = format!("[topology]\nspines = 1\nracks = {racks}\nnum_u = 3\n");
+        build(&config::parse("test.toml", &text, &[]).unwrap()).unwrap()
+    };
+    let (one, two) = (topology(1), topology(2));
+    let _cables = [
+        lab.cable([("spine1", 1), ("leaf1", 0)]),
+        lab.cable([("spine1", 3), ("leaf3", 0)]),
+    ];
+    let old = lab.make(&one, "spine1", &[1]);
+    let new = lab.make(&two, "spine1", &[1, 3]);
+    let leaf = [&one, &two].map(|topology| lab.make(topology, "leaf1", &[0]));
+    let spine = lab.start(&old);
+    let leaf1 = lab.start(&leaf[0]);
+    let stopped = can_be_live(&spine, &old, &new);
+    assert_eq!(stopped, Err(Why::Vm(CannotPlug::NotRunning)));
+    let leaf3 = lab.start(&lab.make(&two, "leaf3", &[0]));
+    established(&spine, "ens5", BOOT).await;
+    let before = state(&spine).await;
+    let known = session(&spine, "ens5").await.unwrap();
+
+    // The rack comes.
+    let began = Instant::now();
+    change(&spine, &old, &new).await;
+    figure(
+        "a spine gets two network cards and a rack",
+        &format!("{:?}", began.elapsed()),
+    );
+    let began = Instant::now();
+    change(&leaf1, &leaf[0], &leaf[1]).await;
+    figure("a leaf hears of a rack", &format!("{:?}", began.elapsed()));
+    let pid = spine.status().pid;
+    let began = Instant::now();
+    established(&spine, "ens7", BOOT).await;
+    figure("the new leaf's session", &format!("{:?}", began.elapsed()));
+    let ports = &two.switch("spine1").unwrap().ports;
+    for port in &ports[3..] {
+        let shown = ask(&spine, &format!("ip address show dev {}", port.nic)).await;
+        assert!(shown.contains(&port.mac.to_string()), "{shown}");
+        assert!(shown.contains(&port.link_local.to_string()), "{shown}");
+    }
+    // Over the cable, from leaf to leaf; and from the tap.
+    let far = two.switch("leaf3").unwrap().loopback;
+    let near = two.switch("leaf1").unwrap().loopback;
+    until("leaf1 reaches leaf3", GUEST, async || {
+        let ping = format!("ping -c 1 -W 2 -I {near} {far}");
+        try_ask(&leaf1, &ping).await.is_ok()
+    })
+    .await;
+    ping_from_tap("spine1-4", &ports[4].link_local.to_string()).await;
+    let uptime = session(&spine, "ens5").await.unwrap().uptime;
+    assert!(
+        uptime >= known.uptime,
+        "{uptime:?} after {:?}",
+        known.uptime
+    );
+    let larger = state(&spine).await;
+    for shows in [
+        "neighbor ens8 interface peer-group leaf",
+        "[\"ens7\",1500,",
+        "[\"ens8\",[\"fe80::",
+        "net.ipv6.conf.ens7.forwarding = 1",
+    ] {
+        assert!(larger.contains(shows), "{shows} is not in {larger}");
+    }
+
+    // What runs is what would have started, and does when it starts.
+    assert_eq!(spine.status().pid, pid);
+    spine.power(Power::Cycle).await.unwrap();
+    established(&spine, "ens5", BOOT).await;
+    established(&spine, "ens7", BOOT).await;
+    assert_ne!(spine.status().pid, pid);
+    similar(&larger, &state(&spine).await);
+
+    // The rack goes.
+    let known = session(&spine, "ens5").await.unwrap();
+    let began = Instant::now();
+    change(&spine, &new, &old).await;
+    figure(
+        "a spine loses two network cards and a rack",
+        &format!("{:?}", began.elapsed()),
+    );
+    similar(&before, &state(&spine).await);
+    let uptime = session(&spine, "ens5").await.unwrap().uptime;
+    assert!(
+        uptime >= known.uptime,
+        "{uptime:?} after {:?}",
+        known.uptime
+    );
+    for vm in [spine, leaf1, leaf3] {
+        vm.stop().await;
+    }
+}
+
+async fn change(vm: &Vm, old: &Make, new: &Make) {
+    until("the switch runs", BOOT, async || {
+        vm.status().state == VmState::Running
+    })
+    .await;
+    let live = can_be_live(vm, old, new).unwrap();
+    seed::write(&new.spec.seed, &new.files).unwrap();
+    if let Err(error) = reconfigure(vm, new.spec.clone(), &live).await {
+        let says = ask(vm, "dmesg | tail -n 30; ip -br link; cat /proc/interrupts").await;
+        panic!("{error}\n{says}");
+    }
+}
+
+/// A host on a NIC's tap hears the switch.
+async fn ping_from_tap(tap: &str, link_local: &str) {
+    ikv_tests::run(std::process::Command::new("ip").args(["link", "set", tap, "up"]));
+    until("an answer on the tap", GUEST, async || {
+        let target = format!("{link_local}%{tap}");
+        let ping = tokio::process::Command::new("ping")
+            .args(["-c", "1", "-W", "1", &target])
+            .output();
+        ping.await.unwrap().status.success()
+    })
+    .await;
+}
+
+async fn established(vm: &Vm, nic: &str, limit: Duration) {
+    let what = format!("{}'s session on {nic}", vm.name());
+    until(&what, limit, async || {
+        let peer = session(vm, nic).await;
+        peer.is_some_and(|peer| peer.state == PeerState::Established)
+    })
+    .await;
+}
+
+async fn session(vm: &Vm, nic: &str) -> Option<Peer> {
+    let summary = bgp::read(vm.agent(), GUEST).await.ok()?;
+    summary.peers.into_iter().find(|peer| peer.name == nic)
+}
+
+async fn state(vm: &Vm) -> String {
+    ask(vm, STATE).await
+}
+
+/// Lines of the one that the other has not, both ways, are none.
+fn similar(expected: &str, found: &str) {
+    let missing = |these: &str, those: &str| {
+        let those: Vec<_> = those.lines().collect();
+        let lines = these.lines().filter(|line| !those.contains(line));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let none: [Vec<String>; 2] = [Vec::new(), Vec::new()];
+    assert_eq!([missing(expected, found), missing(found, expected)], none);
+}
+
+async fn ask(vm: &Vm, line: &str) -> String {
+    try_ask(vm, line).await.unwrap()
+}
+
+async fn try_ask(vm: &Vm, line: &str) -> Result<String, String> {
+    let command = ["sh", "-c", line].map(Into::into);
+    let limits = Limits {
+        time: GUEST,
+        output: 1 << 20,
+    };
+    let output = vm.agent().exec(&command, b"", limits).await;
+    let output = output.map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match output.status.shell_code() {
+        0 => Ok(text),
+        status => Err(format!("{line}: {status}: {text}")),
+    }
+}
+
+/// Looks again and again, and panics when it takes too long.
+async fn until(what: &str, limit: Duration, happened: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !happened().await {
+        assert!(
+            began.elapsed() < limit,
+            "waited {limit:?} in vain for {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
