@@ -112,13 +112,23 @@ fn under_traffic(host: &PanelHost, ends: [&str; 2], meanwhile: impl FnOnce()) ->
                 }
             });
         }
+        let stops = Stop(&stop);
         wait_until("frames to flow", SOON, || {
             got.iter().all(|got| got.load(Ordering::Relaxed) > 1000)
         });
         meanwhile();
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
     });
     sent.map(AtomicU64::into_inner)
+}
+
+/// Ends the traffic, also when what goes on meanwhile fails.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 #[test]

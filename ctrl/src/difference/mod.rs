@@ -118,6 +118,18 @@ impl Difference {
             && self.settings.is_empty()
     }
 
+    /// A switch that goes on is told of others, which only those know who make its files.
+    pub(crate) fn tells(&mut self, switch: &str, restarts: Option<bool>) {
+        self.switches.kept.retain(|kept| kept != switch);
+        self.switches.changed.push(switch.into());
+        self.changes.push(SwitchChange {
+            name: switch.into(),
+            names: true,
+            restarts,
+            ..SwitchChange::default()
+        });
+    }
+
     /// Why root has to ask for it; `None` if whoever may use the socket may.
     pub fn needs_root(&self) -> Option<&'static str> {
         if !self.taps.is_same() {

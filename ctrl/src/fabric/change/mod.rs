@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
 
 use super::Fabric;
 use super::cables::CablesError;
@@ -30,6 +31,12 @@ use switches::SwitchToBe;
 
 /// Questions about sessions that switches may be asked at the same time.
 const QUESTIONS: usize = 2;
+
+/// For the routes to follow the sessions.
+const ROUTES: Duration = Duration::from_secs(20);
+
+/// Between two looks, should the ring have been missed.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What changing a fabric takes, besides the fabric itself.
 pub(super) struct Change {
@@ -177,6 +184,7 @@ impl Fabric {
         before: &Arc<Whole>,
         prepared: Prepared,
     ) -> Result<Vec<String>, ChangeError> {
+        let was_ready = self.is_ready();
         self.doing(Some("exchanges cables".into()));
         let (after, mut notes) = self.exchange(before, &prepared)?;
         notes.extend(self.tell_ends(&after, &prepared).await);
@@ -185,6 +193,9 @@ impl Fabric {
         match changed.await {
             Ok(told) => {
                 notes.extend(told);
+                if was_ready {
+                    self.wait_until_ready().await;
+                }
                 Ok(notes)
             }
             Err(ChangeError::Ending) => Err(ChangeError::Ending),
@@ -198,6 +209,21 @@ impl Fabric {
                     }),
                 }
             }
+        }
+    }
+
+    /// Routes lag behind sessions. A loopback that does not answer is no failure of the change.
+    async fn wait_until_ready(&self) {
+        self.doing(Some("waits until every loopback answers".into()));
+        let mut ending = self.change.ending.subscribe();
+        let ready = async {
+            while !(self.is_ready() && self.whole().switches.values().all(|it| it.is_well())) {
+                let _ = timeout(LOOK, self.news()).await;
+            }
+        };
+        tokio::select! {
+            _ = timeout(ROUTES, ready) => {}
+            _ = ending.wait_for(|ending| *ending) => {}
         }
     }
 

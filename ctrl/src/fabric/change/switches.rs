@@ -8,38 +8,44 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::{ChangeError, Prepared};
+use super::{ChangeError, LOOK, Prepared};
 use crate::api::{CableState, NodeState};
 use crate::difference::{Difference, Plan};
+use crate::fabric::reconfigure::{Live, Make, can_be_live, reconfigure};
 use crate::fabric::switch::Switch;
 use crate::fabric::whole::Whole;
 use crate::fabric::{Fabric, displays};
 use crate::progress::duration;
-use crate::vm::seed::{self, SeedFile};
+use crate::vm::seed;
 use crate::vm::{Power, VmSpec};
 
 /// For a switch to be there with all its sessions. Under TCG, with others that boot at the same
 /// time, a minute is usual.
 const BACK: Duration = Duration::from_secs(300);
 
-/// Between two looks, should the ring have been missed.
-const LOOK: Duration = Duration::from_secs(1);
-
 /// A switch as it is to be.
 pub(super) struct SwitchToBe {
     /// Its place in the new topology.
     pub(super) index: usize,
     pub(super) name: String,
-    spec: VmSpec,
-    files: Vec<SeedFile>,
-    /// What it is made from now, if it runs.
-    before: Option<(VmSpec, Vec<SeedFile>)>,
+    make: Make,
+    how: How,
+}
+
+/// How a switch becomes what it is to be.
+enum How {
+    /// It does not run yet.
+    Starts,
+    /// It goes on running, and is told.
+    Live(Box<Live>),
+    /// It is started again.
+    Restarts,
 }
 
 impl SwitchToBe {
     /// Whether it does not run yet.
     pub(super) fn starts(&self) -> bool {
-        self.before.is_none()
+        matches!(self.how, How::Starts)
     }
 }
 
@@ -53,8 +59,15 @@ impl Fabric {
     ) -> Result<Prepared, ChangeError> {
         let mut difference = Difference::between(&whole.plan(), &plan);
         let switches = self.switches_to_be(whole, &plan, number)?;
-        for change in &mut difference.changes {
-            change.restarts = Some(true);
+        for switch in switches.iter().filter(|switch| !switch.starts()) {
+            let restarts = Some(matches!(switch.how, How::Restarts));
+            let mut known = difference.changes.iter_mut();
+            if let Some(change) = known.find(|change| change.name == switch.name) {
+                change.restarts = restarts;
+            } else {
+                // What it knows of others by ssh is all that is left.
+                difference.tells(&switch.name, restarts);
+            }
         }
         Ok(Prepared {
             plan,
@@ -77,26 +90,27 @@ impl Fabric {
         let mut switches = Vec::new();
         for index in plan.switches.iter() {
             let name = &plan.topology.switches[index].name;
-            let (mut spec, files) = (new.spec(index), new.files(index)?);
+            let mut make = new.make(index)?;
             let running = whole.switches.iter().find(|(_, it)| it.name() == name);
-            let before = match running {
-                Some((before, _)) => Some((old.spec(*before), old.files(*before)?)),
-                None => None,
+            let how = match running {
+                None => How::Starts,
+                Some((before, switch)) => {
+                    let before = old.make(*before)?;
+                    if before == make {
+                        continue;
+                    }
+                    // The present disk is in use, and stays what a QEMU that dies meanwhile
+                    // starts from.
+                    let disk = format!("seed-{number}.tar");
+                    make.spec.seed = make.spec.run_dir.join(disk);
+                    how(switch, &before, &make)
+                }
             };
-            if before == Some((spec.clone(), files.clone())) {
-                continue;
-            }
-            if before.is_some() {
-                // The present disk is in use, and stays what a QEMU that dies meanwhile starts
-                // from.
-                spec.seed = spec.run_dir.join(format!("seed-{number}.tar"));
-            }
             switches.push(SwitchToBe {
                 index,
                 name: name.clone(),
-                spec,
-                files,
-                before,
+                make,
+                how,
             });
         }
         Ok(switches)
@@ -170,10 +184,9 @@ impl Fabric {
         }
         let mut shown = Vec::new();
         for switch in &starting {
-            let SwitchToBe {
-                spec, files, index, ..
-            } = switch;
-            seed::write(&spec.seed, files).map_err(crate::fabric::seeds::SeedsError::from)?;
+            let SwitchToBe { make, index, .. } = switch;
+            seed::write(&make.spec.seed, &make.files)
+                .map_err(crate::fabric::seeds::SeedsError::from)?;
             let display = displays::open_one(
                 &after.config,
                 &after.topology,
@@ -186,7 +199,7 @@ impl Fabric {
         let mut whole = after.same();
         let added: Vec<usize> = starting.iter().map(|switch| switch.index).collect();
         for switch in starting {
-            let (spec, index) = (switch.spec.clone(), switch.index);
+            let (spec, index) = (switch.make.spec.clone(), switch.index);
             let started = fleet.start(spec, &after.topology, &after.selection, index);
             for follower in self.followers(&started) {
                 tokio::spawn(follower);
@@ -215,16 +228,30 @@ impl Fabric {
             switch: to_be.name.clone(),
             reason,
         };
-        self.doing(Some(format!("restarts {}", to_be.name)));
-        let SwitchToBe { spec, files, .. } = to_be;
+        let Make { spec, files, .. } = &to_be.make;
         seed::write(&spec.seed, files).map_err(crate::fabric::seeds::SeedsError::from)?;
-        let is_off = matches!(switch.status().state, NodeState::Off | NodeState::Failed);
+        let state = switch.status().state;
+        if let (How::Live(live), NodeState::Running) = (&to_be.how, state) {
+            self.doing(Some(format!("changes {}", to_be.name)));
+            match reconfigure(switch.vm(), spec.clone(), live).await {
+                Ok(()) => {
+                    forget_other_seeds(spec);
+                    return Ok(None);
+                }
+                // What it is now nobody knows; started again it is what it should be.
+                Err(error) => {
+                    tracing::warn!(switch = to_be.name, %error, "it is restarted");
+                    self.notice(format!("{} is restarted: {error}", to_be.name));
+                }
+            }
+        }
         let respec = switch.vm().respec(spec.clone()).await;
         respec.map_err(|error| failed(error.to_string()))?;
         forget_other_seeds(spec);
-        if is_off {
+        if matches!(state, NodeState::Off | NodeState::Failed) {
             return Ok(Some(format!("{} is off and stays so", to_be.name)));
         }
+        self.doing(Some(format!("restarts {}", to_be.name)));
         let began = Instant::now();
         let cycled = switch.vm().power(Power::Cycle).await;
         cycled.map_err(|error| failed(error.to_string()))?;
@@ -264,6 +291,17 @@ impl Fabric {
                 _ = timeout(LOOK, self.news()) => {}
                 _ = ending.changed() => {}
             }
+        }
+    }
+}
+
+/// How a switch that runs becomes another one: told, if that can be.
+fn how(switch: &Switch, before: &Make, after: &Make) -> How {
+    match can_be_live(switch.vm(), before, after) {
+        Ok(live) => How::Live(Box::new(live)),
+        Err(why) => {
+            tracing::debug!(switch = switch.name(), %why, "a restart is needed");
+            How::Restarts
         }
     }
 }

@@ -1,0 +1,300 @@
+//! `ikv-fabric apply` in a datacenter of real switches: a rack comes while servers talk to each
+//! other, and goes again. It is a small one, so that it boots beside other tests.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ikv_tests::patience::{SOON, wait_until};
+use ikv_tests::{
+    Cli, Fabric, HostState, Nic, Site, ensure_image, figure, lacks_for_vms, say, skip,
+};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// One rack of two positions under one spine: four switches.
+const SMALL: [&str; 3] = ["topology.racks=1", "topology.spines=1", "topology.num_u=4"];
+
+/// Frames on their way at the same time: fewer than a ring in a switch holds.
+const UNDER_WAY: u64 = 32;
+
+/// Of the experimental ethertypes (IEEE 802).
+const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
+
+fn sets(sets: &[&str]) -> Vec<String> {
+    let words = sets
+        .iter()
+        .flat_map(|set| ["--set".to_owned(), (*set).to_owned()]);
+    words.collect()
+}
+
+/// `apply` of the small fabric with something else.
+fn apply(fabric: &Fabric, other: &[&str], options: &[&str]) -> Vec<String> {
+    let keys = format!("ssh.key_dir={}", fabric.scratch().join("keys").display());
+    let mut words = vec!["apply".to_owned()];
+    words.extend(sets(&SMALL));
+    words.extend(sets(&[&keys]));
+    words.extend(sets(other));
+    words.extend(options.iter().map(|option| (*option).to_owned()));
+    words
+}
+
+fn as_words(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
+/// Frames that entered each lane between switches, and that it dropped.
+fn drops(cli: &Cli) -> BTreeMap<String, Value> {
+    let cables = cli.json(&["cables"]);
+    let between = |cable: &&Value| {
+        let name = cable["name"].as_str().unwrap();
+        ["ikhb", "ikib", "iksb"]
+            .iter()
+            .any(|kind| name.starts_with(kind))
+    };
+    let lanes = cables.as_array().unwrap().iter().filter(between);
+    let lanes = lanes.flat_map(|cable| cable["lanes"].as_array().unwrap().clone());
+    lanes
+        .map(|lane| {
+            assert_eq!(
+                lane["frames_in"].as_u64(),
+                lane["frames_out"].as_u64().map(|out| {
+                    let drops = lane["drops"].as_object().unwrap().values();
+                    out + lane["held"].as_u64().unwrap()
+                        + drops.map(|drop| drop.as_u64().unwrap()).sum::<u64>()
+                }),
+                "{lane}"
+            );
+            (
+                lane["from"].as_str().unwrap().to_owned(),
+                lane["drops"].clone(),
+            )
+        })
+        .collect()
+}
+
+/// Two servers of rack 1 that send each other frames through leaf1 for as long as `meanwhile`
+/// takes; every one arrives, in order. Returns how many.
+fn under_traffic(fabric: &Fabric, meanwhile: impl FnOnce()) -> u64 {
+    let macs = [[2, 0, 0, 0, 0, 3], [2, 0, 0, 0, 0, 4]];
+    let nics = ["ikvm1-3-1", "ikvm1-4-1"].map(|end| fabric.site.host.enter(|| Nic::plain(end)));
+    let frame = |from: usize, number: u64| {
+        let mut frame = [macs[1 - from], macs[from]].concat();
+        frame.extend(ETHERTYPE);
+        frame.extend(number.to_be_bytes());
+        frame.resize(600, 0);
+        frame
+    };
+    // Each has to be heard once, so that the bridge does not flood.
+    let is_ours = |frame: &[u8]| frame[12..14] == ETHERTYPE;
+    let began = Instant::now();
+    for from in [0, 1] {
+        while {
+            nics[from].send([0; 10], &frame(from, u64::MAX));
+            let heard = nics[1 - from].receive_within(Duration::from_millis(200));
+            !heard.is_some_and(|(_, frame)| is_ours(&frame))
+        } {
+            assert!(began.elapsed() < SOON, "leaf1 forwards nothing");
+        }
+    }
+    let stop = AtomicBool::new(false);
+    let sent = [AtomicU64::new(0), AtomicU64::new(0)];
+    let got = [AtomicU64::new(0), AtomicU64::new(0)];
+    std::thread::scope(|scope| {
+        for from in 0..2 {
+            let (nics, stop, sent, got) = (&nics, &stop, &sent[from], &got[1 - from]);
+            scope.spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    let number = sent.load(Ordering::SeqCst);
+                    if number - got.load(Ordering::SeqCst) >= UNDER_WAY {
+                        std::thread::sleep(Duration::from_millis(1));
+                        continue;
+                    }
+                    sent.store(number + 1, Ordering::SeqCst);
+                    nics[from].send([0; 10], &frame(from, number));
+                }
+            });
+            scope.spawn(move || {
+                let mut next = 0;
+                let mut heard = Instant::now();
+                while !(stop.load(Ordering::SeqCst) && next == sent.load(Ordering::SeqCst)) {
+                    let came = nics[1 - from].receive_within(Duration::from_millis(50));
+                    let Some((_, frame)) = came.filter(|(_, frame)| is_ours(frame)) else {
+                        assert!(heard.elapsed() < SOON, "frame {next} from {from} was lost");
+                        continue;
+                    };
+                    let number = u64::from_be_bytes(frame[14..22].try_into().unwrap());
+                    if number == u64::MAX {
+                        continue;
+                    }
+                    assert_eq!(number, next, "none is missing, none overtakes another");
+                    next += 1;
+                    got.store(next, Ordering::SeqCst);
+                    heard = Instant::now();
+                }
+            });
+        }
+        let stops = Stop(&stop);
+        wait_until("frames to flow", SOON, || {
+            got.iter().all(|got| got.load(Ordering::SeqCst) > 100)
+        });
+        meanwhile();
+        drop(stops);
+    });
+    sent.iter().map(|sent| sent.load(Ordering::SeqCst)).sum()
+}
+
+/// Be it ready or not.
+fn status(cli: &Cli) -> Value {
+    let said = cli.run(&["--json", "status"]);
+    serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"))
+}
+
+fn sessions(cli: &Cli) -> Vec<(String, u64, u64)> {
+    let status = status(cli);
+    let nodes = status["nodes"].as_array().unwrap().iter();
+    nodes
+        .map(|node| {
+            let count = |key: &str| node["bgp"][key].as_u64().unwrap();
+            (
+                node["name"].as_str().unwrap().to_owned(),
+                count("established"),
+                count("expected"),
+            )
+        })
+        .collect()
+}
+
+/// How long the session of spine1 with a leaf has been up, in ms.
+fn uptime(cli: &Cli, nic: &str) -> u64 {
+    let summary = cli.vtysh("spine1", "show bgp ipv4 unicast summary");
+    let peer = &summary["peers"][nic];
+    peer["peerUptimeMsec"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{summary}"))
+}
+
+/// Ends the traffic, also when what goes on meanwhile fails.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_rack_of_switches_comes_while_servers_talk_and_goes_again() {
+    if let Some(lacking) = lacks_for_vms() {
+        return skip(&format!("needs {lacking}"));
+    }
+    ensure_image().unwrap();
+    let small = sets(&SMALL);
+    let mut fabric = Fabric::start(Site::new("apply"), &as_words(&small));
+    let ready = fabric.wait_ready(PATIENCE).unwrap();
+    say(&format!("four switches are ready after {ready:?}"));
+    let cli = fabric.cli();
+    let pids = |cli: &Cli| cli.exec("leaf1", &["cat", "/proc/sys/kernel/random/boot_id"]);
+    let booted = pids(&cli);
+    let drops_before = drops(&cli);
+    let session = uptime(&cli, "ens5");
+
+    let two_racks = apply(&fabric, &["topology.racks=2"], &[]);
+    let planned = cli.ok(&as_words(&apply(
+        &fabric,
+        &["topology.racks=2"],
+        &["--dry-run"],
+    )));
+    assert!(planned.contains("+ leaf3, leaf4: started"), "{planned}");
+    assert!(!planned.contains("restarted for it"), "{planned}");
+    assert_eq!(status(&cli)["nodes"].as_array().unwrap().len(), 4);
+
+    let began = Instant::now();
+    let frames = under_traffic(&fabric, || {
+        let mut first = cli.command(&as_words(&two_racks)).spawn().unwrap();
+        wait_until("the apply to be under way", SOON, || {
+            status(&cli)["applying"].is_string()
+        });
+        let second = cli.run(&as_words(&two_racks));
+        assert_eq!(second.status, 1, "{second:?}");
+        assert!(
+            second.stderr.contains("another apply is under way"),
+            "{second:?}"
+        );
+        assert!(first.wait().unwrap().success(), "{}", fabric.dump());
+    });
+    figure(
+        "a rack of two switches is added",
+        &format!(
+            "{:?}, {frames} frames between servers meanwhile, 0 lost",
+            began.elapsed()
+        ),
+    );
+    let before_and_after = drops(&cli);
+    for (lane, drops) in &drops_before {
+        assert_eq!(&before_and_after[lane], drops, "{lane}");
+    }
+    assert_eq!(
+        sessions(&cli),
+        [
+            ("internet", 1, 1),
+            ("spine1", 5, 5),
+            ("leaf1", 1, 1),
+            ("leaf2", 1, 1),
+            ("leaf3", 1, 1),
+            ("leaf4", 1, 1)
+        ]
+        .map(|(name, up, of)| (name.to_owned(), up, of))
+    );
+    assert_eq!(pids(&cli), booted, "leaf1 went on");
+    assert!(
+        uptime(&cli, "ens5") > session,
+        "and its session was never down"
+    );
+    cli.wait_ready(60);
+    // The new leaf is reached over the new ports, and everybody knows it by its name.
+    cli.exec("leaf1", &["ping", "-c", "1", "-W", "10", "leaf4"]);
+    assert!(cli.ok(&["ssh", "leaf3", "hostname"]).contains("leaf3"));
+    assert_eq!(cli.json(&["cables"]).as_array().unwrap().len(), 2 + 4 + 8);
+
+    say("the new leaves are reached");
+    // A switch that has to be restarted is back soon, with all its sessions.
+    let more = apply(
+        &fabric,
+        &["topology.racks=2", "vm.memory=208M"],
+        &["--dry-run"],
+    );
+    assert!(cli.ok(&as_words(&more)).contains("restarted for it"));
+    let began = Instant::now();
+    cli.ok(&["power", "leaf1", "cycle"]);
+    wait_until("leaf1 to go", SOON, || {
+        cli.node("leaf1")["bgp"]["established"] == 0
+    });
+    cli.wait_ready(120);
+    figure(
+        "a switch restarted alone has its sessions again after",
+        &format!("{:?}", began.elapsed()),
+    );
+
+    let back = apply(&fabric, &[], &[]);
+    let frames = under_traffic(&fabric, || {
+        cli.ok(&as_words(&back));
+    });
+    figure("frames while the rack went", &format!("{frames}, 0 lost"));
+    assert_eq!(status(&cli)["nodes"].as_array().unwrap().len(), 4);
+    assert_eq!(status(&cli)["applying"], json!(null));
+    cli.wait_ready(60);
+    assert_eq!(sessions(&cli)[1], ("spine1".to_owned(), 3, 3));
+    let gone = cli.run(&["exec", "leaf3", "--", "true"]);
+    assert!(
+        gone.stderr.contains("there is no switch \"leaf3\""),
+        "{gone:?}"
+    );
+
+    let ended = fabric.end();
+    assert!(ended.status.success(), "{ended:?}");
+    let now = HostState::of(&fabric.site.host, &fabric.run_folder());
+    fabric.before.assert_unchanged(&now, "a rack came and went");
+}
