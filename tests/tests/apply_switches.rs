@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ikv_tests::patience::{SOON, wait_until};
-use ikv_tests::{
-    Cli, Fabric, HostState, Nic, Site, ensure_image, figure, lacks_for_vms, say, skip,
-};
+use ikv_tests::{Cli, Fabric, HostState, Nic, Site, ensure_image, figure, lacks_for_vms, skip};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -185,6 +183,11 @@ impl Drop for Stop<'_> {
     }
 }
 
+fn boot_id(cli: &Cli, node: &str) -> String {
+    cli.exec(node, &["cat", "/proc/sys/kernel/random/boot_id"])
+}
+
+/// One fabric for all of it, for a boot costs most.
 #[test]
 fn a_rack_of_switches_comes_while_servers_talk_and_goes_again() {
     if let Some(lacking) = lacks_for_vms() {
@@ -193,93 +196,83 @@ fn a_rack_of_switches_comes_while_servers_talk_and_goes_again() {
     ensure_image().unwrap();
     let small = sets(&SMALL);
     let mut fabric = Fabric::start(Site::new("apply"), &as_words(&small));
-    let ready = fabric.wait_ready(PATIENCE).unwrap();
-    say(&format!("four switches are ready after {ready:?}"));
-    let cli = fabric.cli();
-    let pids = |cli: &Cli| cli.exec("leaf1", &["cat", "/proc/sys/kernel/random/boot_id"]);
-    let booted = pids(&cli);
-    let drops_before = drops(&cli);
-    let session = uptime(&cli, "ens5");
+    fabric.wait_ready(PATIENCE).unwrap();
+    a_rack_comes(&fabric);
+    a_switch_restarts_alone(&fabric.cli());
+    the_rack_goes(&fabric);
+    switches_get_more_memory(&fabric);
+    let ended = fabric.end();
+    assert!(ended.status.success(), "{ended:?}: {}", fabric.stderr());
+    let now = HostState::of(&fabric.site.host, &fabric.run_folder());
+    fabric.before.assert_unchanged(&now, "a rack came and went");
+}
 
-    let two_racks = apply(&fabric, &["topology.racks=2"], &[]);
-    let planned = cli.ok(&as_words(&apply(
-        &fabric,
-        &["topology.racks=2"],
-        &["--dry-run"],
-    )));
+fn a_rack_comes(fabric: &Fabric) {
+    let cli = fabric.cli();
+    let (booted, dropped) = (boot_id(&cli, "leaf1"), drops(&cli));
+    let session = uptime(&cli, "ens5");
+    let two_racks = apply(fabric, &["topology.racks=2"], &[]);
+    let planned = apply(fabric, &["topology.racks=2"], &["--dry-run"]);
+    let planned = cli.ok(&as_words(&planned));
     assert!(planned.contains("+ leaf3, leaf4: started"), "{planned}");
     assert!(!planned.contains("restarted for it"), "{planned}");
     assert_eq!(status(&cli)["nodes"].as_array().unwrap().len(), 4);
 
     let began = Instant::now();
-    let frames = under_traffic(&fabric, || {
+    let frames = under_traffic(fabric, || {
         let mut first = cli.command(&as_words(&two_racks)).spawn().unwrap();
         wait_until("the apply to be under way", SOON, || {
             status(&cli)["applying"].is_string()
         });
         let second = cli.run(&as_words(&two_racks));
-        assert_eq!(second.status, 1, "{second:?}");
-        assert!(
-            second.stderr.contains("another apply is under way"),
-            "{second:?}"
-        );
+        let told = second.stderr.contains("another apply is under way");
+        assert!(second.status == 1 && told, "{second:?}");
         assert!(first.wait().unwrap().success(), "{}", fabric.dump());
     });
+    let took = began.elapsed();
     figure(
         "a rack of two switches is added",
-        &format!(
-            "{:?}, {frames} frames between servers meanwhile, 0 lost",
-            began.elapsed()
-        ),
+        &format!("{took:?}, {frames} frames between servers meanwhile, 0 lost"),
     );
-    let before_and_after = drops(&cli);
-    for (lane, drops) in &drops_before {
-        assert_eq!(&before_and_after[lane], drops, "{lane}");
+    let now = drops(&cli);
+    for (lane, drops) in &dropped {
+        assert_eq!(&now[lane], drops, "{lane}");
     }
-    assert_eq!(
-        sessions(&cli),
-        [
-            ("internet", 1, 1),
-            ("spine1", 5, 5),
-            ("leaf1", 1, 1),
-            ("leaf2", 1, 1),
-            ("leaf3", 1, 1),
-            ("leaf4", 1, 1)
-        ]
-        .map(|(name, up, of)| (name.to_owned(), up, of))
-    );
-    assert_eq!(pids(&cli), booted, "leaf1 went on");
-    assert!(
-        uptime(&cli, "ens5") > session,
-        "and its session was never down"
-    );
+    let expected = [
+        ("internet", 1),
+        ("spine1", 5),
+        ("leaf1", 1),
+        ("leaf2", 1),
+        ("leaf3", 1),
+        ("leaf4", 1),
+    ];
+    let expected = expected.map(|(name, all)| (name.to_owned(), all, all));
+    assert_eq!(sessions(&cli), expected);
+    assert_eq!(boot_id(&cli, "leaf1"), booted, "leaf1 went on");
+    let up = uptime(&cli, "ens5");
+    assert!(up > session, "and its session was never down");
     cli.wait_ready(60);
-    // The new leaf is reached over the new ports, and everybody knows it by its name.
+    // The new leaves are reached over the new ports, and everybody knows them by name.
     cli.exec("leaf1", &["ping", "-c", "1", "-W", "10", "leaf4"]);
     assert!(cli.ok(&["ssh", "leaf3", "hostname"]).contains("leaf3"));
     assert_eq!(cli.json(&["cables"]).as_array().unwrap().len(), 2 + 4 + 8);
+}
 
-    say("the new leaves are reached");
-    // A switch that has to be restarted is back soon, with all its sessions.
-    let more = apply(
-        &fabric,
-        &["topology.racks=2", "vm.memory=208M"],
-        &["--dry-run"],
-    );
-    assert!(cli.ok(&as_words(&more)).contains("restarted for it"));
+fn a_switch_restarts_alone(cli: &Cli) {
     let began = Instant::now();
     cli.ok(&["power", "leaf1", "cycle"]);
     wait_until("leaf1 to go", SOON, || {
         cli.node("leaf1")["bgp"]["established"] == 0
     });
     cli.wait_ready(120);
-    figure(
-        "a switch restarted alone has its sessions again after",
-        &format!("{:?}", began.elapsed()),
-    );
+    let took = format!("{:?}", began.elapsed());
+    figure("a leaf restarted alone has its sessions again after", &took);
+}
 
-    let back = apply(&fabric, &[], &[]);
-    let frames = under_traffic(&fabric, || {
+fn the_rack_goes(fabric: &Fabric) {
+    let cli = fabric.cli();
+    let back = apply(fabric, &[], &[]);
+    let frames = under_traffic(fabric, || {
         cli.ok(&as_words(&back));
     });
     figure("frames while the rack went", &format!("{frames}, 0 lost"));
@@ -288,13 +281,32 @@ fn a_rack_of_switches_comes_while_servers_talk_and_goes_again() {
     cli.wait_ready(60);
     assert_eq!(sessions(&cli)[1], ("spine1".to_owned(), 3, 3));
     let gone = cli.run(&["exec", "leaf3", "--", "true"]);
-    assert!(
-        gone.stderr.contains("there is no switch \"leaf3\""),
-        "{gone:?}"
-    );
+    let told = gone.stderr.contains("there is no switch \"leaf3\"");
+    assert!(told, "{gone:?}");
+    assert!(!fabric.run_folder().join("vm/leaf3").exists());
+}
 
-    let ended = fabric.end();
-    assert!(ended.status.success(), "{ended:?}");
-    let now = HostState::of(&fabric.site.host, &fabric.run_folder());
-    fabric.before.assert_unchanged(&now, "a rack came and went");
+/// Which only a restart can give them: of one after the other.
+fn switches_get_more_memory(fabric: &Fabric) {
+    let cli = fabric.cli();
+    let more = ["vm.memory=208M"];
+    let planned = cli.ok(&as_words(&apply(fabric, &more, &["--dry-run"])));
+    assert!(planned.contains("restarted for it"), "{planned}");
+    let before = boot_id(&cli, "leaf2");
+    let began = Instant::now();
+    let said = cli.run(&as_words(&apply(fabric, &more, &[])));
+    assert_eq!(said.status, 0, "{said:?}");
+    let back = said.stderr.matches("was restarted and back after").count();
+    assert_eq!(back, 4, "{said:?}");
+    figure(
+        "four switches restarted one after another",
+        &format!("{:?}", began.elapsed()),
+    );
+    cli.wait_ready(60);
+    assert_ne!(boot_id(&cli, "leaf2"), before);
+    let arguments = std::fs::read(format!(
+        "/proc/{}/cmdline",
+        fabric.qemu("leaf2").as_raw_nonzero()
+    ));
+    assert!(String::from_utf8_lossy(&arguments.unwrap()).contains("208"));
 }

@@ -113,6 +113,7 @@ impl Lab {
                 seed: run_dir.join("seed.tar"),
                 run_dir,
                 display: Display::None,
+                bmc: false,
                 nics: switch.ports.iter().enumerate().map(nic).collect(),
             },
             files,

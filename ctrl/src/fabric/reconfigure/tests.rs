@@ -38,6 +38,7 @@ fn make(topology: &Topology, name: &str) -> Make {
             seed: "/run/seed.tar".into(),
             run_dir: "/run".into(),
             display: Display::None,
+            bmc: false,
             nics: Vec::new(),
         },
         files: files.collect(),
