@@ -144,7 +144,7 @@ const SERVICE_SLOT: usize = 2;
 /// The slots that are the NICs'.
 const NIC_SLOTS: std::ops::RangeInclusive<usize> = 3..=31;
 
-/// The bridge behind which NICs come to a running QEMU, a function of [`SERVICE_SLOT`]. Without
+/// The bridge behind which NICs come to a running QEMU, a function of the service slot. Without
 /// ACPI's routing of interrupts (`acpi=noirq`) a guest knows those of slots 1 to 6 only, by the
 /// BIOS's $PIR table, and of what was there at the start; but also of all that is behind them.
 pub const BRIDGE: &str = "later";
