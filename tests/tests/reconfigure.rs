@@ -114,6 +114,7 @@ impl Lab {
                 run_dir,
                 display: Display::None,
                 bmc: false,
+                template: None,
                 nics: switch.ports.iter().enumerate().map(nic).collect(),
             },
             files,

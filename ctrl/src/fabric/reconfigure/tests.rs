@@ -39,6 +39,7 @@ fn make(topology: &Topology, name: &str) -> Make {
             run_dir: "/run".into(),
             display: Display::None,
             bmc: false,
+            template: None,
             nics: Vec::new(),
         },
         files: files.collect(),
