@@ -109,6 +109,7 @@ const TRIALS: &[(&str, Test)] = &[
         reports::rights_are_given_up,
     ),
     ("power_off_on_cycle_reset", power::buttons),
+    ("a_spine_restarts_alone_and_rejoins", power::rejoins),
     (
         "a_killed_dnsmasq_answers_again_with_its_leases",
         faults::dnsmasq,

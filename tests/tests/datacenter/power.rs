@@ -79,3 +79,24 @@ pub(crate) fn buttons(up: &mut Up) {
         assert_eq!(addresses(up, node), addressed[node], "{node}'s NICs");
     }
 }
+
+/// A spine is a switch with many sessions, and all others wait for it meanwhile.
+pub(crate) fn rejoins(up: &mut Up) {
+    let began = Instant::now();
+    up.cli.ok(&["power", "spine1", "cycle"]);
+    until(
+        "spine1 to have all its sessions",
+        Duration::from_secs(BACK.into()),
+        || {
+            let node = up.cli.node("spine1");
+            let all = node["bgp"]["established"] == node["bgp"]["expected"];
+            ensure(node["state"] == "running" && all, || node.to_string())
+        },
+    );
+    let time = began.elapsed().as_secs_f64();
+    figure(
+        "spine1 restarted alone, all sessions",
+        &format!("{time:.1} s"),
+    );
+    up.cli.wait_ready(BACK);
+}
