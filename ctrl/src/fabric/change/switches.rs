@@ -236,6 +236,8 @@ impl Fabric {
             match reconfigure(switch.vm(), spec.clone(), live).await {
                 Ok(()) => {
                     forget_other_seeds(spec);
+                    // A network card that has come believes in its carrier.
+                    self.tell_cut_cables(&to_be.name).await;
                     return Ok(None);
                 }
                 // What it is now nobody knows; started again it is what it should be.
