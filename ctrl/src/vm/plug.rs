@@ -146,6 +146,7 @@ pub(super) fn plan(now: &Shape, new: &VmSpec) -> Result<Plan, CannotPlug> {
             (&old.image, &old.cmdline) == (&new.image, &new.cmdline),
         ),
         ("display", old.display == new.display),
+        ("BMC", old.bmc == new.bmc),
     ] {
         if !same {
             return Err(CannotPlug::Machine(what));
