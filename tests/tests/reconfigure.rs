@@ -225,7 +225,7 @@ async fn rack() {
     let larger = state(&spine).await;
     for shows in [
         "neighbor ens8 interface peer-group leaf",
-        "[\"ens7\",1500,",
+        "[\"ens7\",9000,",
         "[\"ens8\",[\"fe80::",
         "net.ipv6.conf.ens7.forwarding = 1",
     ] {
