@@ -485,4 +485,14 @@ fn a_port_that_is_taken_is_told_before_anything_is_touched() {
                 192.168.200.0/24; another ipmi.address in the configuration, or ip route del \
                 192.168.200.128/25";
     assert_eq!(refused.refusal(), says);
+
+    // As in a network namespace whose loopback device nobody has set up yet.
+    for words in ["link set lo down", "address flush dev lo"] {
+        let mut ip = host.netns.command("ip");
+        let done = output_within(ip.args(words.split(' ')), SOON);
+        assert!(done.status.success(), "{words}: {done:?}");
+    }
+    let found = host.ask(&[&["check"], &WITH_BMC[..]].concat());
+    let says = "is down: `ip link set lo up`";
+    assert!(found.stdout.contains(says), "{found:?}");
 }

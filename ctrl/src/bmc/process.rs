@@ -75,7 +75,8 @@ impl Supervisor {
             if began.elapsed() >= STABLE {
                 pause = PAUSE.0;
             }
-            tracing::warn!(switch = self.spec.name, why, "its BMC ended");
+            // The fabric tells it, once.
+            tracing::debug!(switch = self.spec.name, why, "its BMC ended");
             self.state.send_replace(BmcState::Down(why));
             sleep(pause).await;
             pause = (2 * pause).min(PAUSE.1);
@@ -89,13 +90,13 @@ impl Supervisor {
             Ok(pair) => pair,
             Err(error) => return error.to_string(),
         };
-        let line = match free_port().and_then(|line| {
-            files::set_line(&self.spec, line)?;
-            Ok(line)
-        }) {
+        let line = match free_port() {
             Ok(line) => line,
-            Err(error) => return format!("{}: {error}", self.spec.folder.display()),
+            Err(error) => return format!("no port of {} is free: {error}", Ipv4Addr::LOCALHOST),
         };
+        if let Err(error) = files::set_line(&self.spec, line) {
+            return format!("{}: {error}", self.spec.folder.display());
+        }
         let mut child = match command(&self.spec, theirs.into()).spawn() {
             Ok(child) => child,
             Err(error) => {

@@ -38,13 +38,14 @@ fn addresses(segment: &IpmiSegment) -> [Ipv4Addr; 2] {
     [Ipv4Addr::LOCALHOST, segment.address.addr()]
 }
 
-/// The first address of a switch's BMC that somebody else has. The segment's is none before it is up.
+/// The first address of a switch's BMC that cannot be had: somebody else has it, or the loopback
+/// device is down. The segment's is none before it is up.
 fn taken(segment: &IpmiSegment, switch: usize) -> Option<(SocketAddr, io::Error)> {
     let port = segment.port(switch);
     addresses(segment).into_iter().find_map(|address| {
         // Without SO_REUSEADDR, with which ipmi_sim would silently share a port.
         match UdpSocket::bind((address, port)) {
-            Err(error) if error.kind() != io::ErrorKind::AddrNotAvailable => {
+            Err(error) if address.is_loopback() || !is_down(&error) => {
                 Some((SocketAddr::from((address, port)), error))
             }
             _ => None,
@@ -52,7 +53,11 @@ fn taken(segment: &IpmiSegment, switch: usize) -> Option<(SocketAddr, io::Error)
     })
 }
 
-/// Ports of BMCs that somebody else has.
+fn is_down(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+/// Ports of BMCs that cannot be had.
 pub(super) fn taken_ports(topology: &Topology, switches: &Selection) -> Vec<Finding> {
     let Some(segment) = &topology.ipmi else {
         return Vec::new();
@@ -60,10 +65,15 @@ pub(super) fn taken_ports(topology: &Topology, switches: &Selection) -> Vec<Find
     let found = switches.iter().filter_map(|switch| {
         let (at, error) = taken(segment, switch)?;
         let name = &topology.switches[switch].name;
+        let remedy = if is_down(&error) {
+            "the loopback device of this network namespace is down: `ip link set lo up`"
+        } else {
+            "another ipmi.port in the configuration; `ss -ulpn` shows who is there"
+        };
         Some(Finding {
             severity: Severity::Error,
             what: format!("the BMC of {name} cannot be at {at} (UDP): {error}"),
-            remedy: "another ipmi.port in the configuration; `ss -ulpn` shows who is there".into(),
+            remedy: remedy.into(),
         })
     });
     found.collect()
