@@ -18,7 +18,7 @@ use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
 pub const FOLDER: &str = "states";
 
 /// States kept for one image, the ones that were used last. Each takes about half of its VM's
-/// memory: 90 MiB by default.
+/// memory: 82 MiB by default.
 pub const KEPT: usize = 8;
 
 /// End of the name of a state.

@@ -47,7 +47,7 @@ const WAKE: &str = "/usr/lib/ikv/wake";
 
 /// Time for a template to boot. One alone takes 4 s under TCG.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
-/// Time to write its state, 90 MiB by default.
+/// Time to write its state, 82 MiB by default.
 const SAVE_LIMIT: Duration = Duration::from_secs(60);
 /// Time for a monitor command.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
