@@ -39,6 +39,24 @@ pub struct Fds {
     pub nics: Vec<RawFd>,
 }
 
+impl Fds {
+    /// Numbers that stand for descriptors where no QEMU is started: a command line is compared.
+    pub(super) fn numbered(nics: Vec<RawFd>) -> Self {
+        Fds {
+            console: 10,
+            monitor: 11,
+            agent: 12,
+            bmc: None,
+            kernel: 13,
+            initrd: 14,
+            rootfs: 15,
+            seed: 16,
+            state: None,
+            nics,
+        }
+    }
+}
+
 /// Where a device is that is there from the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
@@ -317,18 +335,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn fds(nics: usize) -> Fds {
-        Fds {
-            console: 10,
-            monitor: 11,
-            agent: 12,
-            bmc: None,
-            kernel: 13,
-            initrd: 14,
-            rootfs: 15,
-            seed: 16,
-            state: None,
-            nics: (20..).take(nics).collect(),
-        }
+        Fds::numbered((20..).take(nics).collect())
     }
 
     /// One option a line, as a person would read it.

@@ -136,16 +136,8 @@ fn key(spec: &VmSpec, seed_size: u64, made_with: &str) -> Result<Option<String>,
     };
     let nics = (100..).take(spec.nics.len()).collect();
     let fds = Fds {
-        console: 10,
-        monitor: 11,
-        agent: 12,
         bmc: spec.bmc.then_some(17),
-        kernel: 13,
-        initrd: 14,
-        rootfs: 15,
-        seed: 16,
-        state: None,
-        nics,
+        ..Fds::numbered(nics)
     };
     let template = template_of(spec, "/".into());
     let mut hasher = Sha256::new();
@@ -382,20 +374,8 @@ mod tests {
         for nic in &mut spec.nics {
             nic.backend = NicBackend::VhostUser;
         }
-        let fds = |nics| Fds {
-            console: 10,
-            monitor: 11,
-            agent: 12,
-            bmc: None,
-            kernel: 13,
-            initrd: 14,
-            rootfs: 15,
-            seed: 16,
-            state: None,
-            nics,
-        };
         let devices = |spec: &VmSpec, nics: Vec<i32>| -> Vec<String> {
-            let argv = qemu::argv(spec, true, &fds(nics));
+            let argv = qemu::argv(spec, true, &Fds::numbered(nics));
             let devices = argv.iter().filter(|arg| arg.starts_with("virtio-net-pci"));
             let own = |device: &String| {
                 let parts = device.split(',').filter(|part| !part.starts_with("mac="));
@@ -409,7 +389,8 @@ mod tests {
             devices(&template, vec![30, 31])
         );
         assert!(
-            qemu::argv(&template, true, &fds(vec![30, 31])).contains(&"tap,id=net1,fd=31".into())
+            qemu::argv(&template, true, &Fds::numbered(vec![30, 31]))
+                .contains(&"tap,id=net1,fd=31".into())
         );
     }
 
