@@ -9,11 +9,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ctrl::apply::{Applied, ApplyError, apply, clean};
-use ctrl::host::firewall;
-use ctrl::host::watch::{LinkEvent, LinkWatch};
-use ctrl::lock::{Lock, StatePaths};
-use ctrl::plan::plan;
+use host::execute::{Applied, ApplyError, apply, clean};
+use host::firewall;
+use host::watch::{LinkEvent, LinkWatch};
+use host::lock::{Lock, StatePaths};
+use host::plan::plan;
 use dataplane::sys::tap::{self, TapFlags};
 use namespace::{in_namespace, input, picture, shell};
 

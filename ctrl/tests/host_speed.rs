@@ -6,9 +6,9 @@ mod namespace;
 
 use std::time::{Duration, Instant};
 
-use ctrl::apply::apply;
-use ctrl::lock::{Lock, StatePaths};
-use ctrl::plan::plan;
+use host::execute::apply;
+use host::lock::{Lock, StatePaths};
+use host::plan::plan;
 use namespace::{in_namespace, input};
 use rustix::time::{ClockId, clock_gettime};
 

@@ -5,10 +5,10 @@ mod namespace;
 
 use std::path::Path;
 
-use ctrl::apply::{ApplyError, apply, clean};
-use ctrl::journal::{Journal, Undo};
-use ctrl::lock::{Lock, StatePaths};
-use ctrl::plan::{Step, plan};
+use host::execute::{ApplyError, apply, clean};
+use host::journal::{Journal, Undo};
+use host::lock::{Lock, StatePaths};
+use host::plan::{Step, plan};
 use namespace::{in_namespace, input, picture, shell};
 
 fn lock(folder: &Path) -> Lock {
@@ -72,7 +72,7 @@ fn a_failing_step_at_every_place_undoes_those_before_it() {
             let mut steps = good.clone();
             steps.insert(
                 place,
-                Step::Route {
+                HostStep::Route {
                     range: "198.51.100.0/24".parse().unwrap(),
                     via: "192.0.2.1".parse().unwrap(),
                     link: "not-there".into(),

@@ -106,6 +106,6 @@ pub fn lacks_for_vms() -> Option<&'static str> {
     ];
     programs
         .iter()
-        .find(|(program, _)| ctrl::host::program::find(program).is_none())
+        .find(|(program, _)| host::program::find(program).is_none())
         .map(|(_, lacking)| *lacking)
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ctrl::vm::agent::{Agent, ExitStatus, Limits};
-use ctrl::vm::keys::FabricKeys;
-use ctrl::vm::seed::{self, SeedFile};
 use serde_json::Value;
+use vm::agent::{Agent, ExitStatus, Limits};
+use vm::keys::FabricKeys;
+use vm::seed::{self, SeedFile};
 
 use crate::{Cli, Netns, ikv_fabric, patience, run};
 
@@ -133,7 +133,7 @@ impl ServerVm {
             .args(["-machine", "pc", "-accel", "tcg", "-m", MEMORY])
             .args(["-cpu", "qemu64,+rdrand"])
             .args(["-kernel", &file("kernel"), "-initrd", &file("initrd")])
-            .args(["-append", ctrl::image::KERNEL_CMDLINE])
+            .args(["-append", vm::image::KERNEL_CMDLINE])
             .args(["-drive", &disk(&file("root"))])
             .args(["-drive", &disk(&seed.display().to_string())])
             .args(["-serial", &format!("file:{}", console.display())])
@@ -308,7 +308,7 @@ fn seed_files(folder: &Path, nics: &[ServerNic], addresses: &[&str], frr: &str) 
     // Without a host key its sshd would be started again and again.
     let keys = FabricKeys::load_or_create(&folder.join("keys"), ["server"], None)
         .expect("the folder is ours");
-    files.extend(ctrl::vm::ssh::seed_files(&keys, "server", &[], ""));
+    files.extend(vm::ssh::seed_files(&keys, "server", &[], ""));
     files
 }
 

@@ -24,7 +24,7 @@ impl Testpmd {
     /// # Panics
     /// Under CI, where nothing may be skipped.
     pub fn is_there() -> bool {
-        let found = ctrl::host::program::find(PROGRAM).is_some();
+        let found = host::program::find(PROGRAM).is_some();
         if !found {
             skip("needs dpdk-testpmd (apt-get install dpdk-dev)");
         }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// All 141 cables as ikvswitch's documents give them: name | end | end; an end is its tap and
 /// its alias, then what is inside of a switch.
-const CABLES: &str = include_str!("../../ctrl/src/topology/tests/ikvswitch.txt");
+const CABLES: &str = include_str!("../../ctrl/model/src/topology/tests/ikvswitch.txt");
 
 /// Name, and tap and alias of both ends, of every cable.
 fn cables() -> Vec<[&'static str; 5]> {

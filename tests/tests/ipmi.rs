@@ -27,7 +27,7 @@ const SEGMENT: &str = "192.168.200.1";
 const WITH_BMC: [&str; 4] = ["--only", "spine1", "--set", "ipmi.enabled=true"];
 
 fn lacks() -> bool {
-    let program = |name| ctrl::host::program::find(name).is_none();
+    let program = |name| host::program::find(name).is_none();
     let lacking = lacks_for_vms().or_else(|| {
         let missing = program("ipmitool") || program("ipmi_sim");
         missing.then_some("ipmitool and ipmi_sim (apt-get install ipmitool openipmi)")

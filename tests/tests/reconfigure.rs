@@ -8,22 +8,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ctrl::config;
-use ctrl::fabric::reconfigure::{Make, Why, can_be_live, reconfigure};
-use ctrl::image;
-use ctrl::topology::{Topology, build};
-use ctrl::vm::accel::{Facts, Wanted, decide};
-use ctrl::vm::agent::Limits;
-use ctrl::vm::bgp::{self, Peer, PeerState};
-use ctrl::vm::keys::FabricKeys;
-use ctrl::vm::seed::{self, SeedFile};
-use ctrl::vm::{
+use dataplane::sys::tap::{TapFlags, open_tap};
+use fabric::reconfigure::{Make, Why, can_be_live, reconfigure};
+use ikv_tests::{Netns, Wire, ensure_image, figure, lacks_for_vms, skip};
+use model::config;
+use model::topology::{Topology, build};
+use tempfile::TempDir;
+use vm::accel::{Facts, Wanted, decide};
+use vm::agent::Limits;
+use vm::bgp::{self, Peer, PeerState};
+use vm::image;
+use vm::keys::FabricKeys;
+use vm::seed::{self, SeedFile};
+use vm::{
     CannotPlug, Display, Launcher, NIC_FOLDER, NicBackend, NicSpec, Power, Vm, VmSpec, VmState,
     nic_socket_name, ssh,
 };
-use dataplane::sys::tap::{TapFlags, open_tap};
-use ikv_tests::{Netns, Wire, ensure_image, figure, lacks_for_vms, skip};
-use tempfile::TempDir;
 
 /// For three VMs to boot under emulation beside other tests.
 const BOOT: Duration = Duration::from_secs(180);
@@ -44,7 +44,7 @@ struct Lab {
     folder: TempDir,
     keys: FabricKeys,
     launcher: Launcher,
-    image: ctrl::vm::Image,
+    image: vm::Image,
 }
 
 impl Lab {
@@ -90,7 +90,7 @@ impl Lab {
         let known_hosts = ssh::known_hosts(&self.keys, &hosts.collect::<Vec<_>>());
         files.extend(ssh::seed_files(&self.keys, name, &[], &known_hosts));
         let run_dir = self.folder.path().join(name);
-        let nic = |(index, port): (usize, &ctrl::topology::SwitchPort)| NicSpec {
+        let nic = |(index, port): (usize, &model::topology::SwitchPort)| NicSpec {
             mac: port.mac.0,
             backend: if cables.contains(&index) {
                 NicBackend::VhostUser

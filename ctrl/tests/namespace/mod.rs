@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::thread;
 
-use ctrl::plan::{HostLinkPlan, HostPlanInput, Snat, TapPlan};
+use host::plan::{HostLinkPlan, HostPlanInput, Snat, TapPlan};
 
 /// Runs `test` in a fresh network namespace with `lo` up; prints SKIP without root, and fails
 /// instead of skipping under `CI=true`.
@@ -36,7 +36,7 @@ fn missing() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
         return Some("needs root");
     }
-    let found = |name| ctrl::host::program::find(name).is_some();
+    let found = |name| host::program::find(name).is_some();
     if !found("nft") {
         return Some("needs nft (apt install nftables)");
     }

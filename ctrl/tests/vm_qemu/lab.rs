@@ -8,9 +8,9 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ctrl::vm::accel::Accel;
-use ctrl::vm::seed;
-use ctrl::vm::{Image, Launcher, NicBackend, NicSpec, OpenTap, Vm, VmSpec, VmState};
+use vm::accel::Accel;
+use vm::seed;
+use vm::{Image, Launcher, NicBackend, NicSpec, OpenTap, Vm, VmSpec, VmState};
 use dataplane::sys::tap::{TapFlags, open_tap, set_persistent};
 use tempfile::TempDir;
 
@@ -87,7 +87,7 @@ impl Lab {
 
 fn spec(root: &Path, name: &str, nics: usize) -> VmSpec {
     VmSpec {
-        display: ctrl::vm::Display::None,
+        display: vm::Display::None,
         bmc: false,
         name: name.into(),
         memory_mib: 64,

@@ -13,7 +13,7 @@ mod lab;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use ctrl::vm::{Launcher, Power, PowerError, SpecError, VmSpec, VmState, strays};
+use vm::{Launcher, Power, PowerError, SpecError, VmSpec, VmState, strays};
 use futures_util::future::join_all;
 use lab::{Lab, until};
 use libtest_mimic::{Arguments, Failed, Trial};

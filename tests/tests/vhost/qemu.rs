@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use ctrl::vm::seed::SeedFile;
 use ikv_tests::patience::{ensure, until};
 use ikv_tests::{Plug, ServerNic, ServerVm, VhostWire, ensure_image, figure, run, skip};
 use serde_json::Value;
+use vm::seed::SeedFile;
 
 /// For a boot under TCG while the other guest boots too.
 const BOOT: Duration = Duration::from_secs(240);
@@ -170,7 +170,7 @@ fn boot(
 
 /// iperf3 as it is on this machine: the guests have none.
 fn iperf_files() -> Vec<SeedFile> {
-    let program = ctrl::host::program::find("iperf3").unwrap();
+    let program = host::program::find("iperf3").unwrap();
     let libraries = run(Command::new("ldd").arg(&program));
     let libraries = String::from_utf8_lossy(&libraries.stdout).into_owned();
     let file = |name: &str, path: &Path| SeedFile {
@@ -200,7 +200,7 @@ fn can_run() -> bool {
         ("qemu-system-x86_64", "qemu-system-x86"),
         ("iperf3", "iperf3"),
     ] {
-        if ctrl::host::program::find(program).is_none() {
+        if host::program::find(program).is_none() {
             skip(&format!("needs {program} (apt-get install {package})"));
             return false;
         }

@@ -1,0 +1,126 @@
+//! `ikv-fabric apply`: makes another fabric of the running one.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::configuration::ConfigArgs;
+use super::{Context, print, print_json};
+use api::{ApplyAnswer, ApplyRequest, Status};
+use fabric::progress::{Progress, duration};
+use model::config::Config;
+use model::difference::Refusal;
+use model::topology;
+
+/// Between two looks at what is being done.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Makes the running fabric what a configuration says: racks, positions and cables come and go,
+/// and cables that are not changed lose no frame. Needs root where it makes or removes network
+/// devices or VMs.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Only say what would be done.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// # Errors
+/// What is wrong with the configuration, what cannot be changed while the fabric runs, and what
+/// failed; the fabric is as it was then.
+pub(crate) async fn run(context: &Context, args: &ApplyArgs) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        !args.config.is_default(),
+        "apply needs a configuration: name a file with -c, or keys with --set"
+    );
+    let config = args.config.completed()?;
+    // Said here, where it is known in which line each value stands.
+    topology::build(&config)?;
+    let request = ApplyRequest {
+        config,
+        dry_run: args.dry_run,
+    };
+    let progress = Progress::new();
+    let answer: ApplyAnswer = tokio::select! {
+        answer = context.client.post("/v1/apply", &request) => answer?,
+        () = show(context, &progress) => unreachable!("it shows for ever"),
+    };
+    progress.quiet();
+    anyhow::ensure!(
+        answer.refused.is_empty(),
+        "{}",
+        refused(&request.config, &answer.refused)
+    );
+    if context.json {
+        print_json(&answer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(&answer.difference.to_string())?;
+    for note in &answer.notes {
+        progress.note(&format!("  ! {note}"));
+    }
+    if answer.applied && !answer.difference.is_empty() {
+        progress.note(&format!("  ✓ applied  ({})", duration(progress.elapsed())));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows what the fabric does, for ever.
+async fn show(context: &Context, progress: &Progress) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if let Ok(Status {
+            applying: Some(what),
+            ..
+        }) = context.client.get("/v1/status").await
+        {
+            progress.live(&what);
+        }
+    }
+}
+
+/// One line for each, with the place where the value stands.
+fn refused(config: &Config, refused: &[Refusal]) -> String {
+    let line = |it: &Refusal| format!("{}: {}", config.place(&it.key).with_key(&it.key), it.what);
+    refused.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::config::parse;
+
+    #[test]
+    fn what_is_refused_is_told_with_its_line() {
+        let config = parse("new.toml", "[vm]\nnic = \"tap\"\n", &["owner=7".into()]).unwrap();
+        let it = |key: &str| Refusal {
+            key: key.into(),
+            what: "no".into(),
+        };
+        assert_eq!(
+            refused(&config, &[it("owner"), it("vm.nic"), it("mac.host")]),
+            "--set owner: no\nnew.toml, line 2: vm.nic: no\nmac.host (default): no"
+        );
+    }
+
+    /// It goes over the API as JSON.
+    #[test]
+    fn a_configuration_comes_through_as_it_was() {
+        let text = "owner = \"nobody\"\n[vm]\nmemory = \"1G\"\n[[cable]]\nname = \"iksb12\"\nstate = \"down\"\ndelay = \"10ms\"\nloss = \"1% 25%\"\n[[cable]]\nends = [\"leaf1:u3\", \"leaf3:u5\"]\nrate = \"1gbit\"\n";
+        let config = parse("", text, &[]).unwrap();
+        let request = ApplyRequest {
+            config: Config {
+                origin: model::config::Origin::default(),
+                ..config
+            },
+            dry_run: true,
+        };
+        let sent = serde_json::to_vec(&request).unwrap();
+        let got: ApplyRequest = serde_json::from_slice(&sent).unwrap();
+        assert_eq!(got, request);
+        assert!(got.config.problems().is_empty());
+    }
+}

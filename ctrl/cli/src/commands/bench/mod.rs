@@ -1,0 +1,345 @@
+//! `ikv-fabric bench`: how fast a cable is.
+
+mod ends;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bench::bed::{Bed, CpuPair, FreshCable};
+use bench::endpoint::End;
+use bench::guest::{GuestOptions, MemoryOptions, Ring};
+use bench::machine::Machine;
+use bench::measure::{News, Plan, Step, measure};
+use bench::pattern::{LONGEST, SHORTEST};
+use bench::report::{Load, Report, SizeReport, bits, count, table};
+use clap::{Args, ValueEnum};
+use dataplane::PanelOptions;
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::run::StopSignals;
+use super::{Context, print, print_json};
+use fabric::progress::{Progress, Stage};
+use model::plugging::PlugKind;
+
+/// Measures throughput, the highest rate without loss (RFC 2544) and one-way latency, with
+/// frames that are numbered and checked. Without CABLE: of a fresh cable in this process, with a
+/// virtio driver as the guest at either end.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// A cable of a running fabric, by name or either end. Nobody may be plugged in at its ends.
+    #[arg(value_name = "CABLE")]
+    cable: Option<String>,
+    /// Instead of a cable of a fabric: whatever joins these two, each vhost-user:PATH (something
+    /// listens there), tap:NAME or netdev:NAME.
+    #[arg(long, num_args = 2, value_names = ["END", "END"], conflicts_with = "cable")]
+    between: Option<Vec<End>>,
+    /// What to plug in where a cable's end has both.
+    #[arg(long, value_enum, default_value_t = PlugKind::VhostUser)]
+    nic: PlugKind,
+    /// Frame sizes in bytes without FCS, 44 to 65535 (64k, the longest that Linux does not cut).
+    /// Above 9018 they are TCP super-frames.
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = size,
+          default_value = "64,512,1518,9000,64k")]
+    size: Vec<usize>,
+    /// Length of throughput and latency trials.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "2")]
+    time: Duration,
+    /// Length of each trial of the search for the highest rate without loss; 0 leaves it out.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "1")]
+    trial: Duration,
+    /// Share of the frames that a trial may lose and still pass.
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value = "0%")]
+    tolerance: f64,
+    /// Trials in a row that must fail before a rate counts as failed: 1 as in RFC 2544, more
+    /// where other work disturbs.
+    #[arg(long, value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    attempts: u32,
+    /// How close the search comes to the limit.
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value = "1%")]
+    resolution: f64,
+    /// Loads at which latency is measured: frames per second, or a share of the highest rate
+    /// without loss.
+    #[arg(
+        long,
+        value_name = "LOAD",
+        value_delimiter = ',',
+        default_value = "1000,50%"
+    )]
+    load: Vec<Load>,
+    /// Load both directions at once; figures are of both together.
+    #[arg(long)]
+    both_ways: bool,
+    /// Kind of the guests' rings.
+    #[arg(long, value_enum, default_value_t)]
+    ring: RingArg,
+    /// Entries of the guests' rings, 64 to 1024.
+    #[arg(long, value_name = "N", default_value_t = 1024,
+          value_parser = clap::value_parser!(u16).range(64..=1024))]
+    queue_size: u16,
+    /// The guests take frames in several buffers of 1,536 bytes, as Linux does.
+    #[arg(long)]
+    mergeable: bool,
+    /// The guests ask for IN_ORDER.
+    #[arg(long)]
+    in_order: bool,
+    /// What the worker of a fresh cable does when no frame waits.
+    #[arg(long, value_enum, default_value_t)]
+    idle: super::run::IdleArg,
+    /// Draw the result: FILE.svg or FILE.png. May be given twice.
+    #[arg(long, value_name = "FILE", value_parser = picture)]
+    plot: Vec<PathBuf>,
+}
+
+/// See [`Ring`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, ValueEnum)]
+enum RingArg {
+    /// What every driver knows.
+    #[default]
+    Split,
+    /// virtio 1.1's.
+    Packed,
+}
+
+/// # Errors
+/// When there is no such cable, its ends are in use, or frames do not pass.
+pub(crate) async fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<ExitCode> {
+    let mut stop = StopSignals::new()?;
+    // Before this thread is bound to one CPU.
+    let machine = Machine::this();
+    let mut fresh = None;
+    let (cable, bed) = match (&args.cable, args.between.as_deref()) {
+        (Some(cable), _) => ends::of_running(&context.client, cable, args.nic).await?,
+        (None, Some([a, b])) => (
+            "cable".to_owned(),
+            Bed {
+                ends: [a.clone(), b.clone()],
+                cpu: None,
+            },
+        ),
+        (None, _) => {
+            let cpus = CpuPair::of_this_process();
+            let worker = PanelOptions {
+                workers: 1,
+                cpus: cpus.worker.into_iter().collect(),
+                idle: args.idle.into(),
+            };
+            let plugged = fresh.insert(FreshCable::plug(&worker)?);
+            cpus.bind_generator();
+            ("fresh cable".to_owned(), plugged.bed())
+        }
+    };
+    let plan = args.plan();
+    let names = if fresh.is_some() {
+        ["guest", "guest"].map(str::to_owned)
+    } else {
+        bed.ends.clone().map(|end| end.to_string())
+    };
+    let progress = Progress::new();
+    let sizes = watched(bed, plan, &progress, &mut stop).await?;
+    drop(fresh);
+    let report = Report {
+        cable,
+        ends: names,
+        settings: args.settings(),
+        machine,
+        sizes,
+    };
+    if context.json {
+        print_json(&report)?;
+    } else {
+        print(&table(&report))?;
+    }
+    for path in &args.plot {
+        bench::plot::report(&report, path)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures on a thread of its own and shows how far it is.
+async fn watched(
+    bed: Bed,
+    plan: Plan,
+    progress: &Progress,
+    stop: &mut StopSignals,
+) -> anyhow::Result<Vec<SizeReport>> {
+    let (news, mut inbox) = unbounded_channel();
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = interrupted.clone();
+    let mut measuring = tokio::task::spawn_blocking(move || {
+        // Nobody listens any more only once the process is about to end.
+        measure(&bed, &plan, &flag, |event| _ = news.send(event))
+    });
+    let mut stage: Option<Stage<'_>> = None;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.wait() => interrupted.store(true, Ordering::Relaxed),
+            Some(event) = inbox.recv() => match event {
+                News::Begins(size, step) => stage
+                    .get_or_insert_with(|| progress.stage(&format!("{size} B")))
+                    .update(&said(step)),
+                News::Done(report) => if let Some(stage) = stage.take() {
+                    stage.done(&result(&report));
+                },
+            },
+            result = &mut measuring => return Ok(result??),
+        }
+    }
+}
+
+fn said(step: Step) -> String {
+    match step {
+        Step::Throughput => "throughput".into(),
+        Step::NoDrop(rate, _) if rate < 1.0 => "no drop".into(),
+        Step::NoDrop(rate, best) => {
+            format!(
+                "no drop: {}/s passed, trying {}/s",
+                count(best),
+                count(rate)
+            )
+        }
+        Step::Latency(rate) => format!("latency at {}/s", count(rate)),
+    }
+}
+
+fn result(report: &SizeReport) -> String {
+    match (&report.throughput, &report.not_carried) {
+        (Some(found), _) => {
+            format!(
+                "{}/s, {}",
+                count(found.frames_per_second),
+                bits(found.bits_per_second)
+            )
+        }
+        (None, why) => why.clone().unwrap_or_default(),
+    }
+}
+
+impl BenchArgs {
+    fn plan(&self) -> Plan {
+        Plan {
+            sizes: self.size.clone(),
+            time: self.time,
+            trial: self.trial,
+            tolerance: self.tolerance,
+            attempts: self.attempts,
+            resolution: self.resolution.max(1e-4),
+            loads: self.load.clone(),
+            both_ways: self.both_ways,
+            guest: self.guest(),
+        }
+    }
+
+    fn guest(&self) -> GuestOptions {
+        GuestOptions {
+            ring: match self.ring {
+                RingArg::Split => Ring::Split,
+                RingArg::Packed => Ring::Packed,
+            },
+            queue_size: self.queue_size,
+            mergeable: self.mergeable,
+            in_order: self.in_order,
+            features: bench::guest::features::TSO4,
+            receive_room: if self.mergeable { 1536 - 12 } else { 1522 },
+            memory: MemoryOptions {
+                huge: true,
+                ..MemoryOptions::default()
+            },
+            ..GuestOptions::default()
+        }
+    }
+
+    /// How it was measured, in a line.
+    fn settings(&self) -> String {
+        let ring = if self.ring == RingArg::Packed {
+            "packed"
+        } else {
+            "split"
+        };
+        let mut words = vec![format!("{ring} rings of {}", self.queue_size)];
+        for (set, word) in [(self.mergeable, "mergeable"), (self.in_order, "in order")] {
+            if set {
+                words.push(word.into());
+            }
+        }
+        words.push(if self.both_ways {
+            "both ways".into()
+        } else {
+            "one way".into()
+        });
+        words.push(format!("{} s", self.time.as_secs_f64()));
+        if !self.trial.is_zero() {
+            words.push(format!(
+                "no drop: 1 of {} trials of {} s, {} % loss, within {} %",
+                self.attempts,
+                self.trial.as_secs_f64(),
+                self.tolerance * 100.0,
+                self.resolution * 100.0
+            ));
+        }
+        words.join(", ")
+    }
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    if text == "64k" {
+        return Ok(LONGEST);
+    }
+    text.parse()
+        .ok()
+        .filter(|size| (SHORTEST..=LONGEST).contains(size))
+        .ok_or_else(|| {
+            format!("\"{text}\" is no frame size: {SHORTEST} to {LONGEST} bytes, or 64k")
+        })
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.strip_suffix('s')
+        .unwrap_or(text)
+        .parse()
+        .ok()
+        .filter(|seconds| (0.0..=3600.0).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| format!("\"{text}\" is no time: write seconds, up to 3600"))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let (number, scale) = match text.strip_suffix('%') {
+        Some(number) => (number, 0.01),
+        None => (text, 1.0),
+    };
+    number
+        .parse()
+        .ok()
+        .map(|number: f64| number * scale)
+        .filter(|share| (0.0..1.0).contains(share))
+        .ok_or_else(|| format!("\"{text}\" is no share: write 0.5% or 0.005"))
+}
+
+fn picture(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("svg" | "png") => Ok(path.into()),
+        _ => Err(format!("\"{text}\" must end in .svg or .png")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_say_what_they_take() {
+        assert_eq!((size("64k"), size("1518")), (Ok(65_535), Ok(1518)));
+        assert!(size("43").is_err() && size("65536").is_err() && size("x").is_err());
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert!(seconds("-1").is_err() && seconds("NaN").is_err());
+        assert_eq!((share("1%"), share("0.5")), (Ok(0.01), Ok(0.5)));
+        assert!(share("100%").is_err());
+        assert!(picture("a.jpg").is_err());
+    }
+}

@@ -1,0 +1,38 @@
+//! `ikv-fabric cable`: cut one, let its frames vanish, mend it.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Context, print, print_json};
+use api::{CableChanged, SetCable, segment};
+use fabric::progress::say;
+use model::cable_change::CableState;
+
+/// Cuts a cable (`down`), lets its frames vanish (`blackhole`), or mends it (`up`).
+#[derive(Debug, Args)]
+pub(crate) struct CableArgs {
+    /// By name or either end: iksb12, spine1:2, rack1:u3:1.
+    cable: String,
+    /// What to make of it.
+    state: CableState,
+}
+
+/// # Errors
+/// When no fabric answers or the name is unknown.
+pub(crate) async fn run(context: &Context, args: &CableArgs) -> anyhow::Result<ExitCode> {
+    let path = format!("/v1/cables/{}/state", segment(&args.cable));
+    let changed: CableChanged = context
+        .client
+        .put(&path, &SetCable { state: args.state })
+        .await?;
+    if context.json {
+        print_json(&changed)?;
+    } else {
+        print(&format!("{} is {}\n", changed.name, changed.state.name()))?;
+        for note in &changed.notes {
+            say(&format!("note: {note}"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,136 @@
+//! `ikv-fabric cables`: what runs through which cable.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::impair::report;
+use super::{Context, print, print_json, print_to_reader};
+use api::{CableReport, LaneReport, segment};
+
+/// Shows cables and their counters.
+#[derive(Debug, Args)]
+pub(crate) struct CablesArgs {
+    /// Cables by name or either end: iksb12, spine1:2, rack1:u3:1. All if none is named.
+    #[arg(value_name = "CABLE")]
+    cables: Vec<String>,
+    /// Show rates, every second, until interrupted.
+    #[arg(long)]
+    watch: bool,
+}
+
+/// # Errors
+/// When no fabric answers or a name is unknown.
+pub(crate) async fn run(context: &Context, args: &CablesArgs) -> anyhow::Result<ExitCode> {
+    let names: Vec<_> = args
+        .cables
+        .iter()
+        .map(|name| format!("name={}", segment(name)))
+        .collect();
+    let path = format!("/v1/cables?{}", names.join("&"));
+    if args.watch {
+        watch(context, &path).await?;
+    } else {
+        let cables: Vec<CableReport> = context.client.get(&path).await?;
+        if context.json {
+            print_json(&cables)?;
+        } else {
+            print(&table(&cables))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn watch(context: &Context, path: &str) -> anyhow::Result<()> {
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before: Option<(Instant, Vec<CableReport>)> = None;
+    loop {
+        ticks.tick().await;
+        let cables: Vec<CableReport> = context.client.get(path).await?;
+        let now = Instant::now();
+        let text = if context.json {
+            format!("{}\n", serde_json::to_string(&cables)?)
+        } else if let Some((then, before)) = &before {
+            // Clears the screen and goes to its first corner.
+            format!("\x1b[2J\x1b[H{}", rates(before, &cables, now - *then))
+        } else {
+            String::new()
+        };
+        if !print_to_reader(&text)? {
+            return Ok(());
+        }
+        before = Some((now, cables));
+    }
+}
+
+pub(super) fn table(cables: &[CableReport]) -> String {
+    let mut text = format!(
+        "{:<10} {:<10} {:>26} {:>12} {:>14} {:>12}  DROPS\n",
+        "CABLE", "STATE", "LANE", "FRAMES IN", "BYTES IN", "FRAMES OUT"
+    );
+    for cable in cables {
+        for (index, lane) in cable.lanes.iter().enumerate() {
+            let (name, state) = if index == 0 {
+                (cable.name.as_str(), cable.state.name())
+            } else {
+                ("", "")
+            };
+            let row = format!(
+                "{name:<10} {state:<10} {:>26} {:>12} {:>14} {:>12}  {}",
+                ends(lane),
+                lane.frames_in,
+                lane.bytes_in,
+                lane.frames_out,
+                drops(lane)
+            );
+            text += row.trim_end();
+            text.push('\n');
+            for line in report::lines(lane) {
+                text += &format!("{:<21} {line}\n", "");
+            }
+        }
+    }
+    text
+}
+
+fn rates(before: &[CableReport], now: &[CableReport], time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let mut text = format!(
+        "{:<10} {:<10} {:>26} {:>12} {:>12}  DROPS/s\n",
+        "CABLE", "STATE", "LANE", "FRAMES/s", "Mbit/s"
+    );
+    for (old, new) in before.iter().zip(now) {
+        for (old_lane, lane) in old.lanes.iter().zip(&new.lanes) {
+            let per_second = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+            let frames = per_second(lane.frames_in, old_lane.frames_in);
+            if frames == 0.0 {
+                continue;
+            }
+            let bits = per_second(lane.bytes_in, old_lane.bytes_in) * 8.0 / 1e6;
+            let dropped = per_second(lane.drops.values().sum(), old_lane.drops.values().sum());
+            text += &format!(
+                "{:<10} {:<10} {:>26} {frames:>12.0} {bits:>12.3}  {dropped:.0}\n",
+                new.name,
+                new.state.name(),
+                ends(lane)
+            );
+        }
+    }
+    text
+}
+
+fn ends(lane: &LaneReport) -> String {
+    format!("{} > {}", lane.from, lane.to)
+}
+
+fn drops(lane: &LaneReport) -> String {
+    let reasons: Vec<_> = lane
+        .drops
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    reasons.join(", ")
+}

@@ -1,0 +1,72 @@
+//! Filters: tcpdump expressions, compiled here by libpcap. The fabric gets instructions and
+//! trusts them as little as any other bytes.
+
+use pcap::{Capture, Linktype};
+
+/// Compiles an expression (pcap-filter(7)) for Ethernet frames.
+///
+/// # Errors
+/// What libpcap says, with the expression.
+pub(crate) fn compile(expression: &str) -> anyhow::Result<Vec<(u16, u8, u8, u32)>> {
+    let refused = |reason: String| {
+        anyhow::anyhow!(
+            "\"{expression}\" is no tcpdump expression: {reason}; `man pcap-filter` describes them"
+        )
+    };
+    // Of no device: what it compiles looks at the frame's bytes alone.
+    let ethernet = Capture::dead(Linktype::ETHERNET).map_err(|error| refused(text(&error)))?;
+    let program = ethernet
+        .compile(expression, true)
+        .map_err(|error| refused(text(&error)))?;
+    let instructions = program.get_instructions().iter();
+    let parsed = instructions.map(|instruction| parse(&instruction.to_string()));
+    parsed
+        .collect::<Option<_>>()
+        .ok_or_else(|| refused("libpcap compiles it to what is no BPF".into()))
+}
+
+/// Without the crate's own words.
+fn text(error: &pcap::Error) -> String {
+    match error {
+        pcap::Error::PcapError(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The crate shows an instruction's fields only as `tcpdump -ddd` prints them.
+fn parse(line: &str) -> Option<(u16, u8, u8, u32)> {
+    let mut words = line.split(' ');
+    let instruction = (
+        words.next()?.parse().ok()?,
+        words.next()?.parse().ok()?,
+        words.next()?.parse().ok()?,
+        words.next()?.parse().ok()?,
+    );
+    words.next().is_none().then_some(instruction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_becomes_instructions() {
+        let arp = compile("arp").unwrap();
+        // ldh [12]; jeq #0x806; ret #…; ret #0
+        assert_eq!(arp[0], (0x28, 0, 0, 12));
+        assert_eq!(arp[1], (0x15, 0, 1, 0x806));
+        assert!(compile("vlan 10 and tcp port 179").unwrap().len() > 10);
+        assert!(!compile("").unwrap().is_empty(), "every frame");
+    }
+
+    #[test]
+    fn what_is_none_is_refused_in_one_line() {
+        let said = compile("tcp prot 179").unwrap_err().to_string();
+        assert!(
+            said.starts_with("\"tcp prot 179\" is no tcpdump expression: "),
+            "{said}"
+        );
+        assert!(!said.contains('\n'), "{said}");
+        assert!(compile("port 1\0").is_err());
+    }
+}

@@ -1,0 +1,209 @@
+//! `ikv-fabric capture`: what passes cables, with what became of it.
+
+pub(crate) mod filter;
+mod line;
+pub(crate) mod output;
+mod pcapng;
+mod ring_files;
+mod segment;
+pub(crate) mod session;
+pub(crate) mod sink;
+pub(crate) mod source;
+mod verdict;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::ensure;
+use clap::Args;
+use serde::Serialize;
+
+use super::{Context, print_json};
+use api::{CaptureRequest, Client};
+use fabric::progress::say;
+use model::impairment::{Time, ValueError};
+use output::{Form, Shape};
+use ring_files::{RingFiles, RingSize};
+use session::{Job, Outcome};
+
+pub(crate) use filter::compile;
+
+/// Captures frames: a line for each, or pcapng for Wireshark.
+///
+/// Every frame is there once, at the port where it entered, with what became of it in a comment:
+/// dropped and why, delayed, corrupted, duplicated. Ends with Ctrl-C.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Live in Wireshark: ikv-fabric capture spine1:2 -w - | wireshark -k -i -\n\
+or from its list of interfaces, after `ikv-fabric extcap install`."
+)]
+pub(crate) struct CaptureArgs {
+    /// Cables by name or either end: iksb12, spine1:2, rack1:u3:1.
+    #[arg(value_name = "CABLE", required_unless_present = "all")]
+    cables: Vec<String>,
+    /// Every cable.
+    #[arg(long, conflicts_with = "cables")]
+    all: bool,
+    /// Only frames that enter at this port: ikst12, spine1:2.
+    #[arg(long, value_name = "PORT")]
+    from: Option<String>,
+    /// Write pcapng to this file, or to standard output for `-`.
+    #[arg(short, long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Only frames that match a tcpdump expression: 'arp or tcp port 179'.
+    #[arg(short, long, value_name = "BPF")]
+    filter: Option<String>,
+    /// Bytes of each frame that are kept, at most; 0 keeps all.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    snap: u32,
+    /// Keep only the newest files, each of this size: 10x100MB makes FILE_00001 and so on.
+    #[arg(long, value_name = "NxSIZE", requires = "write")]
+    ring: Option<RingSize>,
+    /// End after so many frames.
+    #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after this time: 10s, 500ms, 2min.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    time: Option<Duration>,
+    /// Frames as they leave the cable, at the port and the time at which they do.
+    #[arg(long)]
+    wire: bool,
+    /// Cut super-frames and finish checksums, as a wire would carry them.
+    #[arg(long)]
+    segment: bool,
+}
+
+/// `--json` with `-w FILE`.
+#[derive(Debug, Serialize)]
+struct Report {
+    frames: u64,
+    lost: u64,
+    interfaces: Vec<InterfaceReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct InterfaceReport {
+    name: String,
+    cable: String,
+    received: u64,
+    lost: u64,
+}
+
+/// # Errors
+/// When no fabric answers, a name or the filter is none, or the output cannot be written.
+pub(crate) async fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result<ExitCode> {
+    let request = CaptureRequest {
+        cables: args.cables.clone(),
+        from: args.from.clone(),
+        filter: args
+            .filter
+            .as_deref()
+            .map(compile)
+            .transpose()?
+            .unwrap_or_default(),
+        // What is to be cut has to be whole.
+        snap: if args.segment { 0 } else { args.snap },
+        wire: args.wire,
+    };
+    let to_stdout = args
+        .write
+        .as_deref()
+        .is_none_or(|file| file == Path::new("-"));
+    let form = match &args.write {
+        Some(_) => Form::Pcapng,
+        None if context.json => Form::Json,
+        None => Form::Lines,
+    };
+    let (file, ring) = if to_stdout {
+        ensure!(
+            args.ring.is_none(),
+            "--ring needs files: write to one, not to `-`"
+        );
+        ensure!(
+            form != Form::Pcapng || !std::io::stdout().is_terminal(),
+            "pcapng is not for a terminal: pipe it into `wireshark -k -i -`, write it to a file, \
+             or leave -w away"
+        );
+        (sink::standard_output()?, None)
+    } else {
+        let path = args.write.as_deref().unwrap_or(Path::new("-"));
+        let mut ring = args.ring.map(|size| RingFiles::new(path, size));
+        let first = ring.as_mut().map(|ring| ring.turn().0);
+        (sink::create(first.as_deref().unwrap_or(path))?, ring)
+    };
+    let job = Job {
+        request,
+        shape: Shape {
+            form,
+            segment: args.segment,
+            snap: args.snap,
+            count: args.count,
+            filter: args.filter.clone(),
+        },
+        file,
+        ring,
+        time: args.time,
+        quiet: false,
+    };
+    let outcome = session::capture(&context.client, job).await?;
+    tell(&outcome, context.json && !to_stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(outcome: &Outcome, as_json: bool) -> anyhow::Result<()> {
+    let lost = outcome.counts.iter().map(|count| count.lost).sum();
+    if !as_json {
+        say(&format!("{} frames captured, {lost} lost", outcome.frames));
+        return Ok(());
+    }
+    let interfaces = outcome.interfaces.iter().zip(&outcome.counts);
+    print_json(&Report {
+        frames: outcome.frames,
+        lost,
+        interfaces: interfaces
+            .map(|(interface, count)| InterfaceReport {
+                name: interface.name.clone(),
+                cable: interface.cable.clone(),
+                received: count.received,
+                lost: count.lost,
+            })
+            .collect(),
+    })?;
+    Ok(())
+}
+
+/// Captures into a pipe of Wireshark's until that is closed.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn into_pipe(
+    client: &Client,
+    request: CaptureRequest,
+    filter: Option<String>,
+    segment: bool,
+    pipe: &Path,
+) -> anyhow::Result<()> {
+    let job = Job {
+        shape: Shape {
+            form: Form::Pcapng,
+            segment,
+            snap: 0,
+            count: None,
+            filter,
+        },
+        request,
+        file: sink::create(pipe)?,
+        ring: None,
+        time: None,
+        // Wireshark takes whatever an extcap says for an error.
+        quiet: true,
+    };
+    session::capture(client, job).await.map(drop)
+}
+
+/// `10s`, `500ms`, `2min`: as everywhere.
+pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
+    text.parse().map(|Time(time)| time)
+}

@@ -1,0 +1,75 @@
+//! `ikv-fabric check`: would `run` work here? Reads only.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::configuration::{ConfigArgs, SwitchArgs};
+use super::{Context, print, print_json};
+use fabric::preflight::{self, Finding, Severity};
+use host::lock::StatePaths;
+
+/// Tells everything that would keep `run` from working here, each with the line that mends it.
+/// Changes nothing. Exit status 0 if `run` would work, else 1.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    switches: SwitchArgs,
+}
+
+/// # Errors
+/// What is wrong with the configuration.
+pub(crate) fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let config = args.config.completed()?;
+    let topology = model::topology::build(&config)?;
+    let paths = StatePaths::beside(context.client.socket());
+    let findings = fabric::preflight(
+        &config,
+        &topology,
+        &args.switches.selection(&topology)?,
+        &paths,
+    )?;
+    if context.json {
+        print_json(&findings)?;
+    } else {
+        print(&report(&findings))?;
+    }
+    let prevented = preflight::prevents(&findings);
+    Ok(if prevented {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn report(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for Finding {
+        severity,
+        what,
+        remedy,
+    } in findings
+    {
+        let mark = match severity {
+            Severity::Error => "✗",
+            Severity::Warning => "!",
+            Severity::Note => "·",
+        };
+        text += &format!("{mark} {what}\n");
+        if !remedy.is_empty() {
+            text += &format!("    {remedy}\n");
+        }
+    }
+    let prevented = findings
+        .iter()
+        .filter(|found| found.severity == Severity::Error)
+        .count();
+    text += &match prevented {
+        0 => "✓ `ikv-fabric run` will work here\n".to_owned(),
+        1 => "1 thing keeps `ikv-fabric run` from working\n".to_owned(),
+        several => format!("{several} things keep `ikv-fabric run` from working\n"),
+    };
+    text
+}

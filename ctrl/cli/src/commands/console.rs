@@ -1,0 +1,105 @@
+//! `ikv-fabric console`: a switch's serial console.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Args;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::Context;
+use api::{CONSOLE_PROTOCOL, segment};
+use fabric::progress::say;
+
+/// Ctrl-], as telnet and virsh have it.
+const DETACH: u8 = 0x1d;
+
+/// Attaches to a switch's serial console: a root shell that needs no network. Ctrl-] leaves.
+#[derive(Debug, Args)]
+pub(crate) struct ConsoleArgs {
+    /// A switch: leaf1.
+    node: String,
+}
+
+/// # Errors
+/// When no fabric answers or the name is unknown.
+pub(crate) async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result<ExitCode> {
+    let path = format!("/v1/nodes/{}/console", segment(&args.node));
+    let (mut from_vm, mut to_vm) =
+        tokio::io::split(context.client.upgrade(&path, CONSOLE_PROTOCOL).await?);
+    say(&format!(
+        "Attached to {}'s serial console; Ctrl-] leaves, Enter shows the prompt.",
+        args.node
+    ));
+    let terminal = RawTerminal::enter();
+    let mut keys = keyboard();
+    let mut out = tokio::io::stdout();
+    let mut screen = vec![0; 4096];
+    loop {
+        tokio::select! {
+            typed = keys.recv() => {
+                let Some(typed) = typed else { break };
+                let typed = typed.split(|byte| *byte == DETACH).collect::<Vec<_>>();
+                to_vm.write_all(typed[0]).await?;
+                if typed.len() > 1 {
+                    break;
+                }
+            }
+            read = from_vm.read(&mut screen) => {
+                let read = read?;
+                if read == 0 {
+                    drop(terminal);
+                    say("\r\nThe switch's console was closed; `ikv-fabric status` tells why.");
+                    return Ok(ExitCode::FAILURE);
+                }
+                out.write_all(&screen[..read]).await?;
+                out.flush().await?;
+            }
+        }
+    }
+    drop(terminal);
+    say("\r\nDetached.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is typed, read by a thread of its own: a terminal cannot be read asynchronously,
+/// and a runtime would wait for the reader at the end.
+fn keyboard() -> tokio::sync::mpsc::Receiver<Vec<u8>> {
+    let (sender, keys) = tokio::sync::mpsc::channel(16);
+    std::thread::spawn(move || {
+        let mut typed = [0; 1024];
+        while let Ok(read @ 1..) = std::io::Read::read(&mut std::io::stdin(), &mut typed) {
+            if sender.blocking_send(typed[..read].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    keys
+}
+
+/// The terminal in raw mode, so that every key goes to the switch; restored when dropped.
+struct RawTerminal(Option<Termios>);
+
+impl RawTerminal {
+    fn enter() -> Self {
+        let stdin = std::io::stdin();
+        let before = stdin
+            .is_terminal()
+            .then(|| tcgetattr(&stdin).ok())
+            .flatten();
+        if let Some(before) = &before {
+            let mut raw = before.clone();
+            raw.make_raw();
+            let _ = tcsetattr(&stdin, OptionalActions::Now, &raw);
+        }
+        RawTerminal(before)
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! One measurement: look on, cut, look on, mend.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use dataplane::clock;
+use tokio::io::AsyncRead;
+
+use super::flow;
+use super::ping::Pings;
+use super::plan::Plan;
+use super::report::{Cut, Report};
+use super::watcher::{Watcher, watch};
+use crate::commands::capture::session::Signals;
+use api::{CableBatchDone, CableReport, Client, segment};
+use fabric::progress::say;
+use model::cable_change::{CableBatch, CableChange, CableState};
+
+/// Before the cut, no UPDATE for so long, and the flow running for so long.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// For that to come about.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For sessions to come back after a cable was mended.
+const BACK: Duration = Duration::from_secs(180);
+
+/// What is measured, and how.
+pub(super) struct Meter {
+    pub(super) client: Client,
+    pub(super) plan: Plan,
+    pub(super) state: CableState,
+    pub(super) settle: Duration,
+    pub(super) limit: Duration,
+    pub(super) interval: Duration,
+    pub(super) leave: bool,
+}
+
+impl Meter {
+    /// Measures once. Whatever happens, the flow is ended and the cables are mended; `again`: and
+    /// everything is as before the cut.
+    pub(super) async fn measure(&self, again: bool) -> anyhow::Result<Report> {
+        let mut signals = Signals::new()?;
+        let mut cut = self.cables().await?;
+        let mut watcher = watch(&self.client, self.plan.ends).await?;
+        let mut pings = self.pings();
+        let mut measured = tokio::select! {
+            measured = self.look_on(&mut watcher, &mut cut) => measured,
+            error = ended(&mut pings) => Err(error),
+            () = signals.next() => Err(anyhow::anyhow!("interrupted; nothing was measured")),
+        };
+        if !self.leave || measured.is_err() {
+            let mended = clock::now();
+            self.set(&cut, CableState::Up).await?;
+            if again && measured.is_ok() {
+                tokio::select! {
+                    back = wait_until_back(&mut watcher, &cut, mended) => back?,
+                    () = signals.next() => measured = Err(anyhow::anyhow!("interrupted")),
+                }
+            }
+        }
+        if let Some(pings) = pings {
+            pings.stop().await;
+        }
+        measured
+    }
+
+    /// The own names of the cables that are to be cut.
+    async fn cables(&self) -> anyhow::Result<Vec<String>> {
+        if self.plan.cables.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = self.plan.cables.iter().map(|name| segment(name));
+        let query = names.collect::<Vec<_>>().join("&name=");
+        let path = format!("/v1/cables?name={query}");
+        let cables: Vec<CableReport> = self.client.get(&path).await?;
+        if let Some(cable) = cables.iter().find(|cable| cable.state != CableState::Up) {
+            let (name, state) = (&cable.name, cable.state.name());
+            bail!("{name} is {state} already: `ikv-fabric cable {name} up` mends it");
+        }
+        Ok(cables.into_iter().map(|cable| cable.name).collect())
+    }
+
+    fn pings(&self) -> Option<Pings> {
+        let (node, ends) = (self.plan.pinger.as_ref()?, self.plan.ends?);
+        let ends = [ends.source, ends.destination];
+        Some(Pings::start(&self.client, node, ends, self.interval))
+    }
+
+    /// `cables` are those to be cut; if there is none, one that the flow takes is put in there.
+    async fn look_on(
+        &self,
+        watcher: &mut Watcher<impl AsyncRead + Unpin>,
+        cables: &mut Vec<String>,
+    ) -> anyhow::Result<Report> {
+        let began = clock::now();
+        let calm = watcher.until(PATIENCE, |watcher, now| {
+            let flows = self.plan.ends.is_none() || watcher.flow_seen() >= QUIET;
+            flows && is_quiet(watcher, began, now)
+        });
+        if !calm.await? {
+            ensure!(
+                self.plan.ends.is_none() || watcher.flow_seen() >= QUIET,
+                "no packet of the flow passes any cable: is there a way between its ends?"
+            );
+            say("note: BGP is not quiet even before the cut");
+        }
+        if cables.is_empty() {
+            let path = flow::path(watcher.sightings(), watcher.lanes());
+            let first = path.first().context("the flow arrives nowhere")?;
+            cables.push(watcher.lanes()[*first].cable.clone());
+        }
+        let done = self.set(cables, self.state).await?;
+        let at = done.at_ns.saturating_sub(watcher.wall_offset());
+        let told = clock::now().saturating_sub(at);
+        for note in &done.notes {
+            say(&format!("note: {note}"));
+        }
+        let settle = self.settle.as_nanos() as u64;
+        let settled = watcher.until(self.limit, |watcher, now| {
+            let last = watcher.last_update().filter(|last| *last > at);
+            last.is_some_and(|last| now.saturating_sub(last) >= settle)
+        });
+        let settled = settled.await?;
+        let cut = Cut {
+            cables: cables.clone(),
+            state: self.state.name().into(),
+            at,
+            told,
+        };
+        Ok(Report {
+            settled,
+            missed: watcher.missed(),
+            ..Report::of(watcher.sightings().to_vec(), watcher.lanes(), &cut)
+        })
+    }
+
+    /// All at the same instant.
+    async fn set(&self, cables: &[String], state: CableState) -> anyhow::Result<CableBatchDone> {
+        let change = |cable: &String| CableChange {
+            cable: cable.clone(),
+            state: Some(state),
+            impair: None,
+        };
+        let changes = cables.iter().map(change).collect();
+        Ok(self
+            .client
+            .post("/v1/step", &CableBatch { changes })
+            .await?)
+    }
+}
+
+/// No UPDATE for a while.
+fn is_quiet<S>(watcher: &Watcher<S>, began: u64, now: u64) -> bool {
+    let last = watcher.last_update().unwrap_or(began).max(began);
+    now.saturating_sub(last) >= QUIET.as_nanos() as u64
+}
+
+/// Waits until every session over these cables stands again, and has told all its routes.
+async fn wait_until_back(
+    watcher: &mut Watcher<impl AsyncRead + Unpin>,
+    cables: &[String],
+    mended: u64,
+) -> anyhow::Result<()> {
+    let back = watcher.until(BACK, |watcher, now| {
+        let stands = |cable: &String| watcher.stands(cable, mended);
+        cables.iter().all(stands) && is_quiet(watcher, mended, now)
+    });
+    ensure!(
+        back.await?,
+        "no session over the mended cable came back within {} s",
+        BACK.as_secs()
+    );
+    Ok(())
+}
+
+async fn ended(pings: &mut Option<Pings>) -> anyhow::Error {
+    match pings {
+        Some(pings) => pings.ended().await,
+        None => std::future::pending().await,
+    }
+}

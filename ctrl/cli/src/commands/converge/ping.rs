@@ -1,0 +1,94 @@
+//! A flow of our own: `ping` on a switch, by its guest agent.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use tokio::task::JoinHandle;
+
+use api::{Client, ClientError, Exec, ExecAnswer, segment};
+use model::printable;
+
+/// Ends by itself after this, should nobody be left to end it, s.
+const LONGEST: f64 = 580.0;
+
+/// Where the process id stands meanwhile.
+const PID_FILE: &str = "/run/ikv-converge.pid";
+
+/// Most of ping's last words that are told.
+const LONGEST_WORDS: usize = 200;
+
+/// Pings that run.
+pub(super) struct Pings {
+    client: Client,
+    node: String,
+    /// None once they have ended.
+    running: Option<JoinHandle<Result<ExecAnswer, ClientError>>>,
+}
+
+impl Pings {
+    /// Pings `to` from `node`, whose own address is `from`, once every `interval`.
+    pub(super) fn start(
+        client: &Client,
+        node: &str,
+        [from, to]: [IpAddr; 2],
+        interval: Duration,
+    ) -> Self {
+        // By their number: with a deadline, ping ends at the first error that the network reports.
+        let seconds = interval.as_secs_f64();
+        let count = (LONGEST / seconds).ceil();
+        let script = format!(
+            "echo $$ > {PID_FILE}; exec ping -n -q -c {count} -i {seconds:.3} -I {from} {to}"
+        );
+        let (asked, name) = (client.clone(), node.to_owned());
+        Pings {
+            client: client.clone(),
+            node: node.to_owned(),
+            running: Some(tokio::spawn(
+                async move { exec(&asked, &name, &script).await },
+            )),
+        }
+    }
+
+    /// Waits until they end by themselves, and says why. Given up, they go on.
+    pub(super) async fn ended(&mut self) -> anyhow::Error {
+        let Some(running) = &mut self.running else {
+            return std::future::pending().await;
+        };
+        let ended = running.await;
+        self.running = None;
+        let said = match ended {
+            Ok(Ok(answer)) => {
+                let said = BASE64.decode(answer.stderr).unwrap_or_default();
+                format!(
+                    "{} {}",
+                    answer.status,
+                    printable::tail(&said, LONGEST_WORDS)
+                )
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        anyhow::anyhow!("ping on {} has ended: {said}", self.node)
+    }
+
+    /// Ends them.
+    pub(super) async fn stop(self) {
+        let Some(running) = self.running else { return };
+        let script = format!("kill -INT $(cat {PID_FILE}); rm -f {PID_FILE}");
+        // Where that does not work, they end by themselves.
+        if exec(&self.client, &self.node, &script).await.is_ok() {
+            let _ = running.await;
+        }
+    }
+}
+
+async fn exec(client: &Client, node: &str, script: &str) -> Result<ExecAnswer, ClientError> {
+    let exec = Exec {
+        argv: ["sh", "-c", script].map(Into::into).into(),
+        stdin: String::new(),
+    };
+    let path = format!("/v1/nodes/{}/exec", segment(node));
+    client.post(&path, &exec).await
+}

@@ -1,0 +1,93 @@
+//! `ikv-fabric exec`: a command on a switch, by its guest agent; works without network.
+
+use std::io::{IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::Args;
+
+use super::Context;
+use api::{Exec, ExecAnswer, segment};
+use fabric::progress::say;
+
+/// Most bytes of standard input that are passed on.
+const LONGEST_INPUT: u64 = 1 << 20;
+
+/// Runs a command on a switch through its guest agent, without network. Passes arguments,
+/// input and output through and ends with the command's own status.
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// A switch: leaf1.
+    node: String,
+    /// Program and arguments; no shell in between.
+    #[arg(required = true, last = true, value_name = "CMD")]
+    argv: Vec<String>,
+}
+
+/// # Errors
+/// When no fabric answers, the name is unknown, or the switch's agent does not answer.
+pub(crate) async fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<ExitCode> {
+    let exec = Exec {
+        argv: args.argv.clone(),
+        stdin: BASE64.encode(input()?),
+    };
+    let path = format!("/v1/nodes/{}/exec", segment(&args.node));
+    let answer: ExecAnswer = context.client.post(&path, &exec).await?;
+    if context.json {
+        super::print_json(&answer)?;
+    } else {
+        pass_on(&mut std::io::stdout(), &answer.stdout)?;
+        pass_on(&mut std::io::stderr(), &answer.stderr)?;
+        if answer.truncated {
+            say("ikv-fabric: the output was too long and is cut off here: use `ikv-fabric ssh`");
+        }
+    }
+    Ok(ExitCode::from(
+        u8::try_from(answer.status).unwrap_or(u8::MAX),
+    ))
+}
+
+/// What was piped or redirected in; a terminal is never waited for.
+fn input() -> anyhow::Result<Vec<u8>> {
+    let stdin = std::io::stdin();
+    let mut input = Vec::new();
+    if !stdin.is_terminal() && has_data(&stdin) {
+        stdin
+            .lock()
+            .take(LONGEST_INPUT + 1)
+            .read_to_end(&mut input)
+            .context("standard input")?;
+        anyhow::ensure!(
+            input.len() as u64 <= LONGEST_INPUT,
+            "more than {LONGEST_INPUT} bytes on standard input: copy the file with scp instead"
+        );
+    }
+    Ok(input)
+}
+
+/// A pipe that nobody writes to, as a script's inherited standard input often is, must not
+/// hold up the command for ever: only a file, or a pipe with something in it, is read.
+fn has_data(stdin: &std::io::Stdin) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut ask = [PollFd::new(stdin, PollFlags::IN)];
+    poll(
+        &mut ask,
+        Some(&Timespec {
+            tv_sec: 0,
+            tv_nsec: 50_000_000,
+        }),
+    )
+    .is_ok_and(|ready| ready > 0)
+}
+
+fn pass_on(to: &mut impl Write, encoded: &str) -> anyhow::Result<()> {
+    let bytes = BASE64
+        .decode(encoded)
+        .context("the fabric's answer is not base64")?;
+    match to.write_all(&bytes).and_then(|()| to.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,142 @@
+//! `ikv-fabric impair`: what a cable does to its frames on purpose.
+
+pub(crate) mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::capture::filter;
+use super::{Context, print, print_json, scenario};
+use api::{CableReport, LaneImpairment, segment};
+use model::cable_change::ImpairmentChange;
+use model::impairment::{ImpairKeys, KeyError};
+
+/// Delays, loses, duplicates, corrupts, reorders frames of a cable or limits its rate, as tc-netem
+/// does. Keys that are left out keep their value; a key of 0 or `none` is taken away.
+#[derive(Debug, Args)]
+pub(crate) struct ImpairArgs {
+    /// By name or either end: iksb12, spine1:2, rack1:u3:1. Alone: shows what is set.
+    #[arg(value_name = "CABLE", required_unless_present_any = ["list", "report"])]
+    cable: Option<String>,
+    /// Only frames that enter at this port [default: both lanes, each on its own].
+    #[arg(long, value_name = "PORT", requires = "cable")]
+    from: Option<String>,
+    /// Take all away, then set what else is said here.
+    #[arg(long, requires = "cable")]
+    clear: bool,
+    /// Show what is set, of all cables if none is named.
+    #[arg(long)]
+    list: bool,
+    /// Show what was asked for and what was achieved.
+    #[arg(long)]
+    report: bool,
+    /// Change this cable over time, as this scenario says.
+    #[arg(long, value_name = "FILE", requires = "cable", conflicts_with_all = ["clear", "list", "report"])]
+    script: Option<PathBuf>,
+    #[command(flatten)]
+    keys: ImpairKeys,
+}
+
+/// # Errors
+/// When no fabric answers, a name is unknown, or the keys do not go together.
+pub(crate) async fn run(context: &Context, args: &ImpairArgs) -> anyhow::Result<ExitCode> {
+    if let (Some(script), Some(cable)) = (&args.script, &args.cable) {
+        anyhow::ensure!(
+            args.keys.is_empty(),
+            "--script changes the keys over time: write {} into {}",
+            args.keys.words(),
+            script.display()
+        );
+        return scenario::run_script(context, script, cable, args.from.as_deref()).await;
+    }
+    let changes = args.clear || !args.keys.is_empty();
+    if let (Some(cable), true) = (&args.cable, changes) {
+        let set = ImpairmentChange {
+            from: args.from.clone(),
+            clear: args.clear,
+            set: complete(args.keys.clone())?,
+        };
+        let path = format!("/v1/cables/{}/impairment", segment(cable));
+        let lanes: Vec<LaneImpairment> = context.client.put(&path, &set).await?;
+        if !args.report && !args.list {
+            show(context, &lanes)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    anyhow::ensure!(
+        args.cable.is_some() || !changes,
+        "name the cable that is meant, before the options"
+    );
+    let names = args
+        .cable
+        .iter()
+        .map(|name| format!("name={}", segment(name)));
+    let path = format!("/v1/cables?{}", names.collect::<String>());
+    let mut cables: Vec<CableReport> = context.client.get(&path).await?;
+    if args.cable.is_none() {
+        let impaired =
+            |cable: &CableReport| cable.lanes.iter().any(|lane| lane.impairment.is_some());
+        cables.retain(impaired);
+    }
+    if args.report {
+        if context.json {
+            print_json(&cables)?;
+        } else {
+            print(&report::text(&cables))?;
+        }
+    } else {
+        show(context, &lanes(&cables))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Does what only the client can: reads the table, compiles the filter.
+///
+/// # Errors
+/// What is wrong with either.
+pub(crate) fn complete(keys: ImpairKeys) -> Result<ImpairKeys, KeyError> {
+    keys.resolve(|expression| filter::compile(expression).map_err(|error| error.to_string()))
+}
+
+fn lanes(cables: &[CableReport]) -> Vec<LaneImpairment> {
+    let lanes = cables.iter().flat_map(|cable| {
+        cable.lanes.iter().map(|lane| LaneImpairment {
+            cable: cable.name.clone(),
+            from: lane.from.clone(),
+            to: lane.to.clone(),
+            impairment: lane.impairment.clone().unwrap_or_default(),
+        })
+    });
+    lanes.collect()
+}
+
+fn show(context: &Context, lanes: &[LaneImpairment]) -> std::io::Result<()> {
+    if context.json {
+        let shown = lanes.iter().map(|lane| LaneImpairment {
+            impairment: lane.impairment.shown(),
+            ..lane.clone()
+        });
+        return print_json(&shown.collect::<Vec<_>>());
+    }
+    let rows = lanes.iter().map(|lane| {
+        let words = match lane.impairment.words() {
+            none if none.is_empty() => "not impaired".into(),
+            words => words,
+        };
+        let seed = lane.impairment.seed.map(|seed| format!("  (seed {seed})"));
+        format!(
+            "{:<10} {:>26}  {words}{}\n",
+            lane.cable,
+            format!("{} > {}", lane.from, lane.to),
+            seed.unwrap_or_default()
+        )
+    });
+    let text: String = rows.collect();
+    print(if text.is_empty() {
+        "no cable is impaired\n"
+    } else {
+        &text
+    })
+}

@@ -1,0 +1,108 @@
+//! `ikv-fabric ipmi`: how the switches' BMCs are reached.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use anyhow::ensure;
+use clap::Args;
+
+use super::{Context, print, print_json};
+use api::IpmiAccess;
+
+/// Prints the ipmitool commands for the switches' BMCs, ready to paste.
+#[derive(Debug, Args)]
+pub(crate) struct IpmiArgs {
+    /// A switch, such as leaf1, instead of all.
+    node: Option<String>,
+}
+
+/// # Errors
+/// When no fabric answers, it has no BMCs, or none for this switch.
+pub(crate) async fn run(context: &Context, args: &IpmiArgs) -> anyhow::Result<ExitCode> {
+    let mut access: IpmiAccess = context.client.get("/v1/ipmi").await?;
+    if let Some(node) = &args.node {
+        access.bmcs.retain(|bmc| bmc.node == *node);
+        ensure!(
+            !access.bmcs.is_empty(),
+            "{node} has no BMC here; `ikv-fabric ipmi` lists those that have"
+        );
+    }
+    if context.json {
+        print_json(&access)?;
+    } else {
+        print(&text(&access))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(access: &IpmiAccess) -> String {
+    let file = quoted(&access.password_file.display().to_string());
+    let mut text = format!(
+        "# power status, on, off, cycle or reset; the password is in {file}\n\
+         # (-C 3 spares 10 s in which ipmitool asks an ipmi_sim what it does not tell)\n"
+    );
+    for bmc in &access.bmcs {
+        let state = match (bmc.running, bmc.note.as_str()) {
+            (true, _) => String::new(),
+            (false, "") => ", not up yet".into(),
+            (false, note) => format!(", down: {note}"),
+        };
+        let _ = writeln!(
+            text,
+            "ipmitool -I lanplus -C 3 -H 127.0.0.1 -p {} -U {} -f {file} power status  # {}{state}",
+            bmc.port, access.user, bmc.node
+        );
+    }
+    let _ = writeln!(
+        text,
+        "# From a VM at {} (`ikv-fabric vm-args ipmi`) with an address of {}: -H {}",
+        access.plug,
+        access.address.trunc(),
+        access.address.addr()
+    );
+    text
+}
+
+/// As a shell takes it.
+fn quoted(path: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
+    if path.chars().all(plain) {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::BmcReport;
+
+    #[test]
+    fn lines_to_paste() {
+        let bmc = |node: &str, port, running, note: &str| BmcReport {
+            node: node.into(),
+            port,
+            addresses: vec![],
+            running,
+            note: note.into(),
+        };
+        let access = IpmiAccess {
+            user: "ipmiusr".into(),
+            password_file: "/tmp/it's here/ipmi_password".into(),
+            address: "192.168.200.1/24".parse().unwrap(),
+            plug: "ikipmi".into(),
+            bmcs: vec![
+                bmc("spine1", 9081, true, ""),
+                bmc("leaf1", 9083, false, "ipmi_sim ended"),
+            ],
+        };
+        insta::assert_snapshot!(text(&access), @r"
+        # power status, on, off, cycle or reset; the password is in '/tmp/it'\''s here/ipmi_password'
+        # (-C 3 spares 10 s in which ipmitool asks an ipmi_sim what it does not tell)
+        ipmitool -I lanplus -C 3 -H 127.0.0.1 -p 9081 -U ipmiusr -f '/tmp/it'\''s here/ipmi_password' power status  # spine1
+        ipmitool -I lanplus -C 3 -H 127.0.0.1 -p 9083 -U ipmiusr -f '/tmp/it'\''s here/ipmi_password' power status  # leaf1, down: ipmi_sim ended
+        # From a VM at ikipmi (`ikv-fabric vm-args ipmi`) with an address of 192.168.200.0/24: -H 192.168.200.1
+        ");
+    }
+}

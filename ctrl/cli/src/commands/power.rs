@@ -1,0 +1,38 @@
+//! `ikv-fabric power`: a switch's power button, as IPMI had it.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Context, print, print_json};
+use api::{NodeStatus, Power, PowerAction, segment};
+
+/// Switches a switch on or off, resets it, or takes its power away and gives it back.
+#[derive(Debug, Args)]
+pub(crate) struct PowerArgs {
+    /// A switch: leaf1.
+    node: String,
+    /// What to do.
+    action: PowerAction,
+}
+
+/// # Errors
+/// When no fabric answers, the name is unknown, or QEMU does not obey.
+pub(crate) async fn run(context: &Context, args: &PowerArgs) -> anyhow::Result<ExitCode> {
+    let path = format!("/v1/nodes/{}/power", segment(&args.node));
+    let node: NodeStatus = context
+        .client
+        .put(
+            &path,
+            &Power {
+                action: args.action,
+            },
+        )
+        .await?;
+    if context.json {
+        print_json(&node)?;
+    } else {
+        print(&format!("{} is {}\n", node.name, node.state.name()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

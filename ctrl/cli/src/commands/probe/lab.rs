@@ -1,0 +1,369 @@
+//! The hosts of a probe, and what they try: leases, pings, transfers.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use smoltcp::wire::EthernetAddress;
+
+use super::device::Nic;
+use super::flow::{Datagrams, Pair, tcp, udp};
+use super::host::{Host, turn};
+use super::report::{HostReport, PingReport, Report, TransferReport};
+use api::Place;
+use model::cable_change::CableState;
+
+/// How long a lease may take.
+const LEASE: Duration = Duration::from_secs(4);
+
+/// Echo requests from each host to each target.
+const ECHOES: usize = 5;
+
+/// Between two of them.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Time for all transfers together, unless told otherwise; but each has the least time.
+const TRANSFERS: Duration = Duration::from_secs(4);
+const LEAST: Duration = Duration::from_millis(100);
+
+/// A transfer that comes out red is tried once more, for so long: that the machine was busy for a
+/// moment, and TCP waited for its second to send again, does not make it red.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// UDP is sent at this rate, in bits per second, where TCP does not get through.
+const SLOW: f64 = 1e6;
+
+/// A wait in which something may happen that is no frame.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What is to be tried.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// What each host pings beside its gateway and the other hosts.
+    pub(super) targets: Vec<(String, Ipv4Addr)>,
+    /// Whether there are transfers.
+    pub(super) transfers: bool,
+    /// Length of each.
+    pub(super) time: Option<Duration>,
+    /// What TCP must carry, in bits per second.
+    pub(super) least: f64,
+    /// Share of the datagrams that may be lost, 0..=1.
+    pub(super) tolerance: f64,
+}
+
+/// See the module's text. Dropped, all are unplugged.
+pub(super) struct Lab {
+    places: Vec<Place>,
+    hosts: Vec<Host>,
+    /// Why the host at the same place is not plugged in.
+    troubles: Vec<Option<String>>,
+}
+
+/// What was told of a probe that is under way.
+pub(super) type Tell<'t> = &'t dyn Fn(&str);
+
+impl Lab {
+    /// With a host for each place, not plugged in yet.
+    pub(super) fn new(places: Vec<Place>) -> Lab {
+        Lab {
+            hosts: places
+                .iter()
+                .map(|place| Host::new(Nic::loose(), mac(place)))
+                .collect(),
+            troubles: vec![None; places.len()],
+            places,
+        }
+    }
+
+    /// The places as they are now.
+    pub(super) fn look_again(&mut self, now: &[Place]) {
+        for place in &mut self.places {
+            if let Some(found) = now.iter().find(|found| found.name == place.name) {
+                place.clone_from(found);
+            }
+        }
+    }
+
+    /// Tries everything once.
+    pub(super) fn probe(
+        &mut self,
+        plan: &Plan,
+        stop: &AtomicBool,
+        tell: Tell<'_>,
+    ) -> io::Result<Report> {
+        let began = Instant::now();
+        let mut report = Report::default();
+        self.plug();
+        tell("leases");
+        self.lease(stop)?;
+        tell("pings");
+        report.pings = self.ping(plan, stop)?;
+        if plan.transfers {
+            report.transfers = self.transfer(plan, stop, tell)?;
+        }
+        // Last, so that who lost its lease or its cable meanwhile is red.
+        report.hosts = self.hosts();
+        report.seconds = began.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    /// Plugs in whoever is not.
+    fn plug(&mut self) {
+        for ((place, host), trouble) in self
+            .places
+            .iter()
+            .zip(&mut self.hosts)
+            .zip(&mut self.troubles)
+        {
+            if host.nic().is_plugged() {
+                continue;
+            }
+            let (nic, why) = match Nic::plug(&place.socket) {
+                Ok(nic) => (nic, None),
+                Err(error) => {
+                    let why = match (place.cable, place.held) {
+                        (CableState::Down, _) => "its cable is down".into(),
+                        (_, Some(_)) => "somebody else is plugged in now".into(),
+                        _ => format!("cannot plug in: {error}"),
+                    };
+                    (Nic::loose(), Some(why))
+                }
+            };
+            *host = Host::new(nic, mac(place));
+            *trouble = why;
+        }
+    }
+
+    fn lease(&mut self, stop: &AtomicBool) -> io::Result<()> {
+        let deadline = Instant::now() + LEASE;
+        let waits = |host: &mut Host| host.lease().is_none() && host.nic().is_plugged();
+        while self.hosts.iter_mut().any(waits)
+            && Instant::now() < deadline
+            && !stop.load(Ordering::Relaxed)
+        {
+            turn(&mut self.hosts, LOOK)?;
+        }
+        Ok(())
+    }
+
+    fn hosts(&mut self) -> Vec<HostReport> {
+        let all = self.places.iter().zip(&mut self.hosts).zip(&self.troubles);
+        all.map(|((place, host), trouble)| {
+            let lease = host.lease().copied();
+            let trouble = if let Some(why) = trouble {
+                Some(why.clone())
+            } else if let Some(fault) = host.nic().fault() {
+                Some(fault.to_string())
+            } else if !host.nic().is_plugged() {
+                Some("it was unplugged by the fabric".into())
+            } else if lease.is_none() {
+                Some(format!("no DHCP lease from {}", place.leaf))
+            } else {
+                None
+            };
+            HostReport {
+                green: trouble.is_none(),
+                position: place.position(),
+                mac: place.mac.clone(),
+                address: lease.map(|lease| lease.address.to_string()),
+                gateway: lease
+                    .and_then(|lease| lease.gateway)
+                    .map(|gateway| gateway.to_string()),
+                lease_ms: lease.map(|lease| ms(lease.after)),
+                trouble,
+            }
+        })
+        .collect()
+    }
+
+    /// Whom the host `from` pings.
+    fn targets(&self, from: usize, plan: &Plan) -> Vec<(String, Ipv4Addr)> {
+        let Some(lease) = self.hosts[from].lease() else {
+            return Vec::new();
+        };
+        let others = (0..self.hosts.len()).filter(|to| *to != from);
+        let others = others.filter_map(|to| {
+            let address = self.hosts[to].address()?;
+            Some((self.places[to].position(), address))
+        });
+        let gateway = lease.gateway.map(|gateway| ("gateway".to_owned(), gateway));
+        others
+            .chain(gateway)
+            .chain(plan.targets.iter().cloned())
+            .collect()
+    }
+
+    /// All hosts at once, each to one target after the other.
+    fn ping(&mut self, plan: &Plan, stop: &AtomicBool) -> io::Result<Vec<PingReport>> {
+        let mut series: Vec<_> = (0..self.hosts.len())
+            .map(|from| Series::new(self.targets(from, plan)))
+            .collect();
+        let most = series.iter().map(|series| series.targets.len()).max();
+        let steps = most.unwrap_or(0) * ECHOES;
+        let pause = INTERVAL / most.unwrap_or(1).max(1) as u32;
+        let began = Instant::now();
+        let mut step = 0;
+        while !stop.load(Ordering::Relaxed) {
+            if step < steps && began.elapsed() >= pause * step as u32 {
+                for (host, series) in self.hosts.iter_mut().zip(&mut series) {
+                    series.send(host);
+                }
+                step += 1;
+            }
+            let next = pause * step as u32;
+            turn(
+                &mut self.hosts,
+                next.saturating_sub(began.elapsed()).min(LOOK),
+            )?;
+            for (host, series) in self.hosts.iter_mut().zip(&mut series) {
+                series.take_answers(host);
+            }
+            let all = series.iter().all(Series::is_done);
+            if step == steps && (all || began.elapsed() > next + ANSWER) {
+                break;
+            }
+        }
+        let reports = self.places.iter().zip(series);
+        Ok(reports
+            .flat_map(|(place, series)| series.reports(&place.position()))
+            .collect())
+    }
+
+    /// Each pair alone.
+    fn transfer(
+        &mut self,
+        plan: &Plan,
+        stop: &AtomicBool,
+        tell: Tell<'_>,
+    ) -> io::Result<Vec<TransferReport>> {
+        let ready: Vec<_> = (0..self.hosts.len())
+            .filter(|host| self.hosts[*host].lease().is_some())
+            .collect();
+        let froms = ready.iter();
+        let pairs = froms.flat_map(|from| {
+            ready.iter().map(|to| Pair {
+                from: *from,
+                to: *to,
+            })
+        });
+        let pairs: Vec<_> = pairs.filter(|pair| pair.from != pair.to).collect();
+        let share = TRANSFERS / (2 * pairs.len()).max(1) as u32;
+        let time = plan.time.unwrap_or_else(|| share.max(LEAST));
+        let mut reports = Vec::new();
+        for pair in pairs {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let [from, to] = [pair.from, pair.to].map(|host| self.places[host].position());
+            tell(&format!("TCP and UDP from {from} to {to}"));
+            let mut stream = tcp(&mut self.hosts, pair, time, stop)?;
+            let fast = |rate: &f64| *rate >= plan.least;
+            if stream.is_some_and(|rate| !fast(&rate)) {
+                stream = tcp(&mut self.hosts, pair, time.max(AGAIN), stop)?;
+            }
+            let rate = stream.map_or(SLOW, |rate| (rate / 2.0).max(SLOW));
+            let mut seen = udp(&mut self.hosts, pair, rate, time, stop)?;
+            let whole = |seen: &Datagrams| {
+                let least = seen.sent as f64 * (1.0 - plan.tolerance);
+                seen.sent > 0 && seen.received as f64 >= least
+            };
+            if seen.received > 0 && !whole(&seen) {
+                seen = udp(&mut self.hosts, pair, rate, time.max(AGAIN), stop)?;
+            }
+            reports.push(TransferReport {
+                from,
+                to,
+                tcp_green: stream.as_ref().is_some_and(fast),
+                tcp_bits_per_second: stream,
+                udp_green: whole(&seen),
+                udp_bits_per_second: seen.bits_per_second,
+                udp_sent: seen.sent,
+                udp_received: seen.received,
+            });
+        }
+        Ok(reports)
+    }
+}
+
+/// The echo requests of one host.
+struct Series {
+    targets: Vec<(String, Ipv4Addr)>,
+    sent: usize,
+    /// Target and time of what is not answered yet, by number.
+    open: HashMap<u16, (usize, Instant)>,
+    /// Round-trip times by target.
+    times: Vec<Vec<Duration>>,
+}
+
+impl Series {
+    fn new(targets: Vec<(String, Ipv4Addr)>) -> Series {
+        Series {
+            times: vec![Vec::new(); targets.len()],
+            targets,
+            sent: 0,
+            open: HashMap::new(),
+        }
+    }
+
+    /// The next one.
+    fn send(&mut self, host: &mut Host) {
+        if self.sent == self.targets.len() * ECHOES {
+            return;
+        }
+        let target = self.sent % self.targets.len();
+        let number = self.sent as u16;
+        // What finds no room counts as not answered.
+        host.ping(self.targets[target].1, number);
+        self.open.insert(number, (target, Instant::now()));
+        self.sent += 1;
+    }
+
+    fn take_answers(&mut self, host: &mut Host) {
+        for (from, number) in host.answers() {
+            if let Some((target, sent)) = self.open.get(&number).copied()
+                && self.targets[target].1 == from
+            {
+                self.open.remove(&number);
+                self.times[target].push(sent.elapsed());
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    fn reports(self, from: &str) -> Vec<PingReport> {
+        let count = self.targets.len();
+        let targets = self.targets.into_iter().zip(self.times).enumerate();
+        let reports = targets.map(|(index, ((to, address), mut times))| {
+            times.sort_unstable();
+            PingReport {
+                green: times.len() == ECHOES,
+                from: from.to_owned(),
+                to,
+                address: address.to_string(),
+                sent: self.sent / count + usize::from(index < self.sent % count),
+                answered: times.len(),
+                rtt_ms: times.get(times.len() / 2).copied().map(ms),
+            }
+        });
+        reports.collect()
+    }
+}
+
+fn mac(place: &Place) -> EthernetAddress {
+    place
+        .mac
+        .parse()
+        .expect("the fabric writes MACs as they are")
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

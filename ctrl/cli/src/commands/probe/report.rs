@@ -1,0 +1,119 @@
+//! What was found, and whether it is good: passive data.
+
+use serde::{Deserialize, Serialize};
+
+/// All that a probe found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// All is as it should be.
+    pub(crate) green: bool,
+    /// How long it took.
+    pub(crate) seconds: f64,
+    /// Positions that were not used, and why.
+    pub(crate) skipped: Vec<Skipped>,
+    /// What could not be tried at all.
+    pub(crate) troubles: Vec<String>,
+    /// The hosts that were plugged in.
+    pub(crate) hosts: Vec<HostReport>,
+    /// Who reaches whom.
+    pub(crate) pings: Vec<PingReport>,
+    /// How fast.
+    pub(crate) transfers: Vec<TransferReport>,
+}
+
+/// A position that was not used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Skipped {
+    /// `rack1:u23`, or a rack.
+    pub(crate) position: String,
+    /// In words.
+    pub(crate) why: String,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HostReport {
+    /// It was plugged in and has a lease.
+    pub(crate) green: bool,
+    /// `rack1:u23`.
+    pub(crate) position: String,
+    /// Its MAC address.
+    pub(crate) mac: String,
+    /// Its address and prefix.
+    pub(crate) address: Option<String>,
+    /// Its default gateway.
+    pub(crate) gateway: Option<String>,
+    /// From plugging in to the lease.
+    pub(crate) lease_ms: Option<f64>,
+    /// Why it has none.
+    pub(crate) trouble: Option<String>,
+}
+
+/// Echo requests from one host to one address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PingReport {
+    /// All were answered.
+    pub(crate) green: bool,
+    /// The host's position.
+    pub(crate) from: String,
+    /// Another host's position, `gateway`, `host`, a switch's name, or `outside`.
+    pub(crate) to: String,
+    /// The address.
+    pub(crate) address: String,
+    /// Requests sent.
+    pub(crate) sent: usize,
+    /// Requests answered in time.
+    pub(crate) answered: usize,
+    /// The median of their round-trip times.
+    pub(crate) rtt_ms: Option<f64>,
+}
+
+/// TCP, then UDP, from one host to another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TransferReport {
+    /// The sender's position.
+    pub(crate) from: String,
+    /// The receiver's.
+    pub(crate) to: String,
+    /// TCP carried at least the rate asked for.
+    pub(crate) tcp_green: bool,
+    /// Payload received by TCP; `None` without a connection.
+    pub(crate) tcp_bits_per_second: Option<f64>,
+    /// No more datagrams were lost than allowed.
+    pub(crate) udp_green: bool,
+    /// Payload received by UDP, which is sent at half of TCP's rate.
+    pub(crate) udp_bits_per_second: f64,
+    /// Datagrams sent.
+    pub(crate) udp_sent: u64,
+    /// Datagrams received.
+    pub(crate) udp_received: u64,
+}
+
+impl Report {
+    /// Every single verdict.
+    fn verdicts(&self) -> impl Iterator<Item = bool> {
+        let hosts = self.hosts.iter().map(|host| host.green);
+        let pings = self.pings.iter().map(|ping| ping.green);
+        let transfers = self.transfers.iter();
+        let transfers = transfers.flat_map(|found| [found.tcp_green, found.udp_green]);
+        let troubles = self.troubles.iter().map(|_| false);
+        hosts.chain(pings).chain(transfers).chain(troubles)
+    }
+
+    /// Checks that were made.
+    pub(crate) fn checks(&self) -> usize {
+        self.verdicts().count()
+    }
+
+    /// Checks that failed.
+    pub(crate) fn failed(&self) -> usize {
+        self.verdicts().filter(|green| !green).count()
+    }
+
+    /// With the verdict over all: green when something was checked and nothing failed.
+    #[must_use]
+    pub(super) fn judged(mut self) -> Self {
+        self.green = self.checks() > 0 && self.failed() == 0;
+        self
+    }
+}

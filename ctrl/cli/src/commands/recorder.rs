@@ -1,0 +1,297 @@
+//! `ikv-fabric recorder`: what passed the cables before anybody looked.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use clap::{Args, Subcommand};
+use tokio::io::AsyncRead;
+
+use super::capture::output::{Form, Output, Shape, Stuck};
+use super::capture::source::Source;
+use super::capture::{compile, duration, sink};
+use super::{Context, print, print_json};
+use api::capture::CAPTURE_PROTOCOL;
+use api::recorder::{DumpRequest, RecorderStatus, SetTriggers, Trigger};
+use api::segment;
+use fabric::RecorderOptions;
+use fabric::progress::say;
+use model::config;
+
+/// The flight recorder: the last frames of every cable, always there.
+#[derive(Debug, Args)]
+pub(crate) struct RecorderArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Its memory, its triggers and the dumps that it kept.
+    Status,
+    /// Writes what is recorded now, as pcapng.
+    Dump {
+        /// Cables by name or either end; none means all.
+        #[arg(value_name = "CABLE")]
+        cables: Vec<String>,
+        /// Only what is not older than this: 30s, 500ms.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        last: Option<Duration>,
+        #[command(flatten)]
+        to: To,
+    },
+    /// The dumps that it kept, by their triggers.
+    List,
+    /// Writes a dump that it kept, as pcapng.
+    Get {
+        /// As `recorder list` shows it.
+        name: String,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Says what makes it keep a dump: these triggers and no others, until the fabric ends.
+    Trigger(TriggerArgs),
+}
+
+/// Where a dump goes.
+#[derive(Debug, Args)]
+struct To {
+    /// A file, or standard output for `-`.
+    #[arg(short, long, value_name = "FILE")]
+    write: PathBuf,
+}
+
+/// What makes the recorder keep a dump.
+#[derive(Debug, Args)]
+struct TriggerArgs {
+    /// A cable is cut.
+    #[arg(long)]
+    down: bool,
+    /// A BGP session between switches is lost: a NOTIFICATION, or silence beyond the hold time.
+    #[arg(long)]
+    bgp: bool,
+    /// A frame matches a tcpdump expression: 'icmp6 and ip6\[40\] == 1'.
+    #[arg(long, value_name = "BPF")]
+    r#match: Option<String>,
+    /// A lane drops this share of what enters it in a second: 1%, 0.5.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    drops: Option<f64>,
+    /// Only matches and drops of these cables.
+    #[arg(long, value_name = "CABLE", num_args = 1..)]
+    on: Vec<String>,
+    /// None of these any more.
+    #[arg(long, conflicts_with_all = ["down", "bgp", "match", "drops", "on"])]
+    none: bool,
+}
+
+/// What the table `[recorder]` asks for; none if it asks for no recorder.
+///
+/// # Errors
+/// When `match` is no tcpdump expression.
+pub(crate) fn options(wanted: &config::Recorder) -> anyhow::Result<Option<RecorderOptions>> {
+    if !wanted.enabled {
+        return Ok(None);
+    }
+    let mut triggers = Vec::new();
+    if wanted.cable_down {
+        triggers.push(Trigger::Down);
+    }
+    if wanted.bgp_down {
+        triggers.push(Trigger::Bgp);
+    }
+    if let Some(expression) = &wanted.matches {
+        triggers.push(Trigger::Match {
+            expression: expression.clone(),
+            filter: compile(expression).context("recorder.match")?,
+            cables: Vec::new(),
+        });
+    }
+    if let Some(share) = wanted.drop_rate {
+        triggers.push(Trigger::Drops {
+            percent: share.share() * 100.0,
+            cables: Vec::new(),
+        });
+    }
+    Ok(Some(RecorderOptions {
+        memory: wanted.memory.0,
+        snap: wanted.snap,
+        triggers,
+        folder: wanted.dir.clone(),
+        ..RecorderOptions::default()
+    }))
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse();
+    number
+        .ok()
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(|| format!("\"{text}\" is no share: write 0% to 100%"))
+}
+
+/// # Errors
+/// When no fabric answers, nothing is recorded, a name is none, or a file cannot be written.
+pub(crate) async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Result<ExitCode> {
+    let client = &context.client;
+    match &args.what {
+        What::Status => show(context, &client.get("/v1/recorder").await?)?,
+        What::List => {
+            let status: RecorderStatus = client.get("/v1/recorder").await?;
+            if context.json {
+                print_json(&status.dumps)?;
+            } else {
+                print(&list(&status))?;
+            }
+        }
+        What::Dump { cables, last, to } => {
+            let request = DumpRequest {
+                cables: cables.clone(),
+                last_ms: last.map(|last| last.as_millis() as u64),
+            };
+            to.check()?;
+            let path = "/v1/recorder/dump";
+            let stream = client.post_and_upgrade(path, CAPTURE_PROTOCOL, &request);
+            save(stream.await?, to.open()?).await?;
+        }
+        What::Get { name, to } => {
+            to.check()?;
+            let path = format!("/v1/recorder/dumps/{}", segment(name));
+            let stream = client.upgrade(&path, CAPTURE_PROTOCOL).await?;
+            save(stream, to.open()?).await?;
+        }
+        What::Trigger(args) => {
+            let triggers = args.triggers()?;
+            let path = "/v1/recorder/triggers";
+            show(context, &client.put(path, &SetTriggers { triggers }).await?)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl To {
+    fn is_stdout(&self) -> bool {
+        self.write == Path::new("-")
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            !self.is_stdout() || !std::io::stdout().is_terminal(),
+            "pcapng is not for a terminal: pipe it into `wireshark -k -i -`, or write it to a file"
+        );
+        Ok(())
+    }
+
+    /// Opens it once there is something to write: no old file is emptied for nothing.
+    fn open(&self) -> anyhow::Result<File> {
+        if self.is_stdout() {
+            Ok(sink::standard_output()?)
+        } else {
+            sink::create(&self.write)
+        }
+    }
+}
+
+impl TriggerArgs {
+    fn triggers(&self) -> anyhow::Result<Vec<Trigger>> {
+        let mut triggers = Vec::new();
+        if self.down {
+            triggers.push(Trigger::Down);
+        }
+        if self.bgp {
+            triggers.push(Trigger::Bgp);
+        }
+        if let Some(expression) = &self.r#match {
+            triggers.push(Trigger::Match {
+                expression: expression.clone(),
+                filter: compile(expression)?,
+                cables: self.on.clone(),
+            });
+        }
+        if let Some(percent) = self.drops {
+            triggers.push(Trigger::Drops {
+                percent,
+                cables: self.on.clone(),
+            });
+        }
+        ensure!(
+            self.none || !triggers.is_empty(),
+            "name a trigger: --down, --bgp, --match or --drops; or --none"
+        );
+        Ok(triggers)
+    }
+}
+
+/// Writes a dump to its end.
+async fn save(stream: impl AsyncRead + Unpin, file: File) -> anyhow::Result<()> {
+    let mut source = Source::new(stream);
+    let start = source.first_line().await?;
+    let shape = Shape {
+        form: Form::Pcapng,
+        segment: false,
+        snap: 0,
+        count: None,
+        filter: None,
+    };
+    let mut output = Output::new(shape, start, file, None)?;
+    loop {
+        // The first messages have come with the first line.
+        source.each(|message| output.take(message))?;
+        match output.flush().await {
+            Ok(()) => {}
+            // What went wrong is told at the end; a pipe that was closed is no error.
+            Err(Stuck::Closed) => break,
+            Err(Stuck::File(error)) => return Err(error),
+        }
+        if !source.fill().await? {
+            break;
+        }
+    }
+    let frames = output.frames();
+    output.finish().await?;
+    say(&format!("{frames} frames"));
+    Ok(())
+}
+
+fn show(context: &Context, status: &RecorderStatus) -> anyhow::Result<()> {
+    if context.json {
+        return Ok(print_json(status)?);
+    }
+    let mib = status.memory as f64 / f64::from(1 << 20);
+    let RecorderStatus { lanes, snap, .. } = status;
+    let mut text = format!("recording {lanes} lanes in {mib:.0} MiB, {snap} bytes of each frame\n");
+    for trigger in &status.triggers {
+        text.push_str(&format!("keeps a dump when {trigger}\n"));
+    }
+    text.push_str(&list(status));
+    Ok(print(&text)?)
+}
+
+fn list(status: &RecorderStatus) -> String {
+    if status.dumps.is_empty() {
+        return "no dump was kept\n".into();
+    }
+    let mut text = String::new();
+    for dump in &status.dumps {
+        let (name, frames, why) = (&dump.name, dump.frames, dump.why.join("; "));
+        let mib = dump.bytes as f64 / f64::from(1 << 20);
+        text.push_str(&format!("{name}  {frames} frames, {mib:.1} MiB  {why}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_read_with_and_without_their_sign() {
+        assert_eq!(percent("1%"), Ok(1.0));
+        assert_eq!(percent("0.5"), Ok(0.5));
+        for wrong in ["", "%", "101%", "-1", "NaN"] {
+            assert!(percent(wrong).is_err(), "{wrong}");
+        }
+    }
+}

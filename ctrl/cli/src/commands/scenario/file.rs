@@ -1,0 +1,194 @@
+//! A scenario as written: a TOML file of timed steps.
+//!
+//! ```toml
+//! restore = true                    # the default: afterwards everything is as before
+//!
+//! [[step]]
+//! at = "5s"                         # since the beginning; or `after` the step before has ended
+//! cut = ["spine1", "iksb23"]        # cables, ports, switches, racks; all at the same instant
+//!
+//! [[step]]
+//! after = "10s"
+//! mend = "spine1"
+//! impair = { on = "iksb23", from = "ikst23", loss = "100%" }
+//! ```
+//!
+//! | key of a step | what it does |
+//! |---|---|
+//! | `at`, `after` | when; with neither: as soon as the step before has ended |
+//! | `every`, `times` | does the whole step so often, so long apart |
+//! | `cut`, `mend`, `blackhole` | cables lose carrier, work again, swallow frames |
+//! | `clear` | takes all impairments away |
+//! | `impair = { on, from, … }` | the keys of `ikv-fabric impair`; several in a list |
+//! | `flap = { on, times, every, down, blackhole }` | cuts and mends: `down` of each `every` (half of it) cut |
+//! | `ramp = { on, from, key, start, end, over, steps }` | one key from a value to another |
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use model::impairment::{ImpairKeys, Time};
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scenario {
+    /// Whether everything is to be as before in the end.
+    #[serde(default = "yes")]
+    pub(super) restore: bool,
+    /// In the file's order.
+    #[serde(default)]
+    pub(super) step: Vec<StepKeys>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// See the module's text.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct StepKeys {
+    pub(super) at: Option<Time>,
+    pub(super) after: Option<Time>,
+    pub(super) every: Option<Time>,
+    pub(super) times: Option<u32>,
+    pub(super) cut: Option<Targets>,
+    pub(super) mend: Option<Targets>,
+    pub(super) blackhole: Option<Targets>,
+    pub(super) clear: Option<Targets>,
+    pub(super) impair: Option<Impairs>,
+    pub(super) flap: Option<Flap>,
+    pub(super) ramp: Option<Ramp>,
+}
+
+/// Cables, ports, switches, racks.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a name or a list of names, such as [\"spine1\", \"iksb23\"]"
+)]
+pub(super) enum Targets {
+    /// The one cable of `impair CABLE --script`.
+    This(bool),
+    One(String),
+    Many(Vec<String>),
+}
+
+/// One or several.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct Impairs(pub(super) Vec<Impair>);
+
+impl TryFrom<Value> for Impairs {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        let one = |value| match value {
+            Value::Table(table) => Impair::try_from(table),
+            other => Err(format!(
+                "{other} is not keys in braces, such as {{ on = \"iksb12\", delay = \"10ms\" }}"
+            )),
+        };
+        match value {
+            Value::Array(many) => many.into_iter().map(one).collect::<Result<_, _>>(),
+            value => one(value).map(|one| vec![one]),
+        }
+        .map(Impairs)
+    }
+}
+
+/// Keys for cables, one way or both.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "Table")]
+pub(super) struct Impair {
+    pub(super) on: Option<Targets>,
+    pub(super) from: Option<String>,
+    pub(super) keys: ImpairKeys,
+}
+
+impl TryFrom<Table> for Impair {
+    type Error = String;
+
+    fn try_from(table: Table) -> Result<Self, String> {
+        let mut impair = Impair {
+            on: None,
+            from: None,
+            keys: ImpairKeys::default(),
+        };
+        for (key, value) in table {
+            match (key.as_str(), value) {
+                ("on", value) => {
+                    let targets = value.try_into::<Targets>();
+                    impair.on = Some(targets.map_err(|error| error.message().to_owned())?);
+                }
+                ("from", Value::String(port)) => impair.from = Some(port),
+                ("from", value) => return Err(format!("from: {value} is no name of a port")),
+                (key, value) => set(&mut impair.keys, key, &value)?,
+            }
+        }
+        Ok(impair)
+    }
+}
+
+/// Sets one key of an impairment from a TOML file.
+fn set(keys: &mut ImpairKeys, key: &str, value: &Value) -> Result<(), String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    match keys.set(key, &text) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let known = model::impairment::KEYS.iter().map(|key| key.name);
+            let known: Vec<_> = known.collect();
+            Err(format!(
+                "unknown key {key}; there are on, from, {}",
+                known.join(", ")
+            ))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Down and up again.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Flap {
+    pub(super) on: Option<Targets>,
+    pub(super) times: u32,
+    /// From one cut to the next.
+    pub(super) every: Time,
+    /// How long it stays cut; half of `every` if not said.
+    pub(super) down: Option<Time>,
+    /// Frames vanish, but the ends keep their carrier.
+    #[serde(default)]
+    pub(super) blackhole: bool,
+}
+
+/// From one value to another.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ramp {
+    pub(super) on: Option<Targets>,
+    pub(super) from: Option<String>,
+    pub(super) key: String,
+    pub(super) start: String,
+    pub(super) end: String,
+    pub(super) over: Time,
+    /// One every 100 ms if not said.
+    pub(super) steps: Option<u32>,
+}
+
+/// Reads a scenario; `path` is what messages call it.
+pub(super) fn parse(path: &str, text: &str) -> anyhow::Result<Scenario> {
+    let scenario: Scenario = toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.get(..start).unwrap_or(text).matches('\n').count() + 1;
+        anyhow::anyhow!("{path}, line {line}: {}", error.message())
+    })?;
+    anyhow::ensure!(
+        !scenario.step.is_empty(),
+        "{path}: there is no step: write [[step]], when (at = \"5s\"), and what (cut = \"spine1\")"
+    );
+    Ok(scenario)
+}

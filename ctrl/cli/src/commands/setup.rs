@@ -1,0 +1,78 @@
+//! `ikv-fabric setup`: everything that needs a network, so that `run` needs none.
+
+use std::process::{ExitCode, Stdio};
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::process::Command;
+
+use super::configuration::ConfigArgs;
+use super::{image, need_root};
+use fabric::preflight::{FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_SWITCHES};
+use fabric::progress::say;
+use host::program;
+use host::program::Program;
+
+/// Installs the packages that are missing and builds the switch image: all that needs a
+/// network. What is there already is left alone.
+#[derive(Debug, Args)]
+pub(crate) struct SetupArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// # Errors
+/// When apt or the build of the image fails; says what to do.
+pub(crate) async fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
+    let config = args.config.config()?;
+    let ipmi = if config.ipmi.enabled { FOR_IPMI } else { &[] };
+    let missing = missing_packages(&[FOR_PANEL, FOR_SWITCHES, FOR_IMAGE, ipmi].concat());
+    if missing.is_empty() {
+        say("  ✓ packages  all installed");
+    } else {
+        install(&missing).await?;
+    }
+    let image = image::build(&config.image, false).await?;
+    let folder = image.root.parent().unwrap_or(&image.root);
+    say(&format!("  ✓ image  {}", folder.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn missing_packages(wanted: &[Program]) -> Vec<&'static str> {
+    let mut missing: Vec<_> = wanted
+        .iter()
+        .filter(|wanted| program::find(wanted.name).is_none())
+        .map(|wanted| wanted.package)
+        .collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing
+}
+
+async fn install(packages: &[&str]) -> anyhow::Result<()> {
+    let line = format!(
+        "apt-get install --no-install-recommends {}",
+        packages.join(" ")
+    );
+    need_root("setup", &format!("it installs packages ({line})"))?;
+    say(&format!("  · installing: {}", packages.join(" ")));
+    apt(&["update"]).await?;
+    apt(&[&["install", "-y", "--no-install-recommends"], packages].concat()).await
+}
+
+/// Runs apt-get; what it prints goes to the user, as its own progress.
+async fn apt(arguments: &[&str]) -> anyhow::Result<()> {
+    let status = Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .status()
+        .await
+        .context("cannot start apt-get: ikv-fabric installs packages on Debian and its kin only")?;
+    anyhow::ensure!(
+        status.success(),
+        "`apt-get {}` failed ({status}): see its messages above; then run `ikv-fabric setup` again",
+        arguments.join(" ")
+    );
+    Ok(())
+}

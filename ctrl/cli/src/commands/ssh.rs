@@ -1,0 +1,38 @@
+//! `ikv-fabric ssh`: ssh to a switch with the fabric's key and known host keys.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+
+use super::Context;
+use api::SshAccess;
+
+/// Opens an ssh session on a switch, through the datacenter's own routing. Needs no
+/// password and asks no questions.
+#[derive(Debug, Args)]
+pub(crate) struct SshArgs {
+    /// A switch: leaf3.
+    node: String,
+    /// A command instead of a shell, as ssh takes it.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    command: Vec<String>,
+}
+
+/// # Errors
+/// When no fabric answers or there is no ssh. Otherwise becomes ssh and does not return.
+pub(crate) async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<ExitCode> {
+    let access: SshAccess = context.client.get("/v1/ssh").await?;
+    let error = Command::new("ssh")
+        .arg("-F")
+        .arg(access.config)
+        .arg("--")
+        .arg(&args.node)
+        .args(&args.command)
+        .exec();
+    anyhow::bail!("cannot start ssh: {error}; install it with `apt-get install openssh-client`")
+}

@@ -1,0 +1,133 @@
+//! `ikv-fabric status`: is it ready, and what does each switch do?
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{Context, print, print_json};
+use api::{NodeStatus, Status};
+
+/// Between two questions while waiting: short for a person, nothing for the machine.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Shows whether the fabric is ready, and what each switch does. Exit status 0 once it is
+/// ready, else 1.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Wait up to so many seconds for the fabric to be ready, its socket included.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "300")]
+    wait: Option<u64>,
+}
+
+/// # Errors
+/// When no fabric answers in time.
+pub(crate) async fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let status = ask(context, args.wait.map(Duration::from_secs)).await?;
+    if context.json {
+        print_json(&status)?;
+    } else {
+        print(&table(&status))?;
+    }
+    Ok(if status.ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn ask(context: &Context, wait: Option<Duration>) -> anyhow::Result<Status> {
+    let deadline = Instant::now() + wait.unwrap_or_default();
+    loop {
+        // A fabric that hangs must not hang us beyond the wait, nor a plain question.
+        let limit = deadline.max(Instant::now() + Duration::from_secs(5));
+        let last = timeout_at(limit, context.client.get::<Status>("/v1/status")).await;
+        let ready = matches!(&last, Ok(Ok(status)) if status.ready);
+        if ready || Instant::now() + ASK_AGAIN > deadline {
+            return Ok(last.map_err(|_| anyhow::anyhow!("the fabric does not answer in time"))??);
+        }
+        sleep_until(Instant::now() + ASK_AGAIN).await;
+    }
+}
+
+fn table(status: &Status) -> String {
+    let mut text = format!(
+        "{}   {} cables, {} worker{}\n",
+        if status.ready { "ready" } else { "not ready" },
+        status.cables,
+        status.workers,
+        if status.workers == 1 { "" } else { "s" },
+    );
+    if let Some(what) = &status.applying {
+        text += &format!("an apply is under way: {what}\n");
+    }
+    if !status.nodes.is_empty() {
+        text += &format!("\n{:<12} {:<9} {:<11} BGP\n", "SWITCH", "ROLE", "STATE");
+    }
+    for node in &status.nodes {
+        text += &row(node);
+    }
+    text
+}
+
+fn row(node: &NodeStatus) -> String {
+    let NodeStatus {
+        name,
+        role,
+        state,
+        bgp,
+        note,
+    } = node;
+    let sessions = format!("{}/{}", bgp.established, bgp.expected);
+    format!(
+        "{name:<12} {role:<9} {:<11} {sessions:<6} {note}",
+        state.name()
+    )
+    .trim_end()
+    .to_owned()
+        + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::{NodeState, Sessions};
+
+    #[test]
+    fn the_table_names_every_switch_and_its_trouble() {
+        let node = |name: &str, state, established, note: &str| NodeStatus {
+            name: name.into(),
+            role: "leaf".into(),
+            state,
+            bgp: Sessions {
+                established,
+                expected: 2,
+            },
+            note: note.into(),
+        };
+        let status = Status {
+            ready: false,
+            nodes: vec![
+                node("leaf1", NodeState::Running, 2, ""),
+                node(
+                    "leaf2",
+                    NodeState::Restarting,
+                    0,
+                    "QEMU was killed by signal 9; again in 4 s",
+                ),
+            ],
+            cables: 141,
+            workers: 1,
+            applying: Some("restarts leaf2".into()),
+        };
+        insta::assert_snapshot!(table(&status), @r"
+        not ready   141 cables, 1 worker
+        an apply is under way: restarts leaf2
+
+        SWITCH       ROLE      STATE       BGP
+        leaf1        leaf      running     2/2
+        leaf2        leaf      restarting  0/2    QEMU was killed by signal 9; again in 4 s
+        ");
+    }
+}

@@ -1,0 +1,78 @@
+//! `ikv-fabric topology`: the plan, without touching anything.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::configuration::ConfigArgs;
+use super::{print, print_json};
+use model::topology::TopologyJson;
+
+/// Shows the datacenter that a configuration describes: switches, cables, names, addresses.
+#[derive(Debug, Args)]
+pub(crate) struct TopologyArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// As a graph for Graphviz: ikv-fabric topology --dot | dot -Tsvg
+    #[arg(long)]
+    dot: bool,
+}
+
+/// `json` is the global option; it and `--dot` exclude each other.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub(crate) fn run(json: bool, args: &TopologyArgs) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        !(json && args.dot),
+        "--json and --dot are two forms: give one of them"
+    );
+    let topology = args.config.topology()?;
+    match (json, args.dot) {
+        (true, _) => print_json(&TopologyJson::from(&topology))?,
+        (_, true) => print(&topology.dot())?,
+        _ => print(&topology.text())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: TopologyArgs,
+    }
+
+    fn line(words: &[&str]) -> TopologyArgs {
+        Line::parse_from(["topology"].iter().chain(words)).args
+    }
+
+    #[test]
+    fn the_options_reach_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("fabric.toml");
+        std::fs::write(&file, "[topology]\nracks = 4\nspines = 4\n").unwrap();
+        let args = line(&["-c", file.to_str().unwrap(), "--set", "topology.spines=1"]);
+        let topology = args.config.topology().unwrap();
+        assert_eq!(
+            (topology.racks.len(), topology.switches.len()),
+            (4, 1 + 1 + 8)
+        );
+    }
+
+    #[test]
+    fn a_bad_value_is_told_and_two_forms_are_refused() {
+        let says = |json, words: &[&str]| run(json, &line(words)).unwrap_err().to_string();
+        assert_eq!(
+            says(false, &["--set", "topology.racks=0"]),
+            "--set topology.racks: 0 is out of bounds; it takes 1 to 255 racks"
+        );
+        let both = "--json and --dot are two forms: give one of them";
+        assert_eq!(says(true, &["--dot"]), both);
+    }
+}

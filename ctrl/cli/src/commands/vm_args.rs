@@ -1,0 +1,266 @@
+//! `ikv-fabric vm-args`: the QEMU options that plug a VM into a rack.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::configuration::ConfigArgs;
+use super::{Context, print, print_json};
+use api::{ClientError, segment};
+use fabric::progress::say;
+use host::lock::StatePaths;
+use model::plugging::{PlugKind, PlugOptions};
+use vm::accel::{Accel, Decision, Facts, Wanted, decide};
+
+/// Prints the QEMU options that plug a VM into the fabric, ready to paste.
+#[derive(Debug, Args)]
+pub(crate) struct VmArgsArgs {
+    /// Where: rack1:u3 for both NICs; rack1:u3:1 or ikvm1-3-1 for one; ipmi for the VM that manages the switches.
+    #[arg(value_name = "PLACE")]
+    place: String,
+    /// How the VM is plugged in.
+    #[arg(long, value_enum, default_value_t = PlugKind::Tap)]
+    nic: PlugKind,
+    /// The VM's memory, shared with the fabric by vhost-user. If -m is given to QEMU too, it
+    /// must say the same.
+    #[arg(long, value_name = "SIZE", value_parser = mebibytes, default_value = "1G")]
+    memory: u32,
+    /// What QEMU will run under: kvm, tcg, or auto: KVM where you can use it.
+    #[arg(long, value_enum, default_value_t)]
+    accel: AccelArg,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// See [`Wanted`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum AccelArg {
+    /// KVM where you can use it.
+    #[default]
+    Auto,
+    /// The CPU itself.
+    Kvm,
+    /// Translation.
+    Tcg,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct VmArgsJson {
+    args: Vec<String>,
+}
+
+/// # Errors
+/// What is wrong with the configuration, or no such place in a rack.
+pub(crate) async fn run(context: &Context, args: &VmArgsArgs) -> anyhow::Result<ExitCode> {
+    let wish = PlugOptions {
+        nic: args.nic,
+        tcg: args.nic == PlugKind::VhostUser && under_tcg(args.accel),
+        memory_mib: args.memory,
+    };
+    let options = options_for(context, args, &wish).await?;
+    if context.json {
+        print_json(&VmArgsJson { args: options })?;
+    } else {
+        print(&pasteable(&options))?;
+        for line in remarks(&wish) {
+            say(&format!("note: {line}"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn under_tcg(accel: AccelArg) -> bool {
+    match accel {
+        AccelArg::Kvm => false,
+        AccelArg::Tcg => true,
+        AccelArg::Auto => matches!(
+            decide(Wanted::Auto, &Facts::read()),
+            Ok(Decision {
+                accel: Accel::Tcg,
+                ..
+            })
+        ),
+    }
+}
+
+/// What the options do not tell by themselves. On standard error, so that a script can take
+/// the options as they are.
+fn remarks(wish: &PlugOptions) -> Vec<String> {
+    if wish.nic == PlugKind::Tap {
+        return Vec::new();
+    }
+    let mut lines = vec![format!(
+        "size= is the VM's memory ({} MiB; another with --memory); -m must say the same or be left \
+         out",
+        wish.memory_mib
+    )];
+    if wish.tcg {
+        lines.push(
+            "vectors=0 because QEMU 7.2 crashes with vhost-user and MSI-X under TCG; under KVM \
+             leave it out (--accel kvm)"
+                .to_owned(),
+        );
+    }
+    lines
+}
+
+/// Those of the running fabric, unless a configuration is named or none runs.
+async fn options_for(
+    context: &Context,
+    args: &VmArgsArgs,
+    wish: &PlugOptions,
+) -> anyhow::Result<Vec<String>> {
+    if args.config.is_default() {
+        let by = match wish.nic {
+            PlugKind::Tap => "tap",
+            PlugKind::VhostUser => "vhost-user",
+        };
+        let path = format!(
+            "/v1/vm-args/{}?nic={by}&tcg={}&memory_mib={}",
+            segment(&args.place),
+            wish.tcg,
+            wish.memory_mib
+        );
+        match context.client.get(&path).await {
+            Err(ClientError::NotRunning(_)) => {}
+            answer => return Ok(answer?),
+        }
+    }
+    let paths = StatePaths::beside(&std::path::absolute(context.client.socket())?);
+    let topology = args.config.topology()?;
+    Ok(fabric::vm_args::options(
+        &topology,
+        &paths,
+        &args.place,
+        wish,
+    )?)
+}
+
+/// `1G`, `512M`, or a number of MiB, as `-m` takes it.
+fn mebibytes(text: &str) -> Result<u32, String> {
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 1024),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 1),
+        _ => (text, 1),
+    };
+    let mib = digits.parse::<u32>().ok().filter(|number| *number > 0);
+    mib.and_then(|number| number.checked_mul(factor))
+        .ok_or_else(|| format!("\"{text}\" is no amount of memory such as 512M or 2G"))
+}
+
+/// One option with its value a line, for a shell.
+fn pasteable(options: &[String]) -> String {
+    let mut text = String::new();
+    let lines = options.chunks(2).count();
+    for (index, pair) in options.chunks(2).enumerate() {
+        let end = if index + 1 < lines { " \\" } else { "" };
+        let _ = writeln!(text, "{}{end}", pair.join(" "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use fabric::vm_args::options;
+
+    use super::*;
+    use model::config::Config;
+    use model::topology::build;
+
+    fn text(place: &str) -> String {
+        by(place, &PlugOptions::default())
+    }
+
+    fn by(place: &str, wish: &PlugOptions) -> String {
+        let topology = build(&Config::default()).unwrap();
+        let paths = StatePaths::beside(Path::new("/run/ikv-fabric/control.sock"));
+        match options(&topology, &paths, place, wish) {
+            Ok(options) => pasteable(&options),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn both_nics_of_a_position() {
+        insta::assert_snapshot!(text("rack1:u3"), @r"
+        -netdev tap,id=net0,ifname=ikvm1-3-1,script=no,downscript=no \
+        -device virtio-net-pci,netdev=net0,mac=02:69:6b:01:03:01 \
+        -netdev tap,id=net1,ifname=ikvm1-3-2,script=no,downscript=no \
+        -device virtio-net-pci,netdev=net1,mac=02:69:6b:01:03:02
+        ");
+    }
+
+    #[test]
+    fn one_nic_by_alias_or_tap() {
+        let expected = "-netdev tap,id=net0,ifname=ikvm2-6-2,script=no,downscript=no \\\n\
+                        -device virtio-net-pci,netdev=net0,mac=02:69:6b:02:06:02\n";
+        assert_eq!(text("rack2:u6:2"), expected);
+        assert_eq!(text("ikvm2-6-2"), expected);
+    }
+
+    #[test]
+    fn by_vhost_user() {
+        let mut wish = PlugOptions {
+            nic: PlugKind::VhostUser,
+            tcg: true,
+            ..PlugOptions::default()
+        };
+        insta::assert_snapshot!(by("rack1:u3", &wish), @r"
+        -object memory-backend-memfd,id=ram,size=1024M,share=on \
+        -machine memory-backend=ram \
+        -chardev socket,id=cable0,path=/run/ikv-fabric/vhost/ikvm1-3-1.sock,reconnect=1 \
+        -netdev vhost-user,id=net0,chardev=cable0 \
+        -device virtio-net-pci,netdev=net0,mac=02:69:6b:01:03:01,vectors=0 \
+        -chardev socket,id=cable1,path=/run/ikv-fabric/vhost/ikvm1-3-2.sock,reconnect=1 \
+        -netdev vhost-user,id=net1,chardev=cable1 \
+        -device virtio-net-pci,netdev=net1,mac=02:69:6b:01:03:02,vectors=0
+        ");
+        wish.tcg = false;
+        assert!(!by("rack1:u3", &wish).contains("vectors"));
+    }
+
+    #[test]
+    fn the_vm_that_manages_the_switches() {
+        let sets = ["ipmi.enabled=true".to_owned()];
+        let topology = build(&model::config::parse("f", "", &sets).unwrap()).unwrap();
+        let paths = StatePaths::beside(Path::new("/run/ikv-fabric/control.sock"));
+        let wish = PlugOptions::default();
+        let by = |place| options(&topology, &paths, place, &wish).unwrap();
+        assert_eq!(
+            pasteable(&by("ipmi")),
+            "-netdev tap,id=net0,ifname=ikipmi,script=no,downscript=no \\\n\
+             -device virtio-net-pci,netdev=net0,mac=02:69:6b:00:00:01\n"
+        );
+        assert_eq!(by("ikipmi"), by("ipmi"));
+        assert!(options(&topology, &paths, "bripmi", &wish).is_err());
+    }
+
+    #[test]
+    fn memory_is_written_as_for_qemu() {
+        assert_eq!(mebibytes("2G"), Ok(2048));
+        assert_eq!(mebibytes("512"), Ok(512));
+        assert_eq!(mebibytes("64m"), Ok(64));
+        for bad in ["", "G", "0", "1T", "-1", "5000000G"] {
+            assert!(mebibytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_servers_place() {
+        assert_eq!(
+            text("rack1:u33"),
+            "there is no server \"rack1:u33\" in this fabric; did you mean rack1:u3 or rack1:u13 \
+             or rack1:u23?"
+        );
+        assert_eq!(
+            text("leaf1:u3"),
+            "there is no server \"leaf1:u3\" in this fabric; names look like rack1:u3, \
+             rack1:u3:1, ikvm1-3-1; `ikv-fabric topology` prints them all"
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! Frames of several lanes in the order of their times: [`Merge`].
+
+use std::collections::{BinaryHeap, VecDeque};
+
+use dataplane::capture::Record;
+
+use api::capture::Message;
+
+/// How long a frame waits for earlier ones of other lanes, in ns: two workers read the same
+/// clock, but one of them may be kept from its CPU before it hands over what it saw.
+pub(super) const HOLD: u64 = 20_000_000;
+
+/// Bytes that may wait. Past that, order matters less than memory.
+const MOST_BYTES: usize = 64 << 20;
+
+/// Waiting frames, already as messages.
+#[derive(Debug)]
+pub(crate) struct Merge {
+    lanes: Vec<Queue>,
+    /// The next frame of each lane that has one: its time, reversed, and the lane.
+    heads: BinaryHeap<(std::cmp::Reverse<u64>, usize)>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    messages: Vec<u8>,
+    /// Bytes of `messages` that were handed out.
+    at: usize,
+    /// Time and length of each that was not.
+    frames: VecDeque<(u64, usize)>,
+}
+
+impl Merge {
+    /// For so many lanes; the place of each is its interface's number.
+    pub(crate) fn new(lanes: usize) -> Self {
+        Merge {
+            lanes: (0..lanes).map(|_| Queue::default()).collect(),
+            heads: BinaryHeap::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Takes a frame in. The frames of one lane come in their order.
+    pub(crate) fn push(&mut self, lane: usize, record: &Record, bytes: &[u8]) {
+        let queue = &mut self.lanes[lane];
+        let before = queue.messages.len();
+        let message = Message::Frame {
+            interface: lane as u32,
+            record: *record,
+            bytes,
+        };
+        message.write(&mut queue.messages);
+        let length = queue.messages.len() - before;
+        if queue.frames.is_empty() {
+            self.heads.push((std::cmp::Reverse(record.time), lane));
+        }
+        queue.frames.push_back((record.time, length));
+        self.bytes += length;
+    }
+
+    /// Whether no frame waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
+    /// Whether so much waits that no more should be taken in.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes > MOST_BYTES
+    }
+
+    /// Moves the frames that no earlier one can come for any more to `chunk`, until that has `most`
+    /// bytes. `now` is the time at which the lanes were looked at last. Whether there are more.
+    pub(crate) fn emit(&mut self, now: u64, most: usize, chunk: &mut Vec<u8>) -> bool {
+        let due = if self.lanes.len() == 1 || self.is_full() {
+            u64::MAX
+        } else {
+            now.saturating_sub(HOLD)
+        };
+        while let Some(&(std::cmp::Reverse(time), lane)) = self.heads.peek()
+            && time <= due
+        {
+            if chunk.len() >= most {
+                return true;
+            }
+            self.heads.pop();
+            self.bytes -= self.lanes[lane].hand_out(chunk);
+            if let Some((next, _)) = self.lanes[lane].frames.front() {
+                self.heads.push((std::cmp::Reverse(*next), lane));
+            }
+        }
+        false
+    }
+}
+
+impl Queue {
+    /// Moves the first frame to `chunk`; returns its length.
+    fn hand_out(&mut self, chunk: &mut Vec<u8>) -> usize {
+        let Some((_, length)) = self.frames.pop_front() else {
+            return 0;
+        };
+        chunk.extend_from_slice(&self.messages[self.at..self.at + length]);
+        self.at += length;
+        // What is left is moved to the front only when it is less than what has gone.
+        if self.at * 2 > self.messages.len() {
+            self.messages.drain(..self.at);
+            self.at = 0;
+        }
+        length
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(time: u64) -> Record {
+        Record {
+            time,
+            ..Record::default()
+        }
+    }
+
+    fn times(mut chunk: &[u8]) -> Vec<(u32, u64)> {
+        let mut times = Vec::new();
+        while let Some((message, length)) = Message::read(chunk).unwrap() {
+            let Message::Frame {
+                interface, record, ..
+            } = message
+            else {
+                panic!("{message:?}");
+            };
+            times.push((interface, record.time));
+            chunk = &chunk[length..];
+        }
+        times
+    }
+
+    #[test]
+    fn a_frame_waits_for_earlier_ones_of_other_lanes() {
+        let mut merge = Merge::new(2);
+        let mut chunk = Vec::new();
+        merge.push(0, &record(HOLD + 5), &[1; 60]);
+        assert!(!merge.emit(2 * HOLD, 1 << 20, &mut chunk));
+        assert!(chunk.is_empty());
+        merge.push(1, &record(HOLD + 3), &[2; 60]);
+        merge.emit(2 * HOLD + 4, 1 << 20, &mut chunk);
+        assert_eq!(times(&chunk), [(1, HOLD + 3)]);
+        merge.emit(u64::MAX, 1 << 20, &mut chunk);
+        assert_eq!(times(&chunk), [(1, HOLD + 3), (0, HOLD + 5)]);
+        assert!(merge.is_empty() && merge.bytes == 0);
+    }
+
+    #[test]
+    fn one_lane_waits_for_none() {
+        let mut merge = Merge::new(1);
+        let mut chunk = Vec::new();
+        merge.push(0, &record(7), &[]);
+        merge.emit(7, 1 << 20, &mut chunk);
+        assert_eq!(times(&chunk), [(0, 7)]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_frame_comes_out_once_and_in_order(
+            lanes in prop::collection::vec(prop::collection::vec(0u64..1000, 0..40), 1..5),
+            most in 1usize..4000,
+        ) {
+            let mut merge = Merge::new(lanes.len());
+            let mut sent = Vec::new();
+            for (lane, mut times) in lanes.into_iter().enumerate() {
+                times.sort_unstable();
+                for time in times {
+                    merge.push(lane, &record(time), &vec![0; time as usize % 100]);
+                    sent.push((lane as u32, time));
+                }
+            }
+            let mut came = Vec::new();
+            loop {
+                let mut chunk = Vec::new();
+                let more = merge.emit(u64::MAX, most, &mut chunk);
+                came.extend(times(&chunk));
+                if !more { break }
+            }
+            prop_assert!(came.is_sorted_by_key(|(_, time)| *time));
+            came.sort_unstable();
+            sent.sort_unstable();
+            prop_assert_eq!(came, sent);
+            prop_assert_eq!(merge.bytes, 0);
+        }
+    }
+}

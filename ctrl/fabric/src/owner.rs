@@ -1,0 +1,106 @@
+//! Whose fabric it is: who may use its socket and plug VMs in.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use model::config::Owner;
+
+/// A user of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Home folder.
+    pub home: PathBuf,
+}
+
+/// No such user.
+#[derive(Debug, thiserror::Error)]
+#[error("owner = {0}: the host has no such user; `getent passwd` lists those it has")]
+pub struct NoSuchUser(String);
+
+impl Person {
+    /// Looks the owner up: the configured one, else who called sudo, else who runs this.
+    ///
+    /// # Errors
+    /// When the host does not know the user.
+    pub fn find(owner: Option<&Owner>) -> Result<Self, NoSuchUser> {
+        let own = rustix::process::geteuid();
+        let sudo = std::env::var("SUDO_UID")
+            .ok()
+            .filter(|uid| own.is_root() && uid.parse::<u32>().is_ok());
+        let wanted = match (owner, sudo) {
+            (Some(owner), _) => owner.to_string(),
+            (None, Some(uid)) => uid,
+            (None, None) => own.as_raw().to_string(),
+        };
+        let output = Command::new("getent")
+            .args(["passwd", "--", &wanted])
+            .output();
+        let found = output
+            .ok()
+            .and_then(|output| parse(&String::from_utf8_lossy(&output.stdout)));
+        match (found, wanted.parse()) {
+            (Some(person), _) => Ok(person),
+            // A uid without an account, as containers have it.
+            (None, Ok(uid)) => Ok(Person {
+                uid,
+                gid: uid,
+                home: "/nonexistent".into(),
+            }),
+            (None, Err(_)) => Err(NoSuchUser(wanted)),
+        }
+    }
+
+    /// The files with keys of people who may log in to the switches: what this user lets in
+    /// here, and the user's own public keys.
+    pub fn key_files(&self) -> Vec<String> {
+        let folder = self.home.join(".ssh");
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            return Vec::new();
+        };
+        let mut files: Vec<_> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| {
+                name == "authorized_keys"
+                    || (name.starts_with("id_") && name.strip_suffix(".pub").is_some())
+            })
+            .map(|name| folder.join(name).display().to_string())
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+fn parse(passwd: &str) -> Option<Person> {
+    let fields: Vec<_> = passwd.lines().next()?.split(':').collect();
+    let [_, _, uid, gid, _, home, ..] = fields[..] else {
+        return None;
+    };
+    Some(Person {
+        uid: uid.parse().ok()?,
+        gid: gid.parse().ok()?,
+        home: home.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_known_by_name_and_by_number() {
+        let root = Person::find(Some(&Owner::Name("root".into()))).unwrap();
+        assert_eq!((root.uid, root.gid), (0, 0));
+        assert_eq!(Person::find(Some(&Owner::Uid(0))).unwrap(), root);
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_is_an_error_and_a_number_is_not() {
+        let error = Person::find(Some(&Owner::Name("no-such-user".into()))).unwrap_err();
+        assert!(error.to_string().contains("no-such-user"));
+        assert_eq!(Person::find(Some(&Owner::Uid(54_321))).unwrap().uid, 54_321);
+    }
+}

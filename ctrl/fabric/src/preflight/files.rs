@@ -1,0 +1,104 @@
+//! Files where a fabric is going to make its own. It would take them for its own at its end.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::{Finding, Severity};
+use host::lock::{Lock, StatePaths};
+use host::plan::TapPlan;
+use vm::spec::MAX_SOCKET_PATH;
+
+/// `own` is this process, which may hold the lock itself; `taps` have sockets beside them.
+pub(super) fn in_the_way(paths: &StatePaths, taps: &[TapPlan], own: u32) -> Vec<Finding> {
+    let beside = taps.iter().map(|tap| paths.vhost_socket(&tap.name));
+    let longest = beside.max_by_key(|path| path.as_os_str().len());
+    let mut sockets = [paths.socket.clone()].into_iter().chain(longest);
+    let mut found = Vec::from_iter(sockets.find_map(|socket| too_long(&socket)));
+    let running = Lock::holder(paths).is_some_and(|pid| pid != own.to_string());
+    // A fabric that runs has its files there; those of a killed one are taken away before.
+    if running || paths.journal.symlink_metadata().is_ok() {
+        return found;
+    }
+    let present = [
+        &paths.socket,
+        &paths.vms,
+        &paths.ssh,
+        &paths.vhost,
+        &paths.ipmi,
+    ]
+    .into_iter()
+    .filter(|path| path.symlink_metadata().is_ok());
+    found.extend(present.map(|path| {
+        Finding::new(
+            Severity::Error,
+            format!(
+                "{} is in the way: the fabric makes one of its own there",
+                path.display()
+            ),
+            "move it away, or name another --socket",
+        )
+    }));
+    found
+}
+
+fn too_long(socket: &Path) -> Option<Finding> {
+    let bytes = socket.as_os_str().as_bytes().len();
+    (bytes > MAX_SOCKET_PATH).then(|| {
+        Finding::new(
+            Severity::Error,
+            format!(
+                "the socket's path {} has {bytes} bytes, Linux allows {MAX_SOCKET_PATH}",
+                socket.display()
+            ),
+            "name a shorter --socket",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(paths: &StatePaths) -> Vec<String> {
+        let tap = TapPlan {
+            name: "ikvm1-10-1".into(),
+            alias: String::new(),
+        };
+        in_the_way(paths, &[tap], std::process::id())
+            .into_iter()
+            .map(|finding| finding.what)
+            .collect()
+    }
+
+    #[test]
+    fn what_stands_beside_the_socket_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = StatePaths::beside(&folder.path().join("control.sock"));
+        assert!(found(&paths).is_empty());
+        std::fs::create_dir(folder.path().join("vm")).unwrap();
+        std::fs::write(folder.path().join("control.sock"), "").unwrap();
+        let said = found(&paths).join("\n");
+        assert!(said.contains("/control.sock is in the way"), "{said}");
+        assert!(said.contains("/vm is in the way"), "{said}");
+        // Another fabric's in the same folder are not.
+        assert!(found(&StatePaths::beside(&folder.path().join("b.sock"))).is_empty());
+        // Those of a killed one neither.
+        std::fs::write(&paths.journal, "").unwrap();
+        assert!(found(&paths).is_empty());
+    }
+
+    #[test]
+    fn a_path_that_no_socket_can_have() {
+        // vhost/ikvm1-10-1.sock is the longest one in the folder.
+        let long = format!("/tmp/{}/control.sock", "x".repeat(80));
+        assert_eq!(
+            found(&StatePaths::beside(Path::new(&long))),
+            Vec::<String>::new()
+        );
+        let said = found(&StatePaths::beside(Path::new(&long.replace("/x", "/xx"))));
+        assert!(
+            said[0].ends_with("/vhost/ikvm1-10-1.sock has 108 bytes, Linux allows 107"),
+            "{said:?}"
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! A running switch becomes another one without a restart: its QEMU gets and loses NICs, its
+//! kernel, FRR and dnsmasq are told what is different, and its files are replaced. Afterwards it is
+//! as if it had started so; BGP sessions that stay were never down.
+//!
+//! Whether that can be, and what it takes, is decided by [`can_be_live`], of which all but the state
+//! of the VM is pure ([`frr_conf::change`] and what is here). [`reconfigure`] does it.
+
+use std::time::Duration;
+
+use frr_conf::{Change, SwitchConf, Unchangeable};
+
+use model::printable;
+use vm::agent::{AgentError, Limits, MAX_STDIN};
+use vm::seed::{self, SeedError, SeedFile};
+use vm::{CannotPlug, PlugError, Vm, VmSpec};
+
+/// Time for the guest to set itself up: a few processes, of which vtysh is the slowest. Idle it
+/// takes 1 to 2 s under TCG, of nine busy ones ten times that.
+const SET_UP: Duration = Duration::from_secs(60);
+
+/// Most that a guest may say about it, in bytes.
+const WORDS: usize = 64 << 10;
+
+/// Characters of that in an error.
+const SHOWN: usize = 300;
+
+/// Where the guest finds what is to be done.
+const FOLDER: &str = "run/ikv/change";
+
+/// Files of which nothing more depends than [`Change`] brings about, or that are read anew whenever
+/// they are needed.
+const REPLACEABLE: [&str; 7] = [
+    "etc/dnsmasq.conf",
+    "etc/frr/frr.conf",
+    "etc/hosts",
+    "etc/ikv/network.batch",
+    "etc/ikv/nics",
+    "etc/ssh/ssh_known_hosts",
+    "root/.ssh/authorized_keys",
+];
+
+/// What makes a switch the one that it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Make {
+    /// Its VM.
+    pub spec: VmSpec,
+    /// Its configuration.
+    pub conf: SwitchConf,
+    /// What is on its disk: among others, the configuration as files.
+    pub files: Vec<SeedFile>,
+}
+
+/// Why a switch must be started again to become another one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Why {
+    /// Its VM.
+    #[error(transparent)]
+    Vm(#[from] CannotPlug),
+    /// Its configuration.
+    #[error(transparent)]
+    Conf(#[from] Unchangeable),
+    /// A file that is read at a start only.
+    #[error("/{0} takes effect only at a start")]
+    File(String),
+    /// More than the guest agent takes.
+    #[error("{0} bytes of files have changed, and its guest agent takes {MAX_STDIN}")]
+    TooMuch(usize),
+}
+
+/// Why a change failed half-way. Start the switch again: it then is what it should be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReconfigureError {
+    /// It was not tried.
+    #[error(transparent)]
+    Cannot(#[from] Why),
+    /// QEMU.
+    #[error(transparent)]
+    Plug(#[from] PlugError),
+    /// The guest could not be told.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The guest could not do it.
+    #[error("the guest ended the change with status {status}: {words}")]
+    Guest {
+        /// As a shell reports it.
+        status: i32,
+        /// What it said, escaped.
+        words: String,
+    },
+}
+
+/// What a change without a restart takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Live {
+    change: Change,
+    /// For the guest: what it unpacks.
+    archive: Vec<u8>,
+}
+
+/// Decides whether a running switch can become `new` without a restart. `old` is what it was made
+/// from, or last changed to.
+///
+/// # Errors
+/// The first thing that only a start can change.
+pub fn can_be_live(vm: &Vm, old: &Make, new: &Make) -> Result<Live, Why> {
+    vm.can_plug(&new.spec)?;
+    compare(old, new)
+}
+
+/// The part of the decision that is pure.
+fn compare(old: &Make, new: &Make) -> Result<Live, Why> {
+    let change = frr_conf::change(&old.conf, &new.conf)?;
+    let mut files = changed(&old.files, &new.files)?;
+    files.extend(orders(&change));
+    let archive = seed::archive(&files).map_err(|error| match error {
+        SeedError::Path(path) | SeedError::Twice(path) | SeedError::Mode(path, _) => {
+            Why::File(path)
+        }
+        other => Why::File(other.to_string()),
+    })?;
+    if archive.len() > MAX_STDIN {
+        return Err(Why::TooMuch(archive.len()));
+    }
+    Ok(Live { change, archive })
+}
+
+/// The files that are new or different.
+fn changed(old: &[SeedFile], new: &[SeedFile]) -> Result<Vec<SeedFile>, Why> {
+    let missing = |path: &str| !new.iter().any(|file| file.path == path);
+    if let Some(gone) = old.iter().find(|file| missing(&file.path)) {
+        return Err(Why::File(gone.path.clone()));
+    }
+    let changed: Vec<_> = (new.iter())
+        .filter(|file| !old.contains(file))
+        .cloned()
+        .collect();
+    let replaceable = |file: &&SeedFile| REPLACEABLE.contains(&file.path.as_str());
+    match changed.iter().find(|file| !replaceable(file)) {
+        Some(file) => Err(Why::File(file.path.clone())),
+        None => Ok(changed),
+    }
+}
+
+/// What the guest is to do, as files for `guest.sh`.
+fn orders(change: &Change) -> Vec<SeedFile> {
+    let file = |name: &str, lines: &[String]| SeedFile {
+        path: format!("{FOLDER}/{name}"),
+        mode: 0o600,
+        bytes: text(lines).into_bytes(),
+    };
+    let nics = change
+        .plugged
+        .iter()
+        .map(|(mac, nic)| format!("{mac} {nic}"));
+    let mut files = vec![
+        file("nics", &nics.collect::<Vec<_>>()),
+        file("network", &change.network),
+        file("frr", &change.frr),
+    ];
+    if change.restart_dnsmasq {
+        files.push(file("dnsmasq", &[]));
+    }
+    files
+}
+
+fn text(lines: &[String]) -> String {
+    lines
+        .iter()
+        .flat_map(|line| [line.as_str(), "\n"])
+        .collect()
+}
+
+/// Brings a running switch to `spec` by what [`can_be_live`] has found. Its new disk must have been
+/// written, and sockets and taps of NICs that come be there.
+///
+/// # Errors
+/// See [`ReconfigureError`].
+pub async fn reconfigure(vm: &Vm, spec: VmSpec, live: &Live) -> Result<(), ReconfigureError> {
+    if live.change.unplugged.is_empty() {
+        vm.plug(spec).await?;
+        return run(vm, include_str!("guest.sh"), &live.archive).await;
+    }
+    run(vm, include_str!("guest.sh"), &live.archive).await?;
+    vm.plug(spec).await?;
+    let afterwards = text(&live.change.frr_afterwards);
+    run(vm, include_str!("forget.sh"), afterwards.as_bytes()).await
+}
+
+async fn run(vm: &Vm, script: &str, input: &[u8]) -> Result<(), ReconfigureError> {
+    let command = ["/bin/busybox", "sh", "-c", script].map(Into::into);
+    let limits = Limits {
+        time: SET_UP,
+        output: WORDS,
+    };
+    let output = vm.agent().exec(&command, input, limits).await?;
+    match output.status.shell_code() {
+        0 => Ok(()),
+        status => {
+            let said = [output.stdout, output.stderr].concat();
+            Err(ReconfigureError::Guest {
+                status,
+                words: printable::tail(said.trim_ascii(), SHOWN),
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

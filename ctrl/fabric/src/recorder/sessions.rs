@@ -1,0 +1,263 @@
+//! Which BGP sessions stand, as far as the cables tell: [`Sessions`]. A function of the frames and
+//! of the time.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use etherparse::TransportSlice;
+
+use decode::Packet;
+use decode::bgp::{Message, Notification};
+
+/// Sessions that are remembered, at most: a stranger's frames must not fill the memory.
+const MOST: usize = 4096;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// The cable that a session runs over, and both ends of its connection with their ports, the lower
+/// one first. A session that is made anew has another connection.
+type Name = (usize, [(IpAddr, u16); 2]);
+
+/// The sessions that were heard of.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    heard: HashMap<Name, Heard>,
+    /// For those whose OPEN was not seen, s.
+    hold_time: u16,
+}
+
+#[derive(Debug)]
+struct Heard {
+    /// When each end was heard last, ns.
+    last: [Option<u64>; 2],
+    /// What each end has asked for, s.
+    hold: [Option<u16>; 2],
+}
+
+/// A session that is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) cable: usize,
+    pub(super) why: String,
+}
+
+impl Sessions {
+    /// Takes `hold_time` (s) for granted until an OPEN says otherwise.
+    pub(super) fn new(hold_time: u16) -> Self {
+        Sessions {
+            heard: HashMap::new(),
+            hold_time,
+        }
+    }
+
+    /// Takes a frame in that entered `cable` at `time` (ns); `delivered`: it got through.
+    pub(super) fn see(
+        &mut self,
+        cable: usize,
+        time: u64,
+        frame: &[u8],
+        delivered: bool,
+    ) -> Option<Lost> {
+        let packet = Packet::read(frame)?;
+        let ip = packet.ip()?;
+        let segment = ip.bgp()?;
+        let Some(TransportSlice::Tcp(tcp)) = &ip.transport else {
+            return None;
+        };
+        let from = (ip.source, tcp.source_port());
+        let to = (ip.destination, tcp.destination_port());
+        let from_lower = from <= to;
+        let ends = if from_lower { [from, to] } else { [to, from] };
+        let (name, end) = ((cable, ends), usize::from(!from_lower));
+        for message in &segment.messages {
+            match message {
+                Message::Notification(notification) => {
+                    // Two that call each other at the same time give one connection up.
+                    let collision = (notification.code, notification.subcode) == (6, 7);
+                    if !collision && self.stood(&name) {
+                        self.heard.remove(&name);
+                        return Some(ended(cable, ip.source, notification));
+                    }
+                }
+                Message::Open(open) if delivered => {
+                    if let Some(heard) = self.entry(name) {
+                        heard.hold[end] = Some(open.hold_time);
+                    }
+                }
+                Message::Keepalive | Message::Update(_) if delivered => {
+                    let stood = self.stood(&name);
+                    if let Some(heard) = self.entry(name) {
+                        heard.last[end] = Some(time);
+                    }
+                    if !stood && self.stood(&name) {
+                        self.forget_older(&name);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn entry(&mut self, name: Name) -> Option<&mut Heard> {
+        if self.heard.len() >= MOST && !self.heard.contains_key(&name) {
+            return None;
+        }
+        Some(self.heard.entry(name).or_insert(Heard {
+            last: [None; 2],
+            hold: [None; 2],
+        }))
+    }
+
+    /// The connections between the same two that this one takes the place of.
+    fn forget_older(&mut self, name: &Name) {
+        let addresses = |name: &Name| (name.0, name.1.map(|(address, _)| address));
+        self.heard
+            .retain(|other, _| other == name || addresses(other) != addresses(name));
+    }
+
+    fn stood(&self, name: &Name) -> bool {
+        let heard = self.heard.get(name);
+        heard.is_some_and(|heard| heard.last.iter().all(Option::is_some))
+    }
+
+    /// Those of which one end was silent for longer than the hold time.
+    pub(super) fn silent(&mut self, now: u64) -> Vec<Lost> {
+        let default = self.hold_time;
+        let mut lost = Vec::new();
+        self.heard.retain(|(cable, ends), heard| {
+            // The lower of the two counts (RFC 4271 section 4.2).
+            let told = heard.hold.iter().flatten().min().copied();
+            let hold = told.unwrap_or(default);
+            let silent =
+                |last: &Option<u64>| last.is_some_and(|last| last + u64::from(hold) * SECOND < now);
+            let Some(end) = heard.last.iter().position(silent) else {
+                return true;
+            };
+            if hold == 0 {
+                return true;
+            }
+            lost.push(Lost {
+                cable: *cable,
+                why: format!(
+                    "BGP: nothing from {} for {hold} s, its hold time",
+                    ends[end].0
+                ),
+            });
+            false
+        });
+        lost
+    }
+}
+
+fn ended(cable: usize, by: IpAddr, notification: &Notification) -> Lost {
+    Lost {
+        cable,
+        why: format!("BGP: {by} says {notification}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+
+    const OPEN: &[u8] = &[4, 0xfd, 0xe9, 0, 9, 10, 0, 0, 1, 0];
+
+    fn frame(from: u8, kind: u8, body: &[u8]) -> Vec<u8> {
+        on_connection(40000, from, kind, body)
+    }
+
+    /// End 1 has called end 2, from this port.
+    fn on_connection(port: u16, from: u8, kind: u8, body: &[u8]) -> Vec<u8> {
+        let to = 3 - from;
+        let ports = [(179, port), (port, 179)];
+        let (source, destination) = ports[usize::from(from == 1)];
+        let length = (19 + body.len() as u16).to_be_bytes();
+        let message = [&[0xff; 16][..], &length, &[kind], body].concat();
+        let builder = PacketBuilder::ethernet2([from; 6], [to; 6])
+            .ipv6([from; 16], [to; 16], 1)
+            .tcp(source, destination, 1, 100);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &message).unwrap();
+        frame
+    }
+
+    fn standing() -> Sessions {
+        let mut sessions = Sessions::new(16);
+        for end in [1, 2] {
+            let kept = sessions.see(7, SECOND, &frame(end, 4, &[]), true);
+            assert_eq!(kept, None);
+        }
+        sessions
+    }
+
+    #[test]
+    fn a_session_that_stood_is_lost_with_a_notification_once() {
+        let mut sessions = standing();
+        let notification = frame(2, 3, &[6, 2]);
+        assert_eq!(
+            sessions.see(8, SECOND, &notification, true),
+            None,
+            "another cable's"
+        );
+        let lost = sessions.see(7, 2 * SECOND, &notification, false).unwrap();
+        assert_eq!(lost.cable, 7);
+        assert!(
+            lost.why.ends_with("Administrative Shutdown"),
+            "{}",
+            lost.why
+        );
+        assert_eq!(sessions.see(7, 2 * SECOND, &notification, true), None);
+        assert_eq!(sessions.silent(100 * SECOND), []);
+    }
+
+    #[test]
+    fn a_connection_that_gives_way_to_another_is_no_loss() {
+        let mut sessions = standing();
+        assert_eq!(sessions.see(7, SECOND, &frame(1, 3, &[6, 7]), true), None);
+    }
+
+    #[test]
+    fn silence_beyond_the_hold_time_is() {
+        let mut sessions = standing();
+        assert_eq!(sessions.silent(17 * SECOND), []);
+        // What a blackhole swallows keeps no session alive.
+        sessions.see(7, 10 * SECOND, &frame(1, 4, &[]), false);
+        sessions.see(7, 10 * SECOND, &frame(2, 4, &[]), true);
+        let lost = sessions.silent(17 * SECOND + 1);
+        assert_eq!(lost.len(), 1);
+        assert!(lost[0].why.contains("nothing from 101:"), "{}", lost[0].why);
+        assert_eq!(sessions.silent(99 * SECOND), []);
+    }
+
+    #[test]
+    fn a_session_that_was_made_anew_is_another() {
+        let mut sessions = standing();
+        let refused = on_connection(40001, 2, 3, &[5, 1]);
+        assert_eq!(
+            sessions.see(7, SECOND, &refused, true),
+            None,
+            "it never stood"
+        );
+        for end in [1, 2] {
+            let kept = on_connection(40001, end, 4, &[]);
+            assert_eq!(sessions.see(7, 12 * SECOND, &kept, true), None);
+        }
+        assert_eq!(sessions.silent(20 * SECOND), [], "the old one is forgotten");
+        assert_eq!(sessions.silent(29 * SECOND).len(), 1);
+    }
+
+    #[test]
+    fn an_open_says_how_long() {
+        let mut sessions = standing();
+        sessions.see(7, SECOND, &frame(1, 1, OPEN), true);
+        assert_eq!(sessions.silent(10 * SECOND), []);
+        assert_eq!(sessions.silent(10 * SECOND + 1).len(), 1);
+        let mut sessions = standing();
+        let never = [&OPEN[..3], &[0, 0], &OPEN[5..]].concat();
+        sessions.see(7, SECOND, &frame(1, 1, &never), true);
+        assert_eq!(sessions.silent(999 * SECOND), []);
+    }
+}

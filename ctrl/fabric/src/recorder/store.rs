@@ -1,0 +1,181 @@
+//! The dumps that triggers made: files in a folder of our own, beside the API's socket. Clients
+//! name them, but name no path: only what is in the list is ever opened.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+use api::recorder::KeptDump;
+
+/// Dumps that are kept, at most; the oldest goes first.
+pub(super) const MOST: usize = 8;
+
+/// Bytes of all dumps together, at most, the last one excepted: `/run` is memory.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// The kept dumps.
+#[derive(Debug)]
+pub(super) struct Store {
+    folder: PathBuf,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    dumps: VecDeque<KeptDump>,
+    made: u64,
+}
+
+impl Store {
+    /// Keeps dumps in `folder`, which is made for the first one.
+    pub(super) fn new(folder: &Path) -> Self {
+        Store {
+            folder: folder.to_owned(),
+            kept: Mutex::default(),
+        }
+    }
+
+    /// What is there, the oldest first.
+    pub(super) fn list(&self) -> Vec<KeptDump> {
+        self.lock().dumps.iter().cloned().collect()
+    }
+
+    /// Opens a dump; `None` when there is none of that name.
+    pub(super) fn open(&self, name: &str) -> io::Result<Option<File>> {
+        let kept = self.lock();
+        let known = kept.dumps.iter().find(|dump| dump.name == name);
+        known
+            .map(|dump| File::open(self.path(&dump.name)))
+            .transpose()
+    }
+
+    /// Makes a dump of what `write` writes; it returns how many frames that were. `kind` becomes
+    /// a part of its name.
+    pub(super) fn keep(
+        &self,
+        kind: &str,
+        at_ms: u64,
+        why: Vec<String>,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<u64>,
+    ) -> io::Result<KeptDump> {
+        let number = {
+            let mut kept = self.lock();
+            kept.made += 1;
+            kept.made
+        };
+        let name = format!("{number:03}-{kind}");
+        let path = self.path(&name);
+        let (frames, bytes) = self.write(&path, write)?;
+        let dump = KeptDump {
+            name,
+            at_ms,
+            why,
+            frames,
+            bytes,
+        };
+        let mut kept = self.lock();
+        kept.dumps.push_back(dump.clone());
+        let all = |kept: &Kept| kept.dumps.iter().map(|dump| dump.bytes).sum::<u64>();
+        while kept.dumps.len() > 1 && (kept.dumps.len() > MOST || all(&kept) > MOST_BYTES) {
+            if let Some(oldest) = kept.dumps.pop_front() {
+                // Somebody has taken it away already, perhaps.
+                let _ = fs::remove_file(self.path(&oldest.name));
+            }
+        }
+        Ok(dump)
+    }
+
+    fn write(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<u64>,
+    ) -> io::Result<(u64, u64)> {
+        match fs::DirBuilder::new().mode(0o700).create(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // What others put there meanwhile is neither followed nor written to.
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        let mut buffered = BufWriter::with_capacity(256 << 10, file);
+        let written = write(&mut buffered).and_then(|frames| {
+            buffered.flush()?;
+            Ok((frames, buffered.get_ref().metadata()?.len()))
+        });
+        if written.is_err() {
+            // Half a dump would only take up room.
+            let _ = fs::remove_file(path);
+        }
+        written
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().expect("no holder of this lock can panic")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn keep(store: &Store, bytes: &[u8]) -> io::Result<KeptDump> {
+        store.keep("down", 7, vec!["why".into()], |to| {
+            to.write_all(bytes)?;
+            Ok(3)
+        })
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_found_by_their_names_alone() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("recorder");
+        let store = Store::new(&folder);
+        for number in 0..MOST as u8 + 2 {
+            keep(&store, &[number]).unwrap();
+        }
+        let list = store.list();
+        assert_eq!(list.len(), MOST);
+        assert_eq!((list[0].name.as_str(), list[0].bytes), ("003-down", 1));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), MOST);
+        let mut text = Vec::new();
+        let mut file = store.open("004-down").unwrap().unwrap();
+        file.read_to_end(&mut text).unwrap();
+        assert_eq!(text, [3]);
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
+        assert_eq!(mode(&folder), 0o700);
+        assert_eq!(mode(&folder.join("004-down")), 0o600);
+        fs::write(outer.path().join("secret"), "").unwrap();
+        for none in ["001-down", "../secret", "", "."] {
+            assert!(store.open(none).unwrap().is_none(), "{none}");
+        }
+    }
+
+    #[test]
+    fn half_a_dump_is_none() {
+        let outer = tempfile::tempdir().unwrap();
+        let store = Store::new(outer.path());
+        let failed = store.keep("down", 7, Vec::new(), |to| {
+            to.write_all(b"half")?;
+            Err(io::Error::other("full"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "full");
+        assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 0);
+        // What somebody has put in its place is not touched.
+        std::os::unix::fs::symlink("/etc/passwd", outer.path().join("002-down")).unwrap();
+        assert!(keep(&store, b"x").is_err());
+        assert_eq!(store.list(), []);
+    }
+}

@@ -1,0 +1,92 @@
+//! Which of root's rights a fabric still needs once it stands: [`for_fabric`], [`for_patch`]; and
+//! threads that need none: [`thread`].
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use dataplane::rights::{CapabilitySet, keep};
+
+use model::topology::Selection;
+
+/// Starts a thread that gives up all of root's rights before it does its work. Without giving
+/// them up it does nothing.
+///
+/// # Errors
+/// When there can be no more threads.
+pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let named = std::thread::Builder::new().name(name.into());
+    named.spawn(move || match keep(CapabilitySet::empty()) {
+        Ok(()) => work(),
+        Err(error) => tracing::error!(%error, "rights of root could not be given up"),
+    })?;
+    Ok(())
+}
+
+/// For a whole fabric: to open devices again that somebody removed, or new ones, to take back what
+/// was done to the host, to give new sockets to those they are for, and, with VMs, to start one
+/// again under its own uid and to end it.
+/// `files`: what it will open, make or remove.
+pub(super) fn for_fabric(switches: &Selection, files: &[&Path]) -> CapabilitySet {
+    let mut kept =
+        CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::CHOWN | for_files(files);
+    if !switches.is_empty() {
+        // setpriv empties the bounding set of what it starts.
+        kept |= CapabilitySet::SETUID
+            | CapabilitySet::SETGID
+            | CapabilitySet::SETPCAP
+            | CapabilitySet::KILL;
+    }
+    kept
+}
+
+/// For a single wire: to remove the tables that keep the host's stack from its devices, if it
+/// has `netdevs`.
+pub(super) fn for_patch(netdevs: bool, files: &[&Path]) -> CapabilitySet {
+    let guards = if netdevs {
+        CapabilitySet::NET_ADMIN
+    } else {
+        CapabilitySet::empty()
+    };
+    guards | for_files(files)
+}
+
+/// Root's own files need no right; those below another user's folder do.
+pub(super) fn for_files(files: &[&Path]) -> CapabilitySet {
+    let ours = |path: &Path| path.metadata().is_ok_and(|meta| meta.uid() == 0);
+    let foreign = files.iter().any(|path| {
+        // What is not there yet will be made by us or, in our folder, for us.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        path.ancestors()
+            .filter(|part| part.exists())
+            .any(|part| !ours(part))
+    });
+    if foreign && rustix::process::geteuid().is_root() {
+        CapabilitySet::DAC_OVERRIDE
+    } else {
+        CapabilitySet::empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wire_in_roots_own_folders_needs_nothing() {
+        assert_eq!(
+            for_patch(false, &[Path::new("/proc")]),
+            CapabilitySet::empty()
+        );
+        assert_eq!(for_patch(true, &[]), CapabilitySet::NET_ADMIN);
+    }
+
+    #[test]
+    fn a_panel_without_vms_becomes_no_other_user() {
+        let kept = for_fabric(&Selection::none(), &[]);
+        assert!(!kept.contains(CapabilitySet::SETUID), "{kept:?}");
+        let topology = model::topology::build(&model::config::Config::default()).unwrap();
+        let kept = for_fabric(&Selection::all(&topology), &[]);
+        assert!(kept.contains(CapabilitySet::SETUID));
+    }
+}

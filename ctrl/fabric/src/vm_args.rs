@@ -1,0 +1,60 @@
+//! The QEMU options that plug a VM into the fabric.
+
+use host::lock::StatePaths;
+use model::plugging::{PlugKind, PlugOptions};
+use model::topology::{Topology, UnknownName};
+use vm::accel::Accel;
+
+/// The QEMU options for `place` (`rack1:u3`, `rack1:u3:1`, `ikvm1-3-1` or `ipmi`): a netdev and a virtio
+/// NIC for each of its NICs. `paths` are those of the fabric.
+///
+/// # Errors
+/// [`UnknownName`] if there is no such place, or if it is not a server's.
+pub fn options(
+    topology: &Topology,
+    paths: &StatePaths,
+    place: &str,
+    wish: &PlugOptions,
+) -> Result<Vec<String>, UnknownName> {
+    let nics = topology.server_nics(place)?;
+    let mut options = Vec::new();
+    if wish.nic == PlugKind::VhostUser {
+        options.extend([
+            "-object".to_owned(),
+            format!(
+                "memory-backend-memfd,id=ram,size={}M,share=on",
+                wish.memory_mib
+            ),
+            "-machine".to_owned(),
+            "memory-backend=ram".to_owned(),
+        ]);
+    }
+    for (index, (end, mac)) in nics.into_iter().enumerate() {
+        let tap = &end.tap;
+        let mut device = format!("virtio-net-pci,netdev=net{index},mac={mac}");
+        match wish.nic {
+            // No script, because Debian's /etc/qemu-ifup would put the tap into the bridge of
+            // the default route.
+            PlugKind::Tap => options.extend([
+                "-netdev".to_owned(),
+                format!("tap,id=net{index},ifname={tap},script=no,downscript=no"),
+            ]),
+            PlugKind::VhostUser => {
+                let socket = paths.vhost_socket(tap);
+                // QEMU's way to write a comma within a value.
+                let path = socket.display().to_string().replace(',', ",,");
+                options.extend([
+                    "-chardev".to_owned(),
+                    format!("socket,id=cable{index},path={path},reconnect=1"),
+                    "-netdev".to_owned(),
+                    format!("vhost-user,id=net{index},chardev=cable{index}"),
+                ]);
+                if wish.tcg {
+                    device += Accel::Tcg.vhost_user_vectors();
+                }
+            }
+        }
+        options.extend(["-device".to_owned(), device]);
+    }
+    Ok(options)
+}

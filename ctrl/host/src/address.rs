@@ -1,0 +1,221 @@
+//! IPv4 addresses and routes of the host link, and what the host has already.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::links::{self, absent};
+use super::netlink::{Netlink, Request};
+
+/// A route of the host, as far as overlaps are concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRoute {
+    /// Where it leads.
+    pub destination: Ipv4Net,
+    /// The device it leads through; empty for `unreachable` and the like.
+    pub link: String,
+    /// The routing table; 254 is `main`.
+    pub table: u32,
+}
+
+/// The index of a device in the network namespace of the calling thread (a socket ioctl).
+///
+/// # Errors
+/// When the namespace has no device of that name.
+pub fn index_of(link: &str) -> io::Result<u32> {
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )?;
+    Ok(rustix::net::netdevice::name_to_index(socket, link)?)
+}
+
+/// Gives `link` an address.
+///
+/// # Errors
+/// `ENODEV` without the device, `EEXIST` if it has the address.
+pub fn add_address(netlink: &mut Netlink, link: &str, address: Ipv4Net) -> io::Result<()> {
+    let message = address_message(index_of(link)?, address);
+    netlink.change(Request {
+        message: RouteNetlinkMessage::NewAddress(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    })
+}
+
+/// Takes an address from `link`; no error if it (or the device) is gone.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn delete_address(netlink: &mut Netlink, link: &str, address: Ipv4Net) -> io::Result<()> {
+    let removed = index_of(link).and_then(|index| {
+        netlink.change(RouteNetlinkMessage::DelAddress(address_message(
+            index, address,
+        )))
+    });
+    removed.or_else(|e| if absent(&e) { Ok(()) } else { Err(e) })
+}
+
+fn address_message(index: u32, address: Ipv4Net) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = index;
+    message.attributes = vec![
+        AddressAttribute::Local(IpAddr::V4(address.addr())),
+        AddressAttribute::Address(IpAddr::V4(address.addr())),
+        AddressAttribute::Broadcast(address.broadcast()),
+    ];
+    message
+}
+
+/// Routes `range` through `via` on `link`.
+///
+/// # Errors
+/// `EEXIST` if there is a route to the range, `ENETUNREACH` if `via` is not on the link.
+pub fn add_route(
+    netlink: &mut Netlink,
+    range: Ipv4Net,
+    via: Ipv4Addr,
+    link: &str,
+) -> io::Result<()> {
+    let message = route_message(range, via, index_of(link)?);
+    netlink.change(Request {
+        message: RouteNetlinkMessage::NewRoute(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    })
+}
+
+/// Removes exactly that route; no error if it (or the device) is gone.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn delete_route(
+    netlink: &mut Netlink,
+    range: Ipv4Net,
+    via: Ipv4Addr,
+    link: &str,
+) -> io::Result<()> {
+    let removed = index_of(link).and_then(|index| {
+        netlink.change(RouteNetlinkMessage::DelRoute(route_message(
+            range, via, index,
+        )))
+    });
+    removed.or_else(|e| if absent(&e) { Ok(()) } else { Err(e) })
+}
+
+fn route_message(range: Ipv4Net, via: Ipv4Addr, index: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: AddressFamily::Inet,
+        destination_prefix_length: range.prefix_len(),
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Static,
+        scope: RouteScope::Universe,
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    message.attributes = vec![
+        RouteAttribute::Destination(RouteAddress::Inet(range.network())),
+        RouteAttribute::Gateway(RouteAddress::Inet(via)),
+        RouteAttribute::Oif(index),
+    ];
+    message
+}
+
+/// The IPv4 routes of all tables but the kernel's own of local addresses.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn list_routes(netlink: &mut Netlink) -> io::Result<Vec<HostRoute>> {
+    let names: std::collections::HashMap<u32, String> = links::list(netlink)?
+        .into_iter()
+        .map(|l| (l.index, l.name))
+        .collect();
+    let mut get = RouteMessage::default();
+    get.header.address_family = AddressFamily::Inet;
+    let entries = netlink.dump(&RouteNetlinkMessage::GetRoute(get))?;
+    Ok(entries
+        .iter()
+        .filter_map(|entry| match entry {
+            RouteNetlinkMessage::NewRoute(route) => host_route(route, &names),
+            _ => None,
+        })
+        .collect())
+}
+
+fn host_route(
+    route: &RouteMessage,
+    names: &std::collections::HashMap<u32, String>,
+) -> Option<HostRoute> {
+    if matches!(
+        route.header.kind,
+        RouteType::Local | RouteType::Broadcast | RouteType::Multicast
+    ) {
+        return None;
+    }
+    let mut found = HostRoute {
+        destination: Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0).ok()?,
+        link: String::new(),
+        table: u32::from(route.header.table),
+    };
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(network)) => {
+                found.destination =
+                    Ipv4Net::new(*network, route.header.destination_prefix_length).ok()?;
+            }
+            RouteAttribute::Oif(index) => {
+                found.link = names.get(index).cloned().unwrap_or_default();
+            }
+            RouteAttribute::Table(table) => found.table = *table,
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+/// The IPv4 addresses of the host with the names of their devices.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn list_addresses(netlink: &mut Netlink) -> io::Result<Vec<(String, Ipv4Net)>> {
+    let names: std::collections::HashMap<u32, String> = links::list(netlink)?
+        .into_iter()
+        .map(|l| (l.index, l.name))
+        .collect();
+    let mut get = AddressMessage::default();
+    get.header.family = AddressFamily::Inet;
+    let entries = netlink.dump(&RouteNetlinkMessage::GetAddress(get))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let RouteNetlinkMessage::NewAddress(message) = entry else {
+            continue;
+        };
+        let local = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(IpAddr::V4(local)) => Some(*local),
+                _ => None,
+            });
+        let network = local.and_then(|local| Ipv4Net::new(local, message.header.prefix_len).ok());
+        if let Some(network) = network {
+            found.push((
+                names
+                    .get(&message.header.index)
+                    .cloned()
+                    .unwrap_or_default(),
+                network,
+            ));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,385 @@
+//! What the running fabric did to the host, written down before it is done.
+//!
+//! The journal is a file beside the API socket. A fabric that ends by itself removes it; one
+//! that was killed leaves it behind, and the next `run`, or `clean`, undoes what it says. Each
+//! entry carries enough to recognise our own: nothing else of the host is ever touched.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::netns::NetnsId;
+use crate::sysctl::Setting;
+
+/// Changes when an older program could not undo what a newer one wrote.
+const FORMAT: u32 = 1;
+
+/// The fabric process that owns things on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its process id.
+    pub pid: u32,
+    /// When it started, in clock ticks since the machine did: pids are used again.
+    pub started: u64,
+}
+
+impl Identity {
+    /// This process.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted.
+    pub fn current() -> io::Result<Self> {
+        let pid = std::process::id();
+        Ok(Self {
+            pid,
+            started: started(pid)?,
+        })
+    }
+
+    /// Whether that process still runs (and is not another one with its pid).
+    pub fn is_running(&self) -> bool {
+        started(self.pid).is_ok_and(|started| started == self.started)
+    }
+
+    /// The text that starts the alias of every device of ours: `ikv-fabric 4711.86420`.
+    pub fn tag(&self) -> String {
+        format!("ikv-fabric {}.{}", self.pid, self.started)
+    }
+
+    /// Whether a device with this alias is ours.
+    pub fn marks(&self, alias: &str) -> bool {
+        alias
+            .strip_prefix(&self.tag())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    }
+
+    /// The device group of our devices: one message sets all up, one removes all.
+    pub fn group(&self) -> u32 {
+        // 'i' in the top byte keeps away from the small numbers that people use; a pid has at
+        // most 22 bits.
+        0x6900_0000 | (self.pid & 0x00ff_ffff)
+    }
+
+    /// The device group of those of our devices that are about to be removed while others stay.
+    pub fn leaving_group(&self) -> u32 {
+        0x6a00_0000 | (self.pid & 0x00ff_ffff)
+    }
+
+    /// The name of the chain in our nftables tables that tells whose they are.
+    pub fn chain(&self) -> String {
+        format!("owner-{}-{}", self.pid, self.started)
+    }
+}
+
+/// Whether there is a process of that pid that has not ended.
+pub(crate) fn is_running(pid: u32) -> bool {
+    started(pid).is_ok()
+}
+
+/// When a process started, in clock ticks since the machine did (proc_pid_stat(5), field 22).
+/// One that has ended and only waits for its parent does not count.
+fn started(pid: u32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, field 2, may hold blanks and brackets; so count from its end.
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat"));
+    let (_, rest) = stat.rsplit_once(") ").ok_or_else(malformed)?;
+    if rest.starts_with(['Z', 'X']) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    rest.split(' ')
+        .nth(19)
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(malformed)
+}
+
+/// How to take back one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "undo")]
+pub enum Undo {
+    /// Remove the devices that carry our mark. Until the step is done, also those of these names
+    /// that are unmarked, unused taps.
+    Links {
+        /// Names they were made with.
+        names: Vec<String>,
+    },
+    /// Remove our nftables tables, if our owner chain is in them.
+    Tables,
+    /// Take an address off our device.
+    Address {
+        /// Our device.
+        link: String,
+        /// The address with its prefix length.
+        address: Ipv4Net,
+    },
+    /// Remove a route through our device.
+    Route {
+        /// Where it leads.
+        range: Ipv4Net,
+        /// The next hop.
+        via: Ipv4Addr,
+        /// Our device.
+        link: String,
+    },
+    /// Put kernel switches back, if the first still has the value we set.
+    Sysctl {
+        /// The switch we set and the value before, then what the kernel changed along with it.
+        saved: Vec<Setting>,
+        /// The value we set the first one to.
+        ours: String,
+    },
+    /// Remove a file or folder (with everything in it) below the folder of the journal.
+    Path {
+        /// Relative to that folder.
+        path: PathBuf,
+    },
+}
+
+/// One step in the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The step was finished; before, anything from nothing to all of it may have happened.
+    pub done: bool,
+    /// How to take it back.
+    #[serde(flatten)]
+    pub undo: Undo,
+}
+
+/// The content of the journal's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    format: u32,
+    /// Whose it is.
+    pub identity: Identity,
+    /// Where it happened.
+    pub netns: NetnsId,
+    /// The folder of the journal did not exist before.
+    pub created_folder: bool,
+    /// What was done, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// Why a journal cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The system refused.
+    #[error("journal {path}: {source}")]
+    Io {
+        /// The journal's file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is not one of ours.
+    #[error(
+        "journal {path} cannot be read: {reason}; if no fabric uses that folder, remove the file"
+    )]
+    Malformed {
+        /// The journal's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Somebody else could have written it, and undoing acts as root.
+    #[error(
+        "journal {path} belongs to user {owner} or may be written by others, so it is not trusted; look at it and remove it"
+    )]
+    Untrusted {
+        /// The journal's file.
+        path: PathBuf,
+        /// The user id of its owner.
+        owner: u32,
+    },
+}
+
+/// The journal of this process.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    state: State,
+}
+
+impl Journal {
+    /// Starts an empty journal; nothing is written before the first [`Journal::begin`].
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted.
+    pub fn new(path: &Path, created_folder: bool) -> Result<Self, JournalError> {
+        let at = |source| JournalError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let state = State {
+            format: FORMAT,
+            identity: Identity::current().map_err(at)?,
+            netns: NetnsId::current().map_err(at)?,
+            created_folder,
+            entries: Vec::new(),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            state,
+        })
+    }
+
+    /// Takes over the journal that another process left; `None` if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no journal, or others than the caller could have written it.
+    pub fn load(path: &Path) -> Result<Option<Self>, JournalError> {
+        let at = |source| JournalError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let malformed = |reason: String| JournalError::Malformed {
+            path: path.to_owned(),
+            reason,
+        };
+        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let mut file = match File::options()
+            .read(true)
+            .custom_flags(no_follow)
+            .open(path)
+        {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(at)?,
+        };
+        let meta = file.metadata().map_err(at)?;
+        if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
+            return Err(JournalError::Untrusted {
+                path: path.to_owned(),
+                owner: meta.uid(),
+            });
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(at)?;
+        let state: State = serde_json::from_str(&text).map_err(|e| malformed(e.to_string()))?;
+        if state.format != FORMAT {
+            let reason = format!("format {}, this program knows {FORMAT}", state.format);
+            return Err(malformed(reason));
+        }
+        Ok(Some(Self {
+            path: path.to_owned(),
+            state,
+        }))
+    }
+
+    /// What it says.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Writes down a step that is about to be done.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the step must not be done then.
+    pub fn begin(&mut self, undo: Undo) -> Result<(), JournalError> {
+        self.state.entries.push(Entry { done: false, undo });
+        let written = self.write();
+        if written.is_err() {
+            self.state.entries.pop();
+        }
+        written
+    }
+
+    /// Marks the last step as done. Written with the next step: until then the undo is only
+    /// less picky than it could be.
+    pub fn done(&mut self) {
+        if let Some(entry) = self.state.entries.last_mut() {
+            entry.done = true;
+        }
+    }
+
+    /// Puts a step back that could not be undone.
+    pub fn push(&mut self, entry: Entry) {
+        self.state.entries.push(entry);
+    }
+
+    /// Drops everything that went with its network namespace.
+    pub fn keep_paths_only(&mut self) {
+        self.state
+            .entries
+            .retain(|entry| matches!(entry.undo, Undo::Path { .. }));
+    }
+
+    /// Forgets the last step after it was undone.
+    pub fn pop(&mut self) -> Option<Entry> {
+        self.state.entries.pop()
+    }
+
+    /// Keeps in the file what is left to undo.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self) -> Result<(), JournalError> {
+        self.write()
+    }
+
+    /// Removes the file.
+    ///
+    /// # Errors
+    /// When the system refuses; no error if it is gone.
+    pub fn remove(&self) -> Result<(), JournalError> {
+        Self::remove_unfinished(&self.path)?;
+        remove(&self.path)
+    }
+
+    /// Removes what a process that was killed while it wrote a journal at `path` left.
+    ///
+    /// # Errors
+    /// When the system refuses; no error if there is nothing.
+    pub fn remove_unfinished(path: &Path) -> Result<(), JournalError> {
+        remove(&unfinished(path))
+    }
+
+    /// The folder that [`Undo::Path`] is relative to.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Replaces the file as a whole: a reader, or the next `clean`, sees the old or the new one.
+    fn write(&self) -> Result<(), JournalError> {
+        let at = |source| JournalError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        let text = serde_json::to_vec(&self.state).map_err(|e| at(e.into()))?;
+        let new = unfinished(&self.path);
+        // create_new refuses to follow a link.
+        Self::remove_unfinished(&self.path)?;
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)
+            .map_err(at)?;
+        // No sync: what the journal describes does not outlive the kernel either.
+        file.write_all(&text)
+            .and_then(|()| fs::rename(&new, &self.path))
+            .map_err(at)
+    }
+}
+
+/// Where a journal is written before it takes the place of the old one.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut new = path.to_owned().into_os_string();
+    new.push(".new");
+    new.into()
+}
+
+fn remove(path: &Path) -> Result<(), JournalError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError::Io {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,414 @@
+//! What must exist on the host, in order: a pure function from a few names and addresses to
+//! [`Step`]s. `apply` executes them and knows how to take each back.
+//!
+//! The order is the safe one: nothing that a guest plugs into is up before the guard is in
+//! place, and no packet is forwarded before everything else stands.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::sysctl::Family;
+
+/// The name of our nftables tables, of the families `netdev` and `inet`.
+pub const TABLE: &str = "ikv-fabric";
+
+/// A tap that waits for a VM to plug in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TapPlan {
+    /// The device's name, at most 15 bytes: `ikvm1-3-1`.
+    pub name: String,
+    /// The readable name, set as the device's alias: `rack1:u3:1`.
+    pub alias: String,
+}
+
+/// Which source address the outside sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Snat {
+    /// The address of the device that a packet leaves by.
+    Masquerade,
+    /// Always this one.
+    Address(Ipv4Addr),
+}
+
+/// The host's own link to the `internet` switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostLinkPlan {
+    /// The device's name: `ikhn`.
+    pub name: String,
+    /// Its MAC address, the same on every start.
+    pub mac: [u8; 6],
+    /// Largest payload of a frame in bytes.
+    pub mtu: u32,
+    /// The host's address with the link's prefix length.
+    pub address: Ipv4Net,
+    /// The `internet` switch, next hop to the range.
+    pub peer: Ipv4Addr,
+    /// Everything behind that switch.
+    pub range: Ipv4Net,
+    /// How the range reaches the outside.
+    pub snat: Snat,
+    /// Forward IPv6 too; the host then ignores router advertisements. Without it the link
+    /// carries no IPv6 at all.
+    pub ipv6_forwarding: bool,
+}
+
+/// The host's device at the segment of the BMCs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpmiLinkPlan {
+    /// The device's name: `bripmi`.
+    pub name: String,
+    /// Its MAC address, the same on every start.
+    pub mac: [u8; 6],
+    /// Largest payload of a frame in bytes.
+    pub mtu: u32,
+    /// The host's address with the segment's prefix length.
+    pub address: Ipv4Net,
+    /// UDP ports of the BMCs that run.
+    pub ports: Vec<u16>,
+}
+
+/// What the plan is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPlanInput {
+    /// Taps for VMs, in any number.
+    pub taps: Vec<TapPlan>,
+    /// Largest payload of a frame on the taps in bytes.
+    pub tap_mtu: u32,
+    /// The user who may open the taps besides root.
+    pub tap_owner: Option<u32>,
+    /// The host's link; without one there is no route, no NAT and no forwarding either.
+    pub host: Option<HostLinkPlan>,
+    /// The segment of the BMCs, if there are any.
+    pub ipmi: Option<IpmiLinkPlan>,
+}
+
+/// Source NAT for what leaves the range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nat {
+    /// The virtual datacenter's addresses.
+    pub range: Ipv4Net,
+    /// What replaces them outside.
+    pub snat: Snat,
+}
+
+/// What reaches the host from the segment of the BMCs: these, their echo and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpmiGuard {
+    /// The host's device at the segment.
+    pub link: String,
+    /// The host's address there, which no other device leads to.
+    pub address: Ipv4Addr,
+    /// UDP ports of the BMCs.
+    pub ports: Vec<u16>,
+}
+
+/// One thing to do to the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostStep {
+    /// Create persistent taps, marked as ours, down.
+    Taps {
+        /// Which.
+        taps: Vec<TapPlan>,
+        /// The user who may open them.
+        owner: Option<u32>,
+        /// Bytes.
+        mtu: u32,
+    },
+    /// Create the host's tap, marked as ours, down.
+    HostLink {
+        /// Its name.
+        name: String,
+        /// Its MAC address.
+        mac: [u8; 6],
+        /// Bytes.
+        mtu: u32,
+        /// With IPv6, else without.
+        ipv6: bool,
+    },
+    /// Load our nftables tables.
+    Tables {
+        /// Devices whose frames must never reach the host's own stack.
+        guard: Vec<String>,
+        /// Source NAT, if there is a host link.
+        nat: Option<Nat>,
+        /// The segment of the BMCs, if there is one.
+        ipmi: Option<IpmiGuard>,
+    },
+    /// Set all devices of ours up.
+    Raise,
+    /// Give a device of ours an address.
+    Address {
+        /// The device.
+        link: String,
+        /// The address with its prefix length.
+        address: Ipv4Net,
+    },
+    /// Route a range through a device of ours.
+    Route {
+        /// Where it leads.
+        range: Ipv4Net,
+        /// The next hop.
+        via: Ipv4Addr,
+        /// The device.
+        link: String,
+    },
+    /// Switch forwarding on, if it is off.
+    Forwarding(Family),
+}
+
+/// The steps that bring the host's part up; undoing goes backwards.
+pub fn plan(input: &HostPlanInput) -> Vec<HostStep> {
+    let mut steps = Vec::new();
+    if !input.taps.is_empty() {
+        steps.push(HostStep::Taps {
+            taps: input.taps.clone(),
+            owner: input.tap_owner,
+            mtu: input.tap_mtu,
+        });
+    }
+    if let Some(host) = &input.host {
+        steps.push(HostStep::HostLink {
+            name: host.name.clone(),
+            mac: host.mac,
+            mtu: host.mtu,
+            ipv6: host.ipv6_forwarding,
+        });
+    }
+    if let Some(ipmi) = &input.ipmi {
+        steps.push(HostStep::HostLink {
+            name: ipmi.name.clone(),
+            mac: ipmi.mac,
+            mtu: ipmi.mtu,
+            ipv6: false,
+        });
+    }
+    let guard: Vec<String> = input.taps.iter().map(|tap| tap.name.clone()).collect();
+    let nat = input.host.as_ref().map(|host| Nat {
+        range: host.range,
+        snat: host.snat,
+    });
+    let ipmi = input.ipmi.as_ref().map(|ipmi| IpmiGuard {
+        link: ipmi.name.clone(),
+        address: ipmi.address.addr(),
+        ports: ipmi.ports.clone(),
+    });
+    if guard.is_empty() && nat.is_none() && ipmi.is_none() {
+        return steps;
+    }
+    steps.push(HostStep::Tables { guard, nat, ipmi });
+    steps.push(HostStep::Raise);
+    if let Some(ipmi) = &input.ipmi {
+        steps.push(HostStep::Address {
+            link: ipmi.name.clone(),
+            address: ipmi.address,
+        });
+    }
+    if let Some(host) = &input.host {
+        let link = host.name.clone();
+        steps.push(HostStep::Address {
+            link: link.clone(),
+            address: host.address,
+        });
+        steps.push(HostStep::Route {
+            range: host.range,
+            via: host.peer,
+            link,
+        });
+        steps.push(HostStep::Forwarding(Family::Ipv4));
+        if host.ipv6_forwarding {
+            steps.push(HostStep::Forwarding(Family::Ipv6));
+        }
+    }
+    steps
+}
+
+impl fmt::Display for HostStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taps { taps, owner, mtu } => {
+                write!(
+                    f,
+                    "create {}, MTU {mtu}",
+                    counted(taps.iter().map(|tap| &*tap.name), "tap")
+                )?;
+                owner.map_or(Ok(()), |uid| write!(f, ", for user {uid}"))
+            }
+            Self::HostLink {
+                name, mtu, ipv6, ..
+            } => {
+                let ipv6 = if *ipv6 { "" } else { ", without IPv6" };
+                write!(f, "create host link {name}, MTU {mtu}{ipv6}")
+            }
+            Self::Tables { guard, nat, ipmi } => {
+                write!(f, "load nftables tables {TABLE}:")?;
+                if let Some(ipmi) = ipmi {
+                    write!(f, " let {} reach the BMCs alone,", ipmi.link)?;
+                }
+                if !guard.is_empty() {
+                    let guarded = counted(guard.iter().map(String::as_str), "tap");
+                    write!(f, " keep the host's stack from {guarded}")?;
+                }
+                let Some(nat) = nat else { return Ok(()) };
+                let comma = if guard.is_empty() { "" } else { "," };
+                match nat.snat {
+                    Snat::Masquerade => write!(f, "{comma} masquerade {}", nat.range),
+                    Snat::Address(to) => write!(f, "{comma} SNAT {} to {to}", nat.range),
+                }
+            }
+            Self::Raise => f.write_str("set links up"),
+            Self::Address { link, address } => write!(f, "give {link} {address}"),
+            Self::Route { range, via, link } => write!(f, "route {range} via {via} on {link}"),
+            Self::Forwarding(Family::Ipv4) => f.write_str("switch IPv4 forwarding on"),
+            Self::Forwarding(Family::Ipv6) => f.write_str("switch IPv6 forwarding on"),
+        }
+    }
+}
+
+/// `tap ikvm1-3-1`, `282 taps ikhn … iklt62`.
+fn counted<'a>(mut names: impl ExactSizeIterator<Item = &'a str>, what: &str) -> String {
+    let count = names.len();
+    match (names.next(), names.last()) {
+        (None, _) => format!("0 {what}s"),
+        (Some(only), None) => format!("{what} {only}"),
+        (Some(first), Some(last)) => format!("{count} {what}s {first} … {last}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn input(taps: usize) -> HostPlanInput {
+        let taps = (0..taps)
+            .map(|n| TapPlan {
+                name: format!("ikvm1-{}-1", n + 3),
+                alias: format!("rack1:u{}:1", n + 3),
+            })
+            .collect();
+        HostPlanInput {
+            taps,
+            tap_mtu: 9000,
+            tap_owner: Some(1000),
+            host: Some(HostLinkPlan {
+                name: "ikhn".into(),
+                mac: [0, 0x22, 0x22, 0xdd, 0xee, 1],
+                mtu: 9000,
+                address: "192.168.96.1/24".parse().unwrap(),
+                peer: "192.168.96.2".parse().unwrap(),
+                range: "192.168.96.0/19".parse().unwrap(),
+                snat: Snat::Masquerade,
+                ipv6_forwarding: false,
+            }),
+            ipmi: None,
+        }
+    }
+
+    fn words(input: &HostPlanInput) -> String {
+        plan(input)
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    #[test]
+    fn the_default_in_words() {
+        insta::assert_snapshot!(words(&input(252)), @r"
+        create 252 taps ikvm1-3-1 … ikvm1-254-1, MTU 9000, for user 1000
+        create host link ikhn, MTU 9000, without IPv6
+        load nftables tables ikv-fabric: keep the host's stack from 252 taps ikvm1-3-1 … ikvm1-254-1, masquerade 192.168.96.0/19
+        set links up
+        give ikhn 192.168.96.1/24
+        route 192.168.96.0/19 via 192.168.96.2 on ikhn
+        switch IPv4 forwarding on
+        ");
+    }
+
+    #[test]
+    fn other_wishes_in_words() {
+        let mut wishes = input(1);
+        wishes.tap_owner = None;
+        let host = wishes.host.as_mut().unwrap();
+        host.snat = Snat::Address("203.0.113.7".parse().unwrap());
+        host.ipv6_forwarding = true;
+        insta::assert_snapshot!(words(&wishes), @r"
+        create tap ikvm1-3-1, MTU 9000
+        create host link ikhn, MTU 9000
+        load nftables tables ikv-fabric: keep the host's stack from tap ikvm1-3-1, SNAT 192.168.96.0/19 to 203.0.113.7
+        set links up
+        give ikhn 192.168.96.1/24
+        route 192.168.96.0/19 via 192.168.96.2 on ikhn
+        switch IPv4 forwarding on
+        switch IPv6 forwarding on
+        ");
+    }
+
+    #[test]
+    fn the_segment_of_the_bmcs_in_words() {
+        let mut wishes = input(1);
+        wishes.host = None;
+        wishes.ipmi = Some(IpmiLinkPlan {
+            name: "bripmi".into(),
+            mac: [0, 0x22, 0x22, 0xdd, 0xee, 2],
+            mtu: 9000,
+            address: "192.168.200.1/24".parse().unwrap(),
+            ports: vec![9080, 9081],
+        });
+        insta::assert_snapshot!(words(&wishes), @r"
+        create tap ikvm1-3-1, MTU 9000, for user 1000
+        create host link bripmi, MTU 9000, without IPv6
+        load nftables tables ikv-fabric: let bripmi reach the BMCs alone, keep the host's stack from tap ikvm1-3-1
+        set links up
+        give bripmi 192.168.200.1/24
+        ");
+    }
+
+    #[test]
+    fn nothing_wished_is_nothing_done() {
+        let nothing = HostPlanInput {
+            taps: vec![],
+            tap_mtu: 9000,
+            tap_owner: None,
+            host: None,
+            ipmi: None,
+        };
+        assert_eq!(plan(&nothing), []);
+    }
+
+    proptest! {
+        /// Whatever is wished: links are guarded before they are up, and forwarding comes last.
+        #[test]
+        fn guarded_before_up(taps in 0usize..40, host: bool, ipv6: bool) {
+            let mut input = input(taps);
+            if host {
+                input.host.as_mut().unwrap().ipv6_forwarding = ipv6;
+            } else {
+                input.host = None;
+            }
+            let steps = plan(&input);
+            let at = |wanted: fn(&HostStep) -> bool| steps.iter().position(wanted);
+            let raise = at(|s| matches!(s, HostStep::Raise));
+            prop_assert_eq!(raise.is_some(), taps > 0 || host);
+            if let Some(raise) = raise {
+                let table = at(|s| matches!(s, HostStep::Tables { .. })).unwrap();
+                let made = at(|s| matches!(s, HostStep::Taps { .. }))
+                    .max(at(|s| matches!(s, HostStep::HostLink { .. })));
+                prop_assert!(made < Some(table));
+                prop_assert!(table < raise);
+                if let Some(forwarding) = at(|s| matches!(s, HostStep::Forwarding(_))) {
+                    let rest = &steps[forwarding..];
+                    prop_assert!(rest.iter().all(|s| matches!(s, HostStep::Forwarding(_))));
+                }
+            }
+            for step in &steps {
+                if let HostStep::Tables { guard, .. } = step {
+                    let names: Vec<_> = input.taps.iter().map(|tap| tap.name.clone()).collect();
+                    prop_assert_eq!(guard, &names);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What the configuration makes of cables: their states and impairments.
+
+use std::collections::BTreeMap;
+
+use super::Plan;
+use crate::cable_change::{CableChange, CableState, ImpairmentChange};
+use crate::impairment::ImpairKeys;
+use crate::topology::{EndOwner, Side};
+
+/// What is configured of a cable.
+#[derive(Debug, Clone, PartialEq)]
+struct Setting {
+    state: CableState,
+    /// By the side where the lane begins.
+    lanes: [ImpairKeys; 2],
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Setting {
+            state: CableState::Up,
+            lanes: Default::default(),
+        }
+    }
+}
+
+/// What has to be set where the new configuration says something else than the old one did. On a
+/// cable that is `kept` nothing else is touched: what somebody made of it stays.
+pub(super) fn settings(old: &Plan, new: &Plan, kept: &[String]) -> Vec<CableChange> {
+    let (before, after) = (configured(old), configured(new));
+    let mut changes = Vec::new();
+    for cable in &new.topology.cables {
+        let known = kept.contains(&cable.name);
+        let before = before.get(&cable.name).filter(|_| known).cloned();
+        let before = before.unwrap_or_default();
+        let after = after.get(&cable.name).cloned().unwrap_or_default();
+        let state = (before.state != after.state).then_some(after.state);
+        let mut lanes = Vec::new();
+        for side in [Side::A, Side::B] {
+            let [old, new] = [&before, &after].map(|setting| &setting.lanes[side as usize]);
+            // What has no port has no frames.
+            if old != new && cable.end(side).owner != EndOwner::Open {
+                lanes.push(ImpairmentChange {
+                    from: Some(cable.end(side).tap.clone()),
+                    clear: true,
+                    set: new.clone(),
+                });
+            }
+        }
+        // Both alike are said as one.
+        if let [a, b] = &lanes[..]
+            && a.set == b.set
+        {
+            lanes.truncate(1);
+            lanes[0].from = None;
+        }
+        let lanes: Vec<_> = lanes.into_iter().map(Some).collect();
+        let lanes = if lanes.is_empty() { vec![None] } else { lanes };
+        for (number, impair) in lanes.into_iter().enumerate() {
+            let state = state.filter(|_| number == 0);
+            if state.is_some() || impair.is_some() {
+                changes.push(CableChange {
+                    cable: cable.name.clone(),
+                    state,
+                    impair,
+                });
+            }
+        }
+    }
+    changes
+}
+
+/// By the cable's name; what nothing is said of is not in it.
+fn configured(plan: &Plan) -> BTreeMap<String, Setting> {
+    let mut settings: BTreeMap<String, Setting> = BTreeMap::new();
+    for keys in &plan.config.cable {
+        // That there is one was checked when the topology was built.
+        let Ok(cable) = plan.topology.cable(keys.called()) else {
+            continue;
+        };
+        let setting = settings.entry(cable.name.clone()).or_default();
+        if let Some(state) = keys.state {
+            setting.state = state;
+        }
+        let from = keys.from.as_deref();
+        let only = from.and_then(|from| plan.topology.end(from).ok());
+        for side in [Side::A, Side::B] {
+            if only.is_none_or(|only| only.side == side) {
+                let lane = &mut setting.lanes[side as usize];
+                *lane = std::mem::take(lane).overlay(keys.impair.clone());
+            }
+        }
+    }
+    settings
+}

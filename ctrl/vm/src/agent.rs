@@ -1,0 +1,354 @@
+//! The QEMU guest agent (docs/interop/qemu-ga-ref): running commands in a switch.
+//!
+//! One request at a time on one connection; callers queue in order. Everything that comes back
+//! is the guest's, hence hostile: bounded in bytes and time, and parsed into fixed shapes. After any
+//! doubt (a timeout, a caller that went away half-way, nonsense) the connection is dropped, and
+//! the next request starts on a new one with `guest-sync-delimited`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::line;
+use model::printable;
+
+/// Most bytes that [`Agent::exec`] sends as stdin.
+pub const MAX_STDIN: usize = 4 << 20;
+
+/// Most bytes of stdout and stderr together that [`Agent::exec`] takes.
+pub const MAX_OUTPUT: usize = 16 << 20;
+
+/// Answers that carry no output.
+const SHORT: usize = 64 << 10;
+
+/// Stale bytes that may stand before a sync's answer: one largest answer.
+const STALE: usize = 2 * MAX_OUTPUT;
+
+/// First and longest pause between two looks at a running command. Under TCG each look costs
+/// the guest milliseconds, so the pause grows with the age of the command.
+const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
+
+/// Time given to end a command that ran out of its own.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
+
+/// Why a request to the guest failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Not done in time; a started command has been killed where the agent still answered.
+    #[error("no answer from the guest within {0:?}")]
+    Timeout(Duration),
+    /// The agent answered, with an error of its own.
+    #[error("the guest agent refused: {0}")]
+    Refused(String),
+    /// The guest broke the protocol.
+    #[error("the guest agent's answer makes no sense: {0}")]
+    Nonsense(String),
+    /// stdin is over [`MAX_STDIN`].
+    #[error("{0} bytes of stdin: at most {MAX_STDIN} can be sent")]
+    StdinTooLong(usize),
+    /// Nothing to run.
+    #[error("no command was given")]
+    NoCommand,
+    /// The VM is off, or its socket failed.
+    #[error("cannot reach the guest agent: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl ExitStatus {
+    /// The status a shell would report: 128 + signal for a killed command.
+    pub fn shell_code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+/// What a command left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its stdout.
+    pub stdout: Vec<u8>,
+    /// Its stderr.
+    pub stderr: Vec<u8>,
+    /// The agent cut one of them short (at 16 MiB).
+    pub truncated: bool,
+}
+
+/// What an [`Agent::exec`] may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From the call to the result, waiting for other callers included.
+    pub time: Duration,
+    /// Bytes of stdout and stderr together; more is an error. At most [`MAX_OUTPUT`].
+    pub output: usize,
+}
+
+/// The client of one VM's agent; it outlives the VM's restarts.
+#[derive(Debug)]
+pub struct Agent {
+    socket: PathBuf,
+    /// Taken out for the length of a request, so that a request that is dropped half-way takes
+    /// the connection with it.
+    link: Mutex<Option<BufReader<UnixStream>>>,
+    sync: AtomicI64,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(rename = "return")]
+    answer: Option<Value>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    desc: String,
+}
+
+#[derive(Deserialize)]
+struct Started {
+    pid: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Progress {
+    exited: bool,
+    exitcode: Option<i32>,
+    signal: Option<i32>,
+    #[serde(default)]
+    out_data: String,
+    #[serde(default)]
+    err_data: String,
+    #[serde(default)]
+    out_truncated: bool,
+    #[serde(default)]
+    err_truncated: bool,
+}
+
+impl Agent {
+    /// A client of the agent behind `socket`; connects at the first request.
+    pub fn new(socket: PathBuf) -> Self {
+        Self {
+            socket,
+            link: Mutex::new(None),
+            sync: AtomicI64::new(1),
+        }
+    }
+
+    /// Where it connects to.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Drops the connection: the QEMU behind the socket is another one.
+    /// A request that is under way meets the end of its connection by itself.
+    pub(super) fn forget(&self) {
+        if let Ok(mut link) = self.link.try_lock() {
+            *link = None;
+        }
+    }
+
+    /// Asks for a sign of life.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn ping(&self, limit: Duration) -> Result<(), AgentError> {
+        let deadline = Instant::now() + limit;
+        within(
+            limit,
+            deadline,
+            self.request::<Value>("guest-ping", json!({}), SHORT),
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Runs `argv` in the guest with `stdin`, and waits for its end. The agent searches its own
+    /// `PATH`; no shell is involved.
+    ///
+    /// # Errors
+    /// See [`AgentError`]. A command that exits with a status of its own is no error.
+    pub async fn exec(
+        &self,
+        argv: &[String],
+        stdin: &[u8],
+        limits: Limits,
+    ) -> Result<ExecOutput, AgentError> {
+        let deadline = Instant::now() + limits.time;
+        let pid = within(limits.time, deadline, self.begin(argv, stdin)).await?;
+        let outcome = within(limits.time, deadline, self.finish(pid, limits.output)).await;
+        if matches!(outcome, Err(AgentError::Timeout(_))) {
+            self.kill(pid).await;
+        }
+        outcome
+    }
+
+    async fn begin(&self, argv: &[String], stdin: &[u8]) -> Result<i64, AgentError> {
+        let [program, args @ ..] = argv else {
+            return Err(AgentError::NoCommand);
+        };
+        if stdin.len() > MAX_STDIN {
+            return Err(AgentError::StdinTooLong(stdin.len()));
+        }
+        let arguments = json!({
+            "path": program, "arg": args, "capture-output": true, "input-data": STANDARD.encode(stdin),
+        });
+        let started: Started = self.request("guest-exec", arguments, SHORT).await?;
+        Ok(started.pid)
+    }
+
+    async fn finish(&self, pid: i64, output: usize) -> Result<ExecOutput, AgentError> {
+        // Base64 makes 4 of 3; the rest of the answer is short.
+        let limit = output.min(MAX_OUTPUT) / 3 * 4 + SHORT;
+        let mut pause = POLL.0;
+        loop {
+            let arguments = json!({ "pid": pid });
+            let progress: Progress = self.request("guest-exec-status", arguments, limit).await?;
+            if progress.exited {
+                return progress.output();
+            }
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(POLL.1);
+        }
+    }
+
+    /// Best effort: the guest may be the reason why there is no answer.
+    async fn kill(&self, pid: i64) {
+        let arguments = json!({ "path": "kill", "arg": ["-KILL", pid.to_string()] });
+        let deadline = Instant::now() + KILL_LIMIT;
+        let request = self.request::<Started>("guest-exec", arguments, SHORT);
+        if within(KILL_LIMIT, deadline, request).await.is_err() {
+            tracing::warn!(
+                pid,
+                "a command that ran out of time may still run in the guest"
+            );
+        }
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        command: &'static str,
+        arguments: Value,
+        limit: usize,
+    ) -> Result<T, AgentError> {
+        let mut link = self.link.lock().await;
+        let mut stream = match link.take() {
+            Some(stream) => stream,
+            None => self.connect().await?,
+        };
+        let request = json!({ "execute": command, "arguments": arguments });
+        stream
+            .get_mut()
+            .write_all(format!("{request}\n").as_bytes())
+            .await?;
+        let answer = read_answer(&mut stream, limit).await?;
+        // From here the stream stands between two answers again.
+        *link = Some(stream);
+        let answer = answer.map_err(AgentError::Refused)?;
+        serde_json::from_value(answer).map_err(|error| {
+            AgentError::Nonsense(printable::head(
+                format!("{command}: {error}").as_bytes(),
+                200,
+            ))
+        })
+    }
+
+    /// A new connection may still carry what the agent wrote for the last one. The agent puts a
+    /// 0xFF before a sync's answer, which no JSON holds; the leading one flushes its parser.
+    async fn connect(&self) -> Result<BufReader<UnixStream>, AgentError> {
+        let mut stream = BufReader::new(UnixStream::connect(&self.socket).await?);
+        let id = self.sync.fetch_add(1, Ordering::Relaxed);
+        let request = json!({ "execute": "guest-sync-delimited", "arguments": { "id": id } });
+        let mut bytes = vec![0xff];
+        bytes.extend(format!("{request}\n").into_bytes());
+        stream.get_mut().write_all(&bytes).await?;
+        loop {
+            if !line::skip(&mut stream, 0xff, STALE).await? {
+                return Err(AgentError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if read_answer(&mut stream, SHORT).await? == Ok(json!(id)) {
+                return Ok(stream);
+            }
+        }
+    }
+}
+
+impl Progress {
+    fn output(self) -> Result<ExecOutput, AgentError> {
+        let decode = |data: &str| {
+            STANDARD
+                .decode(data)
+                .map_err(|error| AgentError::Nonsense(format!("output: {error}")))
+        };
+        let status = match (self.exitcode, self.signal) {
+            (Some(code), _) => ExitStatus::Code(code),
+            (None, Some(signal @ 1..=127)) => ExitStatus::Signal(signal),
+            _ => return Err(AgentError::Nonsense("neither exit code nor signal".into())),
+        };
+        Ok(ExecOutput {
+            status,
+            stdout: decode(&self.out_data)?,
+            stderr: decode(&self.err_data)?,
+            truncated: self.out_truncated || self.err_truncated,
+        })
+    }
+}
+
+/// The outer result is the connection's, the inner one the agent's.
+async fn read_answer(
+    stream: &mut BufReader<UnixStream>,
+    limit: usize,
+) -> Result<Result<Value, String>, AgentError> {
+    let line = line::read(stream, b'\n', limit)
+        .await
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => AgentError::Nonsense(error.to_string()),
+            _ => AgentError::Io(error),
+        })?
+        .ok_or_else(|| AgentError::Io(io::ErrorKind::UnexpectedEof.into()))?;
+    let answer: Answer = serde_json::from_slice(&line).map_err(|error| {
+        AgentError::Nonsense(format!("{} ({error})", printable::head(&line, 80)))
+    })?;
+    Ok(match (answer.answer, answer.error) {
+        (_, Some(refusal)) => Err(printable::head(refusal.desc.as_bytes(), 200)),
+        (answer, None) => Ok(answer.unwrap_or_default()),
+    })
+}
+
+async fn within<T>(
+    limit: Duration,
+    deadline: Instant,
+    work: impl Future<Output = Result<T, AgentError>>,
+) -> Result<T, AgentError> {
+    timeout_at(deadline, work)
+        .await
+        .unwrap_or(Err(AgentError::Timeout(limit)))
+}
+
+#[cfg(test)]
+mod tests;

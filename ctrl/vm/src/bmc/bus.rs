@@ -1,0 +1,213 @@
+//! The line between an `ipmi_sim` and its VM's QEMU, as far as it passes through here: messages of
+//! the guest's kernel and their answers. Either end may go and come back; the other stays.
+//!
+//! It carries frames of the "VM" codec, which OpenIPMI's README.vm describes: bytes up to an end
+//! mark, of a message (a0) or of a command (a1); aa marks a byte whose bit 4 was set so that it is no
+//! mark. Only whole frames pass on.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::chassis::Chassis;
+use crate::{BmcLine, Power};
+
+const END_OF_MESSAGE: u8 = 0xa0;
+const END_OF_COMMAND: u8 = 0xa1;
+const ESCAPE: u8 = 0xaa;
+
+/// Commands to QEMU that would change the VM's power behind its supervisor's back.
+const POWER_OFF: u8 = 0x03;
+const RESET: u8 = 0x04;
+const SHUT_DOWN: u8 = 0x09;
+/// What QEMU can do; said once, when it connects.
+const CAPABILITIES: u8 = 0x08;
+
+/// The longest frame: QEMU's messages have up to 300 bytes, each of which may be escaped.
+const LONGEST: usize = 640;
+
+/// Time for an end to take a frame, before it counts as gone.
+const TAKE: Duration = Duration::from_secs(2);
+
+/// Cuts a stream into frames, their end marks included. What is longer than any frame vanishes.
+#[derive(Debug, Default)]
+struct Frames {
+    held: Vec<u8>,
+    too_long: bool,
+}
+
+impl Frames {
+    fn cut(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut whole = Vec::new();
+        for byte in bytes {
+            self.held.push(*byte);
+            if [END_OF_MESSAGE, END_OF_COMMAND].contains(byte) {
+                let frame = std::mem::take(&mut self.held);
+                if !std::mem::take(&mut self.too_long) {
+                    whole.push(frame);
+                }
+            } else if self.held.len() >= LONGEST {
+                self.held.clear();
+                self.too_long = true;
+            }
+        }
+        whole
+    }
+}
+
+/// The command that a frame is, if it is one.
+fn command(frame: &[u8]) -> Option<u8> {
+    match frame {
+        [ESCAPE, escaped, .., END_OF_COMMAND] => Some(escaped & !0x10),
+        [command, .., END_OF_COMMAND] => Some(*command),
+        _ => None,
+    }
+}
+
+/// What a BMC's frame asks of the supervisor, instead of QEMU. A watchdog that the guest has set
+/// says so.
+fn power(frame: &[u8]) -> Option<Power> {
+    match command(frame)? {
+        POWER_OFF | SHUT_DOWN => Some(Power::Off),
+        RESET => Some(Power::Reset),
+        _ => None,
+    }
+}
+
+/// QEMU's end, kept while one `ipmi_sim` follows the other.
+#[derive(Debug, Default)]
+pub(super) struct Bus {
+    vm: Option<UnixStream>,
+    from_vm: Frames,
+    /// What QEMU said of itself, for the next `ipmi_sim`.
+    capabilities: Vec<u8>,
+}
+
+impl Bus {
+    /// Carries frames until the BMC closes its end.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub(super) async fn carry(
+        &mut self,
+        mut bmc: TcpStream,
+        line: &BmcLine,
+        chassis: &impl Chassis,
+    ) -> io::Error {
+        let mut from_bmc = Frames::default();
+        let (mut ours, mut theirs) = ([0; 512], [0; 512]);
+        if let Err(error) = put(&mut bmc, &self.capabilities).await {
+            return error;
+        }
+        loop {
+            tokio::select! {
+                end = line.next() => {
+                    self.from_vm = Frames::default();
+                    self.vm = Some(end);
+                }
+                read = bmc.read(&mut ours) => match read {
+                    Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
+                    Ok(length) => for frame in from_bmc.cut(&ours[..length]) {
+                        self.tell_vm(&frame, chassis).await;
+                    },
+                    Err(error) => return error,
+                },
+                length = read_if(&mut self.vm, &mut theirs) => {
+                    if length == 0 {
+                        self.vm = None;
+                    }
+                    for frame in self.from_vm.cut(&theirs[..length]) {
+                        if command(&frame) == Some(CAPABILITIES) {
+                            self.capabilities.clone_from(&frame);
+                        }
+                        if let Err(error) = put(&mut bmc, &frame).await {
+                            return error;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn tell_vm(&mut self, frame: &[u8], chassis: &impl Chassis) {
+        if let Some(power) = power(frame) {
+            if let Err(error) = chassis.set(power).await {
+                tracing::info!(?power, error, "a BMC's wish was not granted");
+            }
+            return;
+        }
+        // Without a QEMU there is nobody to tell.
+        if let Some(vm) = &mut self.vm
+            && put(vm, frame).await.is_err()
+        {
+            self.vm = None;
+        }
+    }
+}
+
+async fn put(end: &mut (impl AsyncWriteExt + Unpin), frame: &[u8]) -> io::Result<()> {
+    timeout(TAKE, end.write_all(frame)).await?
+}
+
+/// How much came; 0 at the end or after an error. Never resolves without a stream.
+async fn read_if(stream: &mut Option<UnixStream>, buffer: &mut [u8]) -> usize {
+    match stream {
+        Some(stream) => stream.read(buffer).await.unwrap_or(0),
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn power_is_the_supervisors_however_it_is_written() {
+        assert_eq!(power(&[0x03, 0xa1]), Some(Power::Off));
+        assert_eq!(power(&[0xaa, 0x13, 0xa1]), Some(Power::Off));
+        assert_eq!(power(&[0x04, 0xa1]), Some(Power::Reset));
+        assert_eq!(power(&[0x09, 1, 2, 0xa1]), Some(Power::Off));
+        for passes in [
+            &[0x03, 0xa0][..], // a message
+            &[0x01, 0xa1],     // attention
+            &[0xff, 0x01, 0xa1],
+            &[0xa1],
+        ] {
+            assert_eq!(power(passes), None, "{passes:?}");
+        }
+        assert_eq!(command(&[0x08, 0x3f, 0xa1]), Some(CAPABILITIES));
+    }
+
+    #[test]
+    fn a_frame_without_end_vanishes_and_the_next_one_does_not() {
+        let mut frames = Frames::default();
+        assert!(frames.cut(&[7; 3 * LONGEST]).is_empty());
+        assert!(frames.cut(&[7, 0xa0]).is_empty());
+        assert_eq!(frames.cut(&[8, 0xa0]), [[8, 0xa0]]);
+    }
+
+    proptest! {
+        /// However the bytes arrive: frames are the same, and end with their only mark.
+        #[test]
+        fn cutting_does_not_depend_on_pieces(
+            bytes in proptest::collection::vec(prop_oneof![Just(0xa0), Just(0xa1), any::<u8>()], 0..900),
+            size in 1usize..50,
+        ) {
+            let whole = Frames::default().cut(&bytes);
+            let mut frames = Frames::default();
+            let pieces: Vec<_> = bytes.chunks(size).flat_map(|piece| frames.cut(piece)).collect();
+            prop_assert_eq!(&whole, &pieces);
+            for frame in whole {
+                let (end, rest) = frame.split_last().unwrap();
+                prop_assert!([0xa0, 0xa1].contains(end));
+                prop_assert!(!rest.contains(&0xa0) && !rest.contains(&0xa1));
+                prop_assert!(frame.len() <= LONGEST);
+            }
+        }
+    }
+}

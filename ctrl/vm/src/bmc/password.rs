@@ -1,0 +1,107 @@
+//! The password of the BMCs: made once, kept beside the fabric's keys for its owner alone.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ssh_key::rand_core::{OsRng, RngCore};
+
+use crate::keys;
+
+/// Its file in the key folder.
+pub const FILE: &str = "ipmi_password";
+
+/// Bytes, the most that IPMI 1.5 takes: 95 bits of luck.
+const LENGTH: usize = 16;
+
+/// Letters and digits, so that no shell and no configuration file needs quotes.
+const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+/// Why there is no password.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// The file could not be read or written, or there is no randomness.
+    #[error("the BMCs' password {}: {error}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// Something else is in the file.
+    #[error(
+        "{} is not {LENGTH} letters and digits; remove the file and a new password will be made",
+        .0.display()
+    )]
+    Broken(PathBuf),
+}
+
+/// Reads the password in `folder`, or makes it, for `owner` (uid, gid).
+///
+/// # Errors
+/// See [`PasswordError`].
+pub fn load_or_create(folder: &Path, owner: (u32, u32)) -> Result<String, PasswordError> {
+    let path = folder.join(FILE);
+    let failed = |error| PasswordError::File {
+        path: path.clone(),
+        error,
+    };
+    match keys::read(&path) {
+        Ok(text) => {
+            let password = text.trim_end();
+            let plain = password.bytes().all(|byte| LETTERS.contains(&byte));
+            if password.len() == LENGTH && plain {
+                Ok(password.to_owned())
+            } else {
+                Err(PasswordError::Broken(path))
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let password = random().map_err(failed)?;
+            let text = format!("{password}\n");
+            keys::create(&path, text.as_bytes(), Some(owner)).map_err(failed)?;
+            Ok(password)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn random() -> io::Result<String> {
+    let mut password = String::with_capacity(LENGTH);
+    while password.len() < LENGTH {
+        let mut byte = [0];
+        OsRng
+            .try_fill_bytes(&mut byte)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        // Every letter as likely as the next: 248 is four times 62.
+        if byte[0] < 248 {
+            password.push(char::from(LETTERS[usize::from(byte[0]) % LETTERS.len()]));
+        }
+    }
+    Ok(password)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn is_made_once_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().metadata().unwrap();
+        let load = || load_or_create(folder.path(), (own.uid(), own.gid()));
+        let password = load().unwrap();
+        assert_eq!(load().unwrap(), password);
+        assert_eq!(password.len(), LENGTH);
+        let path = folder.path().join(FILE);
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+        assert_ne!(random().unwrap(), random().unwrap());
+        std::fs::write(&path, "secret\"\n").unwrap();
+        let said = load().unwrap_err().to_string();
+        assert!(said.contains("remove the file"), "{said}");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", &path).unwrap();
+        assert!(matches!(load().unwrap_err(), PasswordError::File { .. }));
+    }
+}

@@ -1,0 +1,210 @@
+//! Starts an `ipmi_sim`, joins it to its switch, and starts it again when it ends.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::process::{Child, Command};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use super::bus::Bus;
+use super::files::{self, COMMANDS, LAN_CONF};
+use super::{BmcSpec, BmcState, chassis, peer};
+use crate::Vm;
+use crate::launch::{MARK, SETPRIV};
+use crate::stderr::Stderr;
+
+/// Bounds what one that was taken over can take of the host.
+const PRLIMIT: &str = "prlimit";
+const IPMI_SIM: &str = "ipmi_sim";
+
+/// First and longest pause before it is started again; it doubles in between.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// One that ran this long has forgotten its deaths.
+const STABLE: Duration = Duration::from_secs(30);
+
+/// Time to come up: it takes 20 ms on an idle machine.
+const COME_UP: Duration = Duration::from_secs(20);
+
+/// Time for the kernel to tell the end of a process whose sockets are closed.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
+
+/// Between two looks whether it has come up.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+pub(super) struct Supervisor {
+    spec: BmcSpec,
+    vm: Vm,
+    state: watch::Sender<BmcState>,
+    bus: Bus,
+    child: Option<Child>,
+}
+
+impl Supervisor {
+    pub(super) fn new(spec: BmcSpec, vm: Vm, state: watch::Sender<BmcState>) -> Self {
+        Self {
+            spec,
+            vm,
+            state,
+            bus: Bus::default(),
+            child: None,
+        }
+    }
+
+    pub(super) async fn run(mut self, stop: Arc<Notify>) {
+        tokio::select! {
+            () = self.keep_running() => {}
+            () = stop.notified() => {}
+        }
+        self.end().await;
+    }
+
+    async fn keep_running(&mut self) {
+        let mut pause = PAUSE.0;
+        loop {
+            let began = Instant::now();
+            let why = self.run_once().await;
+            self.end().await;
+            if began.elapsed() >= STABLE {
+                pause = PAUSE.0;
+            }
+            // The fabric tells it, once.
+            tracing::debug!(switch = self.spec.name, why, "its BMC ended");
+            self.state.send_replace(BmcState::Down(why));
+            sleep(pause).await;
+            pause = (2 * pause).min(PAUSE.1);
+            self.state.send_replace(BmcState::Starting);
+        }
+    }
+
+    /// From its start to its end; the reason of that.
+    async fn run_once(&mut self) -> String {
+        let (ours, theirs) = match StdStream::pair() {
+            Ok(pair) => pair,
+            Err(error) => return error.to_string(),
+        };
+        let line = match free_port() {
+            Ok(line) => line,
+            Err(error) => return format!("no port of {} is free: {error}", Ipv4Addr::LOCALHOST),
+        };
+        if let Err(error) = files::set_line(&self.spec, line) {
+            return format!("{}: {error}", self.spec.folder.display());
+        }
+        let mut child = match command(&self.spec, theirs.into()).spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                return format!("{SETPRIV} cannot be run: {error}; install util-linux");
+            }
+        };
+        let mut stderr = Stderr::follow(child.stderr.take().expect("stderr is piped by command()"));
+        let child = self.child.insert(child);
+        let (spec, vm, state, bus) = (&self.spec, &self.vm, &self.state, &mut self.bus);
+        let serve = async {
+            let socket = ours
+                .set_nonblocking(true)
+                .and_then(|()| UnixStream::from_std(ours));
+            match socket {
+                Ok(socket) => chassis::serve(socket, vm).await,
+                Err(error) => error,
+            }
+        };
+        let carry = async {
+            match timeout(COME_UP, connect(line, spec.uid)).await {
+                Ok(Ok(bmc)) => {
+                    state.send_replace(BmcState::Running);
+                    bus.carry(bmc, vm.bmc_line(), vm).await
+                }
+                Ok(Err(error)) => error,
+                Err(_) => io::Error::new(io::ErrorKind::TimedOut, "it does not come up"),
+            }
+        };
+        let why = tokio::select! {
+            // It says best itself why it ended.
+            biased;
+            status = child.wait() => ended(status),
+            error = serve => format!("its chassis: {error}"),
+            error = carry => format!("its line to the switch: {error}"),
+        };
+        // Its sockets close a moment before its end is told.
+        let why = timeout(LAST_MOMENT, child.wait()).await.map_or(why, ended);
+        self.end().await;
+        let words = stderr.last_words().await;
+        format!("{why}: {words}").trim_end_matches(": ").to_owned()
+    }
+
+    /// Ends the process, if there is one. It holds nothing that could be lost.
+    async fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill().await;
+        }
+    }
+}
+
+fn ended(status: io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => format!("{IPMI_SIM} ended with {status}"),
+        Err(error) => format!("{IPMI_SIM} is lost: {error}"),
+    }
+}
+
+/// A TCP port of 127.0.0.1 that nobody has. Should somebody take it before `ipmi_sim` does, that
+/// one ends, and the next try has another.
+fn free_port() -> io::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// Connects to the `ipmi_sim` that waits there, and to no other user's process.
+async fn connect(port: u16, wanted: u32) -> io::Result<TcpStream> {
+    let stream = loop {
+        match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+            Ok(stream) => break stream,
+            Err(_) => sleep(LOOK_AGAIN).await,
+        }
+    };
+    stream.set_nodelay(true)?;
+    loop {
+        match peer::uid(&stream)? {
+            Some(uid) if uid == wanted => return Ok(stream),
+            Some(uid) => {
+                return Err(io::Error::other(format!(
+                    "a process of uid {uid} waits at 127.0.0.1:{port} in its place"
+                )));
+            }
+            None => sleep(LOOK_AGAIN).await,
+        }
+    }
+}
+
+/// setpriv(1) sets the parent-death signal after the uid, whose change would clear it.
+fn command(spec: &BmcSpec, chassis: OwnedFd) -> Command {
+    let uid = spec.uid.to_string();
+    let mut command = Command::new(SETPRIV);
+    command
+        .args(["--reuid", &uid, "--regid", &uid, "--clear-groups"])
+        .args(["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"])
+        .args(["--pdeathsig", "KILL", "--"])
+        // Its chassis program is two processes beside it. A file it could only fill the disk with.
+        .args([PRLIMIT, "--nproc=16", "--nofile=64", "--fsize=0"])
+        .args(["--core=0", "--as=268435456", "--"])
+        // Nothing on standard input and output but what the chassis program does there; nothing
+        // kept in files: whatever was changed by IPMI is as configured after the next start.
+        .args([IPMI_SIM, "-n", "-p", "-c", LAN_CONF, "-f", COMMANDS])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env(MARK, &spec.folder)
+        .current_dir(&spec.folder)
+        .stdin(Stdio::from(chassis))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    command
+}

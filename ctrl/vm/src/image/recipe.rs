@@ -1,0 +1,145 @@
+//! The recipe as files of this binary, and its hash.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::ImageError;
+
+/// The files that make the image: path below `images/`, and contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipe(Vec<(&'static str, &'static str)>);
+
+macro_rules! embed {
+    ($($path:literal),* $(,)?) => {
+        vec![$(($path, include_str!(concat!("../../../../images/", $path)))),*]
+    };
+}
+
+impl Recipe {
+    /// The one this binary was built with.
+    pub fn embedded() -> Self {
+        Self(embed![
+            "build.sh",
+            "customize.sh",
+            "initrd/init",
+            "modules.txt",
+            "overlay/etc/inittab",
+            "overlay/etc/lldpd.d/ikv.conf",
+            "overlay/etc/ssh/sshd_config",
+            "overlay/usr/lib/ikv/after-zebra",
+            "overlay/usr/lib/ikv/boot",
+            "overlay/usr/lib/ikv/console",
+            "overlay/usr/lib/ikv/login",
+            "overlay/usr/lib/ikv/services",
+            "overlay/usr/lib/ikv/stages",
+            "overlay/usr/lib/ikv/wake",
+            "overlay/usr/sbin/shutdown",
+            "packages.txt",
+        ])
+    }
+
+    /// 16 hexadecimal digits that change with any file of the recipe, the suite, or the
+    /// architecture.
+    pub fn hash(&self, suite: &str) -> String {
+        let mut hasher = Sha256::new();
+        let mut field = |bytes: &[u8]| {
+            // The length before each field keeps two of them from running into one another.
+            hasher.update((bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        field(std::env::consts::ARCH.as_bytes());
+        field(suite.as_bytes());
+        for (path, content) in &self.0 {
+            field(path.as_bytes());
+            field(content.as_bytes());
+        }
+        let digest = hasher.finalize();
+        digest[..8].iter().fold(String::new(), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+
+    /// Writes the files below `folder`.
+    pub(super) fn write(&self, folder: &Path) -> Result<(), ImageError> {
+        for (path, content) in &self.0 {
+            let path = folder.join(path);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(ImageError::file("cannot create", parent))?;
+            }
+            fs::write(&path, content).map_err(ImageError::file("cannot write", &path))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn files_below(folder: &Path, prefix: &str, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let name = format!("{prefix}{}", entry.file_name().into_string().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                files_below(&entry.path(), &format!("{name}/"), found);
+            } else {
+                found.insert(name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_folder_is_embedded() {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../images");
+        let mut on_disk = BTreeSet::new();
+        files_below(&folder, "", &mut on_disk);
+        on_disk.retain(|name| !name.to_ascii_lowercase().ends_with(".md"));
+        let embedded = Recipe::embedded();
+        let embedded: BTreeSet<_> = embedded.0.iter().map(|(path, _)| (*path).into()).collect();
+        assert_eq!(embedded, on_disk);
+    }
+
+    #[test]
+    fn the_hash_is_stable_and_sees_every_part() {
+        let of = |files: &[(&'static str, &'static str)], suite| Recipe(files.to_vec()).hash(suite);
+        let base = of(&[("a", "bc"), ("d", "")], "bookworm");
+        assert_eq!(base.len(), 16);
+        assert_eq!(base, of(&[("a", "bc"), ("d", "")], "bookworm"));
+        for other in [
+            of(&[("a", "bc"), ("d", "")], "trixie"),
+            of(&[("a", "bC"), ("d", "")], "bookworm"),
+            of(&[("ab", "c"), ("d", "")], "bookworm"),
+            of(&[("a", "bc"), ("", "d")], "bookworm"),
+            of(&[("a", "bc")], "bookworm"),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn the_recipe_names_no_registry() {
+        for (path, content) in Recipe::embedded().0 {
+            assert!(!content.contains("://"), "{path} has an address in it");
+        }
+    }
+
+    #[test]
+    fn it_is_written_with_its_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        Recipe(vec![("x/y/z", "content")])
+            .write(folder.path())
+            .unwrap();
+        assert_eq!(
+            fs::read_to_string(folder.path().join("x/y/z")).unwrap(),
+            "content"
+        );
+    }
+}
