@@ -73,7 +73,7 @@ struct TriggerArgs {
     /// A BGP session between switches is lost: a NOTIFICATION, or silence beyond the hold time.
     #[arg(long)]
     bgp: bool,
-    /// A frame matches a tcpdump expression: 'icmp6 and ip6\[40\] == 1'.
+    /// A frame matches a tcpdump expression: `icmp6 and ip6[40] == 1`.
     #[arg(long, value_name = "BPF")]
     r#match: Option<String>,
     /// A lane drops this share of what enters it in a second: 1%, 0.5.
