@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bench::guest::{Guest as FrontEnd, GuestOptions};
+use guest::{Guest as FrontEnd, GuestOptions};
 use ikv_tests::patience::{SOON, ended, wait_until};
 use ikv_tests::{Netns, Wire, have_root, ikv_fabric, run};
 use rustix::process::{Pid, Signal, kill_process};

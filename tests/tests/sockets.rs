@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bench::guest::{Guest as FrontEnd, GuestOptions, HEADER};
+use guest::{Guest as FrontEnd, GuestOptions, HEADER};
 use ikv_tests::ipxe::{Guest, MACHINE, assert_talks, have_qemu};
 use ikv_tests::panel::{PanelFabric, PanelHost};
 use ikv_tests::patience::{SOON, ensure, until, wait_until};

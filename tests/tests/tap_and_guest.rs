@@ -4,11 +4,11 @@
 
 use std::os::unix::net::UnixListener;
 
-use bench::guest::{Guest, GuestOptions, Ring, features};
 use dataplane::jack::{JackSpec, Jacks, Role};
 use dataplane::port::Tap;
 use dataplane::sys::tap::{self, TapFlags, TapOffloads};
 use dataplane::{Cable, CableHandle, Panel, PanelOptions, Port, Side};
+use guest::{Guest, GuestOptions, Ring, features};
 use ikv_tests::patience::{SOON, wait_until};
 use ikv_tests::{Netns, Nic, SuperFrame, have_root};
 

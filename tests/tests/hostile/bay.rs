@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bench::guest::{Guest, GuestOptions, HEADER};
 use dataplane::jack::{JackEvent, JackSpec, Jacks, Role};
 use dataplane::{Cable, CableHandle, Panel, PanelOptions, Port, Side};
+use guest::{Guest, GuestOptions, HEADER};
 use ikv_tests::figure;
 use ikv_tests::patience::{SOON, ensure, until};
 
@@ -228,7 +228,7 @@ fn carry(ends: &mut [Guest; 2], from: usize, number: u64) {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => panic!("{error}"),
             _ => {}
         }
-        let take = |incoming: &bench::guest::Incoming<'_>| {
+        let take = |incoming: &guest::Incoming<'_>| {
             assert_eq!(
                 incoming.to_vec(),
                 frame(arrived),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bench::guest::{DESCRIPTOR, Guest, GuestOptions, Memory, QueueLayout, Ring, Shape, features};
 use dataplane::Side;
+use guest::{DESCRIPTOR, Guest, GuestOptions, Memory, QueueLayout, Ring, Shape, features};
 use ikv_tests::Dice;
 
 use crate::bay::{Bay, Line};
@@ -94,7 +94,7 @@ fn spoiled(line: &Line, options: &GuestOptions, target: Target, queue: usize, se
 }
 
 /// The driver itself may find nonsense in its rings: that is its own doing.
-fn exchange(ends: &mut [Guest; 2]) -> Result<(), bench::guest::GuestError> {
+fn exchange(ends: &mut [Guest; 2]) -> Result<(), guest::GuestError> {
     for end in ends.iter_mut() {
         let (receive, send) = end.pair();
         send.send(32, |_| ())?;

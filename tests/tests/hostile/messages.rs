@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use bench::guest::{Guest, GuestOptions, Session};
 use dataplane::Side;
+use guest::{Guest, GuestOptions, Session};
 use ikv_tests::patience::{SOON, wait_until};
 
 use crate::bay::{Bay, Line};

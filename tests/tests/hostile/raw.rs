@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use bench::guest::{DESCRIPTOR, Guest, Memory, QueueLayout, Ring};
+use guest::{DESCRIPTOR, Guest, Memory, QueueLayout, Ring};
 
 pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;

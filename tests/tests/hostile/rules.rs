@@ -1,8 +1,8 @@
 //! One test for each rule of virtio that a driver may break, in either kind of ring and in
 //! either direction.
 
-use bench::guest::{GUEST_BASE, GuestOptions, Ring};
 use dataplane::Side;
+use guest::{GUEST_BASE, GuestOptions, Ring};
 use ikv_tests::patience::{SOON, wait_until};
 
 use crate::bay::Bay;
@@ -166,7 +166,7 @@ fn options(ring: Ring) -> GuestOptions {
     GuestOptions {
         ring,
         queue_size: SIZE,
-        features: bench::guest::features::INDIRECT_DESC,
+        features: guest::features::INDIRECT_DESC,
         ..GuestOptions::default()
     }
 }

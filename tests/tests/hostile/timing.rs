@@ -4,8 +4,8 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use bench::guest::{Guest, GuestOptions, HEADER, MemoryOptions, Ring};
 use dataplane::Side;
+use guest::{Guest, GuestOptions, HEADER, MemoryOptions, Ring};
 use ikv_tests::patience::{SOON, wait_until};
 
 use crate::bay::{Bay, Line};
@@ -84,7 +84,7 @@ impl Numbered {
         let [from, to] = &mut self.ends;
         let sent = &mut self.sent;
         let room = (128 - (*sent - self.seen)) as usize;
-        let fill = |out: &mut bench::guest::Outgoing<'_>| {
+        let fill = |out: &mut guest::Outgoing<'_>| {
             out.header(&[0; HEADER]);
             let mut frame = [0x77; 64];
             frame[16..24].copy_from_slice(&sent.to_ne_bytes());
@@ -93,7 +93,7 @@ impl Numbered {
         };
         from.queue(1).send(room.min(32), fill).unwrap();
         let seen = &mut self.seen;
-        let take = |frame: &bench::guest::Incoming<'_>| {
+        let take = |frame: &guest::Incoming<'_>| {
             assert_eq!(frame.word(16), Some(*seen), "frames come in order");
             *seen += 1;
         };
@@ -180,7 +180,7 @@ fn rings_do_not_outlive_their_memory() {
         let line = bay.line();
         let mut flow = Numbered::on(&line, &options(ring));
         flow.run(1000);
-        let small = bench::guest::Memory::new(4096, MemoryOptions::default()).unwrap();
+        let small = guest::Memory::new(4096, MemoryOptions::default()).unwrap();
         flow.step();
         // Whether it still gets an answer does not matter.
         let _ = flow.ends[0].session().share(&small);

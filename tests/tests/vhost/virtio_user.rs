@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bench::guest::{Guest, GuestOptions, HEADER, Ring};
+use guest::{Guest, GuestOptions, HEADER, Ring};
 use ikv_tests::patience::{SOON, ensure, until};
 use ikv_tests::{Testpmd, VhostWire, say};
 

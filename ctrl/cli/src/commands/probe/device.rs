@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use bench::guest::{Guest, GuestError, GuestOptions};
+use guest::{Guest, GuestError, GuestOptions};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 

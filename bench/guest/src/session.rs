@@ -10,8 +10,8 @@ use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures}
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
-use super::queue::Queue;
-use super::{GuestError, Memory, features};
+use crate::queue::Queue;
+use crate::{GuestError, Memory, features};
 
 /// How long a back end may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);

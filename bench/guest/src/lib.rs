@@ -1,10 +1,36 @@
 //! A guest without a VM: a virtio-net driver that plugs into a vhost-user socket.
 //!
-//! [`Guest`] speaks the protocol ([`Session`]), owns memory that the back end maps
-//! ([`Memory`]), and drives its queues ([`Queue`]) by polling, as fast as DPDK's virtio-user
-//! does. The benchmark loads cables with it. Tests break rules with it: ring and buffer bytes
-//! are open to any change by [`Guest::memory`] and [`Queue::layout`], and so are the messages
-//! by [`Session::message`].
+//! # What is in it
+//!
+//! | type | part of the driver |
+//! |---|---|
+//! | [`Guest`] | a connected guest: its session, its memory, its queues |
+//! | [`Session`] | the front end's side of the vhost-user protocol |
+//! | [`Memory`] | the memory that the back end maps too |
+//! | [`QueueLayout`] | where a queue's rings and buffers lie in that memory |
+//! | [`Queue`] | one queue: it sends or receives by polling, as fast as DPDK's virtio-user does |
+//!
+//! # What may use it
+//!
+//! `bench` loads cables with it, `ikv-fabric probe` gives it an IP stack, and tests plug it in
+//! where a VM would be. It depends on the dataplane's names of feature bits and on nothing else
+//! of this workspace. `unsafe` is allowed in `memory.rs` alone.
+//!
+//! # How frames pass through
+//!
+//! ```text
+//!   Queue::send ──> fill (Outgoing) ──> buffer in Memory ──> transmit ring ──> kick ──> back end
+//!   Queue::receive <── take (Incoming) <── buffer in Memory <── receive ring <── call <── back end
+//! ```
+//!
+//! [`Queue::send`] lets its caller fill each frame where it lies ([`Outgoing`]);
+//! [`Queue::receive`] hands each frame to its caller where the back end wrote it ([`Incoming`])
+//! and gives the buffer back. Neither allocates.
+//!
+//! # Breaking rules on purpose
+//!
+//! Tests play hostile guests: [`Guest::memory`] and [`Queue::layout`] open every byte of rings
+//! and buffers to change, and [`Session::message`] sends any message.
 
 pub mod features;
 mod layout;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
-use super::layout::{DESCRIPTOR, QueueLayout};
-use super::queue::{Rules, Used};
-use super::{BackEndFault, Memory, Shape};
+use crate::layout::{DESCRIPTOR, QueueLayout};
+use crate::queue::{Rules, Used};
+use crate::{BackEndFault, Memory, Shape};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::layout::{HEADER, QueueLayout};
-use super::packed::Packed;
-use super::split::Split;
-use super::{BackEndFault, GuestError, Memory, Ring};
+use crate::layout::{HEADER, QueueLayout};
+use crate::packed::Packed;
+use crate::split::Split;
+use crate::{BackEndFault, GuestError, Memory, Ring};
 
 /// Used buffers looked at together: long enough for a prefetch to arrive, short enough that
 /// what it brought is still there.

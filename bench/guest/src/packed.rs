@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
-use super::layout::{DESCRIPTOR, QueueLayout};
-use super::queue::{Rules, Used};
-use super::split::needs_event;
-use super::{BackEndFault, Memory, Shape};
+use crate::layout::{DESCRIPTOR, QueueLayout};
+use crate::queue::{Rules, Used};
+use crate::split::needs_event;
+use crate::{BackEndFault, Memory, Shape};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -92,7 +92,7 @@ impl Packed {
         match layout.shape {
             Shape::Single => {
                 let address = self.memory.guest_address(layout.header(slot));
-                let bytes = len + super::layout::HEADER as u32;
+                let bytes = len + crate::layout::HEADER as u32;
                 self.put(self.next, address, bytes, slot, write);
             }
             Shape::Indirect(count) => {

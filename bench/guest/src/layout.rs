@@ -1,6 +1,6 @@
 //! Where a queue's rings and buffers lie in the guest's memory. Pure.
 
-use super::{Ring, Shape};
+use crate::{Ring, Shape};
 
 /// Bytes of the virtio-net header in front of each frame, with `num_buffers` (virtio 1.x).
 pub const HEADER: usize = 12;
@@ -11,7 +11,7 @@ const LINE: usize = 64;
 /// Bytes of one descriptor, in either kind of ring.
 pub const DESCRIPTOR: usize = 16;
 
-/// Offsets in [`super::Memory`] of everything that belongs to one queue.
+/// Offsets in [`crate::Memory`] of everything that belongs to one queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLayout {
     /// Which kind of ring.

@@ -1,4 +1,4 @@
-//! The driver of [`bench::guest`] against a back end of others: DPDK's testpmd, which joins two
+//! The driver of [`guest`] against a back end of others: DPDK's testpmd, which joins two
 //! vhost-user ports as a cable does. Needs root and testpmd.
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bench::guest::{Guest, GuestOptions, HEADER, Incoming, MemoryOptions, Outgoing, Ring, Shape};
+use guest::{Guest, GuestOptions, HEADER, Incoming, MemoryOptions, Outgoing, Ring, Shape};
 
 const PROGRAM: &str = "/usr/bin/dpdk-testpmd";
 
@@ -246,7 +246,7 @@ fn kinds() -> Vec<(&'static str, GuestOptions)> {
 }
 
 #[test]
-#[ignore = "needs huge pages: sysctl vm.nr_hugepages=1024, then `cargo test -p ikv-bench -- --ignored`"]
+#[ignore = "needs huge pages: sysctl vm.nr_hugepages=1024, then `cargo test -p ikv-guest -- --ignored`"]
 fn every_kind_of_ring_carries_frames() {
     let Some(wire) = Wire::start() else { return };
     for ring in [Ring::Split, Ring::Packed] {
