@@ -3,7 +3,7 @@
 //! ```text
 //!  TOML file ─config─> Config ─topology─> Topology ─plan─> steps ─apply─> host as planned
 //!                                            │                               │ taps
-//!                                            ├── ends, cables ──> dataplane: Panel, Jacks
+//!                                            ├── ends, cables ──> dataplane: Panel, VhostUserSockets
 //!                                            └─ switch_conf ─ frr-conf ─ seeds ─ vm ─> nine QEMUs
 //! ```
 //!
@@ -24,7 +24,7 @@
 //! recorder, and for `converge`.
 //!
 //! Everything runs on one thread under tokio; frames are moved by the dataplane's workers, and
-//! vhost-user front ends are served by its jacks: this crate only sends them commands. Once the
+//! vhost-user front ends are served by its vhost-user sockets: this crate only sends them commands. Once the
 //! fabric stands, it gives up every right of root's that it does not need any more, and those
 //! threads all of them.
 
