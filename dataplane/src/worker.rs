@@ -3,92 +3,99 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Sender, TryRecvError};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::cable::{Cable, Side};
+use crate::adaptive_poll::AdaptivePoll;
+use crate::cable::Cable;
 use crate::clock;
-use crate::command::{CableId, Command, EndedImpairment, Event};
+use crate::command::{Answer, CableId, Command, EndedImpairment, Event};
 use crate::lane::Bursts;
-use crate::patience::Patience;
+use crate::mailbox::{Inbox, Mailbox};
 use crate::port::Port;
+use crate::side::Side;
 use crate::stats::WorkerStats;
 use crate::timer::Timer;
 
 /// What a worker does when no frame waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Idle {
-    /// Looks for frames a little longer, then sleeps until one comes. Costs nothing idle.
+    /// Polls a little longer, then sleeps until a frame comes. An idle worker takes no CPU time.
     #[default]
     Sleep,
-    /// Never sleeps while a cable is there: the lowest latency for a whole core.
+    /// Never sleeps while it has a cable: the lowest latency, for a whole core.
     Spin,
 }
 
-/// Rounds over the hot ports between two looks at the others and at the clock.
+/// Rounds over the active ports between two looks at epoll and at the clock.
 const ROUNDS_PER_POLL: u32 = 32;
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
 const TIMER: Token = Token(usize::MAX - 1);
 
-/// Tells the control side that an event waits for it.
-pub(crate) type Bell = Arc<dyn Fn() + Send + Sync>;
+/// Notifies control that an event waits for it.
+pub(crate) type Notifier = Arc<dyn Fn() + Send + Sync>;
 
-/// What joins a worker to the control side.
-pub(crate) struct Wires {
-    pub(crate) commands: Receiver<Command>,
+/// The ends of a worker's channels to and from control.
+pub(crate) struct WorkerChannels {
+    pub(crate) commands: Inbox<Command>,
     pub(crate) events: Sender<Event>,
-    pub(crate) bell: Bell,
+    pub(crate) notifier: Notifier,
     pub(crate) stats: Arc<WorkerStats>,
 }
 
 pub(crate) struct Worker {
     poll: Poll,
-    wires: Wires,
+    channels: WorkerChannels,
     idle: Idle,
-    /// Cables, each at its place for as long as it stays; places are reused.
-    cables: Vec<Option<Slot>>,
-    places: BTreeMap<CableId, usize>,
+    /// Each cable keeps its index for as long as it stays; indices are reused.
+    cables: Vec<Option<CableSlot>>,
+    indices: BTreeMap<CableId, usize>,
+    /// Cables that another worker is about to hand over, and the commands that wait for them.
+    expected: BTreeMap<CableId, Vec<Command>>,
     /// Ports that carried frames lately. Only these are polled.
-    hot: Vec<HotPort>,
+    active: Vec<ActivePort>,
     /// Lanes in which frames wait for their time.
     waiting: Vec<WaitingLane>,
     timer: Timer,
-    patience: Patience,
+    polling: AdaptivePoll,
     memory: Bursts,
 }
 
-struct Slot {
+struct CableSlot {
     id: CableId,
     cable: Cable,
-    hot: [bool; 2],
+    /// By side: the port is in the list of active ones.
+    active: [bool; 2],
     /// By the side that the lane begins at: it is in the list of waiting ones.
     waiting: [bool; 2],
 }
 
 /// A lane in which frames wait.
 struct WaitingLane {
-    place: usize,
+    /// Of its cable.
+    index: usize,
     from: Side,
-    /// When the first of them is due.
+    /// When the first of them is due, in ns of [`clock::now`].
     next: u64,
 }
 
-/// What one look at all hot ports brought.
+/// The outcome of polling all active ports once.
 #[derive(Default)]
 struct Round {
-    /// Frames.
-    some: bool,
-    /// Looking again would cost system calls.
-    dear: bool,
+    /// Frames were received.
+    received: bool,
+    /// Another round costs system calls.
+    needs_syscall: bool,
 }
 
-struct HotPort {
-    place: usize,
+struct ActivePort {
+    /// Of its cable.
+    index: usize,
     side: Side,
     quiet_since: Option<Instant>,
 }
@@ -96,31 +103,32 @@ struct HotPort {
 impl Worker {
     /// # Errors
     /// When the kernel has no timer for it.
-    pub(crate) fn new(poll: Poll, wires: Wires, idle: Idle) -> io::Result<Self> {
+    pub(crate) fn new(poll: Poll, channels: WorkerChannels, idle: Idle) -> io::Result<Self> {
         let timer = Timer::new()?;
         poll.registry()
             .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         Ok(Worker {
             poll,
-            wires,
+            channels,
             idle,
             cables: Vec::new(),
-            places: BTreeMap::new(),
-            hot: Vec::new(),
+            indices: BTreeMap::new(),
+            expected: BTreeMap::new(),
+            active: Vec::new(),
             waiting: Vec::new(),
             timer,
-            patience: Patience::default(),
+            polling: AdaptivePoll::default(),
             memory: Bursts::default(),
         })
     }
 
-    /// Forwards until told to stop, then hands back its cables.
+    /// Forwards until no command can come any more, then hands back its cables.
     pub(crate) fn run(mut self) -> Vec<Cable> {
         let mut ready = Events::with_capacity(256);
         loop {
-            let wait = self.wait();
-            let slept = wait.is_none().then(Instant::now);
-            match self.poll.poll(&mut ready, wait) {
+            let timeout = self.timeout();
+            let asleep = timeout.is_none().then(Instant::now);
+            match self.poll.poll(&mut ready, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // epoll_wait fails otherwise only for a bad descriptor or address, and
@@ -128,227 +136,259 @@ impl Worker {
                 Err(error) => unreachable!("epoll: {error}"),
             }
             let woken = Instant::now();
-            if let Some(since) = slept {
-                self.patience.slept(woken - since);
+            if let Some(since) = asleep {
+                self.polling.slept(woken - since);
             }
             for event in &ready {
-                if event.token() == WAKE {
-                    while let Ok(command) = self.wires.commands.try_recv() {
-                        if matches!(command, Command::Stop) {
+                match event.token() {
+                    WAKE => {
+                        if self.handle_commands() == Control::Gone {
                             let slots = self.cables.into_iter().flatten();
                             return slots.map(|slot| slot.cable).collect();
                         }
-                        self.obey(command);
                     }
-                } else if event.token() != TIMER {
-                    let (place, side) = port_of(event.token());
-                    self.heat(place, side);
+                    // It only ends the sleep: `forward` looks at what is due.
+                    TIMER => {}
+                    token => {
+                        let (index, side) = port_of(token);
+                        self.activate(index, side);
+                    }
                 }
             }
-            let mut busy = 0;
-            for _ in 0..ROUNDS_PER_POLL {
-                if self.hot.is_empty() && self.waiting.is_empty() {
-                    break;
-                }
-                let released = self.release_due();
-                let round = self.round(woken);
-                busy += u32::from(round.some || released);
-                if !round.some && round.dear {
-                    break;
-                }
-            }
-            if busy > 0 {
-                let time = woken.elapsed() * busy / ROUNDS_PER_POLL;
-                self.wires.stats.add_busy(time);
+            self.forward(woken);
+        }
+    }
+
+    fn handle_commands(&mut self) -> Control {
+        loop {
+            match self.channels.commands.next() {
+                Ok(command) => self.handle(command),
+                Err(TryRecvError::Empty) => return Control::There,
+                Err(TryRecvError::Disconnected) => return Control::Gone,
             }
         }
     }
 
-    /// How long epoll may sleep. Registration is edge-triggered, and a port leaves the hot
-    /// list only after it said that it is empty: whatever comes later wakes us.
-    fn wait(&mut self) -> Option<Duration> {
-        let spin = self.idle == Idle::Spin && !self.places.is_empty();
-        if spin || !self.hot.is_empty() {
+    /// Some rounds over the active ports, and the frames that come due meanwhile.
+    fn forward(&mut self, now: Instant) {
+        let mut busy = 0;
+        for _ in 0..ROUNDS_PER_POLL {
+            if self.active.is_empty() && self.waiting.is_empty() {
+                break;
+            }
+            let released = self.release_due();
+            let round = self.round(now);
+            busy += u32::from(round.received || released);
+            // A poll in memory costs next to nothing. One that is a system call is better spent
+            // on epoll, which looks at all ports at once.
+            if !round.received && round.needs_syscall {
+                break;
+            }
+        }
+        if busy > 0 {
+            let time = now.elapsed() * busy / ROUNDS_PER_POLL;
+            self.channels.stats.add_busy(time);
+        }
+    }
+
+    /// How long epoll may sleep; `None`: until something happens. Registration is edge-triggered, and
+    /// a port leaves the active list only when it is empty: a frame that comes later makes an edge.
+    fn timeout(&mut self) -> Option<Duration> {
+        let spin = self.idle == Idle::Spin && !self.indices.is_empty();
+        if spin || !self.active.is_empty() {
             return Some(Duration::ZERO);
         }
         let next = self.waiting.iter().map(|lane| lane.next).min();
         match next {
-            // Too near to sleep, or the kernel has no timer left: look at the clock till then.
+            // Too near to sleep, or the kernel has no timer left: poll the clock until then.
             Some(next) if !self.timer.set_ahead_of(next) => Some(Duration::ZERO),
             _ => None,
         }
     }
 
-    /// Sends the frames whose time has come. `true` when there were some.
+    /// Sends the held frames that are due. `true` when there were any.
     fn release_due(&mut self) -> bool {
         if self.waiting.is_empty() {
             return false;
         }
         let now = clock::now();
-        let mut some = false;
+        let mut any = false;
         let mut at = 0;
         while at < self.waiting.len() {
-            let WaitingLane { place, from, next } = self.waiting[at];
+            let WaitingLane { index, from, next } = self.waiting[at];
             if next > now {
                 at += 1;
                 continue;
             }
-            some = true;
-            let slot = self.cables.get_mut(place).and_then(Option::as_mut);
+            any = true;
+            let slot = self.cables.get_mut(index).and_then(Option::as_mut);
             let next = slot.and_then(|slot| slot.cable.release(from, now, &mut self.memory));
             if let Some(next) = next {
                 self.waiting[at].next = next;
                 at += 1;
             } else {
                 self.waiting.swap_remove(at);
-                self.dry(place, from);
+                self.drained(index, from);
             }
-            // The answer may be there before epoll can tell.
-            self.heat(place, from.other());
+            // The receiver may answer sooner than epoll reports it.
+            self.activate(index, from.other());
         }
-        some
+        any
     }
 
-    /// No frame waits in a lane any more.
-    fn dry(&mut self, place: usize, from: Side) {
-        let Some(Some(slot)) = self.cables.get_mut(place) else {
+    /// The last frame that waited in a lane has left.
+    fn drained(&mut self, index: usize, from: Side) {
+        let Some(Some(slot)) = self.cables.get_mut(index) else {
             return;
         };
         slot.waiting[from as usize] = false;
         let lane = slot.cable.lane_mut(from);
         if let Some(ended) = lane.take_ended() {
             let event = Event::Ended(EndedImpairment(ended));
-            if let Err(refused) = self.wires.events.try_send(event) {
-                // Control is far behind; it gets this with the next impairment of the lane.
+            if let Err(refused) = self.channels.events.try_send(event) {
+                // Control is far behind. It gets the memory back with the answer to the lane's next
+                // impairment: freeing it here would hold up frames.
                 if let Event::Ended(EndedImpairment(ended)) = refused.into_inner() {
                     slot.cable.lane_mut(from).put_back(ended);
                 }
                 return;
             }
-            (self.wires.bell)();
+            (self.channels.notifier)();
         }
     }
 
-    /// Looks whether frames wait in a lane, and when for.
+    /// Notes when the first of the frames that wait in a lane is due, if any wait.
     #[inline]
-    fn watch_lane(&mut self, place: usize, from: Side) {
-        let Some(Some(slot)) = self.cables.get_mut(place) else {
+    fn schedule_release(&mut self, index: usize, from: Side) {
+        let Some(Some(slot)) = self.cables.get_mut(index) else {
             return;
         };
         let Some(next) = slot.cable.lane(from).next_release() else {
             return;
         };
         if !std::mem::replace(&mut slot.waiting[from as usize], true) {
-            self.waiting.push(WaitingLane { place, from, next });
+            self.waiting.push(WaitingLane { index, from, next });
             return;
         }
         let mut lanes = self.waiting.iter_mut();
-        if let Some(lane) = lanes.find(|lane| (lane.place, lane.from) == (place, from)) {
+        if let Some(lane) = lanes.find(|lane| (lane.index, lane.from) == (index, from)) {
             lane.next = next;
         }
     }
 
-    /// One burst from each hot port.
+    /// One burst from each active port.
     fn round(&mut self, now: Instant) -> Round {
         let mut round = Round::default();
         let mut next = 0;
-        while next < self.hot.len() {
-            let HotPort { place, side, .. } = self.hot[next];
-            let Some(slot) = &mut self.cables[place] else {
-                self.hot.swap_remove(next);
+        while next < self.active.len() {
+            let ActivePort { index, side, .. } = self.active[next];
+            let Some(slot) = &mut self.cables[index] else {
+                self.active.swap_remove(next);
                 continue;
             };
-            round.dear |= slot.cable.port(side).is_some_and(Port::is_dear);
+            round.needs_syscall |= slot.cable.port(side).is_some_and(Port::needs_syscall);
             match slot.cable.forward(side, &mut self.memory) {
-                Ok(forwarded) if forwarded.some || forwarded.more => {
-                    round.some = true;
-                    self.hot[next].quiet_since = None;
+                Ok(forwarded) if forwarded.received || forwarded.more => {
+                    round.received = true;
+                    self.active[next].quiet_since = None;
                     next += 1;
-                    self.watch_lane(place, side);
-                    // The answer may be there before epoll can tell.
-                    self.heat(place, side.other());
+                    self.schedule_release(index, side);
+                    // The receiver may answer sooner than epoll reports it.
+                    self.activate(index, side.other());
                 }
-                Ok(_) if self.stays_hot(next, now) => next += 1,
-                Ok(_) => self.cool(next),
+                Ok(_) if self.stays_active(next, now) => next += 1,
+                Ok(_) => self.deactivate(next),
                 Err(error) => {
-                    self.hot.swap_remove(next);
-                    self.give_up(place, side, error);
+                    self.active.swap_remove(next);
+                    self.remove_failed_port(index, side, error);
                 }
             }
         }
         round
     }
 
-    fn stays_hot(&mut self, index: usize, now: Instant) -> bool {
+    fn stays_active(&mut self, index: usize, now: Instant) -> bool {
         if self.idle == Idle::Spin {
             return true;
         }
-        now - *self.hot[index].quiet_since.get_or_insert(now) < self.patience.spin()
+        now - *self.active[index].quiet_since.get_or_insert(now) < self.polling.spin()
     }
 
-    /// Polls the port from now on.
-    fn heat(&mut self, place: usize, side: Side) {
-        let Some(Some(slot)) = self.cables.get_mut(place) else {
+    /// Polls the port from now on, instead of waiting for it in epoll.
+    fn activate(&mut self, index: usize, side: Side) {
+        let Some(Some(slot)) = self.cables.get_mut(index) else {
             return;
         };
         let Some(port) = slot.cable.port_mut(side) else {
             return;
         };
-        if !std::mem::replace(&mut slot.hot[side as usize], true) {
+        if !std::mem::replace(&mut slot.active[side as usize], true) {
             port.disarm();
-            self.hot.push(HotPort {
-                place,
+            self.active.push(ActivePort {
+                index,
                 side,
                 quiet_since: None,
             });
         }
     }
 
-    /// Waits for the port in epoll from now on, unless frames come just as it is told so.
-    fn cool(&mut self, index: usize) {
-        let HotPort { place, side, .. } = self.hot[index];
-        if let Some(slot) = &mut self.cables[place] {
+    /// Waits for the port in epoll from now on, unless a frame comes before the port has taken note.
+    fn deactivate(&mut self, at: usize) {
+        let ActivePort { index, side, .. } = self.active[at];
+        if let Some(slot) = &mut self.cables[index] {
             if slot.cable.port_mut(side).is_some_and(Port::arm) {
                 return;
             }
-            slot.hot[side as usize] = false;
+            slot.active[side as usize] = false;
         }
-        self.hot.swap_remove(index);
+        self.active.swap_remove(at);
     }
 
-    fn give_up(&mut self, place: usize, side: Side, error: io::Error) {
-        let Some(slot) = &mut self.cables[place] else {
+    /// Takes a port out that has failed; the cable stays.
+    fn remove_failed_port(&mut self, index: usize, side: Side, error: io::Error) {
+        let Some(slot) = &mut self.cables[index] else {
             return;
         };
-        slot.hot[side as usize] = false;
+        slot.active[side as usize] = false;
         let (cable, port) = (slot.id, slot.cable.replace(side, None));
         self.unregister(port.as_ref());
         // A full channel means that control is far behind; it sees the port in the
         // counters then.
-        let _ = self.wires.events.try_send(Event::PortFailed {
+        let _ = self.channels.events.try_send(Event::PortFailed {
             cable,
             side,
             port,
             error,
         });
-        (self.wires.bell)();
+        (self.channels.notifier)();
     }
 
-    /// Whoever asked may have stopped waiting for the answer.
-    fn obey(&mut self, command: Command) {
+    fn handle(&mut self, command: Command) {
+        let arrives = matches!(command, Command::Arrive { .. });
+        if !arrives && let Some(later) = self.expected.get_mut(&command.cable()) {
+            return later.push(command);
+        }
         match command {
-            Command::Add { id, cable, done } => _ = done.send(self.add(id, *cable)),
-            Command::Release { id, done } => _ = done.send(self.release(id)),
+            Command::Add { id, cable, done } => done.send(self.add(id, *cable)),
+            Command::Release { id, done } => done.send(self.release(id)),
+            Command::Expect { id } => _ = self.expected.insert(id, Vec::new()),
+            Command::HandOver { id, to, done } => self.hand_over(id, &to, done),
+            Command::Arrive { id, cable, done } => {
+                done.send(cable.and_then(|cable| self.add(id, *cable)));
+                for command in self.expected.remove(&id).into_iter().flatten() {
+                    self.handle(command);
+                }
+            }
             Command::SetState { id, state, done } => {
                 let slot = self.slot(id);
-                _ = done.send(slot.map(|(_, slot)| slot.cable.set_state(state)));
+                done.send(slot.map(|(_, slot)| slot.cable.set_state(state)));
             }
             Command::Exchange {
                 id,
                 side,
                 port,
                 done,
-            } => _ = done.send(self.exchange(id, side, port)),
+            } => done.send(self.exchange(id, side, port)),
             Command::Impair {
                 id,
                 from,
@@ -356,18 +396,18 @@ impl Worker {
                 done,
             } => {
                 let slot = self.slot(id);
-                let old = slot.map(|(place, slot)| {
+                let old = slot.map(|(index, slot)| {
                     let old = slot.cable.lane_mut(from).impair(impaired);
-                    (place, old)
+                    (index, old)
                 });
-                if let Ok((place, _)) = old {
-                    self.watch_lane(place, from);
+                if let Ok((index, _)) = old {
+                    self.schedule_release(index, from);
                 }
-                _ = done.send(old.map(|(_, old)| old));
+                done.send(old.map(|(_, old)| old));
             }
             Command::Accuracy { id, from, done } => {
                 let slot = self.slot(id);
-                _ = done.send(slot.map(|(_, slot)| slot.cable.lane(from).accuracy()));
+                done.send(slot.map(|(_, slot)| slot.cable.lane(from).accuracy()));
             }
             Command::Tap {
                 id,
@@ -376,7 +416,7 @@ impl Worker {
                 done,
             } => {
                 let slot = self.slot(id);
-                _ = done.send(slot.map(|(_, slot)| slot.cable.lane_mut(from).tap(tap).err()));
+                done.send(slot.map(|(_, slot)| slot.cable.lane_mut(from).tap(tap).err()));
             }
             Command::Untap {
                 id,
@@ -385,7 +425,7 @@ impl Worker {
                 done,
             } => {
                 let slot = self.slot(id);
-                _ = done.send(slot.map(|(_, slot)| slot.cable.lane_mut(from).untap(number)));
+                done.send(slot.map(|(_, slot)| slot.cable.lane_mut(from).untap(number)));
             }
             Command::Record {
                 id,
@@ -394,43 +434,55 @@ impl Worker {
                 done,
             } => {
                 let slot = self.slot(id);
-                _ = done.send(slot.map(|(_, slot)| slot.cable.lane_mut(from).record(recorder)));
+                done.send(slot.map(|(_, slot)| slot.cable.lane_mut(from).record(recorder)));
             }
-            Command::Stop => {}
         }
     }
 
     fn add(&mut self, id: CableId, cable: Cable) -> io::Result<()> {
         let vacant = self.cables.iter().position(Option::is_none);
-        let place = vacant.unwrap_or(self.cables.len());
-        self.register(cable.port(Side::A), place, Side::A)?;
-        self.register(cable.port(Side::B), place, Side::B)
+        let index = vacant.unwrap_or(self.cables.len());
+        self.register(cable.port(Side::A), index, Side::A)?;
+        self.register(cable.port(Side::B), index, Side::B)
             .inspect_err(|_| self.unregister(cable.port(Side::A)))?;
-        let slot = Some(Slot {
+        let slot = Some(CableSlot {
             id,
             cable,
-            hot: [false; 2],
+            active: [false; 2],
             waiting: [false; 2],
         });
-        if place == self.cables.len() {
+        if index == self.cables.len() {
             self.cables.push(slot);
         } else {
-            self.cables[place] = slot;
+            self.cables[index] = slot;
         }
-        self.places.insert(id, place);
+        self.indices.insert(id, index);
         // What waited before the registration makes no edge.
         for side in [Side::A, Side::B] {
-            self.heat(place, side);
-            self.watch_lane(place, side);
+            self.activate(index, side);
+            self.schedule_release(index, side);
         }
         Ok(())
     }
 
+    /// Gives a cable to another worker. What cannot be delivered stays here.
+    fn hand_over(&mut self, id: CableId, to: &Weak<Mailbox<Command>>, done: Answer<()>) {
+        let Some(to) = to.upgrade() else { return };
+        let cable = self.release(id);
+        let Err(refused) = to.send(Command::Arrive { id, cable, done }) else {
+            return;
+        };
+        if let Command::Arrive { cable, done, .. } = refused {
+            let kept = cable.and_then(|cable| self.add(id, *cable));
+            done.send(kept.and(Err(io::ErrorKind::WouldBlock.into())));
+        }
+    }
+
     fn release(&mut self, id: CableId) -> io::Result<Box<Cable>> {
-        let place = self.places.remove(&id).ok_or(io::ErrorKind::NotFound)?;
-        let slot = self.cables[place].take().ok_or(io::ErrorKind::NotFound)?;
-        self.hot.retain(|hot| hot.place != place);
-        self.waiting.retain(|lane| lane.place != place);
+        let index = self.indices.remove(&id).ok_or(io::ErrorKind::NotFound)?;
+        let slot = self.cables[index].take().ok_or(io::ErrorKind::NotFound)?;
+        self.active.retain(|active| active.index != index);
+        self.waiting.retain(|lane| lane.index != index);
         for side in [Side::A, Side::B] {
             self.unregister(slot.cable.port(side));
         }
@@ -443,12 +495,12 @@ impl Worker {
         side: Side,
         port: Option<Port>,
     ) -> io::Result<Option<Port>> {
-        let (place, slot) = self.slot(id)?;
+        let (index, slot) = self.slot(id)?;
         let old = slot.cable.replace(side, None);
         // It goes first: the other port may well be another handle of the same device.
         self.unregister(old.as_ref());
-        if let Err(error) = self.register(port.as_ref(), place, side) {
-            let back = self.register(old.as_ref(), place, side);
+        if let Err(error) = self.register(port.as_ref(), index, side) {
+            let back = self.register(old.as_ref(), index, side);
             let (_, slot) = self.slot(id)?;
             slot.cable.replace(side, old);
             return back.and(Err(error));
@@ -457,22 +509,22 @@ impl Worker {
         slot.cable.replace(side, port);
         // It is polled once at least, whatever the old one was: what waited before the
         // registration makes no edge.
-        slot.hot[side as usize] = false;
-        self.hot
-            .retain(|hot| (hot.place, hot.side) != (place, side));
-        self.heat(place, side);
+        slot.active[side as usize] = false;
+        self.active
+            .retain(|active| (active.index, active.side) != (index, side));
+        self.activate(index, side);
         Ok(old)
     }
 
-    fn slot(&mut self, id: CableId) -> io::Result<(usize, &mut Slot)> {
-        let place = *self.places.get(&id).ok_or(io::ErrorKind::NotFound)?;
-        let slot = self.cables[place].as_mut();
-        Ok((place, slot.ok_or(io::ErrorKind::NotFound)?))
+    fn slot(&mut self, id: CableId) -> io::Result<(usize, &mut CableSlot)> {
+        let index = *self.indices.get(&id).ok_or(io::ErrorKind::NotFound)?;
+        let slot = self.cables[index].as_mut();
+        Ok((index, slot.ok_or(io::ErrorKind::NotFound)?))
     }
 
-    fn register(&self, port: Option<&Port>, place: usize, side: Side) -> io::Result<()> {
+    fn register(&self, port: Option<&Port>, index: usize, side: Side) -> io::Result<()> {
         let Some(port) = port else { return Ok(()) };
-        let token = Token(place * 2 + side as usize);
+        let token = Token(index * 2 + side as usize);
         self.poll
             .registry()
             .register(&mut SourceFd(&port.as_raw_fd()), token, Interest::READABLE)
@@ -487,6 +539,13 @@ impl Worker {
                 .deregister(&mut SourceFd(&port.as_raw_fd()));
         }
     }
+}
+
+/// Whether commands can still come.
+#[derive(PartialEq, Eq)]
+enum Control {
+    There,
+    Gone,
 }
 
 fn port_of(token: Token) -> (usize, Side) {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dataplane::jack::{JackEvent, JackSpec, Jacks, Role};
+use dataplane::vhost_sockets::{Role, SocketEvent, SocketSpec, VhostUserSockets};
 use dataplane::{Cable, CableHandle, Panel, PanelOptions, Port, Side};
 use guest::{Guest, GuestOptions, HEADER};
 use ikv_tests::figure;
@@ -27,10 +27,10 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// See the module's text.
 pub(crate) struct Bay {
     panel: Panel,
-    jacks: Jacks,
+    sockets: VhostUserSockets,
     folder: tempfile::TempDir,
     lines: Cell<usize>,
-    events: RefCell<Vec<JackEvent>>,
+    events: RefCell<Vec<SocketEvent>>,
     /// Its drops before both ends were plugged in, and what was seen since.
     watched: Option<(Line, u64, JoinHandle<Seen>)>,
     stop: Arc<AtomicBool>,
@@ -59,10 +59,10 @@ impl Bay {
             ..PanelOptions::default()
         };
         let panel = Panel::start(&options, || {}).unwrap();
-        let jacks = Jacks::start(panel.clone(), || {}).unwrap();
+        let sockets = VhostUserSockets::start(panel.clone(), || {}).unwrap();
         let mut bay = Bay {
             panel,
-            jacks,
+            sockets,
             folder: tempfile::tempdir().unwrap(),
             lines: Cell::new(0),
             events: RefCell::default(),
@@ -87,18 +87,19 @@ impl Bay {
         let handle = self
             .panel
             .add(Cable::new(None::<Port>, None::<Port>))
+            .wait()
             .unwrap();
         let sockets = [Side::A, Side::B].map(|side| {
             let path = self.folder.path().join(format!("{number}{side:?}"));
             let role = Role::Server(UnixListener::bind(&path).unwrap());
-            let spec = JackSpec {
+            let spec = SocketSpec {
                 name: format!("{number}{side:?}"),
                 cable: handle.id,
                 side,
                 role,
                 mtu: None,
             };
-            self.jacks.add(spec).unwrap();
+            self.sockets.add(spec).wait().unwrap();
             path
         });
         Line { handle, sockets }
@@ -111,7 +112,9 @@ impl Bay {
             self.collect();
             let events = self.events.borrow();
             let mut faults = events.iter().filter_map(|event| match event {
-                JackEvent::Fault { cable, reason, .. } if *cable == line.handle.id => Some(reason),
+                SocketEvent::Fault { cable, reason, .. } if *cable == line.handle.id => {
+                    Some(reason)
+                }
                 _ => None,
             });
             faults.next().cloned().ok_or_else(|| format!("{events:?}"))
@@ -128,7 +131,7 @@ impl Bay {
         self.collect();
         let events = std::mem::take(&mut *self.events.borrow_mut());
         let faults = events.into_iter().filter_map(|event| match event {
-            JackEvent::Fault { cable, reason, .. } if cable == line.handle.id => Some(reason),
+            SocketEvent::Fault { cable, reason, .. } if cable == line.handle.id => Some(reason),
             _ => None,
         });
         faults.collect()
@@ -136,7 +139,7 @@ impl Bay {
 
     fn collect(&self) {
         let mut events = self.events.borrow_mut();
-        events.extend(std::iter::from_fn(|| self.jacks.event()));
+        events.extend(std::iter::from_fn(|| self.sockets.event()));
     }
 
     /// Ends the watching: no frame was lost, none was late, and nothing has piled up.
@@ -168,7 +171,7 @@ impl Bay {
 impl Drop for Bay {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.jacks.clone().stop();
+        self.sockets.clone().stop();
         self.panel.stop();
     }
 }
@@ -307,7 +310,7 @@ impl Line {
 
     /// The front end before may not be gone yet: then one is turned away.
     fn plug_again(&self, side: Side, options: &GuestOptions) -> Guest {
-        until("a place at the jack", SOON, || {
+        until("a place at the socket", SOON, || {
             Guest::connect(self.socket(side), options).map_err(|error| error.to_string())
         })
     }

@@ -82,7 +82,7 @@ fn a_body_longer_than_any_is_not_waited_for() {
     bay.end();
 }
 
-/// Half a message keeps nobody waiting but its own jack, and an honest front end can come as
+/// Half a message keeps nobody waiting but its own socket, and an honest front end can come as
 /// soon as it has left.
 #[test]
 fn half_messages_hold_up_nobody() {
@@ -104,7 +104,7 @@ fn half_messages_hold_up_nobody() {
     line.check_heals(&GuestOptions::default());
     drop(held);
     for line in &lines {
-        wait_until("a place at the jack", SOON, || {
+        wait_until("a place at the socket", SOON, || {
             Guest::connect(line.socket(Side::A), &GuestOptions::default()).is_ok()
         });
     }
@@ -135,7 +135,7 @@ fn descriptors_that_nobody_asked_for_are_closed() {
             assert!(!session.is_open());
         }
     }
-    wait_until("a place at the jack", SOON, || {
+    wait_until("a place at the socket", SOON, || {
         Guest::connect(line.socket(Side::A), &GuestOptions::default()).is_ok()
     });
     bay.end();

@@ -250,7 +250,7 @@ fn coming_and_going_leaves_nothing_behind() {
         // The one before may still be there: then this one is turned away.
         drop(guest);
     }
-    wait_until("a place at the jack", SOON, || {
+    wait_until("a place at the socket", SOON, || {
         Guest::connect(line.socket(Side::A), &options(Ring::Split)).is_ok()
     });
     bay.end();
