@@ -1,8 +1,7 @@
 //! `ikv-fabric capture` while it runs ([`Capturing`]), and Wireshark's opinion of what it wrote
 //! ([`Shark`]).
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -11,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::patience::{SOON, ended, until};
-use crate::{Netns, run, skip};
+use crate::{run, skip};
 
 /// A capture that was started; killed when dropped.
 #[derive(Debug)]
@@ -230,37 +229,6 @@ pub fn have_shark() -> bool {
         skip("needs Wireshark's programs (apt-get install tshark)");
     }
     all
-}
-
-/// Pings the right machine of a [`crate::Pair`] so many times; each is answered.
-///
-/// # Panics
-/// When it is not.
-pub fn ping(from: &Netns, count: u32) {
-    let count = count.to_string();
-    let mut ping = from.command("ping");
-    run(ping.args(["-c", &count, "-i", "0.05", "-w", "10", "10.9.0.2"]));
-}
-
-/// Sends so many bytes from the left machine of a [`crate::Pair`] to the right one by TCP, which
-/// leaves the cutting to others.
-///
-/// # Panics
-/// When they do not arrive.
-pub fn send([from, to]: [&Netns; 2], bytes: usize) {
-    let listener = to.enter(|| TcpListener::bind("10.9.0.2:5000").expect("the port is free"));
-    std::thread::scope(|scope| {
-        let receiver = scope.spawn(|| {
-            let (mut stream, _) = listener.accept().expect("somebody connects");
-            let mut all = Vec::new();
-            stream.read_to_end(&mut all).expect("a whole stream")
-        });
-        let mut stream =
-            from.enter(|| TcpStream::connect("10.9.0.2:5000").expect("somebody listens"));
-        stream.write_all(&vec![7; bytes]).expect("somebody reads");
-        drop(stream);
-        assert_eq!(receiver.join().expect("the receiver does not panic"), bytes);
-    });
 }
 
 /// Threads of a process that drain captures.

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::Netns;
+use crate::{Netns, shell};
 
 /// Switches whose values change by themselves, or that are only written.
 const RESTLESS: [&str; 2] = ["netfilter/nf_conntrack_count", "ipv4/route/flush"];
@@ -13,28 +13,35 @@ const RESTLESS: [&str; 2] = ["netfilter/nf_conntrack_count", "ipv4/route/flush"]
 /// Differences that one message lists.
 const SHOWN: usize = 12;
 
-/// A picture of a namespace, of a folder of state files, and of the processes of both.
+/// The state of a namespace's network, and optionally of a folder and of the processes of both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostState(Vec<(&'static str, BTreeSet<String>)>);
 
 impl HostState {
-    /// Takes the picture. `folder` is where the fabric's socket, lock and journal are, or are
-    /// going to be; it need not exist.
+    /// The state of the namespace, of the processes in it, and of `folder`, in which the fabric
+    /// keeps its socket, lock and journal. The folder need not exist yet.
     pub fn of(netns: &Netns, folder: &Path) -> Self {
-        let ip = |arguments: &str| lines(&netns.ip(arguments));
-        // Handles tell a rule made anew from one that was left alone; counters count on.
-        let rules = lines(&netns.run("nft --handle --stateless list ruleset"));
+        let mut state = netns.enter(Self::of_network);
+        state.0.push(("files", files(folder)));
+        state.0.push(("processes", processes(netns, folder)));
+        state
+    }
+
+    /// The network of the namespace that this thread is in.
+    pub fn of_network() -> Self {
+        let ip = |arguments: &str| lines(&shell(&format!("ip {arguments}")));
+        // A rule that was removed and added again has another handle; counters keep counting.
+        let rules = lines(&shell("nft --handle --stateless list ruleset"));
         HostState(vec![
-            ("links", links(netns)),
+            ("links", links()),
             ("addresses", ip("-d -o address show")),
             ("IPv4 routes", ip("-4 route show table all")),
             ("IPv6 routes", ip("-6 route show table all")),
             ("IPv4 rules", ip("-4 rule show")),
             ("IPv6 rules", ip("-6 rule show")),
             ("nftables", rules),
-            ("sysctls", netns.enter(sysctls)),
-            ("files", files(folder)),
-            ("processes", processes(netns, folder)),
+            ("neighbours", neighbours()),
+            ("sysctls", sysctls()),
         ])
     }
 
@@ -78,9 +85,9 @@ impl HostState {
     }
 }
 
-/// Without the timers of bridges, which run.
-fn links(netns: &Netns) -> BTreeSet<String> {
-    let text = netns.ip("-d -o link show");
+/// Leaves out the timers of bridges, which run.
+fn links() -> BTreeSet<String> {
+    let text = shell("ip -d -o link show");
     let steady = text.lines().map(|line| {
         let mut words = line.split_whitespace();
         let mut steady = Vec::new();
@@ -94,6 +101,13 @@ fn links(netns: &Netns) -> BTreeSet<String> {
         steady.join(" ")
     });
     steady.collect()
+}
+
+/// Entries on the fabric's devices, and permanent ones. The kernel makes others as it needs them.
+fn neighbours() -> BTreeSet<String> {
+    let mut entries = lines(&shell("ip neigh show"));
+    entries.retain(|entry| entry.contains(" dev ik") || entry.ends_with("PERMANENT"));
+    entries
 }
 
 fn lines(text: &str) -> BTreeSet<String> {
@@ -111,10 +125,7 @@ fn sysctls() -> BTreeSet<String> {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {
-                // Those of our devices come and go with them.
-                if !entry.file_name().to_string_lossy().starts_with("ik") {
-                    folders.push(path);
-                }
+                folders.push(path);
                 continue;
             }
             let key = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();

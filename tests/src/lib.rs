@@ -15,6 +15,7 @@ mod diagnosis;
 mod dice;
 mod fabric;
 mod flow;
+mod host_plan;
 pub mod host_state;
 mod ip_host;
 pub mod ipxe;
@@ -27,6 +28,7 @@ pub mod process;
 pub mod raw_api;
 mod report;
 pub mod rights;
+mod runtime;
 mod server_vm;
 mod site;
 mod station;
@@ -40,13 +42,15 @@ pub use binary::ikv_fabric;
 pub use cli::{Cli, Said};
 pub use dice::Dice;
 pub use fabric::{Ended, Fabric};
-pub use flow::{Flow, Passed};
+pub use flow::{Flow, Passed, TwoWayFlow};
+pub use host_plan::host_plan_input;
 pub use host_state::HostState;
 pub use ip_host::{IpHost, Lease};
 pub use namespace_guest::NamespaceGuest;
-pub use netns::{Netns, run};
+pub use netns::{Netns, in_namespace, leave_namespace, run, shell};
 pub use nic::Nic;
 pub use report::{figure, say, skip};
+pub use runtime::block_on;
 pub use server_vm::{Plug, ServerNic, ServerVm};
 pub use site::{HOST_OUTSIDE, LAN_BRIDGE, OUTSIDE, Site};
 pub use station::Station;
@@ -90,22 +94,37 @@ pub fn ensure_image() -> Result<(), String> {
     })
 }
 
-/// What this machine lacks for switch VMs; `None` if nothing.
-pub fn lacks_for_vms() -> Option<&'static str> {
+/// A program, and what to install where it is missing.
+type Requirement = (&'static str, &'static str);
+
+const HOST_PROGRAMS: [Requirement; 2] = [
+    ("nft", "nft (apt-get install nftables)"),
+    ("ip", "ip (apt-get install iproute2)"),
+];
+
+const VM_PROGRAMS: [Requirement; 2] = [
+    (
+        "qemu-system-x86_64",
+        "QEMU (apt-get install qemu-system-x86)",
+    ),
+    ("ssh", "ssh (apt-get install openssh-client)"),
+];
+
+/// What this machine lacks to have its network changed by a fabric; `None` if nothing.
+pub fn lacks_for_host() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
         return Some("root (run `sudo make test`)");
     }
-    let programs = [
-        (
-            "qemu-system-x86_64",
-            "QEMU (apt-get install qemu-system-x86)",
-        ),
-        ("nft", "nft (apt-get install nftables)"),
-        ("ip", "ip (apt-get install iproute2)"),
-        ("ssh", "ssh (apt-get install openssh-client)"),
-    ];
-    programs
-        .iter()
-        .find(|(program, _)| host::program::find(program).is_none())
-        .map(|(_, lacking)| *lacking)
+    missing(&HOST_PROGRAMS)
+}
+
+/// What this machine lacks for switch VMs; `None` if nothing.
+pub fn lacks_for_vms() -> Option<&'static str> {
+    lacks_for_host().or_else(|| missing(&VM_PROGRAMS))
+}
+
+fn missing(programs: &[Requirement]) -> Option<&'static str> {
+    let found = |program| host::program::find(program).is_some();
+    let missing = programs.iter().find(|(program, _)| !found(program));
+    missing.map(|(_, install)| *install)
 }

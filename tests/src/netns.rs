@@ -1,11 +1,14 @@
-//! Network namespaces made for one test each.
+//! Network namespaces made for one test each: [`Netns`] has a name, by which other programs enter
+//! it; that of [`in_namespace`] lasts as long as the test's thread.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+use crate::{lacks_for_host, skip};
 
 /// A named network namespace; deleted when dropped, with all devices in it.
 #[derive(Debug)]
@@ -94,6 +97,51 @@ impl Drop for Netns {
             .args(["netns", "del", &self.name])
             .output();
     }
+}
+
+/// Runs `test` on a thread of its own, in a new namespace that vanishes with the thread. Says
+/// SKIP where root, `ip` or `nft` is missing.
+///
+/// # Panics
+/// As `test` does, and under CI where something is missing.
+pub fn in_namespace(test: impl FnOnce() + Send) {
+    if let Some(lacking) = lacks_for_host() {
+        return skip(&format!("needs {lacking}"));
+    }
+    std::thread::scope(|scope| {
+        // Its panic is reported under the test's name.
+        let name = std::thread::current().name().unwrap_or("test").to_owned();
+        let inside = std::thread::Builder::new()
+            .name(name)
+            .spawn_scoped(scope, || {
+                leave_namespace();
+                test();
+            });
+        if let Err(panic) = inside.expect("one more thread").join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// Moves this thread, and the programs that it starts from now on, into a new network namespace
+/// with its loopback up.
+///
+/// # Panics
+/// Without root.
+pub fn leave_namespace() {
+    // The function that replaces it is unsafe because of CLONE_FILES, which is not asked for here.
+    #[allow(deprecated)]
+    rustix::thread::unshare(UnshareFlags::NEWNET).expect("root may make a network namespace");
+    shell("ip link set lo up");
+}
+
+/// What a shell command that must succeed prints, in this thread's namespace.
+///
+/// # Panics
+/// As [`run`].
+pub fn shell(command: &str) -> String {
+    let output = run(Command::new("sh").args(["-c", command]));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Runs a command that must succeed.

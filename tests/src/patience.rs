@@ -18,16 +18,20 @@ const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(5), Duration::from_mill
 /// When there is still nothing after `limit`, with what was missing at the last look.
 pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
     let began = Instant::now();
-    let [shortest, longest] = LOOK_AGAIN;
     loop {
         match look() {
             Ok(found) => return found,
             Err(missing) if began.elapsed() >= limit => {
                 panic!("waited {limit:?} in vain for {what}: {missing}")
             }
-            Err(_) => std::thread::sleep((began.elapsed() / 20).clamp(shortest, longest)),
+            Err(_) => std::thread::sleep(pause(began)),
         }
     }
+}
+
+fn pause(began: Instant) -> Duration {
+    let [shortest, longest] = LOOK_AGAIN;
+    (began.elapsed() / 20).clamp(shortest, longest)
 }
 
 /// `Ok` if `holds`, else what `otherwise` says; for [`until`].
@@ -52,6 +56,21 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option
 /// As [`wait_for`].
 pub fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     wait_for(what, limit, || holds().then_some(()));
+}
+
+/// As [`wait_until`], while other tasks of this thread's runtime go on.
+///
+/// # Panics
+/// As [`wait_for`].
+pub async fn wait_until_async(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(
+            began.elapsed() < limit,
+            "waited {limit:?} in vain for {what}"
+        );
+        tokio::time::sleep(pause(began)).await;
+    }
 }
 
 /// Waits for the end of a child; `None` if it has not ended within `limit`.

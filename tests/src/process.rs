@@ -34,3 +34,11 @@ pub fn threads(pid: u32) -> usize {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process that runs");
     tasks.count()
 }
+
+/// Whether a process runs. A zombie has ended, though its parent has not waited for it yet.
+pub fn is_alive(pid: u32) -> bool {
+    // The state stands behind the name, which may have any characters (proc_pid_stat(5)).
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}

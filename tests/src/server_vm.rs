@@ -10,7 +10,7 @@ use vm::agent::{Agent, ExitStatus, Limits};
 use vm::keys::FabricKeys;
 use vm::seed::{self, SeedFile};
 
-use crate::{Cli, Netns, ikv_fabric, patience, run};
+use crate::{Cli, Netns, block_on, ikv_fabric, patience, run};
 
 /// Memory of the VM in MiB; what a switch has.
 const MEMORY: &str = "192";
@@ -310,12 +310,4 @@ fn seed_files(folder: &Path, nics: &[ServerNic], addresses: &[&str], frr: &str) 
         .expect("the folder is ours");
     files.extend(vm::ssh::seed_files(&keys, "server", &[], ""));
     files
-}
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime without threads needs next to nothing")
-        .block_on(work)
 }

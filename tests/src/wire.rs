@@ -1,10 +1,14 @@
 //! A running `ikv-fabric patch`.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::capturing::Capturing;
 use crate::patience::{SOON, ended, wait_until};
 use crate::{Netns, ikv_fabric, run};
 
@@ -83,6 +87,24 @@ impl Wire {
         let mut command = self.program();
         command.args(["--json", verb]);
         command
+    }
+
+    /// Starts `ikv-fabric --json capture wire` with these options, once every lane is tapped.
+    ///
+    /// # Panics
+    /// When the capture does not start.
+    pub fn capture(&self, options: &[&str]) -> Capturing {
+        Capturing::start(self.command("capture").arg("wire").args(options))
+    }
+
+    /// As [`Wire::capture`], into a file.
+    ///
+    /// # Panics
+    /// When the capture does not start.
+    pub fn capture_to(&self, file: &Path, options: &[&str]) -> Capturing {
+        let mut command = self.command("capture");
+        command.arg("wire").args(options).arg("-w").arg(file);
+        Capturing::start(&mut command)
     }
 
     /// Runs a command with `--json` that must succeed.
@@ -196,5 +218,48 @@ impl Pair {
         let text = String::from_utf8_lossy(&output.stdout);
         let (_, figures) = text.split_once("min/avg/max/mdev = ")?;
         figures.split('/').next()?.parse().ok()
+    }
+
+    /// Pings `count` times from left to right; each request is answered.
+    ///
+    /// # Panics
+    /// When an answer is missing.
+    pub fn ping_answered(&self, count: u32) {
+        let count = count.to_string();
+        let mut ping = self.left.command("ping");
+        run(ping.args(["-c", &count, "-i", "0.05", "-w", "10", "10.9.0.2"]));
+    }
+
+    /// Sends `bytes` bytes from left to right by TCP, in segments that the sender leaves to be
+    /// cut (TSO).
+    ///
+    /// # Panics
+    /// When they do not arrive.
+    pub fn send_tcp(&self, bytes: usize) {
+        let address = "10.9.0.2:5000";
+        let listener = self
+            .right
+            .enter(|| TcpListener::bind(address).expect("the port is free"));
+        std::thread::scope(|scope| {
+            let receiver = scope.spawn(|| {
+                let (mut stream, _) = listener.accept().expect("the sender connects");
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).expect("a whole stream")
+            });
+            let connect = || TcpStream::connect(address).expect("the receiver listens");
+            let mut stream = self.left.enter(connect);
+            let sent = stream.write_all(&vec![7; bytes]);
+            sent.expect("the receiver reads");
+            drop(stream);
+            assert_eq!(receiver.join().expect("the receiver does not panic"), bytes);
+        });
+    }
+
+    /// Ends the wire and expects that nothing of it is left.
+    ///
+    /// # Panics
+    /// As [`Wire::end`].
+    pub fn end(self) {
+        self.wire.end();
     }
 }

@@ -1,4 +1,4 @@
-//! Taps and packet sockets in namespaces: a cable passes every frame unchanged.
+//! Taps and packet sockets in namespaces: a cable between them passes every frame unchanged.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::Instant;
@@ -11,7 +11,7 @@ use dataplane::{
 use ikv_tests::patience::{self, SOON};
 use ikv_tests::{Netns, Nic, SuperFrame, have_root};
 
-/// Two persistent taps, as `run` makes them for VMs, and a cable between their devices.
+/// A cable between the devices of two persistent taps, as `run` makes them for VMs.
 struct Wire {
     panel: Panel,
     cable: CableHandle,
@@ -42,7 +42,8 @@ fn wire(netns: &Netns) -> Wire {
     Wire { panel, cable }
 }
 
-/// The kernel raises a device before it reads addrgenmode from the same request.
+/// Sets a device up, in a second request: the kernel sets it up before it reads addrgenmode of the
+/// same request.
 fn raise(netns: &Netns, name: &str) {
     netns.ip(&format!(
         "link set {name} mtu 9000 addrgenmode none arp off"
@@ -50,7 +51,7 @@ fn raise(netns: &Netns, name: &str) {
     netns.ip(&format!("link set {name} up"));
 }
 
-/// Without printing 64 KiB when they differ.
+/// Does not print 64 KiB when they differ.
 fn assert_same(received: &[u8], sent: &[u8], what: &str) {
     let differs = received.iter().zip(sent).position(|(a, b)| a != b);
     assert!(
@@ -140,7 +141,7 @@ fn every_kind_of_frame() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn every_kind_of_frame_passes_unchanged_both_ways() {
+fn every_kind_of_frame_passes_unchanged() {
     if !have_root() {
         return;
     }
@@ -172,8 +173,8 @@ fn every_kind_of_frame_passes_unchanged_both_ways() {
     });
 }
 
-/// A TCP segment over IPv4 of `payload` bytes, its checksum left to the NIC, to be cut into
-/// pieces of 1448 bytes.
+/// A TCP segment over IPv4 with `payload` bytes, whose checksum and segmentation into pieces of 1448
+/// bytes are left to the NIC.
 fn super_frame(payload: usize, vlan: bool) -> ([u8; 10], Vec<u8>) {
     let frame = SuperFrame {
         tags: usize::from(vlan),
@@ -184,7 +185,7 @@ fn super_frame(payload: usize, vlan: bool) -> ([u8; 10], Vec<u8>) {
 }
 
 #[test]
-fn super_frames_pass_whole_to_who_takes_them() {
+fn super_frames_pass_whole_to_receivers_that_take_them() {
     if !have_root() {
         return;
     }
@@ -196,7 +197,7 @@ fn super_frames_pass_whole_to_who_takes_them() {
             Nic::plug("tb", TapOffloads::TCP),
         );
         for vlan in [false, true] {
-            // Devices take frames shorter than gso_max_size, 64 KiB.
+            // Devices take frames below gso_max_size, 64 KiB.
             let (header, frame) = super_frame(65_535 - 18 - 40, vlan);
             a.send(header, &frame);
             let (received_header, received) = b.receive();
@@ -208,7 +209,7 @@ fn super_frames_pass_whole_to_who_takes_them() {
 }
 
 #[test]
-fn super_frames_are_cut_for_who_does_not_take_them() {
+fn super_frames_are_segmented_for_other_receivers() {
     if !have_root() {
         return;
     }
@@ -226,7 +227,7 @@ fn super_frames_are_cut_for_who_does_not_take_them() {
             let mut payload = Vec::new();
             for length in [1448, 1448, 1448, 100] {
                 let (header, piece) = b.receive();
-                assert_eq!((header[0] & 1, header[1]), (0, 0), "nothing is left to do");
+                assert_eq!((header[0] & 1, header[1]), (0, 0), "an offload is left");
                 assert_eq!(piece.len(), ip + 40 + length);
                 let parsed = etherparse::SlicedPacket::from_ethernet(&piece).unwrap();
                 let Some(etherparse::TransportSlice::Tcp(tcp)) = parsed.transport else {
@@ -247,7 +248,7 @@ fn super_frames_are_cut_for_who_does_not_take_them() {
 }
 
 #[test]
-fn a_vm_that_boots_with_other_offloads_gets_what_it_takes() {
+fn a_change_of_a_receivers_offloads_is_respected() {
     if !have_root() {
         return;
     }
@@ -272,11 +273,7 @@ fn a_vm_that_boots_with_other_offloads_gets_what_it_takes() {
         assert_eq!(pieces_of_one(), 1);
         b.agree(TapOffloads::default());
         for _ in 0..200 {
-            assert_eq!(
-                pieces_of_one(),
-                3,
-                "each, also when a whole one was tried again"
-            );
+            assert_eq!(pieces_of_one(), 3, "a super-frame was not segmented");
         }
         b.agree(TapOffloads::TCP);
         patience::wait_until("whole super-frames again", SOON, || pieces_of_one() == 1);
@@ -287,7 +284,7 @@ fn a_vm_that_boots_with_other_offloads_gets_what_it_takes() {
 }
 
 #[test]
-fn a_full_queue_is_not_taken_for_a_refusal() {
+fn a_full_queue_does_not_switch_offloads_off() {
     if !have_root() {
         return;
     }
@@ -307,19 +304,23 @@ fn a_full_queue_is_not_taken_for_a_refusal() {
             if seen.drops[DropReason::ReceiverFull as usize] > 0 {
                 break;
             }
-            assert!(sent < 10_000, "a queue without end");
+            assert!(sent < 10_000, "the queue never fills");
         }
         for _ in 1..sent {
             assert_eq!(b.receive().1.len(), frame.len());
         }
         a.send(header, &frame);
-        assert_eq!(b.receive().1.len(), frame.len(), "whole again");
+        assert_eq!(
+            b.receive().1.len(),
+            frame.len(),
+            "a super-frame was segmented"
+        );
         wire.panel.stop();
     });
 }
 
 #[test]
-fn frames_to_nobody_are_counted_and_a_late_plug_works() {
+fn frames_to_an_unplugged_tap_are_counted() {
     if !have_root() {
         return;
     }
@@ -329,7 +330,7 @@ fn frames_to_nobody_are_counted_and_a_late_plug_works() {
         let a = Nic::plug("ta", TapOffloads::default());
         let hello = frame([0xff; 6], &[0x88, 0xb5], 60);
         for round in 1..=3 {
-            // The kernel may take a second to notice that a descriptor was closed.
+            // The kernel may take a second to take the carrier of a closed tap.
             let gone = Instant::now() + SOON;
             while netns.ip("link show tb").contains("LOWER_UP") {
                 assert!(Instant::now() < gone, "tb keeps its carrier");
@@ -352,7 +353,7 @@ fn frames_to_nobody_are_counted_and_a_late_plug_works() {
 }
 
 #[test]
-fn a_device_that_goes_down_and_up_again_carries_on() {
+fn a_device_works_again_after_down_and_up() {
     if !have_root() {
         return;
     }
@@ -377,7 +378,7 @@ fn a_device_that_goes_down_and_up_again_carries_on() {
 }
 
 #[test]
-fn a_tap_of_ours_joins_a_namespace_to_a_vm() {
+fn a_cable_connects_a_tap_and_a_packet_socket() {
     if !have_root() {
         return;
     }
@@ -427,7 +428,7 @@ fn a_tap_of_ours_joins_a_namespace_to_a_vm() {
 }
 
 #[test]
-fn a_device_that_is_not_there_is_an_error_that_says_so() {
+fn a_missing_device_is_an_error_with_its_name() {
     if !have_root() {
         return;
     }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use dataplane::sys::tap::{TapFlags, open_tap};
 use fabric::reconfigure::{Make, Why, can_be_live, reconfigure};
-use ikv_tests::{Netns, Wire, ensure_image, figure, lacks_for_vms, skip};
+use ikv_tests::patience::wait_until_async;
+use ikv_tests::{Netns, Wire, block_on, ensure_image, figure, lacks_for_vms, skip};
 use model::config;
 use model::topology::{Topology, build};
 use tempfile::TempDir;
@@ -71,16 +72,8 @@ impl Lab {
     fn make(&self, topology: &Topology, name: &str, cables: &[usize]) -> Make {
         let switch = topology.switch(name).unwrap();
         let conf = topology.switch_conf(switch).unwrap();
-        let file = |file: frr_conf::File| SeedFile {
-            path: file.path,
-            mode: file.mode,
-            bytes: file.content.into_bytes(),
-        };
-        let mut files: Vec<_> = frr_conf::render(&conf)
-            .unwrap()
-            .into_iter()
-            .map(file)
-            .collect();
+        let files = frr_conf::render(&conf).unwrap().into_iter();
+        let mut files: Vec<_> = files.map(SeedFile::from).collect();
         let hosts = topology.switches.iter().map(|switch| ssh::Host {
             name: switch.name.clone(),
             address: switch.loopback.into(),
@@ -157,11 +150,7 @@ fn a_spine_gets_a_rack_and_loses_it() {
         return skip(&format!("needs {lacking}"));
     }
     ensure_image().unwrap();
-    Netns::new("reconf").enter(|| {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().build().unwrap();
-        runtime.block_on(rack());
-    });
+    Netns::new("reconf").enter(|| block_on(rack()));
 }
 
 async fn rack() {
@@ -210,7 +199,7 @@ async fn rack() {
     // Over the cable, from leaf to leaf; and from the tap.
     let far = two.switch("leaf3").unwrap().loopback;
     let near = two.switch("leaf1").unwrap().loopback;
-    until("leaf1 reaches leaf3", GUEST, async || {
+    wait_until_async("leaf1 reaches leaf3", GUEST, async || {
         let ping = format!("ping -c 1 -W 2 -I {near} {far}");
         try_ask(&leaf1, &ping).await.is_ok()
     })
@@ -261,7 +250,7 @@ async fn rack() {
 }
 
 async fn change(vm: &Vm, old: &Make, new: &Make) {
-    until("the switch runs", BOOT, async || {
+    wait_until_async("the switch runs", BOOT, async || {
         vm.status().state == VmState::Running
     })
     .await;
@@ -276,7 +265,7 @@ async fn change(vm: &Vm, old: &Make, new: &Make) {
 /// A host on a NIC's tap hears the switch.
 async fn ping_from_tap(tap: &str, link_local: &str) {
     ikv_tests::run(std::process::Command::new("ip").args(["link", "set", tap, "up"]));
-    until("an answer on the tap", GUEST, async || {
+    wait_until_async("an answer on the tap", GUEST, async || {
         let target = format!("{link_local}%{tap}");
         let ping = tokio::process::Command::new("ping")
             .args(["-c", "1", "-W", "1", &target])
@@ -288,7 +277,7 @@ async fn ping_from_tap(tap: &str, link_local: &str) {
 
 async fn established(vm: &Vm, nic: &str, limit: Duration) {
     let what = format!("{}'s session on {nic}", vm.name());
-    until(&what, limit, async || {
+    wait_until_async(&what, limit, async || {
         let peer = session(vm, nic).await;
         peer.is_some_and(|peer| peer.state == PeerState::Established)
     })
@@ -331,17 +320,5 @@ async fn try_ask(vm: &Vm, line: &str) -> Result<String, String> {
     match output.status.shell_code() {
         0 => Ok(text),
         status => Err(format!("{line}: {status}: {text}")),
-    }
-}
-
-/// Looks again and again, and panics when it takes too long.
-async fn until(what: &str, limit: Duration, happened: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !happened().await {
-        assert!(
-            began.elapsed() < limit,
-            "waited {limit:?} in vain for {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -114,7 +114,7 @@ fn a_patch_records_only_when_it_is_told_to() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("--record"), "{said}");
-    pair.wire.end();
+    pair.end();
 }
 
 /// The meter counts as lost what ping itself misses.

@@ -71,7 +71,7 @@ fn a_scenario_tells_what_it_did_when_and_leaves_all_as_before() {
         .unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(refused.stdout, b"");
-    pair.wire.end();
+    pair.end();
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_scenario_that_is_interrupted_restores_unless_told_not_to() {
     };
     assert_eq!(play("", &mut script), Value::Null);
     assert_eq!(play("restore = false", &mut script)["delay"], "30ms");
-    pair.wire.end();
+    pair.end();
 }
 
 #[test]

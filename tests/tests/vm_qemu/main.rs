@@ -2,7 +2,7 @@
 //! machine code on the serial line (`kernel.rs`), so a VM is up in a second even under TCG.
 //!
 //! Needs root, QEMU, and iproute2. What is missing is a failure, not a skip: without it this part of
-//! the product is not tested. The process moves itself into a network namespace of its own first.
+//! the product is not tested. The process first moves into a network namespace of its own.
 
 // Clippy sees no tests here, because they are not marked by an attribute but listed in `trials`.
 #![allow(clippy::unwrap_used)]
@@ -13,43 +13,27 @@ mod lab;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use vm::{Launcher, Power, PowerError, SpecError, VmSpec, VmState, strays};
 use futures_util::future::join_all;
+use ikv_tests::process::{descriptors, is_alive};
+use ikv_tests::{block_on, leave_namespace};
 use lab::{Lab, until};
 use libtest_mimic::{Arguments, Failed, Trial};
+use vm::{Launcher, Power, PowerError, SpecError, VmSpec, VmState, strays};
 
 /// Set in the re-executed test that plays the fabric which is killed.
 const DOOMED: &str = "IKV_TEST_DOOMED_FABRIC";
-const IN_NAMESPACE: &str = "IKV_TEST_IN_NAMESPACE";
 
 fn main() -> ExitCode {
     if let Some(dir) = std::env::var_os(DOOMED) {
         return block_on(lab::doomed_fabric(dir.into()));
     }
     let mut arguments = Arguments::from_args();
-    if std::env::var_os(IN_NAMESPACE).is_none() && !arguments.list {
-        return in_namespace();
+    if !arguments.list {
+        leave_namespace();
     }
     // One thread: children must be spawned from the main one (PR_SET_PDEATHSIG).
     arguments.test_threads = Some(1);
     libtest_mimic::run(&arguments, trials()).exit_code()
-}
-
-fn in_namespace() -> ExitCode {
-    let status = Command::new("unshare")
-        .args(["--net", "--"])
-        .arg(std::env::current_exe().expect("a running program has a path"))
-        .args(std::env::args_os().skip(1))
-        .env(IN_NAMESPACE, "1")
-        .status();
-    match status {
-        Ok(status) if status.success() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("these tests need unshare(1) and root: {error}");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 fn trials() -> Vec<Trial> {
@@ -84,17 +68,9 @@ where
     })
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(work)
-}
-
 async fn confined(nics: usize) {
     let lab = Lab::new().await;
-    let before = lab::open_files();
+    let before = descriptors(std::process::id());
     let spec = lab.spec("leaf1", nics);
     let begun = Instant::now();
     let vm = lab.start(spec.clone());
@@ -136,10 +112,13 @@ async fn confined(nics: usize) {
     );
     vm.stop().await;
     assert_eq!(vm.status().state, VmState::Off);
-    assert!(!lab::alive(pid));
+    assert!(!is_alive(pid));
     drop(vm);
     // Fewer is fine: what the launcher's probe had open may still have counted before.
-    until("all descriptors closed", || lab::open_files() <= before).await;
+    until("all descriptors closed", || {
+        descriptors(std::process::id()) <= before
+    })
+    .await;
 }
 
 async fn console() {
@@ -166,7 +145,7 @@ async fn guest_power_off() {
     let first = vm.pid();
     vm.types("p").await;
     vm.reaches(VmState::Off).await;
-    assert!(!lab::alive(first));
+    assert!(!is_alive(first));
     assert_eq!(vm.status().last_error, None);
     assert_eq!(vm.power(Power::Reset).await, Err(PowerError::Off));
     vm.power(Power::On).await.unwrap();
@@ -238,14 +217,14 @@ async fn power() {
     vm.said("RR").await;
     assert_eq!(vm.pid(), first);
     vm.power(Power::Cycle).await.unwrap();
-    assert!(!lab::alive(first));
+    assert!(!is_alive(first));
     vm.said("RRR").await;
     let second = vm.pid();
     assert_ne!(second, first);
     vm.power(Power::On).await.unwrap();
     assert_eq!(vm.pid(), second, "it was on");
     vm.power(Power::Off).await.unwrap();
-    assert!(!lab::alive(second));
+    assert!(!is_alive(second));
     assert_eq!((vm.status().state, vm.status().pid), (VmState::Off, None));
     vm.stop().await;
 }
@@ -308,7 +287,7 @@ async fn missing() {
     let mut seed = spec.clone();
     seed.seed = lab.path("no-seed");
     let mut tap = spec.clone();
-    lab::run("ip", &["link", "del", &lab::tap("spine1", 0)]);
+    ikv_tests::shell(&format!("ip link del {}", lab::tap("spine1", 0)));
     tap.name = "tapless".into();
     let mut socket = spec.clone();
     socket.run_dir = lab.path(&"x".repeat(100));
@@ -347,7 +326,7 @@ async fn nine() {
     let took = begun.elapsed();
     println!("    nine VMs with 23 NICs: code runs after {booted:?}, stopped in {took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
-    assert!(!pids.into_iter().any(lab::alive));
+    assert!(!pids.into_iter().any(is_alive));
 }
 
 async fn parent_death() {
@@ -368,10 +347,10 @@ async fn parent_death() {
     }
     .await;
     assert_eq!(qemu.len(), 1, "{qemu:?}");
-    assert!(lab::alive(qemu[0]));
+    assert!(is_alive(qemu[0]));
     fabric.kill().unwrap();
     fabric.wait().unwrap();
-    until("QEMU ends by itself", || !lab::alive(qemu[0])).await;
+    until("QEMU ends by itself", || !is_alive(qemu[0])).await;
     assert_eq!(strays(lab.root()).unwrap(), [0u32; 0]);
     let elsewhere = Launcher::probe(lab::opener()).await.unwrap();
     assert!(elsewhere.sandbox(), "this QEMU has seccomp");

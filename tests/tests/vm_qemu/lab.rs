@@ -6,19 +6,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use dataplane::sys::tap::{TapFlags, open_tap, set_persistent};
+use ikv_tests::patience::wait_until_async;
+use ikv_tests::shell;
+use tempfile::TempDir;
 use vm::accel::Accel;
 use vm::seed;
 use vm::{Image, Launcher, NicBackend, NicSpec, OpenTap, Vm, VmSpec, VmState};
-use dataplane::sys::tap::{TapFlags, open_tap, set_persistent};
-use tempfile::TempDir;
 
 use crate::kernel;
 
 /// For anything that should happen soon, on a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(10);
 
 /// Files of one test, in a folder that only root may enter: QEMU's uid gets in nowhere.
 pub(crate) struct Lab {
@@ -62,7 +63,7 @@ impl Lab {
             let tap = tap(name, index);
             let fd = open_tap(&tap, FLAGS).unwrap();
             set_persistent(&fd, true).unwrap();
-            run("ip", &["link", "set", &tap, "up"]);
+            shell(&format!("ip link set {tap} up"));
         }
         spec
     }
@@ -200,46 +201,18 @@ impl TestVm {
     }
 }
 
-/// Looks again and again, and panics when it takes too long.
-pub(crate) async fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !happened() {
-        assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-pub(crate) fn alive(pid: u32) -> bool {
-    // A zombie is dead, but not yet fetched.
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !stat
-            .rsplit(") ")
-            .next()
-            .is_some_and(|rest| rest.starts_with('Z'))
-    })
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    wait_until_async(what, LIMIT, async || holds()).await;
 }
 
 pub(crate) fn kill(pid: u32) {
-    run("kill", &["-KILL", &pid.to_string()]);
+    shell(&format!("kill -KILL {pid}"));
 }
 
 pub(crate) fn has_carrier(tap: &str) -> bool {
-    let shown = Command::new("ip")
-        .args(["link", "show", tap])
-        .output()
-        .unwrap();
-    String::from_utf8_lossy(&shown.stdout).contains("LOWER_UP")
-}
-
-pub(crate) fn open_files() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
+    shell(&format!("ip link show {tap}")).contains("LOWER_UP")
 }
 
 pub(crate) fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-pub(crate) fn run(program: &str, args: &[&str]) {
-    let status = Command::new(program).args(args).status().unwrap();
-    assert!(status.success(), "{program} {args:?}");
 }
