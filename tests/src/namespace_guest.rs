@@ -31,7 +31,7 @@ impl NamespaceGuest {
         };
         let panel = Panel::start(&options, || {}).expect("one worker");
         let cable = Cable::new(Port::Tap(own), Port::Tap(theirs));
-        panel.add(cable).expect("a fresh panel has room");
+        panel.add(cable).wait().expect("a fresh panel has room");
         NamespaceGuest {
             netns,
             panel: Some(panel),

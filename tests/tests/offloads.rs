@@ -61,7 +61,7 @@ impl OurPath {
         let (a, from): (Memory, _) = memory(64).unwrap();
         let (b, to) = memory_taking(takes, 4096).unwrap();
         let cable = Cable::new(Port::Memory(a), Port::Memory(b));
-        let cable = panel.add(cable).unwrap();
+        let cable = panel.add(cable).wait().unwrap();
         OurPath {
             panel,
             cable,

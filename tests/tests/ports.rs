@@ -38,7 +38,7 @@ fn wire(netns: &Netns) -> Wire {
     .unwrap();
     let ports = ["ta", "tb"].map(|name| Port::Packet(Packet::open(name).unwrap()));
     let [a, b] = ports;
-    let cable = panel.add(Cable::new(a, b)).unwrap();
+    let cable = panel.add(Cable::new(a, b)).wait().unwrap();
     Wire { panel, cable }
 }
 
@@ -406,6 +406,7 @@ fn a_cable_connects_a_tap_and_a_packet_socket() {
         netns.ip("link set host0 mtu 9000 up");
         panel
             .add(Cable::new(ours, Port::Packet(Packet::open("vm0").unwrap())))
+            .wait()
             .unwrap();
         let vm = Nic::plug("vm0", TapOffloads::default());
 

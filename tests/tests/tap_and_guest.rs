@@ -4,9 +4,10 @@
 
 use std::os::unix::net::UnixListener;
 
-use dataplane::jack::{JackSpec, Jacks, Role};
 use dataplane::port::Tap;
 use dataplane::sys::tap::{self, TapFlags, TapOffloads};
+use dataplane::vhost_sockets::{Role, SocketSpec, VhostUserSockets};
+use dataplane::vhost_sockets::{Role, SocketSpec, VhostUserSockets};
 use dataplane::{Cable, CableHandle, Panel, PanelOptions, Port, Side};
 use guest::{Guest, GuestOptions, Ring, features};
 use ikv_tests::patience::{SOON, wait_until};
@@ -19,7 +20,7 @@ struct Path {
     nic: Nic,
     guest: Guest,
     panel: Panel,
-    jacks: Jacks,
+    sockets: VhostUserSockets,
     cable: CableHandle,
 }
 
@@ -44,18 +45,18 @@ impl Path {
         netns.ip("link set kbr up");
 
         let panel = Panel::start(&PanelOptions::default(), || {}).unwrap();
-        let cable = panel.add(Cable::new(port, None)).unwrap();
-        let jacks = Jacks::start(panel.clone(), || {}).unwrap();
+        let cable = panel.add(Cable::new(port, None)).wait().unwrap();
+        let sockets = VhostUserSockets::start(panel.clone(), || {}).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("b");
-        let spec = JackSpec {
+        let spec = SocketSpec {
             name: "b".into(),
             cable: cable.id,
             side: Side::B,
             role: Role::Server(UnixListener::bind(&socket).unwrap()),
             mtu: None,
         };
-        jacks.add(spec).unwrap();
+        sockets.add(spec).wait().unwrap();
         let mut guest = Guest::connect(&socket, options).unwrap();
         guest.queue(0).post().unwrap();
         let nic = Nic::plug("ka", TapOffloads::TCP);
@@ -71,7 +72,7 @@ impl Path {
             nic,
             guest,
             panel,
-            jacks,
+            sockets,
             cable,
         }
     }
@@ -96,7 +97,7 @@ impl Path {
             assert_eq!(seen.frames_in, seen.frames_out + seen.held + seen.dropped());
             assert_eq!(seen.dropped(), 0, "{seen:?}");
         }
-        self.jacks.stop();
+        self.sockets.stop();
         self.panel.stop();
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dataplane::jack::{JackEvent, JackSpec, Jacks, Role};
+use dataplane::vhost_sockets::{Role, SocketEvent, SocketSpec, VhostUserSockets};
 use dataplane::{Cable, CableHandle, Panel, PanelOptions, Port, Side};
 use guest::{Guest, GuestOptions, HEADER};
 use ikv_tests::figure;
@@ -27,10 +27,10 @@ static RUNNING: Mutex<()> = Mutex::new(());
 /// A panel, and its watched cable with the flow over it.
 pub(crate) struct Testbed {
     panel: Panel,
-    jacks: Jacks,
+    sockets: VhostUserSockets,
     folder: tempfile::TempDir,
     cables: Cell<usize>,
-    events: RefCell<Vec<JackEvent>>,
+    events: RefCell<Vec<SocketEvent>>,
     /// The watched cable, its drops before both ends were plugged in, and the thread that watches.
     watched: Option<(TestCable, u64, JoinHandle<Seen>)>,
     stop: Arc<AtomicBool>,
@@ -59,10 +59,10 @@ impl Testbed {
             ..PanelOptions::default()
         };
         let panel = Panel::start(&options, || {}).unwrap();
-        let jacks = Jacks::start(panel.clone(), || {}).unwrap();
+        let sockets = VhostUserSockets::start(panel.clone(), || {}).unwrap();
         let mut testbed = Testbed {
             panel,
-            jacks,
+            sockets,
             folder: tempfile::tempdir().unwrap(),
             cables: Cell::new(0),
             events: RefCell::default(),
@@ -87,18 +87,19 @@ impl Testbed {
         let handle = self
             .panel
             .add(Cable::new(None::<Port>, None::<Port>))
+            .wait()
             .unwrap();
         let sockets = [Side::A, Side::B].map(|side| {
             let path = self.folder.path().join(format!("{number}{side:?}"));
             let role = Role::Server(UnixListener::bind(&path).unwrap());
-            let spec = JackSpec {
+            let spec = SocketSpec {
                 name: format!("{number}{side:?}"),
                 cable: handle.id,
                 side,
                 role,
                 mtu: None,
             };
-            self.jacks.add(spec).unwrap();
+            self.sockets.add(spec).wait().unwrap();
             path
         });
         TestCable { handle, sockets }
@@ -111,7 +112,7 @@ impl Testbed {
             self.collect();
             let events = self.events.borrow();
             let mut faults = events.iter().filter_map(|event| match event {
-                JackEvent::Fault {
+                SocketEvent::Fault {
                     cable: id, reason, ..
                 } if *id == cable.handle.id => Some(reason),
                 _ => None,
@@ -130,7 +131,7 @@ impl Testbed {
         self.collect();
         let events = std::mem::take(&mut *self.events.borrow_mut());
         let faults = events.into_iter().filter_map(|event| match event {
-            JackEvent::Fault {
+            SocketEvent::Fault {
                 cable: id, reason, ..
             } if id == cable.handle.id => Some(reason),
             _ => None,
@@ -140,7 +141,7 @@ impl Testbed {
 
     fn collect(&self) {
         let mut events = self.events.borrow_mut();
-        events.extend(std::iter::from_fn(|| self.jacks.event()));
+        events.extend(std::iter::from_fn(|| self.sockets.event()));
     }
 
     /// Ends the test: asserts that the watched cable lost no frame, and that descriptors and memory
@@ -173,7 +174,7 @@ impl Testbed {
 impl Drop for Testbed {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.jacks.clone().stop();
+        self.sockets.clone().stop();
         self.panel.stop();
     }
 }

@@ -1,4 +1,4 @@
-//! One jack: its socket, who is plugged in, and who may: [`Socket`].
+//! One jack: its socket, who is plugged in, and who may: [`VhostUserSocket`].
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -13,16 +13,17 @@ use rustix::net::{
     socket_with,
 };
 
-use crate::jack::backend::Breach;
-use crate::jack::disposal::Disposal;
-use crate::jack::news::{Allowance, JackEvent};
-use crate::jack::outlet::{Outlet, Patching};
-use crate::jack::session::Session;
-use crate::jack::wire::WireError;
-use crate::jack::{JackSpec, Role};
 use crate::panel::PanelError;
 use crate::port::Port;
 use crate::port::vhost_user::Alarm;
+use crate::vhost_sockets::backend::SessionError;
+use crate::vhost_sockets::cable_end::{CableEnd, ExchangePort};
+use crate::vhost_sockets::closer::Closer;
+use crate::vhost_sockets::event::SocketEvent;
+use crate::vhost_sockets::message::MessageError;
+use crate::vhost_sockets::session::Session;
+use crate::vhost_sockets::token_bucket::TokenBucket;
+use crate::vhost_sockets::{Role, SocketSpec};
 
 /// Connections taken or turned away in one go.
 const ACCEPTS: usize = 16;
@@ -32,21 +33,21 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// One jack. Its methods return at once, whatever the front end does.
 #[derive(Debug)]
-pub(crate) struct Socket<P> {
+pub(crate) struct VhostUserSocket<P> {
     name: String,
     role: Role,
     mtu: Option<u16>,
-    outlet: Outlet<P>,
+    cable_end: CableEnd<P>,
     alarm: Alarm,
     alarmed: Arc<AtomicBool>,
     session: Option<Session>,
     /// How many there were, with this one.
     sessions: u64,
-    disposal: Disposal,
+    closer: Closer,
     /// Down: the cable is cut, and that is how a guest is told.
     carrier: bool,
     /// Closed: something else carries the cable.
-    gate: bool,
+    accepting: bool,
     /// When to listen or connect again.
     retry: Option<Instant>,
     /// One was turned away, and the next is not looked at before. A QEMU that starts tries again
@@ -54,17 +55,17 @@ pub(crate) struct Socket<P> {
     away_until: Option<Instant>,
     /// When rings that are ready may be plugged in, if that had to wait.
     replug: Option<Instant>,
-    plugs: Allowance,
-    faults: Allowance,
-    told_plugged: bool,
-    told_refused: bool,
-    news: Vec<JackEvent>,
+    plugs: TokenBucket,
+    faults: TokenBucket,
+    reported_plugged: bool,
+    reported_refused: bool,
+    events: Vec<SocketEvent>,
 }
 
-impl<P: Patching> Socket<P> {
-    /// `wake` is to make the jacks' thread look for [`Socket::look_for_alarm`]; workers call it.
+impl<P: ExchangePort> VhostUserSocket<P> {
+    /// `wake` is to make the jacks' thread look for [`VhostUserSocket::check_alarm`]; workers call it.
     pub(crate) fn new(
-        spec: JackSpec,
+        spec: SocketSpec,
         panel: P,
         wake: impl Fn() + Send + Sync + 'static,
         now: Instant,
@@ -76,32 +77,32 @@ impl<P: Patching> Socket<P> {
             wake();
         });
         let retry = matches!(spec.role, Role::Client(_)).then_some(now);
-        Socket {
+        VhostUserSocket {
             name: spec.name,
             role: spec.role,
             mtu: spec.mtu,
-            outlet: Outlet {
+            cable_end: CableEnd {
                 panel,
                 cable: spec.cable,
                 side: spec.side,
-                beside: None,
+                fallback: None,
             },
             alarm,
             alarmed,
             session: None,
             sessions: 0,
-            disposal: Disposal::default(),
+            closer: Closer::default(),
             carrier: true,
-            gate: true,
+            accepting: true,
             retry,
             away_until: None,
             replug: None,
             // A guest that masks interrupts replaces its call descriptors now and then.
-            plugs: Allowance::new(64, Duration::from_millis(50)),
-            faults: Allowance::new(5, Duration::from_secs(10)),
-            told_plugged: false,
-            told_refused: false,
-            news: Vec::new(),
+            plugs: TokenBucket::new(64, Duration::from_millis(50)),
+            faults: TokenBucket::new(5, Duration::from_secs(10)),
+            reported_plugged: false,
+            reported_refused: false,
+            events: Vec::new(),
         }
     }
 
@@ -120,11 +121,11 @@ impl<P: Patching> Socket<P> {
     }
 
     /// What happened since the last call.
-    pub(crate) fn news(&mut self) -> impl Iterator<Item = JackEvent> {
-        self.news.drain(..)
+    pub(crate) fn events(&mut self) -> impl Iterator<Item = SocketEvent> {
+        self.events.drain(..)
     }
 
-    /// The next time at which [`Socket::tick`] has something to do.
+    /// The next time at which [`VhostUserSocket::tick`] has something to do.
     pub(crate) fn next_tick(&self) -> Option<Instant> {
         self.retry.into_iter().chain(self.replug).min()
     }
@@ -140,7 +141,7 @@ impl<P: Patching> Socket<P> {
         self.retry = None;
         match &self.role {
             Role::Server(_) => true,
-            Role::Client(_) if self.disposal.is_full() => {
+            Role::Client(_) if self.closer.is_full() => {
                 self.retry = Some(now + RETRY);
                 false
             }
@@ -164,7 +165,7 @@ impl<P: Patching> Socket<P> {
                 self.retry = Some(until);
                 return false;
             }
-            if self.disposal.is_full() {
+            if self.closer.is_full() {
                 self.retry = Some(now + RETRY);
                 return false;
             }
@@ -186,23 +187,23 @@ impl<P: Patching> Socket<P> {
         let Some(session) = &mut self.session else {
             return false;
         };
-        match session.serve(&mut self.outlet) {
+        match session.serve(&mut self.cable_end) {
             Ok(true) => return true,
             Ok(false) => self.settle(now),
-            Err(breach) => self.end(Some(breach), now),
+            Err(error) => self.end(Some(error), now),
         }
         false
     }
 
     /// Whether a worker says that the guest broke a rule, and what follows.
-    pub(crate) fn look_for_alarm(&mut self, now: Instant) {
+    pub(crate) fn check_alarm(&mut self, now: Instant) {
         if !self.alarmed.swap(false, Ordering::Acquire) {
             return;
         }
         if let Some(session) = &mut self.session {
-            match session.backend.unplug(&mut self.outlet) {
+            match session.backend.unplug(&mut self.cable_end) {
                 Ok(()) => self.settle(now),
-                Err(breach) => self.end(Some(breach), now),
+                Err(error) => self.end(Some(error), now),
             }
         }
     }
@@ -217,9 +218,9 @@ impl<P: Patching> Socket<P> {
         }
     }
 
-    pub(crate) fn set_gate(&mut self, open: bool, now: Instant) {
-        if open != self.gate {
-            self.gate = open;
+    pub(crate) fn set_accepting(&mut self, open: bool, now: Instant) {
+        if open != self.accepting {
+            self.accepting = open;
             self.admission_changed(now);
         }
         if !open && !self.is_plugged() {
@@ -227,14 +228,17 @@ impl<P: Patching> Socket<P> {
         }
     }
 
-    /// See [`Jacks::set_beside`](crate::jack::Jacks::set_beside).
-    pub(crate) fn set_beside(&mut self, port: Option<Port>) -> Result<Option<Port>, PanelError> {
+    /// See [`VhostUserSockets::set_fallback_port`](crate::vhost_sockets::VhostUserSockets::set_fallback_port).
+    pub(crate) fn set_fallback_port(
+        &mut self,
+        port: Option<Port>,
+    ) -> Result<Option<Port>, PanelError> {
         if self.is_plugged() {
-            return Ok(std::mem::replace(&mut self.outlet.beside, port));
+            return Ok(std::mem::replace(&mut self.cable_end.fallback, port));
         }
-        let Outlet {
+        let CableEnd {
             panel, cable, side, ..
-        } = &self.outlet;
+        } = &self.cable_end;
         panel.exchange(*cable, *side, port)
     }
 
@@ -244,21 +248,21 @@ impl<P: Patching> Socket<P> {
     }
 
     /// Ends the session, if there is one. `None`: for no fault of its own.
-    pub(crate) fn end(&mut self, reason: Option<Breach>, now: Instant) {
+    pub(crate) fn end(&mut self, reason: Option<SessionError>, now: Instant) {
         let Some(mut session) = self.session.take() else {
             return;
         };
-        let parting = session.backend.unplug(&mut self.outlet).err();
+        let parting = session.backend.unplug(&mut self.cable_end).err();
         // Now, for whoever waits at the other end; the rest may take its time.
         let _ = shutdown(&session.stream, Shutdown::Both);
-        self.disposal.drop_elsewhere(session);
+        self.closer.drop_in_background(session);
         match reason.or(parting) {
-            None | Some(Breach::Wire(WireError::HungUp)) => {}
-            Some(breach) => self.fault(now, &breach.to_string()),
+            None | Some(SessionError::Message(MessageError::HungUp)) => {}
+            Some(error) => self.fault(now, &error.to_string()),
         }
         self.replug = None;
-        self.told_refused = false;
-        self.tell_plugged(false);
+        self.reported_refused = false;
+        self.report_plugged(false);
         if self.is_client() {
             self.retry = Some(now + RETRY);
         }
@@ -276,7 +280,7 @@ impl<P: Patching> Socket<P> {
 
     /// Whether a front end that comes is taken in.
     fn admits(&self) -> bool {
-        self.carrier && self.gate && self.session.is_none()
+        self.carrier && self.accepting && self.session.is_none()
     }
 
     /// Whoever waits at the listener may be let in by now.
@@ -291,15 +295,15 @@ impl<P: Patching> Socket<P> {
     }
 
     fn admission_changed(&mut self, now: Instant) {
-        self.told_refused = false;
+        self.reported_refused = false;
         if self.is_client() && self.session.is_none() {
-            self.retry = (self.carrier && self.gate).then_some(now);
+            self.retry = (self.carrier && self.accepting).then_some(now);
         }
         self.look_again(now);
     }
 
     fn connected(&mut self, connected: io::Result<UnixStream>, now: Instant) {
-        if !(self.carrier && self.gate) || self.session.is_some() {
+        if !(self.carrier && self.accepting) || self.session.is_some() {
             return;
         }
         match connected {
@@ -316,10 +320,10 @@ impl<P: Patching> Socket<P> {
             return self.begin(stream);
         }
         self.away_until = Some(now + RETRY);
-        self.disposal.hang_up(stream);
+        self.closer.hang_up(stream);
         if !self.carrier {
             // The operator's doing: nobody need be told.
-        } else if !self.gate {
+        } else if !self.accepting {
             self.refuse("turned a front end away: another port carries the cable");
         } else {
             self.refuse("turned a front end away: one is plugged in already");
@@ -329,7 +333,7 @@ impl<P: Patching> Socket<P> {
     fn begin(&mut self, stream: UnixStream) {
         self.session = Some(Session::new(stream, self.mtu));
         self.sessions += 1;
-        self.told_refused = false;
+        self.reported_refused = false;
     }
 
     /// Plugs in what runs, takes out what does not.
@@ -344,41 +348,41 @@ impl<P: Patching> Socket<P> {
             return;
         } else {
             self.replug = None;
-            if let Err(breach) = session.backend.settle(&mut self.outlet, &self.alarm) {
-                return self.end(Some(breach), now);
+            if let Err(error) = session.backend.settle(&mut self.cable_end, &self.alarm) {
+                return self.end(Some(error), now);
             }
         }
         let plugged = session.backend.is_plugged();
-        self.tell_plugged(plugged);
+        self.report_plugged(plugged);
     }
 
-    fn tell_plugged(&mut self, plugged: bool) {
-        if plugged == std::mem::replace(&mut self.told_plugged, plugged) {
+    fn report_plugged(&mut self, plugged: bool) {
+        if plugged == std::mem::replace(&mut self.reported_plugged, plugged) {
             return;
         }
-        let (cable, side) = (self.outlet.cable, self.outlet.side);
-        self.news.push(if plugged {
-            JackEvent::Plugged { cable, side }
+        let (cable, side) = (self.cable_end.cable, self.cable_end.side);
+        self.events.push(if plugged {
+            SocketEvent::Plugged { cable, side }
         } else {
-            JackEvent::Unplugged { cable, side }
+            SocketEvent::Unplugged { cable, side }
         });
     }
 
     pub(crate) fn fault(&mut self, now: Instant, reason: &str) {
         if self.faults.take(now).is_ok() {
-            self.news.push(JackEvent::Fault {
-                cable: self.outlet.cable,
-                side: self.outlet.side,
+            self.events.push(SocketEvent::Fault {
+                cable: self.cable_end.cable,
+                side: self.cable_end.side,
                 reason: format!("{}: {reason}", self.name),
             });
         }
     }
 
     fn refuse(&mut self, reason: &str) {
-        if !std::mem::replace(&mut self.told_refused, true) {
-            self.news.push(JackEvent::Refused {
-                cable: self.outlet.cable,
-                side: self.outlet.side,
+        if !std::mem::replace(&mut self.reported_refused, true) {
+            self.events.push(SocketEvent::Refused {
+                cable: self.cable_end.cable,
+                side: self.cable_end.side,
                 reason: format!("{}: {reason}", self.name),
             });
         }

@@ -1,24 +1,24 @@
-//! Frames copied into chunks of one size: [`Shelf`].
+//! Frames copied into chunks of one size: [`Chunks`].
 
-use super::{Held, NONE};
+use super::{HeldFrame, NONE};
 use crate::frame::Burst;
 use crate::sys::pool::Pool;
 
 /// Memory in chunks of one size.
-pub(super) struct Shelf {
+pub(super) struct Chunks {
     pub(super) pool: Pool,
     pub(super) size: usize,
     capacity: usize,
     /// By chunk: the next one of the same frame.
     links: Vec<u32>,
     /// By the frame's first chunk.
-    pub(super) frames: Vec<Held>,
+    pub(super) frames: Vec<HeldFrame>,
     free: Vec<u32>,
 }
 
-impl Shelf {
+impl Chunks {
     pub(super) fn new(size: usize, capacity: usize) -> Option<Self> {
-        let mut shelf = Shelf {
+        let mut chunks = Chunks {
             pool: Pool::try_new(size.checked_mul(capacity)?).ok()?,
             size,
             capacity,
@@ -26,11 +26,11 @@ impl Shelf {
             frames: Vec::new(),
             free: Vec::new(),
         };
-        shelf.pool.prefer_huge_pages();
-        shelf.links.try_reserve_exact(capacity).ok()?;
-        shelf.frames.try_reserve_exact(capacity).ok()?;
-        shelf.free.try_reserve_exact(capacity).ok()?;
-        Some(shelf)
+        chunks.pool.prefer_huge_pages();
+        chunks.links.try_reserve_exact(capacity).ok()?;
+        chunks.frames.try_reserve_exact(capacity).ok()?;
+        chunks.free.try_reserve_exact(capacity).ok()?;
+        Some(chunks)
     }
 
     /// Copies a frame in; returns its first chunk. `None` when there is no room.
@@ -79,7 +79,7 @@ impl Shelf {
         }
         // Reserved when it was made: neither allocates.
         self.links.push(NONE);
-        self.frames.push(Held::default());
+        self.frames.push(HeldFrame::default());
         Some(fresh as u32)
     }
 

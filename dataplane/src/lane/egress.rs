@@ -1,6 +1,6 @@
 //! The end of a lane: frames go out as their receiver takes them.
 
-use super::{Verdicts, Watch};
+use super::{LaneTaps, Verdicts};
 use crate::capture::Verdict;
 use crate::frame::{Burst, MAX_BURST};
 use crate::offload::{Cut, Offloads};
@@ -8,11 +8,11 @@ use crate::port::Port;
 use crate::stats::{DropReason, Losses};
 
 /// Where frames leave, who looks on, and memory to cut them in.
-pub(super) struct Exit<'a> {
+pub(super) struct Egress<'a> {
     pub(super) port: &'a mut Port,
     pub(super) cut: &'a mut Burst,
     pub(super) cut_losses: &'a mut Losses,
-    pub(super) watch: &'a mut Watch,
+    pub(super) taps: &'a mut LaneTaps,
     /// What is known of each frame of the burst that is sent; nothing, where nothing happened.
     pub(super) verdicts: Option<&'a Verdicts>,
     pub(super) now: u64,
@@ -21,7 +21,7 @@ pub(super) struct Exit<'a> {
 /// For each frame of the cut burst: which frame it was, and whether one of several pieces.
 type Origins = [(u8, bool); MAX_BURST];
 
-impl Exit<'_> {
+impl Egress<'_> {
     /// Sends the burst as the receiver takes it. Returns how many frames more than the burst has
     /// were made by cutting super-frames.
     #[inline]
@@ -34,11 +34,11 @@ impl Exit<'_> {
             }
             let from = next;
             next = self.port.send(burst, next, losses);
-            if self.watch.is_wired() {
+            if self.taps.any_on_wire() {
                 for index in from..next {
                     if losses.fate(index).is_none() {
                         let verdict = self.verdict(index);
-                        self.watch.left(self.now, burst, index, &verdict);
+                        self.taps.left(self.now, burst, index, &verdict);
                     }
                 }
             }
@@ -51,7 +51,7 @@ impl Exit<'_> {
             .map_or_else(Verdict::default, |verdicts| verdicts.0[index])
     }
 
-    /// As [`Exit::send`], doing first what the sender left to do and the receiver does not take.
+    /// As [`Egress::send`], doing first what the sender left to do and the receiver does not take.
     fn send_finished(
         &mut self,
         burst: &Burst,
@@ -98,9 +98,9 @@ impl Exit<'_> {
             match self.cut_losses.fate(index) {
                 Some(reason) if *several => losses.lose_piece(origin, reason),
                 Some(reason) => losses.lose(origin, reason),
-                None if self.watch.is_wired() => {
+                None if self.taps.any_on_wire() => {
                     let verdict = self.verdict(origin);
-                    self.watch.left(self.now, self.cut, index, &verdict);
+                    self.taps.left(self.now, self.cut, index, &verdict);
                 }
                 None => {}
             }

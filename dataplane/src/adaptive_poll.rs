@@ -1,4 +1,4 @@
-//! How long a worker goes on polling a port that has gone quiet: [`Patience`].
+//! How long a worker goes on polling a port that has gone quiet: [`AdaptivePoll`].
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use std::time::Duration;
 /// worker, some tens of latency. Polling a little longer saves them when the next frame is near
 /// and is wasted when it is not: so the worker learns from how long it slept.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct AdaptivePoll {
     spin: Duration,
 }
 
-impl Patience {
+impl AdaptivePoll {
     const LEAST: Duration = Duration::from_micros(4);
     const MOST: Duration = Duration::from_micros(64);
 
@@ -32,9 +32,9 @@ impl Patience {
     }
 }
 
-impl Default for Patience {
+impl Default for AdaptivePoll {
     fn default() -> Self {
-        Patience {
+        AdaptivePoll {
             spin: Duration::from_micros(32),
         }
     }
@@ -46,16 +46,16 @@ mod tests {
 
     #[test]
     fn short_sleeps_make_it_patient_long_ones_hasty() {
-        let mut patience = Patience::default();
+        let mut polling = AdaptivePoll::default();
         for _ in 0..10 {
-            patience.slept(Duration::from_micros(20));
+            polling.slept(Duration::from_micros(20));
         }
-        assert_eq!(patience.spin(), Patience::MOST);
+        assert_eq!(polling.spin(), AdaptivePoll::MOST);
         for _ in 0..10 {
-            patience.slept(Duration::from_secs(1));
+            polling.slept(Duration::from_secs(1));
         }
-        assert_eq!(patience.spin(), Patience::LEAST);
-        patience.slept(Duration::from_micros(500));
-        assert_eq!(patience.spin(), Patience::LEAST);
+        assert_eq!(polling.spin(), AdaptivePoll::LEAST);
+        polling.slept(Duration::from_micros(500));
+        assert_eq!(polling.spin(), AdaptivePoll::LEAST);
     }
 }

@@ -46,7 +46,7 @@ fn a_hundred_sessions_leave_nothing_behind() {
         }
     }
     until("as many descriptors as before", || {
-        while bench.jacks.event().is_some() {}
+        while bench.sockets.event().is_some() {}
         (descriptors() == before).then_some(())
     });
     until("no memory of guests", || (mappings() == 0).then_some(()));

@@ -4,9 +4,9 @@ use std::os::unix::net::UnixStream;
 
 use vhost::vhost_user::message::FrontendReq;
 
-use crate::jack::backend::{Answer, Backend, Breach};
-use crate::jack::outlet::{Outlet, Patching};
-use crate::jack::wire::{Reader, WireError, reply};
+use crate::vhost_sockets::backend::{Answer, Backend, SessionError};
+use crate::vhost_sockets::cable_end::{CableEnd, ExchangePort};
+use crate::vhost_sockets::message::{MessageError, Reader, reply};
 
 /// Messages handled in one go, so that no front end keeps the others waiting. Bringing up a
 /// device takes some forty.
@@ -30,27 +30,30 @@ impl Session {
     }
 
     /// Handles the messages that wait. `true` when there may be more.
-    pub(crate) fn serve(&mut self, outlet: &mut Outlet<impl Patching>) -> Result<bool, Breach> {
+    pub(crate) fn serve(
+        &mut self,
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<bool, SessionError> {
         for _ in 0..BUDGET {
             let Some(message) = self.reader.next(&self.stream)? else {
                 return Ok(false);
             };
             let (request, asks) = (message.request, message.needs_reply);
-            let answer = self.backend.handle(message, outlet);
+            let answer = self.backend.handle(message, cable_end);
             let asks = asks && self.backend.acknowledges();
             match answer {
                 Ok(answer) => self.answer(request, answer, asks)?,
-                Err(breach) => {
-                    // The session ends for the breach, whether or not this arrives.
+                Err(error) => {
+                    // The session ends for the error, whether or not this arrives.
                     let _ = self.answer(request, Answer::Declined, asks);
-                    return Err(breach);
+                    return Err(error);
                 }
             }
         }
         Ok(true)
     }
 
-    fn answer(&self, request: FrontendReq, answer: Answer, asks: bool) -> Result<(), WireError> {
+    fn answer(&self, request: FrontendReq, answer: Answer, asks: bool) -> Result<(), MessageError> {
         let tell = |value: u64| reply(&self.stream, request, &value.to_ne_bytes());
         match answer {
             Answer::Value(value) => tell(value),

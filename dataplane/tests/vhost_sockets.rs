@@ -1,4 +1,4 @@
-//! Front ends at a jack: well-behaved, leaving, and coming back.
+//! Front ends at a socket: well-behaved, leaving, and coming back.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod front_end;
@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 
 use front_end::*;
-use ikv_dataplane::jack::{JackEvent, Role};
+use ikv_dataplane::vhost_sockets::{Role, SocketEvent};
 
 #[test]
 fn a_front_end_brings_up_its_rings_and_frames_pass() {
@@ -119,7 +119,7 @@ fn memory_changes_while_rings_run() {
     }
     assert_eq!(bench.event(), bench.plugged());
     assert_eq!(
-        bench.jacks.event(),
+        bench.sockets.event(),
         None,
         "the guest was plugged in all the time"
     );
@@ -136,10 +136,10 @@ fn one_front_end_at_a_time() {
     for _ in 0..5 {
         assert!(bench.connect().is_hung_up());
     }
-    assert!(matches!(bench.event(), JackEvent::Refused { .. }));
-    assert_eq!(bench.jacks.event(), None, "told once");
+    assert!(matches!(bench.event(), SocketEvent::Refused { .. }));
+    assert_eq!(bench.sockets.event(), None, "reported once");
     ping_pong(&bench, &guest, 0);
-    // Whoever comes right after another went finds the jack free.
+    // Whoever comes right after another went finds the socket free.
     for _ in 0..50 {
         drop(front);
         front = bench.connect();
@@ -149,31 +149,47 @@ fn one_front_end_at_a_time() {
 }
 
 #[test]
-fn a_cut_cable_disconnects_and_a_closed_gate_does_not() {
+fn a_cut_cable_disconnects_and_not_accepting_does_not() {
     let bench = bench();
     let guest = Guest::new();
     let mut front = bench.connect();
     front.bring_up(&guest);
     assert_eq!(bench.event(), bench.plugged());
-    bench.jacks.set_gate(bench.jack, false);
+    bench
+        .sockets
+        .set_accepting(bench.socket, false)
+        .wait()
+        .unwrap();
     ping_pong(&bench, &guest, 0);
 
-    bench.jacks.set_carrier(bench.jack, false);
+    bench
+        .sockets
+        .set_carrier(bench.socket, false)
+        .wait()
+        .unwrap();
     assert!(front.is_hung_up());
     assert_eq!(bench.event(), bench.unplugged());
     for _ in 0..5 {
         assert!(bench.connect().is_hung_up());
     }
-    assert_eq!(bench.jacks.event(), None, "who cut the cable knows");
+    assert_eq!(bench.sockets.event(), None, "who cut the cable knows");
 
-    bench.jacks.set_carrier(bench.jack, true);
+    bench
+        .sockets
+        .set_carrier(bench.socket, true)
+        .wait()
+        .unwrap();
     for _ in 0..5 {
         assert!(bench.connect().is_hung_up());
     }
-    assert!(matches!(bench.event(), JackEvent::Refused { .. }));
-    assert_eq!(bench.jacks.event(), None, "told once");
+    assert!(matches!(bench.event(), SocketEvent::Refused { .. }));
+    assert_eq!(bench.sockets.event(), None, "reported once");
 
-    bench.jacks.set_gate(bench.jack, true);
+    bench
+        .sockets
+        .set_accepting(bench.socket, true)
+        .wait()
+        .unwrap();
     let guest = Guest::new();
     let mut front = bench.connect();
     front.bring_up(&guest);
@@ -182,19 +198,19 @@ fn a_cut_cable_disconnects_and_a_closed_gate_does_not() {
 }
 
 #[test]
-fn the_port_beside_comes_back() {
+fn the_fallback_port_comes_back() {
     let bench = bench();
-    let (beside, host) = ikv_dataplane::port::memory(8).unwrap();
+    let (fallback, host) = ikv_dataplane::port::memory(8).unwrap();
     let (cable, side) = (bench.cable.id, ikv_dataplane::Side::B);
-    let port = Some(ikv_dataplane::Port::Memory(beside));
-    bench.panel.exchange(cable, side, port).unwrap();
+    let port = Some(ikv_dataplane::Port::Memory(fallback));
+    bench.panel.exchange(cable, side, port).wait().unwrap();
     let guest = Guest::new();
     let mut front = bench.connect();
     front.bring_up(&guest);
     ping_pong(&bench, &guest, 0);
     drop(front);
     until("unplugged", || {
-        (bench.jacks.event()? == bench.unplugged()).then_some(())
+        (bench.sockets.event()? == bench.unplugged()).then_some(())
     });
     assert!(
         bench
@@ -219,31 +235,57 @@ fn as_a_client_it_connects_again_and_again() {
         drop((front, listener));
         assert_eq!(bench.event(), bench.unplugged());
     }
-    bench.jacks.set_carrier(bench.jack, false);
+    bench
+        .sockets
+        .set_carrier(bench.socket, false)
+        .wait()
+        .unwrap();
     let listener = UnixListener::bind(&bench.path).unwrap();
-    bench.jacks.set_carrier(bench.jack, true);
+    bench
+        .sockets
+        .set_carrier(bench.socket, true)
+        .wait()
+        .unwrap();
     let mut front = FrontEnd::new(listener.accept().unwrap().0);
     assert_ne!(front.ask(request::GET_FEATURES, &[]), 0);
-    bench.jacks.set_carrier(bench.jack, false);
+    bench
+        .sockets
+        .set_carrier(bench.socket, false)
+        .wait()
+        .unwrap();
     assert!(front.is_hung_up());
     bench.stop();
 }
 
 #[test]
-fn a_jack_that_is_removed_ends_its_session_and_takes_no_other() {
+fn a_socket_that_is_removed_ends_its_session_and_takes_no_other() {
     let bench = bench();
     let guest = Guest::new();
     let mut front = bench.connect();
     front.bring_up(&guest);
     assert_eq!(bench.event(), bench.plugged());
     ping_pong(&bench, &guest, 0);
-    bench.jacks.remove(bench.jack);
+    bench.sockets.remove(bench.socket).wait().unwrap();
     assert!(front.is_hung_up());
     assert_eq!(bench.event(), bench.unplugged());
-    // Orders for what is gone do no harm.
-    bench.jacks.set_carrier(bench.jack, false);
-    bench.jacks.set_gate(bench.jack, false);
-    assert!(bench.jacks.set_beside(bench.jack, None).is_err());
+    // Requests for what is gone do no harm.
+    bench
+        .sockets
+        .set_carrier(bench.socket, false)
+        .wait()
+        .unwrap();
+    bench
+        .sockets
+        .set_accepting(bench.socket, false)
+        .wait()
+        .unwrap();
+    assert!(
+        bench
+            .sockets
+            .set_fallback_port(bench.socket, None)
+            .wait()
+            .is_err()
+    );
     until("the socket to be closed", || {
         std::os::unix::net::UnixStream::connect(&bench.path).err()
     });

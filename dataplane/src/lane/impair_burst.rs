@@ -1,11 +1,11 @@
-//! A burst on its way through an impairment: [`Passage`].
+//! A burst on its way through an impairment: [`ImpairBurst`].
 
-use super::exit::Exit;
-use super::{Impaired, Verdicts, Watch};
+use super::egress::Egress;
+use super::{Impaired, LaneTaps, Verdicts};
 use crate::capture::Verdict;
 use crate::frame::Burst;
 use crate::hold::Wait;
-use crate::impair::{Fate, Held, Impairer, ecn};
+use crate::impair::{Backlog, Fate, Impairer, ecn};
 use crate::offload::{Cut, Offloads};
 use crate::port::Port;
 use crate::stats::{DropReason, Losses, Tally};
@@ -14,10 +14,10 @@ use crate::stats::{DropReason, Losses, Tally};
 const ECN_HEAD: usize = ecn::HEAD;
 
 /// One burst on its way through an impairment.
-pub(super) struct Passage<'a> {
+pub(super) struct ImpairBurst<'a> {
     pub(super) impaired: &'a mut Impaired,
     pub(super) now: u64,
-    pub(super) watch: &'a mut Watch,
+    pub(super) taps: &'a mut LaneTaps,
     pub(super) to: Option<&'a mut Port>,
     pub(super) ready_losses: &'a mut Losses,
     /// By index in the burst of those that are ready.
@@ -28,7 +28,7 @@ pub(super) struct Passage<'a> {
     pub(super) tally: Tally,
 }
 
-impl Passage<'_> {
+impl ImpairBurst<'_> {
     /// One frame as it came.
     pub(super) fn frame(&mut self, received: &mut Burst, index: usize, ready: &mut Burst) {
         let settings = self.impaired.impairer.as_ref().map(Impairer::settings);
@@ -56,7 +56,7 @@ impl Passage<'_> {
                 dropped: Some(DropReason::Malformed),
                 ..Verdict::default()
             };
-            self.watch.entered(self.now, received, index, &verdict);
+            self.taps.entered(self.now, received, index, &verdict);
             return;
         };
         while pieces.len() > 0 {
@@ -110,7 +110,7 @@ impl Passage<'_> {
         if let Some(reason) = verdict.dropped {
             self.losses.count(reason, 1);
         }
-        self.watch.entered(self.now, burst, index, verdict);
+        self.taps.entered(self.now, burst, index, verdict);
     }
 
     fn make_room(&mut self, ready: &mut Burst) {
@@ -127,7 +127,7 @@ impl Passage<'_> {
             return Fate::passes(self.now);
         };
         let hold = self.impaired.holds.last();
-        let held = hold.map_or_else(Held::default, |hold| Held {
+        let backlog = hold.map_or_else(Backlog::default, |hold| Backlog {
             frames: hold.frames(),
             bytes: hold.bytes(),
         });
@@ -136,10 +136,10 @@ impl Passage<'_> {
             let len = burst.copy_out(index, &mut head);
             ecn::ect(&head[..len])
         };
-        let fate = impairer.judge(self.now, len, ect, held);
+        let fate = impairer.judge(self.now, len, ect, backlog);
         let copy = fate
             .duplicate
-            .then(|| impairer.judge_copy(&fate, self.now, len, ect, held));
+            .then(|| impairer.judge_copy(&fate, self.now, len, ect, backlog));
         if let Some(copy) = copy {
             self.copy(burst, index, &copy);
         }
@@ -150,7 +150,7 @@ impl Passage<'_> {
     /// The second copy of a frame.
     fn copy(&mut self, burst: &Burst, index: usize, fate: &Fate) {
         self.tally.frames_in += 1;
-        self.tally.done.duplicated += 1;
+        self.tally.impaired.duplicated += 1;
         self.impaired.accuracy.duplicated += 1;
         let verdict = Verdict {
             copy: true,
@@ -200,7 +200,7 @@ impl Passage<'_> {
         let wait = self.wait(release, verdict);
         let mend: Option<fn(&mut [u8])> = verdict.marked.then_some(ecn::mark);
         let hold = self.impaired.holds.last_mut();
-        hold.is_some_and(|hold| hold.keep(burst, index, wait, mend))
+        hold.is_some_and(|hold| hold.copy_in(burst, index, wait, mend))
     }
 
     fn account(&mut self, fate: &Fate) {
@@ -210,19 +210,23 @@ impl Passage<'_> {
         if fate.dropped.is_some() {
             return;
         }
-        let done = &mut self.tally.done;
+        let counts = &mut self.tally.impaired;
         let count = |happened: bool, done: &mut u64, seen: &mut u64| {
             *done += u64::from(happened);
             *seen += u64::from(happened);
         };
         count(
             fate.corrupt.is_some(),
-            &mut done.corrupted,
+            &mut counts.corrupted,
             &mut accuracy.corrupted,
         );
-        count(fate.reordered, &mut done.reordered, &mut accuracy.reordered);
-        count(fate.mark, &mut done.marked, &mut accuracy.marked);
-        done.delayed += u64::from(fate.release > self.now);
+        count(
+            fate.reordered,
+            &mut counts.reordered,
+            &mut accuracy.reordered,
+        );
+        count(fate.mark, &mut counts.marked, &mut accuracy.marked);
+        counts.delayed += u64::from(fate.release > self.now);
     }
 
     /// Sends the frames that are ready.
@@ -231,15 +235,15 @@ impl Passage<'_> {
             return;
         }
         if let Some(port) = self.to.as_deref_mut() {
-            let mut exit = Exit {
+            let mut egress = Egress {
                 port,
                 cut: self.cut,
                 cut_losses: self.cut_losses,
-                watch: self.watch,
+                taps: self.taps,
                 verdicts: Some(self.verdicts),
                 now: self.now,
             };
-            let more = exit.send(ready, self.ready_losses);
+            let more = egress.send(ready, self.ready_losses);
             self.tally.frames_in += more;
             self.tally.frames_out += more;
         } else {
@@ -252,7 +256,7 @@ impl Passage<'_> {
                 lost_pieces: self.ready_losses.pieces(index),
                 ..self.verdicts.0[index]
             };
-            self.watch.entered(self.now, ready, index, &verdict);
+            self.taps.entered(self.now, ready, index, &verdict);
         }
         self.tally.frames_out += ready.len() as u64 - self.ready_losses.total();
         self.losses.absorb(self.ready_losses);

@@ -9,7 +9,7 @@ use crate::port::vhost_user::{QueueSpec, VringBase};
 
 /// Where the three parts of a ring begin, in the front end's addresses.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Places {
+pub(crate) struct RingAddresses {
     pub(crate) descriptors: u64,
     pub(crate) driver: u64,
     pub(crate) device: u64,
@@ -21,7 +21,7 @@ pub(crate) struct Places {
 #[derive(Debug, Default)]
 pub(crate) struct Ring {
     pub(crate) size: u32,
-    pub(crate) places: Option<Places>,
+    pub(crate) addresses: Option<RingAddresses>,
     pub(crate) base: Option<u32>,
     pub(crate) kick: Option<File>,
     pub(crate) call: Option<File>,
@@ -41,7 +41,7 @@ impl Ring {
 
     /// Whether it can run. `always_enabled`: PROTOCOL_FEATURES was not agreed on.
     pub(crate) fn runs(&self, always_enabled: bool) -> bool {
-        let ready = self.size != 0 && self.places.is_some();
+        let ready = self.size != 0 && self.addresses.is_some();
         ready && self.started && (self.enabled || always_enabled)
     }
 
@@ -59,13 +59,13 @@ impl Ring {
 
     /// Hands its descriptors to a port. `None` when it has no address.
     pub(crate) fn lend(&mut self, index: u16, packed: bool) -> Option<QueueSpec> {
-        let places = self.places?;
+        let addresses = self.addresses?;
         Some(QueueSpec {
             index,
             size: self.size.try_into().unwrap_or(u16::MAX),
-            descriptors: places.descriptors,
-            driver: places.driver,
-            device: places.device,
+            descriptors: addresses.descriptors,
+            driver: addresses.driver,
+            device: addresses.device,
             base: VringBase(self.base(packed)),
             kick: self.kick.take(),
             call: self.call.take(),

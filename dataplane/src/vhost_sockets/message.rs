@@ -16,8 +16,8 @@ use vhost::vhost_user::message::{
     FrontendReq, MAX_ATTACHED_FD_ENTRIES, MAX_MSG_SIZE, VhostUserHeaderFlag, VhostUserMsgValidator,
 };
 
-use crate::jack::ring::is_eventfd;
 use crate::port::vhost_user::is_memory_file;
+use crate::vhost_sockets::ring::is_eventfd;
 
 /// Bytes of request, flags and size.
 const HEADER: usize = 12;
@@ -29,7 +29,7 @@ const VERSION: u32 = 1;
 
 /// Why a session cannot go on, as far as its bytes are concerned.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WireError {
+pub(crate) enum MessageError {
     /// The other end is gone: no fault of anyone.
     #[error("the front end hung up")]
     HungUp,
@@ -70,35 +70,35 @@ pub(crate) struct Message {
 
 impl Message {
     /// The body as the crate lays it out.
-    pub(crate) fn body<T: VhostUserMsgValidator + Default>(&self) -> Result<T, WireError> {
+    pub(crate) fn body<T: VhostUserMsgValidator + Default>(&self) -> Result<T, MessageError> {
         self.parts().and_then(|(body, rest)| match rest {
             [] => Ok(body),
-            _ => Err(WireError::Body(self.request)),
+            _ => Err(MessageError::Body(self.request)),
         })
     }
 
     /// The body's first part as the crate lays it out, and the rest.
     pub(crate) fn parts<T: VhostUserMsgValidator + Default>(
         &self,
-    ) -> Result<(T, &[u8]), WireError> {
-        split(&self.body).ok_or(WireError::Body(self.request))
+    ) -> Result<(T, &[u8]), MessageError> {
+        split(&self.body).ok_or(MessageError::Body(self.request))
     }
 
     /// Exactly this many descriptors.
-    pub(crate) fn take_files(&mut self, count: usize) -> Result<Vec<OwnedFd>, WireError> {
+    pub(crate) fn take_files(&mut self, count: usize) -> Result<Vec<OwnedFd>, MessageError> {
         if self.files.len() == count {
             Ok(std::mem::take(&mut self.files))
         } else {
-            Err(WireError::Files(self.request))
+            Err(MessageError::Files(self.request))
         }
     }
 
     /// Nothing that came with it is left, neither bytes nor descriptors.
-    pub(crate) fn is_bare(&self) -> Result<(), WireError> {
+    pub(crate) fn is_bare(&self) -> Result<(), MessageError> {
         match (self.body.is_empty(), self.files.is_empty()) {
             (true, true) => Ok(()),
-            (false, _) => Err(WireError::Body(self.request)),
-            (_, false) => Err(WireError::Files(self.request)),
+            (false, _) => Err(MessageError::Body(self.request)),
+            (_, false) => Err(MessageError::Files(self.request)),
         }
     }
 }
@@ -123,7 +123,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// The next message. `None` when the socket has no more for now.
-    pub(crate) fn next(&mut self, socket: impl AsFd) -> Result<Option<Message>, WireError> {
+    pub(crate) fn next(&mut self, socket: impl AsFd) -> Result<Option<Message>, MessageError> {
         loop {
             let missing = self.missing()?;
             if missing == 0 {
@@ -134,15 +134,17 @@ impl Reader {
             let received = self.receive(socket.as_fd(), have);
             self.bytes.truncate(have + *received.as_ref().unwrap_or(&0));
             match received {
-                Ok(0) | Err(WireError::Socket(Errno::CONNRESET)) => return Err(WireError::HungUp),
-                Ok(_) | Err(WireError::Socket(Errno::INTR)) => {}
-                Err(WireError::Socket(Errno::AGAIN)) => return Ok(None),
+                Ok(0) | Err(MessageError::Socket(Errno::CONNRESET)) => {
+                    return Err(MessageError::HungUp);
+                }
+                Ok(_) | Err(MessageError::Socket(Errno::INTR)) => {}
+                Err(MessageError::Socket(Errno::AGAIN)) => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn receive(&mut self, socket: impl AsFd, have: usize) -> Result<usize, WireError> {
+    fn receive(&mut self, socket: impl AsFd, have: usize) -> Result<usize, MessageError> {
         const SPACE: usize = rustix::cmsg_space!(ScmRights(MOST_IN_ONE_GO));
         let mut space = [MaybeUninit::<u8>::uninit(); SPACE];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -155,43 +157,43 @@ impl Reader {
             }
         }
         if received.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(WireError::NoDescriptors);
+            return Err(MessageError::NoDescriptors);
         }
         if self.files.len() > MAX_ATTACHED_FD_ENTRIES {
-            return Err(WireError::TooManyFiles);
+            return Err(MessageError::TooManyFiles);
         }
         Ok(received.bytes)
     }
 
     /// Bytes up to the end of the header, or of the message once the header is there.
-    fn missing(&self) -> Result<usize, WireError> {
+    fn missing(&self) -> Result<usize, MessageError> {
         match self.bytes.len().checked_sub(HEADER) {
             Some(body) => Ok(self.header()?.2 - body),
             None => Ok(HEADER - self.bytes.len()),
         }
     }
 
-    fn header(&self) -> Result<(FrontendReq, u32, usize), WireError> {
+    fn header(&self) -> Result<(FrontendReq, u32, usize), MessageError> {
         let word = |at: usize| {
             let bytes = self.bytes[at..at + 4].try_into();
             u32::from_ne_bytes(bytes.expect("four bytes"))
         };
         let (request, flags, size) = (word(0), word(4), word(8));
         let request =
-            FrontendReq::try_from(request).map_err(|()| WireError::UnknownRequest(request))?;
+            FrontendReq::try_from(request).map_err(|()| MessageError::UnknownRequest(request))?;
         if flags & !VhostUserHeaderFlag::NEED_REPLY.bits() != VERSION {
-            return Err(WireError::Flags { request, flags });
+            return Err(MessageError::Flags { request, flags });
         }
         if size as usize > MAX_MSG_SIZE {
-            return Err(WireError::Oversized { request, size });
+            return Err(MessageError::Oversized { request, size });
         }
         Ok((request, flags, size as usize))
     }
 
-    fn finish(&mut self) -> Result<Message, WireError> {
+    fn finish(&mut self) -> Result<Message, MessageError> {
         let (request, flags, _) = self.header()?;
         if !self.files.iter().all(is_harmless) {
-            return Err(WireError::StrangeFile(request));
+            return Err(MessageError::StrangeFile(request));
         }
         let body = self.bytes[HEADER..].to_vec();
         self.bytes.clear();
@@ -212,7 +214,11 @@ fn is_harmless(file: &OwnedFd) -> bool {
 
 /// Answers a request. An answer is far smaller than a socket's buffer: when there is no room
 /// for it, the front end has left hundreds of others unread.
-pub(crate) fn reply(socket: impl AsFd, request: FrontendReq, body: &[u8]) -> Result<(), WireError> {
+pub(crate) fn reply(
+    socket: impl AsFd,
+    request: FrontendReq,
+    body: &[u8],
+) -> Result<(), MessageError> {
     let flags = VERSION | VhostUserHeaderFlag::REPLY.bits();
     let mut message = Vec::with_capacity(HEADER + body.len());
     for word in [u32::from(request), flags, body.len() as u32] {
@@ -223,8 +229,8 @@ pub(crate) fn reply(socket: impl AsFd, request: FrontendReq, body: &[u8]) -> Res
         match send(&socket, &message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(sent) if sent == message.len() => return Ok(()),
             Err(Errno::INTR) => {}
-            Ok(_) | Err(Errno::AGAIN) => return Err(WireError::NotReading),
-            Err(Errno::PIPE | Errno::CONNRESET) => return Err(WireError::HungUp),
+            Ok(_) | Err(Errno::AGAIN) => return Err(MessageError::NotReading),
+            Err(Errno::PIPE | Errno::CONNRESET) => return Err(MessageError::HungUp),
             Err(errno) => return Err(errno.into()),
         }
     }

@@ -1,4 +1,4 @@
-//! Letting go of what a front end sent without waiting for it: [`Disposal`].
+//! Letting go of what a front end sent without waiting for it: [`Closer`].
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ const MOST: usize = 8;
 /// as long as it likes (a TCP socket that lingers, a file of its own FUSE file system), and what
 /// it sent and we never read is closed with the socket.
 #[derive(Debug, Default)]
-pub(crate) struct Disposal(Arc<()>);
+pub(crate) struct Closer(Arc<()>);
 
-impl Disposal {
+impl Closer {
     /// Whether the jack is to take nobody in for now: earlier front ends are still being closed.
     pub(crate) fn is_full(&self) -> bool {
         Arc::strong_count(&self.0) > MOST
     }
 
     /// Drops it on another thread.
-    pub(crate) fn drop_elsewhere(&self, what: impl Send + 'static) {
+    pub(crate) fn drop_in_background(&self, what: impl Send + 'static) {
         let counted = self.0.clone();
         // Without another thread it is dropped here: late is better than never.
         let _ = thread::Builder::new()
@@ -39,7 +39,7 @@ impl Disposal {
         if ioctl_fionread(&stream).is_ok_and(|bytes| bytes == 0) {
             drop(stream);
         } else {
-            self.drop_elsewhere(stream);
+            self.drop_in_background(stream);
         }
     }
 }

@@ -9,14 +9,14 @@ use vhost::vhost_user::message::{
     VhostUserSingleMemoryRegion, VhostUserU64, VhostUserVringAddr, VhostUserVringState,
 };
 
-use crate::jack::outlet::{Outlet, Patching};
-use crate::jack::ring::{Places, Ring, eventfd};
-use crate::jack::wire::{Message, WireError, split};
 use crate::panel::PanelError;
 use crate::port::vhost_user::{
     Alarm, GuestFault, GuestMemory, MAX_REGIONS, MemoryError, RegionSpec, VhostUser,
     VhostUserError, features,
 };
+use crate::vhost_sockets::cable_end::{CableEnd, ExchangePort};
+use crate::vhost_sockets::message::{Message, MessageError, split};
+use crate::vhost_sockets::ring::{Ring, RingAddresses, eventfd};
 
 /// Pairs of a receive and a transmit queue.
 const QUEUE_PAIRS: u64 = 8;
@@ -38,9 +38,9 @@ const NO_FILE: u64 = 1 << 8;
 
 /// Why a session ends: one sentence that names the rule.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Breach {
+pub(crate) enum SessionError {
     #[error("{0}")]
-    Wire(#[from] WireError),
+    Message(#[from] MessageError),
     #[error("{0:?}: this back end does not offer it")]
     NotOffered(FrontendReq),
     #[error("ring {0}: there are only {RINGS} rings, {QUEUE_PAIRS} queue pairs")]
@@ -93,7 +93,7 @@ pub(crate) struct Backend {
     status: u64,
     memory: Option<Arc<GuestMemory>>,
     rings: [Ring; RINGS],
-    /// The rings that the port in the outlet has, as bits; 0: there is none.
+    /// The rings that the port in the cable_end has, as bits; 0: there is none.
     plugged: u32,
 }
 
@@ -111,7 +111,7 @@ impl Backend {
         }
     }
 
-    /// Whether rings of it are in the outlet.
+    /// Whether rings of it are in the cable_end.
     pub(crate) fn is_plugged(&self) -> bool {
         self.plugged != 0
     }
@@ -131,19 +131,19 @@ impl Backend {
     pub(crate) fn handle(
         &mut self,
         mut message: Message,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         use FrontendReq as Is;
         match message.request {
             Is::SET_VRING_KICK | Is::SET_VRING_CALL | Is::SET_VRING_ERR => {
-                return self.set_file(message, outlet);
+                return self.set_file(message, cable_end);
             }
-            Is::SET_MEM_TABLE => return self.set_memory(message, outlet),
-            Is::ADD_MEM_REG => return self.add_memory(message, outlet),
+            Is::SET_MEM_TABLE => return self.set_memory(message, cable_end),
+            Is::ADD_MEM_REG => return self.add_memory(message, cable_end),
             Is::REM_MEM_REG => {
                 // Front ends used to send its descriptor along; the protocol says to close it.
                 let _ = message.take_files(1);
-                return self.remove_memory(&message, outlet);
+                return self.remove_memory(&message, cable_end);
             }
             _ => {}
         }
@@ -152,36 +152,36 @@ impl Backend {
             Is::SET_OWNER => message
                 .is_bare()
                 .map(|()| Answer::Done)
-                .map_err(Breach::from),
-            Is::RESET_OWNER => self.disable_all(&message, outlet),
+                .map_err(SessionError::from),
+            Is::RESET_OWNER => self.disable_all(&message, cable_end),
             Is::GET_FEATURES => tell(&message, self.offered()),
-            Is::SET_FEATURES => self.set_features(number(&message)?, outlet),
+            Is::SET_FEATURES => self.set_features(number(&message)?, cable_end),
             Is::GET_PROTOCOL_FEATURES => tell(&message, PROTOCOL_OFFERED.bits()),
             Is::SET_PROTOCOL_FEATURES => self.set_protocol_features(number(&message)?),
             Is::GET_QUEUE_NUM => tell(&message, QUEUE_PAIRS),
             Is::GET_MAX_MEM_SLOTS => tell(&message, MAX_REGIONS as u64),
             Is::GET_STATUS => tell(&message, self.status),
-            Is::SET_STATUS => self.set_status(number(&message)?, outlet),
+            Is::SET_STATUS => self.set_status(number(&message)?, cable_end),
             Is::NET_SET_MTU => Ok(self.set_mtu(number(&message)?)),
-            Is::SET_VRING_NUM => self.set_size(message.body()?, outlet),
-            Is::SET_VRING_ADDR => self.set_places(message.body()?, outlet),
-            Is::SET_VRING_BASE => self.set_base(message.body()?, outlet),
-            Is::GET_VRING_BASE => self.stop(message.body()?, outlet),
-            Is::SET_VRING_ENABLE => self.enable(message.body()?, outlet),
-            request => Err(Breach::NotOffered(request)),
+            Is::SET_VRING_NUM => self.set_size(message.body()?, cable_end),
+            Is::SET_VRING_ADDR => self.set_addresses(message.body()?, cable_end),
+            Is::SET_VRING_BASE => self.set_base(message.body()?, cable_end),
+            Is::GET_VRING_BASE => self.stop(message.body()?, cable_end),
+            Is::SET_VRING_ENABLE => self.enable(message.body()?, cable_end),
+            request => Err(SessionError::NotOffered(request)),
         }
     }
 
-    /// Makes the outlet's port have exactly the rings that run.
+    /// Makes the cable_end's port have exactly the rings that run.
     pub(crate) fn settle(
         &mut self,
-        outlet: &mut Outlet<impl Patching>,
+        cable_end: &mut CableEnd<impl ExchangePort>,
         alarm: &Alarm,
-    ) -> Result<(), Breach> {
+    ) -> Result<(), SessionError> {
         if self.is_settled() {
             return Ok(());
         }
-        self.unplug(outlet)?;
+        self.unplug(cable_end)?;
         let running = self.running();
         let Some(memory) = self.memory.clone().filter(|_| running != 0) else {
             return Ok(());
@@ -194,27 +194,30 @@ impl Backend {
                 let queue = queue.expect("a ring without address does not run");
                 match queue.kick {
                     Some(_) => Ok(queue),
-                    None => Err(Breach::NoKick(index)),
+                    None => Err(SessionError::NoKick(index)),
                 }
             })
             .collect::<Result<_, _>>()?;
         let port = VhostUser::new(memory, self.features, queues, alarm.clone())?;
-        outlet.plug(port)?;
+        cable_end.plug(port)?;
         self.plugged = running;
         Ok(())
     }
 
     /// Takes the port out, if there is one, and its rings' state back.
-    pub(crate) fn unplug(&mut self, outlet: &mut Outlet<impl Patching>) -> Result<(), Breach> {
+    pub(crate) fn unplug(
+        &mut self,
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<(), SessionError> {
         if std::mem::take(&mut self.plugged) == 0 {
             return Ok(());
         }
-        let port = outlet.unplug()?.ok_or(Breach::Displaced)?;
+        let port = cable_end.unplug()?.ok_or(SessionError::Displaced)?;
         let (queues, fault) = port.into_queues();
         for queue in queues {
             self.rings[usize::from(queue.index)].take_back(queue);
         }
-        fault.map_or(Ok(()), |fault| Err(Breach::Guest(fault)))
+        fault.map_or(Ok(()), |fault| Err(SessionError::Guest(fault)))
     }
 
     fn offered(&self) -> u64 {
@@ -237,23 +240,23 @@ impl Backend {
     fn set_features(
         &mut self,
         wanted: u64,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         let unknown = wanted & !self.offered();
         if unknown != 0 {
-            return Err(Breach::Features(unknown));
+            return Err(SessionError::Features(unknown));
         }
         if wanted != self.features {
-            self.unplug(outlet)?;
+            self.unplug(cable_end)?;
             self.features = wanted;
         }
         Ok(Answer::Done)
     }
 
-    fn set_protocol_features(&mut self, wanted: u64) -> Result<Answer, Breach> {
+    fn set_protocol_features(&mut self, wanted: u64) -> Result<Answer, SessionError> {
         let unknown = wanted & !PROTOCOL_OFFERED.bits();
         if unknown != 0 {
-            return Err(Breach::ProtocolFeatures(unknown));
+            return Err(SessionError::ProtocolFeatures(unknown));
         }
         self.protocol = wanted;
         Ok(Answer::Done)
@@ -263,11 +266,11 @@ impl Backend {
     fn set_status(
         &mut self,
         status: u64,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         self.status = status & 0xff;
         if self.status == 0 {
-            self.unplug(outlet)?;
+            self.unplug(cable_end)?;
             self.rings.iter_mut().for_each(Ring::stop);
         }
         Ok(Answer::Done)
@@ -285,22 +288,22 @@ impl Backend {
     fn set_memory(
         &mut self,
         mut message: Message,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         let (table, mut rest) = message.parts::<VhostUserMemory>()?;
         let mut specs = Vec::new();
         for _ in 0..table.num_regions {
             let (region, behind) = split::<VhostUserMemoryRegion>(rest)
-                .ok_or(WireError::Body(FrontendReq::SET_MEM_TABLE))?;
+                .ok_or(MessageError::Body(FrontendReq::SET_MEM_TABLE))?;
             specs.push(spec(&region));
             rest = behind;
         }
         if !rest.is_empty() {
-            return Err(WireError::Body(FrontendReq::SET_MEM_TABLE).into());
+            return Err(MessageError::Body(FrontendReq::SET_MEM_TABLE).into());
         }
         let files = message.take_files(specs.len())?;
-        self.unplug(outlet)?;
-        // First, so that the old and the new need not fit beside each other.
+        self.unplug(cable_end)?;
+        // First, so that the old and the new need not fit fallback each other.
         self.memory = None;
         let regions = specs.into_iter().zip(files.into_iter().map(File::from));
         self.memory = Some(Arc::new(GuestMemory::map(regions.collect())?));
@@ -310,12 +313,12 @@ impl Backend {
     fn add_memory(
         &mut self,
         mut message: Message,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         let region = message.body::<VhostUserSingleMemoryRegion>()?;
         let mut files = message.take_files(1)?;
         let file = File::from(files.pop().expect("one file was asked for"));
-        self.unplug(outlet)?;
+        self.unplug(cable_end)?;
         let added = match &self.memory {
             Some(memory) => memory.with(spec(&region), &file)?,
             None => GuestMemory::map(vec![(spec(&region), file)])?,
@@ -327,14 +330,14 @@ impl Backend {
     fn remove_memory(
         &mut self,
         message: &Message,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         let region = message.body::<VhostUserSingleMemoryRegion>()?;
         let spec = spec(&region);
         let memory = self.memory.as_ref();
         let memory = memory.ok_or(MemoryError::Unknown(spec.guest))?;
         let left = Arc::new(memory.without(&spec)?);
-        self.unplug(outlet)?;
+        self.unplug(cable_end)?;
         self.memory = Some(left);
         Ok(Answer::Done)
     }
@@ -342,21 +345,21 @@ impl Backend {
     fn set_file(
         &mut self,
         mut message: Message,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         let request = message.request;
         let value = number(&message)?;
         let index = ring_index(value & 0xff)?;
         let files = message.take_files(usize::from(value & NO_FILE == 0))?;
         let file = match files.into_iter().next() {
-            Some(file) => Some(eventfd(file).ok_or(Breach::NoEventfd(index))?),
+            Some(file) => Some(eventfd(file).ok_or(SessionError::NoEventfd(index))?),
             None => None,
         };
         if request == FrontendReq::SET_VRING_ERR {
             self.rings[index].error = file;
             return Ok(Answer::Done);
         }
-        let ring = self.still(index, outlet)?;
+        let ring = self.stopped_ring(index, cable_end)?;
         if request == FrontendReq::SET_VRING_CALL {
             ring.call = file;
         } else {
@@ -369,24 +372,24 @@ impl Backend {
     fn set_size(
         &mut self,
         state: VhostUserVringState,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         // Power of two or not depends on features that may come later: the port checks that.
         if state.num > 32_768 {
-            return Err(Breach::RingSize(state.index, state.num));
+            return Err(SessionError::RingSize(state.index, state.num));
         }
         let index = ring_index(state.index.into())?;
-        self.still(index, outlet)?.size = state.num;
+        self.stopped_ring(index, cable_end)?.size = state.num;
         Ok(Answer::Done)
     }
 
-    fn set_places(
+    fn set_addresses(
         &mut self,
         address: VhostUserVringAddr,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         let index = ring_index(address.index.into())?;
-        self.still(index, outlet)?.places = Some(Places {
+        self.stopped_ring(index, cable_end)?.addresses = Some(RingAddresses {
             descriptors: address.descriptor,
             driver: address.available,
             device: address.used,
@@ -397,10 +400,10 @@ impl Backend {
     fn set_base(
         &mut self,
         state: VhostUserVringState,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         let index = ring_index(state.index.into())?;
-        self.still(index, outlet)?.base = Some(state.num);
+        self.stopped_ring(index, cable_end)?.base = Some(state.num);
         Ok(Answer::Done)
     }
 
@@ -408,11 +411,11 @@ impl Backend {
     fn stop(
         &mut self,
         state: VhostUserVringState,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         let index = ring_index(state.index.into())?;
         let packed = self.features & features::RING_PACKED != 0;
-        let ring = self.still(index, outlet)?;
+        let ring = self.stopped_ring(index, cable_end)?;
         ring.stop();
         Ok(Answer::Ring {
             index: state.index,
@@ -423,18 +426,18 @@ impl Backend {
     fn enable(
         &mut self,
         state: VhostUserVringState,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         let enabled = match state.num {
             0 => false,
             1 => true,
-            other => return Err(Breach::Enable(state.index, other)),
+            other => return Err(SessionError::Enable(state.index, other)),
         };
         let index = ring_index(state.index.into())?;
         if enabled == self.rings[index].enabled {
             return Ok(Answer::Done);
         }
-        self.still(index, outlet)?.enabled = enabled;
+        self.stopped_ring(index, cable_end)?.enabled = enabled;
         Ok(Answer::Done)
     }
 
@@ -442,10 +445,10 @@ impl Backend {
     fn disable_all(
         &mut self,
         message: &Message,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<Answer, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<Answer, SessionError> {
         message.is_bare()?;
-        self.unplug(outlet)?;
+        self.unplug(cable_end)?;
         for ring in &mut self.rings {
             ring.enabled = false;
         }
@@ -453,31 +456,31 @@ impl Backend {
     }
 
     /// The ring, and no port has it.
-    fn still(
+    fn stopped_ring(
         &mut self,
         index: usize,
-        outlet: &mut Outlet<impl Patching>,
-    ) -> Result<&mut Ring, Breach> {
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<&mut Ring, SessionError> {
         if self.plugged & 1 << index != 0 {
-            self.unplug(outlet)?;
+            self.unplug(cable_end)?;
         }
         Ok(&mut self.rings[index])
     }
 }
 
-fn tell(message: &Message, value: u64) -> Result<Answer, Breach> {
+fn tell(message: &Message, value: u64) -> Result<Answer, SessionError> {
     message.is_bare()?;
     Ok(Answer::Value(value))
 }
 
-fn ring_index(index: u64) -> Result<usize, Breach> {
+fn ring_index(index: u64) -> Result<usize, SessionError> {
     match usize::try_from(index) {
         Ok(place) if place < RINGS => Ok(place),
-        _ => Err(Breach::NoSuchRing(index)),
+        _ => Err(SessionError::NoSuchRing(index)),
     }
 }
 
-fn number(message: &Message) -> Result<u64, WireError> {
+fn number(message: &Message) -> Result<u64, MessageError> {
     message.body::<VhostUserU64>().map(|body| body.value)
 }
 

@@ -15,17 +15,17 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use vhost::vhost_user::message::FrontendReq as Is;
 
 use crate::arbitrary::Bytes;
-use crate::cable::Side;
 use crate::command::CableId;
 use crate::frame::{Burst, VnetHeader};
-use crate::jack::backend::Breach;
-use crate::jack::outlet::{Outlet, Patching};
-use crate::jack::session::Session;
 use crate::panel::PanelError;
 use crate::port::Port;
 use crate::port::vhost_user::Alarm;
 use crate::port::vhost_user::features::{MTU, OFFERED, RING_PACKED, VERSION_1};
+use crate::side::Side;
 use crate::stats::Losses;
+use crate::vhost_sockets::backend::SessionError;
+use crate::vhost_sockets::cable_end::{CableEnd, ExchangePort};
+use crate::vhost_sockets::session::Session;
 
 const MEMORY: u64 = 0x20000;
 const GUEST: u64 = 0x4000_0000;
@@ -58,7 +58,7 @@ impl End {
     }
 }
 
-impl Patching for End {
+impl ExchangePort for End {
     fn exchange(
         &self,
         _: CableId,
@@ -74,7 +74,7 @@ struct Line {
     front: UnixStream,
     session: Session,
     end: End,
-    outlet: Outlet<End>,
+    cable_end: CableEnd<End>,
     alarm: Alarm,
     alarmed: Arc<AtomicBool>,
     memory: File,
@@ -97,11 +97,11 @@ impl Line {
         Line {
             front,
             session: Session::new(back, mtu.then_some(1500)),
-            outlet: Outlet {
+            cable_end: CableEnd {
                 panel: end.clone(),
                 cable: CableId(0),
                 side: Side::A,
-                beside: None,
+                fallback: None,
             },
             end,
             alarm: Alarm::new(move || raised.store(true, Ordering::Relaxed)),
@@ -114,7 +114,7 @@ impl Line {
     }
 
     /// One more thing happens.
-    fn go_on(&mut self, bytes: &mut Bytes<'_>) -> Result<(), Breach> {
+    fn go_on(&mut self, bytes: &mut Bytes<'_>) -> Result<(), SessionError> {
         match bytes.u8() % 16 {
             0..=5 => self.message(bytes),
             6 => {
@@ -145,13 +145,15 @@ impl Line {
     }
 
     /// As the jacks' thread does it.
-    fn serve(&mut self) -> Result<(), Breach> {
-        while self.session.serve(&mut self.outlet)? {}
+    fn serve(&mut self) -> Result<(), SessionError> {
+        while self.session.serve(&mut self.cable_end)? {}
         self.settle()
     }
 
-    fn settle(&mut self) -> Result<(), Breach> {
-        self.session.backend.settle(&mut self.outlet, &self.alarm)?;
+    fn settle(&mut self) -> Result<(), SessionError> {
+        self.session
+            .backend
+            .settle(&mut self.cable_end, &self.alarm)?;
         assert!(self.session.backend.is_settled());
         let plugged = self.end.with(|end| end.is_some());
         assert_eq!(plugged, self.session.backend.is_plugged());
@@ -159,7 +161,7 @@ impl Line {
     }
 
     /// As a worker does it.
-    fn pass(&mut self, bytes: &mut Bytes<'_>) -> Result<(), Breach> {
+    fn pass(&mut self, bytes: &mut Bytes<'_>) -> Result<(), SessionError> {
         let how = bytes.u8();
         let burst = &mut self.burst;
         self.end.with(|end| {
@@ -186,14 +188,14 @@ impl Line {
         });
         if self.alarmed.swap(false, Ordering::Relaxed) {
             // The port says why, or whoever took it out has said so.
-            self.session.backend.unplug(&mut self.outlet)?;
+            self.session.backend.unplug(&mut self.cable_end)?;
             unreachable!("an alarm without a fault");
         }
         Ok(())
     }
 
     /// A message that is in order more often than not, in one piece or two.
-    fn message(&mut self, bytes: &mut Bytes<'_>) -> Result<(), Breach> {
+    fn message(&mut self, bytes: &mut Bytes<'_>) -> Result<(), SessionError> {
         let (how, number) = (bytes.u8(), u32::from(bytes.u8() % 46));
         let (mut body, count) =
             Is::try_from(number).map_or((Vec::new(), 0), |request| body_of(request, bytes));
@@ -231,7 +233,7 @@ impl Line {
     }
 
     /// A device as it should be: all that goes wrong later meets one that runs.
-    fn bring_up(&mut self, bytes: &mut Bytes<'_>) -> Result<(), Breach> {
+    fn bring_up(&mut self, bytes: &mut Bytes<'_>) -> Result<(), SessionError> {
         let how = bytes.u8();
         let extra = if how & 1 == 0 {
             0
@@ -244,9 +246,9 @@ impl Line {
         let region = words(&[1, GUEST, MEMORY, USER, 0]);
         self.tell(Is::SET_MEM_TABLE, &region, &[self.memory.as_fd()]);
         for ring in 0..2 + 2 * u32::from(how >> 2 & 1) {
-            let places = USER + 0x4000 * u64::from(ring);
+            let addresses = USER + 0x4000 * u64::from(ring);
             self.tell(Is::SET_VRING_NUM, &state(ring, 64), &[]);
-            let address = address(ring, [places, places + 0x2000, places + 0x1000]);
+            let address = address(ring, [addresses, addresses + 0x2000, addresses + 0x1000]);
             self.tell(Is::SET_VRING_ADDR, &address, &[]);
             self.tell(
                 Is::SET_VRING_CALL,
@@ -320,9 +322,9 @@ impl Line {
 
     /// Whatever has happened, nothing of it stays in the cable.
     fn end(mut self) {
-        let parting = self.session.backend.unplug(&mut self.outlet);
-        if let Err(breach) = parting {
-            assert!(!breach.to_string().is_empty());
+        let parting = self.session.backend.unplug(&mut self.cable_end);
+        if let Err(error) = parting {
+            assert!(!error.to_string().is_empty());
         }
         assert!(self.end.with(|end| end.is_none()));
         assert!(!self.session.backend.is_plugged());
@@ -351,11 +353,11 @@ fn body_of(request: Is, bytes: &mut Bytes<'_>) -> (Vec<u8>, usize) {
         Is::GET_VRING_BASE => (state(ring, 0), 0),
         Is::SET_VRING_ENABLE => (state(ring, u32::from(bytes.u8() % 3)), 0),
         Is::SET_VRING_ADDR => {
-            let places = std::array::from_fn(|_| match bytes.u16() {
+            let addresses = std::array::from_fn(|_| match bytes.u16() {
                 0 => bytes.u64(),
                 place => USER + 4 * u64::from(place),
             });
-            (address(ring, places), 0)
+            (address(ring, addresses), 0)
         }
         Is::SET_VRING_KICK | Is::SET_VRING_CALL | Is::SET_VRING_ERR => {
             let none = bytes.u8() < 64;
