@@ -1,4 +1,4 @@
-//! The command line, as a user of a running fabric types it.
+//! Commands as a user of a running fabric types them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,20 +7,20 @@ use serde_json::Value;
 
 use crate::Netns;
 
-/// The longest that a command may take, for timeout(1): one that hangs must fail its test.
+/// Seconds after which timeout(1) ends a command, so that one that hangs fails its test.
 const LIMIT: &str = "120";
 
-/// Types commands for one fabric, in its host's namespace.
+/// Runs commands for one fabric in its host's namespace.
 #[derive(Debug, Clone)]
 pub struct Cli {
     netns: String,
     socket: PathBuf,
 }
 
-/// What a command printed, and how it ended.
+/// A command's output and exit status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
-    /// Exit status; 124 if it took too long.
+    /// Exit status: 124 if it took too long, -1 if a signal ended it.
     pub status: i32,
     /// Standard output.
     pub stdout: String,
@@ -37,7 +37,7 @@ impl Cli {
         }
     }
 
-    /// A command, ready to start.
+    /// A command that is ready to start.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command
@@ -50,7 +50,7 @@ impl Cli {
         command
     }
 
-    /// Runs a command, whatever becomes of it.
+    /// Runs a command, which may fail.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -109,9 +109,9 @@ impl Cli {
     /// A switch's entry in `status --json`.
     ///
     /// # Panics
-    /// When there is none of that name, or no fabric.
+    /// When no switch has that name, or no fabric answers.
     pub fn node(&self, name: &str) -> Value {
-        // Not ready is status 1, and no failure here.
+        // Status 1 means that the fabric is not ready, which is not a failure here.
         let said = self.run(&["--json", "status"]);
         let status = parse(&said.stdout, &["status"]);
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
@@ -119,7 +119,7 @@ impl Cli {
         found.next().unwrap_or_else(|| panic!("{name}: {status}"))
     }
 
-    /// Waits until the fabric is ready (again).
+    /// Waits until the fabric is ready.
     ///
     /// # Panics
     /// If it is not within `seconds`.

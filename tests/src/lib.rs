@@ -1,11 +1,12 @@
-//! Harness of the end-to-end tests: namespaces, fabrics, hosts that plug in.
+//! Harness of the end-to-end tests: namespaces, fabrics, and machines that plug in.
 //!
-//! A [`Site`] is a machine in two namespaces, a [`Fabric`] the real binary running on it, a
-//! [`Cli`] the commands typed there. What plugs in is a [`Station`] (frames), an [`IpHost`]
-//! (smoltcp) or a [`ServerVm`] (a QEMU). A test waits with [`patience::until`], never for a time.
+//! A [`Site`] is a machine in two namespaces, a [`Fabric`] the real program running on it, and a
+//! [`Cli`] types commands there. A [`panel::PanelHost`] runs a patch panel without switches. A
+//! [`Station`] (frames), an [`IpHost`] (smoltcp) or a [`ServerVm`] (QEMU) plugs in. A test waits for
+//! an event with [`patience::until`], never for a fixed time.
 //!
-//! A test that needs what this machine lacks says SKIP and why; under CI (`CI=true`) that is
-//! a failure.
+//! A test that needs what this machine lacks prints SKIP and the reason; under CI (`CI=true`) that
+//! is a failure.
 
 mod binary;
 pub mod capturing;
@@ -60,7 +61,7 @@ pub use vhost_wire::{Lane, VhostWire};
 pub use vnc::VncViewer;
 pub use wire::{Pair, Wire};
 
-/// Whether this process may make namespaces and devices. `false` after saying SKIP.
+/// Whether this process may make namespaces and devices; prints SKIP if not.
 ///
 /// # Panics
 /// Under CI, where nothing may be skipped.
@@ -72,23 +73,23 @@ pub fn have_root() -> bool {
     root
 }
 
-/// Builds the switch image if it is not there: `make setup` has done so long before, and no
-/// fabric can in a namespace without a network.
+/// Builds the switch image if it is missing. `make setup` builds it beforehand; a fabric cannot, in a
+/// namespace without a network.
 ///
 /// # Errors
-/// What the build says.
+/// The build's standard error.
 pub fn ensure_image() -> Result<(), String> {
-    let ask = |verb| {
+    let image = |verb| {
         std::process::Command::new(ikv_fabric())
             .args(["--json", "image", verb])
             .output()
     };
-    let paths = ask("path").map_err(|error| error.to_string())?;
+    let paths = image("path").map_err(|error| error.to_string())?;
     let answer: serde_json::Value = serde_json::from_slice(&paths.stdout).unwrap_or_default();
     if answer["built"] == true {
         return Ok(());
     }
-    let built = ask("build").map_err(|error| error.to_string())?;
+    let built = image("build").map_err(|error| error.to_string())?;
     patience::ensure(built.status.success(), || {
         String::from_utf8_lossy(&built.stderr).into_owned()
     })
@@ -118,7 +119,7 @@ pub fn lacks_for_host() -> Option<&'static str> {
     missing(&HOST_PROGRAMS)
 }
 
-/// What this machine lacks for switch VMs; `None` if nothing.
+/// What this machine lacks to run switch VMs; `None` if nothing.
 pub fn lacks_for_vms() -> Option<&'static str> {
     lacks_for_host().or_else(|| missing(&VM_PROGRAMS))
 }

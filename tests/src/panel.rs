@@ -1,4 +1,4 @@
-//! `ikv-fabric run --switches none` in a namespace: a host for it, and a running one.
+//! A patch panel without switches, `ikv-fabric run --switches none`, and its host, a namespace.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ use crate::host_state::HostState;
 use crate::patience::{SOON, ended, output_within, wait_for, wait_until};
 use crate::{Netns, ikv_fabric};
 
-/// A namespace with a folder for a fabric's socket: all that a fabric touches of a host.
+/// A namespace and a folder for a fabric's socket: everything of a host that a fabric touches.
 #[derive(Debug)]
 pub struct PanelHost {
     /// The host's network.
@@ -24,13 +24,13 @@ pub struct PanelHost {
 }
 
 impl PanelHost {
-    /// An empty one. Needs root.
+    /// Makes an empty host. Needs root.
     ///
     /// # Panics
     /// When the folder cannot be made.
     pub fn new(label: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
-        // Users other than root are clients too.
+        // Other users than root are clients, too.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
             .expect("our own folder");
         PanelHost {
@@ -39,22 +39,23 @@ impl PanelHost {
         }
     }
 
-    /// The folder that the fabric's folder is in.
+    /// The folder that contains the fabric's folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where the fabric listens.
+    /// The fabric's API socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("run/control.sock")
     }
 
-    /// What a fabric could change, as it is now.
+    /// The present state of everything that a fabric could change.
     pub fn state(&self) -> HostState {
         HostState::of(&self.netns, self.folder.path())
     }
 
-    /// The same, once the kernel has told that nobody is plugged in: it takes a second or two.
+    /// As [`PanelHost::state`], once the kernel has reported each link's carrier: it takes a second or
+    /// two after a link is made.
     ///
     /// # Panics
     /// When it does not.
@@ -83,7 +84,7 @@ impl PanelHost {
     /// Runs `ikv-fabric --json WORD…`, which must succeed.
     ///
     /// # Panics
-    /// With what it said, if it fails or says no JSON.
+    /// With its output, if it fails or prints no JSON.
     #[track_caller]
     pub fn json(&self, words: &[&str]) -> Value {
         self.ask(&[&["--json"], words].concat()).json()
@@ -97,7 +98,7 @@ impl PanelHost {
     /// Brings a patch panel up and waits until it is ready.
     ///
     /// # Panics
-    /// With what it said, if it ends instead.
+    /// With its standard error, if it ends instead.
     pub fn run(&self, options: &[&str]) -> PanelFabric<'_> {
         let mut fabric = self.spawn(self.run_command(options));
         fabric.wait_ready();
@@ -107,7 +108,7 @@ impl PanelHost {
     /// Starts a `run` of any kind.
     ///
     /// # Panics
-    /// When the program is not there.
+    /// When the program is missing.
     pub fn spawn(&self, mut command: Command) -> PanelFabric<'_> {
         let began = Instant::now();
         let mut child = command
@@ -129,17 +130,17 @@ impl PanelHost {
     }
 }
 
-/// Whoever runs the tests by sudo must not change what they see.
+/// Removes variables that sudo or the user's shell set: tests must not depend on them.
 pub fn as_from_a_plain_shell(command: &mut Command) {
     for variable in ["SUDO_UID", "SUDO_GID", "XDG_RUNTIME_DIR", "IKV_FABRIC_LOG"] {
         command.env_remove(variable);
     }
 }
 
-/// What a command that ended said.
+/// A command's output and exit status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Its exit status; `None` if a signal ended it.
+    /// Exit status; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -151,7 +152,7 @@ impl Answer {
     /// Runs a command to its end.
     ///
     /// # Panics
-    /// When it does not end soon.
+    /// When it does not end within [`SOON`].
     pub fn of(command: &mut Command) -> Self {
         let output = output_within(command, SOON);
         Answer {
@@ -161,20 +162,20 @@ impl Answer {
         }
     }
 
-    /// What it reported; it succeeded.
+    /// The JSON that it printed; it must have succeeded.
     ///
     /// # Panics
-    /// With what it said, if it failed or that is no JSON.
+    /// With its output, if it failed or printed no JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         assert_eq!(self.code, Some(0), "{self:?}");
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// As [`Answer::refusal`], of a command that has told of its progress before.
+    /// As [`Answer::refusal`], for a command that may have reported progress before.
     ///
     /// # Panics
-    /// As [`Answer::refusal`], and where lines before the last are of errors.
+    /// As [`Answer::refusal`], and when there is more than one error.
     #[track_caller]
     pub fn last_sentence(&self) -> &str {
         assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
@@ -187,11 +188,11 @@ impl Answer {
         sentence.unwrap_or_else(|| panic!("no sentence: {self:?}"))
     }
 
-    /// It failed as a command should: status 1, nothing on standard output, and one sentence
-    /// (in one line) on standard error, which is returned without the program's name.
+    /// The sentence with which it failed, without the program's name. It must have ended with status
+    /// 1, nothing on standard output, and one line on standard error.
     ///
     /// # Panics
-    /// If it did not.
+    /// With its output, if it did not.
     #[track_caller]
     pub fn refusal(&self) -> &str {
         assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
@@ -203,11 +204,10 @@ impl Answer {
     }
 }
 
-/// Runs `ikv-fabric WORD…` in this thread's own namespace, for what needs no fabric and finds
-/// none.
+/// Runs `ikv-fabric WORD…` without a fabric, in this thread's namespace.
 ///
 /// # Panics
-/// When it does not end soon.
+/// When it does not end within [`SOON`].
 pub fn ask_without_fabric(words: &[&str]) -> Answer {
     let mut command = Command::new(ikv_fabric());
     as_from_a_plain_shell(&mut command);
@@ -218,10 +218,10 @@ pub fn ask_without_fabric(words: &[&str]) -> Answer {
     )
 }
 
-/// The same with `--json`; it must succeed.
+/// As [`ask_without_fabric`] with `--json`; the command must succeed.
 ///
 /// # Panics
-/// With what it said, if it fails or says no JSON.
+/// With its output, if it fails or prints no JSON.
 pub fn json_without_fabric(words: &[&str]) -> Value {
     let words = [&["--json"], words].concat();
     ask_without_fabric(&words).json()
@@ -246,7 +246,7 @@ fn listen(stderr: ChildStderr, said: Arc<Mutex<Said>>) {
     });
 }
 
-/// A `run` that was started; killed when dropped.
+/// A running `run`; killed when dropped.
 #[derive(Debug)]
 pub struct PanelFabric<'s> {
     host: &'s PanelHost,
@@ -261,7 +261,7 @@ impl PanelFabric<'_> {
         self.child.id()
     }
 
-    /// What it has written to standard error so far.
+    /// Its standard error so far.
     pub fn stderr(&self) -> String {
         self.lock().text.clone()
     }
@@ -270,10 +270,10 @@ impl PanelFabric<'_> {
         self.said.lock().expect("no holder of this lock panics")
     }
 
-    /// Waits until it says that it is ready; returns how long that took since its start.
+    /// Waits until it reports that it is ready. Returns the time since its start.
     ///
     /// # Panics
-    /// With what it said, if it ends instead.
+    /// With its standard error, if it ends instead.
     pub fn wait_ready(&mut self) -> Duration {
         let ready = wait_for("the fabric to be ready", SOON, || {
             let ready = self.lock().ready;
@@ -287,16 +287,16 @@ impl PanelFabric<'_> {
         ready - self.began
     }
 
-    /// Waits until it has said a line with `words` in it.
+    /// Waits until its standard error contains `words`.
     ///
     /// # Panics
-    /// With what it said instead.
+    /// With its standard error, if it does not.
     pub fn wait_said(&self, words: &str) {
         let deadline = Instant::now() + SOON;
         while !self.stderr().contains(words) {
             assert!(
                 Instant::now() < deadline,
-                "it did not say {words:?} but:\n{}",
+                "no {words:?} in its standard error:\n{}",
                 self.stderr()
             );
             std::thread::sleep(Duration::from_millis(5));
@@ -319,10 +319,10 @@ impl PanelFabric<'_> {
         ended(&mut self.child, SOON).unwrap_or_else(|| panic!("still there:\n{}", self.stderr()))
     }
 
-    /// Ends it with `signal`, which must be with status 0; returns how long that took.
+    /// Sends `signal`, after which it must end with status 0. Returns how long that took.
     ///
     /// # Panics
-    /// With what it said otherwise.
+    /// With its standard error, if it fails.
     pub fn end_by(mut self, signal: Signal) -> Duration {
         let began = Instant::now();
         self.signal(signal);
@@ -332,7 +332,7 @@ impl PanelFabric<'_> {
         took
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Sends SIGINT, as Ctrl-C does, and waits for its end.
     ///
     /// # Panics
     /// As [`PanelFabric::end_by`].
@@ -340,7 +340,7 @@ impl PanelFabric<'_> {
         self.end_by(Signal::INT)
     }
 
-    /// Where it runs.
+    /// The host where it runs.
     pub fn host(&self) -> &PanelHost {
         self.host
     }
@@ -348,7 +348,7 @@ impl PanelFabric<'_> {
 
 impl Drop for PanelFabric<'_> {
     fn drop(&mut self) {
-        // Ended already, most of the time; the namespace goes with all that is left in it.
+        // It has usually ended already. The namespace is removed with everything in it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! What every test here needs: files, taps, VMs, and waiting with a limit.
+//! The files, taps and VMs of a test.
 
 use std::fs;
 use std::ops::Deref;
@@ -18,10 +18,10 @@ use tempfile::TempDir;
 
 use crate::kernel;
 
-/// For anything that should happen soon, on a machine that is busy.
+/// The longest wait for a VM on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Files of one test, in a folder that only root may enter: QEMU's uid gets in nowhere.
+/// Files of one test, in a folder that only root may enter, so that QEMU's uid can open none.
 pub(crate) struct Lab {
     dir: TempDir,
     launcher: Launcher,
@@ -55,7 +55,7 @@ impl Lab {
         self.root().join(name)
     }
 
-    /// A VM with its seed and its taps made.
+    /// A VM's specification; its seed and its taps exist.
     pub(crate) fn spec(&self, name: &str, nics: usize) -> VmSpec {
         let spec = spec(self.root(), name, nics);
         seed::write(&spec.seed, &[]).unwrap();
@@ -109,7 +109,7 @@ fn spec(root: &Path, name: &str, nics: usize) -> VmSpec {
     }
 }
 
-/// A fabric that waits to be killed; tells by the file `up` that its guest runs.
+/// A fabric that waits to be killed. It creates the file `up` once its guest runs.
 pub(crate) async fn doomed_fabric(root: PathBuf) -> ExitCode {
     let launcher = Launcher::probe(opener()).await.unwrap();
     let vm = TestVm {
@@ -127,10 +127,10 @@ const FLAGS: TapFlags = TapFlags {
     nonblocking: true,
 };
 
-/// Opens taps as the fabric does, but never makes one.
+/// Opens existing taps as the fabric does.
 pub(crate) fn opener() -> OpenTap {
     Arc::new(|name| {
-        // TUNSETIFF would make a missing tap, and QEMU be joined to nothing.
+        // TUNSETIFF would create a missing tap, to which nothing else is connected.
         let known = Command::new("ip").args(["link", "show", name]).output()?;
         if !known.status.success() {
             return Err(std::io::ErrorKind::NotFound.into());
@@ -153,7 +153,7 @@ pub(crate) fn tap(vm: &str, index: usize) -> String {
     format!("ik{vm}-{index}")
 }
 
-/// A VM whose taps go away with it.
+/// A VM whose taps are removed with it.
 pub(crate) struct TestVm {
     vm: Vm,
     taps: Vec<String>,
