@@ -1,5 +1,5 @@
-//! A running `ikv-fabric capture` ([`Capturing`]), and a capture file as Wireshark's programs read it
-//! ([`Shark`]).
+//! A running `ikv-fabric capture` ([`Capturing`]), and a capture file as Wireshark's programs read
+//! it ([`Shark`]).
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::Netns;
+use crate::{Answer, Netns};
 
 /// Seconds after which timeout(1) ends a command, so that one that hangs fails its test.
 const LIMIT: &str = "120";
@@ -15,17 +15,6 @@ const LIMIT: &str = "120";
 pub struct Cli {
     netns: String,
     socket: PathBuf,
-}
-
-/// A command's output and exit status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    /// Exit status: 124 if it took too long, -1 if a signal ended it.
-    pub status: i32,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
 }
 
 impl Cli {
@@ -50,17 +39,13 @@ impl Cli {
         command
     }
 
-    /// Runs a command, which may fail.
+    /// Runs a command, which may fail. Its exit status is 124 if it took too long.
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn run(&self, arguments: &[&str]) -> Said {
-        let output = self.command(arguments).output().expect("ip can be started");
-        Said {
-            status: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+    pub fn run(&self, arguments: &[&str]) -> Answer {
+        let output = self.command(arguments).output();
+        output.expect("ip can be started").into()
     }
 
     /// Runs a command that must succeed, and returns its output.
@@ -69,7 +54,7 @@ impl Cli {
     /// When it fails.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let said = self.run(arguments);
-        assert_eq!(said.status, 0, "ikv-fabric {arguments:?}: {said:#?}");
+        assert_eq!(said.code, Some(0), "ikv-fabric {arguments:?}: {said:#?}");
         said.stdout
     }
 

@@ -21,7 +21,7 @@ const END: Duration = Duration::from_secs(30);
 /// A running `ikv-fabric run`. When dropped, it gets SIGTERM and must end with status 0.
 #[derive(Debug)]
 pub struct Fabric {
-    /// Where it runs.
+    /// The machine where it runs.
     pub site: Site,
     /// The host's state before the start.
     pub before: HostState,
@@ -121,7 +121,7 @@ impl Fabric {
     pub fn wait_ready(&mut self, limit: Duration) -> Result<Duration, String> {
         let cli = self.cli();
         while self.started.elapsed() < limit {
-            if cli.run(&["status", "--wait", "2"]).status == 0 {
+            if cli.run(&["status", "--wait", "2"]).code == Some(0) {
                 return Ok(self.started.elapsed());
             }
             if let Ok(Some(status)) = self.process.try_wait() {

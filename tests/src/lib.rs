@@ -2,12 +2,13 @@
 //!
 //! A [`Site`] is a machine in two namespaces, a [`Fabric`] the real program running on it, and a
 //! [`Cli`] types commands there. A [`panel::PanelHost`] runs a patch panel without switches. A
-//! [`Station`] (frames), an [`IpHost`] (smoltcp) or a [`ServerVm`] (QEMU) plugs in. A test waits for
-//! an event with [`patience::until`], never for a fixed time.
+//! [`Station`] (frames), an [`IpHost`] (smoltcp) or a [`ServerVm`] (QEMU) plugs in. A test waits
+//! for an event with [`patience::until`], never for a fixed time.
 //!
 //! A test that needs what this machine lacks prints SKIP and the reason; under CI (`CI=true`) that
 //! is a failure.
 
+mod answer;
 mod binary;
 pub mod capturing;
 mod cli;
@@ -39,8 +40,9 @@ mod vhost_wire;
 mod vnc;
 mod wire;
 
+pub use answer::Answer;
 pub use binary::ikv_fabric;
-pub use cli::{Cli, Said};
+pub use cli::Cli;
 pub use dice::Dice;
 pub use fabric::{Ended, Fabric};
 pub use flow::{Flow, Passed, TwoWayFlow};
@@ -49,7 +51,7 @@ pub use host_state::HostState;
 pub use ip_host::{IpHost, Lease};
 pub use namespace_guest::NamespaceGuest;
 pub use netns::{Netns, in_namespace, leave_namespace, run, shell};
-pub use nic::Nic;
+pub use nic::{Nic, make_tap};
 pub use report::{figure, say, skip};
 pub use runtime::block_on;
 pub use server_vm::{Plug, ServerNic, ServerVm};
@@ -73,8 +75,8 @@ pub fn have_root() -> bool {
     root
 }
 
-/// Builds the switch image if it is missing. `make setup` builds it beforehand; a fabric cannot, in a
-/// namespace without a network.
+/// Builds the switch image if it is missing. `make setup` builds it beforehand; a fabric cannot
+/// build it in a namespace without a network.
 ///
 /// # Errors
 /// The build's standard error.

@@ -13,7 +13,21 @@ use crate::patience::{SOON, wait_for};
 /// Bytes of the virtio-net header that a tap puts before each frame.
 const HEADER: usize = 10;
 
-/// A tap, opened as QEMU opens it. Closed when dropped: unplugged.
+/// Makes a persistent tap in this thread's network namespace, as `run` makes them for VMs.
+///
+/// # Panics
+/// When the name is taken.
+pub fn make_tap(name: &str) {
+    let flags = TapFlags {
+        vnet_hdr: true,
+        exclusive: true,
+        nonblocking: false,
+    };
+    let fd = tap::open_tap(name, flags).unwrap_or_else(|error| panic!("{name}: {error}"));
+    tap::set_persistent(&fd, true).expect("an open tap");
+}
+
+/// A tap, opened as QEMU opens it. Unplugged when dropped.
 #[derive(Debug)]
 pub struct Nic(OwnedFd);
 

@@ -12,8 +12,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::host_state::HostState;
-use crate::patience::{SOON, ended, output_within, wait_for, wait_until};
-use crate::{Netns, ikv_fabric};
+use crate::patience::{SOON, ended, wait_for, wait_until};
+use crate::{Answer, Netns, ikv_fabric};
 
 /// A namespace and a folder for a fabric's socket: everything of a host that a fabric touches.
 #[derive(Debug)]
@@ -54,8 +54,8 @@ impl PanelHost {
         HostState::of(&self.netns, self.folder.path())
     }
 
-    /// As [`PanelHost::state`], once the kernel has reported each link's carrier: it takes a second or
-    /// two after a link is made.
+    /// As [`PanelHost::state`], once the kernel has reported each link's carrier: it takes a second
+    /// or two after a link is made.
     ///
     /// # Panics
     /// When it does not.
@@ -117,14 +117,14 @@ impl PanelHost {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let said = Arc::new(Mutex::new(Said::default()));
+        let progress = Arc::new(Mutex::new(Progress::default()));
         if let Some(stderr) = child.stderr.take() {
-            listen(stderr, said.clone());
+            listen(stderr, progress.clone());
         }
         PanelFabric {
             host: self,
             child,
-            said,
+            progress,
             began,
         }
     }
@@ -134,73 +134,6 @@ impl PanelHost {
 pub fn as_from_a_plain_shell(command: &mut Command) {
     for variable in ["SUDO_UID", "SUDO_GID", "XDG_RUNTIME_DIR", "IKV_FABRIC_LOG"] {
         command.env_remove(variable);
-    }
-}
-
-/// A command's output and exit status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Exit status; `None` if a signal ended it.
-    pub code: Option<i32>,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-}
-
-impl Answer {
-    /// Runs a command to its end.
-    ///
-    /// # Panics
-    /// When it does not end within [`SOON`].
-    pub fn of(command: &mut Command) -> Self {
-        let output = output_within(command, SOON);
-        Answer {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
-    /// The JSON that it printed; it must have succeeded.
-    ///
-    /// # Panics
-    /// With its output, if it failed or printed no JSON.
-    #[track_caller]
-    pub fn json(&self) -> Value {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    /// As [`Answer::refusal`], for a command that may have reported progress before.
-    ///
-    /// # Panics
-    /// As [`Answer::refusal`], and when there is more than one error.
-    #[track_caller]
-    pub fn last_sentence(&self) -> &str {
-        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
-        let (before, last) = match self.stderr.trim_end().rsplit_once('\n') {
-            Some((before, last)) => (before, last),
-            None => ("", self.stderr.trim_end()),
-        };
-        let sentence = last.strip_prefix("ikv-fabric: ");
-        assert!(!before.contains("ikv-fabric: "), "more than one: {self:?}");
-        sentence.unwrap_or_else(|| panic!("no sentence: {self:?}"))
-    }
-
-    /// The sentence with which it failed, without the program's name. It must have ended with status
-    /// 1, nothing on standard output, and one line on standard error.
-    ///
-    /// # Panics
-    /// With its output, if it did not.
-    #[track_caller]
-    pub fn refusal(&self) -> &str {
-        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
-        let sentence = self.stderr.strip_prefix("ikv-fabric: ");
-        let sentence = sentence.and_then(|text| text.strip_suffix('\n'));
-        let sentence = sentence.unwrap_or_else(|| panic!("no sentence: {self:?}"));
-        assert!(!sentence.contains('\n'), "more than one line: {self:?}");
-        sentence
     }
 }
 
@@ -228,20 +161,20 @@ pub fn json_without_fabric(words: &[&str]) -> Value {
 }
 
 #[derive(Debug, Default)]
-struct Said {
+struct Progress {
     text: String,
     ready: Option<Instant>,
 }
 
-fn listen(stderr: ChildStderr, said: Arc<Mutex<Said>>) {
+fn listen(stderr: ChildStderr, progress: Arc<Mutex<Progress>>) {
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let mut said = said.lock().expect("no holder of this lock panics");
+            let mut progress = progress.lock().expect("no holder of this lock panics");
             if line.contains("✓ ready") {
-                said.ready.get_or_insert_with(Instant::now);
+                progress.ready.get_or_insert_with(Instant::now);
             }
-            said.text += &line;
-            said.text.push('\n');
+            progress.text += &line;
+            progress.text.push('\n');
         }
     });
 }
@@ -251,7 +184,7 @@ fn listen(stderr: ChildStderr, said: Arc<Mutex<Said>>) {
 pub struct PanelFabric<'s> {
     host: &'s PanelHost,
     child: Child,
-    said: Arc<Mutex<Said>>,
+    progress: Arc<Mutex<Progress>>,
     began: Instant,
 }
 
@@ -266,8 +199,8 @@ impl PanelFabric<'_> {
         self.lock().text.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Said> {
-        self.said.lock().expect("no holder of this lock panics")
+    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.progress.lock().expect("no holder of this lock panics")
     }
 
     /// Waits until it reports that it is ready. Returns the time since its start.

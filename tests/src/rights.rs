@@ -4,8 +4,8 @@ use std::fs;
 
 use dataplane::rights::CapabilitySet;
 
-/// Name, permitted, effective and bounding capabilities of each thread, and whether its programs may
-/// gain more.
+/// Name, permitted, effective and bounding capabilities of each thread, and whether its programs
+/// may gain more.
 fn threads(pid: u32) -> Vec<(String, [u64; 3], bool)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a running process");
     let of = |folder: std::path::PathBuf| {

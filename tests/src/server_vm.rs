@@ -92,7 +92,7 @@ impl ServerVm {
         Self::boot(host.command("setpriv"), &image, &folder, &arguments, &files)
     }
 
-    /// Boots the switch image in `folder` with a NIC on each of the vhost-user `sockets`; each NIC's
+    /// Boots the switch image in `folder` with a NIC on each of the vhost-user `sockets`; the NICs'
     /// own `plug` is ignored. `devices` are further options of each virtio-net device, and `more`
     /// further files of the seed.
     ///

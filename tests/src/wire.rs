@@ -20,9 +20,9 @@ pub struct Wire {
     process: Child,
 }
 
-/// Two machines at the ends of a wire, each a namespace with a tap: `pa` with 10.9.0.1 and `pb` with
-/// 10.9.0.2. They have no IPv6 and know each other's MAC addresses, so that only the test's frames
-/// pass.
+/// Two machines at the ends of a wire, each a namespace with a tap: `pa` with 10.9.0.1 and `pb`
+/// with 10.9.0.2. They have no IPv6 and know each other's MAC addresses, so that only the test's
+/// frames pass.
 pub struct Pair {
     /// The wire between them.
     pub wire: Wire,

@@ -161,7 +161,7 @@ fn machines_boot_over_the_network_and_reach_each_other_in_a_vlan() {
     server.exec(&["sh", "-ec", serve]);
     until("the leaf to have a route to the server", PATIENCE, || {
         let said = cli.run(&["exec", "leaf1", "--", "fping", "-q", "192.168.100.2"]);
-        ensure(said.status == 0, || format!("{said:?}"))
+        ensure(said.code == Some(0), || format!("{said:?}"))
     });
 
     server.exec(&["sh", "-ec", VLAN_MACHINES]);
@@ -170,7 +170,7 @@ fn machines_boot_over_the_network_and_reach_each_other_in_a_vlan() {
         server.exec(&[&["ip", "netns", "exec", "vlan2"][..], &ping].concat());
     }
 
-    // QEMU's boot ROM is iPXE, which gets the address of a script over HTTP. It asks for a few
+    // QEMU's boot ROM is iPXE, which gets the address of a script over HTTP. It asks for some
     // seconds only, and a leaf on a busy machine may answer later: so the machine boots again, as a
     // real one does. Its console is in the message of a failure.
     let more = [

@@ -1,5 +1,5 @@
-//! Every tap has a vhost-user socket beside it; the first of the two that is plugged into carries the
-//! cable.
+//! Every tap has a vhost-user socket beside it; the first of the two that is plugged into carries
+//! the cable.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

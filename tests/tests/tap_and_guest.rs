@@ -1,5 +1,5 @@
-//! A cable between a tap and a guest: frames pass between the kernel and the guest's buffers, with the
-//! offloads that the guest accepted.
+//! A cable between a tap and a guest: frames pass between the kernel and the guest's buffers, with
+//! the offloads that the guest accepted.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::os::unix::net::UnixListener;
@@ -7,10 +7,10 @@ use std::os::unix::net::UnixListener;
 use bench::guest::{Guest, GuestOptions, Ring, features};
 use dataplane::jack::{JackSpec, Jacks, Role};
 use dataplane::port::Tap;
-use dataplane::sys::tap::{self, TapFlags, TapOffloads};
+use dataplane::sys::tap::TapOffloads;
 use dataplane::{Cable, CableHandle, Panel, PanelOptions, Port, Side};
 use ikv_tests::patience::{SOON, wait_until};
-use ikv_tests::{Netns, Nic, SuperFrame, have_root};
+use ikv_tests::{Netns, Nic, SuperFrame, have_root, make_tap};
 
 const ROUNDS: usize = 60;
 
@@ -31,12 +31,7 @@ impl Path {
             std::fs::write(off, "1").unwrap();
         }
         netns.ip("link add name kbr type bridge mcast_snooping 0");
-        let flags = TapFlags {
-            vnet_hdr: true,
-            exclusive: true,
-            nonblocking: false,
-        };
-        tap::set_persistent(tap::open_tap("ka", flags).unwrap(), true).unwrap();
+        make_tap("ka");
         let port = Port::Tap(Tap::open("kb").unwrap());
         for name in ["ka", "kb"] {
             netns.ip(&format!("link set {name} master kbr up"));

@@ -53,7 +53,7 @@ fn root_logs_in_over_the_owners_socket() {
         viewer.answer("let me in\n");
         viewer.answer("touch /run/was-here\n");
         let said = cli.run(&mark);
-        ensure(said.status == 0, || format!("{said:?}"))
+        ensure(said.code == Some(0), || format!("{said:?}"))
     });
 
     // A switch that is off has no screen; once it is on again it has one.

@@ -11,9 +11,9 @@ use std::time::Duration;
 use ctrl::vm::accel::Accel;
 use ctrl::vm::seed;
 use ctrl::vm::{Image, Launcher, NicBackend, NicSpec, OpenTap, Vm, VmSpec, VmState};
-use dataplane::sys::tap::{TapFlags, open_tap, set_persistent};
+use dataplane::sys::tap::{TapFlags, open_tap};
 use ikv_tests::patience::wait_until_async;
-use ikv_tests::shell;
+use ikv_tests::{make_tap, shell};
 use tempfile::TempDir;
 
 use crate::kernel;
@@ -61,8 +61,7 @@ impl Lab {
         seed::write(&spec.seed, &[]).unwrap();
         for index in 0..nics {
             let tap = tap(name, index);
-            let fd = open_tap(&tap, FLAGS).unwrap();
-            set_persistent(&fd, true).unwrap();
+            make_tap(&tap);
             shell(&format!("ip link set {tap} up"));
         }
         spec
