@@ -25,33 +25,33 @@ const INTRODUCTION: u64 = u64::MAX;
 /// How long a sender waits for room when its window is full.
 const FULL: Duration = Duration::from_micros(100);
 
-/// A flow from one plug to another, on a thread of its own.
+/// A flow of frames from one tap to another, on a thread of its own.
 #[derive(Debug)]
 pub struct Flow {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Passed>>,
 }
 
-/// What became of a flow's frames.
+/// How many frames a flow sent, and which were lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passed {
-    /// Frames that were sent.
+    /// Number of frames sent; they count from 1.
     pub sent: u64,
-    /// The numbers of those that never arrived.
+    /// The numbers of the frames that never arrived.
     pub lost: Vec<u64>,
 }
 
 impl Flow {
-    /// Plugs into the taps `from` and `to` of the host and sends a frame `every` so often, once
-    /// the first has found its way.
+    /// Plugs into the taps `from` and `to` of the host and sends a frame at each interval `every`,
+    /// once a first frame has arrived.
     ///
     /// # Panics
-    /// When none does, or somebody else holds a tap.
+    /// When no frame arrives, or another program holds a tap.
     pub fn start(host: &Netns, from: &str, to: &str, every: Duration) -> Self {
         let plug = |tap: &str, last| Station::plug(host, tap, [2, 0x66, 0x6c, 0x6f, 0x77, last]);
         let (from, mut to) = (plug(from, 1), plug(to, 2));
         let deadline = Instant::now() + SOON;
-        // Where a bridge is on the way, it learns by this where the receiver is.
+        // Bridges on the way learn the receiver's address.
         to.send(&frame(to.mac, from.mac, 0, LENGTH));
         let found = loop {
             from.send(&frame(from.mac, to.mac, 0, LENGTH));
@@ -71,14 +71,14 @@ impl Flow {
         }
     }
 
-    /// Ends it, and waits for what is on its way.
+    /// Stops sending, and waits for the frames on their way.
     ///
     /// # Panics
-    /// When a plug does not work any more.
+    /// When a tap fails.
     pub fn end(mut self) -> Passed {
         self.stop.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().expect("taken here only");
-        thread.join().expect("plugs that work")
+        let thread = self.thread.take().expect("taken only here");
+        thread.join().expect("the taps work")
     }
 }
 
@@ -86,17 +86,17 @@ impl Drop for Flow {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Of a test that failed for another reason.
+            // The test has failed for another reason.
             let _ = thread.join();
         }
     }
 }
 
 impl Passed {
-    /// Every frame arrived, and there were some.
+    /// Asserts that frames were sent and that every one arrived.
     ///
     /// # Panics
-    /// If not.
+    /// With the numbers of lost frames.
     #[track_caller]
     pub fn assert_complete(&self, during: &str) {
         assert!(
@@ -227,7 +227,7 @@ impl Drop for StopOnDrop<'_> {
 }
 
 fn run(from: &Station, to: &mut Station, every: Duration, stop: &AtomicBool) -> Passed {
-    // Number 0 is for finding the way.
+    // Number 0 is that of the first frames.
     let mut missing = std::collections::BTreeSet::new();
     let mut sent = 0;
     let mut due = Instant::now();
@@ -235,7 +235,7 @@ fn run(from: &Station, to: &mut Station, every: Duration, stop: &AtomicBool) -> 
         sent += 1;
         missing.insert(sent);
         from.send(&frame(from.mac, to.mac, sent, LENGTH));
-        // A thread that was kept from its CPU does not make up for it by a burst.
+        // A thread that was delayed does not catch up by a burst.
         due = (due + every).max(Instant::now());
         while let Some(arrived) = to.receive(due, number) {
             missing.remove(&arrived);

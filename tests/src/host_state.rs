@@ -1,4 +1,4 @@
-//! Everything of a namespace that a fabric could change, to compare before and after.
+//! Everything in a namespace that a fabric could change, to compare it before and after.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,10 +7,10 @@ use std::path::Path;
 
 use crate::{Netns, shell};
 
-/// Switches whose values change by themselves, or that are only written.
+/// Sysctls whose values change by themselves, or that can only be written.
 const RESTLESS: [&str; 2] = ["netfilter/nf_conntrack_count", "ipv4/route/flush"];
 
-/// Differences that one message lists.
+/// The most differences that a message lists.
 const SHOWN: usize = 12;
 
 /// The state of a namespace's network, and optionally of a folder and of the processes of both.
@@ -48,13 +48,13 @@ impl HostState {
     /// The lines of one part: `links`, `sysctls` …
     ///
     /// # Panics
-    /// If there is no such part.
+    /// When no part has that name.
     pub fn part(&self, name: &str) -> &BTreeSet<String> {
         let found = self.0.iter().find(|(part, _)| *part == name);
-        &found.expect("a part of the picture").1
+        &found.expect("a part of the state").1
     }
 
-    /// All differences, a line each: `+` is new, `-` is gone.
+    /// All differences, a line each: `+` for what is new, `-` for what is gone.
     pub fn differences(&self, after: &HostState) -> Vec<String> {
         let mut found = Vec::new();
         for ((part, before), (_, after)) in self.0.iter().zip(&after.0) {
@@ -68,10 +68,10 @@ impl HostState {
         found
     }
 
-    /// The host is as before.
+    /// Asserts that both states are the same.
     ///
     /// # Panics
-    /// With every difference, if it is not.
+    /// With the differences, if they are not.
     #[track_caller]
     pub fn assert_unchanged(&self, after: &HostState, since: &str) {
         let differences = self.differences(after);
@@ -116,7 +116,7 @@ fn lines(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// `/proc/sys/net` shows the namespace of the thread that looks.
+/// All sysctls of this thread's namespace, which `/proc/sys/net` shows.
 fn sysctls() -> BTreeSet<String> {
     let root = Path::new("/proc/sys/net");
     let mut found = BTreeSet::new();
@@ -130,7 +130,7 @@ fn sysctls() -> BTreeSet<String> {
             }
             let key = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();
             if !RESTLESS.contains(&&*key) {
-                // Some are secret, and stay so.
+                // Some cannot be read: their error is their value.
                 let value = fs::read_to_string(&path).unwrap_or_else(|error| error.to_string());
                 found.insert(format!("{key} = {}", value.trim_end()));
             }
@@ -157,7 +157,7 @@ fn files(folder: &Path) -> BTreeSet<String> {
     found
 }
 
-/// Those in the namespace, and those that name the folder in their arguments.
+/// Processes in the namespace, and processes that have the folder in their arguments.
 fn processes(netns: &Netns, folder: &Path) -> BTreeSet<String> {
     let namespace = fs::metadata(netns.path()).map(|meta| meta.ino()).ok();
     let folder = folder.display().to_string();

@@ -1,12 +1,14 @@
-//! Harness of the end-to-end tests: namespaces, fabrics, hosts that plug in.
+//! Harness of the end-to-end tests: namespaces, fabrics, and machines that plug in.
 //!
-//! A [`Site`] is a machine in two namespaces, a [`Fabric`] the real binary running on it, a
-//! [`Cli`] the commands typed there. What plugs in is a [`Station`] (frames), an [`IpHost`]
-//! (smoltcp) or a [`ServerVm`] (a QEMU). A test waits with [`patience::until`], never for a time.
+//! A [`Site`] is a machine in two namespaces, a [`Fabric`] the real program running on it, and a
+//! [`Cli`] types commands there. A [`panel::PanelHost`] runs a patch panel without switches. A
+//! [`Station`] (frames), an [`IpHost`] (smoltcp) or a [`ServerVm`] (QEMU) plugs in. A test waits
+//! for an event with [`patience::until`], never for a fixed time.
 //!
-//! A test that needs what this machine lacks says SKIP and why; under CI (`CI=true`) that is
-//! a failure.
+//! A test that needs what this machine lacks prints SKIP and the reason; under CI (`CI=true`) that
+//! is a failure.
 
+mod answer;
 mod binary;
 pub mod capturing;
 mod cli;
@@ -38,8 +40,9 @@ mod vhost_wire;
 mod vnc;
 mod wire;
 
+pub use answer::Answer;
 pub use binary::ikv_fabric;
-pub use cli::{Cli, Said};
+pub use cli::Cli;
 pub use dice::Dice;
 pub use fabric::{Ended, Fabric};
 pub use flow::{Flow, Passed, TwoWayFlow};
@@ -48,7 +51,7 @@ pub use host_state::HostState;
 pub use ip_host::{IpHost, Lease};
 pub use namespace_guest::NamespaceGuest;
 pub use netns::{Netns, in_namespace, leave_namespace, run, shell};
-pub use nic::Nic;
+pub use nic::{Nic, make_tap};
 pub use report::{figure, say, skip};
 pub use runtime::block_on;
 pub use server_vm::{Plug, ServerNic, ServerVm};
@@ -60,7 +63,7 @@ pub use vhost_wire::{Lane, VhostWire};
 pub use vnc::VncViewer;
 pub use wire::{Pair, Wire};
 
-/// Whether this process may make namespaces and devices. `false` after saying SKIP.
+/// Whether this process may make namespaces and devices; prints SKIP if not.
 ///
 /// # Panics
 /// Under CI, where nothing may be skipped.
@@ -72,23 +75,23 @@ pub fn have_root() -> bool {
     root
 }
 
-/// Builds the switch image if it is not there: `make setup` has done so long before, and no
-/// fabric can in a namespace without a network.
+/// Builds the switch image if it is missing. `make setup` builds it beforehand; a fabric cannot
+/// build it in a namespace without a network.
 ///
 /// # Errors
-/// What the build says.
+/// The build's standard error.
 pub fn ensure_image() -> Result<(), String> {
-    let ask = |verb| {
+    let image = |verb| {
         std::process::Command::new(ikv_fabric())
             .args(["--json", "image", verb])
             .output()
     };
-    let paths = ask("path").map_err(|error| error.to_string())?;
+    let paths = image("path").map_err(|error| error.to_string())?;
     let answer: serde_json::Value = serde_json::from_slice(&paths.stdout).unwrap_or_default();
     if answer["built"] == true {
         return Ok(());
     }
-    let built = ask("build").map_err(|error| error.to_string())?;
+    let built = image("build").map_err(|error| error.to_string())?;
     patience::ensure(built.status.success(), || {
         String::from_utf8_lossy(&built.stderr).into_owned()
     })
@@ -118,7 +121,7 @@ pub fn lacks_for_host() -> Option<&'static str> {
     missing(&HOST_PROGRAMS)
 }
 
-/// What this machine lacks for switch VMs; `None` if nothing.
+/// What this machine lacks to run switch VMs; `None` if nothing.
 pub fn lacks_for_vms() -> Option<&'static str> {
     lacks_for_host().or_else(|| missing(&VM_PROGRAMS))
 }

@@ -17,7 +17,7 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Makes an empty one, its loopback up. Needs root.
+    /// Makes an empty namespace with its loopback up. Needs root. `label` becomes part of its name.
     pub fn new(label: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -29,24 +29,24 @@ impl Netns {
         netns
     }
 
-    /// Its name, as `ip netns` has it.
+    /// Its name for `ip netns`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it can be opened.
+    /// The file that opens it.
     pub fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)
     }
 
-    /// A program that will run inside.
+    /// A command that runs inside.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
         command
     }
 
-    /// Runs `ip ARGUMENTS` inside and returns what it prints.
+    /// Runs `ip ARGUMENTS` inside, which must succeed. Returns its standard output.
     pub fn ip(&self, arguments: &str) -> String {
         let mut command = Command::new("ip");
         let output = run(command
@@ -55,14 +55,14 @@ impl Netns {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Runs a program inside; it must succeed. Returns what it prints.
+    /// Runs a program inside, which must succeed. Returns its standard output.
     pub fn run(&self, line: &str) -> String {
         let mut words = line.split_whitespace();
         let mut command = self.command(words.next().expect("a program"));
         String::from_utf8_lossy(&run(command.args(words)).stdout).into_owned()
     }
 
-    /// Processes inside.
+    /// The ids of the processes inside.
     pub fn pids(&self) -> Vec<u32> {
         let mut command = Command::new("ip");
         let output = run(command.args(["netns", "pids", &self.name]));
@@ -92,7 +92,7 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        // Nothing can be done about a failure here, and the next test has its own name.
+        // A failure does not matter to the next test, whose namespace has another name.
         let _ = Command::new("ip")
             .args(["netns", "del", &self.name])
             .output();
@@ -147,7 +147,7 @@ pub fn shell(command: &str) -> String {
 /// Runs a command that must succeed.
 ///
 /// # Panics
-/// With everything it printed, if it does not.
+/// With its output, if it fails.
 pub fn run(command: &mut Command) -> Output {
     let output = command
         .output()

@@ -1,4 +1,4 @@
-//! A running `ikv-fabric patch`.
+//! A running `ikv-fabric patch` ([`Wire`]), and two machines connected by one ([`Pair`]).
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,31 +12,31 @@ use crate::capturing::Capturing;
 use crate::patience::{SOON, ended, wait_until};
 use crate::{Netns, ikv_fabric, run};
 
-/// A running patch in a namespace of its own.
+/// A running patch in a namespace made for it.
 pub struct Wire {
-    /// Where it runs.
+    /// The namespace where it runs.
     pub switch: Netns,
     folder: tempfile::TempDir,
     process: Child,
 }
 
-/// Two machines at the ends of a wire, each on a tap in a namespace of its own: `pa` with
-/// 10.9.0.1 and `pb` with 10.9.0.2, without IPv6, so that no frame moves that a test did not ask
-/// for.
+/// Two machines at the ends of a wire, each a namespace with a tap: `pa` with 10.9.0.1 and `pb`
+/// with 10.9.0.2. They have no IPv6 and know each other's MAC addresses, so that only the test's
+/// frames pass.
 pub struct Pair {
-    /// Between them.
+    /// The wire between them.
     pub wire: Wire,
-    /// Has `pa`.
+    /// The machine with `pa`.
     pub left: Netns,
-    /// Has `pb`.
+    /// The machine with `pb`.
     pub right: Netns,
 }
 
 impl Wire {
-    /// Starts one between two ports, as typed.
+    /// Starts a wire between two ports, given as typed.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// When it does not start.
     pub fn between(switch: Netns, a: &str, b: &str) -> Self {
         Wire::with(switch, &[a, b])
     }
@@ -44,7 +44,7 @@ impl Wire {
     /// Starts `patch` with these ports and options.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// When it does not start.
     pub fn with(switch: Netns, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let process = switch
@@ -69,12 +69,12 @@ impl Wire {
         wire
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// `ikv-fabric`, of this wire.
+    /// `ikv-fabric` with this wire's socket.
     pub fn program(&self) -> Command {
         let mut command = Command::new(ikv_fabric());
         let socket = self.folder.path().join("wire.sock");
@@ -82,7 +82,7 @@ impl Wire {
         command
     }
 
-    /// `ikv-fabric --json VERB`, of this wire.
+    /// `ikv-fabric --json VERB` with this wire's socket.
     pub fn command(&self, verb: &str) -> Command {
         let mut command = self.program();
         command.args(["--json", verb]);
@@ -124,10 +124,10 @@ impl Wire {
         self.json("cables", names)
     }
 
-    /// The lane that begins at the port `from`, of `cables --json`.
+    /// The lane in `cables --json` that begins at the port `from`.
     ///
     /// # Panics
-    /// When there is none.
+    /// When no lane begins there.
     pub fn lane(&self, from: &str) -> Value {
         let cables = self.cables(&[]);
         let lanes = cables[0]["lanes"].as_array().expect("two lanes");
@@ -135,25 +135,25 @@ impl Wire {
         found.expect("one begins there").clone()
     }
 
-    /// Ends it and expects that nothing of it is left.
+    /// Ends it as a user does, and asserts that it leaves nothing behind.
     ///
     /// # Panics
-    /// When something is.
+    /// When it does.
     pub fn end(mut self) {
         let pid = Pid::from_child(&self.process);
         kill_process(pid, Signal::INT).expect("it is our own process");
-        let status = ended(&mut self.process, SOON).expect("it ends when told to");
+        let status = ended(&mut self.process, SOON).expect("it ends on SIGINT");
         assert!(status.success(), "{status}");
         let left = self.folder.path().read_dir().expect("our own folder");
         assert_eq!(left.count(), 0);
         let rules = self.switch.run("nft list ruleset");
-        assert_eq!(rules, "", "its guard is gone");
+        assert_eq!(rules, "", "its guard is left");
     }
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        // Of a test that failed: the namespace goes away, and so must what runs in it.
+        // The test has failed: the processes in its namespace must end before that is deleted.
         if let Ok(None) = self.process.try_wait() {
             let _ = kill_process(Pid::from_child(&self.process), Signal::INT);
             let _ = ended(&mut self.process, SOON);
@@ -162,18 +162,18 @@ impl Drop for Wire {
 }
 
 impl Pair {
-    /// Two machines that know each other.
+    /// Makes two machines that reach each other.
     ///
     /// # Panics
-    /// When they do not.
+    /// When they do not reach each other.
     pub fn new(label: &str) -> Self {
         Pair::with(label, &[])
     }
 
-    /// The same with options for `patch`.
+    /// As [`Pair::new`] with options of `patch`.
     ///
     /// # Panics
-    /// When they do not.
+    /// When they do not reach each other.
     pub fn with(label: &str, options: &[&str]) -> Self {
         let named = |end: &str| Netns::new(&format!("{label}-{end}"));
         let (left, right) = (named("left"), named("right"));
@@ -189,7 +189,7 @@ impl Pair {
         }
         let pair = Pair { wire, left, right };
         assert!(pair.ping(&["-c", "3", "-i", "0.1"]).is_some());
-        // Nobody asks for an address while frames are counted.
+        // Permanent neighbour entries: no ARP request is sent while a test counts frames.
         for (netns, tap, address) in [
             (&pair.left, "pa", "10.9.0.2"),
             (&pair.right, "pb", "10.9.0.1"),
@@ -206,7 +206,7 @@ impl Pair {
         pair
     }
 
-    /// Pings from left to right. Shortest round trip in ms; `None` if no answer came.
+    /// Pings from left to right. Returns the shortest round trip in ms; `None` without an answer.
     pub fn ping(&self, options: &[&str]) -> Option<f64> {
         let mut ping = self.left.command("ping");
         let output = ping
@@ -255,7 +255,7 @@ impl Pair {
         });
     }
 
-    /// Ends the wire and expects that nothing of it is left.
+    /// Ends the wire, and asserts that it leaves nothing behind.
     ///
     /// # Panics
     /// As [`Wire::end`].

@@ -4,8 +4,8 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
-use ikv_tests::panel::{Answer, PanelHost, as_from_a_plain_shell};
-use ikv_tests::{have_root, ikv_fabric};
+use ikv_tests::panel::{PanelHost, as_from_a_plain_shell};
+use ikv_tests::{Answer, have_root, ikv_fabric};
 
 /// Debian's uid of `nobody`; the machine need not have that account.
 const NOBODY: &str = "65534";

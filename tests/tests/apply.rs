@@ -7,9 +7,9 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use ikv_tests::panel::{Answer, PanelHost};
+use ikv_tests::panel::PanelHost;
 use ikv_tests::patience::{SOON, ended};
-use ikv_tests::{Nic, TwoWayFlow, figure, have_root};
+use ikv_tests::{Answer, Nic, TwoWayFlow, figure, have_root};
 use serde_json::{Value, json};
 use tempfile::TempPath;
 

@@ -153,8 +153,8 @@ fn a_rack_is_added(fabric: &Fabric) {
             status(&cli)["applying"].is_string()
         });
         let second = cli.run(&as_words(&two_racks));
-        let told = second.stderr.contains("another apply is under way");
-        assert!(second.status == 1 && told, "{second:?}");
+        let refused = second.stderr.contains("another apply is under way");
+        assert!(second.code == Some(1) && refused, "{second:?}");
         assert!(first.wait().unwrap().success(), "{}", fabric.dump());
     });
     let took = began.elapsed();
@@ -212,8 +212,8 @@ fn the_rack_is_removed(fabric: &Fabric) {
     cli.wait_ready(60);
     assert_eq!(sessions(&cli)[1], ("spine1".to_owned(), 3, 3));
     let gone = cli.run(&["exec", "leaf3", "--", "true"]);
-    let told = gone.stderr.contains("there is no switch \"leaf3\"");
-    assert!(told, "{gone:?}");
+    let unknown = gone.stderr.contains("there is no switch \"leaf3\"");
+    assert!(unknown, "{gone:?}");
     assert!(!fabric.run_folder().join("vm/leaf3").exists());
 }
 
@@ -226,7 +226,7 @@ fn switches_get_more_memory(fabric: &Fabric) {
     let before = boot_id(&cli, "leaf2");
     let began = Instant::now();
     let said = cli.run(&as_words(&apply(fabric, &more, &[])));
-    assert_eq!(said.status, 0, "{said:?}");
+    assert_eq!(said.code, Some(0), "{said:?}");
     let back = said.stderr.matches("was restarted and back after").count();
     assert_eq!(back, 4, "{said:?}");
     figure(

@@ -3,9 +3,9 @@
 
 use std::process::Stdio;
 
-use ikv_tests::have_root;
-use ikv_tests::panel::{Answer, PanelHost, ask_without_fabric, json_without_fabric};
+use ikv_tests::panel::{PanelHost, ask_without_fabric, json_without_fabric};
 use ikv_tests::patience::{SOON, ended};
+use ikv_tests::{Answer, have_root};
 
 /// Invalid configurations, and the sentence that each is refused with.
 const BAD: &[(&str, &str)] = &[

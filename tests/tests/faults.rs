@@ -23,9 +23,9 @@
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use ikv_tests::panel::{Answer, PanelFabric, PanelHost};
+use ikv_tests::panel::{PanelFabric, PanelHost};
 use ikv_tests::patience::{SOON, ended, wait_until};
-use ikv_tests::{Netns, have_root, ikv_fabric, run};
+use ikv_tests::{Answer, Netns, have_root, ikv_fabric, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 

@@ -10,15 +10,15 @@ use host::plan::plan;
 use ikv_tests::{host_plan_input, in_namespace};
 use rustix::time::{ClockId, clock_gettime};
 
-/// CPU time of this thread, in user and kernel mode. Unlike elapsed time, it does not depend on what
-/// else the machine does.
+/// CPU time of this thread, in user and kernel mode. Unlike elapsed time, it hardly depends on other
+/// programs.
 fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
-/// Prints the elapsed time of each step, and compares the CPU time of the best of five runs with its
-/// budget: 120 ms up and 80 ms down, of the 300 ms that the whole panel may take.
+/// Prints the elapsed time of each step, and compares the CPU time of the best of five runs with
+/// its budget: 120 ms up and 80 ms down, of the 300 ms that the whole panel may take.
 #[test]
 fn the_hosts_part_stays_within_its_cpu_time() {
     in_namespace(|| {

@@ -97,35 +97,29 @@ fn a_step_that_fails_halfway_is_undone() {
     in_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let lock = lock(folder.path());
+        let assert_refused = |conflict: &str, words: &[&str]| {
+            shell(conflict);
+            let before = HostState::of_network();
+            let applied = execute(&plan(&host_plan_input(6, true)), &lock, |_| {});
+            let error = applied.unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+            before.assert_unchanged(&HostState::of_network(), conflict);
+        };
         // The last of the taps exists and belongs to another program.
-        shell("ip tuntap add dev ikvm1-5-2 mode tap && ip link set ikvm1-5-2 alias precious");
-        let before = HostState::of_network();
-        let error = execute(&plan(&host_plan_input(6, true)), &lock, |_| {})
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("ikvm1-5-2") && error.contains("exists"),
-            "{error}"
+        assert_refused(
+            "ip tuntap add dev ikvm1-5-2 mode tap && ip link set ikvm1-5-2 alias precious",
+            &["ikvm1-5-2", "exists"],
         );
-        before.assert_unchanged(&HostState::of_network(), "it was undone");
-
         // A foreign route conflicts with ours.
-        shell("ip link del ikvm1-5-2 && ip route add 192.168.96.0/19 dev lo");
-        let before = HostState::of_network();
-        let error = execute(&plan(&host_plan_input(6, true)), &lock, |_| {})
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("route 192.168.96.0/19"), "{error}");
-        before.assert_unchanged(&HostState::of_network(), "it was undone");
-
+        assert_refused(
+            "ip link del ikvm1-5-2 && ip route add 192.168.96.0/19 dev lo",
+            &["route 192.168.96.0/19"],
+        );
         // A foreign table has our name.
-        shell("ip route del 192.168.96.0/19 && nft add table inet ikv-fabric");
-        let before = HostState::of_network();
-        let error = execute(&plan(&host_plan_input(6, true)), &lock, |_| {})
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("File exists"), "{error}");
-        before.assert_unchanged(&HostState::of_network(), "it was undone");
+        assert_refused(
+            "ip route del 192.168.96.0/19 && nft add table inet ikv-fabric",
+            &["File exists"],
+        );
         lock.release().unwrap();
     });
 }
@@ -181,7 +175,7 @@ fn clean_removes_an_unmarked_tap_and_no_foreign_device() {
         clean(&mut lock).unwrap().unwrap();
         before.assert_unchanged(&HostState::of_network(), "it was undone");
 
-        // Devices with the same names that are foreign: one has another alias, one is in use, one is a
+        // Foreign devices with the same names: one has another alias, one is in use, one is a
         // bridge.
         journal.save().unwrap();
         shell("ip tuntap add dev ikvm1-3-2 mode tap && ip link set ikvm1-3-2 alias theirs");

@@ -1,8 +1,8 @@
 //! Conflicts, missing programs and full disks are reported with a remedy, and nothing is changed.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use ikv_tests::panel::{Answer, PanelHost, as_from_a_plain_shell};
-use ikv_tests::{ensure_image, have_root, ikv_fabric, run};
+use ikv_tests::panel::{PanelHost, as_from_a_plain_shell};
+use ikv_tests::{Answer, ensure_image, have_root, ikv_fabric, run};
 
 /// Something that keeps a fabric from starting, and what the sentence about it must contain.
 struct Obstacle {

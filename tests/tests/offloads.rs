@@ -1,12 +1,12 @@
-//! What a lane makes of a frame for a receiver that does not take it as it is, compared byte by byte
-//! with what the kernel makes of it.
+//! What a lane makes of a frame for a receiver that does not take it as it is, compared byte by
+//! byte with what the kernel makes of it.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use dataplane::port::{Memory, MemoryHost, memory, memory_taking};
-use dataplane::sys::tap::{self, TapFlags, TapOffloads};
+use dataplane::sys::tap::TapOffloads;
 use dataplane::{Cable, CableHandle, Offloads, Panel, PanelOptions, Port, Side, VnetHeader};
 use ikv_tests::patience::{SOON, wait_until};
-use ikv_tests::{Netns, Nic, SuperFrame, have_root};
+use ikv_tests::{Netns, Nic, SuperFrame, have_root, make_tap};
 
 type Frames = Vec<([u8; 10], Vec<u8>)>;
 
@@ -23,13 +23,7 @@ impl KernelPath {
     fn new(netns: &Netns) -> Self {
         netns.ip("link add name kbr type bridge mcast_snooping 0");
         for name in ["ka", "kb"] {
-            let flags = TapFlags {
-                vnet_hdr: true,
-                exclusive: true,
-                nonblocking: false,
-            };
-            let fd = tap::open_tap(name, flags).unwrap();
-            tap::set_persistent(&fd, true).unwrap();
+            make_tap(name);
             netns.ip(&format!("link set {name} mtu 65000 addrgenmode none"));
             netns.ip(&format!("link set {name} master kbr up"));
         }

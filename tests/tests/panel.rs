@@ -1,4 +1,5 @@
-//! The patch panel without switches, `run --switches none`: its cost, its shapes, and the host's link.
+//! The patch panel without switches, `run --switches none`: its cost, its shapes, and the host's
+//! link.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;

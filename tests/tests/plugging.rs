@@ -7,9 +7,9 @@
 use std::process::Command;
 
 use ikv_tests::ipxe::{Guest, MACHINE, assert_talks, have_qemu};
-use ikv_tests::panel::{Answer, PanelFabric, PanelHost};
+use ikv_tests::panel::{PanelFabric, PanelHost};
 use ikv_tests::patience::{SOON, wait_until};
-use ikv_tests::{Netns, Nic, have_root, say, skip};
+use ikv_tests::{Answer, Netns, Nic, have_root, say, skip};
 use serde_json::Value;
 
 const MAC_1: &str = "08:00:27:06:00:31";

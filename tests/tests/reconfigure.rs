@@ -1,6 +1,6 @@
-//! A running spine gets a rack and loses it again: two network cards come into its QEMU, one on a
-//! cable to a new leaf, one on a tap; its BGP session with the old leaf is never down, and what
-//! runs afterwards is what a fresh boot makes.
+//! A rack is added to a running spine and removed again. Two NICs are plugged into its QEMU, one on
+//! a cable to a new leaf and one on a tap. Its BGP session with the old leaf stays up, and its
+//! configuration is then the same as after a boot.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::os::unix::fs::{DirBuilderExt, chown};
@@ -26,21 +26,21 @@ use vm::{
     nic_socket_name, ssh,
 };
 
-/// For three VMs to boot under emulation beside other tests.
+/// Time for three emulated VMs to boot while other tests run.
 const BOOT: Duration = Duration::from_secs(180);
-/// For anything that a running guest does.
+/// Time for a command in a running guest.
 const GUEST: Duration = Duration::from_secs(60);
 
 const SWITCHES: [&str; 3] = ["spine1", "leaf1", "leaf3"];
 
-/// Everything that a switch can show of how it is configured, but for when and how often.
+/// A command that shows a switch's whole configuration, without times and counters.
 const STATE: &str = "vtysh -c 'show running-config'; \
     ip -j -d link show | jq -c '.[] | [.ifname, .mtu, .address, .master, .flags, .linkinfo]' | sort; \
     ip -j address show | jq -c '.[] | [.ifname, (.addr_info[] | [.local, .prefixlen, .broadcast])]' | sort; \
     sysctl -a 2>/dev/null | grep -E '(forwarding|rp_filter|accept_dad|arp_ignore) =' | sort; \
     ls -ln /etc/frr; cd /etc; cat hosts hostname frr/frr.conf ikv/nics ikv/network.batch ssh/ssh_known_hosts";
 
-/// Files of one test. It is inside a network namespace of its own, where its taps are.
+/// Files of the test. It runs in a new network namespace, where its taps are.
 struct Lab {
     folder: TempDir,
     keys: FabricKeys,
@@ -68,7 +68,8 @@ impl Lab {
         }
     }
 
-    /// A switch of a topology. Its NICs listed in `cables` have vhost-user sockets, the others taps.
+    /// A switch of a topology. The NICs listed in `cables` are on vhost-user sockets, the others on
+    /// taps.
     fn make(&self, topology: &Topology, name: &str, cables: &[usize]) -> Make {
         let switch = topology.switch(name).unwrap();
         let conf = topology.switch_conf(switch).unwrap();
@@ -115,7 +116,7 @@ impl Lab {
         }
     }
 
-    /// A cable between two NICs.
+    /// Starts a cable between two NICs, each given as switch and index.
     fn cable(&self, ends: [(&str, usize); 2]) -> Wire {
         let sockets = ends.map(|(name, index)| {
             let folder = self.folder.path().join(name).join(NIC_FOLDER);
@@ -139,13 +140,13 @@ impl Lab {
     }
 }
 
-/// Its own for each VM.
+/// Each VM runs under its own uid.
 fn uid(name: &str) -> u32 {
     70_300 + SWITCHES.iter().position(|known| *known == name).unwrap() as u32
 }
 
 #[test]
-fn a_spine_gets_a_rack_and_loses_it() {
+fn a_rack_is_added_to_a_running_spine_and_removed() {
     if let Some(lacking) = lacks_for_vms() {
         return skip(&format!("needs {lacking}"));
     }
@@ -176,16 +177,19 @@ async fn rack() {
     let before = state(&spine).await;
     let known = session(&spine, "ens5").await.unwrap();
 
-    // The rack comes.
+    // The rack is added.
     let began = Instant::now();
     change(&spine, &old, &new).await;
     figure(
-        "a spine gets two network cards and a rack",
+        "two NICs and a rack are added to a spine",
         &format!("{:?}", began.elapsed()),
     );
     let began = Instant::now();
     change(&leaf1, &leaf[0], &leaf[1]).await;
-    figure("a leaf hears of a rack", &format!("{:?}", began.elapsed()));
+    figure(
+        "a leaf is reconfigured for a new rack",
+        &format!("{:?}", began.elapsed()),
+    );
     let pid = spine.status().pid;
     let began = Instant::now();
     established(&spine, "ens7", BOOT).await;
@@ -196,7 +200,7 @@ async fn rack() {
         assert!(shown.contains(&port.mac.to_string()), "{shown}");
         assert!(shown.contains(&port.link_local.to_string()), "{shown}");
     }
-    // Over the cable, from leaf to leaf; and from the tap.
+    // Frames pass over the new cable, from leaf to leaf, and over the new tap.
     let far = two.switch("leaf3").unwrap().loopback;
     let near = two.switch("leaf1").unwrap().loopback;
     wait_until_async("leaf1 reaches leaf3", GUEST, async || {
@@ -221,23 +225,23 @@ async fn rack() {
         assert!(larger.contains(shows), "{shows} is not in {larger}");
     }
 
-    // What runs is what would have started, and does when it starts.
+    // The running configuration is the same after the spine boots again.
     assert_eq!(spine.status().pid, pid);
     spine.power(Power::Cycle).await.unwrap();
     established(&spine, "ens5", BOOT).await;
     established(&spine, "ens7", BOOT).await;
     assert_ne!(spine.status().pid, pid);
-    similar(&larger, &state(&spine).await);
+    assert_same_lines(&larger, &state(&spine).await);
 
-    // The rack goes.
+    // The rack is removed.
     let known = session(&spine, "ens5").await.unwrap();
     let began = Instant::now();
     change(&spine, &new, &old).await;
     figure(
-        "a spine loses two network cards and a rack",
+        "two NICs and a rack are removed from a spine",
         &format!("{:?}", began.elapsed()),
     );
-    similar(&before, &state(&spine).await);
+    assert_same_lines(&before, &state(&spine).await);
     let uptime = session(&spine, "ens5").await.unwrap().uptime;
     assert!(
         uptime >= known.uptime,
@@ -262,7 +266,7 @@ async fn change(vm: &Vm, old: &Make, new: &Make) {
     }
 }
 
-/// A host on a NIC's tap hears the switch.
+/// The host of a NIC's tap reaches the switch.
 async fn ping_from_tap(tap: &str, link_local: &str) {
     ikv_tests::run(std::process::Command::new("ip").args(["link", "set", tap, "up"]));
     wait_until_async("an answer on the tap", GUEST, async || {
@@ -293,8 +297,8 @@ async fn state(vm: &Vm) -> String {
     ask(vm, STATE).await
 }
 
-/// Lines of the one that the other has not, both ways, are none.
-fn similar(expected: &str, found: &str) {
+/// Asserts that both have the same lines.
+fn assert_same_lines(expected: &str, found: &str) {
     let missing = |these: &str, those: &str| {
         let those: Vec<_> = those.lines().collect();
         let lines = these.lines().filter(|line| !those.contains(line));

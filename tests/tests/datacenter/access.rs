@@ -63,7 +63,7 @@ pub(crate) fn ssh_from_host(up: &mut Up) {
     }
     assert_eq!(up.cli.ok(&["ssh", "leaf3", "hostname"]), "leaf3\n");
     let refused = up.cli.run(&["ssh", "leaf3", "exit 3"]);
-    assert_eq!(refused.status, 3, "{refused:?}");
+    assert_eq!(refused.code, Some(3), "{refused:?}");
 }
 
 pub(crate) fn exec(up: &mut Up) {
@@ -86,15 +86,15 @@ pub(crate) fn exec(up: &mut Up) {
     let killed = up
         .cli
         .run(&["exec", "leaf1", "--", "sh", "-c", "kill -9 $$"]);
-    assert_eq!(killed.status, 128 + 9, "{killed:?}");
+    assert_eq!(killed.code, Some(128 + 9), "{killed:?}");
     let unknown = up.cli.run(&["exec", "leaf9", "--", "true"]);
     assert_eq!(
-        (unknown.status, unknown.stdout.as_str()),
-        (1, ""),
+        (unknown.code, unknown.stdout.as_str()),
+        (Some(1), ""),
         "{unknown:?}"
     );
     assert!(unknown.stderr.contains("leaf9"), "{unknown:?}");
-    assert_eq!(up.cli.run(&["exec", "leaf1"]).status, 2);
+    assert_eq!(up.cli.run(&["exec", "leaf1"]).code, Some(2));
 }
 
 pub(crate) fn console(up: &mut Up) {

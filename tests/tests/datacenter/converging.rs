@@ -54,7 +54,7 @@ pub(crate) fn delayed_spine(up: &mut Up) {
         let mut argv = vec!["fping", "-C", "3", "-q", "-t", "3000"];
         argv.extend(targets.iter().map(String::as_str));
         let said = cli.run(&[&["exec", from, "--"], &argv[..]].concat());
-        assert_eq!(said.status, 0, "{said:?}");
+        assert_eq!(said.code, Some(0), "{said:?}");
         for line in said.stderr.lines() {
             let times = line.rsplit(" : ").next().unwrap_or_default();
             let times = times.split(' ').filter_map(|time| time.parse::<f64>().ok());

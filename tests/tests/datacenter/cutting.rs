@@ -74,7 +74,7 @@ pub(crate) fn down_and_up(up: &mut Up) {
     );
     until("status to report it", Duration::from_secs(30), || {
         let node = cli.node("leaf1");
-        let not_ready = cli.run(&["status"]).status == 1;
+        let not_ready = cli.run(&["status"]).code == Some(1);
         ensure(not_ready && node["bgp"]["established"] == 1, || {
             node.to_string()
         })

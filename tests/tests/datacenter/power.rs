@@ -58,11 +58,11 @@ pub(crate) fn buttons(up: &mut Up) {
         assert!(state != "off" && state != "failed", "{node} is {state}");
     }
     let refused = up.cli.run(&["exec", "leaf6", "--", "true"]);
-    assert_eq!(refused.status, 1, "{refused:?}");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("leaf6"), "{refused:?}");
     assert_eq!(
-        up.cli.run(&["status"]).status,
-        1,
+        up.cli.run(&["status"]).code,
+        Some(1),
         "a fabric with a switch off is not ready"
     );
     wait_for_state(up, "leaf6", "off");

@@ -58,8 +58,8 @@ pub(crate) fn pings(up: &mut Up) {
             .lines()
             .filter(|line| line.ends_with("is alive"));
         assert_eq!(
-            (said.status, alive.count()),
-            (0, targets.len()),
+            (said.code, alive.count()),
+            (Some(0), targets.len()),
             "{node}: {said:#?}"
         );
     }
@@ -82,7 +82,7 @@ pub(crate) fn snat(up: &mut Up) {
             let script = format!("exec 3<>/dev/tcp/{OUTSIDE}/{port} && cat <&3");
             // After a failed connection the server would wait for another one: this one ends it.
             let said = up.cli.run(&["exec", node, "--", "bash", "-c", &script]);
-            if said.status != 0 {
+            if said.code != Some(0) {
                 let _ = outside.enter(|| TcpStream::connect((OUTSIDE, port)));
             }
             assert_eq!(said.stdout, HOST_OUTSIDE.to_string(), "{node}: {said:?}");

@@ -152,8 +152,8 @@ pub(crate) fn second_cable_blackhole(up: &mut Up) {
     host_reaches(up, SERVER_ADDRESS, SOON);
 }
 
-/// The end of its vhost-user session tells QEMU that the cable is cut, and a new session that it
-/// is mended; the leaf's own QEMU changes the leaf's carrier.
+/// The server's QEMU notices the cut by the end of its vhost-user session, and the repair by a new
+/// session; the leaf's own QEMU changes the leaf's carrier.
 pub(crate) fn carrier(up: &mut Up) {
     let _mended = Mended(&up.cli, "ikeb2-7");
     let wait_for = |carrier: &str| {

@@ -32,7 +32,7 @@ pub(crate) fn as_before(up: &mut Up) {
         ended.after
     );
     let gone = up.cli.run(&["status"]);
-    assert_eq!(gone.status, 1);
+    assert_eq!(gone.code, Some(1));
     assert!(gone.stderr.contains("no fabric answers"), "{gone:?}");
     // No process is left in the namespace.
     until("the namespace to be empty", Duration::from_secs(5), || {

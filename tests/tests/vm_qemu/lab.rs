@@ -1,4 +1,4 @@
-//! What every test here needs: files, taps, VMs, and waiting with a limit.
+//! The files, taps and VMs of a test.
 
 use std::fs;
 use std::ops::Deref;
@@ -8,9 +8,9 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::sys::tap::{TapFlags, open_tap, set_persistent};
+use dataplane::sys::tap::{TapFlags, open_tap};
 use ikv_tests::patience::wait_until_async;
-use ikv_tests::shell;
+use ikv_tests::{make_tap, shell};
 use tempfile::TempDir;
 use vm::accel::Accel;
 use vm::seed;
@@ -18,10 +18,10 @@ use vm::{Image, Launcher, NicBackend, NicSpec, OpenTap, Vm, VmSpec, VmState};
 
 use crate::kernel;
 
-/// For anything that should happen soon, on a machine that is busy.
+/// The longest wait for a VM on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Files of one test, in a folder that only root may enter: QEMU's uid gets in nowhere.
+/// Files of one test, in a folder that only root may enter, so that QEMU's uid can open none.
 pub(crate) struct Lab {
     dir: TempDir,
     launcher: Launcher,
@@ -55,14 +55,13 @@ impl Lab {
         self.root().join(name)
     }
 
-    /// A VM with its seed and its taps made.
+    /// A VM's specification; its seed and its taps exist.
     pub(crate) fn spec(&self, name: &str, nics: usize) -> VmSpec {
         let spec = spec(self.root(), name, nics);
         seed::write(&spec.seed, &[]).unwrap();
         for index in 0..nics {
             let tap = tap(name, index);
-            let fd = open_tap(&tap, FLAGS).unwrap();
-            set_persistent(&fd, true).unwrap();
+            make_tap(&tap);
             shell(&format!("ip link set {tap} up"));
         }
         spec
@@ -109,7 +108,7 @@ fn spec(root: &Path, name: &str, nics: usize) -> VmSpec {
     }
 }
 
-/// A fabric that waits to be killed; tells by the file `up` that its guest runs.
+/// A fabric that waits to be killed. It creates the file `up` once its guest runs.
 pub(crate) async fn doomed_fabric(root: PathBuf) -> ExitCode {
     let launcher = Launcher::probe(opener()).await.unwrap();
     let vm = TestVm {
@@ -127,10 +126,10 @@ const FLAGS: TapFlags = TapFlags {
     nonblocking: true,
 };
 
-/// Opens taps as the fabric does, but never makes one.
+/// Opens existing taps as the fabric does.
 pub(crate) fn opener() -> OpenTap {
     Arc::new(|name| {
-        // TUNSETIFF would make a missing tap, and QEMU be joined to nothing.
+        // TUNSETIFF would create a missing tap, to which nothing else is connected.
         let known = Command::new("ip").args(["link", "show", name]).output()?;
         if !known.status.success() {
             return Err(std::io::ErrorKind::NotFound.into());
@@ -153,7 +152,7 @@ pub(crate) fn tap(vm: &str, index: usize) -> String {
     format!("ik{vm}-{index}")
 }
 
-/// A VM whose taps go away with it.
+/// A VM whose taps are removed with it.
 pub(crate) struct TestVm {
     vm: Vm,
     taps: Vec<String>,

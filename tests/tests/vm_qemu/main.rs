@@ -1,8 +1,8 @@
-//! The VM modules against a real QEMU, without any guest system: the "kernel" is 56 bytes of
-//! machine code on the serial line (`kernel.rs`), so a VM is up in a second even under TCG.
+//! The VM modules against a real QEMU without an operating system: the "kernel" is 56 bytes of
+//! machine code that use the serial line (`kernel.rs`), so a VM boots in a second even under TCG.
 //!
-//! Needs root, QEMU, and iproute2. What is missing is a failure, not a skip: without it this part of
-//! the product is not tested. The process first moves into a network namespace of its own.
+//! Needs root, QEMU and iproute2. Where one is missing the tests fail rather than skip, because no
+//! other test covers these modules. The process first moves into a network namespace of its own.
 
 // Clippy sees no tests here, because they are not marked by an attribute but listed in `trials`.
 #![allow(clippy::unwrap_used)]
@@ -20,7 +20,7 @@ use lab::{Lab, until};
 use libtest_mimic::{Arguments, Failed, Trial};
 use vm::{Launcher, Power, PowerError, SpecError, VmSpec, VmState, strays};
 
-/// Set in the re-executed test that plays the fabric which is killed.
+/// Names the test's folder in a process that plays the fabric to be killed.
 const DOOMED: &str = "IKV_TEST_DOOMED_FABRIC";
 
 fn main() -> ExitCode {
@@ -31,27 +31,27 @@ fn main() -> ExitCode {
     if !arguments.list {
         leave_namespace();
     }
-    // One thread: children must be spawned from the main one (PR_SET_PDEATHSIG).
+    // Tests run on the main thread: a QEMU ends with the thread that started it (PR_SET_PDEATHSIG).
     arguments.test_threads = Some(1);
     libtest_mimic::run(&arguments, trials()).exit_code()
 }
 
 fn trials() -> Vec<Trial> {
     vec![
-        trial("a_leaf_with_25_nics_is_confined", || confined(25)),
-        trial("a_leaf_with_60_nics_is_confined", || confined(60)),
-        trial("console_echoes_and_keeps", console),
+        trial("a_qemu_with_25_nics_is_confined", || confined(25)),
+        trial("a_qemu_with_60_nics_is_confined", || confined(60)),
+        trial("the_console_echoes_and_keeps_its_output", console),
         trial(
-            "a_guest_powers_itself_off_and_on_again_by_command",
+            "a_guest_that_powered_off_can_be_powered_on",
             guest_power_off,
         ),
-        trial("a_guest_resets_itself", guest_reset),
-        trial("a_boot_loop_is_ended_and_tried_again_later", boot_loop),
-        trial("a_killed_qemu_is_started_again", killed),
-        trial("power_off_on_reset_cycle", power),
-        trial("a_new_make_up_counts_from_the_next_qemu_on", respec),
-        trial("a_refused_start_fails_with_qemus_words", refused),
-        trial("what_is_missing_is_named", missing),
+        trial("a_guest_may_reset_itself", guest_reset),
+        trial("a_boot_loop_is_stopped_and_retried_later", boot_loop),
+        trial("a_killed_qemu_is_restarted", killed),
+        trial("power_off_on_reset_and_cycle", power),
+        trial("a_new_specification_applies_to_the_next_qemu", respec),
+        trial("a_refused_start_reports_qemus_words", refused),
+        trial("missing_files_and_taps_are_named", missing),
         trial("nine_busy_vms_stop_in_time", nine),
         trial("qemus_end_with_a_killed_fabric", parent_death),
     ]
@@ -97,13 +97,13 @@ async fn confined(nics: usize) {
     for index in 0..nics {
         assert!(
             lab::has_carrier(&lab::tap("leaf1", index)),
-            "NIC {index} is joined to its tap"
+            "NIC {index} is not on its tap"
         );
     }
     vm.set_link(nics - 1, false).await.unwrap();
     assert!(
         vm.set_link(nics, false).await.is_err(),
-        "there is no such NIC"
+        "the NIC does not exist"
     );
     println!(
         "    {nics} NICs: code runs after {booted:?}, resident {} kB of {} MiB guest memory",
@@ -114,7 +114,7 @@ async fn confined(nics: usize) {
     assert_eq!(vm.status().state, VmState::Off);
     assert!(!is_alive(pid));
     drop(vm);
-    // Fewer is fine: what the launcher's probe had open may still have counted before.
+    // Possibly fewer: the launcher's probe may have had some open at first.
     until("all descriptors closed", || {
         descriptors(std::process::id()) <= before
     })
@@ -134,7 +134,11 @@ async fn console() {
     }
     assert_eq!(echoed, b"hi\x1b");
     assert_eq!(vm.console().tail_escaped(100), "Rhi\\u{1b}");
-    assert_eq!(vm.status().state, VmState::Booting, "no agent has answered");
+    assert_eq!(
+        vm.status().state,
+        VmState::Booting,
+        "no agent runs in this guest"
+    );
     vm.stop().await;
 }
 
@@ -167,7 +171,7 @@ async fn guest_reset() {
     vm.stop().await;
 }
 
-/// Its console says what a switch whose init fails would say.
+/// The error contains the console's end, as it would for a switch whose init fails.
 async fn boot_loop() {
     let lab = Lab::new().await;
     let vm = lab.start(lab.spec("spine1", 0));
@@ -176,7 +180,7 @@ async fn boot_loop() {
     for boots in 2.. {
         vm.types("r").await;
         let more = "R".repeat(boots);
-        until("another boot, or the end of it", || {
+        until("another boot, or the end of the loop", || {
             restarting() || vm.console().tail_escaped(100) == more
         })
         .await;
@@ -242,7 +246,7 @@ async fn respec() {
     let first = vm.pid();
     vm.respec(two.clone()).await.unwrap();
     assert_eq!((vm.pid(), lab::has_carrier(&second)), (first, false));
-    // What the guest would boot from is not its own any more, whoever resets it.
+    // Even when the guest resets itself, another QEMU boots the new specification.
     vm.types("r").await;
     vm.said("RR").await;
     let replaced = vm.pid();
@@ -311,7 +315,7 @@ async fn missing() {
     assert!(matches!(error, SpecError::TooManyNics { .. }));
 }
 
-/// Their guests spin, which is the worst a guest can do to a QEMU that is to quit.
+/// Their guests spin, which slows the end of a QEMU most.
 async fn nine() {
     let lab = Lab::new().await;
     let begun = Instant::now();
@@ -342,7 +346,7 @@ async fn parent_death() {
             !strays(lab.root()).unwrap().is_empty()
         })
         .await;
-        until("its mark that it runs", || lab.path("up").exists()).await;
+        until("its guest to run", || lab.path("up").exists()).await;
         strays(lab.root()).unwrap()
     }
     .await;
