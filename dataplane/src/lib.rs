@@ -109,7 +109,7 @@ pub use frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
 pub use lane::Accuracy;
 pub use offload::Offloads;
 pub use panel::{
-    Answerer, CableChange, CableHandle, Capture, Panel, PanelError, PanelOptions, close_cables,
+    Answerer, CableHandle, Capture, Panel, PanelChange, PanelError, PanelOptions, close_cables,
 };
 pub use port::{Port, PortError};
 pub use reply::Reply;

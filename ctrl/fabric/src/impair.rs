@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 
-use dataplane::clock;
+use dataplane::{PanelChange, clock};
 
 use super::cables::{Cables, Condition};
 use super::reports::{to_dataplane, to_panel};
@@ -143,7 +143,7 @@ impl CheckedBatch {
         for (index, planned) in &self.cables {
             let (id, condition) = (cables.id(*index), &planned.condition);
             if planned.state_asked {
-                changes.push(dataplane::CableChange::State {
+                changes.push(PanelChange::State {
                     id,
                     state: to_dataplane(condition.state),
                 });
@@ -154,7 +154,7 @@ impl CheckedBatch {
                 }
                 let settings = condition.impairments[side as usize].settings();
                 let settings = settings.map_err(ApiError::conflict)?;
-                changes.push(dataplane::CableChange::Impair {
+                changes.push(PanelChange::Impair {
                     id,
                     from: to_panel(side),
                     impairment: (!settings.is_clean()).then(|| Box::new(settings)),

@@ -10,7 +10,7 @@ use crate::side::Side;
 
 /// One change of a batch, see [`Panel::commit`].
 #[derive(Debug, Clone, PartialEq)]
-pub enum CableChange {
+pub enum PanelChange {
     /// Cuts a cable, lets its frames vanish, or mends it.
     State {
         /// The cable to be changed.
@@ -37,7 +37,7 @@ impl Panel {
     /// # Errors
     /// [`PanelError::NoSuchCable`], [`PanelError::Impairment`], [`PanelError::NoMemory`]. A worker
     /// that is [`PanelError::Silent`] may leave the batch half done.
-    pub fn commit(&self, batch: Vec<CableChange>) -> Reply<()> {
+    pub fn commit(&self, batch: Vec<PanelChange>) -> Reply<()> {
         let prepared: Result<Vec<_>, _> = batch.into_iter().map(Prepared::new).collect();
         match prepared.and_then(|prepared| self.lock().commit(prepared)) {
             Ok(answers) => Reply::new(answers.from, answers.all()),
@@ -74,10 +74,10 @@ enum Prepared {
 }
 
 impl Prepared {
-    fn new(change: CableChange) -> Result<Self, PanelError> {
+    fn new(change: PanelChange) -> Result<Self, PanelError> {
         Ok(match change {
-            CableChange::State { id, state } => Prepared::State(id, state),
-            CableChange::Impair {
+            PanelChange::State { id, state } => Prepared::State(id, state),
+            PanelChange::Impair {
                 id,
                 from,
                 impairment,

@@ -25,7 +25,7 @@ use crate::side::Side;
 use crate::stats::LaneStats;
 use crate::worker::{Idle, Notifier};
 
-pub use batch::CableChange;
+pub use batch::PanelChange;
 pub use error::{Answerer, PanelError};
 pub use taps::Capture;
 use workers::WorkerHandle;

@@ -1,5 +1,5 @@
-//! A panel with one worker and one cable whose frames are watched: [`Bay`]; and cables for
-//! whoever means harm: [`Line`].
+//! A [`Testbed`] is a panel with one worker and a watched cable that must not notice what happens
+//! on other cables: each [`TestCable`] has front ends that misbehave.
 
 use std::cell::{Cell, RefCell};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,75 +15,75 @@ use guest::{Guest, GuestOptions, HEADER};
 use ikv_tests::figure;
 use ikv_tests::patience::{SOON, ensure, until};
 
-/// The longest that a frame of the watched cable may take, on a machine that does other things.
-const LATEST: Duration = Duration::from_secs(1);
+/// The longest that a train on the watched cable may take on a busy machine.
+const SLOWEST: Duration = Duration::from_secs(1);
 
-/// Frames sent before they are waited for.
+/// Frames of a train: sent together, then awaited.
 const TRAIN: usize = 8;
 
-/// One test at a time: they watch what the process uses.
-static ALONE: Mutex<()> = Mutex::new(());
+/// Held by a running test: tests measure what the whole process uses, so they run one at a time.
+static RUNNING: Mutex<()> = Mutex::new(());
 
-/// See the module's text.
-pub(crate) struct Bay {
+/// A panel, and its watched cable with the flow over it.
+pub(crate) struct Testbed {
     panel: Panel,
     sockets: VhostUserSockets,
     folder: tempfile::TempDir,
-    lines: Cell<usize>,
+    cables: Cell<usize>,
     events: RefCell<Vec<SocketEvent>>,
-    /// Its drops before both ends were plugged in, and what was seen since.
-    watched: Option<(Line, u64, JoinHandle<Seen>)>,
+    /// The watched cable, its drops before both ends were plugged in, and the thread that watches.
+    watched: Option<(TestCable, u64, JoinHandle<Seen>)>,
     stop: Arc<AtomicBool>,
     before: Usage,
-    _alone: MutexGuard<'static, ()>,
+    _running: MutexGuard<'static, ()>,
 }
 
-/// What the watched cable carried.
+/// Frames that the watched cable carried, and the longest time of a train.
 struct Seen {
     frames: u64,
     slowest: Duration,
 }
 
-/// What the process uses.
+/// Descriptors and resident memory of this process.
 #[derive(Debug, Clone, Copy)]
 struct Usage {
     descriptors: usize,
     kilobytes: usize,
 }
 
-impl Bay {
+impl Testbed {
     pub(crate) fn new() -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let options = PanelOptions {
             workers: 1,
             ..PanelOptions::default()
         };
         let panel = Panel::start(&options, || {}).unwrap();
         let sockets = VhostUserSockets::start(panel.clone(), || {}).unwrap();
-        let mut bay = Bay {
+        let mut testbed = Testbed {
             panel,
             sockets,
             folder: tempfile::tempdir().unwrap(),
-            lines: Cell::new(0),
+            cables: Cell::new(0),
             events: RefCell::default(),
             watched: None,
             stop: Arc::default(),
             before: Usage::now(),
-            _alone: alone,
+            _running: running,
         };
-        let line = bay.line();
-        let ends = line.guests(&GuestOptions::default());
-        let dropped = line.all_dropped();
-        let stop = bay.stop.clone();
+        let cable = testbed.cable();
+        let ends = cable.guests(&GuestOptions::default());
+        let dropped = cable.all_dropped();
+        let stop = testbed.stop.clone();
         let watch = std::thread::spawn(move || watch(ends, &stop));
-        bay.watched = Some((line, dropped, watch));
-        bay.before = Usage::now();
-        bay
+        testbed.watched = Some((cable, dropped, watch));
+        testbed.before = Usage::now();
+        testbed
     }
 
-    /// One more cable, with a socket at either end.
-    pub(crate) fn line(&self) -> Line {
-        let number = self.lines.replace(self.lines.get() + 1);
+    /// Adds a cable with a vhost-user socket at each end.
+    pub(crate) fn cable(&self) -> TestCable {
+        let number = self.cables.replace(self.cables.get() + 1);
         let handle = self
             .panel
             .add(Cable::new(None::<Port>, None::<Port>))
@@ -102,36 +102,38 @@ impl Bay {
             self.sockets.add(spec).wait().unwrap();
             path
         });
-        Line { handle, sockets }
+        TestCable { handle, sockets }
     }
 
-    /// Waits until a front end of the line has been disconnected for a fault, and checks that
-    /// the reason names it.
-    pub(crate) fn expect_fault(&self, line: &Line, reason: &str) {
-        let told = until(&format!("a fault: {reason}"), SOON, || {
+    /// Waits until a front end of the cable was disconnected for a fault, and asserts that the
+    /// reported reason contains `reason`.
+    pub(crate) fn expect_fault(&self, cable: &TestCable, reason: &str) {
+        let reported = until(&format!("a fault: {reason}"), SOON, || {
             self.collect();
             let events = self.events.borrow();
             let mut faults = events.iter().filter_map(|event| match event {
-                SocketEvent::Fault { cable, reason, .. } if *cable == line.handle.id => {
-                    Some(reason)
-                }
+                SocketEvent::Fault {
+                    cable: id, reason, ..
+                } if *id == cable.handle.id => Some(reason),
                 _ => None,
             });
             faults.next().cloned().ok_or_else(|| format!("{events:?}"))
         });
         assert!(
-            told.contains(reason),
-            "\"{told}\" does not say \"{reason}\""
+            reported.contains(reason),
+            "\"{reported}\" does not contain \"{reason}\""
         );
         self.events.borrow_mut().clear();
     }
 
-    /// Reasons for which front ends of the line were disconnected since this was asked last.
-    pub(crate) fn faults(&self, line: &Line) -> Vec<String> {
+    /// Reasons for which front ends of the cable were disconnected since the last call.
+    pub(crate) fn faults(&self, cable: &TestCable) -> Vec<String> {
         self.collect();
         let events = std::mem::take(&mut *self.events.borrow_mut());
         let faults = events.into_iter().filter_map(|event| match event {
-            SocketEvent::Fault { cable, reason, .. } if cable == line.handle.id => Some(reason),
+            SocketEvent::Fault {
+                cable: id, reason, ..
+            } if id == cable.handle.id => Some(reason),
             _ => None,
         });
         faults.collect()
@@ -142,33 +144,34 @@ impl Bay {
         events.extend(std::iter::from_fn(|| self.sockets.event()));
     }
 
-    /// Ends the watching: no frame was lost, none was late, and nothing has piled up.
+    /// Ends the test: asserts that the watched cable lost no frame, and that descriptors and memory
+    /// were released.
     pub(crate) fn end(mut self) {
-        let used = until("descriptors and memory to be given back", SOON, || {
+        let used = until("descriptors and memory to be released", SOON, || {
             let (before, now) = (self.before, Usage::now());
-            let bounded = now.descriptors <= before.descriptors + 16 * self.lines.get()
+            let bounded = now.descriptors <= before.descriptors + 16 * self.cables.get()
                 && now.kilobytes <= before.kilobytes + (96 << 10);
             ensure(bounded, || format!("{before:?}, now {now:?}")).map(|()| now)
         });
         self.stop.store(true, Ordering::Relaxed);
-        let (line, dropped, watch) = self.watched.take().unwrap();
+        let (cable, dropped, watch) = self.watched.take().unwrap();
         let seen = watch.join().unwrap();
         assert_eq!(
-            line.all_dropped(),
+            cable.all_dropped(),
             dropped,
-            "nothing of the watched cable was lost"
+            "the watched cable lost frames"
         );
         assert!(seen.frames > 0);
         let test = std::thread::current().name().unwrap_or_default().to_owned();
         let Seen { frames, slowest } = seen;
         figure(
-            &format!("{test}, the cable beside it"),
+            &format!("{test}, the watched cable"),
             &format!("{frames} frames, the slowest train took {slowest:?}; {used:?}"),
         );
     }
 }
 
-impl Drop for Bay {
+impl Drop for Testbed {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.sockets.clone().stop();
@@ -190,7 +193,7 @@ impl Usage {
     }
 }
 
-/// Sends trains of frames both ways; each must arrive, whole, in order and in time.
+/// Sends trains of frames in both directions; each must arrive complete, in order and in time.
 fn watch(mut ends: [Guest; 2], stop: &AtomicBool) -> Seen {
     let mut seen = Seen {
         frames: 0,
@@ -201,7 +204,7 @@ fn watch(mut ends: [Guest; 2], stop: &AtomicBool) -> Seen {
             let began = Instant::now();
             carry(&mut ends, from, seen.frames);
             let took = began.elapsed();
-            assert!(took < LATEST, "a train of frames took {took:?}");
+            assert!(took < SLOWEST, "a train of frames took {took:?}");
             seen.slowest = seen.slowest.max(took);
             seen.frames += TRAIN as u64;
         }
@@ -223,7 +226,7 @@ fn carry(ends: &mut [Guest; 2], from: usize, number: u64) {
         out.frame(&frame(next));
         next += 1;
     });
-    assert_eq!(sent.unwrap(), TRAIN, "there is room for a train");
+    assert_eq!(sent.unwrap(), TRAIN, "the queue has no room for a train");
     let began = Instant::now();
     while arrived < TRAIN as u64 {
         let to = &mut ends[1 - from];
@@ -247,24 +250,23 @@ fn carry(ends: &mut [Guest; 2], from: usize, number: u64) {
     }
 }
 
-/// A cable for whoever means harm.
-pub(crate) struct Line {
+/// A cable whose front ends misbehave.
+pub(crate) struct TestCable {
     pub(crate) handle: CableHandle,
     sockets: [PathBuf; 2],
 }
 
-impl Line {
+impl TestCable {
     pub(crate) fn socket(&self, side: Side) -> &Path {
         &self.sockets[side as usize]
     }
 
-    /// Plugs a guest in.
+    /// Plugs a guest into one end.
     pub(crate) fn guest(&self, side: Side, options: &GuestOptions) -> Guest {
         self.plug_again(side, options)
     }
 
-    /// A guest whose rings run and have nothing in them: everything there is for the test to
-    /// write.
+    /// Plugs in a guest whose rings run and are empty, so that the test writes all their content.
     pub(crate) fn empty_guest(&self, side: Side, options: &GuestOptions) -> Guest {
         let socket = UnixStream::connect(self.socket(side)).unwrap();
         let mut guest = Guest::unstarted(socket, options).unwrap();
@@ -274,15 +276,15 @@ impl Line {
         guest
     }
 
-    /// Whoever comes next finds the cable whole: frames pass both ways.
-    pub(crate) fn check_heals(&self, options: &GuestOptions) {
+    /// Asserts that the cable works for the next front ends: frames pass in both directions.
+    pub(crate) fn assert_works(&self, options: &GuestOptions) {
         let mut ends = self.guests(options);
         carry(&mut ends, 0, 1);
         carry(&mut ends, 1, 2);
     }
 
-    /// A guest at either end, both plugged in: their session is answered before their rings are
-    /// the cable's port, and what is sent to no port is dropped.
+    /// Plugs a guest into each end, and waits until frames pass. A front end's session is answered
+    /// before its rings become the cable's port, and until then its frames are dropped.
     pub(crate) fn guests(&self, options: &GuestOptions) -> [Guest; 2] {
         let mut ends = [Side::A, Side::B].map(|side| self.plug_again(side, options));
         for from in [0, 1] {
@@ -296,7 +298,8 @@ impl Line {
             });
         }
         for to in [0, 1] {
-            // Those that were sent after the first one: all are given back once all are there.
+            // Later attempts may still be on their way: all have arrived once the sender has all
+            // its slots back.
             until("the last of the first frames", SOON, || {
                 let queue = ends[1 - to].queue(1);
                 queue.reclaim().unwrap();
@@ -308,14 +311,15 @@ impl Line {
         ends
     }
 
-    /// The front end before may not be gone yet: then one is turned away.
+    /// Connects again until the socket is free: the front end before may not be gone yet, and a
+    /// second one is refused.
     fn plug_again(&self, side: Side, options: &GuestOptions) -> Guest {
-        until("a place at the socket", SOON, || {
+        until("the socket to be free", SOON, || {
             Guest::connect(self.socket(side), options).map_err(|error| error.to_string())
         })
     }
 
-    /// Frames that were dropped in either direction; every frame is accounted for.
+    /// Frames dropped in both directions, after checking that every frame is accounted for.
     pub(crate) fn all_dropped(&self) -> u64 {
         let lanes = self.handle.lanes.iter().map(|lane| lane.snapshot());
         lanes

@@ -1,27 +1,25 @@
-//! The host's part of a fabric goes up and down in a namespace, and leaves it as it was.
-#![allow(clippy::unwrap_used)] // what the tests share is a test too
-
-mod namespace;
+//! The host's part of a fabric is executed and undone in a namespace, which is then unchanged.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::path::Path;
 
-use host::execute::{ApplyError, apply, clean};
+use host::execute::{ApplyError, clean, execute};
 use host::journal::{Journal, Undo};
 use host::lock::{Lock, StatePaths};
-use host::plan::{Step, plan};
-use namespace::{in_namespace, input, picture, shell};
+use host::plan::{HostStep, plan};
+use ikv_tests::{HostState, host_plan_input, in_namespace, shell};
 
 fn lock(folder: &Path) -> Lock {
     Lock::acquire(&StatePaths::beside(&folder.join("run/control.sock"))).unwrap()
 }
 
 #[test]
-fn up_and_down_leaves_no_trace() {
-    in_namespace("up_and_down_leaves_no_trace", || {
+fn up_and_down_leaves_the_host_unchanged() {
+    in_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
-        let before = picture();
+        let before = HostState::of_network();
         let lock = lock(folder.path());
-        let mut applied = apply(&plan(&input(281, true)), &lock, |_| {}).unwrap();
+        let mut applied = execute(&plan(&host_plan_input(281, true)), &lock, |_| {}).unwrap();
         let tap = applied.take_host_taps();
         assert!(tap.contains_key("ikhn") && applied.take_host_taps().is_empty());
 
@@ -53,25 +51,25 @@ fn up_and_down_leaves_no_trace() {
         );
 
         applied.undo().unwrap();
-        assert_eq!(picture(), before);
+        before.assert_unchanged(&HostState::of_network(), "it was undone");
         lock.release().unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     });
 }
 
 #[test]
-fn a_failing_step_at_every_place_undoes_those_before_it() {
-    in_namespace("a_failing_step_at_every_place", || {
+fn a_failing_step_undoes_the_steps_before_it() {
+    in_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let lock = lock(folder.path());
-        let mut input = input(4, true);
+        let mut input = host_plan_input(4, true);
         input.host.as_mut().unwrap().ipv6_forwarding = true;
         let good = plan(&input);
-        let before = picture();
-        for place in 0..=good.len() {
+        let before = HostState::of_network();
+        for index in 0..=good.len() {
             let mut steps = good.clone();
             steps.insert(
-                place,
+                index,
                 HostStep::Route {
                     range: "198.51.100.0/24".parse().unwrap(),
                     via: "192.0.2.1".parse().unwrap(),
@@ -79,15 +77,15 @@ fn a_failing_step_at_every_place_undoes_those_before_it() {
                 },
             );
             let mut seen = 0;
-            let error = apply(&steps, &lock, |_| seen += 1).unwrap_err();
-            assert_eq!(seen, place + 1);
+            let error = execute(&steps, &lock, |_| seen += 1).unwrap_err();
+            assert_eq!(seen, index + 1);
             let words = error.to_string();
             assert!(
                 words.starts_with("cannot route 198.51.100.0/24 via 192.0.2.1"),
                 "{words}"
             );
             assert!(matches!(error, ApplyError::Step { left, .. } if left.is_empty()));
-            assert_eq!(picture(), before, "after a failure at step {place}");
+            before.assert_unchanged(&HostState::of_network(), &format!("step {index} failed"));
             assert!(!lock.paths().journal.exists());
         }
         lock.release().unwrap();
@@ -95,57 +93,51 @@ fn a_failing_step_at_every_place_undoes_those_before_it() {
 }
 
 #[test]
-fn a_step_that_fails_half_way_is_undone_too() {
-    in_namespace("a_step_that_fails_half_way", || {
+fn a_step_that_fails_halfway_is_undone() {
+    in_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let lock = lock(folder.path());
-        // The last of the taps exists, as somebody else's.
-        shell("ip tuntap add dev ikvm1-5-2 mode tap && ip link set ikvm1-5-2 alias precious");
-        let before = picture();
-        let error = apply(&plan(&input(6, true)), &lock, |_| {})
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("ikvm1-5-2") && error.contains("exists"),
-            "{error}"
+        let assert_refused = |conflict: &str, words: &[&str]| {
+            shell(conflict);
+            let before = HostState::of_network();
+            let applied = execute(&plan(&host_plan_input(6, true)), &lock, |_| {});
+            let error = applied.unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+            before.assert_unchanged(&HostState::of_network(), conflict);
+        };
+        // The last of the taps exists and belongs to another program.
+        assert_refused(
+            "ip tuntap add dev ikvm1-5-2 mode tap && ip link set ikvm1-5-2 alias precious",
+            &["ikvm1-5-2", "exists"],
         );
-        assert_eq!(picture(), before);
-
-        // A route in the way of ours.
-        shell("ip link del ikvm1-5-2 && ip route add 192.168.96.0/19 dev lo");
-        let before = picture();
-        let error = apply(&plan(&input(6, true)), &lock, |_| {})
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("route 192.168.96.0/19"), "{error}");
-        assert_eq!(picture(), before);
-
-        // A table of our name.
-        shell("ip route del 192.168.96.0/19 && nft add table inet ikv-fabric");
-        let before = picture();
-        let error = apply(&plan(&input(6, true)), &lock, |_| {})
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("File exists"), "{error}");
-        assert_eq!(picture(), before);
+        // A foreign route conflicts with ours.
+        assert_refused(
+            "ip link del ikvm1-5-2 && ip route add 192.168.96.0/19 dev lo",
+            &["route 192.168.96.0/19"],
+        );
+        // A foreign table has our name.
+        assert_refused(
+            "ip route del 192.168.96.0/19 && nft add table inet ikv-fabric",
+            &["File exists"],
+        );
         lock.release().unwrap();
     });
 }
 
 #[test]
 fn a_killed_fabric_is_cleaned_away() {
-    in_namespace("a_killed_fabric_is_cleaned_away", || {
+    in_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let mut lock = lock(folder.path());
-        let before = picture();
+        let before = HostState::of_network();
         assert_eq!(clean(&mut lock).unwrap(), None);
 
-        let steps = plan(&input(281, true));
-        let mut applied = apply(&steps, &lock, |_| {}).unwrap();
+        let steps = plan(&host_plan_input(281, true));
+        let mut applied = execute(&steps, &lock, |_| {}).unwrap();
         let socket = lock.paths().folder.join("control.sock");
         applied.will_create(&socket).unwrap();
         std::fs::write(&socket, "").unwrap();
-        // What SIGKILL does: descriptors are closed and no code of ours runs.
+        // As after SIGKILL: descriptors are closed, and none of our code runs.
         drop(applied.take_host_taps());
         std::mem::forget(applied);
         assert_eq!(
@@ -158,7 +150,7 @@ fn a_killed_fabric_is_cleaned_away() {
             (cleaned.pid, cleaned.steps),
             (std::process::id(), steps.len() + 1)
         );
-        assert_eq!(picture(), before);
+        before.assert_unchanged(&HostState::of_network(), "it was undone");
         assert!(!socket.exists());
         assert_eq!(clean(&mut lock).unwrap(), None);
         lock.release().unwrap();
@@ -167,11 +159,11 @@ fn a_killed_fabric_is_cleaned_away() {
 }
 
 #[test]
-fn a_fabric_killed_between_making_and_marking_a_tap_is_cleaned_away() {
-    in_namespace("a_fabric_killed_between_making_and_marking", || {
+fn clean_removes_an_unmarked_tap_and_no_foreign_device() {
+    in_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let mut lock = lock(folder.path());
-        let before = picture();
+        let before = HostState::of_network();
         let names = ["ikvm1-3-1", "ikvm1-3-2", "ikvm1-4-1", "ikvm1-4-2"].map(str::to_owned);
         let mut journal = Journal::new(&lock.paths().journal, false).unwrap();
         journal
@@ -181,16 +173,17 @@ fn a_fabric_killed_between_making_and_marking_a_tap_is_cleaned_away() {
             .unwrap();
         shell("ip tuntap add dev ikvm1-3-1 mode tap");
         clean(&mut lock).unwrap().unwrap();
-        assert_eq!(picture(), before);
+        before.assert_unchanged(&HostState::of_network(), "it was undone");
 
-        // Of the same names, but surely not ours: marked by another, in use, no tap.
+        // Foreign devices with the same names: one has another alias, one is in use, one is a
+        // bridge.
         journal.save().unwrap();
         shell("ip tuntap add dev ikvm1-3-2 mode tap && ip link set ikvm1-3-2 alias theirs");
         shell("ip tuntap add dev ikvm1-4-1 mode tap && ip link set ikvm1-4-1 up");
         shell("ip link add ikvm1-4-2 type bridge");
-        let before = picture();
+        let before = HostState::of_network();
         clean(&mut lock).unwrap().unwrap();
-        assert_eq!(picture(), before);
+        before.assert_unchanged(&HostState::of_network(), "it was undone");
         lock.release().unwrap();
     });
 }

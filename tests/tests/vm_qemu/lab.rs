@@ -1,4 +1,4 @@
-//! What every test here needs: files, taps, VMs, and waiting with a limit.
+//! The files, taps and VMs of a test.
 
 use std::fs;
 use std::ops::Deref;
@@ -6,21 +6,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use dataplane::sys::tap::{TapFlags, open_tap};
+use ikv_tests::patience::wait_until_async;
+use ikv_tests::{make_tap, shell};
+use tempfile::TempDir;
 use vm::accel::Accel;
 use vm::seed;
 use vm::{Image, Launcher, NicBackend, NicSpec, OpenTap, Vm, VmSpec, VmState};
-use dataplane::sys::tap::{TapFlags, open_tap, set_persistent};
-use tempfile::TempDir;
 
 use crate::kernel;
 
-/// For anything that should happen soon, on a machine that is busy.
+/// The longest wait for a VM on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(10);
 
-/// Files of one test, in a folder that only root may enter: QEMU's uid gets in nowhere.
+/// Files of one test, in a folder that only root may enter, so that QEMU's uid can open none.
 pub(crate) struct Lab {
     dir: TempDir,
     launcher: Launcher,
@@ -54,15 +55,14 @@ impl Lab {
         self.root().join(name)
     }
 
-    /// A VM with its seed and its taps made.
+    /// A VM's specification; its seed and its taps exist.
     pub(crate) fn spec(&self, name: &str, nics: usize) -> VmSpec {
         let spec = spec(self.root(), name, nics);
         seed::write(&spec.seed, &[]).unwrap();
         for index in 0..nics {
             let tap = tap(name, index);
-            let fd = open_tap(&tap, FLAGS).unwrap();
-            set_persistent(&fd, true).unwrap();
-            run("ip", &["link", "set", &tap, "up"]);
+            make_tap(&tap);
+            shell(&format!("ip link set {tap} up"));
         }
         spec
     }
@@ -108,7 +108,7 @@ fn spec(root: &Path, name: &str, nics: usize) -> VmSpec {
     }
 }
 
-/// A fabric that waits to be killed; tells by the file `up` that its guest runs.
+/// A fabric that waits to be killed. It creates the file `up` once its guest runs.
 pub(crate) async fn doomed_fabric(root: PathBuf) -> ExitCode {
     let launcher = Launcher::probe(opener()).await.unwrap();
     let vm = TestVm {
@@ -126,10 +126,10 @@ const FLAGS: TapFlags = TapFlags {
     nonblocking: true,
 };
 
-/// Opens taps as the fabric does, but never makes one.
+/// Opens existing taps as the fabric does.
 pub(crate) fn opener() -> OpenTap {
     Arc::new(|name| {
-        // TUNSETIFF would make a missing tap, and QEMU be joined to nothing.
+        // TUNSETIFF would create a missing tap, to which nothing else is connected.
         let known = Command::new("ip").args(["link", "show", name]).output()?;
         if !known.status.success() {
             return Err(std::io::ErrorKind::NotFound.into());
@@ -152,7 +152,7 @@ pub(crate) fn tap(vm: &str, index: usize) -> String {
     format!("ik{vm}-{index}")
 }
 
-/// A VM whose taps go away with it.
+/// A VM whose taps are removed with it.
 pub(crate) struct TestVm {
     vm: Vm,
     taps: Vec<String>,
@@ -200,46 +200,18 @@ impl TestVm {
     }
 }
 
-/// Looks again and again, and panics when it takes too long.
-pub(crate) async fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !happened() {
-        assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-pub(crate) fn alive(pid: u32) -> bool {
-    // A zombie is dead, but not yet fetched.
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !stat
-            .rsplit(") ")
-            .next()
-            .is_some_and(|rest| rest.starts_with('Z'))
-    })
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    wait_until_async(what, LIMIT, async || holds()).await;
 }
 
 pub(crate) fn kill(pid: u32) {
-    run("kill", &["-KILL", &pid.to_string()]);
+    shell(&format!("kill -KILL {pid}"));
 }
 
 pub(crate) fn has_carrier(tap: &str) -> bool {
-    let shown = Command::new("ip")
-        .args(["link", "show", tap])
-        .output()
-        .unwrap();
-    String::from_utf8_lossy(&shown.stdout).contains("LOWER_UP")
-}
-
-pub(crate) fn open_files() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
+    shell(&format!("ip link show {tap}")).contains("LOWER_UP")
 }
 
 pub(crate) fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-pub(crate) fn run(program: &str, args: &[&str]) {
-    let status = Command::new(program).args(args).status().unwrap();
-    assert!(status.success(), "{program} {args:?}");
 }

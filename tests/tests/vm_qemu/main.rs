@@ -1,8 +1,8 @@
-//! The VM modules against a real QEMU, without any guest system: the "kernel" is 56 bytes of
-//! machine code on the serial line (`kernel.rs`), so a VM is up in a second even under TCG.
+//! The VM modules against a real QEMU without an operating system: the "kernel" is 56 bytes of
+//! machine code that use the serial line (`kernel.rs`), so a VM boots in a second even under TCG.
 //!
-//! Needs root, QEMU, and iproute2. What is missing is a failure, not a skip: without it this part of
-//! the product is not tested. The process moves itself into a network namespace of its own first.
+//! Needs root, QEMU and iproute2. Where one is missing the tests fail rather than skip, because no
+//! other test covers these modules. The process first moves into a network namespace of its own.
 
 // Clippy sees no tests here, because they are not marked by an attribute but listed in `trials`.
 #![allow(clippy::unwrap_used)]
@@ -13,61 +13,45 @@ mod lab;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use vm::{Launcher, Power, PowerError, SpecError, VmSpec, VmState, strays};
 use futures_util::future::join_all;
+use ikv_tests::process::{descriptors, is_alive};
+use ikv_tests::{block_on, leave_namespace};
 use lab::{Lab, until};
 use libtest_mimic::{Arguments, Failed, Trial};
+use vm::{Launcher, Power, PowerError, SpecError, VmSpec, VmState, strays};
 
-/// Set in the re-executed test that plays the fabric which is killed.
+/// Names the test's folder in a process that plays the fabric to be killed.
 const DOOMED: &str = "IKV_TEST_DOOMED_FABRIC";
-const IN_NAMESPACE: &str = "IKV_TEST_IN_NAMESPACE";
 
 fn main() -> ExitCode {
     if let Some(dir) = std::env::var_os(DOOMED) {
         return block_on(lab::doomed_fabric(dir.into()));
     }
     let mut arguments = Arguments::from_args();
-    if std::env::var_os(IN_NAMESPACE).is_none() && !arguments.list {
-        return in_namespace();
+    if !arguments.list {
+        leave_namespace();
     }
-    // One thread: children must be spawned from the main one (PR_SET_PDEATHSIG).
+    // Tests run on the main thread: a QEMU ends with the thread that started it (PR_SET_PDEATHSIG).
     arguments.test_threads = Some(1);
     libtest_mimic::run(&arguments, trials()).exit_code()
 }
 
-fn in_namespace() -> ExitCode {
-    let status = Command::new("unshare")
-        .args(["--net", "--"])
-        .arg(std::env::current_exe().expect("a running program has a path"))
-        .args(std::env::args_os().skip(1))
-        .env(IN_NAMESPACE, "1")
-        .status();
-    match status {
-        Ok(status) if status.success() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("these tests need unshare(1) and root: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
 fn trials() -> Vec<Trial> {
     vec![
-        trial("a_leaf_with_25_nics_is_confined", || confined(25)),
-        trial("a_leaf_with_60_nics_is_confined", || confined(60)),
-        trial("console_echoes_and_keeps", console),
+        trial("a_qemu_with_25_nics_is_confined", || confined(25)),
+        trial("a_qemu_with_60_nics_is_confined", || confined(60)),
+        trial("the_console_echoes_and_keeps_its_output", console),
         trial(
-            "a_guest_powers_itself_off_and_on_again_by_command",
+            "a_guest_that_powered_off_can_be_powered_on",
             guest_power_off,
         ),
-        trial("a_guest_resets_itself", guest_reset),
-        trial("a_boot_loop_is_ended_and_tried_again_later", boot_loop),
-        trial("a_killed_qemu_is_started_again", killed),
-        trial("power_off_on_reset_cycle", power),
-        trial("a_new_make_up_counts_from_the_next_qemu_on", respec),
-        trial("a_refused_start_fails_with_qemus_words", refused),
-        trial("what_is_missing_is_named", missing),
+        trial("a_guest_may_reset_itself", guest_reset),
+        trial("a_boot_loop_is_stopped_and_retried_later", boot_loop),
+        trial("a_killed_qemu_is_restarted", killed),
+        trial("power_off_on_reset_and_cycle", power),
+        trial("a_new_specification_applies_to_the_next_qemu", respec),
+        trial("a_refused_start_reports_qemus_words", refused),
+        trial("missing_files_and_taps_are_named", missing),
         trial("nine_busy_vms_stop_in_time", nine),
         trial("qemus_end_with_a_killed_fabric", parent_death),
     ]
@@ -84,17 +68,9 @@ where
     })
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(work)
-}
-
 async fn confined(nics: usize) {
     let lab = Lab::new().await;
-    let before = lab::open_files();
+    let before = descriptors(std::process::id());
     let spec = lab.spec("leaf1", nics);
     let begun = Instant::now();
     let vm = lab.start(spec.clone());
@@ -121,13 +97,13 @@ async fn confined(nics: usize) {
     for index in 0..nics {
         assert!(
             lab::has_carrier(&lab::tap("leaf1", index)),
-            "NIC {index} is joined to its tap"
+            "NIC {index} is not on its tap"
         );
     }
     vm.set_link(nics - 1, false).await.unwrap();
     assert!(
         vm.set_link(nics, false).await.is_err(),
-        "there is no such NIC"
+        "the NIC does not exist"
     );
     println!(
         "    {nics} NICs: code runs after {booted:?}, resident {} kB of {} MiB guest memory",
@@ -136,10 +112,13 @@ async fn confined(nics: usize) {
     );
     vm.stop().await;
     assert_eq!(vm.status().state, VmState::Off);
-    assert!(!lab::alive(pid));
+    assert!(!is_alive(pid));
     drop(vm);
-    // Fewer is fine: what the launcher's probe had open may still have counted before.
-    until("all descriptors closed", || lab::open_files() <= before).await;
+    // Possibly fewer: the launcher's probe may have had some open at first.
+    until("all descriptors closed", || {
+        descriptors(std::process::id()) <= before
+    })
+    .await;
 }
 
 async fn console() {
@@ -155,7 +134,11 @@ async fn console() {
     }
     assert_eq!(echoed, b"hi\x1b");
     assert_eq!(vm.console().tail_escaped(100), "Rhi\\u{1b}");
-    assert_eq!(vm.status().state, VmState::Booting, "no agent has answered");
+    assert_eq!(
+        vm.status().state,
+        VmState::Booting,
+        "no agent runs in this guest"
+    );
     vm.stop().await;
 }
 
@@ -166,7 +149,7 @@ async fn guest_power_off() {
     let first = vm.pid();
     vm.types("p").await;
     vm.reaches(VmState::Off).await;
-    assert!(!lab::alive(first));
+    assert!(!is_alive(first));
     assert_eq!(vm.status().last_error, None);
     assert_eq!(vm.power(Power::Reset).await, Err(PowerError::Off));
     vm.power(Power::On).await.unwrap();
@@ -188,7 +171,7 @@ async fn guest_reset() {
     vm.stop().await;
 }
 
-/// Its console says what a switch whose init fails would say.
+/// The error contains the console's end, as it would for a switch whose init fails.
 async fn boot_loop() {
     let lab = Lab::new().await;
     let vm = lab.start(lab.spec("spine1", 0));
@@ -197,7 +180,7 @@ async fn boot_loop() {
     for boots in 2.. {
         vm.types("r").await;
         let more = "R".repeat(boots);
-        until("another boot, or the end of it", || {
+        until("another boot, or the end of the loop", || {
             restarting() || vm.console().tail_escaped(100) == more
         })
         .await;
@@ -238,14 +221,14 @@ async fn power() {
     vm.said("RR").await;
     assert_eq!(vm.pid(), first);
     vm.power(Power::Cycle).await.unwrap();
-    assert!(!lab::alive(first));
+    assert!(!is_alive(first));
     vm.said("RRR").await;
     let second = vm.pid();
     assert_ne!(second, first);
     vm.power(Power::On).await.unwrap();
     assert_eq!(vm.pid(), second, "it was on");
     vm.power(Power::Off).await.unwrap();
-    assert!(!lab::alive(second));
+    assert!(!is_alive(second));
     assert_eq!((vm.status().state, vm.status().pid), (VmState::Off, None));
     vm.stop().await;
 }
@@ -263,7 +246,7 @@ async fn respec() {
     let first = vm.pid();
     vm.respec(two.clone()).await.unwrap();
     assert_eq!((vm.pid(), lab::has_carrier(&second)), (first, false));
-    // What the guest would boot from is not its own any more, whoever resets it.
+    // Even when the guest resets itself, another QEMU boots the new specification.
     vm.types("r").await;
     vm.said("RR").await;
     let replaced = vm.pid();
@@ -308,7 +291,7 @@ async fn missing() {
     let mut seed = spec.clone();
     seed.seed = lab.path("no-seed");
     let mut tap = spec.clone();
-    lab::run("ip", &["link", "del", &lab::tap("spine1", 0)]);
+    ikv_tests::shell(&format!("ip link del {}", lab::tap("spine1", 0)));
     tap.name = "tapless".into();
     let mut socket = spec.clone();
     socket.run_dir = lab.path(&"x".repeat(100));
@@ -332,7 +315,7 @@ async fn missing() {
     assert!(matches!(error, SpecError::TooManyNics { .. }));
 }
 
-/// Their guests spin, which is the worst a guest can do to a QEMU that is to quit.
+/// Their guests spin, which slows the end of a QEMU most.
 async fn nine() {
     let lab = Lab::new().await;
     let begun = Instant::now();
@@ -347,7 +330,7 @@ async fn nine() {
     let took = begun.elapsed();
     println!("    nine VMs with 23 NICs: code runs after {booted:?}, stopped in {took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
-    assert!(!pids.into_iter().any(lab::alive));
+    assert!(!pids.into_iter().any(is_alive));
 }
 
 async fn parent_death() {
@@ -363,15 +346,15 @@ async fn parent_death() {
             !strays(lab.root()).unwrap().is_empty()
         })
         .await;
-        until("its mark that it runs", || lab.path("up").exists()).await;
+        until("its guest to run", || lab.path("up").exists()).await;
         strays(lab.root()).unwrap()
     }
     .await;
     assert_eq!(qemu.len(), 1, "{qemu:?}");
-    assert!(lab::alive(qemu[0]));
+    assert!(is_alive(qemu[0]));
     fabric.kill().unwrap();
     fabric.wait().unwrap();
-    until("QEMU ends by itself", || !lab::alive(qemu[0])).await;
+    until("QEMU ends by itself", || !is_alive(qemu[0])).await;
     assert_eq!(strays(lab.root()).unwrap(), [0u32; 0]);
     let elsewhere = Launcher::probe(lab::opener()).await.unwrap();
     assert!(elsewhere.sandbox(), "this QEMU has seccomp");

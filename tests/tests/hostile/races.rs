@@ -1,5 +1,5 @@
-//! Guests that change what they gave while it is looked at: a thread writes whatever it likes
-//! into rings, tables or headers while frames flow.
+//! Guests that change shared memory while the port reads it: a thread writes random values into
+//! rings, tables or headers while frames flow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,27 +9,27 @@ use dataplane::Side;
 use guest::{DESCRIPTOR, Guest, GuestOptions, Memory, QueueLayout, Ring, Shape, features};
 use ikv_tests::Dice;
 
-use crate::bay::{Bay, Line};
+use crate::testbed::{TestCable, Testbed};
 
-/// Each guest's time.
+/// How long each guest's memory is overwritten.
 const TIME: Duration = Duration::from_millis(400);
 
-/// What is written over.
+/// The part of a queue that is overwritten.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Target {
-    /// Descriptors, their flags and lengths more often than their addresses.
+    /// Descriptors; their flags and lengths more often than their addresses.
     Descriptors,
     /// Tables of indirect descriptors.
     Tables,
-    /// Everything that the driver writes besides: indexes, entries, events.
+    /// What else the driver writes: indexes, ring entries, events.
     Driver,
     /// What only the device writes.
     Device,
-    /// Virtio-net headers and the first headers of the frames.
+    /// The virtio-net header and the frame's own first headers.
     Headers,
 }
 
-fn spoil(memory: &Memory, layout: &QueueLayout, target: Target, dice: &mut Dice) {
+fn overwrite(memory: &Memory, layout: &QueueLayout, target: Target, dice: &mut Dice) {
     let size = layout.size as usize;
     match target {
         Target::Descriptors | Target::Tables => {
@@ -67,33 +67,40 @@ fn spoil(memory: &Memory, layout: &QueueLayout, target: Target, dice: &mut Dice)
     }
 }
 
-/// Frames flow between two guests while A's memory is written over, until one gives up.
-fn spoiled(line: &Line, options: &GuestOptions, target: Target, queue: usize, seed: u64) {
-    let mut ends = [Side::A, Side::B].map(|side| line.guest(side, options));
+/// Frames flow between two guests while A's memory is overwritten, until its session ends or the
+/// driver gives up.
+fn flow_while_overwritten(
+    cable: &TestCable,
+    options: &GuestOptions,
+    target: Target,
+    queue: usize,
+    seed: u64,
+) {
+    let mut ends = [Side::A, Side::B].map(|side| cable.guest(side, options));
     let layout = *ends[0].queue(queue).layout();
     let memory = ends[0].memory().clone();
     let stop = Arc::new(AtomicBool::new(false));
-    let spoiler = {
+    let writer = {
         let stop = stop.clone();
         std::thread::spawn(move || {
             let mut dice = Dice(seed);
             while !stop.load(Ordering::Relaxed) {
-                spoil(&memory, &layout, target, &mut dice);
+                overwrite(&memory, &layout, target, &mut dice);
             }
         })
     };
     let began = Instant::now();
     while began.elapsed() < TIME && ends[0].session().is_open() && exchange(&mut ends).is_ok() {}
     stop.store(true, Ordering::Relaxed);
-    spoiler.join().unwrap();
+    writer.join().unwrap();
     drop(ends);
-    for lane in &line.handle.lanes {
+    for lane in &cable.handle.lanes {
         let lane = lane.snapshot();
         assert_eq!(lane.frames_in, lane.frames_out + lane.held + lane.dropped());
     }
 }
 
-/// The driver itself may find nonsense in its rings: that is its own doing.
+/// Fails when the driver itself finds its rings inconsistent.
 fn exchange(ends: &mut [Guest; 2]) -> Result<(), guest::GuestError> {
     for end in ends.iter_mut() {
         let (receive, send) = end.pair();
@@ -122,8 +129,8 @@ fn kinds() -> Vec<GuestOptions> {
 }
 
 #[test]
-fn rings_may_change_under_our_eyes() {
-    let bay = Bay::new();
+fn rings_may_change_while_they_are_read() {
+    let testbed = Testbed::new();
     let mut seed = 0;
     for options in kinds() {
         for target in [
@@ -137,22 +144,22 @@ fn rings_may_change_under_our_eyes() {
             }
             for queue in [0, 1] {
                 seed += 1;
-                let line = bay.line();
-                spoiled(&line, &options, target, queue, seed);
-                line.check_heals(&options);
+                let cable = testbed.cable();
+                flow_while_overwritten(&cable, &options, target, queue, seed);
+                cable.assert_works(&options);
             }
         }
     }
-    bay.end();
+    testbed.end();
 }
 
-/// Headers that change break no rule: frames are dropped, or pass as somebody's nonsense. The
-/// receiver takes no offloads, so that super-frames are cut while their headers change.
+/// Changing headers breaks no rule: a frame is dropped, or passes with nonsense in it. The receiver
+/// takes no offloads, so that super-frames are segmented while their headers change.
 #[test]
-fn headers_may_change_under_our_eyes() {
-    let bay = Bay::new();
+fn headers_may_change_while_they_are_read() {
+    let testbed = Testbed::new();
     for (seed, ring) in [Ring::Split, Ring::Packed].into_iter().enumerate() {
-        let line = bay.line();
+        let cable = testbed.cable();
         let sender = GuestOptions {
             ring,
             features: features::OFFLOADS,
@@ -160,22 +167,22 @@ fn headers_may_change_under_our_eyes() {
             ..GuestOptions::default()
         };
         let pattern = bench::pattern::Pattern::new(20_000, 0, 0);
-        let mut from = line.guest(Side::A, &sender);
-        let mut to = line.guest(Side::B, &GuestOptions::default());
+        let mut from = cable.guest(Side::A, &sender);
+        let mut to = cable.guest(Side::B, &GuestOptions::default());
         from.queue(1).load(&pattern.header, &pattern.frame);
         let (memory, layout) = (from.memory().clone(), *from.queue(1).layout());
         let stop = Arc::new(AtomicBool::new(false));
-        let spoiler = {
+        let writer = {
             let stop = stop.clone();
             std::thread::spawn(move || {
                 let mut dice = Dice(seed as u64);
                 while !stop.load(Ordering::Relaxed) {
-                    // Often enough what it was, so that some frames get far.
+                    // Restored often, so that some frames are valid for long enough to arrive.
                     let slot = dice.below(layout.slots as usize) as u16;
                     let mut whole = pattern.header.to_vec();
                     whole.extend(&pattern.frame[..66]);
                     memory.write(layout.header(slot), &whole);
-                    spoil(&memory, &layout, Target::Headers, &mut dice);
+                    overwrite(&memory, &layout, Target::Headers, &mut dice);
                 }
             })
         };
@@ -185,10 +192,10 @@ fn headers_may_change_under_our_eyes() {
             received += to.queue(0).receive(256, |_| ()).unwrap();
         }
         stop.store(true, Ordering::Relaxed);
-        spoiler.join().unwrap();
-        assert!(received > 0, "some came through");
+        writer.join().unwrap();
+        assert!(received > 0, "no frame arrived");
         assert!(from.session().is_open() && to.session().is_open());
-        assert_eq!(bay.faults(&line), [""; 0]);
+        assert_eq!(testbed.faults(&cable), [""; 0]);
     }
-    bay.end();
+    testbed.end();
 }

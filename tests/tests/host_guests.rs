@@ -1,7 +1,6 @@
-//! What a guest on a tap gets from the host: nothing. And what happens when others meddle.
-#![allow(clippy::unwrap_used)] // what the tests share is a test too
-
-mod namespace;
+//! The host answers no frame of a guest on a tap, and changes that other programs make to the
+//! fabric's devices and rules are noticed and undone.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -9,24 +8,24 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use host::execute::{Applied, ApplyError, apply, clean};
+use dataplane::sys::tap::{self, TapFlags};
+use host::execute::{Applied, ApplyError, clean, execute};
 use host::firewall;
-use host::watch::{LinkEvent, LinkWatch};
 use host::lock::{Lock, StatePaths};
 use host::plan::plan;
-use dataplane::sys::tap::{self, TapFlags};
-use namespace::{in_namespace, input, picture, shell};
+use host::watch::{LinkEvent, LinkWatch};
+use ikv_tests::{HostState, block_on, host_plan_input, in_namespace, leave_namespace, shell};
 
 const LIMIT: Duration = Duration::from_secs(5);
 const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
 
 fn up(folder: &Path, taps: usize, host: bool) -> (Lock, Applied) {
     let lock = Lock::acquire(&StatePaths::beside(&folder.join("run/control.sock"))).unwrap();
-    let applied = apply(&plan(&input(taps, host)), &lock, |_| {}).unwrap();
+    let applied = execute(&plan(&host_plan_input(taps, host)), &lock, |_| {}).unwrap();
     (lock, applied)
 }
 
-/// Opens a tap as QEMU does; without the virtio-net header, to see plain frames.
+/// Opens a tap as QEMU does, but without the virtio-net header, to see plain frames.
 fn plug(name: &str) -> File {
     let flags = TapFlags {
         nonblocking: true,
@@ -35,7 +34,7 @@ fn plug(name: &str) -> File {
     File::from(tap::open_tap(name, flags).unwrap())
 }
 
-/// The frames that are waiting.
+/// The frames that wait at a tap.
 fn received(tap: &mut File) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     let mut buffer = vec![0; 65536];
@@ -101,7 +100,7 @@ fn icmpv6(to_mac: [u8; 6], to: [u8; 16], mut message: Vec<u8>) -> Vec<u8> {
     frame(to_mac, 0x86dd, &[ip, message].concat())
 }
 
-/// One field of `ip -json link`; `/sys` would show the namespace it was mounted in.
+/// One field of `ip -json link`. `/sys` would show the namespace in which it was mounted.
 fn link_field(link: &str, field: &str) -> serde_json::Value {
     let links = shell(&format!("ip -json link show {link}"));
     serde_json::from_str::<serde_json::Value>(&links).unwrap()[0][field].clone()
@@ -116,8 +115,7 @@ fn mac_of(link: &str) -> [u8; 6] {
     octets.try_into().unwrap()
 }
 
-/// Everything a curious guest asks: each of these makes an ordinary tap answer, see
-/// [`an_ordinary_tap_does_answer`].
+/// Frames that a host answers on an ordinary tap, see [`an_ordinary_tap_does_answer`].
 fn questions(mac: [u8; 6]) -> Vec<Vec<u8>> {
     let mut link_local = [0; 16];
     link_local[..2].copy_from_slice(&[0xfe, 0x80]);
@@ -160,8 +158,8 @@ fn questions(mac: [u8; 6]) -> Vec<Vec<u8>> {
     ]
 }
 
-/// Sends the questions, then one to a tap that does answer: when its answer is there, so would
-/// be those to the first.
+/// Sends the questions, then one to a tap on which the host answers. Once that answer has come, so
+/// would have those to the first. Returns the answers on the first tap.
 fn ask(tap: &mut File, mac: [u8; 6], witness: &mut File) -> Vec<Vec<u8>> {
     for question in questions(mac) {
         tap.write_all(&question).unwrap();
@@ -175,7 +173,7 @@ fn ask(tap: &mut File, mac: [u8; 6], witness: &mut File) -> Vec<Vec<u8>> {
         if answered {
             return received(tap);
         }
-        assert!(start.elapsed() < LIMIT, "the witness does not answer");
+        assert!(start.elapsed() < LIMIT, "no answer on the witness");
         std::thread::yield_now();
     }
 }
@@ -188,10 +186,10 @@ fn witness() -> File {
 }
 
 #[test]
-fn a_tap_is_silent_and_answers_nothing() {
-    in_namespace("a_tap_is_silent_and_answers_nothing", || {
+fn the_host_answers_no_question_on_a_tap() {
+    in_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
-        // The host has addresses a guest may ask for.
+        // The host has addresses that a guest may ask for.
         shell(
             "ip addr add 10.9.9.9/24 dev lo && sysctl -qw net.ipv4.icmp_echo_ignore_broadcasts=0",
         );
@@ -203,9 +201,9 @@ fn a_tap_is_silent_and_answers_nothing() {
             Vec::<Vec<u8>>::new()
         );
         let dropped = shell("cat /proc/net/snmp | awk '/^Icmp: [0-9]/ {print $2}'");
-        assert_eq!(dropped.trim(), "0", "no message reached the host's ICMP");
+        assert_eq!(dropped.trim(), "0", "a message reached the host's ICMP");
 
-        // Neither does the bridge get the frames if somebody puts the tap on one.
+        // A bridge does not get the frames either, if another program attaches the tap to it.
         shell(
             "ip link add br0 type bridge && ip link set br0 up && ip link set ikvm1-3-1 master br0",
         );
@@ -223,10 +221,10 @@ fn a_tap_is_silent_and_answers_nothing() {
     });
 }
 
-/// The test above can fail: the same questions to a tap without our care are answered.
+/// Shows that the test above can fail: the host answers the same questions on an ordinary tap.
 #[test]
 fn an_ordinary_tap_does_answer() {
-    in_namespace("an_ordinary_tap_does_answer", || {
+    in_namespace(|| {
         shell(
             "ip addr add 10.9.9.9/24 dev lo && sysctl -qw net.ipv4.icmp_echo_ignore_broadcasts=0",
         );
@@ -247,16 +245,12 @@ fn an_ordinary_tap_does_answer() {
 }
 
 #[test]
-fn plugging_is_seen_and_meddling_undone() {
-    in_namespace("plugging_is_seen_and_meddling_undone", || {
+fn plugging_is_noticed_and_foreign_changes_are_undone() {
+    in_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let (lock, mut applied) = up(folder.path(), 2, false);
         shell("ip link add br0 type bridge && ip link set br0 up");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let names = ["ikvm1-3-1".to_owned(), "ikvm1-3-2".to_owned()];
             let mut watch = LinkWatch::open(names).unwrap();
             let index = link_field("ikvm1-3-1", "ifindex").as_u64().unwrap() as u32;
@@ -271,7 +265,7 @@ fn plugging_is_seen_and_meddling_undone() {
             );
             assert!(watch.plugged(&name));
 
-            // Debian's /etc/qemu-ifup does just this.
+            // As Debian's /etc/qemu-ifup does.
             shell("ip link set ikvm1-3-1 up && ip link set ikvm1-3-1 master br0");
             let enslaved = LinkEvent::Enslaved {
                 name: name.clone(),
@@ -287,7 +281,7 @@ fn plugging_is_seen_and_meddling_undone() {
                 raised: Ok(()),
             };
             assert_eq!(next(&mut watch).await, down);
-            // Its carrier goes and comes with it.
+            // A device that goes down and up loses its carrier and regains it.
             let mut unplugged = LinkEvent::Unplugged { name: name.clone() };
             assert_eq!(next(&mut watch).await, unplugged);
             assert_eq!(
@@ -326,7 +320,7 @@ fn plugging_is_seen_and_meddling_undone() {
             let link = shell("ip -d link show ikvm1-3-1");
             assert!(link.contains("mtu 9000") && link.contains(",UP"), "{link}");
 
-            // A tap made anew is guarded too.
+            // The new tap is guarded, too.
             let mut guest = plug(&name);
             let plugged = next(&mut watch).await;
             assert_eq!(plugged, LinkEvent::Plugged { name: name.clone() });
@@ -350,47 +344,47 @@ async fn next(watch: &mut LinkWatch) -> LinkEvent {
 }
 
 #[test]
-fn forwarding_goes_back_with_all_that_changed_along() {
-    in_namespace("forwarding_goes_back", || {
+fn forwarding_is_restored_with_the_settings_it_changes() {
+    in_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
-        // A host that forwards on one device only and takes no redirects.
+        // A host that forwards on one device only and accepts no redirects.
         shell("ip link add v0 type veth peer name v1");
         shell("sysctl -qw net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.v0.forwarding=1");
-        let before = picture();
+        let before = HostState::of_network();
         let (lock, applied) = up(folder.path(), 1, true);
         assert_eq!(shell("sysctl -n net.ipv4.conf.v1.forwarding"), "1\n");
         applied.undo().unwrap();
-        assert_eq!(picture(), before);
+        before.assert_unchanged(&HostState::of_network(), "it was undone");
 
-        // Somebody who switches it off meanwhile wants it so.
-        let applied = apply(&plan(&input(1, true)), &lock, |_| {}).unwrap();
+        // An administrator who switches it off meanwhile wants it off.
+        let applied = execute(&plan(&host_plan_input(1, true)), &lock, |_| {}).unwrap();
         shell("sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.v0.forwarding=0");
         applied.undo().unwrap();
         assert_eq!(shell("sysctl -n net.ipv4.conf.v0.forwarding"), "0\n");
 
-        // It was on before: it stays on.
+        // It was on before the fabric, so it stays on.
         shell("sysctl -qw net.ipv4.ip_forward=1");
-        let before = picture();
-        let applied = apply(&plan(&input(1, true)), &lock, |_| {}).unwrap();
+        let before = HostState::of_network();
+        let applied = execute(&plan(&host_plan_input(1, true)), &lock, |_| {}).unwrap();
         applied.undo().unwrap();
-        assert_eq!(picture(), before);
+        before.assert_unchanged(&HostState::of_network(), "it was undone");
         lock.release().unwrap();
     });
 }
 
 #[test]
-fn what_somebody_else_removed_or_made_is_no_obstacle_to_undoing() {
-    in_namespace("what_somebody_else_removed", || {
+fn undoing_tolerates_foreign_changes() {
+    in_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
-        let before = picture();
+        let before = HostState::of_network();
         let (lock, applied) = up(folder.path(), 4, true);
         shell("ip link del ikvm1-3-1 && ip route del 192.168.96.0/19 && nft flush ruleset");
         shell("ip link set ikvm1-3-2 name renamed && ip link set ikvm1-4-1 group 5");
         applied.undo().unwrap();
-        assert_eq!(picture(), before);
+        before.assert_unchanged(&HostState::of_network(), "it was undone");
 
-        // Another's link in our group, another's table of our name.
-        let applied = apply(&plan(&input(4, true)), &lock, |_| {}).unwrap();
+        // A foreign link in our group, and a foreign table with our name.
+        let applied = execute(&plan(&host_plan_input(4, true)), &lock, |_| {}).unwrap();
         let group = applied.identity().group();
         shell(&format!(
             "ip link add v0 group {group} type veth peer name v1"
@@ -406,15 +400,14 @@ fn what_somebody_else_removed_or_made_is_no_obstacle_to_undoing() {
 
 #[test]
 fn clean_refuses_in_another_namespace() {
-    in_namespace("clean_refuses_in_another_namespace", || {
+    in_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let (mut lock, applied) = up(folder.path(), 2, false);
         std::mem::forget(applied);
         let here = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
-        // The journal's namespace lives on by the process below, whose file we look for.
+        // This process keeps the journal's namespace alive, and its file in /proc names it.
         let mut holder = Command::new("sleep").arg("60").spawn().unwrap();
-        #[allow(deprecated)]
-        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
+        leave_namespace();
         let error = clean(&mut lock).unwrap_err();
         assert!(
             matches!(error, ApplyError::OtherNamespace { .. }),
@@ -424,7 +417,7 @@ fn clean_refuses_in_another_namespace() {
         assert!(words.contains("nsenter --net=/proc/"), "{words}");
         assert!(lock.paths().journal.exists());
 
-        // Back there it works.
+        // In the namespace of the journal it works.
         rustix::thread::move_into_link_name_space(
             std::os::fd::AsFd::as_fd(&here),
             Some(rustix::thread::LinkNameSpaceType::Network),
@@ -439,8 +432,8 @@ fn clean_refuses_in_another_namespace() {
 }
 
 #[test]
-fn a_namespace_that_is_gone_leaves_only_files_to_clean() {
-    in_namespace("a_namespace_that_is_gone", || {
+fn clean_removes_the_files_when_the_namespace_is_gone() {
+    in_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let (mut lock, mut applied) = up(folder.path(), 2, true);
         let socket = lock.paths().folder.join("control.sock");
@@ -448,8 +441,7 @@ fn a_namespace_that_is_gone_leaves_only_files_to_clean() {
         std::fs::write(&socket, "").unwrap();
         drop(applied.take_host_taps());
         std::mem::forget(applied);
-        #[allow(deprecated)]
-        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
+        leave_namespace();
         shell("sysctl -qw net.ipv4.ip_forward=1");
         let cleaned = clean(&mut lock).unwrap().unwrap();
         assert!(cleaned.namespace_gone);
@@ -457,15 +449,15 @@ fn a_namespace_that_is_gone_leaves_only_files_to_clean() {
         assert_eq!(
             shell("sysctl -n net.ipv4.ip_forward"),
             "1\n",
-            "this namespace is another"
+            "the setting of another namespace was changed"
         );
         lock.release().unwrap();
     });
 }
 
 #[test]
-fn a_real_firewall_is_read_and_its_remedy_works() {
-    in_namespace("a_real_firewall_is_read", || {
+fn the_remedy_for_a_firewall_works() {
+    in_namespace(|| {
         let range = "192.168.96.0/19".parse().unwrap();
         assert_eq!(
             firewall::check(firewall::Traffic::Forwarded, "ikhn", range).unwrap(),

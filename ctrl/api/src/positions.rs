@@ -10,16 +10,16 @@ use model::plugging::PlugKind;
 
 /// Every NIC of every position in the racks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Places {
+pub struct Positions {
     /// The host's address on its link to the fabric.
     pub host: Ipv4Addr,
     /// By rack, position and NIC.
-    pub places: Vec<Place>,
+    pub places: Vec<Position>,
 }
 
 /// A server's end of a cable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct Position {
     /// `ikvm1-3-1`.
     pub name: String,
     /// The rack, 1-based.
@@ -40,9 +40,9 @@ pub struct Place {
     pub held: Option<PlugKind>,
 }
 
-impl Place {
+impl Position {
     /// `rack1:u3`.
-    pub fn position(&self) -> String {
+    pub fn rack_and_u(&self) -> String {
         format!("rack{}:u{}", self.rack, self.u)
     }
 }

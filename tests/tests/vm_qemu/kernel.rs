@@ -1,9 +1,9 @@
-//! A guest of 56 bytes. It says `R` on the serial line, then echoes what is typed; `p` powers the
-//! machine off, `r` resets it.
+//! A guest of 56 bytes. It writes `R` to the serial line and then echoes what is typed; `p` powers
+//! the machine off, `r` resets it.
 
-/// Where it is loaded and runs: 1 MiB, the first free address of a PC.
+/// The address where it is loaded and runs: 1 MiB, the first free one of a PC.
 const BASE: u32 = 0x10_0000;
-/// Size of the multiboot header in front of the code.
+/// Bytes of the multiboot header before the code.
 const HEADER: u32 = 32;
 
 const CODE: &[u8] = &[
