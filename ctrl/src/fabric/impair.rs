@@ -8,7 +8,7 @@ use dataplane::{Change, clock};
 use super::cables::{Cables, Condition};
 use super::reports::{to_dataplane, to_panel};
 use crate::api::{ApiError, CableState, LaneImpairment, SetImpairment, Step, StepChange};
-use crate::impairment::{ImpairKeys, Whole};
+use crate::impairment::{BoundedInt, ImpairKeys};
 use crate::topology::{Side, Topology};
 
 /// How a request's names are understood.
@@ -182,7 +182,7 @@ fn with_seed(mut keys: ImpairKeys, said: bool) -> ImpairKeys {
     if keys.seed.is_none() && !keys.is_empty() {
         // The standard library's hash keys are the kernel's random numbers.
         let random = std::hash::RandomState::new().build_hasher().finish();
-        keys.seed = Some(Whole(i64::from(random as u32) + 1));
+        keys.seed = Some(BoundedInt(i64::from(random as u32) + 1));
     } else if !said && keys.pairs().len() == 1 && keys.seed.is_some() {
         keys.seed = None;
     }
