@@ -87,7 +87,7 @@ fn under_tcg(accel: AccelArg) -> bool {
     }
 }
 
-/// What the options do not tell by themselves. On standard error, so that a script can take
+/// What the options do not show by themselves. On standard error, so that a script can take
 /// the options as they are.
 fn remarks(wish: &PlugOptions) -> Vec<String> {
     if wish.nic == PlugKind::Tap {
