@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::observation::{Event, Lane, Observation};
-use super::observation::{Lane, Sighting, What};
 use decode::PacketKey;
 
 /// Packets that were sent less than this before the end, in ns, may still have been on their way.

@@ -9,7 +9,6 @@ use tokio::io::AsyncRead;
 use tokio::time::timeout;
 
 use super::observation::{Ends, Event, Lane, Observation, observe};
-use super::observation::{Ends, Lane, Sighting, What, sight};
 use crate::commands::capture::compile;
 use crate::commands::capture::source::Source;
 use api::capture::{CAPTURE_PROTOCOL, Message};

@@ -116,7 +116,7 @@ impl Choice {
         }
         if !running.contains(&place.leaf) {
             let why = format!("{} is not a VM of this fabric", place.leaf);
-            self.skip(place.position(), &why);
+            self.skip(place.rack_and_u(), &why);
         } else if let Some(why) = taken(place) {
             self.skip(place.rack_and_u(), why);
         } else {

@@ -259,7 +259,7 @@ impl Lab {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            let [from, to] = [pair.from, pair.to].map(|host| self.places[host].position());
+            let [from, to] = [pair.from, pair.to].map(|host| self.places[host].rack_and_u());
             progress(&format!("TCP and UDP from {from} to {to}"));
             let mut stream = tcp(&mut self.hosts, pair, time, stop)?;
             let fast = |rate: &f64| *rate >= plan.least;
