@@ -1,5 +1,5 @@
-//! One trial: frames through a cable for some time, from a single thread that sends and
-//! receives in turn.
+//! Runs: frames through a cable for a fixed time, from a single thread that sends and receives in
+//! turn.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -7,147 +7,167 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::BenchError;
-use crate::clock::CpuMeter;
-use crate::endpoint::{Endpoint, Take};
-use crate::pattern::{Bytes, Pattern, Stamp};
+use crate::cpu_time::CpuMeter;
+use crate::endpoint::{Endpoint, FrameSink};
+use crate::pattern::{FrameBytes, Pattern, Stamp};
 use crate::schedule::Schedule;
-use crate::tally::{Counts, Tally};
+use crate::sequence::{FrameCounts, SequenceTracker};
+use crate::testbed::Testbed;
+use guest::GuestOptions;
 
-/// Frames sent, or received, before the other is looked at.
+/// Frames that are sent before the generator receives, and the other way round.
 const BURST: usize = 32;
 
-/// Bytes under way in each lane, at most: more than any end has room for in super-frames.
-const BYTES_UNDER_WAY: usize = 1 << 20;
+/// Limit of the bytes in flight in each lane: with super-frames, the limit in frames alone would
+/// allow more than the ends can buffer.
+const MAX_BYTES_IN_FLIGHT: usize = 1 << 20;
 
-/// Loading up before rates count.
+/// How long a flood lasts before its rate counts.
 const WARM_UP: Duration = Duration::from_millis(100);
 
-/// Under a flood: when nothing came for so long, what is under way is taken for lost. If it was
-/// only late, more is under way afterwards than there is room for: so long enough for a worker
-/// that other work keeps from its CPU.
+/// In a flood: after this time without a frame, the frames in flight count as lost. If they were
+/// only late, more would be in flight afterwards than the ends can buffer; so the time is long
+/// enough for a worker that other work keeps from its CPU.
 const SILENCE: Duration = Duration::from_millis(200);
 
-/// Under a flood: rounds in which nothing came before another thread may run.
-const PATIENCE: u32 = 64;
+/// In a flood: this many rounds without a frame let another thread run.
+const IDLE_ROUNDS: u32 = 64;
 
-/// At the end of a trial: what comes later than this after the last one is taken for lost.
+/// At the end of a run: after this time without a frame, the missing frames count as lost.
 const DRAIN: Duration = Duration::from_millis(300);
 
-/// Frames may be sent so late after the end of their trial and still count: a port's queue, or
-/// an interruption of the sender, is no loss.
-const LATE: Duration = Duration::from_millis(10);
+/// Frames may be sent this late after the end of their run and still count as sent: a full queue of
+/// a port, or an interruption of the generator, is not a loss.
+const GRACE: Duration = Duration::from_millis(10);
 
 /// The longest wait for the first frame of a size.
-const FIRST: Duration = Duration::from_secs(3);
+const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Latencies up to 10 s, to three digits.
-pub type Latencies = Histogram<u64>;
-
-/// What trials have in common.
-pub struct Stage<'s> {
-    /// The cable's two ends.
-    pub ends: [Endpoint; 2],
+/// Loads a cable with frames of one size, run after run.
+pub(crate) struct LoadGenerator<'s> {
+    ends: [Endpoint; 2],
     /// Frame size in bytes without FCS.
-    pub size: usize,
-    /// Load in both directions at once.
-    pub both_ways: bool,
-    /// Whose CPU time counts.
-    pub cpu: Option<CpuMeter>,
-    /// Ends everything early when it becomes true.
-    pub stop: &'s AtomicBool,
-    /// Trials so far: frames of one are not taken for another's.
-    pub trials: u16,
+    pub(crate) size: usize,
+    /// Whether to load both directions at once.
+    both_ways: bool,
+    /// Meters the CPU time of the threads that forward.
+    cpu: Option<CpuMeter>,
+    /// Ends a run early when it becomes true.
+    stop: &'s AtomicBool,
+    /// Number of runs so far, which distinguishes the frames of one run from those of another.
+    runs: u16,
 }
 
 /// A lane under load.
-struct Lane {
+struct LoadedLane {
     from: usize,
     pattern: Pattern,
-    tally: Tally,
+    tracker: SequenceTracker,
     sent: u64,
-    /// Numbers below this are not waited for any more.
+    /// Frames with lower numbers count as lost.
     given_up: u64,
 }
 
-impl Lane {
-    fn under_way(&self) -> u64 {
-        self.sent - self.tally.next().max(self.given_up)
+impl LoadedLane {
+    fn in_flight(&self) -> u64 {
+        self.sent - self.tracker.next().max(self.given_up)
     }
 }
 
-/// Result of [`Stage::flood`].
+/// Result of [`LoadGenerator::flood`].
 #[derive(Debug, Clone, Copy)]
-pub struct Flood {
-    /// Frames that arrived each second, all lanes together.
-    pub frames_per_second: f64,
-    /// CPU seconds for a million of them.
-    pub cpu_per_million: Option<f64>,
-    /// All frames, those before and after the measured time too.
-    pub counts: Counts,
+pub(crate) struct FloodResult {
+    /// Frames that arrived per second, in all lanes together.
+    pub(crate) frames_per_second: f64,
+    /// CPU seconds per million of those frames.
+    pub(crate) cpu_per_million: Option<f64>,
+    /// All frames, including those before and after the measured time.
+    pub(crate) counts: FrameCounts,
 }
 
-/// Result of [`Stage::paced`].
-pub struct Paced {
-    /// All frames.
-    pub counts: Counts,
-    /// Time from when each was due to when it was seen at the other end, in nanoseconds.
-    pub latencies: Latencies,
-    /// Frames were late though there was room for them: the generator is too slow.
-    pub generator_late: bool,
+/// Result of [`LoadGenerator::paced`].
+pub(crate) struct PacedResult {
+    pub(crate) counts: FrameCounts,
+    /// Nanoseconds from when a frame was due to when the generator received it, up to 10 s and to
+    /// three digits.
+    pub(crate) latencies: Histogram<u64>,
+    /// Whether frames were late although the cable accepted them: the generator is too slow.
+    pub(crate) generator_late: bool,
 }
 
-/// Counts what arrives, and how long it took.
-struct Sink<'t, F> {
-    tally: &'t mut Tally,
+/// Counts the frames that arrive and passes their stamps on.
+struct TrackingSink<'t, F> {
+    tracker: &'t mut SequenceTracker,
     arrived: F,
 }
 
-impl<F: FnMut(Stamp)> Take for Sink<'_, F> {
+impl<F: FnMut(Stamp)> FrameSink for TrackingSink<'_, F> {
     #[inline]
-    fn frame(&mut self, frame: &impl Bytes) {
-        if let Some(stamp) = self.tally.take(frame) {
+    fn accept(&mut self, frame: &impl FrameBytes) {
+        if let Some(stamp) = self.tracker.record(frame) {
             (self.arrived)(stamp);
         }
     }
 }
 
-impl Stage<'_> {
-    /// Sends as much as arrives: a fixed number of frames is kept under way, so that the cable
-    /// is never without work and no queue behind it overflows.
+impl LoadGenerator<'_> {
+    /// Opens both ends of a cable for frames of `size` bytes. Guests at vhost-user sockets have the
+    /// properties `guest`. `stop` ends each run early when it becomes true.
+    pub(crate) fn open<'s>(
+        testbed: &Testbed,
+        size: usize,
+        both_ways: bool,
+        guest: &GuestOptions,
+        stop: &'s AtomicBool,
+    ) -> Result<LoadGenerator<'s>, BenchError> {
+        let open = |end| Endpoint::open(end, size, guest);
+        Ok(LoadGenerator {
+            ends: [open(&testbed.ends[0])?, open(&testbed.ends[1])?],
+            size,
+            both_ways,
+            cpu: testbed.cpu.clone(),
+            stop,
+            runs: 0,
+        })
+    }
+
+    /// Sends as many frames as arrive: it keeps a fixed number of frames in flight, so that the
+    /// cable always has work and no queue after it overflows.
     ///
     /// # Errors
-    /// When an end fails.
-    pub fn flood(&mut self, time: Duration) -> Result<Flood, BenchError> {
-        let mut lanes = self.lanes()?;
-        let window = (BYTES_UNDER_WAY / self.size).max(4) as u64;
-        let windows = [1, 0].map(|to| window.min(self.ends[to].room(self.size) as u64));
+    /// When an end fails, or the run is stopped during its warm-up.
+    pub(crate) fn flood(&mut self, time: Duration) -> Result<FloodResult, BenchError> {
+        let mut lanes = self.start_run()?;
+        let window = (MAX_BYTES_IN_FLIGHT / self.size).max(4) as u64;
+        let windows = [1, 0].map(|to| window.min(self.ends[to].in_flight_limit(self.size) as u64));
         let began = Instant::now();
         let mut measured = None;
         let mut last = (began, 0);
         let mut idle = 0;
         loop {
             for lane in &mut lanes {
-                let room = windows[lane.from].saturating_sub(lane.under_way()) as usize;
-                if room >= BURST.min(windows[lane.from] as usize / 2) {
-                    self.send(lane, room.min(BURST), |_| 0)?;
+                let free = windows[lane.from].saturating_sub(lane.in_flight()) as usize;
+                // Whole bursts, as a guest under load sends them.
+                if free >= BURST.min(windows[lane.from] as usize / 2) {
+                    self.send(lane, free.min(BURST), |_| 0)?;
                 }
                 self.receive(lane, |_| ())?;
             }
-            let received = lanes.iter().map(|lane| lane.tally.received()).sum();
+            let received = lanes.iter().map(|lane| lane.tracker.received()).sum();
             let now = Instant::now();
             idle += 1;
             if received > last.1 {
                 last = (now, received);
                 idle = 0;
             } else if now - last.0 > SILENCE {
-                // All that is under way is lost.
+                // All frames in flight are lost: fill the window again.
                 for lane in &mut lanes {
                     lane.given_up = lane.sent;
                 }
                 last.0 = now;
             }
-            if idle > PATIENCE {
-                // Where there is no CPU to spare, the one that forwards must have this one.
+            if idle > IDLE_ROUNDS {
+                // On a single CPU the worker needs this one to forward.
                 std::thread::yield_now();
             }
             if measured.is_none() && now - began >= WARM_UP {
@@ -158,28 +178,29 @@ impl Stage<'_> {
             }
         }
         let (end, cpu_end) = (Instant::now(), self.cpu_seconds());
-        let received: u64 = lanes.iter().map(|lane| lane.tally.received()).sum();
+        let received: u64 = lanes.iter().map(|lane| lane.tracker.received()).sum();
         let (start, before, cpu_start) = measured.ok_or(BenchError::Interrupted)?;
         let frames = (received - before) as f64;
         let cpu = cpu_end.zip(cpu_start).map(|(end, start)| end - start);
         self.drain(&mut lanes)?;
-        Ok(Flood {
+        Ok(FloodResult {
             frames_per_second: frames / (end - start).as_secs_f64(),
             cpu_per_million: cpu.filter(|_| frames > 0.0).map(|cpu| cpu / frames * 1e6),
             counts: counts(lanes, None),
         })
     }
 
-    /// Sends each frame at its time, `rate` a second in each lane, whatever becomes of the
-    /// others (an open loop).
+    /// Sends each frame at its time, `rate` frames per second in each lane, whether or not earlier
+    /// frames have arrived (an open loop).
     ///
     /// # Errors
-    /// When an end fails, or the trial is interrupted.
-    pub fn paced(&mut self, rate: f64, time: Duration) -> Result<Paced, BenchError> {
+    /// When an end fails, or the run is stopped.
+    pub(crate) fn paced(&mut self, rate: f64, time: Duration) -> Result<PacedResult, BenchError> {
         let schedule = Schedule::at(rate);
-        let total = schedule.until(time.as_nanos() as u64);
-        let mut lanes = self.lanes()?;
-        let mut latencies = latencies();
+        let total = schedule.before(time.as_nanos() as u64);
+        let mut lanes = self.start_run()?;
+        let mut latencies =
+            Histogram::new_with_bounds(1, 10_000_000_000, 3).expect("these bounds are valid");
         let mut refusals = 0_u64;
         let began = Instant::now();
         let since = |instant: Instant| (instant - began).as_nanos() as u64;
@@ -192,9 +213,10 @@ impl Stage<'_> {
                     let sent = self.send(lane, wanted, |number| schedule.time(number))?;
                     refusals += u64::from(sent < wanted);
                 }
-                let mut seen = None;
+                // All frames of a burst were received at once: read the clock once.
+                let mut received_at = None;
                 self.receive(lane, |stamp| {
-                    let now = *seen.get_or_insert_with(|| since(Instant::now()));
+                    let now = *received_at.get_or_insert_with(|| since(Instant::now()));
                     latencies.saturating_record(now.saturating_sub(stamp.time));
                 })?;
             }
@@ -203,37 +225,38 @@ impl Stage<'_> {
             }
             let over = now >= time.as_nanos() as u64;
             if over && lanes.iter().all(|lane| lane.sent == total)
-                || now > (time + LATE).as_nanos() as u64
+                || now > (time + GRACE).as_nanos() as u64
             {
                 break;
             }
         }
         let unsent = lanes.iter().any(|lane| lane.sent < total);
         self.drain(&mut lanes)?;
-        Ok(Paced {
+        Ok(PacedResult {
             counts: counts(lanes, Some(total)),
             latencies,
             generator_late: unsent && refusals == 0,
         })
     }
 
-    /// Waits until frames of this size arrive, in every lane that is to be loaded.
+    /// Waits until a frame arrives in every lane to load: ports may come up late, and a device may
+    /// refuse frames of this size.
     ///
     /// # Errors
-    /// [`BenchError::Silent`] when none does.
-    pub fn wait_for_first(&mut self) -> Result<(), BenchError> {
+    /// [`BenchError::Silent`] when none arrives within 3 s.
+    pub(crate) fn wait_for_first_frame(&mut self) -> Result<(), BenchError> {
         let began = Instant::now();
-        let mut lanes = self.lanes()?;
+        let mut lanes = self.start_run()?;
         for lane in &mut lanes {
             let mut last = None;
-            while lane.tally.received() == 0 {
+            while lane.tracker.received() == 0 {
                 let now = Instant::now();
                 if last.is_none_or(|last| now - last > Duration::from_millis(1)) {
                     self.send(lane, 1, |_| 0)?;
                     last = Some(now);
                 }
                 self.receive(lane, |_| ())?;
-                if now - began > FIRST {
+                if now - began > FIRST_FRAME_TIMEOUT {
                     return Err(BenchError::Silent(self.size));
                 }
                 if self.stop.load(Ordering::Relaxed) {
@@ -244,22 +267,23 @@ impl Stage<'_> {
         self.drain(&mut lanes)
     }
 
-    fn lanes(&mut self) -> Result<Vec<Lane>, BenchError> {
-        self.trials = self.trials.wrapping_add(1);
+    /// Prepares the lanes of a new run.
+    fn start_run(&mut self) -> Result<Vec<LoadedLane>, BenchError> {
+        self.runs = self.runs.wrapping_add(1);
         let ways = if self.both_ways { 2 } else { 1 };
-        // What the host's own stack, or an earlier trial, left.
+        // Discard frames of the host's own network stack and of an earlier run.
         for end in &mut self.ends {
             while end.receive(BURST, Ignore)? > 0 {}
         }
         Ok((0..ways)
             .map(|from| {
-                let pattern = Pattern::new(self.size, from as u8, self.trials);
+                let pattern = Pattern::new(self.size, from as u8, self.runs);
                 self.ends[from].load(&pattern);
-                let tally = Tally::new(pattern.clone());
-                Lane {
+                let tracker = SequenceTracker::new(pattern.clone());
+                LoadedLane {
                     from,
                     pattern,
-                    tally,
+                    tracker,
                     sent: 0,
                     given_up: 0,
                 }
@@ -270,7 +294,7 @@ impl Stage<'_> {
     #[inline]
     fn send(
         &mut self,
-        lane: &mut Lane,
+        lane: &mut LoadedLane,
         limit: usize,
         time: impl Fn(u64) -> u64,
     ) -> Result<usize, BenchError> {
@@ -290,18 +314,18 @@ impl Stage<'_> {
     #[inline]
     fn receive(
         &mut self,
-        lane: &mut Lane,
+        lane: &mut LoadedLane,
         arrived: impl FnMut(Stamp),
     ) -> Result<usize, BenchError> {
-        let sink = Sink {
-            tally: &mut lane.tally,
+        let sink = TrackingSink {
+            tracker: &mut lane.tracker,
             arrived,
         };
         self.ends[1 - lane.from].receive(2 * BURST, sink)
     }
 
-    /// Takes in what is still under way.
-    fn drain(&mut self, lanes: &mut [Lane]) -> Result<(), BenchError> {
+    /// Receives the frames that are still in flight.
+    fn drain(&mut self, lanes: &mut [LoadedLane]) -> Result<(), BenchError> {
         let mut last = Instant::now();
         while last.elapsed() < DRAIN {
             let mut missing = 0;
@@ -309,7 +333,7 @@ impl Stage<'_> {
                 if self.receive(lane, |_| ())? > 0 {
                     last = Instant::now();
                 }
-                missing += lane.sent.saturating_sub(lane.tally.received());
+                missing += lane.sent.saturating_sub(lane.tracker.received());
             }
             if missing == 0 || self.stop.load(Ordering::Relaxed) {
                 break;
@@ -325,18 +349,14 @@ impl Stage<'_> {
 
 struct Ignore;
 
-impl Take for Ignore {
-    fn frame(&mut self, _: &impl Bytes) {}
+impl FrameSink for Ignore {
+    fn accept(&mut self, _: &impl FrameBytes) {}
 }
 
-fn counts(lanes: Vec<Lane>, offered: Option<u64>) -> Counts {
+/// The counts of all lanes together. Without `offered`, the frames that were sent count as offered.
+fn counts(lanes: Vec<LoadedLane>, offered: Option<u64>) -> FrameCounts {
     lanes
         .into_iter()
-        .map(|lane| lane.tally.finish(offered.unwrap_or(lane.sent), lane.sent))
-        .fold(Counts::default(), Counts::plus)
-}
-
-/// An empty histogram.
-pub fn latencies() -> Latencies {
-    Histogram::new_with_bounds(1, 10_000_000_000, 3).expect("these bounds are valid")
+        .map(|lane| lane.tracker.finish(offered.unwrap_or(lane.sent), lane.sent))
+        .fold(FrameCounts::default(), FrameCounts::plus)
 }

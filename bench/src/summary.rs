@@ -1,23 +1,19 @@
-//! Several runs of one thing: their median and how far they lie apart. Pure.
+//! Statistics of several runs of one measurement. Pure.
 
-use serde::Serialize;
-
-/// Median, lowest and highest of some runs.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
-    /// The middle one, or the mean of the two in the middle.
+/// Median and range of the figures of several runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Summary {
+    /// The middle figure, or the mean of the two in the middle.
     pub median: f64,
-    /// The lowest.
+    /// The lowest figure.
     pub min: f64,
-    /// The highest.
+    /// The highest figure.
     pub max: f64,
-    /// How many runs.
-    pub runs: usize,
 }
 
-impl Spread {
-    /// Of these; `None` of none.
-    pub fn of(runs: &[f64]) -> Option<Spread> {
+impl Summary {
+    /// Summarises one figure per run; `None` without runs.
+    pub(crate) fn of(runs: &[f64]) -> Option<Summary> {
         let mut sorted = runs.to_vec();
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
@@ -27,12 +23,7 @@ impl Spread {
         } else {
             f64::midpoint(sorted[middle - 1], sorted[middle])
         };
-        Some(Spread {
-            median,
-            min,
-            max,
-            runs: sorted.len(),
-        })
+        Some(Summary { median, min, max })
     }
 }
 
@@ -42,15 +33,12 @@ mod tests {
 
     #[test]
     fn medians() {
-        let median = |runs: &[f64]| Spread::of(runs).map(|spread| spread.median);
+        let median = |runs: &[f64]| Summary::of(runs).map(|summary| summary.median);
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[7.0]), Some(7.0));
         assert_eq!(median(&[9.0, 1.0, 5.0]), Some(5.0));
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), Some(2.5));
-        let spread = Spread::of(&[3.0, 11.0, 2.0, 5.0, 4.0]).unwrap();
-        assert_eq!(
-            (spread.median, spread.min, spread.max, spread.runs),
-            (4.0, 2.0, 11.0, 5)
-        );
+        let summary = Summary::of(&[3.0, 11.0, 2.0, 5.0, 4.0]).unwrap();
+        assert_eq!((summary.median, summary.min, summary.max), (4.0, 2.0, 11.0));
     }
 }

@@ -52,36 +52,36 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
 
 pub use layout::{DESCRIPTOR, HEADER, QueueLayout};
-pub use memory::{GUEST_BASE, Memory, MemoryOptions, Region, USER_BASE};
+pub use memory::{GUEST_BASE, Memory, MemoryOptions};
 pub use queue::{Incoming, Outgoing, Queue};
 pub use session::Session;
 
-use queue::Rules;
+use queue::QueueFeatures;
 
-/// Which kind of ring.
+/// The kind of a queue's ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Ring {
-    /// The one that every device knows.
+    /// A split ring (virtio 1.2, 2.7), which every device supports.
     #[default]
     Split,
-    /// virtio 1.1's.
+    /// A packed ring (virtio 1.2, 2.8).
     Packed,
 }
 
-/// How a frame lies in descriptors.
+/// The descriptors of a buffer, which holds a virtio-net header and a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Shape {
-    /// Header and frame in one.
+    /// One descriptor for header and frame.
     #[default]
     Single,
-    /// A chain of so many, 2 at least, the first with the header alone.
+    /// A chain of this many descriptors, at least 2. The first one holds only the header.
     Chained(u16),
-    /// As before (or, with 1, as [`Shape::Single`]), in an indirect table.
+    /// An indirect table of this many descriptors, at least 1, divided in the same way.
     Indirect(u16),
 }
 
 impl Shape {
-    /// Descriptors that hold the frame.
+    /// Number of descriptors that hold header and frame.
     pub fn pieces(self) -> u16 {
         match self {
             Shape::Single => 1,
@@ -89,8 +89,8 @@ impl Shape {
         }
     }
 
-    /// Entries of the ring that it takes.
-    pub fn in_ring(self) -> u16 {
+    /// Number of ring entries that a buffer takes.
+    pub(crate) fn ring_entries(self) -> u16 {
         match self {
             Shape::Single | Shape::Indirect(_) => 1,
             Shape::Chained(count) => count,
@@ -98,32 +98,33 @@ impl Shape {
     }
 }
 
-/// What a guest is like.
+/// Properties of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuestOptions {
-    /// Kind of its rings.
+    /// Kind of the queues' rings.
     pub ring: Ring,
     /// Entries of each ring: 2 to 32768, for split rings a power of two.
     pub queue_size: u16,
-    /// Pairs of queues.
+    /// Number of queue pairs, at least 1.
     pub pairs: u16,
-    /// Received frames may lie in several buffers.
+    /// Whether a received frame may span several buffers (VIRTIO_NET_F_MRG_RXBUF). Required of the
+    /// back end.
     pub mergeable: bool,
-    /// Wants buffers used in order.
+    /// Whether to ask that buffers are used in order (VIRTIO_F_IN_ORDER).
     pub in_order: bool,
-    /// Wants notifications by position.
+    /// Whether to ask for notifications by ring position (VIRTIO_F_EVENT_IDX).
     pub event_idx: bool,
-    /// Other features to agree on where the back end offers them: [`features`].
+    /// Further feature bits to negotiate if the back end offers them: [`features`].
     pub features: u64,
-    /// How frames lie in transmit queues.
+    /// Descriptors of the buffers in transmit queues.
     pub send_shape: Shape,
-    /// How room for frames lies in receive queues.
+    /// Descriptors of the buffers in receive queues.
     pub receive_shape: Shape,
-    /// Longest frame to send, in bytes.
-    pub send_room: usize,
-    /// Room for a frame in each receive buffer, in bytes.
-    pub receive_room: usize,
-    /// What the memory is made of.
+    /// Longest frame that fits into a transmit buffer, in bytes.
+    pub send_capacity: usize,
+    /// Longest frame that fits into one receive buffer, in bytes.
+    pub receive_capacity: usize,
+    /// Properties of the shared memory.
     pub memory: MemoryOptions,
 }
 
@@ -139,14 +140,15 @@ impl Default for GuestOptions {
             features: 0,
             send_shape: Shape::Single,
             receive_shape: Shape::Single,
-            send_room: 1522,
-            receive_room: 1522,
+            send_capacity: 1522,
+            receive_capacity: 1522,
             memory: MemoryOptions::default(),
         }
     }
 }
 
 impl GuestOptions {
+    /// The feature bits that the guest asks for.
     fn wanted(&self) -> u64 {
         let mut wanted = self.features | features::VERSION_1;
         for (set, bit) in [
@@ -168,7 +170,7 @@ impl GuestOptions {
         wanted
     }
 
-    /// What the guest cannot do without.
+    /// The feature bits that the back end must offer.
     fn needed(&self) -> u64 {
         self.wanted() & !self.features & !features::IN_ORDER & !features::EVENT_IDX
     }
@@ -181,82 +183,84 @@ impl GuestOptions {
         }
         for shape in [self.send_shape, self.receive_shape] {
             if shape.pieces() == 0 || shape == Shape::Chained(1) || shape.pieces() > size {
-                return refused("a chain has 2 descriptors at least, and fits into the queue");
+                return refused("a chain needs at least 2 descriptors and must fit into the queue");
             }
-            if self.in_order && !size.is_multiple_of(shape.in_ring()) {
-                return refused("in order, the queue size is a multiple of the chain's length");
+            if self.in_order && !size.is_multiple_of(shape.ring_entries()) {
+                return refused(
+                    "in order, the queue size must be a multiple of the chain's length",
+                );
             }
         }
         if self.pairs == 0 {
-            return refused("there is at least one pair of queues");
+            return refused("at least one pair of queues is needed");
         }
         Ok(())
     }
 }
 
-/// How a back end broke the rules of virtio.
+/// A violation of virtio's rules by the back end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BackEndFault {
-    /// It used more buffers than there are.
+    /// The back end used more buffers than the guest made available.
     #[error("its used index runs ahead of the available one")]
     UsedIndex,
-    /// No buffer has this id.
+    /// The back end used a buffer with an id beyond the last slot.
     #[error("it used a buffer {0} that does not exist")]
     UnknownId(u32),
-    /// This buffer is not its.
-    #[error("it used buffer {0}, which it did not have")]
-    NotOffered(u16),
-    /// IN_ORDER was agreed on.
+    /// The back end used a buffer that belonged to the guest.
+    #[error("it used buffer {0}, which was not available to it")]
+    NotAvailable(u16),
+    /// The back end broke the order that IN_ORDER promises.
     #[error("it used receive buffers out of order")]
     OutOfOrder,
-    /// It wrote more than there was room for.
-    #[error("it says that it wrote {0} bytes, more than there is room for")]
+    /// The back end reported more bytes than the buffer has.
+    #[error("it reports {0} written bytes, more than the buffer has")]
     TooLong(u32),
-    /// What it wrote is no frame.
-    #[error("it wrote a frame without a whole virtio-net header")]
+    /// The back end wrote less than a header, or a header with an impossible `num_buffers`.
+    #[error("it wrote a frame without a valid virtio-net header")]
     NoHeader,
 }
 
-/// Why a guest does not run.
+/// Why a guest cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
-    /// No such guest can be.
-    #[error("this guest cannot be: {0}")]
+    /// The options contradict each other or are out of range.
+    #[error("invalid options for a guest: {0}")]
     Options(&'static str),
-    /// The socket failed.
+    /// Connecting to the socket, or using it, failed.
     #[error("the vhost-user socket failed: {0}")]
     Socket(#[source] io::Error),
-    /// The back end did not answer as it should.
+    /// The back end refused a message or did not answer it in time.
     #[error("{action} failed: {error}")]
     Protocol {
-        /// The message.
+        /// Name of the message.
         action: &'static str,
-        /// What the protocol's crate says.
+        /// The error of the vhost crate.
         error: vhost::Error,
     },
-    /// The back end lacks what the guest needs.
+    /// The back end does not offer features that the options require.
     #[error("the back end does not offer the features {0:#x}")]
     Features(u64),
-    /// The back end has fewer queues.
+    /// The back end offers fewer queues than the options require.
     #[error("the back end offers {offered} pairs of queues, not {wanted}")]
     TooFewQueues {
-        /// Pairs it has.
+        /// Pairs that the back end offers.
         offered: u64,
-        /// Pairs asked for.
+        /// Pairs that the options require.
         wanted: u64,
     },
-    /// No memory to share.
+    /// The kernel provided no memory to share.
     #[error("cannot make memory to share: {0}")]
     Memory(#[source] Errno),
-    /// An eventfd failed.
-    #[error("cannot ring or make a bell: {0}")]
-    Bell(#[source] io::Error),
-    /// The back end broke a rule.
+    /// Creating or writing an eventfd failed.
+    #[error("an eventfd failed: {0}")]
+    Eventfd(#[source] io::Error),
+    /// The back end broke a rule of virtio.
     #[error("the back end broke a rule: {0}")]
     BackEnd(#[from] BackEndFault),
 }
 
-/// See the module's text.
+/// A guest that is plugged into a back end. Dropping it unplugs it.
 pub struct Guest {
     session: Session,
     memory: Arc<Memory>,
@@ -269,13 +273,14 @@ impl Guest {
     /// Plugs into a back end that listens on a socket, and starts every queue.
     ///
     /// # Errors
-    /// When the back end cannot be reached, does not answer, or lacks a feature.
+    /// When the options are invalid, or the back end cannot be reached, does not answer, or lacks a
+    /// feature or queues.
     pub fn connect(path: &Path, options: &GuestOptions) -> Result<Guest, GuestError> {
         let socket = UnixStream::connect(path).map_err(GuestError::Socket)?;
         Self::plug(socket, options)
     }
 
-    /// As [`Guest::connect`], on a socket that is connected already.
+    /// Like [`Guest::connect`], on a socket that is already connected.
     ///
     /// # Errors
     /// As [`Guest::connect`].
@@ -290,7 +295,7 @@ impl Guest {
         Ok(guest)
     }
 
-    /// As [`Guest::plug`], but no queue is started, and no receive buffer posted.
+    /// Like [`Guest::plug`], but starts no queue and posts no receive buffer.
     ///
     /// # Errors
     /// As [`Guest::connect`].
@@ -302,16 +307,17 @@ impl Guest {
         if missing != 0 {
             return Err(GuestError::Features(missing));
         }
-        let agreed = session.agree(options.wanted())?;
+        let agreed = session.negotiate(options.wanted())?;
         let mut end = 0;
         let layouts: Vec<_> = (0..count)
             .map(|index| {
-                let (shape, room) = if index % 2 == 0 {
-                    (options.receive_shape, options.receive_room)
+                let (shape, capacity) = if index % 2 == 0 {
+                    (options.receive_shape, options.receive_capacity)
                 } else {
-                    (options.send_shape, options.send_room)
+                    (options.send_shape, options.send_capacity)
                 };
-                let layout = QueueLayout::new(end, options.ring, options.queue_size, shape, room);
+                let layout =
+                    QueueLayout::new(end, options.ring, options.queue_size, shape, capacity);
                 end = layout.end;
                 layout
             })
@@ -321,13 +327,13 @@ impl Guest {
         let queues = (0..)
             .zip(layouts)
             .map(|(index, layout)| {
-                let rules = Rules {
+                let negotiated = QueueFeatures {
                     writable: index % 2 == 0,
                     in_order: agreed & features::IN_ORDER != 0,
                     event_idx: agreed & features::EVENT_IDX != 0,
                     mergeable: agreed & features::MRG_RXBUF != 0,
                 };
-                Queue::new(memory.clone(), layout, rules)
+                Queue::new(memory.clone(), layout, negotiated)
             })
             .collect::<Result<_, _>>()?;
         Ok(Guest {
@@ -339,7 +345,7 @@ impl Guest {
         })
     }
 
-    /// The features in force.
+    /// The negotiated feature bits.
     pub fn features(&self) -> u64 {
         self.features
     }
@@ -349,22 +355,22 @@ impl Guest {
         &self.memory
     }
 
-    /// The protocol's side.
+    /// The connection to the back end.
     pub fn session(&mut self) -> &mut Session {
         &mut self.session
     }
 
-    /// Number of queues.
+    /// Number of queues: two for each pair.
     pub fn queues(&self) -> usize {
         self.queues.len()
     }
 
-    /// One queue: even ones receive, odd ones send.
+    /// The queue with this index. Queues with even indices receive, those with odd indices send.
     pub fn queue(&mut self, index: usize) -> &mut Queue {
         &mut self.queues[index]
     }
 
-    /// The first pair: what receives, what sends.
+    /// The first pair: its receive queue and its transmit queue.
     pub fn pair(&mut self) -> (&mut Queue, &mut Queue) {
         let [receive, send, ..] = self.queues.as_mut_slice() else {
             unreachable!("a guest has at least one pair of queues");
@@ -372,14 +378,14 @@ impl Guest {
         (receive, send)
     }
 
-    /// Frames of this size that the first receive queue has room for.
-    pub fn receive_room(&self, size: usize) -> usize {
+    /// How many frames of `size` bytes fit into the buffers of the first receive queue.
+    pub fn receive_capacity(&self, size: usize) -> usize {
         let layout = self.queues[0].layout();
         let buffers = (HEADER + size).div_ceil(HEADER + layout.capacity);
         layout.slots as usize / buffers
     }
 
-    /// The base of a ring that has not run yet.
+    /// The base to start a ring from that has not run yet.
     pub fn first_base(&self) -> u32 {
         match self.ring {
             Ring::Split => 0,
@@ -388,16 +394,15 @@ impl Guest {
         }
     }
 
-    /// Lets the back end use a ring, from `base` on.
+    /// Lets the back end use the queue's ring, from `base` on.
     ///
     /// # Errors
     /// [`GuestError::Protocol`].
     pub fn start(&mut self, index: usize, base: u32) -> Result<(), GuestError> {
-        self.session
-            .start(index, &self.queues[index], &self.memory, base)
+        self.session.start(index, &self.queues[index], base)
     }
 
-    /// Stops a ring. Returns the base to start it from again.
+    /// Stops the queue's ring. Returns the base to start it from again.
     ///
     /// # Errors
     /// [`GuestError::Protocol`].
@@ -405,20 +410,20 @@ impl Guest {
         self.session.stop(index)
     }
 
-    /// Asks for an interrupt on a queue and waits until it comes, or something is there
-    /// already. `false` when neither happened in time.
+    /// Waits until the back end has used a buffer of the queue. Returns `false` when `limit` passes
+    /// or a signal arrives first.
     ///
     /// # Errors
-    /// When waiting is impossible.
+    /// When the kernel refuses to wait (epoll).
     pub fn wait(&mut self, index: usize, limit: Duration) -> io::Result<bool> {
         wait_for_queues(&mut [&mut self.queues[index]], limit)
     }
 }
 
-/// As [`Guest::wait`], on the first receive queues of several guests at once.
+/// Like [`Guest::wait`], on the first receive queues of several guests together.
 ///
 /// # Errors
-/// When waiting is impossible.
+/// When the kernel refuses to wait (epoll).
 pub fn wait_for_frames<'g>(
     guests: impl IntoIterator<Item = &'g mut Guest>,
     limit: Duration,
@@ -436,7 +441,7 @@ fn wait_for_queues(queues: &mut [&mut Queue], limit: Duration) -> io::Result<boo
     }
     let mut used = queues.iter_mut().any(|queue| queue.has_used());
     if !used {
-        used = wait_for_bells(queues, limit)?;
+        used = wait_for_calls(queues, limit)?;
     }
     for queue in queues {
         queue.interrupts(false);
@@ -444,7 +449,8 @@ fn wait_for_queues(queues: &mut [&mut Queue], limit: Duration) -> io::Result<boo
     Ok(used)
 }
 
-fn wait_for_bells(queues: &[&mut Queue], limit: Duration) -> io::Result<bool> {
+/// Waits until the back end signals one of the queues' call eventfds.
+fn wait_for_calls(queues: &[&mut Queue], limit: Duration) -> io::Result<bool> {
     let mut poll = Poll::new()?;
     for (token, queue) in queues.iter().enumerate() {
         let call = queue.call().as_raw_fd();
@@ -453,15 +459,16 @@ fn wait_for_bells(queues: &[&mut Queue], limit: Duration) -> io::Result<bool> {
     }
     let mut events = Events::with_capacity(queues.len().max(1));
     match poll.poll(&mut events, Some(limit)) {
-        // A signal is no frame.
+        // A signal ended the wait, not a frame.
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
         result => result?,
     }
-    let mut rung = false;
+    // Every eventfd is read, so that none ends the next wait at once.
+    let mut called = false;
     for queue in queues {
-        rung |= queue.call().read().is_ok();
+        called |= queue.call().read().is_ok();
     }
-    Ok(rung)
+    Ok(called)
 }
 
 #[cfg(test)]
@@ -469,7 +476,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_options_are_refused() {
         let good = GuestOptions::default();
         assert!(good.check().is_ok());
         for bad in [

@@ -69,7 +69,7 @@ const CASES: [Case; 17] = [
         raw.offer(&[at(0x1000, 72, flags)]);
     }),
     case("addresses are the guest's: above", OUTSIDE, |raw, flags| {
-        raw.offer(&[at(GUEST_BASE + raw.memory.len() as u64, 72, flags)]);
+        raw.offer(&[at(GUEST_BASE + raw.memory.size() as u64, 72, flags)]);
     }),
     case("addresses do not wrap", OUTSIDE, |raw, flags| {
         raw.offer(&[at(u64::MAX - 16, 72, flags)]);
@@ -78,7 +78,7 @@ const CASES: [Case; 17] = [
         "buffers end where the memory does",
         OUTSIDE,
         |raw, flags| {
-            let end = GUEST_BASE + raw.memory.len() as u64;
+            let end = GUEST_BASE + raw.memory.size() as u64;
             raw.offer(&[at(end - 64, 4096, flags)]);
         },
     ),
@@ -127,7 +127,7 @@ const CASES: [Case; 17] = [
         raw.offer(&[at(table, 0, INDIRECT)]);
     }),
     case("a table is the guest's", OUTSIDE, |raw, _| {
-        let end = GUEST_BASE + raw.memory.len() as u64;
+        let end = GUEST_BASE + raw.memory.size() as u64;
         raw.offer(&[at(end, 64, INDIRECT)]);
     }),
     case(
@@ -215,8 +215,8 @@ fn buffers_of_nothing_cost_little() {
         let large = GuestOptions {
             queue_size: 32_768,
             mergeable: true,
-            receive_room: 60,
-            send_room: 60,
+            receive_capacity: 60,
+            send_capacity: 60,
             ..options(ring)
         };
         let mut guest = line.empty_guest(Side::A, &large);
