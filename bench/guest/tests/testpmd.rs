@@ -291,12 +291,12 @@ fn rate() {
             let (began, mut received, mut sent, mut next) = (Instant::now(), [0; 2], [0; 2], 0);
             while began.elapsed() < Duration::from_secs(3) {
                 for lane in [0, 1].repeat(64) {
-                    let room = 512 - (sent[lane] - received[lane]);
+                    let free = 512 - (sent[lane] - received[lane]);
                     let fill = |frame: &mut Outgoing<'_>| {
                         next += 1;
                         frame.word(16, next);
                     };
-                    sent[lane] += guests[lane].queue(1).send(room.min(32), fill).unwrap();
+                    sent[lane] += guests[lane].queue(1).send(free.min(32), fill).unwrap();
                     let mut sum = 0;
                     let take = |frame: &Incoming<'_>| sum += frame.word(16).unwrap();
                     received[lane] += guests[1 - lane].queue(0).receive(64, take).unwrap();
