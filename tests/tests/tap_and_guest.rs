@@ -102,7 +102,7 @@ fn options(ring: Ring, features: u64) -> GuestOptions {
         mergeable: true,
         features,
         queue_size: 1024,
-        send_room: 65_000,
+        send_capacity: 65_000,
         ..GuestOptions::default()
     }
 }
