@@ -2,7 +2,7 @@
 
 use super::{BpfError, Instruction, MAX_INSTRUCTIONS, Program};
 use crate::arbitrary::Bytes;
-use crate::capture::FrameBytes;
+use crate::frame::FrameBytes;
 
 /// Codes that there are, so that random programs get somewhere.
 const CODES: [u16; 48] = [

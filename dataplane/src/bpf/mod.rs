@@ -15,7 +15,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::capture::FrameBytes;
+use crate::frame::FrameBytes;
 use op::{Arithmetic, Op, Operand, Size, Test};
 
 /// Instructions of a program, at most: what Linux takes too (BPF_MAXINSNS).

@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use super::overwrite_ring::{Ring, Writer};
-use super::{FrameBytes, Record, Verdict};
+use super::{Record, Verdict};
+use crate::frame::FrameBytes;
 use crate::frame::{MAX_FRAME, VnetHeader};
 use crate::sync::{AtomicU64, Ordering};
 

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::{FrameBytes, Record, Verdict};
+use super::{Record, Verdict};
 use crate::bpf::Program;
+use crate::frame::FrameBytes;
 use crate::frame::VnetHeader;
 
 /// What is to be captured on a lane.

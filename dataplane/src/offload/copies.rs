@@ -3,8 +3,8 @@
 use super::checksum::Sum;
 use super::cut::Cut;
 use super::headers::{MAX_HEADERS, Template};
+use crate::frame::Offloads;
 use crate::frame::{Burst, VnetHeader};
-use crate::offload::Offloads;
 
 /// Finishes the checksum that the frame's sender left to others, in place; of a super-frame as
 /// of one long frame. `false` when none is unfinished, or its place is not inside the frame.

@@ -2,8 +2,8 @@
 
 use super::checksum::Sum;
 use super::headers::{MAX_HEADERS, Piece, Template};
+use crate::frame::Offloads;
 use crate::frame::{Burst, VnetHeader};
-use crate::offload::Offloads;
 use crate::sys::pool::Segment;
 
 /// Most frames that one super-frame is cut into: 64 KiB at 32 bytes each, a smaller share

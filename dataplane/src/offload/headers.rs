@@ -2,8 +2,8 @@
 //! become in front of each piece ([`Template`]).
 
 use super::checksum::{Sum, fold};
+use crate::frame::Offloads;
 use crate::frame::VnetHeader;
-use crate::offload::Offloads;
 
 /// Longest chain of headers that is looked through: two tags, IPv6 with 130 bytes of
 /// extension headers, TCP with all its options.

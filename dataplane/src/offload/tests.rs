@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::arbitrary::{cut, scattered};
 use super::*;
+use crate::frame::Offloads;
 use crate::frame::{Burst, MAX_FRAME, VnetHeader};
 
 const V4: ([u8; 4], [u8; 4]) = ([10, 0, 0, 1], [10, 0, 0, 2]);

@@ -1,7 +1,7 @@
 //! The feature bits of virtio-net over vhost-user, and what follows from those that a driver
 //! took (virtio 1.2, 5.1.3 and 6; the vhost-user specification).
 
-use crate::offload::Offloads;
+use crate::frame::Offloads;
 
 /// VIRTIO_NET_F_CSUM: we take frames with unfinished checksums.
 pub const CSUM: u64 = 1 << 0;

@@ -51,8 +51,8 @@ use std::sync::Arc;
 
 use rustix::event::epoll;
 
+use crate::frame::Offloads;
 use crate::frame::{Burst, MAX_BURST};
-use crate::offload::Offloads;
 use crate::stats::{DropReason, Losses};
 use copy::GuestBuffer;
 use descriptor::{Descriptor, INDIRECT, NEXT, WRITE};
