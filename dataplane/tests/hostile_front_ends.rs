@@ -170,10 +170,10 @@ const CASES: &[Case] = &[
         let file = File::open("/proc/self/exe").unwrap();
         share(front, &[region(0, 4096, 0)], &[file.as_fd()]);
     }),
-    ("ring 1: its descriptor is no eventfd", |front, guest| {
+    ("ring 1: its descriptor is not an eventfd", |front, guest| {
         front.send(request::SET_VRING_KICK, &words(&[1]), &[guest.file.as_fd()]);
     }),
-    ("is no memory file", |front, guest| {
+    ("is not a file in memory", |front, guest| {
         share(front, &[region(0, 4096, 0)], &[guest.kicks[0].as_fd()]);
     }),
     ("no memory region at 0x1000 to remove", |front, _| {

@@ -36,7 +36,7 @@ const fn split_case(rule: &'static str, reason: &'static str, spoil: fn(&Raw, u1
 }
 
 const ENDLESS: &str = "a loop or longer than";
-const OUTSIDE: &str = "are not the guest's memory";
+const OUTSIDE: &str = "are outside the memory that the front end shared";
 const TABLE: &str = "empty, cut off, nested or chained";
 
 /// `flags` in every case is that of the right direction.

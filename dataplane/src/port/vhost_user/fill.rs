@@ -1,5 +1,4 @@
-//! Frames from a tap straight into a guest's receive buffers: the kernel copies them there,
-//! and nobody copies them again.
+//! Reads frames from a tap straight into a guest's receive buffers: the kernel's copy is the only one.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -15,12 +14,12 @@ use crate::stats::{DropReason, Losses};
 use crate::sys::pool::Segment;
 use crate::sys::tap::{ReadVector, read_frame};
 
-/// What [`VhostUser::fill`] did.
+/// The result of [`VhostUser::fill`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Filled {
-    /// Frames that the guest has now.
+    /// Frames in the guest's buffers.
     pub(crate) frames: u64,
-    /// Their bytes.
+    /// The bytes of those frames.
     pub(crate) bytes: u64,
     /// More may wait in the tap.
     pub(crate) more: bool,
@@ -82,7 +81,7 @@ impl VhostUser {
         }
     }
 
-    /// Gives the guest what [`VhostUser::fill`] read.
+    /// Gives the guest the frames that [`VhostUser::fill`] read.
     pub(crate) fn settle(&mut self) {
         let filled = std::mem::take(&mut self.filled_len);
         if let (1.., [queue]) = (filled, &mut self.receive[..]) {
@@ -192,7 +191,7 @@ fn show(seen: &mut Burst, header: VnetHeader, buffers: &[GuestBuffer], skip: usi
     seen.add_frame(header, len);
 }
 
-/// How many of the buffers are enough for a frame of any length; 0 when all are not.
+/// How many of the buffers are enough for a frame of any length; 0 when all together are not.
 fn enough_for(buffers: &[GuestBuffer], longest: usize, mergeable: bool) -> usize {
     let most = if mergeable { buffers.len() } else { 1 };
     let mut bytes = 0;
@@ -205,7 +204,8 @@ fn enough_for(buffers: &[GuestBuffer], longest: usize, mergeable: bool) -> usize
     0
 }
 
-/// How `needed` bytes lie in buffers that are filled one after the other; returns how many buffers.
+/// Spreads `needed` bytes over the buffers in order: writes each one's share to `lens` and returns how
+/// many buffers are used.
 fn spread(buffers: &[GuestBuffer], needed: usize, lens: &mut [u32]) -> usize {
     let (mut left, mut num_buffers) = (needed as u32, 0);
     for (buffer, len) in buffers.iter().zip(lens) {
@@ -219,7 +219,8 @@ fn spread(buffers: &[GuestBuffer], needed: usize, lens: &mut [u32]) -> usize {
     num_buffers
 }
 
-/// A frame that was read into buffers goes to the burst's own memory after all.
+/// Moves a frame that was read into buffers to the burst's own memory: the guest does not take it
+/// as it is.
 #[cold]
 fn push_copy(
     burst: &mut Burst,

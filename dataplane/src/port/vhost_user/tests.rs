@@ -376,7 +376,7 @@ fn each_broken_rule_stops_the_port_and_names_it() {
             }
         };
         let cases: [(Break<'_>, &str); 5] = [
-            (&outside, "not the guest's memory"),
+            (&outside, "outside the memory"),
             (&backwards, "wrong direction"),
             (&nested, "nested"),
             (&cut_table, "cut off"),
