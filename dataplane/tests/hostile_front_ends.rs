@@ -170,9 +170,12 @@ const CASES: &[Case] = &[
         let file = File::open("/proc/self/exe").unwrap();
         share(front, &[region(0, 4096, 0)], &[file.as_fd()]);
     }),
-    ("ring 1: its descriptor is not an eventfd", |front, guest| {
-        front.send(request::SET_VRING_KICK, &words(&[1]), &[guest.file.as_fd()]);
-    }),
+    (
+        "ring 1: its descriptor is not an eventfd",
+        |front, guest| {
+            front.send(request::SET_VRING_KICK, &words(&[1]), &[guest.file.as_fd()]);
+        },
+    ),
     ("is not a file in memory", |front, guest| {
         share(front, &[region(0, 4096, 0)], &[guest.kicks[0].as_fd()]);
     }),

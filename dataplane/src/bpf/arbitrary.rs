@@ -79,9 +79,9 @@ fn is_just(error: &BpfError, program: &[Instruction]) -> bool {
                     it.code & 7 == 5 && skips(it).into_iter().any(goes)
                 })
         }
-        BpfError::NoSuchPlace { at, place } => {
+        BpfError::NoSuchScratchWord { at, index } => {
             let codes = [0x02, 0x03, 0x60, 0x61];
-            *place > 15 && has(at, &|it| it.k == *place && codes.contains(&it.code))
+            *index > 15 && has(at, &|it| it.k == *index && codes.contains(&it.code))
         }
         BpfError::DivisionByZero { at } => {
             has(at, &|it| it.k == 0 && [0x34, 0x94].contains(&it.code))

@@ -224,7 +224,7 @@ fn bad_programs_are_refused_with_a_reason() {
     for code in [0x02, 0x03, 0x60, 0x61] {
         assert_eq!(
             refused(&[op(code, 0, 0, 16), ret]),
-            BpfError::NoSuchPlace { at: 0, place: 16 }
+            BpfError::NoSuchScratchWord { at: 0, index: 16 }
         );
     }
     for code in [0x34, 0x94] {

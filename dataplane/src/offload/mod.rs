@@ -1,6 +1,6 @@
-//! What a sender may leave to others: unfinished checksums, and super-frames that are to be
-//! cut into wire frames ([`Offloads`]); and doing it for a receiver that does not (`cut.rs`), or
-//! for copies of frames ([`Segmenter`]).
+//! Does the work that a sender left to others: finishes checksums and cuts super-frames into wire
+//! frames, for a receiver that takes neither (`cut.rs`) and for copies of frames ([`Segmenter`]).
+//! Which work a frame still needs is its [`Offloads`](crate::Offloads).
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod arbitrary;
