@@ -73,13 +73,11 @@ impl Panel {
         // Polled without the lock, which the end of a move takes.
         let moving = self.lock().balance.moving.take();
         if let Some(mut moving) = moving {
-            match moving.try_take() {
-                Some(moved) => moved?,
-                None => {
-                    self.lock().balance.moving = Some(moving);
-                    return Ok(None);
-                }
-            }
+            let Some(moved) = moving.try_take() else {
+                self.lock().balance.moving = Some(moving);
+                return Ok(None);
+            };
+            moved?;
         }
         let Some(CableMove { cable, to }) = self.lock().measure() else {
             return Ok(None);

@@ -271,7 +271,7 @@ pub(crate) fn write_frame(
     for (vector, segment) in vectors[1..].iter_mut().zip(segments) {
         vector.write(segment.io_vector());
     }
-    let count = 1 + segments.len() as libc::c_int;
+    let count = libc::c_int::try_from(1 + segments.len()).expect("at most MAX_VECTORS");
     loop {
         // SAFETY: `count` vectors are initialised: over the header, and over
         // segments, which are readable by their own promise. writev only reads from them, and what

@@ -412,8 +412,8 @@ impl Packed {
                 num_buffers as u16,
                 burst,
                 index,
-            )
-        };
+            );
+        }
         for (ahead, len) in lens[..num_buffers].iter().enumerate() {
             let chain = self.chains[ahead];
             self.give_back(&chain, *len, first);
