@@ -179,7 +179,7 @@ const CASES: &[Case] = &[
     ("is not a file in memory", |front, guest| {
         share(front, &[region(0, 4096, 0)], &[guest.kicks[0].as_fd()]);
     }),
-    ("no memory region at 0x1000 to remove", |front, _| {
+    ("memory region at 0x1000 cannot be removed", |front, _| {
         front.send(
             request::REM_MEM_REG,
             &words(&[0, 0x1000, 0x1000, 0, 0]),
