@@ -90,7 +90,7 @@ fn is_just(error: &BpfError, program: &[Instruction]) -> bool {
     }
 }
 
-/// A frame in pieces of so many bytes.
+/// A frame in pieces of this many bytes.
 struct Pieces<'a>(&'a [u8], usize);
 
 impl FrameBytes for Pieces<'_> {

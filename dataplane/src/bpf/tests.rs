@@ -262,7 +262,7 @@ fn every_other_code_is_unknown() {
     assert_eq!(refused, Err(BpfError::UnknownCode { at: 0, code: 0x99 }));
 }
 
-/// A frame that says it is longer than what can be copied: a short copy is no match, no panic.
+/// A frame whose length exceeds the bytes that can be copied: such a copy neither matches nor panics.
 #[test]
 fn a_frame_that_shrinks_does_not_match() {
     struct Shrunk;

@@ -39,7 +39,7 @@ impl Panel {
     /// ([`ErrorKind::WouldBlock`]).
     ///
     /// # Panics
-    /// When there is no such worker.
+    /// When `to` is not the number of a worker.
     pub fn move_cable(&self, id: CableId, to: usize) -> Reply<()> {
         let mut inner = self.lock();
         let from = match inner.owner(id) {

@@ -79,7 +79,7 @@ struct Line {
     alarmed: Arc<AtomicBool>,
     memory: File,
     event: File,
-    /// What the session answered and nobody has looked at.
+    /// The session's answers that are not checked yet.
     answers: Vec<u8>,
     burst: Burst,
 }
@@ -170,7 +170,7 @@ impl Line {
             };
             let mut drops = Losses::default();
             let received = port.receive(burst, &mut drops);
-            received.expect("a port of rings tells by its alarm");
+            received.expect("a port of rings reports faults by its alarm");
             for index in 0..burst.len() {
                 assert_eq!(burst.to_vec(index).len(), burst.frame_len(index));
             }
@@ -187,7 +187,7 @@ impl Line {
             }
         });
         if self.alarmed.swap(false, Ordering::Relaxed) {
-            // The port says why, or whoever took it out has said so.
+            // Either the port still has the fault, or the session that took it out has reported it.
             self.session.backend.unplug(&mut self.cable_end)?;
             unreachable!("an alarm without a fault");
         }

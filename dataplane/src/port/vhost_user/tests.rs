@@ -450,6 +450,6 @@ fn kicks_are_asked_for_only_while_nobody_polls() {
         assert!(!wanted(&driver));
         fill(&driver, BUFFERS, &frame(60, 1));
         driver.offer(&[(BUFFERS, 72)], 0);
-        assert!(port.arm(), "what came before is told");
+        assert!(port.arm(), "a buffer that came before is reported");
     }
 }
