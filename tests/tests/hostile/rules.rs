@@ -36,7 +36,7 @@ const fn split_case(rule: &'static str, reason: &'static str, break_rule: fn(&Ra
 }
 
 const ENDLESS: &str = "a loop or longer than";
-const OUTSIDE: &str = "are not the guest's memory";
+const OUTSIDE: &str = "are outside the memory that the front end shared";
 const TABLE: &str = "empty, cut off, nested or chained";
 
 /// `flags` has the bit of the queue's direction.
