@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use dataplane::jack::Role;
 use dataplane::port::{Packet, Tap};
 use dataplane::rights::keep;
 use dataplane::sys::tap;
+use dataplane::vhost_sockets::Role;
 use dataplane::{PanelOptions, Port};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, PlannedJack};
+use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, PlannedSocket};
 use super::descriptors::make_room;
 use super::impair::{CheckedBatch, Names};
 use super::owner::Person;
@@ -246,12 +246,12 @@ impl Patch {
             PortSpec::VhostUserClient(path) => Some(Path::new(path)),
             _ => None,
         });
-        let for_jacks = rights::for_files(&clients.collect::<Vec<_>>());
+        let for_sockets = rights::for_files(&clients.collect::<Vec<_>>());
         let netdevs = ports.iter().any(|port| matches!(port, PortSpec::Netdev(_)));
         let end = |spec: &PortSpec, port, role: Option<Role>| PlannedEnd {
             name: spec.name().to_owned(),
             port,
-            jack: role.map(|role| PlannedJack {
+            socket: role.map(|role| PlannedSocket {
                 role,
                 mtu: None,
                 file: None,
@@ -265,7 +265,7 @@ impl Patch {
                 end(&ports[1], b.port, b.role),
             ],
         };
-        let cables = Cables::plug(vec![planned], options, for_jacks, bell)?;
+        let cables = Cables::plug(vec![planned], options, for_sockets, bell)?;
         let recorder = record.map(|options| {
             let names = recorder::Named {
                 alias: &alias,
