@@ -1,6 +1,6 @@
 //! `ikv-fabric converge`: how fast the fabric finds another way when a cable is cut.
 //!
-//! All cables are captured while it happens. `sight` turns each frame into observations, `report`
+//! All cables are captured while it happens. `observation` turns each frame into observations, `report`
 //! and `flow` evaluate those: both are functions of their input.
 
 mod flow;
