@@ -13,7 +13,7 @@ use bench::testbed::Testbed;
 
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index};
 
-use api::{CableReport, Client, segment};
+use api::Client;
 use model::plugging::PlugKind;
 
 use host::lock::StatePaths;
@@ -31,8 +31,7 @@ pub(super) async fn of_running(
     cable: &str,
     nic: PlugKind,
 ) -> anyhow::Result<(String, Testbed)> {
-    let path = format!("/v1/cables?name={}", segment(cable));
-    let cables: Vec<CableReport> = client.get(&path).await?;
+    let cables = client.cables(&[cable.to_owned()]).await?;
     let [cable] = cables.as_slice() else {
         bail!(
             "\"{cable}\" names {} cables; a benchmark takes one",
