@@ -1,8 +1,10 @@
 //! A VNC viewer, as much of one as a test needs (RFC 6143).
 
 use std::io::{self, Read, Write};
-use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use des::Des;
+use des::cipher::{BlockCipherEncrypt, KeyInit};
 
 use crate::patience::{SOON, wait_until};
 
@@ -144,22 +146,16 @@ fn number<const BYTES: usize>(stream: &mut impl Read) -> io::Result<u64> {
         .fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
-/// The challenge under DES; the key's bytes have their bits mirrored (section 7.2.2). Three times
-/// the same key make triple DES the plain one, which newer libraries do not offer any more.
+/// The challenge under DES; the key's bytes have their bits mirrored (section 7.2.2).
 fn response(password: &str, challenge: &[u8; 16]) -> Vec<u8> {
     let mut key = [0; 8];
     for (byte, letter) in key.iter_mut().zip(password.bytes()) {
         *byte = letter.reverse_bits();
     }
-    let hex = format!("{:016x}", u64::from_be_bytes(key));
-    let mut openssl = Command::new("openssl")
-        .args(["enc", "-des-ede3", "-nopad", "-K", &hex.repeat(3)])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("openssl is installed, the switches' password needs it");
-    let mut stdin = openssl.stdin.take().expect("piped");
-    stdin.write_all(challenge).expect("openssl reads");
-    drop(stdin);
-    openssl.wait_with_output().expect("openssl ends").stdout
+    let cipher = Des::new(&key.into());
+    let mut response = challenge.to_vec();
+    for block in response.chunks_exact_mut(8) {
+        cipher.encrypt_block(block.try_into().expect("a block has 8 bytes"));
+    }
+    response
 }

@@ -34,8 +34,8 @@ pub enum SeedsError {
         reason: String,
     },
     /// Root's password.
-    #[error("{0}")]
-    Password(String),
+    #[error(transparent)]
+    Password(#[from] vm::root_password::HashError),
     /// The archive.
     #[error(transparent)]
     Seed(#[from] SeedError),

@@ -10,7 +10,6 @@ use dataplane::sys::tap::{TapFlags, open_tap};
 use super::links::{SharedApplied, write_down};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
-use super::password;
 use super::seeds::{Common, SeedsError, make_folder};
 use super::switch::Switch;
 use super::warm;
@@ -23,7 +22,7 @@ use vm::accel::{self, Facts};
 use vm::image;
 use vm::keys::FabricKeys;
 use vm::states::States;
-use vm::{Launcher, Vm, VmSpec, ssh};
+use vm::{Launcher, Vm, VmSpec, root_password, ssh};
 
 /// What the switches will run on.
 pub(super) struct Machine {
@@ -121,9 +120,8 @@ impl Fleet {
             key_folder: key_folder(config, paths),
             authorized: ssh::authorized_keys(&wanted)?,
             password: password
-                .map(password::crypt)
-                .transpose()
-                .map_err(SeedsError::Password)?,
+                .map(root_password::hash)
+                .transpose()?,
             states,
         })
     }

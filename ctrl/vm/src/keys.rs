@@ -11,7 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
-use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
+use ssh_key::rand_core::{OsRng, RngCore};
+use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
 /// The pair that opens every switch, inside the key folder.
 const FABRIC_KEY: &str = "fabric_ed25519";
@@ -124,7 +125,16 @@ fn pair(path: &Path, comment: &str, owner: Option<(u32, u32)>) -> Result<KeyPair
     })
 }
 
-/// Reads a file of the key folder, which must be no link.
+/// Random bytes of the host's kernel, fit for secrets.
+pub(crate) fn random<const BYTES: usize>() -> io::Result<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
+    OsRng.try_fill_bytes(&mut bytes).map_err(|error| {
+        io::Error::other(format!("the host has no random numbers: {error}"))
+    })?;
+    Ok(bytes)
+}
+
+/// Reads a file of the key folder. A link there is refused.
 pub(crate) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
@@ -136,7 +146,8 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Whole or not at all: a key cut short by a full disk would be refused for ever.
+/// Creates the file as a whole or not at all: a key cut short by a full disk would be refused on
+/// every later start.
 pub(crate) fn create(path: &Path, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
     let draft = path.with_extension("new");
     let write = |mut file: File| {

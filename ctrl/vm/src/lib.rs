@@ -43,6 +43,7 @@ mod plug;
 mod process;
 pub mod qemu;
 pub mod qmp;
+pub mod root_password;
 pub mod seed;
 pub mod spec;
 pub mod ssh;

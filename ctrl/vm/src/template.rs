@@ -24,12 +24,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
-use ssh_key::rand_core::{OsRng, RngCore};
 use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 
 use super::agent::{Agent, AgentError, ExitStatus, Limits};
 use super::console::Console;
+use super::keys;
 use super::launch::{LaunchError, Launched, Launcher};
 use super::qemu::{self, Fds};
 use super::qmp::{Qmp, QmpError};
@@ -253,10 +253,7 @@ pub(super) async fn wake(agent: Arc<Agent>) -> Result<(), String> {
     let began = Instant::now();
     let work = async {
         answers(&agent).await;
-        let mut entropy = [0; ENTROPY];
-        OsRng
-            .try_fill_bytes(&mut entropy)
-            .map_err(|error| format!("the host has no random numbers: {error}"))?;
+        let entropy: [u8; ENTROPY] = keys::random().map_err(|error| error.to_string())?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |now| now.as_secs());
         let words = format!("{now}\n{}\n", hexadecimal(&entropy));

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ssh_key::rand_core::{OsRng, RngCore};
-
 use crate::keys;
 
 /// Its file in the key folder.
@@ -68,13 +66,10 @@ pub fn load_or_create(folder: &Path, owner: (u32, u32)) -> Result<String, Passwo
 fn random() -> io::Result<String> {
     let mut password = String::with_capacity(LENGTH);
     while password.len() < LENGTH {
-        let mut byte = [0];
-        OsRng
-            .try_fill_bytes(&mut byte)
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        // Every letter as likely as the next: 248 is four times 62.
-        if byte[0] < 248 {
-            password.push(char::from(LETTERS[usize::from(byte[0]) % LETTERS.len()]));
+        let [byte] = keys::random()?;
+        // 248 is four times 62: below it each letter is equally likely.
+        if byte < 248 {
+            password.push(char::from(LETTERS[usize::from(byte) % LETTERS.len()]));
         }
     }
     Ok(password)
