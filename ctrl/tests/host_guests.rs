@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use host::execute::{Applied, ApplyError, apply, clean};
+use host::execute::{HostChanges, HostChangeError, apply, clean};
 use host::firewall;
 use host::watch::{LinkEvent, LinkWatch};
 use host::lock::{Lock, StatePaths};
@@ -20,7 +20,7 @@ use namespace::{in_namespace, input, picture, shell};
 const LIMIT: Duration = Duration::from_secs(5);
 const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
 
-fn up(folder: &Path, taps: usize, host: bool) -> (Lock, Applied) {
+fn up(folder: &Path, taps: usize, host: bool) -> (Lock, HostChanges) {
     let lock = Lock::acquire(&StatePaths::beside(&folder.join("run/control.sock"))).unwrap();
     let applied = apply(&plan(&input(taps, host)), &lock, |_| {}).unwrap();
     (lock, applied)
@@ -417,7 +417,7 @@ fn clean_refuses_in_another_namespace() {
         rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
         let error = clean(&mut lock).unwrap_err();
         assert!(
-            matches!(error, ApplyError::OtherNamespace { .. }),
+            matches!(error, HostChangeError::OtherNamespace { .. }),
             "{error}"
         );
         let words = error.to_string();

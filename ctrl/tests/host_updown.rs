@@ -5,7 +5,7 @@ mod namespace;
 
 use std::path::Path;
 
-use host::execute::{ApplyError, apply, clean};
+use host::execute::{HostChangeError, apply, clean};
 use host::journal::{Journal, Undo};
 use host::lock::{Lock, StatePaths};
 use host::plan::{Step, plan};
@@ -86,7 +86,7 @@ fn a_failing_step_at_every_place_undoes_those_before_it() {
                 words.starts_with("cannot route 198.51.100.0/24 via 192.0.2.1"),
                 "{words}"
             );
-            assert!(matches!(error, ApplyError::Step { left, .. } if left.is_empty()));
+            assert!(matches!(error, HostChangeError::Step { left, .. } if left.is_empty()));
             assert_eq!(picture(), before, "after a failure at step {place}");
             assert!(!lock.paths().journal.exists());
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dataplane::sys::tap::{TapFlags, open_tap};
 
-use super::links::{SharedApplied, write_down};
+use super::links::{SharedHostChanges, write_down};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
 use super::seeds::{Common, SeedsError, make_folder};
@@ -119,9 +119,7 @@ impl Fleet {
             paths: paths.clone(),
             key_folder: key_folder(config, paths),
             authorized: ssh::authorized_keys(&wanted)?,
-            password: password
-                .map(root_password::hash)
-                .transpose()?,
+            password: password.map(root_password::hash).transpose()?,
             states,
         })
     }
@@ -196,7 +194,7 @@ pub(super) async fn start(
     options: &Options,
     owner: &Person,
     machine: Machine,
-    applied: &SharedApplied,
+    applied: &SharedHostChanges,
     paths: &StatePaths,
     progress: &Progress,
 ) -> Result<(BTreeMap<usize, Arc<Switch>>, Fleet), BringUpError> {
