@@ -14,8 +14,8 @@ use rustix::io::{Errno, readv, writev};
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index};
 
 use crate::BenchError;
-use crate::guest::{Guest, GuestOptions, Incoming};
 use crate::pattern::{Bytes, LONGEST, Pattern, Stamp};
+use guest::{Guest, GuestOptions, Incoming};
 
 /// Bytes of a virtio-net header on taps and packet sockets.
 const HEADER: usize = 10;
@@ -138,7 +138,7 @@ impl Endpoint {
     ) -> Result<usize, BenchError> {
         match self {
             Endpoint::Guest(guest) => {
-                let fill = |frame: &mut crate::guest::Outgoing<'_>| {
+                let fill = |frame: &mut guest::Outgoing<'_>| {
                     let (at, words) = pattern.words(next());
                     frame.word(at, words[0]);
                     frame.word(at + 8, words[1]);

@@ -10,20 +10,17 @@
 //! ```
 //!
 //! An [`Endpoint`](endpoint::Endpoint) is a tap, a network device, or a [`Guest`](guest::Guest):
-//! a virtio-net driver of our own on a vhost-user socket. One thread sends and receives in turn,
+//! the virtio-net driver of the crate `guest` on a vhost-user socket. One thread sends and receives in turn,
 //! so times of both ends come from one clock.
 //!
 //! Every frame carries a number and the time at which it was due ([`pattern`]). What was lost,
 //! reordered, duplicated or damaged is in every result ([`tally`]). Latency counts from when a
 //! frame was *due*, not from when it was sent: a sender that had to wait hides nothing
 //! ([`schedule`]).
-//!
-//! `unsafe` stands in [`guest`]'s memory alone.
 
 pub mod bed;
 pub mod clock;
 pub mod endpoint;
-pub mod guest;
 pub mod machine;
 pub mod measure;
 pub mod pattern;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::BenchError;
 use crate::bed::Bed;
 use crate::endpoint::Endpoint;
-use crate::guest::GuestOptions;
 use crate::report::{Latency, Load, NoDrop, SizeReport, Throughput};
 use crate::search::Search;
 use crate::tally::Counts;
 use crate::trial::Stage;
+use guest::GuestOptions;
 
 /// What to measure.
 #[derive(Debug, Clone)]

@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bench::bed::FreshCable;
-use bench::guest::{GuestOptions, Ring, features};
 use bench::measure::{Plan, measure};
 use bench::pattern::LONGEST;
 use bench::report::Load;
 use dataplane::PanelOptions;
+use guest::{GuestOptions, Ring, features};
 
 #[test]
 fn every_frame_arrives_once_and_in_order() {

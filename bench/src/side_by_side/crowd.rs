@@ -9,8 +9,8 @@ use dataplane::{Cable, PanelOptions, Port};
 use crate::BenchError;
 use crate::bed::{CpuPair, FreshCable};
 use crate::endpoint::Endpoint;
-use crate::guest::{GuestOptions, MemoryOptions};
 use crate::trial::Stage;
+use guest::{GuestOptions, MemoryOptions};
 
 /// Frame size of the busy cable.
 const SIZE: usize = 64;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::BenchError;
 use crate::endpoint::{End, Endpoint, Take};
-use crate::guest::GuestOptions;
 use crate::pattern::{Bytes, Pattern, Stamp};
 use crate::tally::{Counts, Tally};
+use guest::GuestOptions;
 
 /// What is still under way when the writer has ended has arrived by then.
 const DRAIN: Duration = Duration::from_millis(300);

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 
-use dataplane::{Change, clock};
+use dataplane::{PanelChange, clock};
 
 use super::cables::{Cables, Condition};
 use super::reports::{to_dataplane, to_panel};
 use api::{ApiError, LaneImpairment};
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
-use model::impairment::{ImpairKeys, Whole};
+use model::impairment::{BoundedInt, ImpairKeys};
 use model::topology::{Side, Topology};
 
 /// How a request's names are understood.
@@ -143,7 +143,7 @@ impl CheckedBatch {
         for (index, planned) in &self.cables {
             let (id, condition) = (cables.id(*index), &planned.condition);
             if planned.state_asked {
-                changes.push(Change::State {
+                changes.push(PanelChange::State {
                     id,
                     state: to_dataplane(condition.state),
                 });
@@ -154,7 +154,7 @@ impl CheckedBatch {
                 }
                 let settings = condition.impairments[side as usize].settings();
                 let settings = settings.map_err(ApiError::conflict)?;
-                changes.push(Change::Impair {
+                changes.push(PanelChange::Impair {
                     id,
                     from: to_panel(side),
                     impairment: (!settings.is_clean()).then(|| Box::new(settings)),
@@ -162,7 +162,11 @@ impl CheckedBatch {
             }
         }
         if !changes.is_empty() {
-            cables.panel().step(changes).map_err(ApiError::failed)?;
+            cables
+                .panel()
+                .commit(changes)
+                .wait()
+                .map_err(ApiError::failed)?;
         }
         // By the captures' clock, so that it can be compared with what they show.
         let at = clock::now() + cables.wall_offset();
@@ -183,7 +187,7 @@ fn with_seed(mut keys: ImpairKeys, said: bool) -> ImpairKeys {
     if keys.seed.is_none() && !keys.is_empty() {
         // The standard library's hash keys are the kernel's random numbers.
         let random = std::hash::RandomState::new().build_hasher().finish();
-        keys.seed = Some(Whole(i64::from(random as u32) + 1));
+        keys.seed = Some(BoundedInt(i64::from(random as u32) + 1));
     } else if !said && keys.pairs().len() == 1 && keys.seed.is_some() {
         keys.seed = None;
     }

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use bench::bed::{Bed, CpuPair, FreshCable};
 use bench::endpoint::End;
-use bench::guest::{GuestOptions, MemoryOptions, Ring};
 use bench::machine::Machine;
 use bench::measure::{News, Plan, Step, measure};
 use bench::pattern::{LONGEST, SHORTEST};
 use bench::report::{Load, Report, SizeReport, bits, count, table};
 use clap::{Args, ValueEnum};
 use dataplane::PanelOptions;
+use guest::{GuestOptions, MemoryOptions, Ring};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::run::StopSignals;
@@ -243,7 +243,7 @@ impl BenchArgs {
             queue_size: self.queue_size,
             mergeable: self.mergeable,
             in_order: self.in_order,
-            features: bench::guest::features::TSO4,
+            features: guest::features::TSO4,
             receive_room: if self.mergeable { 1536 - 12 } else { 1522 },
             memory: MemoryOptions {
                 huge: true,

@@ -1,38 +1,38 @@
-//! At which positions hosts are plugged in: a function of its input.
+//! Chooses the positions for the hosts; a function of its input.
 
 use std::collections::BTreeSet;
 
 use anyhow::bail;
 
 use super::report::Skipped;
-use api::Place;
+use api::Position;
 use model::cable_change::CableState;
 use model::plugging::PlugKind;
 
 /// The NIC that a host has: untagged, the odd leaf serves DHCP on it.
 const NIC: u16 = 1;
 
-/// What the user asked for; nothing: one host in each rack.
+/// The hosts that the user asked for; none: one in each rack.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wish {
-    /// Only in these racks.
+    /// Only racks with these numbers; empty: all.
     pub(super) racks: Vec<u16>,
-    /// Exactly here.
+    /// Exactly these positions.
     pub(super) positions: Vec<String>,
 }
 
-/// Where hosts are plugged in.
+/// The positions for the hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Choice {
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<Position>,
     pub(super) skipped: Vec<Skipped>,
-    /// Racks that were asked for and have no room.
+    /// Racks that were asked for and have no free position.
     pub(super) troubles: Vec<String>,
 }
 
 /// Chooses among all places. `running` are the switches that are VMs of this fabric.
 pub(super) fn choose(
-    places: &[Place],
+    places: &[Position],
     running: &BTreeSet<String>,
     wish: &Wish,
 ) -> anyhow::Result<Choice> {
@@ -67,21 +67,21 @@ pub(super) fn choose(
 }
 
 impl Choice {
-    /// The highest free position: users begin at the lowest.
-    fn one_in(&mut self, rack: u16, served: &[&Place], running: &BTreeSet<String>) {
+    /// The highest free position, because users begin at the lowest.
+    fn one_in(&mut self, rack: u16, served: &[&Position], running: &BTreeSet<String>) {
         let here = || served.iter().filter(|place| place.rack == rack).rev();
         let leaf = here().next().map(|place| place.leaf.as_str());
         if let Some(leaf) = leaf.filter(|leaf| !running.contains(*leaf)) {
             self.skip(
                 format!("rack{rack}"),
-                &format!("{leaf} is no VM of this fabric"),
+                &format!("{leaf} is not a VM of this fabric"),
             );
             return;
         }
         for place in here() {
             match taken(place) {
                 None => return self.places.push((*place).clone()),
-                Some(why) => self.skip(place.position(), why),
+                Some(why) => self.skip(place.rack_and_u(), why),
             }
         }
         self.troubles
@@ -91,11 +91,11 @@ impl Choice {
     fn exactly(
         &mut self,
         name: &str,
-        places: &[Place],
+        places: &[Position],
         running: &BTreeSet<String>,
     ) -> anyhow::Result<()> {
-        let named = |place: &&Place| {
-            let position = place.position();
+        let named = |place: &&Position| {
+            let position = place.rack_and_u();
             place.name == name || position == name || format!("{position}:{}", place.nic) == name
         };
         let Some(place) = places.iter().find(named) else {
@@ -108,17 +108,17 @@ impl Choice {
             bail!(
                 "{name} is NIC {} of {}: a probe is NIC {NIC}, to which the odd leaf gives a lease",
                 place.nic,
-                place.position()
+                place.rack_and_u()
             );
         }
         if self.places.iter().any(|other| other.name == place.name) {
             return Ok(());
         }
         if !running.contains(&place.leaf) {
-            let why = format!("{} is no VM of this fabric", place.leaf);
-            self.skip(place.position(), &why);
+            let why = format!("{} is not a VM of this fabric", place.leaf);
+            self.skip(place.rack_and_u(), &why);
         } else if let Some(why) = taken(place) {
-            self.skip(place.position(), why);
+            self.skip(place.rack_and_u(), why);
         } else {
             self.places.push(place.clone());
         }
@@ -133,10 +133,10 @@ impl Choice {
     }
 }
 
-fn taken(place: &Place) -> Option<&'static str> {
+fn taken(place: &Position) -> Option<&'static str> {
     match (place.held, place.cable) {
-        (Some(PlugKind::Tap), _) => Some("somebody is plugged in by its tap"),
-        (Some(PlugKind::VhostUser), _) => Some("somebody is plugged in by its vhost-user socket"),
+        (Some(PlugKind::Tap), _) => Some("a VM is plugged in by its tap"),
+        (Some(PlugKind::VhostUser), _) => Some("a VM is plugged in by its vhost-user socket"),
         (None, CableState::Down) => Some("its cable is down"),
         (None, CableState::Blackhole) => Some("its cable is a blackhole"),
         (None, CableState::Up) => None,
@@ -147,8 +147,8 @@ fn taken(place: &Place) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn place(rack: u16, u: u16, nic: u16) -> Place {
-        Place {
+    fn place(rack: u16, u: u16, nic: u16) -> Position {
+        Position {
             name: format!("ikvm{rack}-{u}-{nic}"),
             rack,
             u,
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    fn places() -> Vec<Place> {
+    fn places() -> Vec<Position> {
         let all = (1..=3).flat_map(|rack| (3..=6).map(move |u| (rack, u)));
         all.flat_map(|(rack, u)| [place(rack, u, 1), place(rack, u, 2)])
             .collect()
@@ -206,7 +206,7 @@ mod tests {
         let choice = choose(&places(), &some, &Wish::default()).unwrap();
         assert_eq!(names(&choice), ["ikvm1-6-1"]);
         assert!(choice.troubles.is_empty());
-        assert_eq!(choice.skipped[1].why, "leaf5 is no VM of this fabric");
+        assert_eq!(choice.skipped[1].why, "leaf5 is not a VM of this fabric");
         let none = choose(&places(), &BTreeSet::new(), &Wish::default());
         assert!(none.unwrap_err().to_string().contains("--switches none"));
     }
@@ -246,7 +246,7 @@ mod tests {
         places[0].held = Some(PlugKind::Tap);
         let choice = choose(&places, &running(), &at(&["rack1:u3", "rack2:u3"])).unwrap();
         assert_eq!(names(&choice), ["ikvm2-3-1"]);
-        assert_eq!(choice.skipped[0].why, "somebody is plugged in by its tap");
+        assert_eq!(choice.skipped[0].why, "a VM is plugged in by its tap");
         assert!(choice.troubles.is_empty());
         let choice = choose(&places, &running(), &at(&["rack1:u3"])).unwrap();
         assert_eq!(choice.troubles, ["no position is free"]);

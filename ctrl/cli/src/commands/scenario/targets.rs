@@ -1,4 +1,4 @@
-//! Which cables a name stands for.
+//! Resolves names to cables.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::expand::Cables;
 use api::{CableReport, Client, segment};
 use model::topology::{Role, Topology, TopologyJson};
 
-/// In a plan, without a running fabric.
+/// Resolves names in a plan, without a running fabric.
 pub(super) fn planned(
     topology: &Topology,
     targets: &[String],
@@ -35,7 +35,7 @@ pub(super) fn planned(
     Ok(cables)
 }
 
-/// In the fabric that runs.
+/// Resolves names in the running fabric.
 pub(super) async fn running(
     client: &Client,
     targets: &[String],
@@ -73,7 +73,7 @@ pub(super) async fn running(
     Ok(cables)
 }
 
-/// A cable by any of its names.
+/// Finds a cable by any of its names.
 pub(super) async fn one(client: &Client, name: &str) -> anyhow::Result<CableReport> {
     let path = format!("/v1/cables?name={}", segment(name));
     let found: Vec<CableReport> = client.get(&path).await?;
