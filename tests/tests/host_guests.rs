@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use dataplane::sys::tap::{self, TapFlags};
-use host::execute::{HostChanges, HostChangeError, clean, execute};
+use host::execute::{HostChangeError, HostChanges, clean, execute};
 use host::firewall;
 use host::lock::{Lock, StatePaths};
 use host::plan::plan;

@@ -44,6 +44,7 @@ pub fn index_of(link: &str) -> io::Result<u32> {
 /// # Errors
 /// `ENODEV` without the device, `EEXIST` if it has the address.
 pub(crate) fn add_address(netlink: &mut Netlink, link: &str, address: Ipv4Net) -> io::Result<()> {
+    // EXCL: an address that exists is another program's and must not become ours to remove.
     let message = address_message(index_of(link)?, address);
     netlink.change(Request {
         message: RouteNetlinkMessage::NewAddress(message),

@@ -153,7 +153,6 @@ impl HostChanges {
         let mut netlink = Netlink::open().map_err(HostError::Netlink)?;
         match step {
             HostStep::Taps { taps, owner, mtu } => {
-                // Before they exist: a tap that is lost while others are made can be made again.
                 self.taps = Some(PlannedTaps {
                     taps: taps.clone(),
                     owner: *owner,
@@ -216,7 +215,7 @@ impl Drop for HostChanges {
 ///
 /// # Errors
 /// When nft refuses, for instance because our tables are gone.
-pub fn guard_taps<'t>(names: impl IntoIterator<Item = &'t str>) -> Result<(), HostError> {
+pub(crate) fn guard_taps<'t>(names: impl IntoIterator<Item = &'t str>) -> Result<(), HostError> {
     Ok(nft::load(&nft::guard_again(names))?)
 }
 

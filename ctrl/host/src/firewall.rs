@@ -249,6 +249,7 @@ fn applies<'v>(rule: &'v Value, probe: &Probe<'_>) -> Option<&'v Value> {
         let (kind, content) = part.as_object()?.iter().next()?;
         match kind.as_str() {
             "match" if holds(content, probe) == Some(true) => {}
+            // Statements without a condition.
             "counter" | "log" | "comment" | "notrack" | "mangle" => {}
             "vmap" => return vmap(content, probe),
             "accept" | "drop" | "reject" | "return" | "jump" | "goto" => return Some(part),
@@ -394,6 +395,7 @@ fn legacy_obstacle(rules: &str, traffic: Traffic, link: &str) -> Option<Obstacle
             continue;
         };
         match rule {
+            // Accepts everything before a later rule could drop it.
             "-j ACCEPT" => return None,
             _ if rule == format!("-i {link} -j ACCEPT") => return None,
             _ if rule == "-j DROP" || rule.starts_with("-j REJECT") => {

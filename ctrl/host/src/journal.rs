@@ -67,7 +67,7 @@ impl Identity {
     }
 
     /// The device group of those of our devices that are about to be removed while others stay.
-    pub fn leaving_group(&self) -> u32 {
+    pub(crate) fn leaving_group(&self) -> u32 {
         0x6a00_0000 | (self.pid & 0x00ff_ffff)
     }
 
@@ -301,7 +301,7 @@ impl Journal {
     }
 
     /// Drops the entries of what vanished with its network namespace.
-    pub fn keep_paths_only(&mut self) {
+    pub(crate) fn keep_paths_only(&mut self) {
         self.state
             .entries
             .retain(|entry| matches!(entry.undo, Undo::Path { .. }));
@@ -325,8 +325,8 @@ impl Journal {
     /// journal at `path`.
     ///
     /// # Errors
-    /// When the system refuses. It is no error if the file does not exist.
-    pub fn remove_unfinished(path: &Path) -> Result<(), JournalError> {
+    /// When the system refuses. A file that does not exist counts as removed.
+    pub(crate) fn remove_unfinished(path: &Path) -> Result<(), JournalError> {
         remove(&unfinished(path))
     }
 

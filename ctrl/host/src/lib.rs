@@ -10,7 +10,7 @@
 //!
 //! [`plan`] is pure: it decides what must exist on the host, and in which order. [`execute`] writes
 //! to the [`journal`] how a step is undone, performs the step, and undoes all of them at the end.
-//! [`links`], [`address`], [`nft`] and `sysctl` each change one kind of thing and decide nothing;
+//! [`links`], [`address`], [`nft`] and [`sysctl`] each change one kind of thing and decide nothing;
 //! [`netlink`] carries their requests to the kernel.
 //!
 //! [`lock`] lets one fabric at a time use a socket, and names all of a fabric's files. [`watch`]

@@ -198,7 +198,7 @@ impl Lock {
     }
 
     /// Whether the folder did not exist before [`Lock::acquire`].
-    pub fn created_folder(&self) -> bool {
+    pub(crate) fn created_folder(&self) -> bool {
         self.created_folder
     }
 

@@ -141,6 +141,7 @@ impl Netlink {
             self.receive()?;
             for packet in Packets(&self.buffer) {
                 let packet = packet?;
+                // An answer to an earlier batch that failed half-way.
                 if packet.header.sequence_number.wrapping_sub(first) as usize >= count {
                     continue;
                 }

@@ -200,6 +200,7 @@ pub fn plan(input: &HostPlanInput) -> Vec<HostStep> {
         return steps;
     }
     steps.push(HostStep::Tables { guard, nat, ipmi });
+    // From here on every device of ours has its guard.
     steps.push(HostStep::Raise);
     if let Some(ipmi) = &input.ipmi {
         steps.push(HostStep::Address {
@@ -218,6 +219,7 @@ pub fn plan(input: &HostPlanInput) -> Vec<HostStep> {
             via: host.peer,
             link,
         });
+        // Last: until here the host forwards none of the fabric's packets.
         steps.push(HostStep::Forwarding(Family::Ipv4));
         if host.ipv6_forwarding {
             steps.push(HostStep::Forwarding(Family::Ipv6));

@@ -55,7 +55,7 @@ impl Family {
     ///
     /// # Errors
     /// When the kernel lacks the protocol.
-    pub fn before_switching_on(self) -> io::Result<Vec<Setting>> {
+    pub(crate) fn before_switching_on(self) -> io::Result<Vec<Setting>> {
         let switch = read(self.switch())?;
         if switch != "0" {
             return Ok(Vec::new());

@@ -204,6 +204,7 @@ impl Agent {
         let pid = within(limits.time, deadline, self.begin(argv, stdin)).await?;
         let outcome = within(limits.time, deadline, self.finish(pid, limits.output)).await;
         if matches!(outcome, Err(AgentError::Timeout(_))) {
+            // It would run on in the guest although its caller has given up.
             self.kill(pid).await;
         }
         outcome

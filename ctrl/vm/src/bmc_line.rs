@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 /// A VM's line to its BMC; cheap to clone. It outlives the VM's restarts.
 #[derive(Debug, Clone, Default)]
-pub struct BmcLine {
+pub(crate) struct BmcLine {
     shared: Arc<Shared>,
 }
 
@@ -26,7 +26,7 @@ impl BmcLine {
     }
 
     /// Waits for a QEMU that was started since the last call, and returns its end. For one caller.
-    pub async fn next(&self) -> UnixStream {
+    pub(crate) async fn next(&self) -> UnixStream {
         loop {
             let end = self.lock().take();
             if let Some(end) = end {

@@ -134,6 +134,7 @@ impl Shared {
     }
 
     async fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+        // Waits for the end of the task that serves the QEMU before: input goes to one guest.
         let mut input = self.input_end.lock().await;
         let (mut read, mut write) = stream.split();
         let from_guest = async {

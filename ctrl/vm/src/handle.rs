@@ -73,7 +73,7 @@ impl Vm {
     }
 
     /// The line to its BMC. It leads to a QEMU only if [`VmSpec::bmc`] is set.
-    pub fn bmc_line(&self) -> &BmcLine {
+    pub(crate) fn bmc_line(&self) -> &BmcLine {
         &self.shared.bmc
     }
 

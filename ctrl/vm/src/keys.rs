@@ -86,6 +86,7 @@ impl FabricKeys {
         let fabric = pair(&dir.join(FABRIC_KEY), "ikv-fabric", owner)?;
         let mut hosts = BTreeMap::new();
         for name in names {
+            // The name becomes part of a path that root writes.
             if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0', '\n']) {
                 return Err(KeyError::Name(name.into()));
             }

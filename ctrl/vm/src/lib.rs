@@ -61,7 +61,6 @@ mod supervisor;
 mod taps;
 pub mod template;
 
-pub use bmc_line::BmcLine;
 pub use child::strays;
 pub use handle::Vm;
 pub use launch::{LaunchError, Launcher};

@@ -156,6 +156,7 @@ impl Lifecycle {
 
     /// The guest agent has answered.
     pub(crate) fn ready(&mut self) {
+        // While a start is due, a late answer comes from the QEMU before.
         if self.state == VmState::Booting && !self.due {
             self.state = VmState::Running;
             self.resets = 0;
@@ -178,6 +179,7 @@ impl Lifecycle {
             self.deaths = 0;
         }
         self.deaths += 1;
+        // Bad options and missing rights do not change by themselves.
         let hopeless = exit == Exit::Refused && !self.proven;
         (self.state, self.due) = match exit {
             Exit::PoweredOff => (VmState::Off, false),
@@ -201,6 +203,7 @@ impl Lifecycle {
             Power::On if alive => Ok(None),
             Power::Off => {
                 self.state = VmState::Off;
+                // Cancels a start that is due after a pause.
                 self.due = false;
                 Ok(alive.then_some(Action::Stop))
             }
@@ -234,6 +237,7 @@ impl Lifecycle {
 
     /// The pause before the next start: 1, 2, 4, … 30 s.
     fn pause(&self) -> Duration {
+        // 2^6 s is beyond the longest pause; a larger shift would overflow.
         (BACKOFF.0 * (1 << self.deaths.saturating_sub(1).min(6))).min(BACKOFF.1)
     }
 }

@@ -156,6 +156,7 @@ pub(crate) async fn execute(
     let before = live::lock(live).clone().ok_or(CannotPlug::NotRunning)?;
     let plan = plan(&before, new)?;
     let kept = before.spec.nics.len() - plan.remove;
+    // From the last on: a NIC's index is part of its ids in QEMU.
     for index in (kept..before.spec.nics.len()).rev() {
         remove(monitor, index, reports.clone()).await?;
         if let Some(live) = &mut *live::lock(live) {
@@ -223,6 +224,7 @@ async fn add(
             json!({"type": "tap", "id": format!("net{index}"), "fd": known_as})
         }
     };
+    // In this order: the device names the netdev, which names the chardev or the tap.
     monitor.execute("netdev_add", Some(netdev), COMMAND).await?;
     monitor.execute("device_add", Some(device), COMMAND).await?;
     Ok(())

@@ -78,6 +78,7 @@ impl Process {
         let (sender, reports) = watch::channel(Reports::default());
         let on_event = move |event| sender.send_modify(|reports| reports.add(event));
         let resumes = state.is_some();
+        // A task of its own: while QEMU starts, the supervisor still handles requests.
         let greeting = tokio::spawn(async move {
             let monitor = Qmp::open(monitor, GREETING_LIMIT, on_event).await?;
             if resumes {

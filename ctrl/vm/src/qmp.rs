@@ -190,6 +190,7 @@ impl Qmp {
         }
         let request = format!("{request}\n");
         let exchange = async {
+            // Held for the whole request: the bytes of two requests must not mix.
             let mut writer = self.writer.lock().await;
             let sent = match descriptor {
                 Some(descriptor) => send_with(&writer, request.as_bytes(), descriptor).await?,
@@ -215,6 +216,7 @@ impl Qmp {
 
     fn register(&self) -> Result<(u64, oneshot::Receiver<Result<Value, String>>), QmpError> {
         let mut calls = self.lock();
+        // The reader has ended, so no answer would ever wake the caller.
         if calls.closed {
             return Err(QmpError::Closed);
         }

@@ -6,7 +6,7 @@ use crate::accel::Accel;
 use crate::seed::SeedFile;
 
 /// Most NICs one VM can have: PCI slots 3..=31 with eight functions each.
-pub const MAX_NICS: usize = 29 * 8;
+pub(crate) const MAX_NICS: usize = 29 * 8;
 
 /// Longest path of a unix socket, in bytes (`sun_path` without its final zero, unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
@@ -39,7 +39,7 @@ pub struct VmSpec {
     pub run_dir: PathBuf,
     /// A second console, shown to VNC clients.
     pub display: Display,
-    /// Whether the VM has a BMC. [`crate::Vm::bmc_line`] then leads to QEMU's end of it.
+    /// Whether the VM has a BMC, for [`crate::bmc::Bmc`] to serve.
     pub bmc: bool,
     /// The NICs in port order, which becomes their PCI order.
     pub nics: Vec<NicSpec>,
@@ -85,7 +85,8 @@ pub enum NicBackend {
         /// The tap's name.
         name: String,
     },
-    /// Rings in the VM's memory, agreed on at [`VmSpec::nic_socket`], where the fabric listens.
+    /// Rings in the VM's memory, agreed on through the NIC's socket in [`NIC_FOLDER`], at which the
+    /// fabric listens.
     VhostUser,
     /// Nothing: a tap in a network namespace of its own.
     Unconnected {
@@ -139,32 +140,32 @@ pub enum SpecError {
 
 impl VmSpec {
     /// The serial console's socket.
-    pub fn console_socket(&self) -> PathBuf {
+    pub(crate) fn console_socket(&self) -> PathBuf {
         self.run_dir.join("console.sock")
     }
 
     /// The QEMU monitor's socket (QMP). The supervisor holds its only connection.
-    pub fn monitor_socket(&self) -> PathBuf {
+    pub(crate) fn monitor_socket(&self) -> PathBuf {
         self.run_dir.join("monitor.sock")
     }
 
     /// The guest agent's socket.
-    pub fn agent_socket(&self) -> PathBuf {
+    pub(crate) fn agent_socket(&self) -> PathBuf {
         self.run_dir.join("agent.sock")
     }
 
     /// The socket of the line to the BMC.
-    pub fn bmc_socket(&self) -> PathBuf {
+    pub(crate) fn bmc_socket(&self) -> PathBuf {
         self.run_dir.join("bmc.sock")
     }
 
     /// The folder of [`VmSpec::nic_socket`]. `uid` must be able to enter it, but not to write it.
-    pub fn nic_folder(&self) -> PathBuf {
+    pub(crate) fn nic_folder(&self) -> PathBuf {
         self.run_dir.join(NIC_FOLDER)
     }
 
     /// The vhost-user socket of NIC `index`.
-    pub fn nic_socket(&self, index: usize) -> PathBuf {
+    pub(crate) fn nic_socket(&self, index: usize) -> PathBuf {
         self.nic_folder().join(nic_socket_name(index))
     }
 
@@ -213,7 +214,7 @@ pub fn nic_socket_name(index: usize) -> String {
 
 impl NicSpec {
     /// The MAC address in QEMU's notation.
-    pub fn mac_text(&self) -> String {
+    pub(crate) fn mac_text(&self) -> String {
         self.mac.map(|octet| format!("{octet:02x}")).join(":")
     }
 }

@@ -22,7 +22,7 @@ use crate::seed::SeedFile;
 pub struct Host {
     /// Node name.
     pub name: String,
-    /// The address that `ssh NAME` goes to: the loopback.
+    /// The address to which `ssh NAME` connects: the loopback.
     pub address: IpAddr,
     /// Further addresses (`internet` on the host link, the DHCP and VLAN gateways).
     pub others: Vec<IpAddr>,

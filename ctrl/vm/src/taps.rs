@@ -27,7 +27,7 @@ pub(crate) fn unconnected(count: usize) -> io::Result<Vec<OwnedFd>> {
     };
     netns::in_new_one(move || {
         (0..count)
-            .map(|index| open_tap(&format!("nobody{index}"), flags))
+            .map(|index| open_tap(&format!("unconnected{index}"), flags))
             .collect()
     })
 }

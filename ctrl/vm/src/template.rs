@@ -148,6 +148,7 @@ async fn build(
     fs::create_dir_all(run_dir).map_err(file)?;
     let size = fs::metadata(&spec.seed).map_err(file)?.len();
     let size = usize::try_from(size).unwrap_or(usize::MAX);
+    // The restored guest keeps this disk's size, so it must be that of the VM's own seed.
     seed::write_at_least(&template.seed, files, size)?;
     let draft = states.draft(key).map_err(file)?;
 
@@ -181,6 +182,7 @@ async fn build(
         reason = ended(&mut child, &mut stderr) => Err(TemplateError::Ended(reason)),
     };
     let _ = timeout(QUIT_LIMIT, child.wait()).await;
+    // Kills a QEMU that has not ended by now.
     drop(child);
     let _ = fs::remove_dir_all(run_dir);
     outcome?;
@@ -215,6 +217,7 @@ pub(crate) async fn wake(agent: Arc<Agent>) -> Result<(), String> {
         let now = now.map_or(0, |now| now.as_secs());
         let input = format!("{now}\n{}\n", hexadecimal(&entropy));
         let limits = Limits {
+            // What the wait for the agent has left.
             time: WAKE_LIMIT.saturating_sub(began.elapsed()),
             output: 64 << 10,
         };

@@ -99,6 +99,7 @@ impl Bus {
     ) -> io::Error {
         let mut from_bmc = Frames::default();
         let (mut ours, mut theirs) = ([0; 512], [0; 512]);
+        // QEMU sends them once, but each new `ipmi_sim` needs them.
         if let Err(error) = put(&mut bmc, &self.capabilities).await {
             return error;
         }

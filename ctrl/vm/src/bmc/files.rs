@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
-use super::{BmcError, BmcSpec, USER};
+use super::spec::{BmcError, BmcSpec, USER};
 use crate::fingerprint::hexadecimal;
 
 /// File names in the BMC's folder.

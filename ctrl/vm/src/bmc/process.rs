@@ -15,7 +15,8 @@ use tokio::time::{sleep, timeout};
 
 use super::bus::Bus;
 use super::files::{self, COMMANDS, LAN_CONF};
-use super::{BmcSpec, BmcState, chassis, peer};
+use super::spec::{BmcSpec, BmcState};
+use super::{chassis, peer};
 use crate::child::{MARK, SETPRIV};
 use crate::handle::Vm;
 use crate::stderr::Stderr;

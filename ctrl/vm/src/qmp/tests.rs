@@ -121,11 +121,11 @@ async fn nonsense_and_endless_lines_end_the_connection() {
 }
 
 #[tokio::test]
-async fn a_stranger_on_the_socket_is_no_monitor() {
+async fn a_socket_that_is_not_a_monitor_is_refused() {
     for (says, error) in [
         (
             "SSH-2.0-\u{1b}OpenSSH\n",
-            "speaks no QMP: SSH-2.0-\\u{1b}OpenSSH",
+            "does not speak QMP: SSH-2.0-\\u{1b}OpenSSH",
         ),
         ("", "closed"),
     ] {
