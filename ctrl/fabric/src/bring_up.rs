@@ -37,7 +37,7 @@ use crate::switches::bmcs::Bmcs;
 use crate::switches::displays::{self, Display};
 use crate::switches::factory::{Machine, SwitchFactory, machine};
 use crate::{cable_events, links, readiness, rights};
-use host::execute::{self, ApplyError, HostTaps};
+use host::execute::{self, HostChangeError, HostTaps};
 use host::lock::{Lock, StatePaths};
 use host::plan;
 use host::watch::LinkWatch;
@@ -349,7 +349,7 @@ impl Running {
     ///
     /// # Errors
     /// What could not be undone; `ikv-fabric clean` tries again.
-    pub async fn take_down(mut self) -> Result<(), ApplyError> {
+    pub async fn take_down(mut self) -> Result<(), HostChangeError> {
         if let Some(fabric) = &self.fabric {
             self.end_change(fabric).await;
         }

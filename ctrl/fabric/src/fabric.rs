@@ -127,9 +127,8 @@ impl Backend for Fabric {
         }
     }
 
-    fn topology(&self) -> Result<serde_json::Value, ApiError> {
-        let state = self.live.state();
-        serde_json::to_value(TopologyJson::from(&state.plan.topology)).map_err(ApiError::failed)
+    fn topology(&self) -> Result<TopologyJson, ApiError> {
+        Ok(TopologyJson::from(&self.live.state().plan.topology))
     }
 
     async fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use dataplane::sys::tap;
 
 use crate::off_thread::off_thread;
-use host::execute::{self, Applied, ApplyError, HostTaps};
+use host::execute::{self, HostChangeError, HostChanges, HostTaps};
 use host::lock::Lock;
 use host::plan::HostStep;
 
@@ -16,7 +16,7 @@ use host::plan::HostStep;
 #[derive(Debug, Default)]
 pub(crate) struct Host {
     /// `None` before the steps are executed, and once undoing has begun.
-    changes: Mutex<Option<Applied>>,
+    changes: Mutex<Option<HostChanges>>,
     /// Second descriptors of the host's own taps, by the names of the devices: for their carrier.
     carriers: OnceLock<HostTaps>,
 }
@@ -33,7 +33,11 @@ impl Host {
     ///
     /// # Errors
     /// The first step that failed; all are undone then.
-    pub(crate) fn execute(&self, steps: &[HostStep], lock: &Lock) -> Result<HostTaps, ApplyError> {
+    pub(crate) fn execute(
+        &self,
+        steps: &[HostStep],
+        lock: &Lock,
+    ) -> Result<HostTaps, HostChangeError> {
         let mut changes = execute::execute(steps, lock, |_| {})?;
         let taps = changes.take_host_taps();
         *self.lock() = Some(changes);
@@ -48,7 +52,7 @@ impl Host {
     ///
     /// # Errors
     /// When the journal cannot be written.
-    pub(crate) fn will_create(&self, path: &Path) -> Result<(), ApplyError> {
+    pub(crate) fn will_create(&self, path: &Path) -> Result<(), HostChangeError> {
         match &mut *self.lock() {
             Some(changes) => changes.will_create(path),
             None => Ok(()),
@@ -61,7 +65,7 @@ impl Host {
     /// [`Ending`] once undoing has begun.
     pub(crate) async fn change<T: Send + 'static>(
         self: &Arc<Self>,
-        change: impl FnOnce(&mut Applied) -> T + Send + 'static,
+        change: impl FnOnce(&mut HostChanges) -> T + Send + 'static,
     ) -> Result<T, Ending> {
         let host = self.clone();
         let changed = off_thread("host", move || host.lock().as_mut().map(change)).await;
@@ -72,8 +76,8 @@ impl Host {
     ///
     /// # Errors
     /// What could not be taken back; it stays in the journal.
-    pub(crate) async fn undo(self: &Arc<Self>) -> Result<(), ApplyError> {
-        let undo = |host: &Host| host.lock().take().map_or(Ok(()), Applied::undo);
+    pub(crate) async fn undo(self: &Arc<Self>) -> Result<(), HostChangeError> {
+        let undo = |host: &Host| host.lock().take().map_or(Ok(()), HostChanges::undo);
         let host = self.clone();
         match off_thread("host", move || undo(&host)).await {
             Ok(undone) => undone,
@@ -97,7 +101,7 @@ impl Host {
             .map_err(|error| format!("the carrier of {device} could not be set: {error}"))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Applied>> {
+    fn lock(&self) -> MutexGuard<'_, Option<HostChanges>> {
         self.changes
             .lock()
             .expect("no holder of this lock can panic")

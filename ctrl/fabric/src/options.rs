@@ -12,7 +12,7 @@ use crate::recorder::options::RecorderOptions;
 use crate::switches::seeds::SeedsError;
 use api::ApiError;
 use host::HostError;
-use host::execute::ApplyError;
+use host::execute::HostChangeError;
 use host::lock::LockError;
 use model::difference::Plan;
 use model::topology::Choice;
@@ -57,7 +57,7 @@ pub enum BringUpError {
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
-    Apply(#[from] ApplyError),
+    Apply(#[from] HostChangeError),
     #[error(transparent)]
     Cables(#[from] CablesError),
     #[error("the API cannot listen at {}: {source}", .socket.display())]

@@ -9,7 +9,7 @@ use super::report::{to_dataplane_side, to_dataplane_state};
 use super::{Cables, Condition};
 use api::ApiError;
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
-use model::impairment::{ImpairKeys, Whole};
+use model::impairment::{BoundedInt, ImpairKeys};
 use model::topology::Side;
 
 /// A batch that has been checked: what every cable in it will be.
@@ -183,7 +183,7 @@ fn with_seed(mut keys: ImpairKeys, chosen: bool) -> ImpairKeys {
     if keys.seed.is_none() && !keys.is_empty() {
         // The standard library's hash keys are the kernel's random numbers.
         let random = std::hash::RandomState::new().build_hasher().finish();
-        keys.seed = Some(Whole(i64::from(random as u32) + 1));
+        keys.seed = Some(BoundedInt(i64::from(random as u32) + 1));
     } else if !chosen && keys.pairs().len() == 1 && keys.seed.is_some() {
         keys.seed = None;
     }

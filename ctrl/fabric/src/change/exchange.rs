@@ -20,7 +20,7 @@ use crate::preflight::needs::taps;
 use crate::state::FabricState;
 use crate::switches::switch::Switch;
 use api::ApiError;
-use host::execute::{Applied, ApplyError, HostTaps};
+use host::execute::{HostChangeError, HostChanges, HostTaps};
 use host::plan::TapPlan;
 use model::cable_change::{CableBatch, CableState};
 use model::difference::Plan;
@@ -211,14 +211,14 @@ impl Fabric {
     async fn remove_taps(&self, names: Vec<String>) -> Result<(), ChangeError> {
         self.change_host(move |host| {
             let removed = host.remove_taps(&names);
-            removed.map_err(|source| ApplyError::Undo(vec![source.to_string()]))
+            removed.map_err(|source| HostChangeError::Undo(vec![source.to_string()]))
         })
         .await
     }
 
     async fn change_host(
         &self,
-        change: impl FnOnce(&mut Applied) -> Result<(), ApplyError> + Send + 'static,
+        change: impl FnOnce(&mut HostChanges) -> Result<(), HostChangeError> + Send + 'static,
     ) -> Result<(), ChangeError> {
         Ok(self.live.host.change(change).await??)
     }

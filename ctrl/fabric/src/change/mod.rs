@@ -23,7 +23,7 @@ use crate::progress::duration;
 use crate::state::FabricState;
 use crate::switches::seeds::SeedsError;
 use api::{ApiError, ApplyAnswer, ApplyRequest, Peer};
-use host::execute::ApplyError;
+use host::execute::HostChangeError;
 use model::difference::{Difference, Plan, refusals};
 use switches::SwitchToBe;
 
@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 enum ChangeError {
     #[error(transparent)]
-    Host(#[from] ApplyError),
+    Host(#[from] HostChangeError),
     #[error(transparent)]
     Seeds(#[from] SeedsError),
     #[error(transparent)]

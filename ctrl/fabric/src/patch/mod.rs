@@ -31,7 +31,7 @@ use api::{
 use host::lock::StatePaths;
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
 use model::plugging::PlugOptions;
-use model::topology::Side;
+use model::topology::{Side, TopologyJson};
 pub use port_spec::PortSpec;
 use port_spec::{OwnSocket, WIRE};
 
@@ -236,7 +236,7 @@ impl Backend for Patch {
         }
     }
 
-    fn topology(&self) -> Result<serde_json::Value, ApiError> {
+    fn topology(&self) -> Result<TopologyJson, ApiError> {
         no_switch("in the plan")
     }
 

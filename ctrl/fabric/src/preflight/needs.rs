@@ -32,7 +32,7 @@ pub(super) fn programs(plan: &Plan) -> Vec<Program> {
     let mut programs = FOR_PANEL.to_vec();
     if !plan.switches.is_empty() {
         programs.extend(FOR_SWITCHES);
-        let image = image::Wanted::new(&plan.config.image);
+        let image = image::WantedImage::new(&plan.config.image);
         if image.is_ok_and(|image| image.built().is_none()) {
             programs.extend(FOR_IMAGE);
         }

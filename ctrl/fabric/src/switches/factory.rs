@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use dataplane::sys::tap::{TapFlags, open_tap};
 
+use super::saved_states;
 use super::seeds::{SeedsError, SwitchMaker};
 use super::switch::Switch;
-use super::{password, saved_states};
 use crate::files::FileError;
 use crate::off_thread::off_thread;
 use crate::options::BringUpError;
@@ -23,7 +23,7 @@ use vm::accel::{self, Facts};
 use vm::image;
 use vm::keys::FabricKeys;
 use vm::states::States;
-use vm::{Launcher, Vm, VmSpec, ssh};
+use vm::{Launcher, Vm, VmSpec, root_password, ssh};
 
 /// What switches run on: an image, QEMU, and an accelerator.
 pub(crate) struct Machine {
@@ -122,10 +122,7 @@ impl SwitchFactory {
             paths: paths.clone(),
             key_folder: key_folder(config, paths),
             authorized: authorized_keys(config, owner).await?,
-            password: password
-                .map(password::crypt)
-                .transpose()
-                .map_err(SeedsError::Password)?,
+            password: password.map(root_password::hash).transpose()?,
             states,
         })
     }

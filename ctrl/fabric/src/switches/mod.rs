@@ -4,7 +4,6 @@ pub(crate) mod bmcs;
 mod console;
 pub(crate) mod displays;
 pub(crate) mod factory;
-mod password;
 pub(crate) mod saved_states;
 pub(crate) mod seeds;
 pub(crate) mod switch;

@@ -14,7 +14,7 @@ use model::topology::{Mac, PortKind, Switch, Topology};
 use vm::accel::Accel;
 use vm::keys::{FabricKeys, KeyError};
 use vm::seed::{self, SeedError, SeedFile};
-use vm::template;
+use vm::shape;
 use vm::{Display, Image, NicBackend, NicSpec, VmSpec, ssh};
 
 /// Why a switch's disk could not be made.
@@ -35,8 +35,8 @@ pub enum SeedsError {
         reason: String,
     },
     /// Root's password cannot be hashed.
-    #[error("{0}")]
-    Password(String),
+    #[error(transparent)]
+    Password(#[from] vm::root_password::HashError),
     /// The archive on the disk cannot be made.
     #[error(transparent)]
     Seed(#[from] SeedError),
@@ -203,11 +203,11 @@ fn template_files(switch: &Switch) -> Vec<SeedFile> {
     let mut nics = String::new();
     for (index, port) in switch.ports.iter().enumerate() {
         // Writing to a String cannot fail.
-        _ = writeln!(nics, "{} {}", Mac(template::mac(index)), port.nic);
+        _ = writeln!(nics, "{} {}", Mac(shape::mac(index)), port.nic);
     }
     vec![
         file("etc/ikv/sysctl.conf", frr_conf::SYSCTL.into()),
-        file(template::MARK, String::new()),
+        file(shape::MARK, String::new()),
         file("etc/hostname", "template\n".into()),
         file("etc/ikv/nics", nics),
         file("etc/ikv/network.batch", "link set dev lo up\n".into()),
