@@ -183,12 +183,11 @@ impl Cables {
         let cable = &*self.cables[index];
         let end = &cable.ends[side as usize];
         let port = Some(open_netdev(&cable.name, &end.name)?);
+        let PatchPanel { panel, sockets, .. } = &self.panel;
+        let side = to_dataplane_side(side);
         answer(match end.socket {
-            Some(socket) => self.panel.sockets.set_fallback_port(socket, port),
-            None => {
-                let side = to_dataplane_side(side);
-                self.panel.panel.exchange(cable.handle.id, side, port)
-            }
+            Some(socket) => sockets.set_fallback_port(socket, port),
+            None => panel.exchange(cable.handle.id, side, port),
         })
         .await?;
         Ok(())
