@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dataplane::jack::{JackSpec, Jacks, Role};
+use dataplane::vhost_sockets::{Role, SocketSpec, VhostUserSockets};
 use dataplane::{Cable, LaneSnapshot, LaneStats, Panel, PanelOptions, Port, Side};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -65,7 +65,7 @@ impl CpuPair {
 /// A cable of our own, in this process, with a vhost-user socket at either end.
 pub struct FreshCable {
     panel: Panel,
-    jacks: Option<Jacks>,
+    sockets: Option<VhostUserSockets>,
     lanes: Vec<Arc<LaneStats>>,
     folder: PathBuf,
 }
@@ -85,7 +85,7 @@ impl FreshCable {
         let panel = Panel::start(options, || {}).map_err(|error| failed(&error))?;
         let mut fresh = FreshCable {
             panel,
-            jacks: None,
+            sockets: None,
             lanes: Vec::new(),
             folder,
         };
@@ -97,21 +97,25 @@ impl FreshCable {
         let cable = self
             .panel
             .add(Cable::new(None::<Port>, None::<Port>))
+            .wait()
             .map_err(io::Error::other)?;
         self.lanes = cable.lanes.to_vec();
-        let jacks = Jacks::start(self.panel.clone(), || {})?;
+        let sockets = VhostUserSockets::start(self.panel.clone(), || {})?;
         for (side, name) in [(Side::A, "a"), (Side::B, "b")] {
             let listener = UnixListener::bind(self.folder.join(name))?;
             let role = Role::Server(listener);
-            jacks.add(JackSpec {
-                name: name.into(),
-                cable: cable.id,
-                side,
-                role,
-                mtu: None,
-            })?;
+            sockets
+                .add(SocketSpec {
+                    name: name.into(),
+                    cable: cable.id,
+                    side,
+                    role,
+                    mtu: None,
+                })
+                .wait()
+                .map_err(io::Error::other)?;
         }
-        self.jacks = Some(jacks);
+        self.sockets = Some(sockets);
         Ok(())
     }
 
@@ -127,6 +131,7 @@ impl FreshCable {
     pub fn beside(&self, cable: Cable) -> Result<(), BenchError> {
         self.panel
             .add(cable)
+            .wait()
             .map(drop)
             .map_err(|error| BenchError::Fresh(error.to_string()))
     }
@@ -142,8 +147,8 @@ impl FreshCable {
 
 impl Drop for FreshCable {
     fn drop(&mut self) {
-        if let Some(jacks) = self.jacks.take() {
-            jacks.stop();
+        if let Some(sockets) = self.sockets.take() {
+            sockets.stop();
         }
         self.panel.stop();
         // A folder that is left over in /tmp harms nobody.

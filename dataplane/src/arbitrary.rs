@@ -9,7 +9,7 @@ pub fn rings(bytes: &[u8]) {
 
 /// Messages and descriptors from a front end to a session, in any pieces.
 pub fn messages(bytes: &[u8]) {
-    crate::jack::arbitrary::drive(Bytes(bytes));
+    crate::vhost_sockets::arbitrary::drive(Bytes(bytes));
 }
 
 /// One frame, in any segments, for a receiver that takes any offloads.

@@ -13,7 +13,7 @@ pub(crate) struct Load {
 
 /// A cable that is to change its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Move {
+pub(crate) struct CableMove {
     pub(crate) cable: CableId,
     pub(crate) to: usize,
 }
@@ -27,7 +27,7 @@ const WORTH: f64 = 0.1;
 
 /// The one move that evens out the load best, if the busiest worker is overloaded and a move
 /// helps. A cable's share of its worker's time is taken to be its share of the frames.
-pub(crate) fn choose(loads: &[Load]) -> Option<Move> {
+pub(crate) fn choose(loads: &[Load]) -> Option<CableMove> {
     let by_busy = |a: &usize, b: &usize| loads[*a].busy.total_cmp(&loads[*b].busy);
     let from = (0..loads.len()).max_by(by_busy)?;
     let to = (0..loads.len()).min_by(by_busy)?;
@@ -42,7 +42,7 @@ pub(crate) fn choose(loads: &[Load]) -> Option<Move> {
         (*cable, after(share))
     });
     let (cable, busy) = shares.min_by(|a, b| a.1.total_cmp(&b.1))?;
-    (busy <= busiest.busy - WORTH).then_some(Move { cable, to })
+    (busy <= busiest.busy - WORTH).then_some(CableMove { cable, to })
 }
 
 #[cfg(test)]
@@ -66,7 +66,7 @@ mod tests {
             load(0.5, &[(3, 10)]),
             load(0.1, &[]),
         ];
-        let expected = Move {
+        let expected = CableMove {
             cable: CableId(1),
             to: 2,
         };
@@ -97,7 +97,7 @@ mod tests {
                 let worker = id % loads.len();
                 loads[worker].cables.push((CableId(id as u32), *count));
             }
-            if let Some(Move { cable, to }) = choose(&loads) {
+            if let Some(CableMove { cable, to }) = choose(&loads) {
                 let from = cable.0 as usize % loads.len();
                 prop_assert_ne!(from, to);
                 let total: u64 = loads[from].cables.iter().map(|(_, frames)| frames).sum();

@@ -4,43 +4,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use crate::cable_state::CableState;
 use crate::lane::{Bursts, Lane};
 use crate::port::Port;
 use crate::port::vhost_user::Filled;
+use crate::side::Side;
 use crate::stats::{DropReason, LaneStats};
-
-/// Which end of a cable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// The first end.
-    A,
-    /// The second end.
-    B,
-}
-
-impl Side {
-    /// The end that is not this one.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Side::A => Side::B,
-            Side::B => Side::A,
-        }
-    }
-}
-
-/// What the operator made of a cable.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum CableState {
-    /// Frames pass.
-    #[default]
-    Up,
-    /// Cut: no frame passes. Telling the ends that they lost carrier is the part of
-    /// whoever holds them.
-    Down,
-    /// Carrier stays, frames vanish.
-    Blackhole,
-}
 
 /// Exactly two ports and the two lanes between them. Belongs to one worker at a time.
 #[derive(Debug)]
@@ -129,7 +98,7 @@ impl Cable {
             (Port::Tap(tap), Some(Port::VhostUser(guest)), CableState::Up)
                 if !lane.is_impaired() =>
             {
-                let seen = lane.is_watched().then_some(&mut memory.seen);
+                let seen = lane.is_tapped().then_some(&mut memory.seen);
                 match guest.fill(tap.as_fd(), burst, losses, seen) {
                     Some(filled) => filled.map(|filled| {
                         direct = filled;
@@ -142,10 +111,13 @@ impl Cable {
             }
             _ => source.receive(burst, losses),
         };
-        let some = !memory.received.is_empty() || direct.frames > 0;
+        let any = !memory.received.is_empty() || direct.frames > 0;
         lane.pass(self.state, sink.as_mut(), memory);
         source.release();
-        received.map(|more| Forwarded { some, more })
+        received.map(|more| Forwarded {
+            received: any,
+            more,
+        })
     }
 }
 
@@ -153,7 +125,7 @@ impl Cable {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Forwarded {
     /// Frames were received.
-    pub(crate) some: bool,
+    pub(crate) received: bool,
     /// The port may have more.
     pub(crate) more: bool,
 }

@@ -1,23 +1,27 @@
-//! What the control side tells a worker, and what a worker tells it.
+//! Commands from control to a worker, and events from a worker to control.
 
 use std::io;
+use std::sync::Weak;
 
-use crossbeam_channel::Sender;
-
-use crate::cable::{Cable, CableState, Side};
+use crate::cable::Cable;
+use crate::cable_state::CableState;
 use crate::capture::Recorder;
 use crate::lane::{Accuracy, Impaired, NumberedTap};
+use crate::mailbox::Mailbox;
 use crate::port::Port;
+use crate::reply;
+use crate::side::Side;
 
 /// Names a cable for as long as the [`Panel`](crate::Panel) lives; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CableId(pub(crate) u32);
 
-/// Where the answer to a command goes: what the worker gives back, or why it could not.
-pub(crate) type Answer<T> = Sender<io::Result<T>>;
+/// Carries a command's result back, or why the worker could not do it.
+pub(crate) type Answer<T> = reply::Answer<io::Result<T>>;
 
 /// Control to worker. Each is answered when it has taken effect: no frame is handled by
-/// the old rule after that.
+/// the old rule after that. What a command replaces travels back with the answer, because freeing
+/// or closing it may take long.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Takes over a cable.
@@ -31,20 +35,34 @@ pub(crate) enum Command {
         id: CableId,
         done: Answer<Box<Cable>>,
     },
+    /// Another worker is about to hand this cable over. Commands for it wait until it has.
+    Expect { id: CableId },
+    /// Hands a cable over to the worker behind `to`, which answers.
+    HandOver {
+        id: CableId,
+        to: Weak<Mailbox<Command>>,
+        done: Answer<()>,
+    },
+    /// Worker to worker: the cable that was expected, or that it does not come.
+    Arrive {
+        id: CableId,
+        cable: io::Result<Box<Cable>>,
+        done: Answer<()>,
+    },
     SetState {
         id: CableId,
         state: CableState,
         done: Answer<()>,
     },
-    /// Puts another port in place; the old one comes back, for closing it may take long.
+    /// Puts another port in place; the old one comes back.
     Exchange {
         id: CableId,
         side: Side,
         port: Option<Port>,
         done: Answer<Option<Port>>,
     },
-    /// Puts an impairment in force on one lane, or takes it away. What is of no more use comes
-    /// back to be freed.
+    /// Puts an impairment in force on one lane, or takes it away. The memory of the one before comes
+    /// back, once no frame waits in it.
     Impair {
         id: CableId,
         from: Side,
@@ -77,29 +95,47 @@ pub(crate) enum Command {
         recorder: Option<Box<Recorder>>,
         done: Answer<Option<Box<Recorder>>>,
     },
-    /// Ends the worker; it gives up all its cables.
-    Stop,
 }
 
-/// Worker to control: what nobody asked for.
+impl Command {
+    /// The cable that it is about.
+    pub(crate) fn cable(&self) -> CableId {
+        match self {
+            Command::Add { id, .. }
+            | Command::Release { id, .. }
+            | Command::Expect { id }
+            | Command::HandOver { id, .. }
+            | Command::Arrive { id, .. }
+            | Command::SetState { id, .. }
+            | Command::Exchange { id, .. }
+            | Command::Impair { id, .. }
+            | Command::Accuracy { id, .. }
+            | Command::Tap { id, .. }
+            | Command::Untap { id, .. }
+            | Command::Record { id, .. } => *id,
+        }
+    }
+}
+
+/// Worker to control: what happened without a command.
 #[derive(Debug)]
 pub enum Event {
-    /// A port is of no more use and was taken out; its cable stays, frames to it are dropped
+    /// A port has failed and was taken out. Its cable stays; frames to it are dropped
     /// as `unplugged` until [`Panel::exchange`](crate::Panel::exchange).
     PortFailed {
-        /// The cable.
+        /// The cable that has lost a port.
         cable: CableId,
-        /// Its end.
+        /// Which of its ends.
         side: Side,
-        /// What was there.
+        /// The port, to be closed by dropping it.
         port: Option<Port>,
-        /// What the kernel said.
+        /// The kernel's reason.
         error: io::Error,
     },
     /// The last frame has left an impairment that was taken away.
     Ended(EndedImpairment),
 }
 
-/// Memory of an impairment that is of no more use; dropping it may take milliseconds.
+/// The memory of an impairment that has ended; dropping it may take milliseconds.
 #[derive(Debug)]
 pub struct EndedImpairment(pub(crate) Box<Impaired>);

@@ -67,43 +67,52 @@
 //!
 //! # Guests
 //!
-//! [`port::vhost_user`] is the rings, and all that a worker sees of a guest; [`jack`] is the
+//! [`port::vhost_user`] is the rings, and all that a worker sees of a guest; [`vhost_sockets`] is the
 //! sockets, the protocol, and one thread for all of them. A guest is not trusted: what it may
 //! do to itself, and what it cannot do to others, stands in both.
 //!
 //! `unsafe` stands in [`sys`] and, for following pointers into guest memory, in
 //! [`port::vhost_user`].
 
+mod adaptive_poll;
 #[cfg(any(test, fuzzing))]
 pub mod arbitrary;
 mod balance;
 pub mod bpf;
 mod cable;
+mod cable_state;
 pub mod capture;
 pub mod clock;
 mod command;
 mod frame;
 mod hold;
 pub mod impair;
-pub mod jack;
 mod lane;
+mod mailbox;
 pub mod offload;
 mod panel;
-mod patience;
 pub mod port;
+mod reply;
 pub mod rights;
+mod side;
 mod stats;
 mod sync;
 pub mod sys;
 mod timer;
+pub mod vhost_sockets;
 mod worker;
 
-pub use cable::{Cable, CableState, Side};
+pub use cable::Cable;
+pub use cable_state::CableState;
 pub use command::{CableId, EndedImpairment, Event};
 pub use frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
 pub use lane::Accuracy;
 pub use offload::Offloads;
-pub use panel::{CableHandle, Capture, Change, Panel, PanelError, PanelOptions, close_cables};
+pub use panel::{
+    Answerer, CableHandle, Capture, Panel, PanelChange, PanelError, PanelOptions, close_cables,
+};
 pub use port::{Port, PortError};
-pub use stats::{Done, DropReason, Drops, LaneSnapshot, LaneStats};
+pub use reply::Reply;
+pub use side::Side;
+pub use stats::{DropReason, Drops, ImpairmentCounts, LaneSnapshot, LaneStats};
 pub use worker::Idle;

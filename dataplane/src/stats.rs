@@ -204,12 +204,12 @@ pub struct LaneSnapshot {
     /// Frames that were dropped, by [`DropReason`].
     pub drops: Drops,
     /// What the lane's impairment did besides dropping.
-    pub done: Done,
+    pub impaired: ImpairmentCounts,
 }
 
 /// What an impairment did to frames besides dropping them; one frame may count in several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Done {
+pub struct ImpairmentCounts {
     /// Frames that had to wait.
     pub delayed: u64,
     /// Second copies that were made.
@@ -249,8 +249,8 @@ pub struct LaneStats {
     bytes_in: AtomicU64,
     frames_out: AtomicU64,
     drops: [AtomicU64; DropReason::ALL.len()],
-    /// In the order of [`Done`]'s fields.
-    done: [AtomicU64; 5],
+    /// In the order of [`ImpairmentCounts`]'s fields.
+    impaired: [AtomicU64; 5],
 }
 
 /// What is to be added to a lane's counters.
@@ -259,7 +259,7 @@ pub(crate) struct Tally {
     pub(crate) frames_in: u64,
     pub(crate) bytes_in: u64,
     pub(crate) frames_out: u64,
-    pub(crate) done: Done,
+    pub(crate) impaired: ImpairmentCounts,
 }
 
 impl LaneStats {
@@ -271,7 +271,7 @@ impl LaneStats {
             frames_in,
             bytes_in,
             frames_out: frames_in - losses.total(),
-            done: Done::default(),
+            impaired: ImpairmentCounts::default(),
         };
         self.add(&tally, losses);
     }
@@ -295,16 +295,16 @@ impl LaneStats {
                 bump(counter, count);
             }
         }
-        if tally.done != Done::default() {
-            let Done {
+        if tally.impaired != ImpairmentCounts::default() {
+            let ImpairmentCounts {
                 delayed,
                 duplicated,
                 corrupted,
                 reordered,
                 marked,
-            } = tally.done;
+            } = tally.impaired;
             let counts = [delayed, duplicated, corrupted, reordered, marked];
-            for (counter, count) in self.done.iter().zip(counts) {
+            for (counter, count) in self.impaired.iter().zip(counts) {
                 bump(counter, count);
             }
         }
@@ -321,14 +321,14 @@ impl LaneStats {
             let before = self.sequence.load(Ordering::Acquire);
             let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
             let [delayed, duplicated, corrupted, reordered, marked] =
-                std::array::from_fn(|which| read(&self.done[which]));
+                std::array::from_fn(|which| read(&self.impaired[which]));
             let mut snapshot = LaneSnapshot {
                 frames_in: read(&self.frames_in),
                 bytes_in: read(&self.bytes_in),
                 frames_out: read(&self.frames_out),
                 held: 0,
                 drops: std::array::from_fn(|reason| read(&self.drops[reason])),
-                done: Done {
+                impaired: ImpairmentCounts {
                     delayed,
                     duplicated,
                     corrupted,

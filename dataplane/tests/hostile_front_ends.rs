@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use front_end::*;
-use ikv_dataplane::jack::{JackEvent, JackSpec, Role};
+use ikv_dataplane::vhost_sockets::{Role, SocketEvent, SocketSpec};
 use rustix::fs::ftruncate;
 use rustix::net::sockopt::set_socket_linger;
 
@@ -229,11 +229,11 @@ fn every_breach_ends_its_session_with_its_reason() {
         let mut front = bench.connect();
         front.agree(PROTOCOL_FEATURES | VERSION_1);
         misbehave(&mut front, &guest);
-        let fault = until(sentence, || match bench.jacks.event()? {
-            JackEvent::Fault { reason, .. } => Some(reason),
+        let fault = until(sentence, || match bench.sockets.event()? {
+            SocketEvent::Fault { reason, .. } => Some(reason),
             _ => None,
         });
-        assert!(fault.starts_with("jack1: "), "{fault}");
+        assert!(fault.starts_with("socket1: "), "{fault}");
         assert!(fault.contains(sentence), "expected {sentence}: {fault}");
         assert!(front.is_hung_up());
         let mut next = bench.connect();
@@ -282,8 +282,8 @@ fn truncated_memory_costs_the_session_and_not_the_process() {
             let _ = bench
                 .host
                 .send(ikv_dataplane::VnetHeader::default(), &[1; 60]);
-            match bench.jacks.event()? {
-                JackEvent::Fault { reason, .. } => {
+            match bench.sockets.event()? {
+                SocketEvent::Fault { reason, .. } => {
                     let _: () = assert!(reason.contains("truncated"), "{reason}");
                     Some(())
                 }
@@ -295,27 +295,27 @@ fn truncated_memory_costs_the_session_and_not_the_process() {
     }
 }
 
-/// A second jack, at the other end of the cable; where its socket is.
-fn another_jack(bench: &Bench, folder: &tempfile::TempDir) -> std::path::PathBuf {
+/// A second socket, at the other end of the cable; where its socket is.
+fn another_socket(bench: &Bench, folder: &tempfile::TempDir) -> std::path::PathBuf {
     let path = folder.path().join("other");
-    let spec = JackSpec {
+    let spec = SocketSpec {
         name: "other".into(),
         cable: bench.cable.id,
         side: ikv_dataplane::Side::A,
         role: Role::Server(UnixListener::bind(&path).unwrap()),
         mtu: None,
     };
-    bench.jacks.add(spec).unwrap();
+    bench.sockets.add(spec).wait().unwrap();
     path
 }
 
-/// Half a message, a flood, and connections without end at one jack: the other one's front end
+/// Half a message, a flood, and connections without end at one socket: the other one's front end
 /// comes up as if nothing were.
 #[test]
-fn nobody_keeps_the_other_jacks_waiting() {
+fn nobody_keeps_the_other_sockets_waiting() {
     let bench = bench();
     let folder = tempfile::tempdir().unwrap();
-    let path = another_jack(&bench, &folder);
+    let path = another_socket(&bench, &folder);
     let half = FrontEnd::new(UnixStream::connect(&path).unwrap());
     half.raw(&[1, 0, 0], &[]).unwrap();
     let guest = Guest::new();
@@ -334,7 +334,7 @@ fn nobody_keeps_the_other_jacks_waiting() {
             }
         });
         for _ in 0..20 {
-            until("a free jack", || {
+            until("a free socket", || {
                 let mut front = bench.connect();
                 front.stream.set_nonblocking(false).unwrap();
                 front.send(request::GET_FEATURES, &[], &[]);
@@ -358,10 +358,10 @@ fn lingering() -> (TcpStream, TcpStream) {
 }
 
 #[test]
-fn a_descriptor_that_will_not_close_holds_up_its_own_jack_only() {
+fn a_descriptor_that_will_not_close_holds_up_its_own_socket_only() {
     let bench = bench();
     let folder = tempfile::tempdir().unwrap();
-    let path = another_jack(&bench, &folder);
+    let path = another_socket(&bench, &folder);
     let mut peers = Vec::new();
     let began = Instant::now();
     for round in 0..12 {

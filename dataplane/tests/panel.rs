@@ -33,6 +33,7 @@ fn bench(idle: Idle) -> Bench {
     let (port_b, b) = memory(256).unwrap();
     let cable = panel
         .add(Cable::new(Port::Memory(port_a), Port::Memory(port_b)))
+        .wait()
         .unwrap();
     Bench { panel, cable, a, b }
 }
@@ -98,7 +99,7 @@ fn a_cut_cable_and_a_blackhole_count_under_their_own_reason() {
         (CableState::Blackhole, Some(DropReason::Blackhole)),
         (CableState::Up, None),
     ] {
-        bench.panel.set_state(bench.cable.id, state).unwrap();
+        bench.panel.set_state(bench.cable.id, state).wait().unwrap();
         let before = bench.settled(Side::A, sent);
         for number in 0..50 {
             assert!(bench.a.send(VnetHeader::default(), &frame(number)));
@@ -139,7 +140,11 @@ fn a_receiver_that_does_not_keep_up_costs_counted_frames() {
 #[test]
 fn a_port_is_replaced_while_frames_flow() {
     let bench = bench(Idle::Sleep);
-    bench.panel.exchange(bench.cable.id, Side::B, None).unwrap();
+    bench
+        .panel
+        .exchange(bench.cable.id, Side::B, None)
+        .wait()
+        .unwrap();
     assert!(bench.a.send(VnetHeader::default(), &frame(1)));
     let seen = bench.settled(Side::A, 1);
     assert_eq!(seen.drops[DropReason::Unplugged as usize], 1);
@@ -148,6 +153,7 @@ fn a_port_is_replaced_while_frames_flow() {
     bench
         .panel
         .exchange(bench.cable.id, Side::B, Some(Port::Memory(port)))
+        .wait()
         .unwrap();
     assert!(bench.a.send(VnetHeader::default(), &frame(2)));
     assert_eq!(new.receive(SOON), Some((VnetHeader::default(), frame(2))));
@@ -173,6 +179,7 @@ fn cables_spread_over_workers() {
         let (port_b, b) = memory(8).unwrap();
         let cable = panel
             .add(Cable::new(Port::Memory(port_a), Port::Memory(port_b)))
+            .wait()
             .unwrap();
         hosts.push((a, b, cable));
     }
@@ -202,6 +209,7 @@ fn a_cable_changes_its_worker_under_load_without_loss_or_reordering() {
     let (port_b, b) = memory(256).unwrap();
     let cable = panel
         .add(Cable::new(Port::Memory(port_a), Port::Memory(port_b)))
+        .wait()
         .unwrap();
     let arrived = AtomicU32::new(0);
     let moves = std::thread::scope(|scope| {
@@ -228,7 +236,7 @@ fn a_cable_changes_its_worker_under_load_without_loss_or_reordering() {
         });
         let mut moves = 0;
         while !receiver.is_finished() {
-            panel.move_cable(cable.id, moves % 3).unwrap();
+            panel.move_cable(cable.id, moves % 3).wait().unwrap();
             moves += 1;
         }
         receiver.join().unwrap();
@@ -239,7 +247,7 @@ fn a_cable_changes_its_worker_under_load_without_loss_or_reordering() {
     assert_eq!(seen.frames_out, u64::from(FRAMES));
     assert_eq!(seen.dropped(), 0);
     panel.stop();
-    assert!(panel.move_cable(cable.id, 0).is_err());
+    assert!(panel.move_cable(cable.id, 0).wait().is_err());
 }
 
 #[test]
@@ -253,7 +261,7 @@ fn an_overloaded_worker_gives_a_busy_cable_away() {
         .map(|_| {
             let ((port_a, a), (port_b, b)) = (memory(64).unwrap(), memory(64).unwrap());
             let ports = Cable::new(Port::Memory(port_a), Port::Memory(port_b));
-            (panel.add(ports).unwrap(), a, b)
+            (panel.add(ports).wait().unwrap(), a, b)
         })
         .collect();
     // The first and the third were given to one worker.
@@ -292,16 +300,17 @@ fn a_cable_is_taken_out_and_the_others_go_on() {
     let other = bench
         .panel
         .add(Cable::new(Port::Memory(port_a), Port::Memory(port_b)))
+        .wait()
         .unwrap();
     assert!(a.send(VnetHeader::default(), &frame(1)));
     assert!(b.receive(SOON).is_some());
-    let removed = bench.panel.remove(other.id).unwrap();
+    let removed = bench.panel.remove(other.id).wait().unwrap();
     for number in 0..50 {
         assert!(bench.a.send(VnetHeader::default(), &frame(number)));
         assert!(bench.b.receive(SOON).is_some());
     }
     ikv_dataplane::close_cables(vec![*removed]);
-    assert!(bench.panel.remove(other.id).is_err(), "it is gone");
+    assert!(bench.panel.remove(other.id).wait().is_err(), "it is gone");
     assert_eq!(bench.settled(Side::A, 50).dropped(), 0);
     bench.panel.stop();
 }

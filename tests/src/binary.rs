@@ -1,4 +1,4 @@
-//! The program under test, built from the sources as they are.
+//! The program under test, built from the present sources.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use crate::run;
 
-/// The `ikv-fabric` of this build: the one that `$IKV_FABRIC` names, else the one beside the
-/// tests, made anew if its sources have changed.
+/// The path of `ikv-fabric`: `$IKV_FABRIC` if set, otherwise the program beside the tests, which is
+/// built again if a source has changed.
 ///
 /// # Panics
 /// When it cannot be built.
@@ -23,12 +23,12 @@ pub fn ikv_fabric() -> &'static Path {
         if !is_fresh(&binary) {
             build(&folder);
         }
-        assert!(binary.is_file(), "cargo has not made {}", binary.display());
+        assert!(binary.is_file(), "cargo has not built {}", binary.display());
         binary
     })
 }
 
-/// `target/debug`: two above this test's own program.
+/// `target/PROFILE`, two levels above this test's program.
 fn build_folder() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     test.ancestors()
@@ -37,8 +37,8 @@ fn build_folder() -> PathBuf {
         .to_owned()
 }
 
-/// `cargo test --workspace` has built it. Asking cargo again would build its dependencies once
-/// more, with fewer features; so it is only asked when a source is younger than the program.
+/// Whether the program is newer than its sources. `cargo test --workspace` has built it, and cargo
+/// would build the dependencies again with fewer features: so it runs only if a source is newer.
 fn is_fresh(binary: &Path) -> bool {
     let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified());
     let (Ok(built), Ok(list)) = (
@@ -47,7 +47,7 @@ fn is_fresh(binary: &Path) -> bool {
     ) else {
         return false;
     };
-    // cargo's list: `PROGRAM: SOURCE SOURCE …`, blanks in names escaped.
+    // cargo's list is `PROGRAM: SOURCE SOURCE …`, with blanks in names escaped.
     let Some((_, sources)) = list.split_once(": ") else {
         return false;
     };

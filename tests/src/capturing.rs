@@ -1,8 +1,7 @@
-//! `ikv-fabric capture` while it runs ([`Capturing`]), and Wireshark's opinion of what it wrote
-//! ([`Shark`]).
+//! A running `ikv-fabric capture` ([`Capturing`]), and a capture file as Wireshark's programs read
+//! it ([`Shark`]).
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -11,9 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::patience::{SOON, ended, until};
-use crate::{Netns, run, skip};
+use crate::{run, skip};
 
-/// A capture that was started; killed when dropped.
+/// A running capture; killed when dropped.
 #[derive(Debug)]
 pub struct Capturing {
     child: Child,
@@ -21,10 +20,10 @@ pub struct Capturing {
 }
 
 impl Capturing {
-    /// Starts it and waits until every lane is tapped.
+    /// Starts the command and waits until it captures every lane.
     ///
     /// # Panics
-    /// With what it said instead.
+    /// With its standard error, if it does not start.
     pub fn start(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
@@ -44,7 +43,7 @@ impl Capturing {
             });
         }
         let capturing = Capturing { child, said };
-        until("the taps", SOON, || {
+        until("the capture to start", SOON, || {
             let said = capturing.said();
             said.lines()
                 .any(|line| line == "capturing")
@@ -54,7 +53,7 @@ impl Capturing {
         capturing
     }
 
-    /// What it has written to standard error.
+    /// Its standard error so far.
     pub fn said(&self) -> String {
         self.said
             .lock()
@@ -62,10 +61,10 @@ impl Capturing {
             .clone()
     }
 
-    /// Its standard output, once.
+    /// Takes its standard output.
     ///
     /// # Panics
-    /// The second time.
+    /// When called twice.
     pub fn stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().expect("not taken yet")
     }
@@ -86,10 +85,10 @@ impl Capturing {
         ended(&mut self.child, SOON).unwrap_or_else(|| panic!("still there: {}", self.said()))
     }
 
-    /// Waits for its end, which is to be a good one, and returns what it wrote to standard output.
+    /// Waits until it ends with status 0, and returns its standard output.
     ///
     /// # Panics
-    /// With what it said otherwise.
+    /// With its standard error, if it fails.
     pub fn finish(mut self) -> String {
         let mut text = String::new();
         self.stdout().read_to_string(&mut text).expect("text");
@@ -98,7 +97,7 @@ impl Capturing {
         text
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Sends SIGINT, as Ctrl-C does, and waits for its end.
     ///
     /// # Panics
     /// As [`Capturing::finish`].
@@ -121,10 +120,10 @@ impl Drop for Capturing {
 pub struct Shark(PathBuf);
 
 impl Shark {
-    /// Reads a file, about which capinfos must have nothing to complain.
+    /// Opens a file; capinfos must not complain about it.
     ///
     /// # Panics
-    /// When it has.
+    /// When it does.
     pub fn of(path: &Path) -> Self {
         let output = run(Command::new("capinfos").arg(path));
         let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -132,16 +131,16 @@ impl Shark {
         Shark(path.into())
     }
 
-    /// What capinfos tells.
+    /// The output of capinfos.
     pub fn info(&self) -> String {
         let output = run(Command::new("capinfos").arg(&self.0));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Packets in it.
+    /// The number of packets.
     ///
     /// # Panics
-    /// When capinfos does not tell.
+    /// When capinfos does not report it.
     pub fn count(&self) -> u64 {
         let output = run(Command::new("capinfos").args(["-TmrcM"]).arg(&self.0));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -153,7 +152,8 @@ impl Shark {
         count.unwrap_or_else(|| panic!("{text}"))
     }
 
-    /// These fields of each frame that matches, checksums checked.
+    /// The values of `fields` for each frame that matches the display filter. tshark validates
+    /// checksums.
     ///
     /// # Panics
     /// When tshark complains.
@@ -171,7 +171,7 @@ impl Shark {
         }
         let output = run(&mut command);
         let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-        // Which it says of every run as root.
+        // tshark writes this line whenever it runs as root.
         let complaints: Vec<_> = complaints
             .lines()
             .filter(|line| !line.starts_with("Running as user"))
@@ -184,13 +184,13 @@ impl Shark {
         lines.collect()
     }
 
-    /// Everything that tshark tells of every frame.
+    /// tshark's full description of every frame.
     pub fn verbose(&self) -> String {
         let output = run(Command::new("tshark").arg("-V").arg("-r").arg(&self.0));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Whether Wireshark finds a checksum that is wrong.
+    /// Whether Wireshark finds a wrong checksum.
     pub fn has_wrong_checksums(&self) -> bool {
         let wrong =
             "ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.checksum.status == 0";
@@ -198,10 +198,10 @@ impl Shark {
     }
 }
 
-/// The numbers of a capture's `--json` report.
+/// The numbers of captured and lost frames in a capture's `--json` report.
 ///
 /// # Panics
-/// When that is none.
+/// When the text is not such a report.
 pub fn frames_and_lost(report: &str) -> (u64, u64) {
     let report: Value = serde_json::from_str(report).expect("JSON");
     let number = |key: &str| {
@@ -212,7 +212,7 @@ pub fn frames_and_lost(report: &str) -> (u64, u64) {
     (number("frames"), number("lost"))
 }
 
-/// Whether Wireshark's programs are there. `false` after saying SKIP.
+/// Whether Wireshark's programs are installed; prints SKIP if not.
 ///
 /// # Panics
 /// Under CI, where nothing may be skipped.
@@ -232,38 +232,7 @@ pub fn have_shark() -> bool {
     all
 }
 
-/// Pings the right machine of a [`crate::Pair`] so many times; each is answered.
-///
-/// # Panics
-/// When it is not.
-pub fn ping(from: &Netns, count: u32) {
-    let count = count.to_string();
-    let mut ping = from.command("ping");
-    run(ping.args(["-c", &count, "-i", "0.05", "-w", "10", "10.9.0.2"]));
-}
-
-/// Sends so many bytes from the left machine of a [`crate::Pair`] to the right one by TCP, which
-/// leaves the cutting to others.
-///
-/// # Panics
-/// When they do not arrive.
-pub fn send([from, to]: [&Netns; 2], bytes: usize) {
-    let listener = to.enter(|| TcpListener::bind("10.9.0.2:5000").expect("the port is free"));
-    std::thread::scope(|scope| {
-        let receiver = scope.spawn(|| {
-            let (mut stream, _) = listener.accept().expect("somebody connects");
-            let mut all = Vec::new();
-            stream.read_to_end(&mut all).expect("a whole stream")
-        });
-        let mut stream =
-            from.enter(|| TcpStream::connect("10.9.0.2:5000").expect("somebody listens"));
-        stream.write_all(&vec![7; bytes]).expect("somebody reads");
-        drop(stream);
-        assert_eq!(receiver.join().expect("the receiver does not panic"), bytes);
-    });
-}
-
-/// Threads of a process that drain captures.
+/// The number of a fabric's threads that drain captures.
 ///
 /// # Panics
 /// When it has ended.

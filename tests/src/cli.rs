@@ -1,31 +1,20 @@
-//! The command line, as a user of a running fabric types it.
+//! Commands as a user of a running fabric types them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::Netns;
+use crate::{Answer, Netns};
 
-/// The longest that a command may take, for timeout(1): one that hangs must fail its test.
+/// Seconds after which timeout(1) ends a command, so that one that hangs fails its test.
 const LIMIT: &str = "120";
 
-/// Types commands for one fabric, in its host's namespace.
+/// Runs commands for one fabric in its host's namespace.
 #[derive(Debug, Clone)]
 pub struct Cli {
     netns: String,
     socket: PathBuf,
-}
-
-/// What a command printed, and how it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    /// Exit status; 124 if it took too long.
-    pub status: i32,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
 }
 
 impl Cli {
@@ -37,7 +26,7 @@ impl Cli {
         }
     }
 
-    /// A command, ready to start.
+    /// A command that is ready to start.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command
@@ -50,17 +39,13 @@ impl Cli {
         command
     }
 
-    /// Runs a command, whatever becomes of it.
+    /// Runs a command, which may fail. Its exit status is 124 if it took too long.
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn run(&self, arguments: &[&str]) -> Said {
-        let output = self.command(arguments).output().expect("ip can be started");
-        Said {
-            status: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+    pub fn run(&self, arguments: &[&str]) -> Answer {
+        let output = self.command(arguments).output();
+        output.expect("ip can be started").into()
     }
 
     /// Runs a command that must succeed, and returns its output.
@@ -69,7 +54,7 @@ impl Cli {
     /// When it fails.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let said = self.run(arguments);
-        assert_eq!(said.status, 0, "ikv-fabric {arguments:?}: {said:#?}");
+        assert_eq!(said.code, Some(0), "ikv-fabric {arguments:?}: {said:#?}");
         said.stdout
     }
 
@@ -109,9 +94,9 @@ impl Cli {
     /// A switch's entry in `status --json`.
     ///
     /// # Panics
-    /// When there is none of that name, or no fabric.
+    /// When no switch has that name, or no fabric answers.
     pub fn node(&self, name: &str) -> Value {
-        // Not ready is status 1, and no failure here.
+        // Status 1 means that the fabric is not ready, which is not a failure here.
         let said = self.run(&["--json", "status"]);
         let status = parse(&said.stdout, &["status"]);
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
@@ -119,7 +104,7 @@ impl Cli {
         found.next().unwrap_or_else(|| panic!("{name}: {status}"))
     }
 
-    /// Waits until the fabric is ready (again).
+    /// Waits until the fabric is ready.
     ///
     /// # Panics
     /// If it is not within `seconds`.

@@ -1,4 +1,4 @@
-//! A DHCP client (RFC 2131) that sends whatever options a firmware or an installer would.
+//! A DHCP client (RFC 2131) that sends any options, such as those of firmware or installers.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -8,10 +8,10 @@ use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 
 use crate::Station;
 
-/// Between two sends of a message that is not answered.
+/// Interval between attempts of a message without an answer.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// The longest wait for an answer.
+/// The longest wait for an answer to a message.
 const LIMIT: Duration = Duration::from_secs(20);
 
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
@@ -40,18 +40,18 @@ pub mod option {
 /// An OFFER or ACK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The address given.
+    /// The address that the client may use (yiaddr).
     pub address: Ipv4Addr,
     /// next-server (siaddr).
     pub next_server: Ipv4Addr,
-    /// Boot file: option 67, else the `file` field.
+    /// Boot file: option 67, otherwise the `file` field.
     pub boot_file: String,
-    /// All options.
+    /// All options by code.
     pub options: BTreeMap<u8, Vec<u8>>,
 }
 
 impl Answer {
-    /// An option's value as an address; the first if it is a list.
+    /// An option's value as an address, or the first address of a list.
     pub fn address_option(&self, option: u8) -> Option<Ipv4Addr> {
         let first: [u8; 4] = self.options.get(&option)?.get(..4)?.try_into().ok()?;
         Some(first.into())
@@ -64,7 +64,7 @@ impl Answer {
     }
 }
 
-/// DISCOVER, answered by an OFFER; `options` beside what every client sends.
+/// Sends DISCOVER and returns the OFFER. `options` are sent in addition to those of every client.
 ///
 /// # Panics
 /// Without an answer.
@@ -72,7 +72,7 @@ pub fn discover(station: &mut Station, options: &[(u8, &[u8])]) -> Answer {
     exchange(station, DISCOVER, options, OFFER)
 }
 
-/// The four messages of a new lease.
+/// Gets a new lease by the usual four messages, and returns the ACK.
 ///
 /// # Panics
 /// Without an answer.
@@ -89,7 +89,7 @@ pub fn lease(station: &mut Station, options: &[(u8, &[u8])]) -> Answer {
 }
 
 fn exchange(station: &mut Station, kind: u8, options: &[(u8, &[u8])], expected: u8) -> Answer {
-    // Any number that answers to earlier messages do not have.
+    // A number that answers to earlier messages do not have.
     let elapsed = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
     let transaction = elapsed.subsec_nanos() ^ u32::from(kind);
     let frame = frame(station.mac, transaction, kind, options);
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sent_can_be_read_back() {
+    fn a_written_message_can_be_parsed() {
         let mac = [2, 0, 0, 0, 0, 9];
         let mut bytes = frame(
             mac,
@@ -199,7 +199,7 @@ mod tests {
             OFFER,
             &[(option::BOOT_FILE, b"x.efi\0"), (51, &[0, 0, 2, 88])],
         );
-        assert_eq!(parse(&bytes, 7), None, "goes to the server's port");
+        assert_eq!(parse(&bytes, 7), None, "a message to the server's port");
         bytes[36..38].copy_from_slice(&68u16.to_be_bytes());
         let answer = parse(&bytes, 7).unwrap();
         assert_eq!(

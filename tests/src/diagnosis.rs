@@ -1,4 +1,4 @@
-//! What is asked of a fabric and of every switch when a test has failed.
+//! The state of a fabric and of every switch, for the message of a failed test.
 
 use std::fmt::Write;
 use std::io::{Read, Write as _};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::Cli;
 
-/// Bytes of a console's end that are shown.
+/// Bytes shown of the end of a console.
 const TAIL: usize = 1500;
 
-/// Everything, as text.
+/// The state as text.
 pub(crate) fn of(cli: &Cli) -> String {
     let status = cli.run(&["--json", "status"]);
     let mut text = cli.run(&["status"]).stdout + &status.stderr;
@@ -63,7 +63,7 @@ fn of_switch(cli: &Cli, node: &str) -> String {
     text
 }
 
-/// What a switch's console has kept, read for `time`.
+/// The output that a switch's console has kept, read for `time`.
 fn console(cli: &Cli, node: &str, time: Duration) -> Vec<u8> {
     let mut command = cli.command(&["console", node]);
     let piped = command
@@ -94,7 +94,7 @@ fn console(cli: &Cli, node: &str, time: Duration) -> Vec<u8> {
     kept
 }
 
-/// The table of those cables through which anything went.
+/// The table of the cables that carried frames.
 fn busy_cables(cli: &Cli) -> String {
     let said = cli.run(&["cables"]);
     let idle = |line: &str| {

@@ -1,11 +1,11 @@
-//! Reproducible disorder.
+//! Reproducible random numbers.
 
-/// A sequence that looks like chance and is the same for every run (splitmix64).
+/// A pseudo-random sequence that depends only on its seed (splitmix64).
 #[derive(Debug, Clone)]
 pub struct Dice(pub u64);
 
 impl Dice {
-    /// Any number.
+    /// A number of 64 bits.
     pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -14,17 +14,17 @@ impl Dice {
         mixed ^ mixed >> 31
     }
 
-    /// A number below `limit`, which is not 0.
+    /// A number below `limit`; `limit` must not be 0.
     pub fn below(&mut self, limit: usize) -> usize {
         (self.roll() % limit as u64) as usize
     }
 
-    /// One of them; there is at least one.
+    /// One of the choices, of which there must be one at least.
     pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 
-    /// So many bytes.
+    /// `count` bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.roll() as u8).collect()
     }

@@ -1,4 +1,4 @@
-//! A fabric under test: the real binary, in a namespace made for it.
+//! A fabric under test: the real program in a namespace made for it.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,15 +15,15 @@ use crate::host_state::HostState;
 use crate::patience::until;
 use crate::{Cli, Site, diagnosis};
 
-/// The longest that a fabric may take to undo everything before its test gives up.
+/// The longest wait for a fabric to undo everything and end.
 const END: Duration = Duration::from_secs(30);
 
-/// A running `ikv-fabric run`. Dropped, it is told to end and must end cleanly.
+/// A running `ikv-fabric run`. When dropped, it gets SIGTERM and must end with status 0.
 #[derive(Debug)]
 pub struct Fabric {
-    /// Where it runs.
+    /// The machine where it runs.
     pub site: Site,
-    /// The host before it was started.
+    /// The host's state before the start.
     pub before: HostState,
     folder: TempDir,
     process: Child,
@@ -37,12 +37,12 @@ pub struct Fabric {
 pub struct Ended {
     /// Exit status.
     pub status: ExitStatus,
-    /// From the signal to the end of the process.
+    /// Time from the signal to the end of the process.
     pub after: Duration,
 }
 
 impl Fabric {
-    /// Starts one with these options of `run`.
+    /// Starts a fabric with these options of `run`.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -54,7 +54,7 @@ impl Fabric {
         let keys = format!("ssh.key_dir={}", folder.path().join("keys").display());
         std::fs::create_dir(folder.path().join("run")).expect("the folder is ours");
         let before = HostState::of(&site.host, &folder.path().join("run"));
-        // Should the test be killed, nobody else would end the fabric.
+        // The fabric must end also when the test is killed.
         let mut process = site
             .host
             .command("setpriv")
@@ -89,7 +89,7 @@ impl Fabric {
         }
     }
 
-    /// Types commands for it.
+    /// Runs commands for it.
     pub fn cli(&self) -> Cli {
         Cli::new(&self.site.host, &self.socket())
     }
@@ -99,7 +99,7 @@ impl Fabric {
         self.run_folder().join("control.sock")
     }
 
-    /// The folder in which it keeps its files.
+    /// The folder of its socket, lock and state.
     pub fn run_folder(&self) -> PathBuf {
         self.folder.path().join("run")
     }
@@ -109,20 +109,19 @@ impl Fabric {
         self.folder.path()
     }
 
-    /// What it has said so far.
+    /// Its standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().expect("no holder panics").clone()
     }
 
-    /// Waits until it is ready; the time since its start, or what it and its switches say if
-    /// it is not within `limit`.
+    /// Waits until it is ready. Returns the time since its start.
     ///
     /// # Errors
-    /// When it is not ready in time or has ended.
+    /// When it is not ready within `limit` or has ended, with its state and that of its switches.
     pub fn wait_ready(&mut self, limit: Duration) -> Result<Duration, String> {
         let cli = self.cli();
         while self.started.elapsed() < limit {
-            if cli.run(&["status", "--wait", "2"]).status == 0 {
+            if cli.run(&["status", "--wait", "2"]).code == Some(0) {
                 return Ok(self.started.elapsed());
             }
             if let Ok(Some(status)) = self.process.try_wait() {
@@ -133,12 +132,16 @@ impl Fabric {
         Err(format!("not ready within {limit:?}:\n{}", self.dump()))
     }
 
-    /// The state of everything, for when a test has failed.
+    /// The state of the fabric and its switches, for the message of a failed test.
     pub fn dump(&self) -> String {
-        format!("run says:\n{}{}", self.stderr(), diagnosis::of(&self.cli()))
+        format!(
+            "standard error of run:\n{}{}",
+            self.stderr(),
+            diagnosis::of(&self.cli())
+        )
     }
 
-    /// Tells it to end, by SIGTERM, and waits.
+    /// Sends it SIGTERM and waits for its end.
     ///
     /// # Panics
     /// If it does not end.
@@ -154,7 +157,7 @@ impl Fabric {
         Ended { status, after }
     }
 
-    /// Kills it, which leaves it no time to take anything away.
+    /// Kills it, so that it undoes nothing.
     ///
     /// # Panics
     /// If it does not end.
@@ -164,7 +167,7 @@ impl Fabric {
         self.ended = true;
     }
 
-    /// The processes of all its switches' QEMUs.
+    /// The process ids of all its switches' QEMUs.
     pub fn qemus(&self) -> Vec<String> {
         switch_processes(&self.run_folder().join("vm"))
     }
@@ -174,7 +177,7 @@ impl Fabric {
         self.process.id()
     }
 
-    /// The process of a switch's QEMU.
+    /// The process id of a switch's QEMU.
     ///
     /// # Panics
     /// When there is none.
@@ -183,12 +186,12 @@ impl Fabric {
         *found.first().unwrap_or_else(|| panic!("{node}: no QEMU"))
     }
 
-    /// The same, or none while there is none.
+    /// The process ids of a switch's QEMUs; empty while none runs.
     pub fn qemus_of(&self, node: &str) -> Vec<Pid> {
         self.processes_of(&format!("vm/{node}"))
     }
 
-    /// The processes of a switch's BMC: its `ipmi_sim`, and what that started.
+    /// The process ids of a switch's BMC: its `ipmi_sim`, and the programs that this has started.
     pub fn bmc(&self, node: &str) -> Vec<Pid> {
         self.processes_of(&format!("ipmi/{node}"))
     }
@@ -218,8 +221,8 @@ impl Drop for Fabric {
     }
 }
 
-/// The QEMUs and BMCs of a fabric's switches, by process number: each is marked in its
-/// environment with its run folder, which lies in `folder`.
+/// The process ids of the QEMUs and BMCs whose run folder is in `folder`: it is in the environment
+/// of each.
 fn switch_processes(folder: &Path) -> Vec<String> {
     let folder = folder.display().to_string();
     let mut found = Vec::new();

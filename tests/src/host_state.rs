@@ -1,53 +1,60 @@
-//! Everything of a namespace that a fabric could change, to compare before and after.
+//! Everything in a namespace that a fabric could change, to compare it before and after.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::Netns;
+use crate::{Netns, shell};
 
-/// Switches whose values change by themselves, or that are only written.
+/// Sysctls whose values change by themselves, or that can only be written.
 const RESTLESS: [&str; 2] = ["netfilter/nf_conntrack_count", "ipv4/route/flush"];
 
-/// Differences that one message lists.
+/// The most differences that a message lists.
 const SHOWN: usize = 12;
 
-/// A picture of a namespace, of a folder of state files, and of the processes of both.
+/// The state of a namespace's network, and optionally of a folder and of the processes of both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostState(Vec<(&'static str, BTreeSet<String>)>);
 
 impl HostState {
-    /// Takes the picture. `folder` is where the fabric's socket, lock and journal are, or are
-    /// going to be; it need not exist.
+    /// The state of the namespace, of the processes in it, and of `folder`, in which the fabric
+    /// keeps its socket, lock and journal. The folder need not exist yet.
     pub fn of(netns: &Netns, folder: &Path) -> Self {
-        let ip = |arguments: &str| lines(&netns.ip(arguments));
-        // Handles tell a rule made anew from one that was left alone; counters count on.
-        let rules = lines(&netns.run("nft --handle --stateless list ruleset"));
+        let mut state = netns.enter(Self::of_network);
+        state.0.push(("files", files(folder)));
+        state.0.push(("processes", processes(netns, folder)));
+        state
+    }
+
+    /// The network of the namespace that this thread is in.
+    pub fn of_network() -> Self {
+        let ip = |arguments: &str| lines(&shell(&format!("ip {arguments}")));
+        // A rule that was removed and added again has another handle; counters keep counting.
+        let rules = lines(&shell("nft --handle --stateless list ruleset"));
         HostState(vec![
-            ("links", links(netns)),
+            ("links", links()),
             ("addresses", ip("-d -o address show")),
             ("IPv4 routes", ip("-4 route show table all")),
             ("IPv6 routes", ip("-6 route show table all")),
             ("IPv4 rules", ip("-4 rule show")),
             ("IPv6 rules", ip("-6 rule show")),
             ("nftables", rules),
-            ("sysctls", netns.enter(sysctls)),
-            ("files", files(folder)),
-            ("processes", processes(netns, folder)),
+            ("neighbours", neighbours()),
+            ("sysctls", sysctls()),
         ])
     }
 
     /// The lines of one part: `links`, `sysctls` …
     ///
     /// # Panics
-    /// If there is no such part.
+    /// When no part has that name.
     pub fn part(&self, name: &str) -> &BTreeSet<String> {
         let found = self.0.iter().find(|(part, _)| *part == name);
-        &found.expect("a part of the picture").1
+        &found.expect("a part of the state").1
     }
 
-    /// All differences, a line each: `+` is new, `-` is gone.
+    /// All differences, a line each: `+` for what is new, `-` for what is gone.
     pub fn differences(&self, after: &HostState) -> Vec<String> {
         let mut found = Vec::new();
         for ((part, before), (_, after)) in self.0.iter().zip(&after.0) {
@@ -61,10 +68,10 @@ impl HostState {
         found
     }
 
-    /// The host is as before.
+    /// Asserts that both states are the same.
     ///
     /// # Panics
-    /// With every difference, if it is not.
+    /// With the differences, if they are not.
     #[track_caller]
     pub fn assert_unchanged(&self, after: &HostState, since: &str) {
         let differences = self.differences(after);
@@ -78,9 +85,9 @@ impl HostState {
     }
 }
 
-/// Without the timers of bridges, which run.
-fn links(netns: &Netns) -> BTreeSet<String> {
-    let text = netns.ip("-d -o link show");
+/// Leaves out the timers of bridges, which run.
+fn links() -> BTreeSet<String> {
+    let text = shell("ip -d -o link show");
     let steady = text.lines().map(|line| {
         let mut words = line.split_whitespace();
         let mut steady = Vec::new();
@@ -96,13 +103,20 @@ fn links(netns: &Netns) -> BTreeSet<String> {
     steady.collect()
 }
 
+/// Entries on the fabric's devices, and permanent ones. The kernel makes others as it needs them.
+fn neighbours() -> BTreeSet<String> {
+    let mut entries = lines(&shell("ip neigh show"));
+    entries.retain(|entry| entry.contains(" dev ik") || entry.ends_with("PERMANENT"));
+    entries
+}
+
 fn lines(text: &str) -> BTreeSet<String> {
     text.lines()
         .map(|line| line.trim_end().to_owned())
         .collect()
 }
 
-/// `/proc/sys/net` shows the namespace of the thread that looks.
+/// All sysctls of this thread's namespace, which `/proc/sys/net` shows.
 fn sysctls() -> BTreeSet<String> {
     let root = Path::new("/proc/sys/net");
     let mut found = BTreeSet::new();
@@ -111,15 +125,12 @@ fn sysctls() -> BTreeSet<String> {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {
-                // Those of our devices come and go with them.
-                if !entry.file_name().to_string_lossy().starts_with("ik") {
-                    folders.push(path);
-                }
+                folders.push(path);
                 continue;
             }
             let key = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();
             if !RESTLESS.contains(&&*key) {
-                // Some are secret, and stay so.
+                // Some cannot be read: their error is their value.
                 let value = fs::read_to_string(&path).unwrap_or_else(|error| error.to_string());
                 found.insert(format!("{key} = {}", value.trim_end()));
             }
@@ -146,7 +157,7 @@ fn files(folder: &Path) -> BTreeSet<String> {
     found
 }
 
-/// Those in the namespace, and those that name the folder in their arguments.
+/// Processes in the namespace, and processes that have the folder in their arguments.
 fn processes(netns: &Netns, folder: &Path) -> BTreeSet<String> {
     let namespace = fs::metadata(netns.path()).map(|meta| meta.ino()).ok();
     let folder = folder.display().to_string();

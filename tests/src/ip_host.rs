@@ -1,4 +1,4 @@
-//! A small machine with an IP stack of its own (smoltcp) in this process, on a [`Station`].
+//! A machine in this process with an IP stack of its own (smoltcp) on a [`Station`].
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -13,41 +13,41 @@ use smoltcp::wire::{
 
 use crate::Station;
 
-/// What the DHCP server gave.
+/// A lease of the DHCP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// Address with prefix.
+    /// The machine's address with its prefix.
     pub address: Ipv4Cidr,
-    /// Default gateway.
+    /// Default gateway, if the server named one.
     pub router: Option<Ipv4Addr>,
-    /// Name servers.
+    /// Name servers, in the server's order.
     pub dns: Vec<Ipv4Addr>,
 }
 
-/// Ident of our echo requests.
+/// Identifier of our ICMP echo requests.
 const IDENT: u16 = 0x696b;
 
-/// Between two echo requests to one that has not answered.
+/// Interval between echo requests to a target that has not answered.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The machine.
+/// A machine that gets a lease and pings.
 pub struct IpHost {
     station: Station,
     interface: Interface,
 }
 
 impl IpHost {
-    /// Boots on a station, with no address yet.
+    /// Makes a machine on a station, without an address.
     pub fn new(mut station: Station) -> Self {
         let config = Config::new(EthernetAddress(station.mac).into());
         let interface = Interface::new(config, &mut station, smoltcp::time::Instant::now());
         IpHost { station, interface }
     }
 
-    /// Gets a lease and takes its address and router.
+    /// Gets a lease and configures its address and router.
     ///
     /// # Panics
-    /// When there is none within `limit`.
+    /// When none is given within `limit`.
     pub fn lease(&mut self, limit: Duration) -> Lease {
         let mut sockets = SocketSet::new(vec![]);
         let handle = sockets.add(dhcpv4::Socket::new());
@@ -79,14 +79,14 @@ impl IpHost {
         lease
     }
 
-    /// Which of `targets` do not answer to echo requests within `limit`.
+    /// The `targets` that do not answer echo requests within `limit`.
     pub fn silent(&mut self, targets: &[Ipv4Addr], limit: Duration) -> BTreeSet<Ipv4Addr> {
         let buffer =
             || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 32], vec![0; 4096]);
         let mut socket = icmp::Socket::new(buffer(), buffer());
         socket
             .bind(icmp::Endpoint::Ident(IDENT))
-            .expect("nobody else has it");
+            .expect("a new socket is not bound");
         let mut sockets = SocketSet::new(vec![]);
         let handle = sockets.add(socket);
         let mut silent: BTreeSet<Ipv4Addr> = targets.iter().copied().collect();
@@ -121,10 +121,10 @@ fn echo(socket: &mut icmp::Socket<'_>, to: Ipv4Address) {
         seq_no: 1,
         data: b"ikv",
     };
-    // A full buffer means that the first requests still wait for ARP: later, then.
-    if let Ok(place) = socket.send(request.buffer_len(), to.into()) {
+    // While the first requests wait for ARP, the buffer may be full: the next attempt sends more.
+    if let Ok(buffer) = socket.send(request.buffer_len(), to.into()) {
         request.emit(
-            &mut Icmpv4Packet::new_unchecked(place),
+            &mut Icmpv4Packet::new_unchecked(buffer),
             &ChecksumCapabilities::default(),
         );
     }

@@ -1,14 +1,14 @@
-//! Guests without a disk: QEMU's own iPXE asks for an address by DHCP.
+//! Guests without a disk, whose iPXE asks for an address by DHCP.
 
 use std::process::{Child, Command};
 use std::time::Duration;
 
 use crate::{Nic, have_root, skip};
 
-/// For a guest's firmware under TCG while other tests run.
+/// Time for a guest's firmware to boot under TCG while other tests run.
 const BOOTED: Duration = Duration::from_secs(60);
 
-/// An empty machine.
+/// QEMU's options for a machine without devices; those of `-boot` must follow.
 pub const MACHINE: [&str; 9] = [
     "-nodefaults",
     "-no-user-config",
@@ -21,23 +21,23 @@ pub const MACHINE: [&str; 9] = [
     "-boot",
 ];
 
-/// A QEMU that was started; killed when dropped.
+/// A running QEMU; killed when dropped.
 #[derive(Debug)]
 pub struct Guest(Child);
 
 impl Guest {
-    /// Starts it.
+    /// Starts a QEMU.
     ///
     /// # Panics
-    /// When the program is not there.
+    /// When QEMU is not installed.
     pub fn start(command: &mut Command) -> Self {
         Guest(command.spawn().expect("QEMU is installed"))
     }
 
-    /// It has not ended.
+    /// Asserts that it runs.
     ///
     /// # Panics
-    /// If it has.
+    /// If it has ended.
     pub fn assert_alive(&mut self) {
         let status = self.0.try_wait().expect("it is our child");
         assert!(status.is_none(), "QEMU ended: {status:?}");
@@ -51,7 +51,7 @@ impl Drop for Guest {
     }
 }
 
-/// Whether QEMU can be started in a namespace; says SKIP if not.
+/// Whether QEMU can be started in a namespace; prints SKIP if not.
 pub fn have_qemu() -> bool {
     if !have_root() {
         return false;
@@ -80,7 +80,7 @@ fn dhcp_kind(frame: &[u8], mac: &str) -> Option<u8> {
     (frame[6..12] == octets(mac) && udp.destination_port() == 67).then_some(kind)
 }
 
-/// What a server offers to who sent `discover`.
+/// A server's DHCPOFFER for a DHCPDISCOVER.
 fn offer(discover: &[u8]) -> Vec<u8> {
     let mut message = discover[42..42 + 240].to_vec();
     message[0] = 2;
@@ -100,7 +100,8 @@ fn offer(discover: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The guest asks through the cable, is offered an address, and takes it: frames pass both ways.
+/// Asserts that frames pass in both directions: the guest asks for an address and requests the one
+/// that it is offered.
 ///
 /// # Panics
 /// If it does not.

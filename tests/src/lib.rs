@@ -1,12 +1,14 @@
-//! Harness of the end-to-end tests: namespaces, fabrics, hosts that plug in.
+//! Harness of the end-to-end tests: namespaces, fabrics, and machines that plug in.
 //!
-//! A [`Site`] is a machine in two namespaces, a [`Fabric`] the real binary running on it, a
-//! [`Cli`] the commands typed there. What plugs in is a [`Station`] (frames), an [`IpHost`]
-//! (smoltcp) or a [`ServerVm`] (a QEMU). A test waits with [`patience::until`], never for a time.
+//! A [`Site`] is a machine in two namespaces, a [`Fabric`] the real program running on it, and a
+//! [`Cli`] types commands there. A [`panel::PanelHost`] runs a patch panel without switches. A
+//! [`Station`] (frames), an [`IpHost`] (smoltcp) or a [`ServerVm`] (QEMU) plugs in. A test waits
+//! for an event with [`patience::until`], never for a fixed time.
 //!
-//! A test that needs what this machine lacks says SKIP and why; under CI (`CI=true`) that is
-//! a failure.
+//! A test that needs what this machine lacks prints SKIP and the reason; under CI (`CI=true`) that
+//! is a failure.
 
+mod answer;
 mod binary;
 pub mod capturing;
 mod cli;
@@ -15,6 +17,7 @@ mod diagnosis;
 mod dice;
 mod fabric;
 mod flow;
+mod host_plan;
 pub mod host_state;
 mod ip_host;
 pub mod ipxe;
@@ -27,6 +30,7 @@ pub mod process;
 pub mod raw_api;
 mod report;
 pub mod rights;
+mod runtime;
 mod server_vm;
 mod site;
 mod station;
@@ -36,17 +40,20 @@ mod vhost_wire;
 mod vnc;
 mod wire;
 
+pub use answer::Answer;
 pub use binary::ikv_fabric;
-pub use cli::{Cli, Said};
+pub use cli::Cli;
 pub use dice::Dice;
 pub use fabric::{Ended, Fabric};
-pub use flow::{Flow, Passed};
+pub use flow::{Flow, Passed, TwoWayFlow};
+pub use host_plan::host_plan_input;
 pub use host_state::HostState;
 pub use ip_host::{IpHost, Lease};
 pub use namespace_guest::NamespaceGuest;
-pub use netns::{Netns, run};
-pub use nic::Nic;
+pub use netns::{Netns, in_namespace, leave_namespace, run, shell};
+pub use nic::{Nic, make_tap};
 pub use report::{figure, say, skip};
+pub use runtime::block_on;
 pub use server_vm::{Plug, ServerNic, ServerVm};
 pub use site::{HOST_OUTSIDE, LAN_BRIDGE, OUTSIDE, Site};
 pub use station::Station;
@@ -56,7 +63,7 @@ pub use vhost_wire::{Lane, VhostWire};
 pub use vnc::VncViewer;
 pub use wire::{Pair, Wire};
 
-/// Whether this process may make namespaces and devices. `false` after saying SKIP.
+/// Whether this process may make namespaces and devices; prints SKIP if not.
 ///
 /// # Panics
 /// Under CI, where nothing may be skipped.
@@ -68,44 +75,59 @@ pub fn have_root() -> bool {
     root
 }
 
-/// Builds the switch image if it is not there: `make setup` has done so long before, and no
-/// fabric can in a namespace without a network.
+/// Builds the switch image if it is missing. `make setup` builds it beforehand; a fabric cannot
+/// build it in a namespace without a network.
 ///
 /// # Errors
-/// What the build says.
+/// The build's standard error.
 pub fn ensure_image() -> Result<(), String> {
-    let ask = |verb| {
+    let image = |verb| {
         std::process::Command::new(ikv_fabric())
             .args(["--json", "image", verb])
             .output()
     };
-    let paths = ask("path").map_err(|error| error.to_string())?;
+    let paths = image("path").map_err(|error| error.to_string())?;
     let answer: serde_json::Value = serde_json::from_slice(&paths.stdout).unwrap_or_default();
     if answer["built"] == true {
         return Ok(());
     }
-    let built = ask("build").map_err(|error| error.to_string())?;
+    let built = image("build").map_err(|error| error.to_string())?;
     patience::ensure(built.status.success(), || {
         String::from_utf8_lossy(&built.stderr).into_owned()
     })
 }
 
-/// What this machine lacks for switch VMs; `None` if nothing.
-pub fn lacks_for_vms() -> Option<&'static str> {
+/// A program, and what to install where it is missing.
+type Requirement = (&'static str, &'static str);
+
+const HOST_PROGRAMS: [Requirement; 2] = [
+    ("nft", "nft (apt-get install nftables)"),
+    ("ip", "ip (apt-get install iproute2)"),
+];
+
+const VM_PROGRAMS: [Requirement; 2] = [
+    (
+        "qemu-system-x86_64",
+        "QEMU (apt-get install qemu-system-x86)",
+    ),
+    ("ssh", "ssh (apt-get install openssh-client)"),
+];
+
+/// What this machine lacks to have its network changed by a fabric; `None` if nothing.
+pub fn lacks_for_host() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
         return Some("root (run `sudo make test`)");
     }
-    let programs = [
-        (
-            "qemu-system-x86_64",
-            "QEMU (apt-get install qemu-system-x86)",
-        ),
-        ("nft", "nft (apt-get install nftables)"),
-        ("ip", "ip (apt-get install iproute2)"),
-        ("ssh", "ssh (apt-get install openssh-client)"),
-    ];
-    programs
-        .iter()
-        .find(|(program, _)| host::program::find(program).is_none())
-        .map(|(_, lacking)| *lacking)
+    missing(&HOST_PROGRAMS)
+}
+
+/// What this machine lacks to run switch VMs; `None` if nothing.
+pub fn lacks_for_vms() -> Option<&'static str> {
+    lacks_for_host().or_else(|| missing(&VM_PROGRAMS))
+}
+
+fn missing(programs: &[Requirement]) -> Option<&'static str> {
+    let found = |program| host::program::find(program).is_some();
+    let missing = programs.iter().find(|(program, _)| !found(program));
+    missing.map(|(_, install)| *install)
 }

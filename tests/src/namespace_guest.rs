@@ -1,4 +1,4 @@
-//! A guest made of a network namespace: its `eth0` is plugged into a tap of another one.
+//! A guest that is a network namespace: its `eth0` is plugged into a tap of another namespace.
 
 use dataplane::port::{Port, Tap};
 use dataplane::{Cable, Panel, PanelOptions};
@@ -6,10 +6,10 @@ use dataplane::{Cable, Panel, PanelOptions};
 use crate::Netns;
 use crate::patience::{SOON, wait_for};
 
-/// A namespace with an `eth0` whose frames go in and out at somebody's tap, as those of a VM.
-/// Unplugged when dropped.
+/// A namespace with an `eth0` that sends and receives frames at another namespace's tap, as a VM
+/// does. Unplugged when dropped.
 pub struct NamespaceGuest {
-    /// The guest's own network.
+    /// The guest's namespace.
     pub netns: Netns,
     panel: Option<Panel>,
 }
@@ -18,7 +18,7 @@ impl NamespaceGuest {
     /// Plugs a new guest into the tap `name` of the namespace `host`.
     ///
     /// # Panics
-    /// When that is no tap, or not free.
+    /// When `name` is not a tap, or another program holds it.
     pub fn plug(host: &Netns, name: &str) -> Self {
         let netns = Netns::new("guest");
         let theirs =
@@ -31,7 +31,7 @@ impl NamespaceGuest {
         };
         let panel = Panel::start(&options, || {}).expect("one worker");
         let cable = Cable::new(Port::Tap(own), Port::Tap(theirs));
-        panel.add(cable).expect("a fresh panel has room");
+        panel.add(cable).wait().expect("a fresh panel has room");
         NamespaceGuest {
             netns,
             panel: Some(panel),

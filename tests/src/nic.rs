@@ -1,4 +1,4 @@
-//! What a VM holds of a tap: the frames of its NIC.
+//! A VM's end of a tap: frames with virtio-net headers.
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
@@ -13,7 +13,21 @@ use crate::patience::{SOON, wait_for};
 /// Bytes of the virtio-net header that a tap puts before each frame.
 const HEADER: usize = 10;
 
-/// A tap, opened as QEMU opens it. Closed when dropped: unplugged.
+/// Makes a persistent tap in this thread's network namespace, as `run` makes them for VMs.
+///
+/// # Panics
+/// When the name is taken.
+pub fn make_tap(name: &str) {
+    let flags = TapFlags {
+        vnet_hdr: true,
+        exclusive: true,
+        nonblocking: false,
+    };
+    let fd = tap::open_tap(name, flags).unwrap_or_else(|error| panic!("{name}: {error}"));
+    tap::set_persistent(&fd, true).expect("an open tap");
+}
+
+/// A tap, opened as QEMU opens it. Unplugged when dropped.
 #[derive(Debug)]
 pub struct Nic(OwnedFd);
 
@@ -21,15 +35,15 @@ impl Nic {
     /// Plugs into the tap `name` of this thread's network namespace.
     ///
     /// # Panics
-    /// When the tap is missing or somebody keeps it.
+    /// When the tap is missing, or another program holds it.
     pub fn plug(name: &str, offloads: TapOffloads) -> Self {
         let flags = TapFlags {
             vnet_hdr: true,
             exclusive: false,
             nonblocking: true,
         };
-        // A program that another test starts has a copy of all our descriptors for an instant,
-        // until it is executed; a tap just closed is held by that copy.
+        // A child that another test starts has copies of all our descriptors until it executes its
+        // program, so that a tap that was just closed may still be held.
         let tap = wait_for(
             &format!("{name} to be free"),
             SOON,
@@ -42,7 +56,7 @@ impl Nic {
         Nic(tap)
     }
 
-    /// Plugs in without offloads: frames as on the wire.
+    /// Plugs in without offloads, so that frames are as on the wire.
     ///
     /// # Panics
     /// As [`Nic::plug`].
@@ -50,10 +64,10 @@ impl Nic {
         Self::plug(name, TapOffloads::default())
     }
 
-    /// Says anew what is taken, as another driver does that a guest boots with.
+    /// Changes the offloads that it takes, as a guest does that boots with another driver.
     ///
     /// # Panics
-    /// When the kernel does not know one of them.
+    /// When the kernel does not support one of them.
     pub fn agree(&self, offloads: TapOffloads) {
         tap::set_offload(&self.0, offloads).expect("offloads that the kernel knows");
     }
@@ -70,12 +84,12 @@ impl Nic {
     /// The next frame and its header.
     ///
     /// # Panics
-    /// When none comes soon.
+    /// When none arrives soon.
     pub fn receive(&self) -> ([u8; HEADER], Vec<u8>) {
         self.receive_within(SOON).expect("a frame")
     }
 
-    /// The next frame and its header, if one comes in time.
+    /// The next frame and its header, if one arrives within `limit`.
     pub fn receive_within(&self, limit: Duration) -> Option<([u8; HEADER], Vec<u8>)> {
         let (mut header, mut frame) = ([0; HEADER], vec![0; 70_000]);
         let patience = Timespec::try_from(limit).expect("a short time");
@@ -92,7 +106,7 @@ impl Nic {
     /// The next frame that `wanted` accepts; others are skipped.
     ///
     /// # Panics
-    /// When none comes within `limit`; `what` was waited for.
+    /// With `what`, when none arrives within `limit`.
     pub fn receive_until(
         &self,
         what: &str,

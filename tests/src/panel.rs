@@ -1,4 +1,4 @@
-//! `ikv-fabric run --switches none` in a namespace: a host for it, and a running one.
+//! A patch panel without switches, `ikv-fabric run --switches none`, and its host, a namespace.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -12,10 +12,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::host_state::HostState;
-use crate::patience::{SOON, ended, output_within, wait_for, wait_until};
-use crate::{Netns, ikv_fabric};
+use crate::patience::{SOON, ended, wait_for, wait_until};
+use crate::{Answer, Netns, ikv_fabric};
 
-/// A namespace with a folder for a fabric's socket: all that a fabric touches of a host.
+/// A namespace and a folder for a fabric's socket: everything of a host that a fabric touches.
 #[derive(Debug)]
 pub struct PanelHost {
     /// The host's network.
@@ -24,13 +24,13 @@ pub struct PanelHost {
 }
 
 impl PanelHost {
-    /// An empty one. Needs root.
+    /// Makes an empty host. Needs root.
     ///
     /// # Panics
     /// When the folder cannot be made.
     pub fn new(label: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
-        // Users other than root are clients too.
+        // Other users than root are clients, too.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
             .expect("our own folder");
         PanelHost {
@@ -39,22 +39,23 @@ impl PanelHost {
         }
     }
 
-    /// The folder that the fabric's folder is in.
+    /// The folder that contains the fabric's folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where the fabric listens.
+    /// The fabric's API socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("run/control.sock")
     }
 
-    /// What a fabric could change, as it is now.
+    /// The present state of everything that a fabric could change.
     pub fn state(&self) -> HostState {
         HostState::of(&self.netns, self.folder.path())
     }
 
-    /// The same, once the kernel has told that nobody is plugged in: it takes a second or two.
+    /// As [`PanelHost::state`], once the kernel has reported each link's carrier: it takes a second
+    /// or two after a link is made.
     ///
     /// # Panics
     /// When it does not.
@@ -83,7 +84,7 @@ impl PanelHost {
     /// Runs `ikv-fabric --json WORD…`, which must succeed.
     ///
     /// # Panics
-    /// With what it said, if it fails or says no JSON.
+    /// With its output, if it fails or prints no JSON.
     #[track_caller]
     pub fn json(&self, words: &[&str]) -> Value {
         self.ask(&[&["--json"], words].concat()).json()
@@ -97,7 +98,7 @@ impl PanelHost {
     /// Brings a patch panel up and waits until it is ready.
     ///
     /// # Panics
-    /// With what it said, if it ends instead.
+    /// With its standard error, if it ends instead.
     pub fn run(&self, options: &[&str]) -> PanelFabric<'_> {
         let mut fabric = self.spawn(self.run_command(options));
         fabric.wait_ready();
@@ -107,7 +108,7 @@ impl PanelHost {
     /// Starts a `run` of any kind.
     ///
     /// # Panics
-    /// When the program is not there.
+    /// When the program is missing.
     pub fn spawn(&self, mut command: Command) -> PanelFabric<'_> {
         let began = Instant::now();
         let mut child = command
@@ -116,98 +117,30 @@ impl PanelHost {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let said = Arc::new(Mutex::new(Said::default()));
+        let progress = Arc::new(Mutex::new(Progress::default()));
         if let Some(stderr) = child.stderr.take() {
-            listen(stderr, said.clone());
+            listen(stderr, progress.clone());
         }
         PanelFabric {
             host: self,
             child,
-            said,
+            progress,
             began,
         }
     }
 }
 
-/// Whoever runs the tests by sudo must not change what they see.
+/// Removes variables that sudo or the user's shell set: tests must not depend on them.
 pub fn as_from_a_plain_shell(command: &mut Command) {
     for variable in ["SUDO_UID", "SUDO_GID", "XDG_RUNTIME_DIR", "IKV_FABRIC_LOG"] {
         command.env_remove(variable);
     }
 }
 
-/// What a command that ended said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Its exit status; `None` if a signal ended it.
-    pub code: Option<i32>,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-}
-
-impl Answer {
-    /// Runs a command to its end.
-    ///
-    /// # Panics
-    /// When it does not end soon.
-    pub fn of(command: &mut Command) -> Self {
-        let output = output_within(command, SOON);
-        Answer {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
-    /// What it reported; it succeeded.
-    ///
-    /// # Panics
-    /// With what it said, if it failed or that is no JSON.
-    #[track_caller]
-    pub fn json(&self) -> Value {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    /// As [`Answer::refusal`], of a command that has told of its progress before.
-    ///
-    /// # Panics
-    /// As [`Answer::refusal`], and where lines before the last are of errors.
-    #[track_caller]
-    pub fn last_sentence(&self) -> &str {
-        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
-        let (before, last) = match self.stderr.trim_end().rsplit_once('\n') {
-            Some((before, last)) => (before, last),
-            None => ("", self.stderr.trim_end()),
-        };
-        let sentence = last.strip_prefix("ikv-fabric: ");
-        assert!(!before.contains("ikv-fabric: "), "more than one: {self:?}");
-        sentence.unwrap_or_else(|| panic!("no sentence: {self:?}"))
-    }
-
-    /// It failed as a command should: status 1, nothing on standard output, and one sentence
-    /// (in one line) on standard error, which is returned without the program's name.
-    ///
-    /// # Panics
-    /// If it did not.
-    #[track_caller]
-    pub fn refusal(&self) -> &str {
-        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
-        let sentence = self.stderr.strip_prefix("ikv-fabric: ");
-        let sentence = sentence.and_then(|text| text.strip_suffix('\n'));
-        let sentence = sentence.unwrap_or_else(|| panic!("no sentence: {self:?}"));
-        assert!(!sentence.contains('\n'), "more than one line: {self:?}");
-        sentence
-    }
-}
-
-/// Runs `ikv-fabric WORD…` in this thread's own namespace, for what needs no fabric and finds
-/// none.
+/// Runs `ikv-fabric WORD…` without a fabric, in this thread's namespace.
 ///
 /// # Panics
-/// When it does not end soon.
+/// When it does not end within [`SOON`].
 pub fn ask_without_fabric(words: &[&str]) -> Answer {
     let mut command = Command::new(ikv_fabric());
     as_from_a_plain_shell(&mut command);
@@ -218,40 +151,40 @@ pub fn ask_without_fabric(words: &[&str]) -> Answer {
     )
 }
 
-/// The same with `--json`; it must succeed.
+/// As [`ask_without_fabric`] with `--json`; the command must succeed.
 ///
 /// # Panics
-/// With what it said, if it fails or says no JSON.
+/// With its output, if it fails or prints no JSON.
 pub fn json_without_fabric(words: &[&str]) -> Value {
     let words = [&["--json"], words].concat();
     ask_without_fabric(&words).json()
 }
 
 #[derive(Debug, Default)]
-struct Said {
+struct Progress {
     text: String,
     ready: Option<Instant>,
 }
 
-fn listen(stderr: ChildStderr, said: Arc<Mutex<Said>>) {
+fn listen(stderr: ChildStderr, progress: Arc<Mutex<Progress>>) {
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let mut said = said.lock().expect("no holder of this lock panics");
+            let mut progress = progress.lock().expect("no holder of this lock panics");
             if line.contains("✓ ready") {
-                said.ready.get_or_insert_with(Instant::now);
+                progress.ready.get_or_insert_with(Instant::now);
             }
-            said.text += &line;
-            said.text.push('\n');
+            progress.text += &line;
+            progress.text.push('\n');
         }
     });
 }
 
-/// A `run` that was started; killed when dropped.
+/// A running `run`; killed when dropped.
 #[derive(Debug)]
 pub struct PanelFabric<'s> {
     host: &'s PanelHost,
     child: Child,
-    said: Arc<Mutex<Said>>,
+    progress: Arc<Mutex<Progress>>,
     began: Instant,
 }
 
@@ -261,19 +194,19 @@ impl PanelFabric<'_> {
         self.child.id()
     }
 
-    /// What it has written to standard error so far.
+    /// Its standard error so far.
     pub fn stderr(&self) -> String {
         self.lock().text.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Said> {
-        self.said.lock().expect("no holder of this lock panics")
+    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.progress.lock().expect("no holder of this lock panics")
     }
 
-    /// Waits until it says that it is ready; returns how long that took since its start.
+    /// Waits until it reports that it is ready. Returns the time since its start.
     ///
     /// # Panics
-    /// With what it said, if it ends instead.
+    /// With its standard error, if it ends instead.
     pub fn wait_ready(&mut self) -> Duration {
         let ready = wait_for("the fabric to be ready", SOON, || {
             let ready = self.lock().ready;
@@ -287,16 +220,16 @@ impl PanelFabric<'_> {
         ready - self.began
     }
 
-    /// Waits until it has said a line with `words` in it.
+    /// Waits until its standard error contains `words`.
     ///
     /// # Panics
-    /// With what it said instead.
+    /// With its standard error, if it does not.
     pub fn wait_said(&self, words: &str) {
         let deadline = Instant::now() + SOON;
         while !self.stderr().contains(words) {
             assert!(
                 Instant::now() < deadline,
-                "it did not say {words:?} but:\n{}",
+                "no {words:?} in its standard error:\n{}",
                 self.stderr()
             );
             std::thread::sleep(Duration::from_millis(5));
@@ -319,10 +252,10 @@ impl PanelFabric<'_> {
         ended(&mut self.child, SOON).unwrap_or_else(|| panic!("still there:\n{}", self.stderr()))
     }
 
-    /// Ends it with `signal`, which must be with status 0; returns how long that took.
+    /// Sends `signal`, after which it must end with status 0. Returns how long that took.
     ///
     /// # Panics
-    /// With what it said otherwise.
+    /// With its standard error, if it fails.
     pub fn end_by(mut self, signal: Signal) -> Duration {
         let began = Instant::now();
         self.signal(signal);
@@ -332,7 +265,7 @@ impl PanelFabric<'_> {
         took
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Sends SIGINT, as Ctrl-C does, and waits for its end.
     ///
     /// # Panics
     /// As [`PanelFabric::end_by`].
@@ -340,7 +273,7 @@ impl PanelFabric<'_> {
         self.end_by(Signal::INT)
     }
 
-    /// Where it runs.
+    /// The host where it runs.
     pub fn host(&self) -> &PanelHost {
         self.host
     }
@@ -348,7 +281,7 @@ impl PanelFabric<'_> {
 
 impl Drop for PanelFabric<'_> {
     fn drop(&mut self) {
-        // Ended already, most of the time; the namespace goes with all that is left in it.
+        // It has usually ended already. The namespace is removed with everything in it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,44 +1,48 @@
-//! Waiting for a thing to happen, with a limit.
+//! Waiting for an event, with a limit.
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Long enough for anything that does not boot, on a busy machine.
+/// Limit for everything but a VM's boot, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// Between two looks, at least and at most. In between a twentieth of the time waited: no
-/// figure is off by more, and an emulated switch is not asked all the time.
+/// Shortest and longest pause between two looks. In between it is a twentieth of the time waited so
+/// far: measured times are off by 5 % at most, and emulated switches are not asked too often.
 const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(100)];
 
-/// Looks until there is something, and returns it. `look` says in an `Err` what is missing.
+/// Calls `look` until it returns `Ok`, and returns its result. Its error says what is missing.
 ///
 /// # Panics
-/// When there is still nothing after `limit`, with what was missing at the last look.
+/// With the last error, when `look` still fails after `limit`.
 pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
     let began = Instant::now();
-    let [shortest, longest] = LOOK_AGAIN;
     loop {
         match look() {
             Ok(found) => return found,
             Err(missing) if began.elapsed() >= limit => {
                 panic!("waited {limit:?} in vain for {what}: {missing}")
             }
-            Err(_) => std::thread::sleep((began.elapsed() / 20).clamp(shortest, longest)),
+            Err(_) => std::thread::sleep(pause(began)),
         }
     }
 }
 
-/// `Ok` if `holds`, else what `otherwise` says; for [`until`].
+fn pause(began: Instant) -> Duration {
+    let [shortest, longest] = LOOK_AGAIN;
+    (began.elapsed() / 20).clamp(shortest, longest)
+}
+
+/// `Ok` if `holds`, otherwise an error; for [`until`].
 ///
 /// # Errors
-/// What `otherwise` says.
+/// The result of `otherwise`.
 pub fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
-/// As [`until`], where there is nothing to say about what is missing.
+/// As [`until`], for a `look` that cannot say what is missing.
 ///
 /// # Panics
 /// As [`until`].
@@ -46,7 +50,7 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option
     until(what, limit, || look().ok_or_else(|| "nothing yet".into()))
 }
 
-/// Waits until something holds.
+/// Waits until `holds` returns `true`.
 ///
 /// # Panics
 /// As [`wait_for`].
@@ -54,11 +58,26 @@ pub fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) 
     wait_for(what, limit, || holds().then_some(()));
 }
 
+/// As [`wait_until`], while other tasks of this thread's runtime go on.
+///
+/// # Panics
+/// As [`wait_for`].
+pub async fn wait_until_async(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(
+            began.elapsed() < limit,
+            "waited {limit:?} in vain for {what}"
+        );
+        tokio::time::sleep(pause(began)).await;
+    }
+}
+
 /// Waits for the end of a child; `None` if it has not ended within `limit`.
 pub fn ended(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let deadline = Instant::now() + limit;
     loop {
-        // Only a child that was waited for before gives an error.
+        // Only a child that was already waited for gives an error.
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
         }
@@ -69,10 +88,10 @@ pub fn ended(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// Runs a command that must end, well or not, without standard input.
+/// Runs a command without standard input. It must end, with any status.
 ///
 /// # Panics
-/// When it does not end within `limit` (it is killed then), or cannot be started.
+/// When it cannot be started, or does not end within `limit`; it is killed then.
 pub fn output_within(command: &mut Command, limit: Duration) -> Output {
     let mut child = command
         .stdin(Stdio::null())
@@ -94,12 +113,12 @@ pub fn output_within(command: &mut Command, limit: Duration) -> Output {
     }
 }
 
-/// Reads a stream to its end on a thread of its own, so that nobody waits for a full pipe.
+/// Reads a stream to its end on a thread of its own, so that a full pipe does not block the child.
 fn read_all(stream: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut stream) = stream {
-            // What came before an error is shown.
+            // After an error, the bytes before it are the result.
             let _ = stream.read_to_end(&mut bytes);
         }
         bytes

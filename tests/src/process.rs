@@ -1,11 +1,11 @@
-//! What a process takes up.
+//! The resources of a process.
 
 use std::fs;
 
-/// Resident memory, now and at its highest, KiB.
+/// A process's resident memory, present and peak, in KiB.
 ///
 /// # Panics
-/// When there is no such process.
+/// When the process does not exist.
 pub fn resident_kib(pid: u32) -> [u64; 2] {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process that runs");
     ["VmRSS:", "VmHWM:"].map(|key| {
@@ -17,20 +17,28 @@ pub fn resident_kib(pid: u32) -> [u64; 2] {
     })
 }
 
-/// Open descriptors.
+/// The number of a process's open descriptors.
 ///
 /// # Panics
-/// When there is no such process.
+/// When the process does not exist.
 pub fn descriptors(pid: u32) -> usize {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process that runs");
     open.count()
 }
 
-/// Threads.
+/// The number of a process's threads.
 ///
 /// # Panics
-/// When there is no such process.
+/// When the process does not exist.
 pub fn threads(pid: u32) -> usize {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process that runs");
     tasks.count()
+}
+
+/// Whether a process runs. A zombie has ended, though its parent has not waited for it yet.
+pub fn is_alive(pid: u32) -> bool {
+    // The state stands behind the name, which may have any characters (proc_pid_stat(5)).
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

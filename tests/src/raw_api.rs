@@ -1,4 +1,4 @@
-//! The API's socket, by a client that keeps no rule.
+//! A client of the API's socket that sends any bytes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 /// The longest wait for an answer, or for the connection's end.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A connection.
+/// A connection to the API's socket.
 #[derive(Debug)]
 pub struct RawClient(UnixStream);
 
-/// What came of it.
+/// The fabric's reaction to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// An answer: its status and its body.
+    /// An HTTP answer: its status and its body.
     Answer(u16, String),
-    /// The connection was closed without one.
+    /// The connection was closed without an answer.
     Closed,
 }
 
@@ -26,7 +26,7 @@ impl RawClient {
     /// Connects.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// When no fabric listens.
     pub fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket)
             .unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
@@ -34,18 +34,18 @@ impl RawClient {
         RawClient(stream)
     }
 
-    /// Sends bytes; `false` once the other side does not take them.
+    /// Sends bytes. Returns `false` once the other side does not read them.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).is_ok()
     }
 
-    /// Says that no more will come.
+    /// Closes the sending side.
     pub fn finish(&self) {
-        // Closed already, perhaps.
+        // The connection may be closed already.
         let _ = self.0.shutdown(Shutdown::Write);
     }
 
-    /// Waits for the answer, or the end.
+    /// Waits for an answer, or for the end of the connection.
     ///
     /// # Panics
     /// When neither comes within 30 s.
@@ -70,7 +70,7 @@ impl RawClient {
     }
 }
 
-/// The answer, once it is there as a whole. One that becomes a stream has no body.
+/// The answer, once it is complete. An upgraded connection's answer has no body.
 fn answer(seen: &[u8]) -> Option<Reply> {
     let end = seen.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&seen[..end]).to_lowercase();
@@ -86,12 +86,12 @@ fn answer(seen: &[u8]) -> Option<Reply> {
     ))
 }
 
-/// A request as it should be; with a body it is JSON.
+/// A valid request; its body is JSON.
 pub fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
     request_with(method, path, "content-type: application/json\r\n", body)
 }
 
-/// The same with other headers, each ending with CR and LF.
+/// As [`request`] with other headers, each ending with CR and LF.
 pub fn request_with(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(

@@ -1,19 +1,19 @@
-//! What a test says even when it passes: libtest keeps `println!` of passing tests to itself.
+//! Output of tests that pass, whose `println!` libtest does not show.
 
 use std::io::Write;
 
-/// Writes a line to standard error, past libtest's capture.
+/// Writes a line to standard error, which libtest does not capture this way.
 pub fn say(line: &str) {
-    // Nothing depends on it.
+    // A closed standard error does not matter to the test.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A figure that the project promises.
+/// Prints a measured figure, such as one that the project promises.
 pub fn figure(what: &str, value: &str) {
     say(&format!("FIGURE {what}: {value}"));
 }
 
-/// Says what is not tested, and why.
+/// Prints that the test is skipped, and why.
 ///
 /// # Panics
 /// Under CI, where nothing may be skipped.

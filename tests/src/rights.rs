@@ -1,35 +1,35 @@
-//! Which of root's rights a process has, as the kernel tells.
+//! A process's capabilities, as the kernel reports them.
 
 use std::fs;
 
 use dataplane::rights::CapabilitySet;
 
-/// Name, permitted, effective and bounding capabilities of each thread, and whether programs
-/// that it starts may gain more.
+/// Name, permitted, effective and bounding capabilities of each thread, and whether its programs
+/// may gain more.
 fn threads(pid: u32) -> Vec<(String, [u64; 3], bool)> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process of ours");
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a running process");
     let of = |folder: std::path::PathBuf| {
-        let status = fs::read_to_string(folder.join("status")).expect("a process of ours");
+        let status = fs::read_to_string(folder.join("status")).expect("a running process");
         let field = |key: &str| {
             let mut lines = status.lines();
             let line = lines
                 .find_map(|line| line.strip_prefix(key))
-                .expect("a process of ours");
+                .expect("a running process");
             line.trim().to_owned()
         };
         let sets = ["CapPrm:", "CapEff:", "CapBnd:"];
-        let sets = sets.map(|key| u64::from_str_radix(&field(key), 16).expect("a process of ours"));
+        let sets = sets.map(|key| u64::from_str_radix(&field(key), 16).expect("a running process"));
         (field("Name:"), sets, field("NoNewPrivs:") == "0")
     };
     tasks
-        .map(|task| of(task.expect("a process of ours").path()))
+        .map(|task| of(task.expect("a running process").path()))
         .collect()
 }
 
-/// The first thread keeps `kept`, the others nothing.
+/// Asserts that the first thread has the capabilities `kept` and the other threads have none.
 ///
 /// # Panics
-/// If it is otherwise.
+/// With the name of a thread for which this is not so.
 pub fn assert_rights(pid: u32, kept: CapabilitySet) {
     let threads = threads(pid);
     assert!(threads.len() >= 3, "{threads:?}");

@@ -1,4 +1,5 @@
-//! A user's server: a QEMU with the README's literal options, running FRR, plugged into racks.
+//! A user's server: a QEMU with the literal options of the README, which runs FRR and plugs into
+//! racks.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -10,12 +11,12 @@ use vm::agent::{Agent, ExitStatus, Limits};
 use vm::keys::FabricKeys;
 use vm::seed::{self, SeedFile};
 
-use crate::{Cli, Netns, ikv_fabric, patience, run};
+use crate::{Cli, Netns, block_on, ikv_fabric, patience, run};
 
-/// Memory of the VM in MiB; what a switch has.
+/// Memory of the VM in MiB, the same as a switch's.
 const MEMORY: &str = "192";
 
-/// The longest that one command on the server may take.
+/// Limits of a command on the server.
 const COMMAND: Limits = Limits {
     time: Duration::from_secs(60),
     output: 1 << 20,
@@ -24,9 +25,9 @@ const COMMAND: Limits = Limits {
 /// How a NIC of the server is plugged in.
 #[derive(Debug, Clone, Copy)]
 pub enum Plug {
-    /// What stands behind `-netdev tap,id=netN,`: `ifname=ikvm2-6-1`.
+    /// By a tap: the options after `-netdev tap,id=netN,`, such as `ifname=ikvm2-6-1`.
     Tap(&'static str),
-    /// By the vhost-user socket of this end.
+    /// By the vhost-user socket of this end, such as `ikvm1-7-2`.
     VhostUser(&'static str),
 }
 
@@ -35,15 +36,15 @@ pub enum Plug {
 pub struct ServerNic {
     /// How it is plugged in.
     pub plug: Plug,
-    /// Its MAC address; it becomes `netN`.
+    /// Its MAC address, by which the guest names it `netN`.
     pub mac: &'static str,
-    /// VLAN on top of it, as `netN.VLAN`; 0 for none.
+    /// The VLAN of its interface `netN.VLAN`; 0 for untagged frames on `netN`.
     pub vlan: u16,
-    /// The address on it, with prefix; none where BGP is unnumbered.
+    /// Its address with prefix; `None` where BGP is unnumbered.
     pub address: Option<&'static str>,
 }
 
-/// The VM; killed when dropped.
+/// A running VM; killed when dropped.
 #[derive(Debug)]
 pub struct ServerVm {
     process: Child,
@@ -53,11 +54,11 @@ pub struct ServerVm {
 }
 
 impl ServerVm {
-    /// Boots the switch image with a seed of its own: `nics`, `addresses` on its loopback,
-    /// and `frr` as its frr.conf. `run_folder` is the fabric's.
+    /// Boots the switch image with `nics`, `addresses` on its loopback, and `frr` as its frr.conf.
+    /// `run_folder` is the fabric's.
     ///
     /// # Panics
-    /// When there is no image, or QEMU cannot be started.
+    /// When the image is missing, or QEMU cannot be started.
     pub fn start(
         host: &Netns,
         cli: &Cli,
@@ -87,13 +88,13 @@ impl ServerVm {
                 }
             }
         }
-        // Should the test be killed, nobody else would end the VM.
+        // The VM must end also when the test is killed.
         Self::boot(host.command("setpriv"), &image, &folder, &arguments, &files)
     }
 
-    /// Boots the switch image in `folder` with a NIC on each of the vhost-user `sockets`,
-    /// whatever the NICs say of that; `devices` is what each virtio-net device is told besides.
-    /// `more` files are put beside the seed's.
+    /// Boots the switch image in `folder` with a NIC on each of the vhost-user `sockets`; the NICs'
+    /// own `plug` is ignored. `devices` are further options of each virtio-net device, and `more`
+    /// further files of the seed.
     ///
     /// # Panics
     /// As [`ServerVm::start`].
@@ -211,7 +212,7 @@ impl ServerVm {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command}: {error} in {text}"))
     }
 
-    /// What QEMU has complained about, and the end of the console.
+    /// QEMU's standard error and the end of the console.
     pub fn console_tail(&self) -> String {
         let read = |path: &Path| {
             let bytes = std::fs::read(path).unwrap_or_default();
@@ -225,9 +226,9 @@ impl ServerVm {
         )
     }
 
-    /// Ends it, and so unplugs it.
+    /// Kills the VM, which unplugs it.
     pub fn stop(&mut self) {
-        // It may have ended by itself; there is nothing to do then.
+        // It may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -239,7 +240,7 @@ impl Drop for ServerVm {
     }
 }
 
-/// Memory that a back end can map.
+/// Options for memory that a vhost-user back end can map.
 fn shared_memory() -> Vec<String> {
     [
         "-object",
@@ -251,7 +252,7 @@ fn shared_memory() -> Vec<String> {
     .into()
 }
 
-/// NIC `index` on a vhost-user socket; `more` is what its device is told besides.
+/// Options for NIC `index` on a vhost-user socket; `more` are further options of its device.
 fn vhost_user(index: usize, mac: &str, socket: &Path, more: &str) -> [String; 6] {
     let socket = socket.display();
     [
@@ -305,17 +306,9 @@ fn seed_files(folder: &Path, nics: &[ServerNic], addresses: &[&str], frr: &str) 
         file("etc/ikv/network.batch", &network),
         file("etc/ikv/sysctl.conf", sysctls),
     ];
-    // Without a host key its sshd would be started again and again.
+    // Without a host key its sshd would restart endlessly.
     let keys = FabricKeys::load_or_create(&folder.join("keys"), ["server"], None)
         .expect("the folder is ours");
     files.extend(vm::ssh::seed_files(&keys, "server", &[], ""));
     files
-}
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime without threads needs next to nothing")
-        .block_on(work)
 }

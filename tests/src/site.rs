@@ -1,30 +1,30 @@
-//! A machine for a fabric to run on: a namespace with a way to another one, the outside.
+//! A machine for a fabric to run on: a namespace with a route to another one, the outside.
 
 use std::net::Ipv4Addr;
 
 use crate::Netns;
 
-/// The host's address towards the outside, which SNAT must give the switches' packets.
+/// The host's outside address, which SNAT must give to the switches' packets.
 pub const HOST_OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 
-/// The outside's own address. It has no route to the virtual range.
+/// The outside's address. The outside has no route to the fabric's range.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 
 /// The bridge of the host's default route, as on a machine whose VMs share its LAN.
 pub const LAN_BRIDGE: &str = "brlan";
 
-/// The two namespaces.
+/// The namespaces of a machine and of the outside.
 #[derive(Debug)]
 pub struct Site {
-    /// Where the fabric runs.
+    /// The namespace where the fabric runs.
     pub host: Netns,
-    /// Where the host's default route leads.
+    /// The namespace where the host's default route leads.
     pub outside: Netns,
 }
 
 impl Site {
-    /// Makes both and joins them. Debian's /etc/qemu-ifup puts every tap of a QEMU without
-    /// `script=no` into the bridge of the default route: so there is one.
+    /// Makes and connects both namespaces. The host's default route leads over a bridge, because
+    /// Debian's /etc/qemu-ifup attaches the taps of a QEMU without `script=no` to such a bridge.
     pub fn new(label: &str) -> Self {
         let host = Netns::new(label);
         let outside = Netns::new(&format!("{label}-out"));
@@ -32,12 +32,12 @@ impl Site {
             "link add lan0 type veth peer name wan0 netns {}",
             outside.name()
         ));
-        // A MAC of its own: else it would take over that of a tap.
+        // Without a MAC address of its own, a bridge takes that of a port, such as a tap.
         host.ip(&format!(
             "link add {LAN_BRIDGE} address 02:00:00:00:99:02 type bridge"
         ));
         for link in ["lan0", LAN_BRIDGE] {
-            // Link-local addresses would come up at a time of their own.
+            // Link-local addresses would appear at an unpredictable time.
             host.ip(&format!("link set {link} addrgenmode none"));
         }
         host.ip(&format!("link set lan0 master {LAN_BRIDGE} up"));

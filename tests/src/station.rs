@@ -1,4 +1,4 @@
-//! A machine plugged into a rack, as far as its cable can tell: frames in, frames out.
+//! A machine plugged into a rack, as frames that a test sends and receives.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -9,25 +9,25 @@ use tun_tap::{Iface, Mode};
 
 use crate::Netns;
 
-/// Between two looks at a tap on which nothing has come.
+/// Pause before an empty tap is read again.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Largest frame taken: a jumbo one with a VLAN tag.
+/// Bytes of the largest frame: a jumbo frame with a VLAN tag.
 const LONGEST: usize = 9018;
 
-/// A tap of the fabric, held like a QEMU without offloads holds it. Dropped, it is unplugged.
+/// A tap of the fabric, opened as by a QEMU without offloads. Unplugged when dropped.
 pub struct Station {
     tap: Iface,
-    /// Its MAC address.
+    /// The machine's MAC address.
     pub mac: [u8; 6],
     received: VecDeque<Vec<u8>>,
 }
 
 impl Station {
-    /// Plugs in at the tap `name` of the host.
+    /// Plugs into the tap `name` of the host.
     ///
     /// # Panics
-    /// When there is no such tap, or somebody else holds it.
+    /// When the tap is missing, or another program holds it.
     pub fn plug(host: &Netns, name: &str, mac: [u8; 6]) -> Self {
         let tap = host.enter(|| {
             let tap = Iface::without_packet_info(name, Mode::Tap)
@@ -52,7 +52,8 @@ impl Station {
         assert_eq!(sent, frame.len());
     }
 
-    /// The first frame before `deadline` of which `wanted` makes something. Others are lost.
+    /// Receives frames until `wanted` returns a result for one, and returns that; `None` at the
+    /// `deadline`. Other frames are dropped.
     pub fn receive<T>(
         &mut self,
         deadline: Instant,
@@ -84,7 +85,7 @@ impl Station {
     }
 }
 
-/// So that smoltcp can live in it.
+/// smoltcp's view of the station.
 impl Device for Station {
     type RxToken<'a> = Received;
     type TxToken<'a> = Sender<'a>;
@@ -107,7 +108,7 @@ impl Device for Station {
     }
 }
 
-/// A frame on its way to smoltcp.
+/// A received frame for smoltcp.
 #[derive(Debug)]
 pub struct Received(Vec<u8>);
 
@@ -117,7 +118,7 @@ impl RxToken for Received {
     }
 }
 
-/// The way out for smoltcp's next frame.
+/// Sends smoltcp's next frame.
 pub struct Sender<'a>(&'a Station);
 
 impl TxToken for Sender<'_> {

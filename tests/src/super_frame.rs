@@ -1,28 +1,28 @@
-//! What a NIC's driver hands over when it leaves work to others: [`SuperFrame`].
+//! A frame as a driver hands it to a NIC with offloads: [`SuperFrame`].
 
 /// Bytes of the virtio-net header.
 const HEADER: usize = 10;
 /// From the virtio specification (5.1.6): VIRTIO_NET_HDR_GSO_…
 const GSO_ECN: u8 = 0x80;
 
-/// A TCP segment or UDP datagram whose checksum is unfinished, and that is to be cut.
+/// A TCP segment or UDP datagram with a partial checksum that is to be segmented.
 #[derive(Debug, Clone, Copy)]
 pub struct SuperFrame {
     /// IPv6, not IPv4.
     pub six: bool,
     /// UDP, not TCP.
     pub udp: bool,
-    /// Bytes behind all headers.
+    /// Bytes after all headers.
     pub payload: usize,
-    /// Bytes of payload in each piece; `None` for a frame that is not to be cut.
+    /// Bytes of payload in each piece; `None` for a frame that is not to be segmented.
     pub size: Option<u16>,
-    /// VLAN tags.
+    /// Number of VLAN tags.
     pub tags: usize,
     /// ECN's CWR, which only the first piece may carry.
     pub cwr: bool,
-    /// Options behind the IPv4 header, or an extension header behind IPv6's.
+    /// Options after the IPv4 header, or an extension header after the IPv6 header.
     pub ip_options: bool,
-    /// A time stamp and padding behind the TCP header.
+    /// A time stamp and padding after the TCP header.
     pub tcp_options: bool,
 }
 
@@ -41,7 +41,7 @@ impl SuperFrame {
         }
     }
 
-    /// Where the IP header begins.
+    /// The offset of the IP header in bytes.
     pub fn ip_at(&self) -> usize {
         14 + 4 * self.tags
     }
@@ -151,7 +151,7 @@ impl SuperFrame {
         }
     }
 
-    /// What stands in the place of an unfinished checksum: the pseudo header's, not inverted.
+    /// The content of a partial checksum's field: the pseudo header's sum, not inverted.
     fn pseudo_sum(&self, datagram: usize) -> u16 {
         let mut pseudo = self.addresses();
         pseudo.extend([0, if self.udp { 17 } else { 6 }]);

@@ -1,4 +1,4 @@
-//! DPDK's testpmd with virtio-user ports: the other front end that users have.
+//! DPDK's testpmd with virtio-user ports, the front end of DPDK programs.
 
 use std::fs::File;
 use std::io::Write;
@@ -19,7 +19,7 @@ pub struct Testpmd {
 }
 
 impl Testpmd {
-    /// Whether it is installed. `false` after saying SKIP.
+    /// Whether it is installed; prints SKIP if not.
     ///
     /// # Panics
     /// Under CI, where nothing may be skipped.
@@ -31,11 +31,11 @@ impl Testpmd {
         found
     }
 
-    /// Starts it with a virtio-user port for each socket, each told `options` as DPDK's
-    /// `net_virtio_user` has them, and `more` arguments of testpmd. It forwards what comes in at
-    /// each port out at the next one; with a single port, out there again.
+    /// Starts it with a virtio-user port for each socket. `options` are further options of DPDK's
+    /// `net_virtio_user`, and `more` are arguments of testpmd. It forwards frames from each port to
+    /// the next one; a single port sends its frames back.
     ///
-    /// It uses small pages in a memfd: no huge pages need be set up, and any user may.
+    /// It uses small pages in a memfd, so that it needs neither huge pages nor root.
     ///
     /// # Panics
     /// When it does not start.
@@ -67,7 +67,7 @@ impl Testpmd {
             .spawn()
             .expect("it can be started");
         let testpmd = Testpmd { process, log };
-        // It writes the rest of what it says when its buffer is full.
+        // It writes the prompt without a line end, and the rest of its output in blocks.
         until("testpmd to be ready", SOON, || {
             let said = testpmd.said();
             ensure(said.contains("testpmd>"), || said)
@@ -75,27 +75,27 @@ impl Testpmd {
         testpmd
     }
 
-    /// Types a command.
+    /// Types a command line.
     ///
     /// # Panics
     /// When it has ended.
-    pub fn tell(&mut self, command: &str) {
+    pub fn type_line(&mut self, command: &str) {
         let input = self.process.stdin.as_mut().expect("it is a pipe");
         writeln!(input, "{command}").unwrap_or_else(|error| panic!("{error}: {}", self.said()));
     }
 
-    /// Everything that it has said.
+    /// Its output so far.
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Ends it as a user does; it says its counters then.
+    /// Ends it as a user does. Returns its output, which ends with its counters.
     ///
     /// # Panics
     /// When it does not end.
     pub fn quit(mut self) -> String {
-        self.tell("stop");
-        self.tell("quit");
+        self.type_line("stop");
+        self.type_line("quit");
         let status = ended(&mut self.process, SOON);
         assert!(
             status.is_some_and(|status| status.success()),

@@ -1,4 +1,4 @@
-//! `ikv-fabric patch` between two vhost-user sockets: a wire for front ends. Needs no root.
+//! A wire between two vhost-user sockets, run by `ikv-fabric patch` without root.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,24 +16,24 @@ pub struct VhostWire {
     process: Child,
 }
 
-/// One direction's counters.
+/// The counters of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lane {
-    /// Frames that entered.
+    /// Frames that entered the lane.
     pub frames_in: u64,
-    /// Frames that left.
+    /// Frames that left the lane.
     pub frames_out: u64,
-    /// Frames that wait.
+    /// Frames that the lane holds.
     pub held: u64,
-    /// Frames that were dropped, for whatever reason.
+    /// Frames that were dropped for any reason.
     pub dropped: u64,
 }
 
 impl VhostWire {
-    /// Starts it, with the sockets `a` and `b` in a folder of its own.
+    /// Starts a wire between the sockets `a` and `b` in a new folder.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// When it does not start.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder for sockets");
         let process = spawn(folder.path());
@@ -42,7 +42,7 @@ impl VhostWire {
         wire
     }
 
-    /// Ends it by SIGKILL and starts it anew at the same sockets.
+    /// Kills it and starts it again with the same sockets.
     ///
     /// # Panics
     /// As [`VhostWire::start`].
@@ -61,12 +61,12 @@ impl VhostWire {
         });
     }
 
-    /// Where a front end connects to end `a` or `b`.
+    /// The socket of end `a` or `b`.
     pub fn socket(&self, end: &str) -> PathBuf {
         self.folder.path().join(end)
     }
 
-    /// Where this wire keeps its files.
+    /// The folder with its sockets.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -78,7 +78,7 @@ impl VhostWire {
         command
     }
 
-    /// Both directions' counters at one instant each, as `cables --json` tells them.
+    /// The counters of both directions in `cables --json`.
     ///
     /// # Panics
     /// When a frame is not accounted for.
@@ -105,26 +105,26 @@ impl VhostWire {
         })
     }
 
-    /// Waits until the counters stand still, and returns them.
+    /// Waits until the counters no longer change, and returns them.
     ///
     /// # Panics
     /// When they do not.
     pub fn quiet(&self) -> [Lane; 2] {
         let mut before = self.lanes();
-        until("the wire to be quiet", SOON, || {
+        until("the counters to settle", SOON, || {
             let now = self.lanes();
             let last = std::mem::replace(&mut before, now);
             ensure(last == now, || format!("{now:?}")).map(|()| now)
         })
     }
 
-    /// Ends it as a user does, and sees that nothing of it is left.
+    /// Ends it as a user does, and asserts that it leaves no file.
     ///
     /// # Panics
-    /// When it does not end well.
+    /// When it does not end with status 0.
     pub fn end(mut self) {
         kill_process(Pid::from_child(&self.process), Signal::INT).expect("it is ours");
-        let status = ended(&mut self.process, SOON).expect("it ends when told to");
+        let status = ended(&mut self.process, SOON).expect("it ends on SIGINT");
         assert!(status.success(), "{status}");
         for end in ["a", "b", "control"] {
             assert!(!self.socket(end).exists(), "{end} is left");

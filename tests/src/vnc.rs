@@ -1,4 +1,4 @@
-//! A VNC viewer, as much of one as a test needs (RFC 6143).
+//! A minimal VNC viewer (RFC 6143).
 
 use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use crate::patience::{SOON, wait_until};
 
-/// Between two looks at a screen.
+/// Interval between two looks at a screen.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Pixels of a cursor, which blinks.
+/// Pixels of the blinking cursor.
 const CURSOR: usize = 8 * 16;
 
 /// Security types (section 7.1.2).
 const NONE: u8 = 1;
 const VNC: u8 = 2;
 
-/// X11's keysym of the enter key; those of ASCII letters are the letters (section 7.5.4).
+/// X11's keysym of the enter key; an ASCII letter is its own keysym (section 7.5.4).
 const RETURN: u32 = 0xff0d;
 
-/// A viewer that has been let in.
+/// A viewer with an open session.
 #[derive(Debug)]
 pub struct VncViewer<S> {
     stream: S,
@@ -28,13 +28,13 @@ pub struct VncViewer<S> {
 }
 
 impl<S: Read + Write> VncViewer<S> {
-    /// Shakes hands. With a password it has to be asked for, without one it must not be.
+    /// Opens a session. The server must ask for a password exactly if one is given.
     ///
     /// # Errors
     /// When the connection ends or the password is refused; `PermissionDenied` for the latter.
     ///
     /// # Panics
-    /// When the server speaks no RFB 3.8, or wants another kind of proof.
+    /// When the server does not speak RFB 3.8, or offers another security type.
     pub fn connect(mut stream: S, password: Option<&str>) -> io::Result<Self> {
         let mut version = [0; 12];
         stream.read_exact(&mut version)?;
@@ -43,7 +43,7 @@ impl<S: Read + Write> VncViewer<S> {
         let mut kinds = vec![0; usize::from(byte(&mut stream)?)];
         stream.read_exact(&mut kinds)?;
         let kind = if password.is_some() { VNC } else { NONE };
-        assert_eq!(kinds, [kind], "how to prove who one is");
+        assert_eq!(kinds, [kind], "the security types offered");
         stream.write_all(&kinds)?;
         if let Some(password) = password {
             let mut challenge = [0; 16];
@@ -53,7 +53,7 @@ impl<S: Read + Write> VncViewer<S> {
         if number::<4>(&mut stream)? != 0 {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        stream.write_all(&[1])?; // Others may stay.
+        stream.write_all(&[1])?; // Other viewers stay connected.
         let (width, height) = (number::<2>(&mut stream)?, number::<2>(&mut stream)?);
         let mut rest = [0; 16];
         stream.read_exact(&mut rest)?;
@@ -66,7 +66,7 @@ impl<S: Read + Write> VncViewer<S> {
         })
     }
 
-    /// Types a text, line feeds as the enter key.
+    /// Types a text; a line feed is the enter key.
     ///
     /// # Errors
     /// When the connection ends.
@@ -86,12 +86,12 @@ impl<S: Read + Write> VncViewer<S> {
         Ok(())
     }
 
-    /// Types a line once the screen has come to rest: the question for it then stands there.
+    /// Types a line once the screen no longer changes, because it then shows the prompt.
     ///
     /// # Panics
     /// When the connection ends.
     pub fn answer(&mut self, line: &str) {
-        wait_until("the screen to rest", SOON, || {
+        wait_until("the screen to settle", SOON, || {
             let mut look = || self.lit_pixels().expect("the viewer is connected");
             let first = look();
             (0..10).all(|_| {
@@ -102,16 +102,16 @@ impl<S: Read + Write> VncViewer<S> {
         self.type_text(line).expect("the viewer is connected");
     }
 
-    /// How many pixels of the screen are not black.
+    /// The number of pixels of the screen that are not black.
     ///
     /// # Errors
     /// When the connection ends.
     ///
     /// # Panics
-    /// When the server sends what was not asked for.
+    /// When the server sends another message or encoding.
     pub fn lit_pixels(&mut self) -> io::Result<usize> {
         let (width, height) = (self.width, self.height);
-        // All of it, now.
+        // A full update, not an incremental one.
         let mut request = vec![3, 0, 0, 0, 0, 0];
         request.extend(width.to_be_bytes());
         request.extend(height.to_be_bytes());
@@ -144,8 +144,8 @@ fn number<const BYTES: usize>(stream: &mut impl Read) -> io::Result<u64> {
         .fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
-/// The challenge under DES; the key's bytes have their bits mirrored (section 7.2.2). Three times
-/// the same key make triple DES the plain one, which newer libraries do not offer any more.
+/// Encrypts the challenge with DES, with the bits of each byte of the password mirrored (section
+/// 7.2.2). Newer libraries do not offer DES, but triple DES with three equal keys is the same.
 fn response(password: &str, challenge: &[u8; 16]) -> Vec<u8> {
     let mut key = [0; 8];
     for (byte, letter) in key.iter_mut().zip(password.bytes()) {

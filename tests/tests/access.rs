@@ -1,17 +1,17 @@
-//! Who may do what: root where it is needed, the owner at the socket.
+//! Permissions: which commands need root, and what the owner may do with the socket.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
-use ikv_tests::panel::{Answer, PanelHost, as_from_a_plain_shell};
-use ikv_tests::{have_root, ikv_fabric};
+use ikv_tests::panel::{PanelHost, as_from_a_plain_shell};
+use ikv_tests::{Answer, have_root, ikv_fabric};
 
-/// Debian's `nobody`, who needs no account here.
+/// Debian's uid of `nobody`; the machine need not have that account.
 const NOBODY: &str = "65534";
 
-/// The program where anybody may execute it: the build's own folder may be closed to others.
-fn for_anybody(host: &PanelHost) -> PathBuf {
+/// A copy of the program that every user may execute: the build's folder may be closed to others.
+fn executable_by_all(host: &PanelHost) -> PathBuf {
     let copy = host.folder().join("ikv-fabric");
     if !copy.exists() && std::fs::hard_link(ikv_fabric(), &copy).is_err() {
         std::fs::copy(ikv_fabric(), &copy).unwrap();
@@ -23,7 +23,7 @@ fn as_nobody(host: &PanelHost, words: &[&str]) -> Answer {
     let mut command = host.netns.command("setpriv");
     command
         .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--"])
-        .arg(for_anybody(host))
+        .arg(executable_by_all(host))
         .arg("--socket")
         .arg(host.socket())
         .args(words);
@@ -32,12 +32,12 @@ fn as_nobody(host: &PanelHost, words: &[&str]) -> Answer {
 }
 
 #[test]
-fn root_is_needed_where_it_is_and_nowhere_else() {
+fn only_run_and_clean_need_root() {
     if !have_root() {
         return;
     }
     let host = PanelHost::new("nobody");
-    for_anybody(&host);
+    executable_by_all(&host);
     let before = host.state();
     for (words, says) in [
         (
@@ -51,7 +51,7 @@ fn root_is_needed_where_it_is_and_nowhere_else() {
     ] {
         assert_eq!(as_nobody(&host, words).refusal(), says);
     }
-    before.assert_unchanged(&host.state(), "nobody tried");
+    before.assert_unchanged(&host.state(), "an ordinary user was refused");
     for words in [
         &["topology"][..],
         &["vm-args", "rack1:u3"],
@@ -67,7 +67,7 @@ fn root_is_needed_where_it_is_and_nowhere_else() {
 }
 
 #[test]
-fn the_socket_is_its_owners() {
+fn only_the_owner_may_use_the_socket() {
     if !have_root() {
         return;
     }
@@ -95,7 +95,7 @@ fn the_socket_is_its_owners() {
     assert_eq!(host.json(&["cables", "ikhb"])[0]["state"], "up");
     fabric.end();
 
-    // By the configuration's key, or by who called sudo.
+    // The key `owner` names the owner; without it, it is the user who called sudo.
     let fabric = host.run(&["--set", &format!("owner={NOBODY}")]);
     assert_eq!(as_nobody(&host, &["status"]).code, Some(0));
     fabric.end();

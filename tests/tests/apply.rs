@@ -1,27 +1,25 @@
 //! `ikv-fabric apply` on a patch panel: racks, positions and cables come and go, and cables that
-//! stay lose no frame. With switches it is tried in `apply_switches.rs`.
+//! stay lose no frame. `apply_switches.rs` tests it with switches.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs::Permissions;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-use ikv_tests::panel::{Answer, PanelHost};
-use ikv_tests::patience::{SOON, ended, wait_until};
-use ikv_tests::{Nic, figure, have_root};
+use ikv_tests::panel::PanelHost;
+use ikv_tests::patience::{SOON, ended};
+use ikv_tests::{Answer, Nic, TwoWayFlow, figure, have_root};
 use serde_json::{Value, json};
 use tempfile::TempPath;
 
-/// No account is needed.
+/// The owner's uid; the machine need not have that account.
 const USER: &str = "54321";
 
-/// Frames on their way at the same time: fewer than a tap holds.
-const UNDER_WAY: u64 = 200;
+/// Frames on their way in one direction: fewer than a tap holds.
+const WINDOW: u64 = 200;
 
-/// A configuration, in a file that anybody may read and that is no part of the fabric's host.
+/// Writes a configuration to a file that every user may read, outside the fabric's own folder.
 fn file(text: &str) -> TempPath {
     let mut file = tempfile::Builder::new()
         .suffix(".toml")
@@ -53,7 +51,7 @@ fn cable_names(host: &PanelHost) -> Vec<String> {
     cables.as_array().unwrap().iter().map(name).collect()
 }
 
-/// The names of the cables that a fabric of this configuration has.
+/// The names of the cables that a fabric with this configuration has.
 fn planned(host: &PanelHost, text: &str) -> Vec<String> {
     let file = file(text);
     let topology = host.json(&["topology", "-c", file.to_str().unwrap()]);
@@ -66,80 +64,21 @@ fn planned(host: &PanelHost, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Frames that go both ways over a cable for as long as `meanwhile` takes, never more at the same
-/// time than its ends can hold. Returns how many each side has sent; the other has got them all.
-fn under_traffic(host: &PanelHost, ends: [&str; 2], meanwhile: impl FnOnce()) -> [u64; 2] {
-    let nics = ends.map(|end| host.netns.enter(|| Nic::plain(end)));
-    let stop = AtomicBool::new(false);
-    let sent = [AtomicU64::new(0), AtomicU64::new(0)];
-    let got = [AtomicU64::new(0), AtomicU64::new(0)];
-    std::thread::scope(|scope| {
-        for from in 0..2 {
-            let (nics, stop, sent, got) = (&nics, &stop, &sent[from], &got[1 - from]);
-            scope.spawn(move || {
-                let mut frame = [0x5a; 200];
-                while !stop.load(Ordering::Relaxed) {
-                    let number = sent.load(Ordering::Relaxed);
-                    if number - got.load(Ordering::Relaxed) >= UNDER_WAY {
-                        std::thread::yield_now();
-                        continue;
-                    }
-                    frame[14..22].copy_from_slice(&number.to_be_bytes());
-                    // First counted, so that nothing is got that was not sent.
-                    sent.store(number + 1, Ordering::SeqCst);
-                    nics[from].send([0; 10], &frame);
-                }
-            });
-            scope.spawn(move || {
-                let mut next = 0u64;
-                let mut silent_since = None;
-                loop {
-                    let all = stop.load(Ordering::SeqCst) && next == sent.load(Ordering::SeqCst);
-                    if all {
-                        return;
-                    }
-                    let patience = Duration::from_millis(50);
-                    let Some((_, frame)) = nics[1 - from].receive_within(patience) else {
-                        let since = *silent_since.get_or_insert_with(Instant::now);
-                        assert!(since.elapsed() < SOON, "frame {next} was lost");
-                        continue;
-                    };
-                    silent_since = None;
-                    let number = u64::from_be_bytes(frame[14..22].try_into().unwrap());
-                    assert_eq!(number, next, "in order, and none is missing");
-                    next += 1;
-                    got.store(next, Ordering::Relaxed);
-                }
-            });
-        }
-        let stops = Stop(&stop);
-        wait_until("frames to flow", SOON, || {
-            got.iter().all(|got| got.load(Ordering::Relaxed) > 1000)
-        });
-        meanwhile();
-        drop(stops);
-    });
-    sent.map(AtomicU64::into_inner)
-}
-
-/// Ends the traffic, also when what goes on meanwhile fails.
-struct Stop<'s>(&'s AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
+/// Frames flow over a cable in both directions while `work` runs. Returns how many each end has
+/// sent; the other has received every one of them.
+fn under_traffic(host: &PanelHost, ends: [&str; 2], work: impl FnOnce()) -> [u64; 2] {
+    TwoWayFlow::plug(&host.netns, ends, WINDOW).during(work)
 }
 
 #[test]
-fn a_rack_is_added_and_removed_and_a_cable_that_stays_loses_no_frame() {
+fn adding_and_removing_a_rack_loses_no_frame_elsewhere() {
     if !have_root() {
         return;
     }
     let host = PanelHost::new("apply");
     let before = host.state();
     let fabric = host.run(&[]);
-    // A device that had carrier once has a route more than before.
+    // A device gets a route when it first has carrier: let it have carrier before the snapshot.
     let warm = under_traffic(&host, ["ikls1-3", "ikvm1-3-1"], || {});
     let three = host.settled_state();
 
@@ -162,7 +101,7 @@ fn a_rack_is_added_and_removed_and_a_cable_that_stays_loses_no_frame() {
         &format!("{sent:?}, none lost"),
     );
 
-    // What comes is like what was there from the start, and nothing of it stays.
+    // A new rack works like the first ones, and removing it leaves nothing behind.
     fabric.wait_said("another configuration was applied");
     assert!(!fabric.stderr().contains("somebody"), "{}", fabric.stderr());
     three.assert_unchanged(&host.settled_state(), "after a rack came and went");
@@ -172,11 +111,11 @@ fn a_rack_is_added_and_removed_and_a_cable_that_stays_loses_no_frame() {
     assert_eq!(new[1].receive().1, [7; 60]);
     drop(new);
     fabric.end();
-    before.assert_unchanged(&host.state(), "and all is taken away");
+    before.assert_unchanged(&host.state(), "the fabric ended");
 }
 
 #[test]
-fn positions_come_and_go() {
+fn positions_are_added_and_removed() {
     if !have_root() {
         return;
     }
@@ -200,7 +139,7 @@ fn positions_come_and_go() {
 }
 
 #[test]
-fn cables_of_ones_own_and_what_is_made_of_cables() {
+fn configured_cables_are_plugged_and_impairments_set_by_hand_are_kept() {
     if !have_root() {
         return;
     }
@@ -252,7 +191,7 @@ fn cables_of_ones_own_and_what_is_made_of_cables() {
 }
 
 #[test]
-fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+fn a_dry_run_reports_the_changes_and_makes_none() {
     if !have_root() {
         return;
     }
@@ -288,7 +227,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_before_anything_is_done() {
+fn an_invalid_configuration_is_refused_before_any_change() {
     if !have_root() {
         return;
     }
@@ -344,7 +283,7 @@ fn what_cannot_be_is_refused_before_anything_is_done() {
 }
 
 #[test]
-fn devices_are_for_root_and_cables_for_the_owner() {
+fn an_owner_may_change_cables_but_not_devices() {
     if !have_root() {
         return;
     }
@@ -380,14 +319,14 @@ fn devices_are_for_root_and_cables_for_the_owner() {
 }
 
 #[test]
-fn what_fails_in_the_middle_is_taken_back() {
+fn a_failed_apply_is_undone() {
     if !have_root() {
         return;
     }
     let host = PanelHost::new("apply-undo");
     let clean = host.state();
     let fabric = host.run(&[]);
-    // Somebody's device is in the way of a tap, then somebody's file in that of a socket.
+    // A foreign device has the name of a tap; later, a foreign file that of a socket.
     host.netns
         .ip("link add ikvm4-9-1 type veth peer name other");
     host.netns.ip("link set ikvm4-9-1 up");
@@ -420,7 +359,7 @@ fn what_fails_in_the_middle_is_taken_back() {
         host.json(&["cables", "ikeb1-4"])[0]["lanes"][0]["frames_out"],
         warm[0] + sent[0]
     );
-    // The cables that were taken out for it work again, by taps as by sockets.
+    // The cables that were unplugged meanwhile work again, both on taps and on sockets.
     let pair = ["ikls1-3", "ikvm1-3-1"].map(|end| host.netns.enter(|| Nic::plain(end)));
     pair[0].send([0; 10], &[3; 60]);
     assert_eq!(pair[1].receive().1, [3; 60]);
@@ -431,7 +370,7 @@ fn what_fails_in_the_middle_is_taken_back() {
 }
 
 #[test]
-fn of_two_at_once_each_is_done_whole_or_refused() {
+fn concurrent_applies_are_done_completely_or_refused() {
     if !have_root() {
         return;
     }
@@ -458,7 +397,7 @@ fn of_two_at_once_each_is_done_whole_or_refused() {
 }
 
 #[test]
-fn what_apply_made_is_taken_away_after_a_kill_too() {
+fn what_apply_added_is_removed_after_a_kill() {
     if !have_root() {
         return;
     }
@@ -481,7 +420,7 @@ fn what_apply_made_is_taken_away_after_a_kill_too() {
 }
 
 #[test]
-fn the_recorder_keeps_what_it_has_of_cables_that_stay() {
+fn the_recorder_keeps_frames_of_cables_that_stay() {
     if !have_root() {
         return;
     }
@@ -505,7 +444,10 @@ fn the_recorder_keeps_what_it_has_of_cables_that_stay() {
     for byte in [0x42u8, 0x43] {
         let frame = [byte; 60];
         let found = dump.windows(60).filter(|window| *window == frame).count();
-        assert_eq!(found, 1, "the frame of {byte:#x} is in the dump once");
+        assert_eq!(
+            found, 1,
+            "the frame of {byte:#x} must be in the dump exactly once"
+        );
     }
     fabric.end();
 }

@@ -1,13 +1,14 @@
-//! `ikv-fabric apply` in a datacenter of real switches: a rack comes while servers talk to each
-//! other, and goes again. It is a small one, so that it boots beside other tests.
+//! `ikv-fabric apply` with real switches: a rack is added and removed while servers send each other
+//! frames. The datacenter is small, so that it boots while other tests run.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ikv_tests::patience::{SOON, wait_until};
-use ikv_tests::{Cli, Fabric, HostState, Nic, Site, ensure_image, figure, lacks_for_vms, skip};
+use ikv_tests::{
+    Cli, Fabric, HostState, Site, TwoWayFlow, ensure_image, figure, lacks_for_vms, skip,
+};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -15,11 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// One rack of two positions under one spine: four switches.
 const SMALL: [&str; 3] = ["topology.racks=1", "topology.spines=1", "topology.num_u=4"];
 
-/// Frames on their way at the same time: fewer than a ring in a switch holds.
-const UNDER_WAY: u64 = 32;
-
-/// Of the experimental ethertypes (IEEE 802).
-const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
+/// Frames on their way in one direction: fewer than a ring in a switch holds.
+const WINDOW: u64 = 32;
 
 fn sets(sets: &[&str]) -> Vec<String> {
     let words = sets
@@ -28,7 +26,7 @@ fn sets(sets: &[&str]) -> Vec<String> {
     words.collect()
 }
 
-/// `apply` of the small fabric with something else.
+/// The words of `apply` for the small fabric with `other` settings.
 fn apply(fabric: &Fabric, other: &[&str], options: &[&str]) -> Vec<String> {
     let keys = format!("ssh.key_dir={}", fabric.scratch().join("keys").display());
     let mut words = vec!["apply".to_owned()];
@@ -43,7 +41,7 @@ fn as_words(words: &[String]) -> Vec<&str> {
     words.iter().map(String::as_str).collect()
 }
 
-/// Frames that entered each lane between switches, and that it dropped.
+/// Drops by reason of each lane between switches; every frame of a lane is accounted for.
 fn drops(cli: &Cli) -> BTreeMap<String, Value> {
     let cables = cli.json(&["cables"]);
     let between = |cable: &&Value| {
@@ -73,78 +71,15 @@ fn drops(cli: &Cli) -> BTreeMap<String, Value> {
         .collect()
 }
 
-/// Two servers of rack 1 that send each other frames through leaf1 for as long as `meanwhile`
-/// takes; every one arrives, in order. Returns how many.
-fn under_traffic(fabric: &Fabric, meanwhile: impl FnOnce()) -> u64 {
-    let macs = [[2, 0, 0, 0, 0, 3], [2, 0, 0, 0, 0, 4]];
-    let nics = ["ikvm1-3-1", "ikvm1-4-1"].map(|end| fabric.site.host.enter(|| Nic::plain(end)));
-    let frame = |from: usize, number: u64| {
-        let mut frame = [macs[1 - from], macs[from]].concat();
-        frame.extend(ETHERTYPE);
-        frame.extend(number.to_be_bytes());
-        frame.resize(600, 0);
-        frame
-    };
-    // Each has to be heard once, so that the bridge does not flood.
-    let is_ours = |frame: &[u8]| frame[12..14] == ETHERTYPE;
-    let began = Instant::now();
-    for from in [0, 1] {
-        while {
-            nics[from].send([0; 10], &frame(from, u64::MAX));
-            let heard = nics[1 - from].receive_within(Duration::from_millis(200));
-            !heard.is_some_and(|(_, frame)| is_ours(&frame))
-        } {
-            assert!(began.elapsed() < SOON, "leaf1 forwards nothing");
-        }
-    }
-    let stop = AtomicBool::new(false);
-    let sent = [AtomicU64::new(0), AtomicU64::new(0)];
-    let got = [AtomicU64::new(0), AtomicU64::new(0)];
-    std::thread::scope(|scope| {
-        for from in 0..2 {
-            let (nics, stop, sent, got) = (&nics, &stop, &sent[from], &got[1 - from]);
-            scope.spawn(move || {
-                while !stop.load(Ordering::SeqCst) {
-                    let number = sent.load(Ordering::SeqCst);
-                    if number - got.load(Ordering::SeqCst) >= UNDER_WAY {
-                        std::thread::sleep(Duration::from_millis(1));
-                        continue;
-                    }
-                    sent.store(number + 1, Ordering::SeqCst);
-                    nics[from].send([0; 10], &frame(from, number));
-                }
-            });
-            scope.spawn(move || {
-                let mut next = 0;
-                let mut heard = Instant::now();
-                while !(stop.load(Ordering::SeqCst) && next == sent.load(Ordering::SeqCst)) {
-                    let came = nics[1 - from].receive_within(Duration::from_millis(50));
-                    let Some((_, frame)) = came.filter(|(_, frame)| is_ours(frame)) else {
-                        assert!(heard.elapsed() < SOON, "frame {next} from {from} was lost");
-                        continue;
-                    };
-                    let number = u64::from_be_bytes(frame[14..22].try_into().unwrap());
-                    if number == u64::MAX {
-                        continue;
-                    }
-                    assert_eq!(number, next, "none is missing, none overtakes another");
-                    next += 1;
-                    got.store(next, Ordering::SeqCst);
-                    heard = Instant::now();
-                }
-            });
-        }
-        let stops = Stop(&stop);
-        wait_until("frames to flow", SOON, || {
-            got.iter().all(|got| got.load(Ordering::SeqCst) > 100)
-        });
-        meanwhile();
-        drop(stops);
-    });
-    sent.iter().map(|sent| sent.load(Ordering::SeqCst)).sum()
+/// Servers of rack 1 send each other frames through leaf1 while `work` runs. Returns how many
+/// frames; every one has arrived, in order.
+fn under_traffic(fabric: &Fabric, work: impl FnOnce()) -> u64 {
+    let flow = TwoWayFlow::plug(&fabric.site.host, ["ikvm1-3-1", "ikvm1-4-1"], WINDOW);
+    flow.introduce();
+    flow.during(work).iter().sum()
 }
 
-/// Be it ready or not.
+/// `status --json`, whether the fabric is ready or not.
 fn status(cli: &Cli) -> Value {
     let said = cli.run(&["--json", "status"]);
     serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"))
@@ -165,7 +100,7 @@ fn sessions(cli: &Cli) -> Vec<(String, u64, u64)> {
         .collect()
 }
 
-/// How long the session of spine1 with a leaf has been up, in ms.
+/// Milliseconds that spine1's session on `nic` has been up.
 fn uptime(cli: &Cli, nic: &str) -> u64 {
     let summary = cli.vtysh("spine1", "show bgp ipv4 unicast summary");
     let peer = &summary["peers"][nic];
@@ -174,22 +109,13 @@ fn uptime(cli: &Cli, nic: &str) -> u64 {
         .unwrap_or_else(|| panic!("{summary}"))
 }
 
-/// Ends the traffic, also when what goes on meanwhile fails.
-struct Stop<'s>(&'s AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 fn boot_id(cli: &Cli, node: &str) -> String {
     cli.exec(node, &["cat", "/proc/sys/kernel/random/boot_id"])
 }
 
-/// One fabric for all of it, for a boot costs most.
+/// One fabric for the whole sequence, because booting takes longest.
 #[test]
-fn a_rack_of_switches_comes_while_servers_talk_and_goes_again() {
+fn a_rack_is_added_and_removed_while_servers_talk() {
     if let Some(lacking) = lacks_for_vms() {
         return skip(&format!("needs {lacking}"));
     }
@@ -197,17 +123,19 @@ fn a_rack_of_switches_comes_while_servers_talk_and_goes_again() {
     let small = sets(&SMALL);
     let mut fabric = Fabric::start(Site::new("apply"), &as_words(&small));
     fabric.wait_ready(PATIENCE).unwrap();
-    a_rack_comes(&fabric);
+    a_rack_is_added(&fabric);
     a_switch_restarts_alone(&fabric.cli());
-    the_rack_goes(&fabric);
+    the_rack_is_removed(&fabric);
     switches_get_more_memory(&fabric);
     let ended = fabric.end();
     assert!(ended.status.success(), "{ended:?}: {}", fabric.stderr());
     let now = HostState::of(&fabric.site.host, &fabric.run_folder());
-    fabric.before.assert_unchanged(&now, "a rack came and went");
+    fabric
+        .before
+        .assert_unchanged(&now, "a rack was added and removed");
 }
 
-fn a_rack_comes(fabric: &Fabric) {
+fn a_rack_is_added(fabric: &Fabric) {
     let cli = fabric.cli();
     let (booted, dropped) = (boot_id(&cli, "leaf1"), drops(&cli));
     let session = uptime(&cli, "ens5");
@@ -225,8 +153,8 @@ fn a_rack_comes(fabric: &Fabric) {
             status(&cli)["applying"].is_string()
         });
         let second = cli.run(&as_words(&two_racks));
-        let told = second.stderr.contains("another apply is under way");
-        assert!(second.status == 1 && told, "{second:?}");
+        let refused = second.stderr.contains("another apply is under way");
+        assert!(second.code == Some(1) && refused, "{second:?}");
         assert!(first.wait().unwrap().success(), "{}", fabric.dump());
     });
     let took = began.elapsed();
@@ -252,7 +180,7 @@ fn a_rack_comes(fabric: &Fabric) {
     let up = uptime(&cli, "ens5");
     assert!(up > session, "and its session was never down");
     cli.wait_ready(60);
-    // The new leaves are reached over the new ports, and everybody knows them by name.
+    // The new leaves are reachable over the new ports, and every switch knows their names.
     cli.exec("leaf1", &["ping", "-c", "1", "-W", "10", "leaf4"]);
     assert!(cli.ok(&["ssh", "leaf3", "hostname"]).contains("leaf3"));
     assert_eq!(cli.json(&["cables"]).as_array().unwrap().len(), 2 + 4 + 8);
@@ -269,24 +197,27 @@ fn a_switch_restarts_alone(cli: &Cli) {
     figure("a leaf restarted alone has its sessions again after", &took);
 }
 
-fn the_rack_goes(fabric: &Fabric) {
+fn the_rack_is_removed(fabric: &Fabric) {
     let cli = fabric.cli();
     let back = apply(fabric, &[], &[]);
     let frames = under_traffic(fabric, || {
         cli.ok(&as_words(&back));
     });
-    figure("frames while the rack went", &format!("{frames}, 0 lost"));
+    figure(
+        "frames while the rack was removed",
+        &format!("{frames}, 0 lost"),
+    );
     assert_eq!(status(&cli)["nodes"].as_array().unwrap().len(), 4);
     assert_eq!(status(&cli)["applying"], json!(null));
     cli.wait_ready(60);
     assert_eq!(sessions(&cli)[1], ("spine1".to_owned(), 3, 3));
     let gone = cli.run(&["exec", "leaf3", "--", "true"]);
-    let told = gone.stderr.contains("there is no switch \"leaf3\"");
-    assert!(told, "{gone:?}");
+    let unknown = gone.stderr.contains("there is no switch \"leaf3\"");
+    assert!(unknown, "{gone:?}");
     assert!(!fabric.run_folder().join("vm/leaf3").exists());
 }
 
-/// Which only a restart can give them: of one after the other.
+/// Memory takes a restart: the switches restart one after another.
 fn switches_get_more_memory(fabric: &Fabric) {
     let cli = fabric.cli();
     let more = ["vm.memory=208M"];
@@ -295,7 +226,7 @@ fn switches_get_more_memory(fabric: &Fabric) {
     let before = boot_id(&cli, "leaf2");
     let began = Instant::now();
     let said = cli.run(&as_words(&apply(fabric, &more, &[])));
-    assert_eq!(said.status, 0, "{said:?}");
+    assert_eq!(said.code, Some(0), "{said:?}");
     let back = said.stderr.matches("was restarted and back after").count();
     assert_eq!(back, 4, "{said:?}");
     figure(

@@ -1,5 +1,5 @@
-//! What a Linux bridge swallows and a cable passes: LACP and STP between two Linux guests that are
-//! joined by two cables of the user's own.
+//! LACP and STP, which a Linux bridge swallows and a cable passes, between two Linux guests joined
+//! by two configured cables.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use ikv_tests::panel::{PanelFabric, PanelHost};
 use ikv_tests::patience::{SOON, ensure, until};
 use ikv_tests::{Plug, ServerNic, ServerVm, ensure_image, lacks_for_vms, skip};
 
-/// For two VMs under emulation beside other tests.
+/// Time for two emulated VMs to boot while other tests run.
 const BOOT: Duration = Duration::from_secs(120);
 
 const CABLES: &str = "\
@@ -32,7 +32,7 @@ const GUESTS: [[(&str, &str); 2]; 2] = [
     ],
 ];
 
-/// LACP wants to know them; virtio's own are unknown.
+/// LACP needs speed and duplex mode, which virtio does not report by default.
 const SPEED: &str = ",speed=10000,duplex=full";
 
 fn guest(fabric: &PanelFabric<'_>, number: usize) -> ServerVm {
@@ -54,7 +54,7 @@ fn shell(guest: &ServerVm, script: &str) -> String {
     guest.exec(&["sh", "-ec", script])
 }
 
-/// How many ports carry the bond, and who is at the far end of it, as the kernel tells it.
+/// The bond's number of ports and its partner's MAC address, as the kernel reports them.
 fn bond(guest: &ServerVm) -> (String, String) {
     let text = guest.exec(&["cat", "/proc/net/bonding/bond0"]);
     let after = |key: &str| {
@@ -65,7 +65,7 @@ fn bond(guest: &ServerVm) -> (String, String) {
 }
 
 #[test]
-fn two_guests_bond_and_a_loop_of_bridges_is_opened() {
+fn lacp_bonds_two_cables_and_stp_opens_a_loop() {
     if let Some(lacking) = lacks_for_vms() {
         return skip(&format!("needs {lacking}"));
     }
@@ -99,7 +99,7 @@ fn lacp(host: &PanelHost, guests: &[ServerVm; 2]) {
         );
     }
     for (number, guest) in guests.iter().enumerate() {
-        // The other's bond has the MAC of its first NIC.
+        // The partner's bond has the MAC address of its first NIC.
         let wanted = ("2".to_owned(), GUESTS[1 - number][0].1.to_owned());
         until("both ports to be in one aggregator", SOON, || {
             let found = bond(guest);
@@ -110,7 +110,7 @@ fn lacp(host: &PanelHost, guests: &[ServerVm; 2]) {
     guests[0].exec(&ping);
     assert_eq!(host.ask(&["cable", "left", "down"]).code, Some(0));
     for guest in guests {
-        until("the bond to do with one port", SOON, || {
+        until("the bond to run on one port", SOON, || {
             let found = bond(guest);
             ensure(found.0 == "1", || format!("{found:?}"))
         });
@@ -129,8 +129,8 @@ fn stp(guests: &[ServerVm; 2]) {
              ip link set br0 up",
         );
     }
-    // Two bridges, two cables: without the other's BPDUs each takes itself for the root, and
-    // every port forwards for ever.
+    // Two bridges and two cables form a loop. Without the other's BPDUs each bridge would consider
+    // itself the root and keep every port forwarding.
     until("one port of four to be blocked", SOON, || {
         let states = guests.each_ref().map(|guest| {
             let text = guest.exec(&["cat", "/sys/class/net/br0/brif/net0/state"])

@@ -1,5 +1,5 @@
-//! Cables of a patch panel: their ends and names, what passes, what is counted, and how they are
-//! cut.
+//! Cables of a patch panel: their ends and names, the frames that pass and their counters, and
+//! cutting them.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -10,11 +10,11 @@ use ikv_tests::patience::{SOON, wait_for, wait_until};
 use ikv_tests::{Netns, Nic, have_root};
 use serde_json::{Value, json};
 
-/// All 141 cables as ikvswitch's documents give them: name | end | end; an end is its tap and
-/// its alias, then what is inside of a switch.
+/// All 141 cables as ikvswitch's documents list them: name | end | end. An end is its tap and its
+/// alias, followed by its NIC inside the switch.
 const CABLES: &str = include_str!("../../ctrl/model/src/topology/tests/ikvswitch.txt");
 
-/// Name, and tap and alias of both ends, of every cable.
+/// Every cable's name, and the tap and alias of both its ends.
 fn cables() -> Vec<[&'static str; 5]> {
     let words = |part: &'static str| part.split_whitespace();
     CABLES
@@ -34,7 +34,7 @@ fn links(netns: &Netns) -> Vec<Value> {
 }
 
 #[test]
-fn all_282_ends_are_there_with_their_names_and_without_addresses() {
+fn all_282_ends_exist_without_addresses() {
     if !have_root() {
         return;
     }
@@ -61,7 +61,7 @@ fn all_282_ends_are_there_with_their_names_and_without_addresses() {
         assert!(host_link || flags.contains(&json!("NOARP")), "{link}");
         assert_eq!(link["inet6_addr_gen_mode"], "none", "{link}");
     }
-    // The only address is the host's own on its link; IPv6 is nowhere.
+    // The only address is the host's own, on its link; no link has an IPv6 address.
     assert_eq!(host.netns.ip("-6 -o address show").matches("ik").count(), 0);
     let addresses = host.netns.ip("-4 -o address show");
     let ours: Vec<&str> = addresses
@@ -82,13 +82,13 @@ fn all_282_ends_are_there_with_their_names_and_without_addresses() {
 }
 
 #[test]
-fn every_name_of_a_cable_is_known_everywhere() {
+fn every_command_takes_every_name_of_a_cable() {
     if !have_root() {
         return;
     }
     let host = PanelHost::new("names");
     let fabric = host.run(&[]);
-    // All of them at once: what comes back is the cables, in the order asked for.
+    // All names in one request: the answer lists their cables in the same order.
     let cables = cables();
     let asked: Vec<&str> = cables.iter().flatten().copied().collect();
     let reports = host.json(&[&["cables"], &asked[..]].concat());
@@ -148,7 +148,7 @@ fn frame(mark: u8, length: usize) -> Vec<u8> {
     frame
 }
 
-/// Both lanes of a cable in `cables --json`; every count is consistent.
+/// Both lanes of a cable in `cables --json`, after checking that every frame is accounted for.
 fn lanes(host: &PanelHost, cable: &str) -> [Value; 2] {
     let reports = host.json(&["cables", cable]);
     let lanes = reports[0]["lanes"].as_array().unwrap().clone();
@@ -176,7 +176,7 @@ fn wait_lane(
 }
 
 #[test]
-fn frames_pass_and_are_counted_on_the_lane_they_take() {
+fn frames_are_counted_on_their_own_lane() {
     if !have_root() {
         return;
     }
@@ -211,7 +211,7 @@ fn frames_pass_and_are_counted_on_the_lane_they_take() {
                 .contains("LOWER_UP")
         });
         near.send([0; 10], &frame(3, 60));
-        wait_lane(&host, cable, 0, "the frame to nobody", |lane| {
+        wait_lane(&host, cable, 0, "the frame to an unplugged end", |lane| {
             lane["drops"] == json!({"unplugged": 1})
         });
     }
@@ -223,16 +223,17 @@ fn frames_pass_and_are_counted_on_the_lane_they_take() {
         .flat_map(|cable| cable["lanes"].as_array().unwrap())
         .map(|lane| lane["frames_in"].as_u64().unwrap())
         .sum();
-    assert_eq!(total, 2 * (5 + 3 + 1), "and on no other cable");
+    assert_eq!(total, 2 * (5 + 3 + 1), "and no frame on another cable");
     fabric.end();
 }
 
-/// Sends frames from one end until one arrives at the other, or the lane drops for `reason`.
+/// Sends a frame from one end; `true` if it arrives at the other, `false` if the lane drops it for
+/// `reason`.
 fn reaches(host: &PanelHost, from: &Nic, to: &Nic, reason: &str) -> bool {
     let drops = |lane: &Value| lane["drops"][reason].as_u64().unwrap_or(0);
     let before = drops(&lanes(host, "ikeb1-3")[0]);
     from.send([0; 10], &frame(9, 60));
-    wait_for("the frame's end", SOON, || {
+    wait_for("the frame to arrive or to be dropped", SOON, || {
         if to.receive_within(Duration::ZERO).is_some() {
             return Some(true);
         }
@@ -241,7 +242,7 @@ fn reaches(host: &PanelHost, from: &Nic, to: &Nic, reason: &str) -> bool {
 }
 
 #[test]
-fn a_cable_is_cut_swallows_and_is_mended() {
+fn a_cable_is_cut_blackholed_and_mended() {
     if !have_root() {
         return;
     }
@@ -257,7 +258,7 @@ fn a_cable_is_cut_swallows_and_is_mended() {
             (&changed["name"], &changed["state"]),
             (&json!("ikeb1-3"), &json!(state))
         );
-        // Nobody can tell a QEMU behind a tap that its cable is cut, and that is said.
+        // A QEMU behind a tap cannot be notified that its cable is cut: the notes say so.
         let notes = changed["notes"].as_array().unwrap();
         let expected = if state == "down" { 2 } else { 0 };
         assert_eq!(notes.len(), expected, "{changed}");
@@ -284,7 +285,7 @@ fn a_cable_is_cut_swallows_and_is_mended() {
     fabric.end();
 }
 
-/// The fabric holds the host's tap, so the host is told.
+/// The fabric holds the host's tap, so that it can take its carrier away.
 fn host_link_loses_carrier(host: &PanelHost) {
     let carrier = || host.netns.ip("link show ikhn").contains("LOWER_UP");
     assert!(carrier());

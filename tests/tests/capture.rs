@@ -1,23 +1,19 @@
-//! `ikv-fabric capture`: every frame once, as Wireshark reads it.
+//! `ikv-fabric capture`: each frame is captured once, and Wireshark reads the files.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
-use ikv_tests::capturing::{Capturing, Shark, frames_and_lost, have_shark, ping, send};
+use ikv_tests::capturing::{Shark, frames_and_lost, have_shark};
 use ikv_tests::patience::{SOON, output_within};
-use ikv_tests::{Netns, Pair, Wire, have_root, run};
+use ikv_tests::{Pair, have_root, run};
 use serde_json::Value;
 
 #[test]
-fn every_frame_is_there_once_with_its_port_and_direction() {
+fn each_frame_is_captured_once_with_port_and_direction() {
     if !have_root() || !have_shark() {
         return;
     }
-    let Pair {
-        wire,
-        left,
-        right: _right,
-    } = Pair::new("capture");
+    let pair = Pair::new("capture");
     let folder = tempfile::tempdir().unwrap();
     let directions = [
         "frame.interface_name",
@@ -42,11 +38,9 @@ fn every_frame_is_there_once_with_its_port_and_direction() {
         ),
     ] {
         let file = folder.path().join("trace.pcapng");
-        let mut command = wire.command("capture");
-        command.args(["wire", option, "-w"]).arg(&file);
-        let capturing = Capturing::start(&mut command);
-        ping(&left, 3);
-        // What was seen until then is written.
+        let capturing = pair.wire.capture_to(&file, &[option]);
+        pair.ping_answered(3);
+        // An interrupted capture still writes the frames that it has seen.
         let (frames, lost) = frames_and_lost(&capturing.interrupt());
         let shark = Shark::of(&file);
         assert_eq!((shark.count(), lost), (frames, 0));
@@ -68,52 +62,43 @@ fn every_frame_is_there_once_with_its_port_and_direction() {
         }
         std::fs::remove_file(file).unwrap();
     }
-    wire.end();
+    pair.end();
 }
 
 #[test]
-fn a_verdict_is_a_comment_of_the_frame() {
+fn a_frames_comment_is_its_verdict() {
     if !have_root() || !have_shark() {
         return;
     }
-    let Pair {
-        wire,
-        left,
-        right: _right,
-    } = Pair::new("capture");
+    let pair = Pair::new("capture");
     let folder = tempfile::tempdir().unwrap();
-    run(wire.command("cable").args(["wire", "blackhole"]));
+    run(pair.wire.command("cable").args(["wire", "blackhole"]));
     let file = folder.path().join("trace.pcapng");
-    let mut command = wire.command("capture");
-    command.args(["wire", "--count", "2", "-w"]).arg(&file);
-    let capturing = Capturing::start(&mut command);
-    let mut ping = left.command("ping");
+    let capturing = pair.wire.capture_to(&file, &["--count", "2"]);
+    let mut ping = pair.left.command("ping");
     ping.args(["-c", "3", "-i", "0.1", "-w", "1", "10.9.0.2"]);
     output_within(&mut ping, SOON);
     capturing.finish();
-    let told = Shark::of(&file).verbose();
-    assert!(told.contains("dropped: blackhole"), "{told}");
+    let packets = Shark::of(&file).verbose();
+    assert!(packets.contains("dropped: blackhole"), "{packets}");
 
-    // Nothing comes out of a blackhole.
-    let mut command = wire.command("capture");
-    command.args(["wire", "--wire", "--for", "300ms"]);
-    let capturing = Capturing::start(&mut command);
+    // No frame leaves a blackhole.
+    let capturing = pair.wire.capture(&["--wire", "--for", "300ms"]);
     output_within(&mut ping, SOON);
     assert_eq!(capturing.finish(), "");
 }
 
-/// What a capture says of pings while one thing is done to them.
-fn verdicts(wire: &Wire, left: &Netns, impairment: &[&str], options: &[&str]) -> Vec<String> {
+/// The verdicts of a capture on two pings while the frames from `pa` are impaired.
+fn verdicts(pair: &Pair, impairment: &[&str], options: &[&str]) -> Vec<String> {
     let impair = [
         &["wire", "--from", "pa", "--clear", "--match", "icmp"],
         impairment,
     ]
     .concat();
-    run(wire.command("impair").args(impair));
-    let mut command = wire.command("capture");
-    command.args(["wire", "-f", "icmp[icmptype] = icmp-echo"]);
-    let capturing = Capturing::start(command.args(options));
-    let mut ping = left.command("ping");
+    run(pair.wire.command("impair").args(impair));
+    let echoes = ["-f", "icmp[icmptype] = icmp-echo"];
+    let capturing = pair.wire.capture(&[&echoes, options].concat());
+    let mut ping = pair.left.command("ping");
     output_within(
         ping.args(["-c", "2", "-i", "0.1", "-W", "1", "10.9.0.2"]),
         SOON,
@@ -127,16 +112,12 @@ fn verdicts(wire: &Wire, left: &Netns, impairment: &[&str], options: &[&str]) ->
 }
 
 #[test]
-fn what_an_impairment_does_to_a_frame_is_said_of_it() {
+fn a_verdict_names_what_an_impairment_did() {
     if !have_root() {
         return;
     }
-    let Pair {
-        wire,
-        left,
-        right: _right,
-    } = Pair::new("verdicts");
-    let said = |impairment: &[&str]| verdicts(&wire, &left, impairment, &[]);
+    let pair = Pair::new("verdicts");
+    let said = |impairment: &[&str]| verdicts(&pair, impairment, &[]);
     assert_eq!(said(&["--delay", "10ms"]), ["delayed 10.000 ms"; 2]);
     assert_eq!(said(&["--loss", "100%"]), ["dropped: loss"; 2]);
     assert_eq!(said(&["--drop", "1"]), ["dropped: chosen", ""]);
@@ -146,8 +127,8 @@ fn what_an_impairment_does_to_a_frame_is_said_of_it() {
     for verdict in corrupted {
         assert!(verdict.starts_with("corrupted: bit "), "{verdict}");
     }
-    // At the port where they leave: what came out.
-    let out = |impairment: &[&str]| verdicts(&wire, &left, impairment, &["--wire"]);
+    // With --wire, the frames as they left the cable.
+    let out = |impairment: &[&str]| verdicts(&pair, impairment, &["--wire"]);
     assert_eq!(out(&["--loss", "100%"]).len(), 0);
     let mut twice = out(&["--duplicate", "100%"]);
     twice.sort();
@@ -155,30 +136,26 @@ fn what_an_impairment_does_to_a_frame_is_said_of_it() {
         twice,
         ["duplicated", "duplicated", "the duplicate", "the duplicate"]
     );
-    run(wire.command("impair").args(["wire", "--clear"]));
-    wire.end();
+    run(pair.wire.command("impair").args(["wire", "--clear"]));
+    pair.end();
 }
 
 #[test]
-fn captures_of_both_ports_have_one_clock() {
+fn captures_share_one_clock() {
     if !have_root() {
         return;
     }
-    let Pair {
-        wire,
-        left,
-        right: _right,
-    } = Pair::new("clock");
-    run(wire
+    let pair = Pair::new("clock");
+    run(pair
+        .wire
         .command("impair")
         .args(["wire", "--from", "pa", "--delay", "30ms"]));
     let capture = |options: &[&str]| {
-        let mut command = wire.command("capture");
-        command.args(["wire", "-f", "icmp[icmptype] = icmp-echo", "--count", "3"]);
-        Capturing::start(command.args(options))
+        let echoes = ["-f", "icmp[icmptype] = icmp-echo", "--count", "3"];
+        pair.wire.capture(&[&echoes, options].concat())
     };
-    let (entered, left_it) = (capture(&[]), capture(&["--wire"]));
-    ping(&left, 3);
+    let (entered, left_at) = (capture(&[]), capture(&["--wire"]));
+    pair.ping_answered(3);
     let times = |text: String| -> Vec<u64> {
         let lines = text
             .lines()
@@ -187,29 +164,24 @@ fn captures_of_both_ports_have_one_clock() {
             .map(|line| line["time_ns"].as_u64().unwrap())
             .collect()
     };
-    let (entered, left_it) = (times(entered.finish()), times(left_it.finish()));
-    for (entered, left_it) in entered.iter().zip(&left_it) {
-        let took = left_it.saturating_sub(*entered);
+    let (entered, left_at) = (times(entered.finish()), times(left_at.finish()));
+    for (entered, left_at) in entered.iter().zip(&left_at) {
+        let took = left_at.saturating_sub(*entered);
         assert!((30_000_000..130_000_000).contains(&took), "{took} ns");
     }
-    assert_eq!((entered.len(), left_it.len()), (3, 3));
-    wire.end();
+    assert_eq!((entered.len(), left_at.len()), (3, 3));
+    pair.end();
 }
 
 #[test]
-fn a_filter_a_count_a_time_and_a_port_choose_the_frames() {
+fn filter_count_time_and_port_select_frames() {
     if !have_root() {
         return;
     }
-    let Pair {
-        wire,
-        left,
-        right: _right,
-    } = Pair::new("capture");
+    let pair = Pair::new("capture");
     let lines = |options: &[&str]| {
-        let mut command = wire.command("capture");
-        let capturing = Capturing::start(command.arg("wire").args(options));
-        ping(&left, 3);
+        let capturing = pair.wire.capture(options);
+        pair.ping_answered(3);
         let text = capturing.finish();
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
         lines.collect::<Vec<Value>>()
@@ -239,7 +211,7 @@ fn a_filter_a_count_a_time_and_a_port_choose_the_frames() {
     assert!(began.elapsed() >= Duration::from_millis(500));
 
     let refused = |options: &[&str], words: &str| {
-        let mut command = wire.program();
+        let mut command = pair.wire.program();
         let output = command.arg("capture").args(options).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{said}");
@@ -255,7 +227,7 @@ fn a_filter_a_count_a_time_and_a_port_choose_the_frames() {
         &["wire", "-w", "/nonexistent/t"],
         "cannot write /nonexistent/t",
     );
-    wire.end();
+    pair.end();
 }
 
 #[test]
@@ -263,12 +235,11 @@ fn a_ring_keeps_the_newest_files() {
     if !have_root() || !have_shark() {
         return;
     }
-    let Pair { wire, left, right } = Pair::new("capture");
+    let pair = Pair::new("capture");
     let folder = tempfile::tempdir().unwrap();
-    let mut command = wire.command("capture");
-    command.args(["wire", "--ring", "2x1MB", "-w"]);
-    let capturing = Capturing::start(command.arg(folder.path().join("t.pcapng")));
-    send([&left, &right], 8_000_000);
+    let file = folder.path().join("t.pcapng");
+    let capturing = pair.wire.capture_to(&file, &["--ring", "2x1MB"]);
+    pair.send_tcp(8_000_000);
     let (frames, lost) = frames_and_lost(&capturing.interrupt());
     assert!(frames > 100 && lost == 0, "{frames} frames, {lost} lost");
     let files = std::fs::read_dir(folder.path()).unwrap();
@@ -280,25 +251,22 @@ fn a_ring_keeps_the_newest_files() {
         let shark = Shark::of(file);
         assert!(shark.count() > 0 && shark.info().contains("Number of stat entries = 1"));
     }
-    wire.end();
+    pair.end();
 }
 
 #[test]
-fn super_frames_are_flagged_or_cut_and_no_checksum_looks_wrong() {
+fn super_frames_are_flagged_or_segmented_with_valid_checksums() {
     if !have_root() || !have_shark() {
         return;
     }
-    let Pair { wire, left, right } = Pair::new("capture");
+    let pair = Pair::new("capture");
     let folder = tempfile::tempdir().unwrap();
     let capture = |options: &[&str]| {
         let file = folder.path().join("trace.pcapng");
-        let mut command = wire.command("capture");
-        command
-            .args(["wire", "-f", "tcp", "-w"])
-            .arg(&file)
-            .args(options);
-        let capturing = Capturing::start(&mut command);
-        send([&left, &right], 1_000_000);
+        let capturing = pair
+            .wire
+            .capture_to(&file, &[&["-f", "tcp"], options].concat());
+        pair.send_tcp(1_000_000);
         let (frames, lost) = frames_and_lost(&capturing.interrupt());
         let shark = Shark::of(&file);
         assert_eq!((shark.count(), lost), (frames, 0));
@@ -321,5 +289,5 @@ fn super_frames_are_flagged_or_cut_and_no_checksum_looks_wrong() {
     let (none, cut) = capture(&["--segment"]);
     assert!(none.is_empty(), "{none:?}");
     assert!(cut > whole && cut >= 1_000_000 / 1448, "{cut}");
-    wire.end();
+    pair.end();
 }

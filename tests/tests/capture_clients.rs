@@ -1,40 +1,36 @@
-//! Who reads a capture: pipes, Wireshark, those that are slow, those that go away.
+//! Readers of a capture: pipes, Wireshark, slow readers and readers that vanish.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ikv_tests::capturing::{Capturing, Shark, drainers, frames_and_lost, have_shark, ping, send};
+use ikv_tests::capturing::{Capturing, Shark, drainers, frames_and_lost, have_shark};
 use ikv_tests::patience::{SOON, ended, ensure, output_within, until, wait_until};
 use ikv_tests::{Pair, VhostWire, figure, have_root, ikv_fabric, run};
 use rustix::process::Signal;
 
 #[test]
-fn standard_output_is_written_at_once_and_its_end_ends_the_capture() {
+fn frames_reach_a_pipe_at_once_and_closing_it_ends_the_capture() {
     if !have_root() || !have_shark() {
         return;
     }
-    let Pair {
-        wire,
-        left,
-        right: _right,
-    } = Pair::new("capture");
+    let pair = Pair::new("capture");
     let folder = tempfile::tempdir().unwrap();
-    ping(&left, 1);
-    let mut command = wire.program();
+    pair.ping_answered(1);
+    let mut command = pair.wire.program();
     command.args(["capture", "wire", "-f", "icmp", "-w", "-"]);
     let mut capturing = Capturing::start(&mut command);
     let mut stdout = capturing.stdout();
     let mut bytes = vec![0; 1 << 16];
     let head = stdout.read(&mut bytes).unwrap();
-    assert!(head > 100, "the file's beginning");
+    assert!(head > 100, "the beginning of the file");
     let began = Instant::now();
-    ping(&left, 1);
+    pair.ping_answered(1);
     assert!(stdout.read(&mut bytes).unwrap() >= 98);
     let took = began.elapsed();
     figure(
-        "capture -w -: a ping, and it is in the pipe",
+        "capture -w -: from the ping to the pipe",
         &format!("{took:?} (wanted: 100 ms)"),
     );
     assert!(took < Duration::from_secs(2), "{took:?}");
@@ -43,77 +39,74 @@ fn standard_output_is_written_at_once_and_its_end_ends_the_capture() {
     assert_eq!(capturing.said().lines().next(), Some("capturing"));
 
     let file = folder.path().join("dumpcap.pcapng");
-    let mut command = wire.program();
+    let mut command = pair.wire.program();
     command.args(["capture", "wire", "-f", "icmp", "--count", "4", "-w", "-"]);
     let mut capturing = Capturing::start(&mut command);
     let mut dumpcap = Command::new("dumpcap");
     dumpcap.args(["-q", "-i", "-", "-w"]).arg(&file);
     dumpcap.stdin(capturing.stdout()).stderr(Stdio::null());
     let mut dumpcap = dumpcap.spawn().unwrap();
-    ping(&left, 2);
+    pair.ping_answered(2);
     assert!(capturing.wait().success());
     assert!(ended(&mut dumpcap, SOON).unwrap().success());
     assert_eq!(Shark::of(&file).count(), 4);
     std::fs::remove_file(file).unwrap();
-    wire.end();
+    pair.end();
 }
 
 #[test]
-fn a_client_that_is_gone_leaves_no_tap_behind() {
+fn a_client_that_vanishes_leaves_no_capture_behind() {
     if !have_root() {
         return;
     }
-    let Pair {
-        wire,
-        left: _left,
-        right: _right,
-    } = Pair::new("capture");
-    // More than may run at the same time.
+    let pair = Pair::new("capture");
+    // More clients than captures may run at the same time.
     for _ in 0..20 {
-        let mut command = wire.program();
+        let mut command = pair.wire.program();
         let mut capturing = Capturing::start(command.args(["capture", "wire"]));
-        wait_until("the draining thread", SOON, || drainers(wire.pid()) == 1);
+        wait_until("the draining thread", SOON, || {
+            drainers(pair.wire.pid()) == 1
+        });
         capturing.signal(Signal::KILL);
         capturing.wait();
-        // A tap is gone before its thread is.
+        // The capture is removed before its draining thread ends.
         until("the draining thread's end", SOON, || {
-            let left = drainers(wire.pid());
+            let left = drainers(pair.wire.pid());
             ensure(left == 0, || format!("{left} are left"))
         });
     }
-    wire.end();
+    pair.end();
 }
 
 #[test]
-fn a_reader_that_is_too_slow_loses_copies_and_delays_nobody() {
+fn a_slow_reader_loses_copies_and_delays_no_frame() {
     if !have_root() || !have_shark() {
         return;
     }
-    let Pair { wire, left, right } = Pair::new("slow");
+    let pair = Pair::new("slow");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("trace.pcapng");
     let entered = || -> u64 {
-        let lanes = &wire.cables(&[])[0]["lanes"];
+        let lanes = &pair.wire.cables(&[])[0]["lanes"];
         let frames = |lane: usize| lanes[lane]["frames_in"].as_u64().unwrap();
         frames(0) + frames(1)
     };
     let before = entered();
-    let mut command = wire.command("capture");
-    let capturing = Capturing::start(command.args(["wire", "-w"]).arg(&file));
+    let capturing = pair.wire.capture_to(&file, &[]);
     capturing.signal(Signal::STOP);
-    send([&left, &right], 250_000_000);
-    ping(&left, 1);
+    pair.send_tcp(250_000_000);
+    pair.ping_answered(1);
     let sent = entered() - before;
     capturing.signal(Signal::CONT);
     let (captured, lost) = frames_and_lost(&capturing.interrupt());
     assert!(captured > 0 && lost > 0, "{captured} captured, {lost} lost");
     assert_eq!(captured + lost, sent);
     assert_eq!(Shark::of(&file).count(), captured);
-    wire.end();
+    pair.end();
 }
 
 #[test]
-fn a_million_frames_are_all_captured_or_counted() {
+fn a_million_frames_are_captured_or_counted_as_lost() {
     if !have_shark() {
         return;
     }
@@ -157,15 +150,11 @@ fn a_million_frames_are_all_captured_or_counted() {
 }
 
 #[test]
-fn wireshark_lists_the_cables_and_captures_on_them() {
+fn wireshark_lists_cables_and_captures_on_them() {
     if !have_root() || !have_shark() {
         return;
     }
-    let Pair {
-        wire,
-        left,
-        right: _right,
-    } = Pair::new("capture");
+    let pair = Pair::new("capture");
     let home = tempfile::tempdir().unwrap();
     let at_home = |mut command: Command| {
         command
@@ -178,7 +167,7 @@ fn wireshark_lists_the_cables_and_captures_on_them() {
         command.args(words);
         command
     };
-    let mut install = at_home(wire.program());
+    let mut install = at_home(pair.wire.program());
     run(install.args(["extcap", "install"]));
     let listed = String::from_utf8_lossy(&run(&mut tshark(&["-D"])).stdout).into_owned();
     assert!(
@@ -193,9 +182,9 @@ fn wireshark_lists_the_cables_and_captures_on_them() {
     let file = home.path().join("trace.pcapng");
     let mut command = tshark(&["-i", "wire", "-f", "icmp", "-c", "4", "-w"]);
     let mut running = command.arg(&file).stderr(Stdio::piped()).spawn().unwrap();
-    // tshark says that it captures before its extcap does.
-    wait_until("the tap", SOON, || drainers(wire.pid()) == 1);
-    ping(&left, 3);
+    // tshark reports that it captures before its extcap program does.
+    wait_until("the capture", SOON, || drainers(pair.wire.pid()) == 1);
+    pair.ping_answered(3);
     assert!(ended(&mut running, SOON).unwrap().success());
     let mut said = String::new();
     running
@@ -208,10 +197,10 @@ fn wireshark_lists_the_cables_and_captures_on_them() {
     let shark = Shark::of(&file);
     assert_eq!(shark.count(), 4);
     assert!(shark.info().contains("Name = pb"));
-    wait_until("the tap's end", SOON, || drainers(wire.pid()) == 0);
+    wait_until("the capture's end", SOON, || drainers(pair.wire.pid()) == 0);
 
     let asks = |words: &[&str]| {
-        let mut command = wire.program();
+        let mut command = pair.wire.program();
         let output = run(command.arg("extcap").args(words));
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
@@ -234,10 +223,10 @@ fn wireshark_lists_the_cables_and_captures_on_them() {
     assert!(asks(&["--extcap-interface", "wire", "--extcap-config"]).contains("{call=--from}"));
     let dlts = asks(&["--extcap-interface", "wire", "--extcap-dlts"]);
     assert!(dlts.starts_with("dlt {number=1}"), "{dlts}");
-    wire.end();
+    pair.end();
     let listed = String::from_utf8_lossy(&run(&mut tshark(&["-D"])).stdout).into_owned();
     assert!(
         !listed.contains("ikv-fabric"),
-        "no fabric, no interface: {listed}"
+        "interfaces without a fabric: {listed}"
     );
 }

@@ -1,13 +1,13 @@
-//! The command line as people and scripts meet it: help, usage, configurations, pipes.
+//! The command line as people and scripts use it: help, usage, configurations, pipes.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::process::Stdio;
 
-use ikv_tests::have_root;
-use ikv_tests::panel::{Answer, PanelHost, ask_without_fabric, json_without_fabric};
+use ikv_tests::panel::{PanelHost, ask_without_fabric, json_without_fabric};
 use ikv_tests::patience::{SOON, ended};
+use ikv_tests::{Answer, have_root};
 
-/// Wrong files, and what is said of each.
+/// Invalid configurations, and the sentence that each is refused with.
 const BAD: &[(&str, &str)] = &[
     (
         "[topology]\nracks =\n",
@@ -60,7 +60,7 @@ const BAD: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn bad_configurations_are_told_with_file_line_and_key_and_touch_nothing() {
+fn an_invalid_configuration_is_refused_with_file_line_and_key() {
     if !have_root() {
         return;
     }
@@ -76,7 +76,7 @@ fn bad_configurations_are_told_with_file_line_and_key_and_touch_nothing() {
         assert_eq!(
             ask_without_fabric(&["topology", "-c", name]),
             answer,
-            "every command says the same"
+            "every command refuses it with the same sentence"
         );
         before.assert_unchanged(&host.state(), says);
     }
@@ -90,7 +90,7 @@ fn bad_configurations_are_told_with_file_line_and_key_and_touch_nothing() {
 }
 
 #[test]
-fn set_goes_over_the_file() {
+fn set_overrides_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("lab.toml");
     std::fs::write(&file, "[topology]\nracks = 4\nspines = 4\n").unwrap();
@@ -127,7 +127,7 @@ fn set_goes_over_the_file() {
 }
 
 #[test]
-fn ikvswitchs_configuration_is_imported() {
+fn a_configuration_of_ikvswitch_is_imported() {
     let folder = tempfile::tempdir().unwrap();
     let (theirs, ours) = (
         folder.path().join("ikvswitch.conf"),
@@ -171,12 +171,12 @@ fn ikvswitchs_configuration_is_imported() {
 }
 
 #[test]
-fn every_command_explains_itself() {
+fn every_command_has_help() {
     let help = ask_without_fabric(&["--help"]);
     assert_eq!(help.code, Some(0), "{help:?}");
     let (_, commands) = help.stdout.split_once("Commands:\n").unwrap();
     let (commands, _) = commands.split_once("\n\n").unwrap();
-    // A command's name stands at the second column; longer texts go on further right.
+    // A line with a command's name is indented by two blanks; lines that continue a text by more.
     let names: Vec<&str> = commands
         .lines()
         .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
@@ -207,7 +207,7 @@ fn every_command_explains_itself() {
 }
 
 #[test]
-fn wrong_usage_is_status_2() {
+fn wrong_usage_ends_with_status_2() {
     for words in [
         &["cable", "iksb12", "sideways"][..],
         &["cable", "iksb12"],
@@ -221,13 +221,13 @@ fn wrong_usage_is_status_2() {
         assert_eq!(
             ask_without_fabric(words).code,
             Some(2),
-            "{words:?} is no way to use it"
+            "{words:?} is wrong usage"
         );
     }
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     if !have_root() {
         return;
     }

@@ -1,36 +1,36 @@
-//! However a fabric ends, or fails to begin: the host is as before.
+//! The host is unchanged however a fabric ends or fails to start.
 //!
-//! Where each fault is tried that a fabric must heal, or tell in one clear sentence:
+//! These tests cover the faults that a fabric must heal or report in one clear sentence:
 //!
-//! | fault | where | what comes of it |
+//! | fault | tested in | expected result |
 //! |---|---|---|
-//! | kill -9 of a switch of each role | `datacenter/faults.rs` | started again, all sessions back, frames beside it pass |
-//! | kill -9 of dnsmasq, of bgpd in a switch | `datacenter/faults.rs` | started again by the switch's init, with its leases, with its sessions |
-//! | kill -9 of the fabric | here; with switches in `subset.rs` | QEMUs end with it, the next `run` or `clean` takes the rest away |
-//! | signals at any moment | here | everything is taken away |
-//! | full disk: socket's folder, keys, seeds | `obstacles.rs` | one sentence, nothing left |
-//! | full disk: image, at once or during its build | `obstacles.rs` | one sentence, the build ends, only its log is left |
-//! | no /dev/net/tun; no QEMU, or one that does not work; no nft, no mmdebstrap | `obstacles.rs` | one sentence with what brings it |
-//! | taken: names, routes, addresses, tables, files, sockets | `obstacles.rs` | one sentence with what mends it |
-//! | taken: the API's socket | here | the second is refused, the first unharmed |
+//! | kill -9 of a switch of each role | `datacenter/faults.rs` | restarted with all its sessions; other cables lose no frame |
+//! | kill -9 of dnsmasq or bgpd in a switch | `datacenter/faults.rs` | restarted by the switch's init with its leases or sessions |
+//! | kill -9 of the fabric | here; with switches in `subset.rs` | its QEMUs end; the next `run` or `clean` undoes the rest |
+//! | signals at any moment | here | everything is undone |
+//! | full disk: socket's folder, keys, seeds | `obstacles.rs` | one sentence, no file left |
+//! | full disk: image, at once or during its build | `obstacles.rs` | one sentence; the build ends and leaves only its log |
+//! | no /dev/net/tun; no QEMU, or a broken one; no nft, no mmdebstrap | `obstacles.rs` | one sentence that says what to install |
+//! | taken: names, routes, addresses, tables, files, sockets | `obstacles.rs` | one sentence with the remedy |
+//! | taken: the API's socket | here | the second fabric is refused, the first unharmed |
 //! | taken: a display's port | `vnc.rs` | one sentence, nothing left |
 //! | not root, not the owner | `access.rs` | one sentence |
-//! | 1,000 malformed API requests; slow, vanishing and too many clients | `api/` | refused in words or cut off; no frame lost, no memory, descriptor or thread kept |
-//! | silent consoles whose clients vanish | `datacenter/faults.rs` | nothing is kept |
-//! | guests that break virtio's rules | `hostile/` | their own port alone stops |
+//! | 1,000 malformed API requests; slow, vanishing and too many clients | `api/` | refused with a sentence or disconnected; no frame, memory, descriptor or thread lost |
+//! | silent consoles whose clients vanish | `datacenter/faults.rs` | their descriptors are closed |
+//! | guests that break virtio's rules | `hostile/` | only their own port stops |
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use ikv_tests::panel::{Answer, PanelFabric, PanelHost};
+use ikv_tests::panel::{PanelFabric, PanelHost};
 use ikv_tests::patience::{SOON, ended, wait_until};
-use ikv_tests::{Netns, have_root, ikv_fabric, run};
+use ikv_tests::{Answer, Netns, have_root, ikv_fabric, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 #[test]
-fn every_signal_that_ends_it_takes_everything_away() {
+fn ending_signals_leave_the_host_unchanged() {
     if !have_root() {
         return;
     }
@@ -60,7 +60,7 @@ fn every_signal_that_ends_it_takes_everything_away() {
 }
 
 #[test]
-fn a_signal_while_it_comes_up_takes_everything_away() {
+fn a_signal_during_the_start_leaves_the_host_unchanged() {
     if !have_root() {
         return;
     }
@@ -71,7 +71,7 @@ fn a_signal_while_it_comes_up_takes_everything_away() {
     let whole = up.elapsed();
     for twelfth in 0..=12 {
         let mut fabric = host.spawn(host.run_command(&[]));
-        // Not for something to happen: the moment is what is tried.
+        // This sleep chooses the moment under test.
         std::thread::sleep(whole * twelfth / 24);
         fabric.signal(if twelfth % 2 == 0 {
             Signal::INT
@@ -79,7 +79,7 @@ fn a_signal_while_it_comes_up_takes_everything_away() {
             Signal::TERM
         });
         let status = fabric.wait_end();
-        // Before it listens for signals it has touched nothing, and simply dies.
+        // Before it handles signals it has changed nothing, and the signal ends it.
         assert!(
             matches!(status.code(), Some(0) | None),
             "{status}: {}",
@@ -90,7 +90,7 @@ fn a_signal_while_it_comes_up_takes_everything_away() {
 }
 
 #[test]
-fn a_second_one_on_the_same_socket_is_refused_and_the_first_unharmed() {
+fn a_second_fabric_on_the_same_socket_is_refused() {
     if !have_root() {
         return;
     }
@@ -104,7 +104,7 @@ fn a_second_one_on_the_same_socket_is_refused_and_the_first_unharmed() {
     );
     let refused = Answer::of(&mut host.run_command(&[]));
     assert!(refused.refusal().starts_with(&says), "{refused:?}");
-    // The socket counts, not the namespace.
+    // The socket identifies a fabric, not the namespace.
     let elsewhere = Netns::new("elsewhere");
     let program = ikv_fabric().display().to_string();
     let mut command = elsewhere.command(&program);
@@ -118,7 +118,7 @@ fn a_second_one_on_the_same_socket_is_refused_and_the_first_unharmed() {
     assert!(refused.refusal().starts_with(&says), "{refused:?}");
     running.assert_unchanged(&host.state(), "others were refused");
 
-    // Another socket in the same namespace gets in the way of the first's devices.
+    // A fabric with another socket in the same namespace finds the first one's devices.
     let mut command = host.netns.command(&program);
     let other = host.folder().join("other.sock");
     command
@@ -135,7 +135,7 @@ fn a_second_one_on_the_same_socket_is_refused_and_the_first_unharmed() {
 }
 
 #[test]
-fn two_in_different_namespaces_do_not_know_each_other() {
+fn fabrics_in_different_namespaces_are_independent() {
     if !have_root() {
         return;
     }
@@ -161,7 +161,7 @@ fn kill(mut fabric: PanelFabric<'_>) -> u32 {
 }
 
 #[test]
-fn what_a_killed_one_leaves_is_taken_away_by_the_next() {
+fn the_next_run_undoes_what_a_killed_fabric_left() {
     if !have_root() {
         return;
     }
@@ -173,7 +173,7 @@ fn what_a_killed_one_leaves_is_taken_away_by_the_next() {
         "it leaves something"
     );
     assert!(host.state().part("processes").is_empty());
-    // Clients are told that it is gone.
+    // Commands report that it is gone.
     let answer = host.ask(&["status"]);
     assert!(
         answer.refusal().starts_with("no fabric answers at "),
@@ -189,7 +189,7 @@ fn what_a_killed_one_leaves_is_taken_away_by_the_next() {
 }
 
 #[test]
-fn clean_takes_away_what_a_killed_one_leaves() {
+fn clean_undoes_what_a_killed_fabric_left() {
     if !have_root() {
         return;
     }
@@ -220,7 +220,7 @@ fn clean_takes_away_what_a_killed_one_leaves() {
 }
 
 #[test]
-fn clean_takes_away_what_one_killed_on_its_way_up_leaves() {
+fn clean_undoes_what_a_fabric_killed_during_its_start_left() {
     if !have_root() {
         return;
     }
@@ -231,7 +231,7 @@ fn clean_takes_away_what_one_killed_on_its_way_up_leaves() {
     let whole = up.elapsed();
     for twelfth in 0..=12 {
         let fabric = host.spawn(host.run_command(&[]));
-        // Not for something to happen: the moment is what is tried.
+        // This sleep chooses the moment under test.
         std::thread::sleep(whole * twelfth / 24);
         kill(fabric);
         let cleaned = host.ask(&["clean"]);
@@ -241,7 +241,7 @@ fn clean_takes_away_what_one_killed_on_its_way_up_leaves() {
 }
 
 #[test]
-fn clean_knows_in_which_namespace_it_was() {
+fn clean_refuses_in_another_namespace_and_names_the_right_one() {
     if !have_root() {
         return;
     }
@@ -261,7 +261,7 @@ fn clean_knows_in_which_namespace_it_was() {
         "fabric {pid} left things in another network namespace"
     )));
     left.assert_unchanged(&host.state(), "it was refused elsewhere");
-    // The line it gives does it, but for the folder of this build.
+    // The line that it gives works, once the program has its path.
     let (_, line) = line.split_once('`').unwrap();
     let (line, _) = line.split_once('`').unwrap();
     run(Command::new("sh").args([
@@ -270,7 +270,7 @@ fn clean_knows_in_which_namespace_it_was() {
     ]));
     before.assert_unchanged(&host.state(), "nsenter … clean");
 
-    // With the namespace everything in it has gone; only files are left.
+    // Everything in the namespace is gone with it; only files are left.
     kill(host.run(&[]));
     run(Command::new("ip").args(["netns", "del", host.netns.name()]));
     let cleaned = clean();
@@ -279,12 +279,12 @@ fn clean_knows_in_which_namespace_it_was() {
 }
 
 #[test]
-fn forwarding_is_given_back_only_where_it_is_still_ours() {
+fn forwarding_is_restored_only_if_unchanged_meanwhile() {
     if !have_root() {
         return;
     }
     let forwarding = |host: &PanelHost| host.netns.run("sysctl -n net.ipv4.ip_forward");
-    // (before, set by somebody while the fabric runs, after)
+    // Before the fabric, set while it runs, and after it.
     let cases = [
         ("0", None, "0"),
         ("1", None, "1"),
@@ -295,7 +295,8 @@ fn forwarding_is_given_back_only_where_it_is_still_ours() {
         let host = PanelHost::new("forward");
         host.netns
             .run(&format!("sysctl -q net.ipv4.ip_forward={before}"));
-        // Hardened hosts have it off; switching forwarding off again would switch it on.
+        // Hardened hosts have redirects off, and the kernel switches them on when forwarding is
+        // switched off.
         host.netns
             .run("sysctl -q net.ipv4.conf.all.accept_redirects=0");
         let state = host.state();
@@ -314,7 +315,7 @@ fn forwarding_is_given_back_only_where_it_is_still_ours() {
 }
 
 #[test]
-fn nobody_listening_to_its_progress_does_no_harm() {
+fn a_closed_standard_error_does_not_end_it() {
     if !have_root() {
         return;
     }
@@ -322,17 +323,17 @@ fn nobody_listening_to_its_progress_does_no_harm() {
     let before = host.state();
     let mut command = host.run_command(&[]);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    // As a terminal that is closed, or `| head` that has seen enough.
+    // Such as a terminal that was closed, or `| head` that has ended.
     drop(child.stderr.take());
     let ready = host.ask(&["status", "--wait", "20"]);
     assert_eq!(ready.code, Some(0), "{ready:?}");
     host.netns.ip("link set ikls1-3 down");
-    wait_until("the notice that nobody reads", SOON, || {
+    wait_until("a notice that cannot be written", SOON, || {
         host.netns.ip("link show ikls1-3").contains(",UP")
     });
     assert_eq!(host.ask(&["status"]).code, Some(0), "it goes on");
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let status = ended(&mut child, SOON).expect("it ends");
     assert_eq!(status.code(), Some(0), "{status}");
-    before.assert_unchanged(&host.state(), "nobody listened");
+    before.assert_unchanged(&host.state(), "its standard error was closed");
 }

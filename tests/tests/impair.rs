@@ -1,4 +1,4 @@
-//! `ikv-fabric impair` on a wire between two machines, and `[[cable]]` of the configuration.
+//! `ikv-fabric impair` on a wire between two machines, and the configuration's `[[cable]]`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::process::Stdio;
@@ -18,12 +18,12 @@ fn dropped(lane: &Value) -> u64 {
     drops.map(|count| count.as_u64().unwrap()).sum()
 }
 
-fn accounted(lane: &Value) {
+fn assert_accounted(lane: &Value) {
     let accounted = count(lane, "frames_out") + count(lane, "held") + dropped(lane);
     assert_eq!(count(lane, "frames_in"), accounted, "{lane:#}");
 }
 
-/// Of a lane: its keys without the seed, which is chosen anew each time.
+/// A lane's impairment without the seed, which is random.
 fn keys(lane: &Value) -> Value {
     let mut keys = lane["impairment"].clone();
     if let Some(keys) = keys.as_object_mut() {
@@ -33,7 +33,7 @@ fn keys(lane: &Value) -> Value {
 }
 
 #[test]
-fn a_delay_of_both_lanes_shows_twice_in_a_round_trip() {
+fn a_delay_on_both_lanes_counts_twice_in_a_round_trip() {
     if !have_root() {
         return;
     }
@@ -60,11 +60,11 @@ fn a_delay_of_both_lanes_shows_twice_in_a_round_trip() {
     let text = run(pair.wire.command("impair").arg("--report")).stdout;
     let report: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(report[0]["name"], "wire");
-    pair.wire.end();
+    pair.end();
 }
 
 #[test]
-fn keys_stay_until_they_are_taken_away() {
+fn keys_stay_until_they_are_cleared() {
     if !have_root() {
         return;
     }
@@ -105,7 +105,7 @@ fn keys_stay_until_they_are_taken_away() {
     assert_eq!(listed[1]["from"], "pb");
     assert_eq!(listed[1]["impairment"]["delay"], "5ms");
 
-    // What makes no sense changes nothing.
+    // A refused impairment changes nothing.
     for (words, reason) in [
         (
             &["wire", "--gap", "5"][..],
@@ -134,11 +134,11 @@ fn keys_stay_until_they_are_taken_away() {
     assert_eq!(ahead(), json!({"delay": "1ms"}));
     impair(&["wire", "--delay", "0"]);
     assert_eq!(ahead(), Value::Null);
-    pair.wire.end();
+    pair.end();
 }
 
 #[test]
-fn loss_one_way_and_exactly_the_nth_frame() {
+fn loss_affects_one_direction_and_drop_exactly_the_nth_frame() {
     if !have_root() {
         return;
     }
@@ -157,7 +157,7 @@ fn loss_one_way_and_exactly_the_nth_frame() {
 
     let one_ping = || pair.ping(&["-c", "1", "-W", "0.2"]);
     impair(&["wire", "--match", "udp or arp"]);
-    assert!(one_ping().is_some(), "not what is lost");
+    assert!(one_ping().is_some(), "a frame that does not match was lost");
     impair(&["wire", "--match", "icmp[icmptype] == icmp-echo"]);
     assert_eq!(one_ping(), None);
     let shown = keys(&pair.wire.lane("pa"));
@@ -174,11 +174,11 @@ fn loss_one_way_and_exactly_the_nth_frame() {
     assert_eq!(answered, ["1", "3", "6", "7"], "{output}");
     let chosen = pair.wire.lane("pa");
     assert_eq!(chosen["drops"]["chosen"], 3, "{chosen:#}");
-    pair.wire.end();
+    pair.end();
 }
 
 #[test]
-fn a_cut_wire_takes_the_carrier_of_its_taps() {
+fn cutting_a_wire_takes_the_carrier_of_its_taps() {
     if !have_root() {
         return;
     }
@@ -188,7 +188,7 @@ fn a_cut_wire_takes_the_carrier_of_its_taps() {
     };
     let set = |state: &str| {
         let said = pair.wire.json("cable", &["wire", state]);
-        assert_eq!(said["notes"], json!([]), "both taps can be told");
+        assert_eq!(said["notes"], json!([]), "both taps lose their carrier");
     };
     for (state, up) in [
         ("down", false),
@@ -202,7 +202,7 @@ fn a_cut_wire_takes_the_carrier_of_its_taps() {
         });
     }
     assert!(pair.ping(&["-c", "3", "-i", "0.1", "-w", "5"]).is_some());
-    pair.wire.end();
+    pair.end();
 }
 
 #[test]
@@ -216,11 +216,11 @@ fn every_frame_is_accounted_for_while_impairments_change() {
         .command("ping")
         .args(["-n", "-q", "-f", "-s", "900", "-w", "60", "10.9.0.2"])
         .stdout(Stdio::null())
-        // Corrupted frames make it wonder aloud.
+        // It complains about corrupted answers.
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // The same every time; odd multipliers walk through all values.
+    // A linear congruential generator: the same sequence in every run.
     let mut dice = 12_345u32;
     let mut throw = |sides: usize| {
         dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -270,19 +270,19 @@ fn every_frame_is_accounted_for_while_impairments_change() {
                 words.extend(["--from", ["pa", "pb"][throw(2)]]);
             }
             words.extend(choices[throw(choices.len())]);
-            // Some choices do not go together with what is set: nothing changes then.
+            // Some choices contradict what is set: they are refused and change nothing.
             let said = pair.wire.command("impair").args(&words).output().unwrap();
             assert!(matches!(said.status.code(), Some(0 | 1)), "{said:?}");
         }
         for from in ["pa", "pb"] {
-            accounted(&pair.wire.lane(from));
+            assert_accounted(&pair.wire.lane(from));
         }
     }
     run(pair.wire.command("cable").args(["wire", "up"]));
     run(pair.wire.command("impair").args(["wire", "--clear"]));
     flood.kill().unwrap();
     flood.wait().unwrap();
-    // What was held leaves at its time, and then nothing is.
+    // Held frames leave in time.
     wait_until("the last frame", SOON, || {
         ["pa", "pb"]
             .iter()
@@ -290,7 +290,7 @@ fn every_frame_is_accounted_for_while_impairments_change() {
     });
     for (from, to) in [("pa", "pb"), ("pb", "pa")] {
         let lane = pair.wire.lane(from);
-        accounted(&lane);
+        assert_accounted(&lane);
         assert_eq!(lane["to"], to);
         assert!(count(&lane, "frames_in") > 500, "{lane:#}");
         for reason in ["loss", "cable-down", "blackhole"] {
@@ -301,7 +301,7 @@ fn every_frame_is_accounted_for_while_impairments_change() {
         }
     }
     assert!(pair.ping(&["-c", "3", "-i", "0.1", "-w", "5"]).is_some());
-    pair.wire.end();
+    pair.end();
 }
 
 const FROM_THE_START: &str = r#"
@@ -326,7 +326,7 @@ state = "down"
 "#;
 
 #[test]
-fn cables_are_as_the_file_says_from_the_start() {
+fn configured_cables_are_set_from_the_start() {
     if !have_root() {
         return;
     }
@@ -353,7 +353,7 @@ fn cables_are_as_the_file_says_from_the_start() {
         .map(|(cable, from)| (json!(cable), json!(from)))
     );
 
-    // Two servers back to back, and nobody else hears them.
+    // Two servers are connected directly, and no other end gets their frames.
     let [one, other, leaf] = host
         .netns
         .enter(|| ["ikvm1-3-1", "ikvm2-3-1", "ikls1-3"].map(Nic::plain));
@@ -365,21 +365,21 @@ fn cables_are_as_the_file_says_from_the_start() {
     assert_eq!(other.receive().1, frame);
     assert!(sent.elapsed() >= Duration::from_millis(5));
     leaf.send([0; 10], &frame);
-    wait_until("the frame to nobody", SOON, || {
+    wait_until("the frame to an unplugged end", SOON, || {
         let left = host.json(&["cables", "ikeb1-3"]);
         assert_eq!(left[0]["lanes"][0]["to"], "nothing");
         left[0]["lanes"][0]["drops"] == json!({"unplugged": 1})
     });
     drop((one, other, leaf));
 
-    // Loss of what matches, one way.
+    // Frames that match are lost, in one direction.
     let [leaf, server] = host
         .netns
         .enter(|| ["ikls1-4", "ikvm1-4-1"].map(Nic::plain));
     server.send([0; 10], &frame);
     frame[12..14].copy_from_slice(&[0x88, 0xb6]);
     server.send([0; 10], &frame);
-    assert_eq!(leaf.receive().1, frame, "the first was lost");
+    assert_eq!(leaf.receive().1, frame, "the first frame must be lost");
 
     let direct = host.json(&["cables", "leaf3:u5"]);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The switches' BMCs, by ipmitool: from this host, from a guest on the segment, and from nowhere else.
+//! The switches' BMCs answer ipmitool on this host and on a guest of the IPMI segment only.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;
@@ -16,10 +16,10 @@ use ikv_tests::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// For one VM under emulation beside other tests.
+/// Time for one emulated VM to boot while other tests run.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The port of spine1, the second switch.
+/// UDP port of the BMC of spine1, the second switch.
 const PORT: &str = "9081";
 
 const SEGMENT: &str = "192.168.200.1";
@@ -38,9 +38,9 @@ fn lacks() -> bool {
     lacking.is_some()
 }
 
-/// An ipmitool at some place.
+/// ipmitool, as it is called in a namespace for one address.
 struct Ipmitool<'a> {
-    place: &'a Netns,
+    netns: &'a Netns,
     host: &'a str,
     interface: &'a [&'a str],
     password: PathBuf,
@@ -50,18 +50,18 @@ const LANPLUS: &[&str] = &["lanplus", "-C", "3"];
 const LAN: &[&str] = &["lan"];
 
 impl<'a> Ipmitool<'a> {
-    fn of(fabric: &'a Fabric, place: &'a Netns, host: &'a str) -> Self {
+    fn of(fabric: &'a Fabric, netns: &'a Netns, host: &'a str) -> Self {
         Ipmitool {
-            place,
+            netns,
             host,
             interface: LANPLUS,
             password: fabric.scratch().join("keys/ipmi_password"),
         }
     }
 
-    /// What it prints, or what it complains about.
+    /// Its standard output, or the whole result if it fails.
     fn ask(&self, words: &str) -> Result<String, String> {
-        let mut command = self.place.command("timeout");
+        let mut command = self.netns.command("timeout");
         command
             .args(["20", "ipmitool", "-N", "1", "-R", "2", "-I"])
             .args(self.interface)
@@ -92,7 +92,7 @@ fn wait_for_state(cli: &Cli, state: &str) {
     });
 }
 
-/// The one `ipmi_sim`, once it runs.
+/// Waits for spine1's `ipmi_sim` to run.
 fn ipmi_sim(fabric: &Fabric) -> Pid {
     let name = |pid: &Pid| fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_pid()));
     until("an ipmi_sim", SOON, || {
@@ -103,7 +103,7 @@ fn ipmi_sim(fabric: &Fabric) -> Pid {
 }
 
 #[test]
-fn a_switch_is_switched_by_ipmi_and_by_us_alike() {
+fn ipmi_and_power_control_the_same_switch() {
     if lacks() {
         return;
     }
@@ -113,15 +113,15 @@ fn a_switch_is_switched_by_ipmi_and_by_us_alike() {
     let cli = fabric.cli();
     let tool = Ipmitool::of(&fabric, host, "127.0.0.1");
     until("a BMC", PATIENCE, || tool.ask("power status"));
-    it_is_told_how(&fabric, &cli);
-    every_way_leads_there(&fabric);
-    it_is_shut_in(&fabric);
+    ipmi_prints_the_access(&fabric, &cli);
+    only_the_password_opens_every_interface(&fabric);
+    ipmi_sim_is_confined(&fabric);
 
     wait_for_state(&cli, "running");
-    both_directions(&tool, &cli);
-    its_death_is_not_noticed_by_the_switch(&fabric, &tool);
-    the_guest_speaks_with_it_too(&fabric, &cli, &tool);
-    from_a_guest_on_the_segment(&fabric, &cli);
+    ipmi_and_power_agree(&tool, &cli);
+    the_switch_runs_on_when_ipmi_sim_is_killed(&fabric, &tool);
+    the_guest_reaches_it_over_kcs(&fabric, &cli, &tool);
+    a_guest_on_the_segment_controls_it(&fabric, &cli);
 
     let ended = fabric.end();
     assert!(ended.status.success(), "{}", fabric.stderr());
@@ -129,7 +129,7 @@ fn a_switch_is_switched_by_ipmi_and_by_us_alike() {
     fabric.before.assert_unchanged(&now, "after the end");
 }
 
-fn it_is_told_how(fabric: &Fabric, cli: &Cli) {
+fn ipmi_prints_the_access(fabric: &Fabric, cli: &Cli) {
     let file = fabric.scratch().join("keys/ipmi_password");
     assert_eq!(mode(&file), 0o600);
     let access = cli.json(&["ipmi"]);
@@ -140,7 +140,7 @@ fn it_is_told_how(fabric: &Fabric, cli: &Cli) {
         (&bmc["node"], &bmc["port"]),
         (&Value::from("spine1"), &Value::from(9081))
     );
-    // The very line that a user pastes.
+    // The line that a user pastes.
     let text = cli.ok(&["ipmi", "spine1"]);
     let line = text
         .lines()
@@ -154,7 +154,7 @@ fn it_is_told_how(fabric: &Fabric, cli: &Cli) {
         "{line}: {output:?}"
     );
     let refused = cli.run(&["ipmi", "leaf1"]);
-    assert_eq!(refused.status, 1);
+    assert_eq!(refused.code, Some(1));
     assert!(
         refused.stderr.contains("leaf1 has no BMC here"),
         "{refused:?}"
@@ -165,8 +165,8 @@ fn mode(file: &Path) -> u32 {
     file.metadata().unwrap().permissions().mode() & 0o7777
 }
 
-/// By IPMI 2.0 and 1.5, at both addresses, with the password; and by nothing else.
-fn every_way_leads_there(fabric: &Fabric) {
+/// IPMI 2.0 and 1.5 work at both addresses with the right password only, and no other port is open.
+fn only_the_password_opens_every_interface(fabric: &Fabric) {
     let host = &fabric.site.host;
     let wrong = fabric.scratch().join("wrong");
     fs::write(&wrong, "0123456789abcdef\n").unwrap();
@@ -193,8 +193,9 @@ fn every_way_leads_there(fabric: &Fabric) {
     );
 }
 
-/// What an `ipmi_sim` that was taken over has: no rights, no files, and no password to be seen.
-fn it_is_shut_in(fabric: &Fabric) {
+/// An `ipmi_sim` that was taken over would have no capabilities, could write no file, and could see
+/// no other password.
+fn ipmi_sim_is_confined(fabric: &Fabric) {
     let pid = ipmi_sim(fabric).as_raw_pid();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |name: &str| {
@@ -222,12 +223,12 @@ fn it_is_shut_in(fabric: &Fabric) {
     }
 }
 
-fn both_directions(tool: &Ipmitool<'_>, cli: &Cli) {
+fn ipmi_and_power_agree(tool: &Ipmitool<'_>, cli: &Cli) {
     let state = || cli.node("spine1")["state"].clone();
     tool.says("power off", "Chassis Power Control: Down/Off");
     assert_eq!(state(), "off");
     tool.is("off");
-    // Off stays off, for a reset too.
+    // A reset does not switch it on.
     tool.ask("power reset").unwrap_err();
     assert_eq!(state(), "off");
     cli.ok(&["power", "spine1", "on"]);
@@ -242,28 +243,28 @@ fn both_directions(tool: &Ipmitool<'_>, cli: &Cli) {
     tool.says("power soft", "Chassis Power Control: Soft");
     assert_eq!(state(), "off");
     tool.says("power on", "Chassis Power Control: Up/On");
-    // It has nothing to choose from.
+    // A switch has one boot device only.
     let boot = tool.ask("chassis bootparam get 5").unwrap();
     assert!(boot.contains("No override"), "{boot}");
 }
 
-fn its_death_is_not_noticed_by_the_switch(fabric: &Fabric, tool: &Ipmitool<'_>) {
+fn the_switch_runs_on_when_ipmi_sim_is_killed(fabric: &Fabric, tool: &Ipmitool<'_>) {
     let (before, qemu) = (ipmi_sim(fabric), fabric.qemu("spine1"));
     kill_process(before, Signal::KILL).unwrap();
     until("another ipmi_sim", SOON, || {
-        ensure(ipmi_sim(fabric) != before, || "still the old one".into())
+        ensure(ipmi_sim(fabric) != before, || "still the killed one".into())
     });
     until("its answer", SOON, || tool.ask("power status"));
     tool.is("on");
     assert_eq!(fabric.qemu("spine1"), qemu);
-    let told = fabric.stderr();
+    let said = fabric.stderr();
     let notice = "the BMC of spine1 is started again: ipmi_sim ended with signal: 9";
-    assert!(told.contains(notice), "{told}");
+    assert!(said.contains(notice), "{said}");
 }
 
-/// Over KCS, as its kernel would. A watchdog that the guest has set off takes its power away, and it
-/// stays off.
-fn the_guest_speaks_with_it_too(fabric: &Fabric, cli: &Cli, tool: &Ipmitool<'_>) {
+/// The guest talks to its BMC over KCS, as its kernel would. When the watchdog that it started
+/// expires, its power goes off and stays off.
+fn the_guest_reaches_it_over_kcs(fabric: &Fabric, cli: &Cli, tool: &Ipmitool<'_>) {
     wait_for_state(cli, "running");
     let script = fabric.scratch().join("kcs.pl");
     fs::write(&script, include_str!("ipmi/kcs.pl")).unwrap();
@@ -278,11 +279,12 @@ fn the_guest_speaks_with_it_too(fabric: &Fabric, cli: &Cli, tool: &Ipmitool<'_>)
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    // Get Device ID: manufacturer 001291, product 0f02, as in its own example.
+    // Get Device ID: manufacturer 001291, product 0f02, as in ipmi_sim's example.
     let answer = ask("18 01");
     let expected = "1c 01 00 00 03 09 08 02 9f 91 12 00 02 0f 00 00 00 00\n";
     assert_eq!(answer, expected);
-    // Set Watchdog Timer: for the OS, power down, after 1 s. Reset Watchdog Timer starts it.
+    // Set Watchdog Timer: used by the OS, action power down, after 1 s. Reset Watchdog Timer starts
+    // it.
     assert!(ask("18 24 04 02 00 10 0a 00").starts_with("1c 24 00 "));
     assert_eq!(ask("18 22"), "1c 22 00\n");
     wait_for_state(cli, "off");
@@ -290,7 +292,7 @@ fn the_guest_speaks_with_it_too(fabric: &Fabric, cli: &Cli, tool: &Ipmitool<'_>)
     tool.says("power on", "Chassis Power Control: Up/On");
 }
 
-fn from_a_guest_on_the_segment(fabric: &Fabric, cli: &Cli) {
+fn a_guest_on_the_segment_controls_it(fabric: &Fabric, cli: &Cli) {
     let site = &fabric.site;
     let options = cli.ok(&["vm-args", "ipmi"]);
     assert!(options.contains("ifname=ikipmi,"), "{options}");
@@ -302,7 +304,7 @@ fn from_a_guest_on_the_segment(fabric: &Fabric, cli: &Cli) {
         tool.ask("power status")
     });
 
-    noise_does_nothing(fabric, &guest.netns);
+    invalid_datagrams_do_no_harm(fabric, &guest.netns);
     tool.is("on");
 
     let before = fabric.qemu("spine1");
@@ -316,13 +318,14 @@ fn from_a_guest_on_the_segment(fabric: &Fabric, cli: &Cli) {
         ensure(said == "Chassis Power is on", || said)
     });
 
-    reaches_nothing_else(site, &guest.netns);
-    nobody_else_reaches_it(fabric, site);
-    is_a_cable_like_any(cli, &guest.netns, &tool);
+    the_guest_reaches_only_the_bmcs(site, &guest.netns);
+    the_outside_does_not_reach_the_segment(fabric, site);
+    the_segments_cable_works_like_any_other(cli, &guest.netns, &tool);
 }
 
-/// Datagrams that are none of IPMI's, or cut short, or begin like some.
-fn noise_does_nothing(fabric: &Fabric, guest: &Netns) {
+/// Random and truncated datagrams, some with a valid beginning, neither end the BMC nor act on the
+/// switch.
+fn invalid_datagrams_do_no_harm(fabric: &Fabric, guest: &Netns) {
     let (bmc, qemu) = (ipmi_sim(fabric), fabric.qemu("spine1"));
     let socket = guest.enter(|| UdpSocket::bind("192.168.200.2:0")).unwrap();
     let mut luck: u32 = 1;
@@ -332,7 +335,7 @@ fn noise_does_nothing(fabric: &Fabric, guest: &Netns) {
     };
     for length in 0..600usize {
         let mut datagram: Vec<u8> = (0..length % 300).map(|_| byte()).collect();
-        // An RMCP header of IPMI's class, and RMCP+ with it.
+        // The header of RMCP with IPMI's class, and that of RMCP+.
         let begin: &[u8] = [&[][..], &[6, 0, 0xff, 7], &[6, 0, 0xff, 7, 6]][length % 3];
         let known = begin.len().min(datagram.len());
         datagram[..known].copy_from_slice(&begin[..known]);
@@ -340,7 +343,7 @@ fn noise_does_nothing(fabric: &Fabric, guest: &Netns) {
     }
     assert_eq!(fabric.qemu("spine1"), qemu);
     let alive = fabric.bmc("spine1").contains(&bmc);
-    assert!(alive, "a stranger ended the BMC");
+    assert!(alive, "a datagram ended the BMC");
 }
 
 fn pings(from: &Netns, to: Ipv4Addr) -> bool {
@@ -349,17 +352,17 @@ fn pings(from: &Netns, to: Ipv4Addr) -> bool {
     output.status.success()
 }
 
-/// Whether a TCP connection comes about within a second.
+/// Whether a TCP connection is established within a second.
 fn connects(from: &Netns, to: Ipv4Addr, port: u16) -> bool {
     let to = std::net::SocketAddr::from((to, port));
     from.enter(|| std::net::TcpStream::connect_timeout(&to, Duration::from_secs(1)).is_ok())
 }
 
-/// The guest sees the host's BMCs and their echo; none of its services or other addresses, and
-/// nothing behind it.
-fn reaches_nothing_else(site: &Site, guest: &Netns) {
+/// The guest reaches the BMCs' address, but neither the host's services and other addresses nor
+/// what is behind the host.
+fn the_guest_reaches_only_the_bmcs(site: &Site, guest: &Netns) {
     let segment: Ipv4Addr = SEGMENT.parse().unwrap();
-    assert!(pings(guest, segment), "the way is there");
+    assert!(pings(guest, segment), "the route does not work");
     for other in [HOST_OUTSIDE, Ipv4Addr::new(192, 168, 96, 1), OUTSIDE] {
         assert!(!pings(guest, other), "{other}");
     }
@@ -367,11 +370,14 @@ fn reaches_nothing_else(site: &Site, guest: &Netns) {
         .host
         .enter(|| TcpListener::bind("0.0.0.0:7000"))
         .unwrap();
-    assert!(connects(&site.host, segment, 7000), "it listens");
+    assert!(
+        connects(&site.host, segment, 7000),
+        "the service does not answer"
+    );
     assert!(!connects(guest, segment, 7000));
     assert!(!connects(guest, HOST_OUTSIDE, 7000));
     drop(service);
-    // The host may begin.
+    // The host may connect to the guest.
     let theirs = guest
         .enter(|| TcpListener::bind("192.168.200.2:7001"))
         .unwrap();
@@ -379,11 +385,14 @@ fn reaches_nothing_else(site: &Site, guest: &Netns) {
     drop(theirs);
 }
 
-/// Neither the segment nor the host's address there is to be had from outside.
-fn nobody_else_reaches_it(fabric: &Fabric, site: &Site) {
+/// Neither the segment nor the host's address on it is reachable from outside.
+fn the_outside_does_not_reach_the_segment(fabric: &Fabric, site: &Site) {
     site.outside
         .ip(&format!("route add 192.168.200.0/24 via {HOST_OUTSIDE}"));
-    assert!(pings(&site.outside, HOST_OUTSIDE), "the way is there");
+    assert!(
+        pings(&site.outside, HOST_OUTSIDE),
+        "the route does not work"
+    );
     for address in [[192, 168, 200, 1], [192, 168, 200, 2]] {
         assert!(!pings(&site.outside, address.into()), "{address:?}");
     }
@@ -391,7 +400,7 @@ fn nobody_else_reaches_it(fabric: &Fabric, site: &Site) {
     tool.ask("power status").unwrap_err();
 }
 
-fn is_a_cable_like_any(cli: &Cli, guest: &Netns, tool: &Ipmitool<'_>) {
+fn the_segments_cable_works_like_any_other(cli: &Cli, guest: &Netns, tool: &Ipmitool<'_>) {
     let segment: Ipv4Addr = SEGMENT.parse().unwrap();
     let listed = cli.json(&["topology", "--set", "ipmi.enabled=true"]);
     let cables = listed["cables"].as_array().unwrap();
@@ -428,7 +437,7 @@ fn is_a_cable_like_any(cli: &Cli, guest: &Netns, tool: &Ipmitool<'_>) {
 }
 
 #[test]
-fn a_killed_fabric_leaves_no_bmc_and_clean_takes_its_segment_away() {
+fn a_killed_fabrics_bmcs_end_and_clean_removes_the_segment() {
     if lacks() {
         return;
     }
@@ -440,7 +449,7 @@ fn a_killed_fabric_leaves_no_bmc_and_clean_takes_its_segment_away() {
     let cli = fabric.cli();
     until("its API", SOON, || {
         let said = cli.run(&["ipmi"]);
-        ensure(said.status == 0, || said.stderr)
+        ensure(said.code == Some(0), || said.stderr)
     });
     fabric.kill();
     until("the BMC to be gone", SOON, || {
@@ -454,7 +463,7 @@ fn a_killed_fabric_leaves_no_bmc_and_clean_takes_its_segment_away() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told_before_anything_is_touched() {
+fn a_taken_port_or_address_is_reported_before_any_change() {
     if lacks() {
         return;
     }
@@ -472,7 +481,7 @@ fn a_port_that_is_taken_is_told_before_anything_is_touched() {
     before.assert_unchanged(&host.state(), "it did not come up");
     let found = host.ask(&[&["--json", "check"], &WITH_BMC[..]].concat());
     assert!(found.stdout.contains("127.0.0.1:9081 (UDP)"), "{found:?}");
-    // Not asked for is not looked at.
+    // Without IPMI the port is not checked.
     let found = host.ask(&["--json", "check", "--only", "spine1"]);
     assert!(!found.stdout.contains("9081"), "{found:?}");
     drop(taken);
@@ -486,7 +495,7 @@ fn a_port_that_is_taken_is_told_before_anything_is_touched() {
                 192.168.200.128/25";
     assert_eq!(refused.refusal(), says);
 
-    // As in a network namespace whose loopback device nobody has set up yet.
+    // As in a new network namespace, whose loopback device is down.
     for words in ["link set lo down", "address flush dev lo"] {
         let mut ip = host.netns.command("ip");
         let done = output_within(ip.args(words.split(' ')), SOON);

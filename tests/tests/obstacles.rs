@@ -1,17 +1,17 @@
-//! What is in the way of a fabric is named with its remedy, and nothing is touched.
+//! Conflicts, missing programs and full disks are reported with a remedy, and nothing is changed.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use ikv_tests::panel::{Answer, PanelHost, as_from_a_plain_shell};
-use ikv_tests::{ensure_image, have_root, ikv_fabric, run};
+use ikv_tests::panel::{PanelHost, as_from_a_plain_shell};
+use ikv_tests::{Answer, ensure_image, have_root, ikv_fabric, run};
 
-/// Something in the way, and what is said then.
+/// Something that keeps a fabric from starting, and what the sentence about it must contain.
 struct Obstacle {
     what: &'static str,
-    /// Shell commands that put it there.
+    /// Shell commands that create it.
     put: &'static str,
-    /// The same, but only for the fabric: it sees another file system.
+    /// Shell commands that create it in the mount namespace of the command under test only.
     mount: &'static str,
-    /// The command, in the shell's words.
+    /// The command under test, as typed in a shell.
     command: &'static str,
     options: &'static [&'static str],
     says: &'static [&'static str],
@@ -26,8 +26,8 @@ const NONE: Obstacle = Obstacle {
     says: &[],
 };
 
-/// Found before anything is touched.
-const SEEN_BEFORE: &[Obstacle] = &[
+/// Conflicts with devices, tables, routes and addresses.
+const CONFLICTS: &[Obstacle] = &[
     Obstacle {
         what: "a link of one of our names",
         put: "ip tuntap add dev ikvm2-4-1 mode tap",
@@ -84,7 +84,7 @@ const SEEN_BEFORE: &[Obstacle] = &[
     },
 ];
 
-/// Around the socket.
+/// Conflicts with files at the socket's path.
 const FILES: &[Obstacle] = &[
     Obstacle {
         what: "a folder that may not be written",
@@ -137,8 +137,8 @@ const FILES: &[Obstacle] = &[
     },
 ];
 
-/// What this host lacks, or what does not work on it.
-const LACKING: &[Obstacle] = &[
+/// Missing or broken programs and devices.
+const MISSING: &[Obstacle] = &[
     Obstacle {
         what: "no tun driver, for a wire",
         mount: "mount -t tmpfs none /dev/net",
@@ -202,7 +202,7 @@ const LACKING: &[Obstacle] = &[
     },
 ];
 
-/// Folders in which there is no room, for the first file or a later one.
+/// Full disks: no room for the first file, or for a later one.
 const FULL: &[Obstacle] = &[
     Obstacle {
         what: "no room for the journal",
@@ -280,7 +280,7 @@ fn try_each(obstacles: &[Obstacle]) {
         };
         run(&mut shell(put));
         let before = host.state();
-        // `ip netns exec` gives the shell file systems of its own: what it mounts goes with it.
+        // `ip netns exec` makes a mount namespace: what the shell mounts vanishes with it.
         let script = format!("{mount}; exec \"$0\" --socket $SOCKET {command} \"$@\"");
         let answer = Answer::of(shell(&script).arg(ikv_fabric()).args(*options));
         let sentence = answer.last_sentence();
@@ -292,26 +292,26 @@ fn try_each(obstacles: &[Obstacle]) {
 }
 
 #[test]
-fn conflicts_are_found_before_anything_is_touched() {
-    try_each(SEEN_BEFORE);
+fn conflicts_are_reported_before_any_change() {
+    try_each(CONFLICTS);
 }
 
 #[test]
-fn files_of_others_are_left_alone() {
+fn foreign_files_are_not_touched() {
     try_each(FILES);
 }
 
 #[test]
-fn what_is_lacking_is_named_with_what_brings_it() {
+fn missing_programs_are_reported_with_their_package() {
     if lacks_for_vms() {
         return;
     }
     ensure_image().unwrap();
-    try_each(LACKING);
+    try_each(MISSING);
 }
 
 #[test]
-fn a_full_disk_is_told_with_its_folder() {
+fn a_full_disk_is_reported_with_its_folder() {
     if lacks_for_vms() {
         return;
     }
@@ -319,9 +319,9 @@ fn a_full_disk_is_told_with_its_folder() {
     try_each(FULL);
 }
 
-/// Filled by others when the build is under way. It ends at once, with what it had made.
+/// Another program fills the disk during the build, which then ends at once and removes its files.
 #[test]
-fn a_disk_that_fills_up_ends_the_build_of_an_image() {
+fn a_disk_that_fills_up_ends_an_image_build() {
     if !have_root() {
         return;
     }
@@ -368,9 +368,9 @@ fn lacks_for_vms() -> bool {
     lacking.is_some()
 }
 
-/// All at once, so that one go mends them.
+/// All of them, so that the user can mend them together.
 #[test]
-fn several_obstacles_are_told_at_once() {
+fn all_obstacles_are_reported_together() {
     if !have_root() {
         return;
     }

@@ -1,19 +1,19 @@
-//! What a lane makes of a frame for a receiver that does not take it as it is, byte for byte
-//! against what the kernel makes of it.
+//! What a lane makes of a frame for a receiver that does not take it as it is, compared byte by
+//! byte with what the kernel makes of it.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use dataplane::port::{Memory, MemoryHost, memory, memory_taking};
-use dataplane::sys::tap::{self, TapFlags, TapOffloads};
+use dataplane::sys::tap::TapOffloads;
 use dataplane::{Cable, CableHandle, Offloads, Panel, PanelOptions, Port, Side, VnetHeader};
 use ikv_tests::patience::{SOON, wait_until};
-use ikv_tests::{Netns, Nic, SuperFrame, have_root};
+use ikv_tests::{Netns, Nic, SuperFrame, have_root, make_tap};
 
 type Frames = Vec<([u8; 10], Vec<u8>)>;
 
-/// Sent behind what is compared: when it comes, that is complete.
+/// A frame sent after the one under test: when it arrives, all pieces have arrived.
 const MARKER: [u8; 14] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5];
 
-/// Two taps and a bridge between them: the kernel's own segmentation.
+/// Two taps and a bridge between them, where the kernel segments frames.
 struct KernelPath {
     from: Nic,
     to: Nic,
@@ -23,13 +23,7 @@ impl KernelPath {
     fn new(netns: &Netns) -> Self {
         netns.ip("link add name kbr type bridge mcast_snooping 0");
         for name in ["ka", "kb"] {
-            let flags = TapFlags {
-                vnet_hdr: true,
-                exclusive: true,
-                nonblocking: false,
-            };
-            let fd = tap::open_tap(name, flags).unwrap();
-            tap::set_persistent(&fd, true).unwrap();
+            make_tap(name);
             netns.ip(&format!("link set {name} mtu 65000 addrgenmode none"));
             netns.ip(&format!("link set {name} master kbr up"));
         }
@@ -47,7 +41,7 @@ impl KernelPath {
     }
 }
 
-/// A cable between two ports in memory: ours.
+/// A cable between two memory ports, where a lane segments frames.
 struct OurPath {
     panel: Panel,
     cable: CableHandle,
@@ -61,7 +55,7 @@ impl OurPath {
         let (a, from): (Memory, _) = memory(64).unwrap();
         let (b, to) = memory_taking(takes, 4096).unwrap();
         let cable = Cable::new(Port::Memory(a), Port::Memory(b));
-        let cable = panel.add(cable).unwrap();
+        let cable = panel.add(cable).wait().unwrap();
         OurPath {
             panel,
             cable,
@@ -88,7 +82,7 @@ fn until_marker(mut next: impl FnMut() -> ([u8; 10], Vec<u8>)) -> Frames {
         if frame == MARKER {
             return frames;
         }
-        header[2..4].fill(0); // hdr_len: a hint, of which everybody has another opinion
+        header[2..4].fill(0); // hdr_len is a hint, which drivers fill in differently
         frames.push((header, frame));
     }
 }
@@ -113,7 +107,7 @@ fn assert_same(ours: &Frames, kernels: &Frames, what: &str) {
     }
 }
 
-/// What receivers agree to: every combination that the kernel lets a tap's owner choose.
+/// The offloads that a receiver takes: every combination that the kernel accepts for a tap.
 fn receivers() -> Vec<(TapOffloads, Offloads)> {
     let mut receivers = vec![(TapOffloads::default(), Offloads::NONE)];
     for bits in 0..16 {
@@ -145,7 +139,7 @@ fn receivers() -> Vec<(TapOffloads, Offloads)> {
     receivers
 }
 
-/// Every kind of work that a sender leaves, in sizes around every edge.
+/// Frames with every kind of offload, in sizes around every limit.
 fn senders() -> Vec<SuperFrame> {
     let mut senders = Vec::new();
     for (six, udp) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -161,9 +155,9 @@ fn senders() -> Vec<SuperFrame> {
             (Some(1448), 64_000),
             (Some(8948), 60_001),
             (Some(536), 536 * 100),
-            (Some(101), 333), // odd boundaries, copied
+            (Some(101), 333), // pieces with odd boundaries, which are copied
             (Some(333), 1001),
-            (Some(1448), 1400), // fits into one piece
+            (Some(1448), 1400), // one piece
             (None, 0),
             (None, 1),
             (None, 1400),
@@ -220,9 +214,10 @@ fn needs(frame: &SuperFrame) -> Offloads {
     Offloads::CSUM | cut | ecn
 }
 
-/// The kernel does not hand on behind two tags what it does behind one, whatever was agreed,
-/// and takes the mark of a super-frame off what fits into one piece. We pass both untouched.
-fn is_touched_by_the_kernel(frame: &SuperFrame) -> bool {
+/// Whether the kernel changes a frame that the receiver would take: it segments frames with two
+/// tags although the offloads allow them, and clears the GSO type of a frame that fits into one
+/// piece. A lane passes both unchanged.
+fn is_changed_by_the_kernel(frame: &SuperFrame) -> bool {
     frame.tags == 2
         || frame
             .size
@@ -230,7 +225,7 @@ fn is_touched_by_the_kernel(frame: &SuperFrame) -> bool {
 }
 
 #[test]
-fn every_pair_of_offloads_is_as_the_kernel_has_it() {
+fn lanes_segment_frames_as_the_kernel_does() {
     if !have_root() {
         return;
     }
@@ -252,14 +247,14 @@ fn every_pair_of_offloads_is_as_the_kernel_has_it() {
                     header[2..4].fill(0);
                     assert_same(&from_us, &vec![(header, bytes)], &what);
                 }
-                if !(passes && is_touched_by_the_kernel(&frame)) {
+                if !(passes && is_changed_by_the_kernel(&frame)) {
                     assert_same(&from_us, &kernel.pass(&frame), &what);
                 }
                 compared += 1;
             }
-            // Counted once they have been sent; what was cut counts as its pieces.
+            // Frames count once they were sent; a segmented frame counts as its pieces.
             let lane = &ours.cable.lanes[Side::A as usize];
-            wait_until("all to be counted", SOON, || {
+            wait_until("all frames to be counted", SOON, || {
                 lane.snapshot().frames_out == expected
             });
             let seen = lane.snapshot();

@@ -1,4 +1,5 @@
-//! The patch panel alone, `run --switches none`: what it costs, its shapes, and the host's link.
+//! The patch panel without switches, `run --switches none`: its cost, its shapes, and the host's
+//! link.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;
@@ -10,7 +11,7 @@ use ikv_tests::process::resident_kib;
 use ikv_tests::{NamespaceGuest, Netns, Nic, figure, have_root};
 
 #[test]
-fn up_and_down_in_no_time() {
+fn a_patch_panel_starts_and_ends_quickly() {
     if !have_root() {
         return;
     }
@@ -36,12 +37,12 @@ fn up_and_down_in_no_time() {
         "patch panel of 141 cables, down, best of 3",
         &format!("{down:?} (wanted: 300 ms)"),
     );
-    // Other tests take the CPUs at the same time; ikvswitch needs 1.3 s and 11.9 s alone.
+    // Other tests use the CPUs at the same time; ikvswitch alone needs 1.3 s and 11.9 s.
     assert!(
         up < Duration::from_secs(2) && down < Duration::from_secs(2),
         "{times:?}"
     );
-    before.assert_unchanged(&host.state(), "a patch panel came and went");
+    before.assert_unchanged(&host.state(), "a patch panel started and ended");
 }
 
 /// CPU time of all threads of a process.
@@ -61,10 +62,10 @@ fn idle_costs_nothing() {
     }
     let host = PanelHost::new("idle");
     let fabric = host.run(&[]);
-    // The kernel tells of each link for a second or two after the start.
+    // The kernel reports each link's state for a second or two after the start.
     host.settled_state();
     let (began, before) = (Instant::now(), cpu_time(fabric.pid()));
-    // Nothing is waited for here: this is the time that is measured.
+    // This sleep is the measured interval.
     std::thread::sleep(Duration::from_secs(3));
     let used = cpu_time(fabric.pid()).saturating_sub(before);
     let used = used.as_secs_f64() / began.elapsed().as_secs_f64();
@@ -83,7 +84,7 @@ fn idle_costs_nothing() {
 }
 
 #[test]
-fn the_host_reaches_who_is_plugged_in_at_internet_and_masks_what_goes_out() {
+fn the_host_reaches_internets_machine_and_masquerades_its_packets() {
     if !have_root() {
         return;
     }
@@ -104,20 +105,20 @@ fn the_host_reaches_who_is_plugged_in_at_internet_and_masks_what_goes_out() {
     internet.netns.ip("address add 192.168.98.1/32 dev lo");
     internet.netns.ip("route add default via 192.168.96.1");
     host.netns.run("ping -c 1 -W 10 192.168.96.2");
-    // By the route to the whole range, with a frame that needs the MTU of 9000.
+    // Over the route to the whole range, with a packet that needs the MTU of 9000.
     host.netns.run("ping -c 1 -W 10 -M do -s 8972 192.168.98.1");
-    // The outside has no route back to the range: it sees the host's own address.
+    // The outside has no route to the range: it answers only because it sees the host's address.
     internet.netns.run("ping -c 1 -W 10 203.0.113.9");
     drop(internet);
     fabric.end();
 }
 
 #[test]
-fn other_shapes_come_and_go() {
+fn other_shapes_start_and_end() {
     if !have_root() {
         return;
     }
-    // Racks, spines, highest U; the cables follow from them.
+    // Racks, spines, highest U.
     for (racks, spines, num_u) in [
         (1, 2, 23),
         (5, 2, 23),
@@ -146,9 +147,9 @@ fn other_shapes_come_and_go() {
     }
 }
 
-/// Twice the racks and spines of the default, and racks as high as they come.
+/// More than twice the racks, twice the spines, and high racks.
 #[test]
-fn eight_racks_of_forty_u_under_four_spines() {
+fn a_large_panel_starts_and_ends() {
     if !have_root() {
         return;
     }
@@ -172,13 +173,13 @@ fn eight_racks_of_forty_u_under_four_spines() {
         &format!("patch panel of {cables} cables, up and down"),
         &format!("{up:?}, {down:?}, {} MB resident", resident / 1000),
     );
-    // Other tests take the CPUs at the same time.
+    // Other tests use the CPUs at the same time.
     assert!(up.max(down) < Duration::from_secs(10), "{up:?}, {down:?}");
-    before.assert_unchanged(&host.state(), "a large panel came and went");
+    before.assert_unchanged(&host.state(), "a large panel started and ended");
 }
 
 #[test]
-fn workers_and_idling_are_as_asked_for() {
+fn workers_cpus_and_idle_mode_can_be_set() {
     if !have_root() {
         return;
     }
@@ -191,7 +192,7 @@ fn workers_and_idling_are_as_asked_for() {
     let frame = [0xff; 60];
     near.send([0; 10], &frame);
     assert_eq!(far.receive().1, frame);
-    // One CPU for all: they take turns, and still all of it is spent.
+    // All workers share one CPU and keep it busy.
     wait_until("the workers to spin", SOON, || {
         cpu_time(fabric.pid()) > Duration::from_millis(200)
     });

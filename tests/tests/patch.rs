@@ -1,4 +1,4 @@
-//! `ikv-fabric patch`: one cable between two ports, without a datacenter.
+//! `ikv-fabric patch`: one cable between two ports without a datacenter.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::os::unix::fs::{MetadataExt, chown};
@@ -18,7 +18,7 @@ fn ping(from: &Netns, to: &str) -> bool {
 }
 
 #[test]
-fn taps_work_on_in_the_namespaces_they_are_moved_to() {
+fn taps_keep_working_in_other_namespaces() {
     if !have_root() {
         return;
     }
@@ -55,11 +55,11 @@ fn taps_work_on_in_the_namespaces_they_are_moved_to() {
     assert_eq!(unknown.status.code(), Some(1));
 
     wire.end();
-    assert!(!left.ip("link show").contains("pa"), "the tap is gone");
+    assert!(!left.ip("link show").contains("pa"), "the tap is left");
 }
 
 #[test]
-fn devices_that_exist_are_joined_and_the_host_does_not_answer_on_them() {
+fn existing_devices_are_connected_and_the_host_is_silent_on_them() {
     if !have_root() {
         return;
     }
@@ -77,10 +77,7 @@ fn devices_that_exist_are_joined_and_the_host_does_not_answer_on_them() {
         switch.ip(&format!("addr add 10.9.1.9/24 dev {device}"));
         switch.ip(&format!("link set {device} up"));
     }
-    assert!(
-        ping(&left, "10.9.1.9"),
-        "without a wire it is an ordinary device"
-    );
+    assert!(ping(&left, "10.9.1.9"), "an ordinary device answers");
     let wire = Wire::between(switch, "netdev:va", "netdev:vb");
     assert!(ping(&left, "10.9.1.2"));
     assert!(!ping(&left, "10.9.1.9"));
@@ -88,7 +85,7 @@ fn devices_that_exist_are_joined_and_the_host_does_not_answer_on_them() {
 }
 
 #[test]
-fn what_is_no_port_is_a_usage_error_and_what_does_not_exist_is_named() {
+fn invalid_ports_are_usage_errors_and_missing_devices_are_named() {
     if !have_root() {
         return;
     }
@@ -108,10 +105,10 @@ fn what_is_no_port_is_a_usage_error_and_what_does_not_exist_is_named() {
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 }
 
-/// Debian's `nobody`, who needs no account here.
+/// Debian's uid of `nobody`; the machine need not have that account.
 const NOBODY: u32 = 65_534;
 
-/// A folder of nobody's, with the program in it: the build's own may be closed to others.
+/// A folder of nobody's with a copy of the program: the build's folder may be closed to others.
 fn nobodys_folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(ikv_fabric(), folder.path().join("program")).unwrap();
@@ -119,7 +116,7 @@ fn nobodys_folder() -> tempfile::TempDir {
     folder
 }
 
-/// `ikv-fabric WORD…`, run by nobody with a runtime folder of their own.
+/// `ikv-fabric WORD…`, run as nobody with a runtime folder.
 fn as_nobody(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
     let user = NOBODY.to_string();
@@ -133,7 +130,7 @@ fn as_nobody(folder: &Path, words: &[&str]) -> Command {
 }
 
 #[test]
-fn a_wire_of_sockets_needs_no_root_and_leaves_nothing() {
+fn a_wire_between_sockets_needs_no_root() {
     if !have_root() {
         return;
     }
@@ -159,7 +156,7 @@ fn a_wire_of_sockets_needs_no_root_and_leaves_nothing() {
         assert_eq!(cables[0]["lanes"][0]["to"], path("b.sock"), "{name}");
     }
 
-    // Somebody listens there: another wire does not take its place.
+    // Another wire does not take over a socket that is in use.
     let refused = Command::new(ikv_fabric())
         .arg("--socket")
         .arg(folder.path().join("other.sock"))
@@ -170,7 +167,7 @@ fn a_wire_of_sockets_needs_no_root_and_leaves_nothing() {
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("somebody listens there already"), "{said}");
 
-    // A dead socket is no obstacle, something else is.
+    // A stale socket is replaced, another file is not.
     patch.kill().unwrap();
     patch.wait().unwrap();
     assert!(folder.path().join("a.sock").exists());
@@ -181,7 +178,7 @@ fn a_wire_of_sockets_needs_no_root_and_leaves_nothing() {
     kill_process(Pid::from_child(&patch), Signal::TERM).unwrap();
     assert!(ended(&mut patch, SOON).unwrap().success());
     let left: Vec<_> = folder.path().read_dir().unwrap().flatten().collect();
-    assert_eq!(left.len(), 1, "only the program: {left:?}");
+    assert_eq!(left.len(), 1, "more than the program is left: {left:?}");
     std::fs::write(folder.path().join("a.sock"), "precious").unwrap();
     let refused = answers(&["patch", &ports[0], &ports[1]]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -196,7 +193,7 @@ fn a_wire_of_sockets_needs_no_root_and_leaves_nothing() {
 }
 
 #[test]
-fn a_wire_that_is_down_disconnects_its_front_ends() {
+fn cutting_a_wire_disconnects_its_front_ends() {
     let folder = tempfile::tempdir().unwrap();
     let socket = |end: &str| folder.path().join(end);
     let port = |end: &str| format!("vhost-user:{}", socket(end).display());
@@ -223,7 +220,7 @@ fn a_wire_that_is_down_disconnects_its_front_ends() {
 }
 
 #[test]
-fn workers_stay_on_the_cpus_that_taskset_leaves() {
+fn workers_respect_tasksets_cpus() {
     let folder = tempfile::tempdir().unwrap();
     let port = |end: &str| format!("vhost-user:{}", folder.path().join(end).display());
     let start = |cpus: &str| {

@@ -1,33 +1,33 @@
-//! User VMs plug in: an unmodified QEMU with the options of ikvswitch's README, root or not, at
-//! any time; and what others do to the taps is undone.
+//! User VMs plug in at any time: an unmodified QEMU with the options of ikvswitch's README, as root
+//! or not. The fabric undoes what other programs do to the taps.
 //!
-//! The guests need no disk: QEMU's own iPXE asks for an address by DHCP.
+//! The guests need no disk: QEMU's iPXE asks for an address by DHCP.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::process::Command;
 
 use ikv_tests::ipxe::{Guest, MACHINE, assert_talks, have_qemu};
-use ikv_tests::panel::{Answer, PanelFabric, PanelHost};
+use ikv_tests::panel::{PanelFabric, PanelHost};
 use ikv_tests::patience::{SOON, wait_until};
-use ikv_tests::{Netns, Nic, have_root, say, skip};
+use ikv_tests::{Answer, Netns, Nic, have_root, say, skip};
 use serde_json::Value;
 
 const MAC_1: &str = "08:00:27:06:00:31";
 const MAC_2: &str = "08:00:27:06:00:32";
 
-/// Who plugs in; no account is needed.
+/// The uid of the user who plugs in; the machine need not have that account.
 const USER: u32 = 54_321;
 
-/// As root. The words after it are the user's own.
+/// QEMU as root, without options for its network.
 fn qemu(host: &PanelHost) -> Command {
     let mut command = host.netns.command("qemu-system-x86_64");
     command.args(MACHINE).arg("order=n");
     command
 }
 
-/// As a plain user. Here /dev/net/tun may be for root alone, while Debian's udev opens it to all
-/// (a tap's owner decides who may use that tap). So the user gets a node of its own, in the mount
-/// namespace that `ip netns exec` makes: the machine's node stays as it is.
+/// QEMU as an ordinary user. Debian's udev opens /dev/net/tun to all users, since a tap's owner
+/// decides who may use that tap; on this machine only root may open it. So the user gets another
+/// node, in the mount namespace that `ip netns exec` makes; the machine's node stays unchanged.
 fn qemu_of(host: &PanelHost, user: u32) -> Command {
     let mut command = host.netns.command("sh");
     let script = "mount -t tmpfs -o mode=755 none /dev/net \
@@ -75,7 +75,7 @@ fn switch_port(host: &PanelHost, tap: &str) -> Nic {
 }
 
 #[test]
-fn an_unmodified_qemu_plugs_in_both_nics_and_goes_and_comes_again() {
+fn an_unmodified_qemu_plugs_in_and_can_be_replaced() {
     if !have_qemu() {
         return;
     }
@@ -83,10 +83,13 @@ fn an_unmodified_qemu_plugs_in_both_nics_and_goes_and_comes_again() {
     let fabric = host.run(&[]);
     let [leaf1, leaf2] = ["ikls1-3", "ikls2-3"].map(|tap| switch_port(&host, tap));
 
-    // Debian's /etc/qemu-ifup runs, and finds no bridge with a default route.
+    // Debian's /etc/qemu-ifup runs and finds no bridge with a default route.
     let mut guest = Guest::start(qemu(&host).args(readme_options("")));
     assert_talks(&leaf1, MAC_1);
-    assert!(is_plugged(&host, "ikvm1-3-2"), "the second NIC too");
+    assert!(
+        is_plugged(&host, "ikvm1-3-2"),
+        "the second NIC is unplugged"
+    );
     guest.assert_alive();
     drop(guest);
     for tap in ["ikvm1-3-1", "ikvm1-3-2"] {
@@ -102,16 +105,16 @@ fn an_unmodified_qemu_plugs_in_both_nics_and_goes_and_comes_again() {
     assert!(lanes[1]["frames_out"].as_u64().unwrap() >= 2, "{lanes}");
     assert!(!fabric.stderr().contains("  ! "), "{}", fabric.stderr());
     fabric.end();
-    // Its cable has gone; the VM is the user's and is left alone.
+    // The VM belongs to the user: it outlives its cable.
     guest.assert_alive();
 }
 
 #[test]
-fn a_plain_user_plugs_in_where_the_taps_are_theirs() {
+fn a_user_plugs_into_taps_that_they_own() {
     if !have_qemu() {
         return;
     }
-    say("plugging as a user: /dev/net/tun is replaced by a node of mode 0666, for that QEMU alone");
+    say("plugging in as a user: that QEMU sees a /dev/net/tun of mode 0666");
     let host = PanelHost::new("user");
     let fabric = host.run(&["--set", &format!("owner={USER}")]);
     let leaf = switch_port(&host, "ikls1-3");
@@ -134,7 +137,7 @@ fn a_plain_user_plugs_in_where_the_taps_are_theirs() {
 }
 
 #[test]
-fn debians_qemu_ifup_is_undone_and_reported() {
+fn qemu_ifups_bridging_is_undone_and_reported() {
     if !have_qemu() {
         return;
     }
@@ -142,7 +145,7 @@ fn debians_qemu_ifup_is_undone_and_reported() {
         return skip("needs /etc/qemu-ifup (apt-get install qemu-system-common)");
     }
     let host = PanelHost::new("ifup");
-    // The host's default route leads over a bridge, as where VMs share its LAN.
+    // The host's default route leads over a bridge, as where VMs share the host's LAN.
     let lan = Netns::new("lan");
     let cable = format!(
         "link add lan0 type veth peer name wan0 netns {}",
@@ -187,17 +190,17 @@ fn debians_qemu_ifup_is_undone_and_reported() {
     );
     drop(guest);
     fabric.end();
-    before.assert_unchanged(&host.state(), "qemu-ifup meddled");
+    before.assert_unchanged(&host.state(), "qemu-ifup had bridged the taps");
 }
 
 #[test]
-fn a_tap_that_was_removed_or_set_down_comes_back() {
+fn a_tap_that_was_removed_or_set_down_is_restored() {
     if !have_root() {
         return;
     }
     let host = PanelHost::new("meddle");
     let fabric = host.run(&["--set", &format!("owner={USER}")]);
-    let is_made = |tap: &str| {
+    let is_complete = |tap: &str| {
         let link = host.netns.ip(&format!("-d link show {tap}"));
         let guarded = host.netns.run("nft list ruleset");
         ["mtu 9000", "NOARP", ",UP", "addrgenmode none", "user 54321"]
@@ -207,14 +210,14 @@ fn a_tap_that_was_removed_or_set_down_comes_back() {
     };
     let [near, far] = ["ikls1-5", "ikvm1-5-1"];
     for (tap, how) in [
-        (near, "removed while nobody is in"),
+        (near, "removed while unplugged"),
         (far, "removed"),
         (far, "once more"),
     ] {
-        assert!(is_made(tap), "{how}");
+        assert!(is_complete(tap), "{how}");
         let times = fabric.stderr().matches("made anew").count();
         host.netns.ip(&format!("link del {tap}"));
-        wait_until("the tap to be made anew", SOON, || {
+        wait_until("the tap to be restored", SOON, || {
             fabric.stderr().matches("made anew").count() > times
         });
         assert!(
@@ -222,17 +225,17 @@ fn a_tap_that_was_removed_or_set_down_comes_back() {
                 .stderr()
                 .contains(&format!("somebody removed {tap}: made anew"))
         );
-        assert!(is_made(tap), "{how}");
+        assert!(is_complete(tap), "{how}");
         assert_cable_works(&host, near, far, how);
     }
     host.netns.ip(&format!("link set {far} down"));
     fabric.wait_said(&format!("somebody set {far} down: set up again"));
     assert_cable_works(&host, near, far, "set down");
 
-    // A guest that is plugged in loses its tap with the device; a new one plugs in.
+    // A guest that was plugged in has lost its tap; another one plugs in.
     let orphan = switch_port(&host, far);
     host.netns.ip(&format!("link del {far}"));
-    wait_until("the tap to be made anew", SOON, || {
+    wait_until("the tap to be restored", SOON, || {
         fabric
             .stderr()
             .matches(&format!("removed {far}: made anew"))
@@ -241,7 +244,7 @@ fn a_tap_that_was_removed_or_set_down_comes_back() {
     });
     assert_cable_works(&host, near, far, "removed while plugged");
     drop(orphan);
-    ended_well(fabric, &host);
+    assert_ends_well(fabric, &host);
 }
 
 fn assert_cable_works(host: &PanelHost, near: &str, far: &str, how: &str) {
@@ -254,7 +257,7 @@ fn assert_cable_works(host: &PanelHost, near: &str, far: &str, how: &str) {
     assert_eq!(near.receive().1, frame, "{how}");
 }
 
-fn ended_well(fabric: PanelFabric<'_>, host: &PanelHost) {
+fn assert_ends_well(fabric: PanelFabric<'_>, host: &PanelHost) {
     fabric.end();
     let links = host.netns.ip("-o link show");
     assert_eq!(links.lines().count(), 1, "only lo is left: {links}");
@@ -262,7 +265,7 @@ fn ended_well(fabric: PanelFabric<'_>, host: &PanelHost) {
 }
 
 #[test]
-fn what_vm_args_prints_is_what_qemu_takes() {
+fn qemu_accepts_the_options_of_vm_args() {
     if !have_qemu() {
         return;
     }

@@ -1,17 +1,17 @@
-//! Taps and packet sockets in namespaces: a cable passes every frame unchanged.
+//! Taps and packet sockets in namespaces: a cable between them passes every frame unchanged.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::Instant;
 
 use dataplane::port::{Packet, Tap};
-use dataplane::sys::tap::{self, TapFlags, TapOffloads};
+use dataplane::sys::tap::TapOffloads;
 use dataplane::{
     Cable, CableHandle, DropReason, LaneSnapshot, Panel, PanelOptions, Port, PortError, Side,
 };
 use ikv_tests::patience::{self, SOON};
-use ikv_tests::{Netns, Nic, SuperFrame, have_root};
+use ikv_tests::{Netns, Nic, SuperFrame, have_root, make_tap};
 
-/// Two persistent taps, as `run` makes them for VMs, and a cable between their devices.
+/// A cable between the devices of two persistent taps, as `run` makes them for VMs.
 struct Wire {
     panel: Panel,
     cable: CableHandle,
@@ -19,14 +19,8 @@ struct Wire {
 
 fn wire(netns: &Netns) -> Wire {
     for name in ["ta", "tb"] {
-        let flags = TapFlags {
-            vnet_hdr: true,
-            exclusive: true,
-            nonblocking: false,
-        };
-        let fd = tap::open_tap(name, flags).unwrap();
-        tap::set_persistent(&fd, true).unwrap();
-        raise(netns, name);
+        make_tap(name);
+        set_up(netns, name);
     }
     let panel = Panel::start(
         &PanelOptions {
@@ -38,19 +32,37 @@ fn wire(netns: &Netns) -> Wire {
     .unwrap();
     let ports = ["ta", "tb"].map(|name| Port::Packet(Packet::open(name).unwrap()));
     let [a, b] = ports;
-    let cable = panel.add(Cable::new(a, b)).unwrap();
+    let cable = panel.add(Cable::new(a, b)).wait().unwrap();
     Wire { panel, cable }
 }
 
-/// The kernel raises a device before it reads addrgenmode from the same request.
-fn raise(netns: &Netns, name: &str) {
+/// Runs `test` in a namespace with a wire between two NICs, which take these offloads.
+fn with_wire(
+    label: &str,
+    [a, b]: [TapOffloads; 2],
+    test: impl FnOnce(&Netns, &Wire, [Nic; 2]) + Send,
+) {
+    if !have_root() {
+        return;
+    }
+    let netns = Netns::new(label);
+    netns.enter(|| {
+        let wire = wire(&netns);
+        test(&netns, &wire, [Nic::plug("ta", a), Nic::plug("tb", b)]);
+        wire.panel.stop();
+    });
+}
+
+/// Sets a device up, in a second request: the kernel sets it up before it reads addrgenmode of the
+/// same request.
+fn set_up(netns: &Netns, name: &str) {
     netns.ip(&format!(
         "link set {name} mtu 9000 addrgenmode none arp off"
     ));
     netns.ip(&format!("link set {name} up"));
 }
 
-/// Without printing 64 KiB when they differ.
+/// Does not print 64 KiB when they differ.
 fn assert_same(received: &[u8], sent: &[u8], what: &str) {
     let differs = received.iter().zip(sent).position(|(a, b)| a != b);
     assert!(
@@ -140,17 +152,8 @@ fn every_kind_of_frame() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn every_kind_of_frame_passes_unchanged_both_ways() {
-    if !have_root() {
-        return;
-    }
-    let netns = Netns::new("kinds");
-    netns.enter(|| {
-        let wire = wire(&netns);
-        let (a, b) = (
-            Nic::plug("ta", TapOffloads::default()),
-            Nic::plug("tb", TapOffloads::default()),
-        );
+fn every_kind_of_frame_passes_unchanged() {
+    with_wire("kinds", [TapOffloads::default(); 2], |_, wire, [a, b]| {
         for (kind, frame) in every_kind_of_frame() {
             for (from, to) in [(&a, &b), (&b, &a)] {
                 from.send([0; 10], &frame);
@@ -168,12 +171,11 @@ fn every_kind_of_frame_passes_unchanged_both_ways() {
             let seen = wire.wait(side, |seen| seen.frames_out == frames);
             assert_eq!((seen.bytes_in, seen.dropped()), (bytes, 0));
         }
-        wire.panel.stop();
     });
 }
 
-/// A TCP segment over IPv4 of `payload` bytes, its checksum left to the NIC, to be cut into
-/// pieces of 1448 bytes.
+/// A TCP segment over IPv4 with `payload` bytes, whose checksum and segmentation into pieces of
+/// 1448 bytes are left to the NIC.
 fn super_frame(payload: usize, vlan: bool) -> ([u8; 10], Vec<u8>) {
     let frame = SuperFrame {
         tags: usize::from(vlan),
@@ -184,80 +186,55 @@ fn super_frame(payload: usize, vlan: bool) -> ([u8; 10], Vec<u8>) {
 }
 
 #[test]
-fn super_frames_pass_whole_to_who_takes_them() {
-    if !have_root() {
-        return;
-    }
-    let netns = Netns::new("gso");
-    netns.enter(|| {
-        let wire = wire(&netns);
-        let (a, b) = (
-            Nic::plug("ta", TapOffloads::TCP),
-            Nic::plug("tb", TapOffloads::TCP),
-        );
+fn super_frames_pass_whole_to_receivers_that_take_them() {
+    with_wire("gso", [TapOffloads::TCP; 2], |_, _, [a, b]| {
         for vlan in [false, true] {
-            // Devices take frames shorter than gso_max_size, 64 KiB.
+            // Devices take frames below gso_max_size, 64 KiB.
             let (header, frame) = super_frame(65_535 - 18 - 40, vlan);
             a.send(header, &frame);
             let (received_header, received) = b.receive();
             assert_same(&received, &frame, if vlan { "tagged" } else { "untagged" });
             assert_eq!(received_header, header, "vlan: {vlan}");
         }
-        wire.panel.stop();
     });
 }
 
 #[test]
-fn super_frames_are_cut_for_who_does_not_take_them() {
-    if !have_root() {
-        return;
-    }
-    let netns = Netns::new("cut");
-    netns.enter(|| {
-        let wire = wire(&netns);
-        let (a, b) = (
-            Nic::plug("ta", TapOffloads::TCP),
-            Nic::plug("tb", TapOffloads::default()),
-        );
-        for vlan in [false, true] {
-            let (header, frame) = super_frame(1448 * 3 + 100, vlan);
-            a.send(header, &frame);
-            let ip = if vlan { 18 } else { 14 };
-            let mut payload = Vec::new();
-            for length in [1448, 1448, 1448, 100] {
-                let (header, piece) = b.receive();
-                assert_eq!((header[0] & 1, header[1]), (0, 0), "nothing is left to do");
-                assert_eq!(piece.len(), ip + 40 + length);
-                let parsed = etherparse::SlicedPacket::from_ethernet(&piece).unwrap();
-                let Some(etherparse::TransportSlice::Tcp(tcp)) = parsed.transport else {
-                    panic!("no TCP in {piece:?}")
-                };
-                let sum = tcp.to_header().calc_checksum_ipv4_raw(
-                    [10, 0, 0, 1],
-                    [10, 0, 0, 2],
-                    tcp.payload(),
-                );
-                assert_eq!(sum.unwrap(), tcp.checksum());
-                payload.extend_from_slice(tcp.payload());
+fn super_frames_are_segmented_for_other_receivers() {
+    with_wire(
+        "cut",
+        [TapOffloads::TCP, TapOffloads::default()],
+        |_, _, [a, b]| {
+            for vlan in [false, true] {
+                let (header, frame) = super_frame(1448 * 3 + 100, vlan);
+                a.send(header, &frame);
+                let ip = if vlan { 18 } else { 14 };
+                let mut payload = Vec::new();
+                for length in [1448, 1448, 1448, 100] {
+                    let (header, piece) = b.receive();
+                    assert_eq!((header[0] & 1, header[1]), (0, 0), "an offload is left");
+                    assert_eq!(piece.len(), ip + 40 + length);
+                    let parsed = etherparse::SlicedPacket::from_ethernet(&piece).unwrap();
+                    let Some(etherparse::TransportSlice::Tcp(tcp)) = parsed.transport else {
+                        panic!("no TCP in {piece:?}")
+                    };
+                    let sum = tcp.to_header().calc_checksum_ipv4_raw(
+                        [10, 0, 0, 1],
+                        [10, 0, 0, 2],
+                        tcp.payload(),
+                    );
+                    assert_eq!(sum.unwrap(), tcp.checksum());
+                    payload.extend_from_slice(tcp.payload());
+                }
+                assert_same(&payload, &frame[ip + 40..], "payload");
             }
-            assert_same(&payload, &frame[ip + 40..], "payload");
-        }
-        wire.panel.stop();
-    });
+        },
+    );
 }
 
 #[test]
-fn a_vm_that_boots_with_other_offloads_gets_what_it_takes() {
-    if !have_root() {
-        return;
-    }
-    let netns = Netns::new("agree");
-    netns.enter(|| {
-        let wire = wire(&netns);
-        let (a, b) = (
-            Nic::plug("ta", TapOffloads::TCP),
-            Nic::plug("tb", TapOffloads::TCP),
-        );
+fn a_change_of_a_receivers_offloads_is_respected() {
+    with_wire("agree", [TapOffloads::TCP; 2], |_, wire, [a, b]| {
         let (header, frame) = super_frame(1448 * 3, false);
         let pieces_of_one = || {
             a.send(header, &frame);
@@ -272,32 +249,18 @@ fn a_vm_that_boots_with_other_offloads_gets_what_it_takes() {
         assert_eq!(pieces_of_one(), 1);
         b.agree(TapOffloads::default());
         for _ in 0..200 {
-            assert_eq!(
-                pieces_of_one(),
-                3,
-                "each, also when a whole one was tried again"
-            );
+            assert_eq!(pieces_of_one(), 3, "a super-frame was not segmented");
         }
         b.agree(TapOffloads::TCP);
         patience::wait_until("whole super-frames again", SOON, || pieces_of_one() == 1);
         let seen = wire.wait(Side::A, |seen| seen.frames_out > 600);
         assert_eq!(seen.dropped(), 0);
-        wire.panel.stop();
     });
 }
 
 #[test]
-fn a_full_queue_is_not_taken_for_a_refusal() {
-    if !have_root() {
-        return;
-    }
-    let netns = Netns::new("full");
-    netns.enter(|| {
-        let wire = wire(&netns);
-        let (a, b) = (
-            Nic::plug("ta", TapOffloads::TCP),
-            Nic::plug("tb", TapOffloads::TCP),
-        );
+fn a_full_queue_does_not_switch_offloads_off() {
+    with_wire("full", [TapOffloads::TCP; 2], |_, wire, [a, b]| {
         let (header, frame) = super_frame(1448 * 3, false);
         let mut sent = 0;
         loop {
@@ -307,29 +270,28 @@ fn a_full_queue_is_not_taken_for_a_refusal() {
             if seen.drops[DropReason::ReceiverFull as usize] > 0 {
                 break;
             }
-            assert!(sent < 10_000, "a queue without end");
+            assert!(sent < 10_000, "the queue never fills");
         }
         for _ in 1..sent {
             assert_eq!(b.receive().1.len(), frame.len());
         }
         a.send(header, &frame);
-        assert_eq!(b.receive().1.len(), frame.len(), "whole again");
-        wire.panel.stop();
+        assert_eq!(
+            b.receive().1.len(),
+            frame.len(),
+            "a super-frame was segmented"
+        );
     });
 }
 
 #[test]
-fn frames_to_nobody_are_counted_and_a_late_plug_works() {
-    if !have_root() {
-        return;
-    }
-    let netns = Netns::new("plug");
-    netns.enter(|| {
-        let wire = wire(&netns);
-        let a = Nic::plug("ta", TapOffloads::default());
+fn frames_to_an_unplugged_tap_are_counted() {
+    let offloads = [TapOffloads::default(); 2];
+    with_wire("plug", offloads, |netns, wire, [a, b]| {
+        drop(b);
         let hello = frame([0xff; 6], &[0x88, 0xb5], 60);
         for round in 1..=3 {
-            // The kernel may take a second to notice that a descriptor was closed.
+            // The kernel may take a second to take the carrier of a closed tap.
             let gone = Instant::now() + SOON;
             while netns.ip("link show tb").contains("LOWER_UP") {
                 assert!(Instant::now() < gone, "tb keeps its carrier");
@@ -347,22 +309,12 @@ fn frames_to_nobody_are_counted_and_a_late_plug_works() {
             a.send([0; 10], &hello);
             assert_eq!(b.receive().1, hello, "round {round}");
         }
-        wire.panel.stop();
     });
 }
 
 #[test]
-fn a_device_that_goes_down_and_up_again_carries_on() {
-    if !have_root() {
-        return;
-    }
-    let netns = Netns::new("updown");
-    netns.enter(|| {
-        let wire = wire(&netns);
-        let (a, b) = (
-            Nic::plug("ta", TapOffloads::default()),
-            Nic::plug("tb", TapOffloads::default()),
-        );
+fn a_device_works_again_after_down_and_up() {
+    with_wire("updown", [TapOffloads::default(); 2], |netns, _, [a, b]| {
         let hello = frame([0xff; 6], &[0x88, 0xb5], 60);
         a.send([0; 10], &hello);
         b.receive();
@@ -372,12 +324,11 @@ fn a_device_that_goes_down_and_up_again_carries_on() {
         assert_eq!(b.receive().1, hello);
         b.send([0; 10], &hello);
         assert_eq!(a.receive().1, hello);
-        wire.panel.stop();
     });
 }
 
 #[test]
-fn a_tap_of_ours_joins_a_namespace_to_a_vm() {
+fn a_cable_connects_a_tap_and_a_packet_socket() {
     if !have_root() {
         return;
     }
@@ -392,19 +343,13 @@ fn a_tap_of_ours_joins_a_namespace_to_a_vm() {
         )
         .unwrap();
         let ours = Port::Tap(Tap::open("host0").unwrap());
-        let flags = TapFlags {
-            vnet_hdr: true,
-            exclusive: true,
-            nonblocking: false,
-        };
-        let vm = tap::open_tap("vm0", flags).unwrap();
-        tap::set_persistent(&vm, true).unwrap();
-        drop(vm);
-        raise(&netns, "vm0");
+        make_tap("vm0");
+        set_up(&netns, "vm0");
         netns.ip("addr add 10.7.0.1/24 dev host0");
         netns.ip("link set host0 mtu 9000 up");
         panel
             .add(Cable::new(ours, Port::Packet(Packet::open("vm0").unwrap())))
+            .wait()
             .unwrap();
         let vm = Nic::plug("vm0", TapOffloads::default());
 
@@ -427,7 +372,7 @@ fn a_tap_of_ours_joins_a_namespace_to_a_vm() {
 }
 
 #[test]
-fn a_device_that_is_not_there_is_an_error_that_says_so() {
+fn a_missing_device_is_an_error_with_its_name() {
     if !have_root() {
         return;
     }

@@ -1,6 +1,6 @@
-//! A machine without a disk boots from the network, as ikvswitch's users install theirs: leaf1 gives
-//! it an address and a boot file, and a VM in the same rack, known by BGP alone, serves the file. And
-//! machines of a VLAN network reach each other, their gateway and the world.
+//! Machines without a disk boot from the network, as ikvswitch's users install theirs: leaf1 gives
+//! them an address and a boot file, and a VM in the same rack, which announces its address by BGP,
+//! serves the file. Machines of a VLAN network reach each other, their gateway and the outside.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fmt::Write;
@@ -13,11 +13,11 @@ use ikv_tests::{
     Fabric, OUTSIDE, Plug, ServerNic, ServerVm, Site, ensure_image, lacks_for_vms, skip,
 };
 
-/// For VMs under emulation beside other tests.
+/// Time for emulated VMs to boot while other tests run.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The boot server's NICs. By the first two it peers with both leaves; the others stand for two
-/// machines in the VLAN network that leaf2 calls brvlan12.
+/// The boot server's NICs. Over the first two it peers with both leaves; each of the others is a
+/// machine of its own in the VLAN network behind leaf2's brvlan12.
 const NICS: [ServerNic; 4] = [
     nic("ikvm1-6-1", "02:69:6b:01:06:01", 10),
     nic("ikvm1-6-2", "02:69:6b:01:06:02", 10),
@@ -34,7 +34,7 @@ const fn nic(end: &'static str, mac: &'static str, vlan: u16) -> ServerNic {
     }
 }
 
-/// Each NIC in a namespace of its own: for the other it is another machine.
+/// Moves the NICs of the VLAN network into namespaces, so that they are two machines.
 const VLAN_MACHINES: &str = "\
 for n in 2 3; do
     ip netns add vlan$n
@@ -44,7 +44,7 @@ for n in 2 3; do
     ip -n vlan$n route add default via 192.168.114.1
 done";
 
-/// It announces the address that DHCP names, `dhcp.next_server`.
+/// FRR configuration that announces `dhcp.next_server`, the address that DHCP answers contain.
 const ANNOUNCE: &str = "\
 router bgp 65600
  bgp router-id 192.168.100.2
@@ -60,10 +60,11 @@ router bgp 65600
 exit
 ";
 
-/// What the network boot program writes to the serial port.
+/// The text that the network boot program writes to the serial port.
 const BOOTED: &str = "booted from the network";
 
-/// A network boot program for a BIOS: it is loaded at 0000:7c00, writes a text to COM1, and halts.
+/// A network boot program for a BIOS, which loads it at 0000:7c00. It writes [`BOOTED`] to COM1 and
+/// halts.
 fn boot_program() -> Vec<u8> {
     let mut program = vec![
         0x31, 0xc0, // xor ax, ax
@@ -91,7 +92,7 @@ struct Diskless {
 }
 
 impl Diskless {
-    /// At this tap, with more options of QEMU's.
+    /// Starts it on a tap, with `more` options of QEMU.
     fn start(fabric: &Fabric, tap: &str, mac: &str, more: &[&str]) -> Self {
         let serial = fabric.scratch().join(format!("{tap}.serial"));
         let mut qemu: Command = fabric.site.host.command("setpriv");
@@ -117,13 +118,13 @@ impl Diskless {
 
 impl Drop for Diskless {
     fn drop(&mut self) {
-        // It may have ended by itself; there is nothing to do then.
+        // It may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Writes a file of the boot server's.
+/// Writes a file on the boot server.
 fn put(server: &ServerVm, path: &str, bytes: &[u8]) {
     let mut octal = String::new();
     for byte in bytes {
@@ -134,7 +135,7 @@ fn put(server: &ServerVm, path: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn machines_boot_from_a_server_that_bgp_announces_and_meet_in_a_vlan() {
+fn machines_boot_over_the_network_and_reach_each_other_in_a_vlan() {
     if let Some(lacking) = lacks_for_vms() {
         return skip(&format!("needs {lacking}"));
     }
@@ -158,9 +159,9 @@ fn machines_boot_from_a_server_that_bgp_announces_and_meet_in_a_vlan() {
     let serve = "dnsmasq --port=0 --enable-tftp --tftp-root=/srv --log-facility=/tmp/tftp.log
                  busybox httpd -p 80 -h /srv";
     server.exec(&["sh", "-ec", serve]);
-    until("the leaf to know the way to the server", PATIENCE, || {
+    until("the leaf to have a route to the server", PATIENCE, || {
         let said = cli.run(&["exec", "leaf1", "--", "fping", "-q", "192.168.100.2"]);
-        ensure(said.status == 0, || format!("{said:?}"))
+        ensure(said.code == Some(0), || format!("{said:?}"))
     });
 
     server.exec(&["sh", "-ec", VLAN_MACHINES]);
@@ -169,9 +170,9 @@ fn machines_boot_from_a_server_that_bgp_announces_and_meet_in_a_vlan() {
         server.exec(&[&["ip", "netns", "exec", "vlan2"][..], &ping].concat());
     }
 
-    // QEMU's own boot ROM is iPXE, which is sent to a script by HTTP. It asks for a few seconds and
-    // then gives up for good: a leaf that a busy machine keeps from answering would be waited for
-    // in vain. So the machine boots again, as a real one does. What it says is for who looks why.
+    // QEMU's boot ROM is iPXE, which gets the address of a script over HTTP. It asks for some
+    // seconds only, and a leaf on a busy machine may answer later: so the machine boots again, as a
+    // real one does. Its console is in the message of a failure.
     let more = [
         "-boot",
         "reboot-timeout=1000",
@@ -194,7 +195,7 @@ fn machines_boot_from_a_server_that_bgp_announces_and_meet_in_a_vlan() {
         "if=pflash,format=raw,unit=0,readonly=on,file={}",
         firmware.display()
     );
-    // Without QEMU's ROM, so that the firmware's own PXE is what asks.
+    // Without QEMU's boot ROM, the firmware's own PXE asks.
     let more = [
         "-machine",
         "q35",

@@ -1,6 +1,6 @@
-//! A running spine gets a rack and loses it again: two network cards come into its QEMU, one on a
-//! cable to a new leaf, one on a tap; its BGP session with the old leaf is never down, and what
-//! runs afterwards is what a fresh boot makes.
+//! A rack is added to a running spine and removed again. Two NICs are plugged into its QEMU, one on
+//! a cable to a new leaf and one on a tap. Its BGP session with the old leaf stays up, and its
+//! configuration is then the same as after a boot.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::os::unix::fs::{DirBuilderExt, chown};
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use dataplane::sys::tap::{TapFlags, open_tap};
 use fabric::reconfigure::{Make, Why, can_be_live, reconfigure};
-use ikv_tests::{Netns, Wire, ensure_image, figure, lacks_for_vms, skip};
+use ikv_tests::patience::wait_until_async;
+use ikv_tests::{Netns, Wire, block_on, ensure_image, figure, lacks_for_vms, skip};
 use model::config;
 use model::topology::{Topology, build};
 use tempfile::TempDir;
@@ -25,21 +26,21 @@ use vm::{
     nic_socket_name, ssh,
 };
 
-/// For three VMs to boot under emulation beside other tests.
+/// Time for three emulated VMs to boot while other tests run.
 const BOOT: Duration = Duration::from_secs(180);
-/// For anything that a running guest does.
+/// Time for a command in a running guest.
 const GUEST: Duration = Duration::from_secs(60);
 
 const SWITCHES: [&str; 3] = ["spine1", "leaf1", "leaf3"];
 
-/// Everything that a switch can show of how it is configured, but for when and how often.
+/// A command that shows a switch's whole configuration, without times and counters.
 const STATE: &str = "vtysh -c 'show running-config'; \
     ip -j -d link show | jq -c '.[] | [.ifname, .mtu, .address, .master, .flags, .linkinfo]' | sort; \
     ip -j address show | jq -c '.[] | [.ifname, (.addr_info[] | [.local, .prefixlen, .broadcast])]' | sort; \
     sysctl -a 2>/dev/null | grep -E '(forwarding|rp_filter|accept_dad|arp_ignore) =' | sort; \
     ls -ln /etc/frr; cd /etc; cat hosts hostname frr/frr.conf ikv/nics ikv/network.batch ssh/ssh_known_hosts";
 
-/// Files of one test. It is inside a network namespace of its own, where its taps are.
+/// Files of the test. It runs in a new network namespace, where its taps are.
 struct Lab {
     folder: TempDir,
     keys: FabricKeys,
@@ -67,20 +68,13 @@ impl Lab {
         }
     }
 
-    /// A switch of a topology. Its NICs listed in `cables` have vhost-user sockets, the others taps.
+    /// A switch of a topology. The NICs listed in `cables` are on vhost-user sockets, the others on
+    /// taps.
     fn make(&self, topology: &Topology, name: &str, cables: &[usize]) -> Make {
         let switch = topology.switch(name).unwrap();
         let conf = topology.switch_conf(switch).unwrap();
-        let file = |file: frr_conf::File| SeedFile {
-            path: file.path,
-            mode: file.mode,
-            bytes: file.content.into_bytes(),
-        };
-        let mut files: Vec<_> = frr_conf::render(&conf)
-            .unwrap()
-            .into_iter()
-            .map(file)
-            .collect();
+        let files = frr_conf::render(&conf).unwrap().into_iter();
+        let mut files: Vec<_> = files.map(SeedFile::from).collect();
         let hosts = topology.switches.iter().map(|switch| ssh::Host {
             name: switch.name.clone(),
             address: switch.loopback.into(),
@@ -122,7 +116,7 @@ impl Lab {
         }
     }
 
-    /// A cable between two NICs.
+    /// Starts a cable between two NICs, each given as switch and index.
     fn cable(&self, ends: [(&str, usize); 2]) -> Wire {
         let sockets = ends.map(|(name, index)| {
             let folder = self.folder.path().join(name).join(NIC_FOLDER);
@@ -146,22 +140,18 @@ impl Lab {
     }
 }
 
-/// Its own for each VM.
+/// Each VM runs under its own uid.
 fn uid(name: &str) -> u32 {
     70_300 + SWITCHES.iter().position(|known| *known == name).unwrap() as u32
 }
 
 #[test]
-fn a_spine_gets_a_rack_and_loses_it() {
+fn a_rack_is_added_to_a_running_spine_and_removed() {
     if let Some(lacking) = lacks_for_vms() {
         return skip(&format!("needs {lacking}"));
     }
     ensure_image().unwrap();
-    Netns::new("reconf").enter(|| {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().build().unwrap();
-        runtime.block_on(rack());
-    });
+    Netns::new("reconf").enter(|| block_on(rack()));
 }
 
 async fn rack() {
@@ -187,16 +177,19 @@ async fn rack() {
     let before = state(&spine).await;
     let known = session(&spine, "ens5").await.unwrap();
 
-    // The rack comes.
+    // The rack is added.
     let began = Instant::now();
     change(&spine, &old, &new).await;
     figure(
-        "a spine gets two network cards and a rack",
+        "two NICs and a rack are added to a spine",
         &format!("{:?}", began.elapsed()),
     );
     let began = Instant::now();
     change(&leaf1, &leaf[0], &leaf[1]).await;
-    figure("a leaf hears of a rack", &format!("{:?}", began.elapsed()));
+    figure(
+        "a leaf is reconfigured for a new rack",
+        &format!("{:?}", began.elapsed()),
+    );
     let pid = spine.status().pid;
     let began = Instant::now();
     established(&spine, "ens7", BOOT).await;
@@ -207,10 +200,10 @@ async fn rack() {
         assert!(shown.contains(&port.mac.to_string()), "{shown}");
         assert!(shown.contains(&port.link_local.to_string()), "{shown}");
     }
-    // Over the cable, from leaf to leaf; and from the tap.
+    // Frames pass over the new cable, from leaf to leaf, and over the new tap.
     let far = two.switch("leaf3").unwrap().loopback;
     let near = two.switch("leaf1").unwrap().loopback;
-    until("leaf1 reaches leaf3", GUEST, async || {
+    wait_until_async("leaf1 reaches leaf3", GUEST, async || {
         let ping = format!("ping -c 1 -W 2 -I {near} {far}");
         try_ask(&leaf1, &ping).await.is_ok()
     })
@@ -232,23 +225,23 @@ async fn rack() {
         assert!(larger.contains(shows), "{shows} is not in {larger}");
     }
 
-    // What runs is what would have started, and does when it starts.
+    // The running configuration is the same after the spine boots again.
     assert_eq!(spine.status().pid, pid);
     spine.power(Power::Cycle).await.unwrap();
     established(&spine, "ens5", BOOT).await;
     established(&spine, "ens7", BOOT).await;
     assert_ne!(spine.status().pid, pid);
-    similar(&larger, &state(&spine).await);
+    assert_same_lines(&larger, &state(&spine).await);
 
-    // The rack goes.
+    // The rack is removed.
     let known = session(&spine, "ens5").await.unwrap();
     let began = Instant::now();
     change(&spine, &new, &old).await;
     figure(
-        "a spine loses two network cards and a rack",
+        "two NICs and a rack are removed from a spine",
         &format!("{:?}", began.elapsed()),
     );
-    similar(&before, &state(&spine).await);
+    assert_same_lines(&before, &state(&spine).await);
     let uptime = session(&spine, "ens5").await.unwrap().uptime;
     assert!(
         uptime >= known.uptime,
@@ -261,7 +254,7 @@ async fn rack() {
 }
 
 async fn change(vm: &Vm, old: &Make, new: &Make) {
-    until("the switch runs", BOOT, async || {
+    wait_until_async("the switch runs", BOOT, async || {
         vm.status().state == VmState::Running
     })
     .await;
@@ -273,10 +266,10 @@ async fn change(vm: &Vm, old: &Make, new: &Make) {
     }
 }
 
-/// A host on a NIC's tap hears the switch.
+/// The host of a NIC's tap reaches the switch.
 async fn ping_from_tap(tap: &str, link_local: &str) {
     ikv_tests::run(std::process::Command::new("ip").args(["link", "set", tap, "up"]));
-    until("an answer on the tap", GUEST, async || {
+    wait_until_async("an answer on the tap", GUEST, async || {
         let target = format!("{link_local}%{tap}");
         let ping = tokio::process::Command::new("ping")
             .args(["-c", "1", "-W", "1", &target])
@@ -288,7 +281,7 @@ async fn ping_from_tap(tap: &str, link_local: &str) {
 
 async fn established(vm: &Vm, nic: &str, limit: Duration) {
     let what = format!("{}'s session on {nic}", vm.name());
-    until(&what, limit, async || {
+    wait_until_async(&what, limit, async || {
         let peer = session(vm, nic).await;
         peer.is_some_and(|peer| peer.state == PeerState::Established)
     })
@@ -304,8 +297,8 @@ async fn state(vm: &Vm) -> String {
     ask(vm, STATE).await
 }
 
-/// Lines of the one that the other has not, both ways, are none.
-fn similar(expected: &str, found: &str) {
+/// Asserts that both have the same lines.
+fn assert_same_lines(expected: &str, found: &str) {
     let missing = |these: &str, those: &str| {
         let those: Vec<_> = those.lines().collect();
         let lines = these.lines().filter(|line| !those.contains(line));
@@ -331,17 +324,5 @@ async fn try_ask(vm: &Vm, line: &str) -> Result<String, String> {
     match output.status.shell_code() {
         0 => Ok(text),
         status => Err(format!("{line}: {status}: {text}")),
-    }
-}
-
-/// Looks again and again, and panics when it takes too long.
-async fn until(what: &str, limit: Duration, happened: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !happened().await {
-        assert!(
-            began.elapsed() < limit,
-            "waited {limit:?} in vain for {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

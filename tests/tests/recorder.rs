@@ -1,5 +1,5 @@
-//! The flight recorder and `ikv-fabric converge` on a single wire: what passed before anybody
-//! looked, what triggers keep, and what a cut costs a flow.
+//! The flight recorder and `ikv-fabric converge` on a single wire: dumps of past frames, dumps that
+//! triggers keep, and the frames that a flow loses during a cut.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::path::Path;
@@ -15,7 +15,7 @@ fn recorder(wire: &Wire, words: &[&str]) -> Value {
     wire.json("recorder", words)
 }
 
-/// Writes a dump to a file and returns how Wireshark reads it.
+/// Writes a dump to a file and opens it with Wireshark.
 fn written(wire: &Wire, words: &[&str], file: &Path) -> Shark {
     let mut command = wire.program();
     command.arg("recorder").args(words).arg("-w").arg(file);
@@ -27,7 +27,7 @@ fn pings(shark: &Shark) -> Vec<Vec<String>> {
     shark.fields("icmp", &["frame.interface_name", "icmp.type", "icmp.seq"])
 }
 
-/// Waits until so many dumps were kept.
+/// Waits until `count` dumps were kept.
 fn kept(wire: &Wire, count: usize) -> Vec<Value> {
     until("a kept dump", SOON, || {
         let dumps = recorder(wire, &["list"]);
@@ -37,7 +37,7 @@ fn kept(wire: &Wire, count: usize) -> Vec<Value> {
 }
 
 #[test]
-fn what_passed_before_anybody_looked_is_there() {
+fn a_dump_has_past_frames_and_triggers_keep_dumps() {
     if !have_root() || !have_shark() {
         return;
     }
@@ -49,7 +49,7 @@ fn what_passed_before_anybody_looked_is_there() {
     assert_eq!(seen.len(), 6, "{seen:?}");
     assert!(shark.info().contains("Strict time order:   True"));
     let from_left = pings(&written(&wire, &["dump", "wire:a", "--last", "1h"], &file));
-    assert_eq!(from_left, seen, "a cable is meant by either of its ends");
+    assert_eq!(from_left, seen, "either end names the cable");
     let none = pings(&written(&wire, &["dump", "--last", "0ms"], &file));
     assert!(none.is_empty(), "{none:?}");
 
@@ -60,7 +60,7 @@ fn what_passed_before_anybody_looked_is_there() {
     );
     assert_eq!(status["triggers"][0]["on"], "down");
 
-    // A frame that matches, and what came right before it and after.
+    // A matching frame triggers a dump of the frames before and after it.
     let refused = wire
         .program()
         .args(["recorder", "trigger", "--match", "icpm"])
@@ -83,7 +83,7 @@ fn what_passed_before_anybody_looked_is_there() {
     let after = pings(&written(&wire, &["get", name], &file));
     assert_eq!(after.len(), 12, "{after:?}");
 
-    // A cut; meanwhile triggers are set anew.
+    // After the triggers were replaced, a cut triggers a dump.
     recorder(&wire, &["trigger", "--down"]);
     wire.json("cable", &["wire", "down"]);
     drop((left, right));
@@ -100,7 +100,7 @@ fn what_passed_before_anybody_looked_is_there() {
 }
 
 #[test]
-fn a_patch_records_only_when_it_is_told_to() {
+fn a_patch_records_only_with_its_option() {
     if !have_root() {
         return;
     }
@@ -114,12 +114,12 @@ fn a_patch_records_only_when_it_is_told_to() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("--record"), "{said}");
-    pair.wire.end();
+    pair.end();
 }
 
-/// The meter counts as lost what ping itself misses.
+/// `converge` counts as lost what ping itself reports as lost.
 #[test]
-fn converge_counts_what_a_cut_takes_from_a_flow() {
+fn converge_counts_a_flows_losses_during_a_cut() {
     if !have_root() {
         return;
     }
@@ -130,7 +130,7 @@ fn converge_counts_what_a_cut_takes_from_a_flow() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // With its carrier, or the host would not even send.
+    // A blackhole keeps the carrier; without carrier the host would not send.
     let flow = [
         "--flow",
         "10.9.0.1",
@@ -144,8 +144,8 @@ fn converge_counts_what_a_cut_takes_from_a_flow() {
     assert_eq!(wire.cables(&["wire"])[0]["state"], "up", "it is mended");
     let found = wire.json("converge", &flow);
     kill_process(Pid::from_child(&ping), Signal::INT).unwrap();
-    let told = ping.wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let said = ping.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
     for report in [&named, &found] {
         assert_eq!(report["cables"][0], "wire");
         assert_eq!(report["state"], "blackhole");
@@ -160,18 +160,18 @@ fn converge_counts_what_a_cut_takes_from_a_flow() {
         assert_eq!(report["missed"], 0);
     }
     let packets = |words: &str| -> Option<u64> {
-        let (before, _) = told.split_once(words)?;
+        let (before, _) = said.split_once(words)?;
         before.split_whitespace().last()?.parse().ok()
     };
     let sent = packets(" packets transmitted").unwrap();
     let received = packets(" received").unwrap();
     let lost = |report: &Value| report["flow"]["lost"].as_u64().unwrap();
-    // What is sent between the end of the measurement and the mending is nobody's.
+    // Frames lost between the end of the measurement and the mending are not in the report.
     let counted = lost(&named) + lost(&found);
     assert!(counted > 20, "{counted}");
     assert!(
         (counted..counted + 60).contains(&(sent - received)),
-        "{counted}: {told}"
+        "{counted}: {said}"
     );
 
     wire.json("cable", &["wire", "down"]);

@@ -1,4 +1,4 @@
-//! What commands report with `--json`, in the form that DESIGN.md promises.
+//! The JSON that commands print with `--json` has the schema that DESIGN.md promises.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use ikv_tests::have_root;
 use ikv_tests::panel::{PanelHost, ask_without_fabric, json_without_fabric};
 use serde_json::{Value, json};
 
-/// Its keys are exactly these (blank-separated).
+/// Asserts that an object has exactly these keys, given separated by blanks.
 #[track_caller]
 fn assert_keys(value: &Value, keys: &str) {
     let object = value
@@ -25,7 +25,7 @@ fn list(value: &Value) -> &Vec<Value> {
 }
 
 #[test]
-fn topology_json_has_the_promised_form() {
+fn topology_json_has_the_promised_schema() {
     let topology = json_without_fabric(&["topology"]);
     assert_keys(&topology, "nodes cables");
     let nodes = list(&topology["nodes"]);
@@ -63,7 +63,7 @@ fn topology_json_has_the_promised_form() {
 }
 
 #[test]
-fn json_of_a_running_fabric_has_the_promised_form() {
+fn json_of_a_running_fabric_has_the_promised_schema() {
     if !have_root() {
         return;
     }
@@ -98,7 +98,7 @@ fn json_of_a_running_fabric_has_the_promised_form() {
         "virtio-net-pci,netdev=net0,mac=02:69:6b:01:03:02",
     ];
     assert_eq!(args, json!({"args": expected}));
-    // What runs is asked, not the default configuration.
+    // The running fabric answers, not the default configuration.
     let answer = host.ask(&["vm-args", "rack2:u3"]);
     assert!(
         answer
@@ -125,7 +125,7 @@ fn json_of_a_running_fabric_has_the_promised_form() {
 }
 
 #[test]
-fn check_tells_all_that_is_in_the_way_and_changes_nothing() {
+fn check_reports_every_obstacle_and_changes_nothing() {
     if !have_root() {
         return;
     }
@@ -177,7 +177,7 @@ fn check_tells_all_that_is_in_the_way_and_changes_nothing() {
 }
 
 #[test]
-fn status_waits_for_the_socket_and_says_when_there_is_none() {
+fn status_waits_for_the_socket() {
     if !have_root() {
         return;
     }

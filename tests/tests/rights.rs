@@ -1,5 +1,5 @@
-//! Once it stands, a fabric has given up every right of root's that it does not need, in each
-//! of its threads and for whatever it starts.
+//! Once it is ready, a fabric has dropped every capability that it does not need, in each of its
+//! threads and for the programs that it starts.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use dataplane::rights::CapabilitySet;
@@ -9,7 +9,7 @@ use ikv_tests::patience::{SOON, wait_until};
 use ikv_tests::rights::assert_rights;
 
 #[test]
-fn a_patch_panel_keeps_what_takes_the_host_back_and_its_workers_nothing() {
+fn a_patch_panel_keeps_only_the_capabilities_to_undo_its_changes() {
     if !have_root() {
         return;
     }
@@ -20,15 +20,15 @@ fn a_patch_panel_keeps_what_takes_the_host_back_and_its_workers_nothing() {
         fabric.pid(),
         CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::CHOWN,
     );
-    // It still can: a tap is made anew, and everything taken away.
+    // They suffice to restore a tap and to undo everything.
     host.netns.ip("link del ikvm1-3-1");
     fabric.wait_said("somebody removed ikvm1-3-1: made anew");
     fabric.end();
-    before.assert_unchanged(&host.state(), "with few rights");
+    before.assert_unchanged(&host.state(), "a fabric with few capabilities ended");
 }
 
 #[test]
-fn a_wire_keeps_nothing_but_what_removes_its_guard() {
+fn a_wire_keeps_only_the_capability_to_remove_its_guard() {
     if !have_root() {
         return;
     }

@@ -1,4 +1,4 @@
-//! `ikv-fabric scenario` and `impair --script`: what happens when, and how it is afterwards.
+//! `ikv-fabric scenario` and `impair --script`: the steps, their times, and the state afterwards.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader};
@@ -23,7 +23,7 @@ blackhole = "wire"
 "#;
 
 #[test]
-fn a_scenario_tells_what_it_did_when_and_leaves_all_as_before() {
+fn a_scenario_reports_its_steps_and_restores_the_cables() {
     if !have_root() {
         return;
     }
@@ -60,7 +60,7 @@ fn a_scenario_tells_what_it_did_when_and_leaves_all_as_before() {
     assert_eq!(pair.wire.lane("pa")["impairment"], Value::Null);
     assert_eq!(pair.wire.lane("pb")["impairment"], before, "with its seed");
 
-    // Nothing is touched by one that is wrong in its last line.
+    // A scenario with an error in its last line changes nothing.
     std::fs::write(&file, format!("{FLAPPING}\n[[step]]\ncut = \"nowire\"\n")).unwrap();
     let refused = pair
         .wire
@@ -71,11 +71,11 @@ fn a_scenario_tells_what_it_did_when_and_leaves_all_as_before() {
         .unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(refused.stdout, b"");
-    pair.wire.end();
+    pair.end();
 }
 
 #[test]
-fn a_scenario_that_is_interrupted_restores_unless_told_not_to() {
+fn an_interrupted_scenario_restores_unless_configured_not_to() {
     if !have_root() {
         return;
     }
@@ -108,11 +108,11 @@ fn a_scenario_that_is_interrupted_restores_unless_told_not_to() {
     };
     assert_eq!(play("", &mut script), Value::Null);
     assert_eq!(play("restore = false", &mut script)["delay"], "30ms");
-    pair.wire.end();
+    pair.end();
 }
 
 #[test]
-fn a_switch_is_cut_off_at_one_instant_and_a_rack_too() {
+fn a_scenario_cuts_off_a_switch_and_a_rack_at_once() {
     if !have_root() {
         return;
     }
@@ -145,7 +145,8 @@ fn a_switch_is_cut_off_at_one_instant_and_a_rack_too() {
             .map(|cable| cable["name"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    // 7 of the spine; 21 servers and two uplinks of each leaf, of which the spine had one.
+    // The spine has 7 cables. Each of the rack's two leaves has 21 servers and an uplink to the
+    // other spine. One of them all is mended again, another is a blackhole.
     assert_eq!(
         named("down").len(),
         7 + 2 * (21 + 1) - 1 - 1,
@@ -158,7 +159,7 @@ fn a_switch_is_cut_off_at_one_instant_and_a_rack_too() {
     assert_eq!(lanes[1]["impairment"]["loss"], "5%");
     fabric.end();
 
-    // Without a fabric the plan's names are known.
+    // Without a fabric the names are those of the configuration.
     let planned = host.ask(&["scenario", "check", file]);
     assert!(
         planned.stdout.contains("cut spine1, rack3 (51 cables)"),

@@ -1,4 +1,5 @@
-//! The vhost-user socket beside every tap: whoever plugs in first carries the cable.
+//! Every tap has a vhost-user socket beside it; the first of the two that is plugged into carries
+//! the cable.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -12,7 +13,7 @@ use ikv_tests::patience::{SOON, ensure, until, wait_until};
 use ikv_tests::{Nic, have_root};
 use rustix::process::Signal;
 
-/// Whose fabric it is; no account is needed.
+/// The owner's uid; the machine need not have that account.
 const USER: u32 = 54_321;
 
 /// A server's end and the leaf's end of its cable.
@@ -57,7 +58,7 @@ fn receives(front_end: &mut FrontEnd, frame: &[u8], limit: Duration) -> bool {
     found
 }
 
-/// Frames pass both ways. What comes before the rings are a port is dropped.
+/// Asserts that frames pass in both directions, once the front end's rings are the cable's port.
 fn assert_talk(front_end: &mut FrontEnd, tap: &Nic, number: u8) {
     until("a frame from the front end", SOON, || {
         send(front_end, &frame(number));
@@ -76,7 +77,7 @@ fn plug(host: &PanelHost, tap: &str) -> Nic {
 }
 
 #[test]
-fn a_socket_for_the_owner_alone_stands_beside_every_tap() {
+fn every_tap_has_a_socket_for_the_owner_only() {
     if !have_root() {
         return;
     }
@@ -99,7 +100,7 @@ fn a_socket_for_the_owner_alone_stands_beside_every_tap() {
 }
 
 #[test]
-fn a_shells_usual_limit_of_open_files_is_enough() {
+fn a_low_limit_of_open_files_is_enough() {
     if !have_root() {
         return;
     }
@@ -116,7 +117,7 @@ fn a_shells_usual_limit_of_open_files_is_enough() {
 }
 
 #[test]
-fn the_first_one_plugged_carries_the_cable() {
+fn the_first_end_plugged_into_carries_the_cable() {
     if !have_root() {
         return;
     }
@@ -140,11 +141,15 @@ fn the_first_one_plugged_carries_the_cable() {
     ));
     late.send([0; 10], &frame(60));
     let (_, first) = near.receive();
-    assert_eq!(first, frame(60), "what it sent in vain comes no more");
+    assert_eq!(
+        first,
+        frame(60),
+        "the first frame must be one sent after the tap became the port"
+    );
     near.send([0; 10], &frame(61));
     assert_eq!(late.receive().1, frame(61));
 
-    // Turned away, and told so.
+    // While the tap carries the cable, front ends are refused and the refusal is reported.
     assert!(FrontEnd::connect(&socket(&host, FAR), &GuestOptions::default()).is_err());
     fabric.wait_said(&format!("{FAR}: turned a front end away"));
     drop(late);
@@ -159,7 +164,7 @@ fn the_first_one_plugged_carries_the_cable() {
 }
 
 #[test]
-fn a_tap_that_is_removed_under_a_front_end_is_there_when_it_leaves() {
+fn a_tap_removed_beside_a_front_end_is_restored() {
     if !have_root() {
         return;
     }
@@ -180,7 +185,7 @@ fn a_tap_that_is_removed_under_a_front_end_is_there_when_it_leaves() {
 }
 
 #[test]
-fn a_cut_cable_disconnects_its_front_end_until_it_is_mended() {
+fn cutting_a_cable_disconnects_its_front_end() {
     if !have_root() {
         return;
     }
@@ -191,9 +196,9 @@ fn a_cut_cable_disconnects_its_front_end_until_it_is_mended() {
     assert_talk(&mut front_end, &near, 1);
     let changed = host.json(&["cable", "rack1:u3:1", "down"]);
     let notes = changed["notes"].as_array().unwrap();
-    assert_eq!(notes.len(), 1, "the front end is told: {changed}");
+    assert_eq!(notes.len(), 1, "only the tap keeps its carrier: {changed}");
     assert!(notes[0].as_str().unwrap().contains(NEAR), "{changed}");
-    // QEMU waits without a word where there is no socket.
+    // Without the socket QEMU waits silently.
     assert!(!socket(&host, FAR).exists());
     assert!(FrontEnd::connect(&socket(&host, FAR), &GuestOptions::default()).is_err());
     drop(front_end);
@@ -205,14 +210,14 @@ fn a_cut_cable_disconnects_its_front_end_until_it_is_mended() {
 }
 
 fn qemu(host: &PanelHost, options: &str) -> Guest {
-    // The machine's memory is what the options say. It boots again and again.
+    // The printed options set the memory. A machine without a boot server boots again and again.
     let machine = MACHINE.join(" ").replace("-m 64 ", "");
     let line = format!("exec qemu-system-x86_64 {machine} order=n,reboot-timeout=1000 {options}");
     Guest::start(host.netns.command("sh").args(["-c", &line]))
 }
 
 #[test]
-fn what_vm_args_prints_is_what_qemu_takes() {
+fn qemu_accepts_the_vhost_user_options_of_vm_args() {
     if !have_qemu() {
         return;
     }
@@ -229,14 +234,14 @@ fn what_vm_args_prints_is_what_qemu_takes() {
     assert_talks(&leaf, mac);
     guest.assert_alive();
 
-    // The same VM finds its cable again after it was cut.
+    // The same VM uses its cable again after the cut.
     host.json(&["cable", NEAR, "down"]);
     host.json(&["cable", NEAR, "up"]);
     assert_asks(&leaf, "the cut");
     guest.assert_alive();
     drop(guest);
 
-    // Together with an -m that says the same, by the options as a list, on the other leaf.
+    // The listed options, with an -m of the same size, on the other leaf.
     let listed = host.json(&["vm-args", "rack1:u3:2", "--nic=vhost-user", "--memory=64M"]);
     let listed: Vec<String> = serde_json::from_value(listed["args"].clone()).unwrap();
     let second = plug(&host, "ikls2-3");
@@ -248,7 +253,7 @@ fn what_vm_args_prints_is_what_qemu_takes() {
     fabric.end();
 }
 
-/// A frame of the guest's arrives.
+/// Waits for a frame of the guest.
 fn assert_asks(leaf: &Nic, after: &str) {
     let from_guest = |frame: &[u8]| frame[6..12] == [2, 0x69, 0x6b, 1, 3, 1];
     leaf.receive_until(
@@ -259,7 +264,7 @@ fn assert_asks(leaf: &Nic, after: &str) {
 }
 
 #[test]
-fn a_vm_finds_its_cable_again_after_the_fabric_was_killed() {
+fn a_vm_reconnects_to_a_restarted_fabric() {
     if !have_qemu() {
         return;
     }
@@ -276,13 +281,13 @@ fn a_vm_finds_its_cable_again_after_the_fabric_was_killed() {
     fabric.end();
 }
 
-/// That a cut was recorded is told as well, a moment later, and is no complaint.
+/// The fabric has warned of nothing. The notice that a cut was recorded looks like a warning.
 fn assert_no_complaint(fabric: &PanelFabric<'_>) {
     wait_until("the end of the session", SOON, || {
         !fabric.stderr().contains("plugged in already")
     });
-    let told = fabric.stderr();
+    let said = fabric.stderr();
     let complains =
         |line: &&str| line.contains("  ! ") && !line.contains("the flight recorder kept");
-    assert_eq!(told.lines().find(complains), None, "{told}");
+    assert_eq!(said.lines().find(complains), None, "{said}");
 }

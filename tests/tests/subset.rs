@@ -1,4 +1,4 @@
-//! `run --only`: some of the switches as VMs, the cables of all. Killed in the end.
+//! `run --only` starts some of the switches, and all cables. In the end the fabric is killed.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -9,11 +9,11 @@ use ikv_tests::{
     Fabric, HostState, Nic, Site, ensure_image, figure, have_root, lacks_for_vms, skip,
 };
 
-/// For four VMs under emulation beside other tests.
+/// Time for four emulated VMs to boot while other tests run.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 #[test]
-fn one_rack_under_one_spine() {
+fn one_rack_under_one_spine_runs_and_can_be_killed() {
     if let Some(lacking) = lacks_for_vms() {
         return skip(&format!("needs {lacking}"));
     }
@@ -41,11 +41,11 @@ fn one_rack_under_one_spine() {
     assert_eq!(status["cables"], 141, "{status}");
     cli.exec("internet", &["ping", "-c", "1", "-W", "10", "192.168.98.5"]);
 
-    // What is not run is there to plug into, and its cable carries what the switch says.
+    // The ends of switches that do not run are free to plug into: a spine's frames arrive there.
     let free = fabric.site.host.enter(|| Nic::plain("iklt31"));
     while free.receive().1[12..14] != [0x86, 0xdd] {}
     let refused = cli.run(&["power", "leaf3", "on"]);
-    assert_eq!(refused.status, 1);
+    assert_eq!(refused.code, Some(1));
     assert!(
         refused
             .stderr
@@ -53,11 +53,11 @@ fn one_rack_under_one_spine() {
         "{refused:?}"
     );
     drop(free);
-    killed(&mut fabric);
+    assert_a_kill_can_be_cleaned(&mut fabric);
 }
 
-/// Its QEMUs end with it, and `clean` takes all the rest away.
-fn killed(fabric: &mut Fabric) {
+/// Its QEMUs end with it, and `clean` undoes the rest.
+fn assert_a_kill_can_be_cleaned(fabric: &mut Fabric) {
     assert_eq!(fabric.qemus().len(), 4);
     let pid = fabric.pid();
     fabric.kill();
@@ -75,7 +75,7 @@ fn killed(fabric: &mut Fabric) {
 }
 
 #[test]
-fn names_that_do_not_go_together_are_refused() {
+fn invalid_names_for_only_are_refused() {
     if !have_root() {
         return;
     }

@@ -1,16 +1,16 @@
-//! A tap and a guest at the two ends of a cable: frames go from the kernel straight into the
-//! guest's buffers and back, with whatever offloads the guest took.
+//! A cable between a tap and a guest: frames pass between the kernel and the guest's buffers, with
+//! the offloads that the guest accepted.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::os::unix::net::UnixListener;
 
-use dataplane::jack::{JackSpec, Jacks, Role};
 use dataplane::port::Tap;
-use dataplane::sys::tap::{self, TapFlags, TapOffloads};
+use dataplane::sys::tap::TapOffloads;
+use dataplane::vhost_sockets::{Role, SocketSpec, VhostUserSockets};
 use dataplane::{Cable, CableHandle, Panel, PanelOptions, Port, Side};
 use guest::{Guest, GuestOptions, Ring, features};
 use ikv_tests::patience::{SOON, wait_until};
-use ikv_tests::{Netns, Nic, SuperFrame, have_root};
+use ikv_tests::{Netns, Nic, SuperFrame, have_root, make_tap};
 
 const ROUNDS: usize = 60;
 
@@ -19,24 +19,19 @@ struct Path {
     nic: Nic,
     guest: Guest,
     panel: Panel,
-    jacks: Jacks,
+    sockets: VhostUserSockets,
     cable: CableHandle,
 }
 
 impl Path {
     fn new(netns: &Netns, options: &GuestOptions) -> Self {
-        // The kernel has nothing to say of its own.
+        // The kernel must not send frames of its own.
         for scope in ["all", "default"] {
             let off = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
             std::fs::write(off, "1").unwrap();
         }
         netns.ip("link add name kbr type bridge mcast_snooping 0");
-        let flags = TapFlags {
-            vnet_hdr: true,
-            exclusive: true,
-            nonblocking: false,
-        };
-        tap::set_persistent(tap::open_tap("ka", flags).unwrap(), true).unwrap();
+        make_tap("ka");
         let port = Port::Tap(Tap::open("kb").unwrap());
         for name in ["ka", "kb"] {
             netns.ip(&format!("link set {name} master kbr up"));
@@ -44,18 +39,18 @@ impl Path {
         netns.ip("link set kbr up");
 
         let panel = Panel::start(&PanelOptions::default(), || {}).unwrap();
-        let cable = panel.add(Cable::new(port, None)).unwrap();
-        let jacks = Jacks::start(panel.clone(), || {}).unwrap();
+        let cable = panel.add(Cable::new(port, None)).wait().unwrap();
+        let sockets = VhostUserSockets::start(panel.clone(), || {}).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("b");
-        let spec = JackSpec {
+        let spec = SocketSpec {
             name: "b".into(),
             cable: cable.id,
             side: Side::B,
             role: Role::Server(UnixListener::bind(&socket).unwrap()),
             mtu: None,
         };
-        jacks.add(spec).unwrap();
+        sockets.add(spec).wait().unwrap();
         let mut guest = Guest::connect(&socket, options).unwrap();
         guest.queue(0).post().unwrap();
         let nic = Nic::plug("ka", TapOffloads::TCP);
@@ -71,12 +66,12 @@ impl Path {
             nic,
             guest,
             panel,
-            jacks,
+            sockets,
             cable,
         }
     }
 
-    /// What the guest receives next.
+    /// Header and bytes of the guest's next frame.
     fn received(&mut self) -> ([u8; 12], Vec<u8>) {
         let mut frame = None;
         wait_until("a frame for the guest", SOON, || {
@@ -96,7 +91,7 @@ impl Path {
             assert_eq!(seen.frames_in, seen.frames_out + seen.held + seen.dropped());
             assert_eq!(seen.dropped(), 0, "{seen:?}");
         }
-        self.jacks.stop();
+        self.sockets.stop();
         self.panel.stop();
     }
 }
@@ -124,7 +119,7 @@ fn frames() -> [SuperFrame; 4] {
 }
 
 #[test]
-fn super_frames_arrive_whole_in_a_guest_that_takes_them() {
+fn super_frames_arrive_whole_in_guests_that_take_them() {
     if !have_root() {
         return;
     }
@@ -148,7 +143,7 @@ fn super_frames_arrive_whole_in_a_guest_that_takes_them() {
 }
 
 #[test]
-fn a_guest_without_offloads_gets_finished_wire_frames_in_order() {
+fn a_guest_without_offloads_gets_segments_with_checksums() {
     if !have_root() {
         return;
     }
@@ -164,7 +159,7 @@ fn a_guest_without_offloads_gets_finished_wire_frames_in_order() {
                     let mut payload = Vec::new();
                     while payload.len() < frame.payload {
                         let (got_header, got) = path.received();
-                        assert_eq!(got_header[..10], [0; 10], "nothing is left to do");
+                        assert_eq!(got_header[..10], [0; 10], "an offload is left");
                         assert!(got.len() <= headers + 1448);
                         payload.extend_from_slice(&got[headers..]);
                     }
@@ -177,7 +172,7 @@ fn a_guest_without_offloads_gets_finished_wire_frames_in_order() {
 }
 
 #[test]
-fn super_frames_leave_a_guest_as_it_made_them() {
+fn super_frames_leave_a_guest_unchanged() {
     if !have_root() {
         return;
     }

@@ -1,4 +1,4 @@
-//! The switches' consoles by VNC: who is let in, and that root logs in there.
+//! The switches' consoles over VNC: access to them, and a login of root.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::io;
@@ -11,7 +11,7 @@ use ikv_tests::panel::PanelHost;
 use ikv_tests::patience::{SOON, ensure, until};
 use ikv_tests::{Fabric, Site, VncViewer, ensure_image, lacks_for_vms, skip};
 
-/// For one VM under emulation beside other tests, and its login.
+/// Time for one emulated VM to boot, and for a login, while other tests run.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const PASSWORD: &str = "--set=ssh.root_password=let me in";
@@ -29,7 +29,7 @@ fn in_time(stream: &TcpStream) {
 }
 
 #[test]
-fn root_logs_in_at_the_owners_socket() {
+fn root_logs_in_over_the_owners_socket() {
     if lacks() {
         return;
     }
@@ -42,7 +42,7 @@ fn root_logs_in_at_the_owners_socket() {
     let mode = socket.metadata().unwrap().permissions().mode();
     assert_eq!((mode & 0o777, socket.metadata().unwrap().uid()), (0o600, 0));
 
-    // Empty lines bring the question for a name again, whatever was typed before.
+    // An empty line brings back the login prompt, whatever an earlier attempt typed.
     let mark = ["exec", "internet", "--", "test", "-e", "/run/was-here"];
     until("root to be logged in", PATIENCE, || {
         let stream = UnixStream::connect(&socket).unwrap();
@@ -53,10 +53,10 @@ fn root_logs_in_at_the_owners_socket() {
         viewer.answer("let me in\n");
         viewer.answer("touch /run/was-here\n");
         let said = cli.run(&mark);
-        ensure(said.status == 0, || format!("{said:?}"))
+        ensure(said.code == Some(0), || format!("{said:?}"))
     });
 
-    // A switch that is off has no screen, and one that is on again has one.
+    // A switch that is off has no screen; once it is on again it has one.
     cli.ok(&["power", "internet", "off"]);
     let closed = UnixStream::connect(&socket).unwrap();
     assert!(VncViewer::connect(closed, None).is_err());
@@ -72,7 +72,7 @@ fn root_logs_in_at_the_owners_socket() {
 }
 
 #[test]
-fn a_port_of_this_host_wants_the_password() {
+fn a_tcp_display_asks_for_the_password() {
     if lacks() {
         return;
     }
@@ -107,7 +107,7 @@ fn a_port_of_this_host_wants_the_password() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_before_anything_is_touched() {
+fn invalid_settings_are_refused_before_any_change() {
     if lacks() {
         return;
     }

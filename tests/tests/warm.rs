@@ -1,4 +1,4 @@
-//! Starting from saved states when they are not as they should be.
+//! Starting from saved states that are missing, damaged or cannot be written.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -9,11 +9,10 @@ use std::time::Duration;
 use ikv_tests::{Fabric, Site, ensure_image, figure, lacks_for_vms, skip};
 use tempfile::TempDir;
 
-/// For two VMs under emulation beside other tests.
+/// Time for two emulated VMs to boot while other tests run.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A cache of its own with the image in it, as what happens to the states here is nobody
-/// else's business.
+/// A cache with a copy of the image: this test must not damage the saved states of others.
 struct Cache {
     folder: TempDir,
     states: PathBuf,
@@ -40,7 +39,7 @@ impl Cache {
         Cache { folder, states }
     }
 
-    /// A spine and a leaf with one session between them.
+    /// Starts a spine and a leaf, which have one session with each other.
     fn start(&self, more: &[&str]) -> Fabric {
         let dir = format!("image.dir={}", self.folder.path().display());
         let words = [&["--only", "spine1,leaf1", "--set", &dir], more].concat();
@@ -54,7 +53,7 @@ impl Cache {
         fabric
     }
 
-    /// The states' files, the smaller one first: the spine's, which has fewer NICs.
+    /// The files of the states, the smallest first: the spine's, which has fewer NICs.
     fn states(&self) -> Vec<PathBuf> {
         let files = fs::read_dir(&self.states).into_iter().flatten();
         let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
@@ -63,7 +62,7 @@ impl Cache {
     }
 }
 
-fn woken(fabric: &Fabric, node: &str) -> bool {
+fn was_restored(fabric: &Fabric, node: &str) -> bool {
     let stages = fabric.cli().exec(node, &["cat", "/run/ikv/boot"]);
     stages.contains(" woken\n")
 }
@@ -78,15 +77,15 @@ fn times(text: &str, what: &str) -> usize {
 }
 
 #[test]
-fn a_state_is_made_used_and_not_missed() {
+fn saved_states_are_made_used_and_replaced() {
     if let Some(lacking) = lacks_for_vms() {
         return skip(&format!("needs {lacking}"));
     }
     let cache = Cache::new();
 
-    // Plainly: nothing is made.
+    // With --cold no state is made.
     let fabric = cache.start(&["--cold"]);
-    assert!(!woken(&fabric, "leaf1") && !woken(&fabric, "spine1"));
+    assert!(!was_restored(&fabric, "leaf1") && !was_restored(&fabric, "spine1"));
     let said = end(fabric);
     assert_eq!(times(&said, "saved state"), 0, "{said}");
     if !said.contains("switches run under tcg") {
@@ -94,31 +93,31 @@ fn a_state_is_made_used_and_not_missed() {
     }
     assert_eq!(cache.states().len(), 0);
 
-    // A full disk: both boot, and the user learns why.
+    // On a full disk both boot, and a notice says why.
     let full = Tmpfs::on(&cache.states);
     let fabric = cache.start(&[]);
-    assert!(!woken(&fabric, "leaf1") && !woken(&fabric, "spine1"));
+    assert!(!was_restored(&fabric, "leaf1") && !was_restored(&fabric, "spine1"));
     let said = end(fabric);
     assert_eq!(times(&said, "  ! no saved state of "), 2, "{said}");
     assert!(said.contains("could not be written"), "{said}");
-    assert_eq!(cache.states().len(), 0, "nothing half-written stays");
+    assert_eq!(cache.states().len(), 0, "a half-written state is left");
     drop(full);
 
-    // Made, and used at once.
+    // States are made and used at once.
     let fabric = cache.start(&[]);
-    assert!(woken(&fabric, "leaf1") && woken(&fabric, "spine1"));
+    assert!(was_restored(&fabric, "leaf1") && was_restored(&fabric, "spine1"));
     assert!(end(fabric).contains("2 made, "));
     let states = cache.states();
     assert_eq!(states.len(), 2);
 
-    // What is no state ends QEMU; what ends early does too.
+    // QEMU ends on a file that is not a state, and on a truncated one: both switches boot.
     let [spine, leaf] = &states[..] else {
         panic!("{states:?}");
     };
     fs::write(spine, b"this is no saved state of a QEMU").unwrap();
     cut_in_half(leaf);
     let fabric = cache.start(&[]);
-    assert!(!woken(&fabric, "leaf1") && !woken(&fabric, "spine1"));
+    assert!(!was_restored(&fabric, "leaf1") && !was_restored(&fabric, "spine1"));
     for node in ["leaf1", "spine1"] {
         assert_eq!(fabric.cli().node(node)["bgp"]["established"], 1);
     }
@@ -127,7 +126,7 @@ fn a_state_is_made_used_and_not_missed() {
         let notice = format!("  ! {node} does not start from its saved state (");
         assert_eq!(times(&said, &notice), 1, "{said}");
     }
-    assert_eq!(cache.states().len(), 0, "they are made anew");
+    assert_eq!(cache.states().len(), 0, "a damaged state is left");
 }
 
 fn cut_in_half(file: &Path) {
@@ -136,7 +135,7 @@ fn cut_in_half(file: &Path) {
     file.set_len(size / 2).unwrap();
 }
 
-/// A disk that is too small for a state; taken away on drop.
+/// A disk that is too small for a state; unmounted when dropped.
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {

@@ -23,7 +23,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Peer;
-use super::server::ApiError;
+use super::error::{ApiError, RefusalKind};
 
 /// Clients at the same time; those that are attached to a capture or a console count too.
 const MOST_CLIENTS: usize = 128;
@@ -103,10 +103,13 @@ async fn refuse(connection: Connection) {
 }
 
 fn full() -> ApiError {
-    ApiError::busy(format!(
-        "this fabric serves {MOST_CLIENTS} clients at once, and as many are connected: end some \
+    ApiError::new(
+        RefusalKind::Busy,
+        format!(
+            "this fabric serves {MOST_CLIENTS} clients at once, and as many are connected: end some \
          of its captures, consoles or scripts, and try again"
-    ))
+        ),
+    )
 }
 
 impl Connection {

@@ -7,23 +7,23 @@
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/topology` | the schema of `topology --json` |
 //! | `GET /v1/cables?name=…` | list of [`CableReport`]; `name` repeats, any name or alias |
-//! | `PUT /v1/cables/NAME/state` with [`SetCable`] | [`CableChanged`] |
+//! | `PUT /v1/cables/NAME/state` with [`CableStateRequest`] | [`CableChanged`] |
 //! | `PUT /v1/cables/NAME/impairment` with [`ImpairmentChange`] | both lanes' [`LaneImpairment`] |
 //! | `GET /v1/impairments` | list of [`LaneImpairment`]: every lane that has one |
 //! | `POST /v1/step` with [`CableBatch`] | [`CableBatchDone`]; all its changes have been made at once, or none |
 //! | `POST /v1/apply` with [`ApplyRequest`] | [`ApplyAnswer`], once it is done; a client that goes away does not stop it |
-//! | `GET /v1/places` | [`Places`]: where servers plug in, and who is there |
+//! | `GET /v1/places` | [`Positions`]: where servers plug in, and who is there |
 //! | `GET /v1/vm-args/PLACE?nic=…` with the fields of [`PlugOptions`] | list of QEMU's arguments |
 //! | `GET /v1/ssh` | [`SshAccess`] |
 //! | `GET /v1/ipmi` | [`IpmiAccess`]: how the BMCs are reached, and what they do |
-//! | `POST /v1/nodes/NODE/exec` with [`Exec`] | [`ExecAnswer`] |
-//! | `PUT /v1/nodes/NODE/power` with [`Power`] | [`NodeStatus`] |
+//! | `POST /v1/nodes/NODE/exec` with [`ExecRequest`] | [`ExecAnswer`] |
+//! | `PUT /v1/nodes/NODE/power` with [`PowerRequest`] | [`NodeStatus`] |
 //! | `GET /v1/nodes/NODE/console`, upgraded | the serial console's bytes, both ways |
 //! | `POST /v1/capture` with [`CaptureRequest`], upgraded | frames: [`capture`] |
 //! | `GET /v1/recorder` | [`RecorderStatus`] |
 //! | `POST /v1/recorder/dump` with [`DumpRequest`], upgraded | frames: [`capture`] |
 //! | `GET /v1/recorder/dumps/NAME`, upgraded | the same of a dump that was kept |
-//! | `PUT /v1/recorder/triggers` with [`SetTriggers`] | [`RecorderStatus`] |
+//! | `PUT /v1/recorder/triggers` with [`TriggersRequest`] | [`RecorderStatus`] |
 //!
 //! Whatever fails answers with a 4xx or 5xx status and [`Failure`]; only what is no HTTP at all,
 //! or has a head of more than 128 KiB, is answered with a bare status, or by closing the connection.
@@ -31,12 +31,14 @@
 //! to come whole, and a body at most 2 MiB.
 
 mod apply;
+mod backend;
 pub mod capture;
 mod client;
 mod connection;
+mod error;
 mod impair;
 mod ipmi;
-mod places;
+mod positions;
 pub mod recorder;
 mod server;
 mod whole;
@@ -49,15 +51,17 @@ use model::cable_change::CableState;
 use model::impairment::ImpairKeys;
 
 pub use apply::{ApplyAnswer, ApplyRequest, Peer};
+pub use backend::{Backend, ConsoleStream, Recording};
 pub use capture::{CaptureCount, CaptureInterface, CaptureRequest, CaptureStart};
 pub use client::{Client, ClientError, default_socket, own_socket, segment};
+pub use error::ApiError;
 pub use impair::{
     AccuracyReport, CableBatchDone, DelayReport, LaneImpairment, LossReport, RateReport,
 };
 pub use ipmi::{BmcReport, IpmiAccess};
-pub use places::{Place, Places};
-pub use recorder::{DumpRequest, RecorderStatus, Recording, SetTriggers};
-pub use server::{ApiError, Backend, CONSOLE_PROTOCOL, ConsoleStream, serve};
+pub use positions::{Position, Positions};
+pub use recorder::{DumpRequest, RecorderStatus, TriggersRequest};
+pub use server::{CONSOLE_PROTOCOL, serve};
 
 /// `status --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,12 +194,12 @@ fn is_zero(count: &u64) -> bool {
 /// Asks for a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SetCable {
+pub struct CableStateRequest {
     /// The state.
     pub state: CableState,
 }
 
-/// What became of [`SetCable`].
+/// What became of [`CableStateRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CableChanged {
     /// The cable's own name.
@@ -216,7 +220,7 @@ pub struct SshAccess {
 /// A command for a switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Exec {
+pub struct ExecRequest {
     /// Program and arguments; no shell in between.
     pub argv: Vec<String>,
     /// Base64 of its standard input.
@@ -240,7 +244,7 @@ pub struct ExecAnswer {
 /// Asks for a power state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Power {
+pub struct PowerRequest {
     /// What to do.
     pub action: PowerAction,
 }

@@ -7,30 +7,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::ApiError;
-use super::capture::CaptureStream;
-
-/// What the API asks of a flight recorder.
-pub trait Recording {
-    /// `GET /v1/recorder`.
-    fn status(&self) -> RecorderStatus;
-    /// `POST /v1/recorder/dump`.
-    ///
-    /// # Errors
-    /// A name that nothing has.
-    fn dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError>;
-    /// `GET /v1/recorder/dumps/NAME`.
-    ///
-    /// # Errors
-    /// A name that nothing has.
-    fn kept(&self, name: &str) -> Result<CaptureStream, ApiError>;
-    /// `PUT /v1/recorder/triggers`.
-    ///
-    /// # Errors
-    /// A name that nothing has, or a filter that is no program.
-    fn arm(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError>;
-}
-
 /// `GET /v1/recorder`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecorderStatus {
@@ -76,7 +52,7 @@ pub struct DumpRequest {
 /// `PUT /v1/recorder/triggers`: these and no others.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SetTriggers {
+pub struct TriggersRequest {
     /// All of them.
     pub triggers: Vec<Trigger>,
 }

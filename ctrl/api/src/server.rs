@@ -1,7 +1,6 @@
 //! The API's server side.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
@@ -13,164 +12,45 @@ use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, copy};
+use tokio::io::copy;
 use tokio::net::UnixListener;
 
+use super::backend::{Backend, Recording};
 use super::capture::{CAPTURE_PROTOCOL, CaptureRequest, CaptureStream};
-use super::recorder::{DumpRequest, RecorderStatus, Recording, SetTriggers};
+use super::error::{ApiError, RefusalKind};
+use super::recorder::{DumpRequest, RecorderStatus, TriggersRequest};
 use super::{
-    ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, Exec, ExecAnswer,
-    Failure, IpmiAccess, LaneImpairment, NodeStatus, Peer, Places, Power, PowerAction, SetCable,
-    SshAccess, Status, connection, whole,
+    ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, CableStateRequest,
+    ExecAnswer, ExecRequest, Failure, IpmiAccess, LaneImpairment, NodeStatus, Peer, Positions,
+    PowerRequest, SshAccess, Status, connection, whole,
 };
-use model::cable_change::{CableBatch, CableState, ImpairmentChange};
+use model::cable_change::{CableBatch, ImpairmentChange};
 use model::plugging::PlugOptions;
 use model::printable;
 
-/// The bytes of a serial console, both ways.
-pub trait ConsoleStream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> ConsoleStream for T {}
-
-/// What the API asks of a fabric.
-pub trait Backend: Send + Sync + 'static {
-    /// `GET /v1/status`.
-    fn status(&self) -> Status;
-    /// `GET /v1/topology`.
-    ///
-    /// # Errors
-    /// Where there is none: a bare patch.
-    fn topology(&self) -> Result<serde_json::Value, ApiError>;
-    /// `GET /v1/cables`: all, or those named.
-    ///
-    /// # Errors
-    /// A name that nothing has.
-    fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError>;
-    /// `PUT /v1/cables/NAME/state`.
-    fn set_cable(
-        &self,
-        name: &str,
-        state: CableState,
-    ) -> impl Future<Output = Result<CableChanged, ApiError>> + Send;
-    /// `PUT /v1/cables/NAME/impairment`.
-    ///
-    /// # Errors
-    /// A name that nothing has, or keys that do not go together.
-    fn impair(&self, name: &str, set: ImpairmentChange) -> Result<[LaneImpairment; 2], ApiError>;
-    /// `GET /v1/impairments`.
-    fn impairments(&self) -> Vec<LaneImpairment>;
-    /// `POST /v1/step`.
-    fn step(
-        &self,
-        step: CableBatch,
-    ) -> impl Future<Output = Result<CableBatchDone, ApiError>> + Send;
-    /// `POST /v1/apply`. It is driven to its end even if nobody waits for the answer.
-    fn apply(
-        self: Arc<Self>,
-        request: ApplyRequest,
-        peer: Peer,
-    ) -> impl Future<Output = Result<ApplyAnswer, ApiError>> + Send;
-    /// `GET /v1/places`.
-    ///
-    /// # Errors
-    /// Where there are none: a bare patch.
-    fn places(&self) -> Result<Places, ApiError>;
-    /// `GET /v1/vm-args/PLACE`.
-    ///
-    /// # Errors
-    /// A place that does not exist.
-    fn vm_args(&self, place: &str, wish: &PlugOptions) -> Result<Vec<String>, ApiError>;
-    /// `GET /v1/ssh`.
-    ///
-    /// # Errors
-    /// Where there are no switches.
-    fn ssh(&self) -> Result<SshAccess, ApiError>;
-    /// `GET /v1/ipmi`.
-    ///
-    /// # Errors
-    /// Where there are no BMCs.
-    fn ipmi(&self) -> Result<IpmiAccess, ApiError>;
-    /// `POST /v1/nodes/NODE/exec`.
-    fn exec(
-        &self,
-        node: &str,
-        exec: Exec,
-    ) -> impl Future<Output = Result<ExecAnswer, ApiError>> + Send;
-    /// `PUT /v1/nodes/NODE/power`.
-    fn power(
-        &self,
-        node: &str,
-        action: PowerAction,
-    ) -> impl Future<Output = Result<NodeStatus, ApiError>> + Send;
-    /// `GET /v1/nodes/NODE/console`.
-    fn console(
-        &self,
-        node: &str,
-    ) -> impl Future<Output = Result<Box<dyn ConsoleStream>, ApiError>> + Send;
-    /// `POST /v1/capture`: every lane is tapped when it returns.
-    ///
-    /// # Errors
-    /// A name that nothing has, or a filter that is no program.
-    fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError>;
-    /// What is asked for under `/v1/recorder`.
-    ///
-    /// # Errors
-    /// Where nothing is recorded.
-    fn recorder(&self) -> Result<impl Recording, ApiError>;
-}
-
-/// Why a request was refused: its status and one clear sentence.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct ApiError {
-    status: StatusCode,
-    message: String,
-}
-
-impl ApiError {
-    /// Nothing has that name.
-    pub fn unknown(message: impl ToString) -> Self {
-        ApiError {
-            status: StatusCode::NOT_FOUND,
-            message: message.to_string(),
-        }
-    }
-
-    /// The request makes no sense here, now.
-    pub fn conflict(message: impl ToString) -> Self {
-        ApiError {
-            status: StatusCode::CONFLICT,
-            message: message.to_string(),
-        }
-    }
-
-    /// It was tried and failed.
-    pub fn failed(message: impl ToString) -> Self {
-        ApiError {
-            status: StatusCode::BAD_GATEWAY,
-            message: message.to_string(),
-        }
-    }
-
-    /// Not now, because of others.
-    pub(super) fn busy(message: impl ToString) -> Self {
-        ApiError::refused(StatusCode::SERVICE_UNAVAILABLE, message)
-    }
-
-    /// It is no request of ours.
-    pub(super) fn refused(status: StatusCode, message: impl ToString) -> Self {
-        ApiError {
-            status,
-            message: message.to_string(),
-        }
-    }
-}
-
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        // It may quote what was asked for, and is printed on terminals.
-        let error = printable::tail(self.message.as_bytes(), LONGEST_SENTENCE);
-        (self.status, Json(Failure { error })).into_response()
+        refusal(status_of(self.kind), &self.sentence)
     }
+}
+
+fn status_of(kind: RefusalKind) -> StatusCode {
+    match kind {
+        RefusalKind::Invalid => StatusCode::BAD_REQUEST,
+        RefusalKind::Unknown => StatusCode::NOT_FOUND,
+        RefusalKind::Conflict => StatusCode::CONFLICT,
+        RefusalKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        RefusalKind::TooSlow => StatusCode::REQUEST_TIMEOUT,
+        RefusalKind::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        RefusalKind::Failed => StatusCode::BAD_GATEWAY,
+    }
+}
+
+/// The answer to a request that is refused.
+pub(super) fn refusal(status: StatusCode, sentence: &str) -> Response {
+    // The sentence may quote the request, and the client prints it on a terminal.
+    let error = printable::tail(sentence.as_bytes(), LONGEST_SENTENCE);
+    (status, Json(Failure { error })).into_response()
 }
 
 /// Answers requests until dropped.
@@ -226,15 +106,15 @@ async fn cables<B: Backend>(
         .filter(|(key, _)| key == "name")
         .map(|(_, name)| name)
         .collect();
-    backend.cables(&names).map(Json)
+    backend.cables(&names).await.map(Json)
 }
 
 async fn set_cable<B: Backend>(
     State(backend): State<Arc<B>>,
     Path(name): Path<String>,
-    Json(set): Json<SetCable>,
+    Json(set): Json<CableStateRequest>,
 ) -> Result<Json<CableChanged>, ApiError> {
-    backend.set_cable(&name, set.state).await.map(Json)
+    backend.set_cable_state(&name, set.state).await.map(Json)
 }
 
 async fn impair<B: Backend>(
@@ -242,7 +122,7 @@ async fn impair<B: Backend>(
     Path(name): Path<String>,
     Json(set): Json<ImpairmentChange>,
 ) -> Result<Json<[LaneImpairment; 2]>, ApiError> {
-    backend.impair(&name, set).map(Json)
+    backend.impair(&name, set).await.map(Json)
 }
 
 async fn impairments<B: Backend>(State(backend): State<Arc<B>>) -> Json<Vec<LaneImpairment>> {
@@ -253,7 +133,7 @@ async fn step<B: Backend>(
     State(backend): State<Arc<B>>,
     Json(step): Json<CableBatch>,
 ) -> Result<Json<CableBatchDone>, ApiError> {
-    backend.step(step).await.map(Json)
+    backend.change_cables(step).await.map(Json)
 }
 
 async fn apply<B: Backend>(
@@ -266,8 +146,8 @@ async fn apply<B: Backend>(
     done.await.map_err(ApiError::failed)?.map(Json)
 }
 
-async fn places<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<Places>, ApiError> {
-    backend.places().map(Json)
+async fn places<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<Positions>, ApiError> {
+    backend.positions().map(Json)
 }
 
 async fn vm_args<B: Backend>(
@@ -289,7 +169,7 @@ async fn ipmi<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<IpmiAcce
 async fn exec<B: Backend>(
     State(backend): State<Arc<B>>,
     Path(node): Path<String>,
-    Json(exec): Json<Exec>,
+    Json(exec): Json<ExecRequest>,
 ) -> Result<Json<ExecAnswer>, ApiError> {
     backend.exec(&node, exec).await.map(Json)
 }
@@ -297,7 +177,7 @@ async fn exec<B: Backend>(
 async fn power<B: Backend>(
     State(backend): State<Arc<B>>,
     Path(node): Path<String>,
-    Json(power): Json<Power>,
+    Json(power): Json<PowerRequest>,
 ) -> Result<Json<NodeStatus>, ApiError> {
     backend.power(&node, power.action).await.map(Json)
 }
@@ -329,13 +209,13 @@ async fn capture<B: Backend>(
     Json(wanted): Json<CaptureRequest>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.to(CAPTURE_PROTOCOL)?;
-    Ok(send(backend.capture(&wanted)?, upgrade))
+    Ok(send(backend.capture(&wanted).await?, upgrade))
 }
 
 async fn recorder<B: Backend>(
     State(backend): State<Arc<B>>,
 ) -> Result<Json<RecorderStatus>, ApiError> {
-    Ok(Json(backend.recorder()?.status()))
+    Ok(Json(backend.recorder()?.status().await))
 }
 
 async fn recorder_dump<B: Backend>(
@@ -344,7 +224,7 @@ async fn recorder_dump<B: Backend>(
     Json(wanted): Json<DumpRequest>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.to(CAPTURE_PROTOCOL)?;
-    Ok(send(backend.recorder()?.dump(&wanted)?, upgrade))
+    Ok(send(backend.recorder()?.dump(&wanted).await?, upgrade))
 }
 
 async fn kept_dump<B: Backend>(
@@ -353,14 +233,14 @@ async fn kept_dump<B: Backend>(
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.to(CAPTURE_PROTOCOL)?;
-    Ok(send(backend.recorder()?.kept(&name)?, upgrade))
+    Ok(send(backend.recorder()?.kept(&name).await?, upgrade))
 }
 
 async fn set_triggers<B: Backend>(
     State(backend): State<Arc<B>>,
-    Json(set): Json<SetTriggers>,
+    Json(set): Json<TriggersRequest>,
 ) -> Result<Json<RecorderStatus>, ApiError> {
-    backend.recorder()?.arm(set).map(Json)
+    backend.recorder()?.set_triggers(set).await.map(Json)
 }
 
 /// What a request says of the stream that its connection is to become.
@@ -387,8 +267,8 @@ impl Upgrade {
             .protocol
             .is_some_and(|asked| asked.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()));
         self.connection.filter(|_| meant).ok_or_else(|| {
-            ApiError::refused(
-                StatusCode::BAD_REQUEST,
+            ApiError::new(
+                RefusalKind::Invalid,
                 format!(
                     "the answer is a stream: ask for it with the headers `Connection: upgrade` \
                      and `Upgrade: {protocol}`"

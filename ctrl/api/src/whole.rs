@@ -5,13 +5,14 @@
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::connection::PATIENCE;
-use super::server::ApiError;
+use super::error::{ApiError, RefusalKind};
+use super::server::refusal;
 
 /// Bytes of a request's body: the input of an `exec` in base64 and its arguments, a filter, or
 /// the changes of a step to every cable of a large fabric.
@@ -38,17 +39,17 @@ fn unreadable(asked: &str, error: &axum::Error) -> ApiError {
 
     let cause = error.source();
     if cause.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
-        return ApiError::refused(
-            StatusCode::PAYLOAD_TOO_LARGE,
+        return ApiError::new(
+            RefusalKind::TooLarge,
             format!("{asked}: a body has at most {LONGEST_REQUEST} bytes"),
         );
     }
-    ApiError::refused(StatusCode::BAD_REQUEST, format!("{asked}: {error}"))
+    ApiError::new(RefusalKind::Invalid, format!("{asked}: {error}"))
 }
 
 fn late(asked: &str) -> ApiError {
-    ApiError::refused(
-        StatusCode::REQUEST_TIMEOUT,
+    ApiError::new(
+        RefusalKind::TooSlow,
         format!(
             "{asked}: the body did not come within {} s: send it with the request",
             PATIENCE.as_secs()
@@ -72,7 +73,7 @@ async fn in_words(asked: &str, answer: Response) -> Response {
     } else {
         &said
     };
-    let mut answer = ApiError::refused(status, format!("{asked}: {reason}")).into_response();
+    let mut answer = refusal(status, &format!("{asked}: {reason}"));
     // It tells which methods there are.
     if let Some(allow) = parts.headers.get(header::ALLOW) {
         answer.headers_mut().insert(header::ALLOW, allow.clone());

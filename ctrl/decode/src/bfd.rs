@@ -1,44 +1,46 @@
-//! BFD control packets (RFC 5880): liveness in milliseconds.
+//! BFD control packets (RFC 5880), by which two ends detect within milliseconds that they lost
+//! each other.
 
 use std::fmt;
 
-use super::bytes::Bytes;
+use super::bytes::Cursor;
 
-/// UDP ports of a session over one hop (RFC 5881) and over several (RFC 5883).
+/// Destination UDP ports of sessions over one hop (RFC 5881) and over several (RFC 5883).
 pub const PORTS: [u16; 2] = [3784, 4784];
 
-/// What one end tells.
+/// A control packet: the state of one end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Control {
     /// The sender's view of the session.
     pub state: State,
-    /// Why it left `Up` last (RFC 5880 section 4.1).
+    /// Why the session last left `Up` (RFC 5880 section 4.1).
     pub diagnostic: u8,
-    /// So many intervals may pass in silence.
+    /// After this many intervals without a packet the receiver declares the session down.
     pub multiplier: u8,
-    /// The session's number at the sender, and at the receiver as far as the sender knows it.
+    /// The session's number at the sender, and at the receiver; the latter is 0 until the sender
+    /// knows it.
     pub discriminators: [u32; 2],
-    /// It sends no faster than this, in µs.
+    /// The shortest interval at which the sender wants to send, in µs.
     pub transmit_us: u32,
-    /// It hears no faster than this, in µs.
+    /// The shortest interval at which the sender can receive, in µs.
     pub receive_us: u32,
 }
 
-/// A session's state.
+/// A session's state (RFC 5880 section 6.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Held down by an administrator.
     AdminDown,
-    /// Nothing is heard.
+    /// No packets arrive from the other end.
     Down,
-    /// The other end is heard, and is down.
+    /// Packets arrive from the other end, which is still `Down`.
     Init,
-    /// Both ends hear each other.
+    /// Both ends receive each other's packets.
     Up,
 }
 
 impl State {
-    /// As RFC 5880 writes it.
+    /// The name in RFC 5880.
     pub fn name(self) -> &'static str {
         match self {
             State::AdminDown => "AdminDown",
@@ -50,9 +52,10 @@ impl State {
 }
 
 impl Control {
-    /// Reads the payload of a datagram to one of [`PORTS`].
+    /// Decodes the payload of a datagram to one of [`PORTS`]; `None` if it is too short or not of
+    /// version 1.
     pub fn read(payload: &[u8]) -> Option<Self> {
-        let mut left = Bytes(payload);
+        let mut left = Cursor(payload);
         let [version, state, multiplier, _length] = left.array()?;
         if version >> 5 != 1 {
             return None;

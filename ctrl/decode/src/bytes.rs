@@ -1,19 +1,19 @@
-//! Reading from the front of bytes that may end at any place.
+//! A cursor over bytes that may end anywhere.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// What is left to read. Whatever does not fit in it is `None`.
+/// The bytes that are still to be read. Reading beyond their end returns `None`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
+pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
-impl<'a> Bytes<'a> {
+impl<'a> Cursor<'a> {
     pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, left) = self.0.split_at_checked(length)?;
         self.0 = left;
         Some(taken)
     }
 
-    /// As many as there are, if there are fewer: what a cut frame has of a field.
+    /// At most `length` bytes: as much of a field as a truncated frame still has.
     pub(super) fn up_to(&mut self, length: usize) -> &'a [u8] {
         let (taken, left) = self.0.split_at(length.min(self.0.len()));
         self.0 = left;

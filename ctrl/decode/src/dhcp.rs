@@ -1,39 +1,41 @@
-//! DHCP for IPv4 (RFC 2131).
+//! DHCP for IPv4 (RFC 2131), its options as in RFC 2132.
 
 use std::fmt;
 use std::net::Ipv4Addr;
 
 use super::Mac;
-use super::bytes::Bytes;
+use super::bytes::Cursor;
 use model::printable;
 
-/// UDP ports of the server and the client.
+/// UDP ports of the server and the client (RFC 2131 section 4.1).
 pub const PORTS: [u16; 2] = [67, 68];
 
-const COOKIE: [u8; 4] = [99, 130, 83, 99];
-/// Most characters of a host's name that are kept.
+/// Marks that options follow (RFC 2131 section 3).
+const MAGIC_COOKIE: [u8; 4] = [99, 130, 83, 99];
+/// A host's name is truncated to this many characters.
 const LONGEST_NAME: usize = 64;
 
-/// One message.
+/// A message of a client or a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dhcp {
-    /// Option 53; 0 where it is missing (BOOTP).
+    /// The message type, option 53; 0 where the option is missing (BOOTP).
     pub kind: u8,
-    /// The client.
+    /// The MAC address of the client.
     pub client: Mac,
-    /// The address that is given, else asked for, else in use.
+    /// The address that the server assigns; if there is none, the address that the client requests;
+    /// if there is none either, the address that the client uses already.
     pub address: Option<Ipv4Addr>,
-    /// What the client calls itself, safe to print; empty for nothing.
+    /// The client's name for itself, escaped; empty if it gives none.
     pub host_name: String,
 }
 
 impl Dhcp {
-    /// Reads the payload of a datagram to one of [`PORTS`].
+    /// Decodes the payload of a datagram to one of [`PORTS`]; `None` if it ends before the options.
     pub fn read(payload: &[u8]) -> Option<Self> {
-        let mut left = Bytes(payload);
+        let mut left = Cursor(payload);
         left.take(12)?;
         let in_use = left.ipv4()?;
-        let yours = left.ipv4()?;
+        let assigned = left.ipv4()?;
         left.take(8)?;
         let client = Mac(left.array()?);
         left.take(10 + 64 + 128)?;
@@ -43,20 +45,17 @@ impl Dhcp {
             address: None,
             host_name: String::new(),
         };
-        if left.array()? == COOKIE {
-            // Of a frame that is cut, those options that are there.
+        if left.array()? == MAGIC_COOKIE {
+            // A truncated frame still has its first options, so a missing end is not an error.
             dhcp.options(left);
         }
-        let told = [yours, in_use].into_iter().find(|ip| !ip.is_unspecified());
-        if yours.is_unspecified() {
-            dhcp.address = dhcp.address.or(told);
-        } else {
-            dhcp.address = told;
-        }
+        let given = |ip: &Ipv4Addr| !ip.is_unspecified();
+        let assigned = Some(assigned).filter(given);
+        dhcp.address = assigned.or(dhcp.address).or(Some(in_use).filter(given));
         Some(dhcp)
     }
 
-    fn options(&mut self, mut left: Bytes<'_>) -> Option<()> {
+    fn options(&mut self, mut left: Cursor<'_>) -> Option<()> {
         loop {
             let code = left.u8()?;
             match code {
@@ -65,7 +64,7 @@ impl Dhcp {
                 _ => {}
             }
             let length = left.u8()?;
-            let mut value = Bytes(left.take(length.into())?);
+            let mut value = Cursor(left.take(length.into())?);
             match code {
                 12 => self.host_name = printable::head(value.0, LONGEST_NAME),
                 50 => self.address = value.ipv4(),
@@ -75,7 +74,7 @@ impl Dhcp {
         }
     }
 
-    /// The message's name.
+    /// The name of the message type.
     pub fn kind_name(&self) -> &'static str {
         match self.kind {
             0 => "BOOTP",

@@ -1,11 +1,11 @@
-//! What is in a frame, read from its bytes alone: no state, no clock, no allocation that a frame
-//! could make large. Frames may be cut (a capture's snap length), unfinished (a checksum that
-//! hardware would fill in) or nonsense: what can be read is read, the rest is left out, and every
-//! text that comes from a guest is made safe to print.
+//! Decodes a frame from its bytes alone, without state or clock; no frame can make it allocate
+//! much. Frames may be truncated (a capture's snap length), unfinished (a checksum that hardware
+//! would fill in) or malformed: the decoders return what they can read and leave out the rest, and
+//! escape every text that comes from a guest.
 //!
-//! [`summary`] is for people; [`Packet`] and the protocols' own types are for the
-//! flight recorder's triggers and for `converge`. Ethernet, VLAN, ARP, IP, TCP,
-//! UDP and ICMP are etherparse's, the rest is read here.
+//! [`summary`] is for people; [`Packet`] and the types of the protocols are for the
+//! [flight recorder's](fabric) triggers and for `converge`. The crate etherparse decodes
+//! Ethernet, VLAN, ARP, IP, TCP, UDP and ICMP, the modules here the protocols above and beside it.
 
 mod bytes;
 mod line;
@@ -32,7 +32,7 @@ pub fn summary(frame: &[u8]) -> String {
     }
 }
 
-/// An address of the link layer.
+/// A MAC address, displayed as `52:54:00:00:00:01`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mac(pub [u8; 6]);
 

@@ -1,4 +1,4 @@
-//! Frames as lines to read.
+//! A frame as one line of text.
 
 use std::fmt::{self, Display};
 
@@ -10,10 +10,10 @@ use super::dhcp::{self, Dhcp};
 use super::nd::Discovery;
 use super::{Arp, Body, Ip, Packet, bfd};
 
-/// So many prefixes are written out, of more only their number.
-const PREFIXES: usize = 4;
-/// So many systems of a path are.
-const SYSTEMS: usize = 8;
+/// The most prefixes of an UPDATE that a line lists; it counts the others.
+const LISTED_PREFIXES: usize = 4;
+/// The most systems of an AS path that a line lists.
+const LISTED_SYSTEMS: usize = 8;
 
 impl Display for Packet<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,34 +69,11 @@ impl Display for Ip<'_> {
             Some(TransportSlice::Tcp(tcp)) => self.tcp(tcp, f),
             Some(TransportSlice::Udp(udp)) => self.udp(udp, f),
             Some(TransportSlice::Icmpv4(icmp)) => {
-                echo_or(f, "ICMP", icmp.slice(), [8, 0], |kind, code| match kind {
-                    3 => Some(unreachable_v4(code)),
-                    5 => Some("redirect"),
-                    11 => Some("time exceeded"),
-                    12 => Some("parameter problem"),
-                    _ => None,
-                })
+                icmp_line(f, "ICMP", icmp.slice(), [8, 0], icmpv4_name)
             }
             Some(TransportSlice::Icmpv6(icmp)) => match Discovery::read(icmp.slice()) {
                 Some(discovery) => discovery.fmt(f),
-                None => echo_or(
-                    f,
-                    "ICMPv6",
-                    icmp.slice(),
-                    [128, 129],
-                    |kind, code| match kind {
-                        1 => Some(unreachable_v6(code)),
-                        2 => Some("packet too big"),
-                        3 => Some("time exceeded"),
-                        4 => Some("parameter problem"),
-                        130 => Some("MLD query"),
-                        131 | 143 => Some("MLD report"),
-                        132 => Some("MLD done"),
-                        133..=136 => Some("ND, unreadable"),
-                        137 => Some("ND redirect"),
-                        _ => None,
-                    },
-                ),
+                None => icmp_line(f, "ICMPv6", icmp.slice(), [128, 129], icmpv6_name),
             },
             Some(TransportSlice::Igmp(_)) | None => {
                 write!(f, "{}, {} bytes", protocol(self.protocol), self.length)
@@ -157,8 +134,9 @@ impl Ip<'_> {
     }
 }
 
-/// An echo, or one of those named, or the numbers.
-fn echo_or(
+/// Writes an ICMP message: an echo with its numbers, another message by its name, one without a
+/// name by type and code. Request and reply are the types of echoes.
+fn icmp_line(
     f: &mut fmt::Formatter<'_>,
     protocol: &str,
     message: &[u8],
@@ -169,16 +147,39 @@ fn echo_or(
         *message.first_chunk::<8>().unwrap_or(&[255; 8]);
     if kind == request || kind == reply {
         let what = if kind == request { "request" } else { "reply" };
-        let (id, seq) = (
-            u16::from_be_bytes(id),
-            u16::from_be_bytes([seq_high, seq_low]),
-        );
+        let id = u16::from_be_bytes(id);
+        let seq = u16::from_be_bytes([seq_high, seq_low]);
         return write!(f, "{protocol} echo {what} id {id} seq {seq}");
     }
     match name(kind, code) {
         Some(name) => write!(f, "{protocol} {name}"),
         None => write!(f, "{protocol} type {kind} code {code}"),
     }
+}
+
+fn icmpv4_name(kind: u8, code: u8) -> Option<&'static str> {
+    Some(match kind {
+        3 => unreachable_v4(code),
+        5 => "redirect",
+        11 => "time exceeded",
+        12 => "parameter problem",
+        _ => return None,
+    })
+}
+
+fn icmpv6_name(kind: u8, code: u8) -> Option<&'static str> {
+    Some(match kind {
+        1 => unreachable_v6(code),
+        2 => "packet too big",
+        3 => "time exceeded",
+        4 => "parameter problem",
+        130 => "MLD query",
+        131 | 143 => "MLD report",
+        132 => "MLD done",
+        133..=136 => "ND, unreadable",
+        137 => "ND redirect",
+        _ => return None,
+    })
 }
 
 fn unreachable_v4(code: u8) -> &'static str {
@@ -278,10 +279,10 @@ impl Display for Update {
         prefixes(f, " announces", &self.announced)?;
         if !self.announced.is_empty() && !self.as_path.is_empty() {
             write!(f, " by")?;
-            for system in self.as_path.iter().take(SYSTEMS) {
+            for system in self.as_path.iter().take(LISTED_SYSTEMS) {
                 write!(f, " {system}")?;
             }
-            if self.as_path.len() > SYSTEMS {
+            if self.as_path.len() > LISTED_SYSTEMS {
                 write!(f, " …")?;
             }
         }
@@ -294,10 +295,10 @@ fn prefixes(f: &mut fmt::Formatter<'_>, verb: &str, prefixes: &[IpNet]) -> fmt::
         return Ok(());
     }
     write!(f, "{verb}")?;
-    for prefix in prefixes.iter().take(PREFIXES) {
+    for prefix in prefixes.iter().take(LISTED_PREFIXES) {
         write!(f, " {prefix}")?;
     }
-    match prefixes.len().checked_sub(PREFIXES) {
+    match prefixes.len().checked_sub(LISTED_PREFIXES) {
         None | Some(0) => Ok(()),
         Some(more) => write!(f, " and {more} more"),
     }

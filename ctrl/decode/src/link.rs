@@ -1,42 +1,44 @@
-//! What neighbours on one wire tell each other: LLDP (IEEE 802.1AB), LACP (802.1AX) and
+//! What neighbours on one wire announce to each other: LLDP (IEEE 802.1AB), LACP (802.1AX) and
 //! spanning tree (802.1D).
 
 use std::fmt;
 
 use super::Mac;
-use super::bytes::Bytes;
+use super::bytes::Cursor;
 use model::printable;
 
-/// EtherTypes.
+/// The EtherType of LLDP.
 pub(super) const LLDP: u16 = 0x88cc;
+/// The EtherType of the slow protocols, of which LACP is one (IEEE 802.3 annex 57A).
 pub(super) const SLOW: u16 = 0x8809;
 
-/// Most characters of a name that are kept.
+/// A name is truncated to this many characters.
 const LONGEST_NAME: usize = 64;
 
-/// Who is at the other end. Texts are safe to print, and empty where nothing was told.
+/// The neighbour at the other end of the wire. Texts are escaped; those that it does not send are
+/// empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lldp {
-    /// The system's name.
+    /// The system's name (TLV 5).
     pub system: String,
-    /// The port: its identifier, or its address.
+    /// The port's identifier (TLV 2), which may be a MAC address.
     pub port: String,
-    /// Seconds that this is true for; 0: the neighbour leaves.
+    /// For how many seconds this is valid; 0: the neighbour leaves.
     pub ttl: u16,
 }
 
 impl Lldp {
     pub(super) fn read(payload: &[u8]) -> Self {
         let mut lldp = Lldp::default();
-        // Of a frame that is cut, what is there.
-        lldp.values(Bytes(payload));
+        // A truncated frame still has its first values, so a missing end is not an error.
+        lldp.values(Cursor(payload));
         lldp
     }
 
-    fn values(&mut self, mut left: Bytes<'_>) -> Option<()> {
+    fn values(&mut self, mut left: Cursor<'_>) -> Option<()> {
         loop {
             let head = left.u16()?;
-            let mut value = Bytes(left.up_to(usize::from(head & 0x1ff)));
+            let mut value = Cursor(left.up_to(usize::from(head & 0x1ff)));
             match head >> 9 {
                 0 => return Some(()),
                 2 => self.port = port(value)?,
@@ -48,7 +50,7 @@ impl Lldp {
     }
 }
 
-fn port(mut value: Bytes<'_>) -> Option<String> {
+fn port(mut value: Cursor<'_>) -> Option<String> {
     const BY_MAC: u8 = 3;
     if value.u8()? == BY_MAC {
         return value.array().map(|mac| Mac(mac).to_string());
@@ -63,24 +65,25 @@ impl fmt::Display for Lldp {
     }
 }
 
-/// An actor's state in a bundle of links.
+/// The sender's side ("actor") of a link in a link aggregation group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lacp {
-    /// Its system.
+    /// The sender's system identifier.
     pub system: Mac,
-    /// Its key and port.
+    /// Ports of a system that may aggregate have the same key.
     pub key: u16,
-    /// Its port.
+    /// The number of the sender's port.
     pub port: u16,
-    /// Its flags, from the lowest bit: active, short timeout, aggregatable, in sync,
+    /// Flags, from the lowest bit: active, short timeout, aggregatable, in sync,
     /// collecting, distributing, defaulted, expired.
     pub state: u8,
 }
 
 impl Lacp {
-    /// Reads a frame of the slow protocols from its subtype on.
+    /// Decodes a frame of the slow protocols from its subtype on; `None` if it is not LACP or lacks
+    /// a part of the actor's information.
     pub(super) fn read(payload: &[u8]) -> Option<Self> {
-        let mut left = Bytes(payload);
+        let mut left = Cursor(payload);
         let [subtype, _version, tlv, _length] = left.array()?;
         if (subtype, tlv) != (1, 1) {
             return None;
@@ -121,28 +124,28 @@ impl fmt::Display for Lacp {
     }
 }
 
-/// A bridge's word on the spanning tree.
+/// A bridge protocol data unit of the spanning tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stp {
-    /// How the sender sees the tree.
+    /// The tree as the sender knows it.
     Configuration {
-        /// Rapid (802.1w) or multiple (802.1s), by the version; 0 is the old one.
+        /// 0 is STP, 2 rapid STP (802.1w), 3 and up multiple STP (802.1s).
         version: u8,
         /// The root's priority and address.
         root: (u16, Mac),
-        /// What the way to it costs.
+        /// The cost of the sender's path to the root.
         cost: u32,
         /// The sender's priority and address.
         bridge: (u16, Mac),
     },
-    /// The topology has changed.
+    /// The sender reports that the topology has changed.
     Change,
 }
 
 impl Stp {
-    /// Reads a frame without an EtherType, from its LLC header on.
+    /// Decodes a frame without an EtherType from its LLC header on.
     pub(super) fn read(payload: &[u8]) -> Option<Self> {
-        let mut left = Bytes(payload);
+        let mut left = Cursor(payload);
         if left.array()? != [0x42, 0x42, 3] || left.u16()? != 0 {
             return None;
         }

@@ -1,41 +1,41 @@
-//! Neighbour discovery (RFC 4861) in ICMPv6.
+//! IPv6 neighbour discovery (RFC 4861), which is part of ICMPv6.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::Mac;
-use super::bytes::Bytes;
+use super::bytes::Cursor;
 
-/// One message.
+/// A message of neighbour discovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discovery {
-    /// Is a router there?
+    /// A host asks for routers.
     RouterSolicitation,
-    /// A router is here.
+    /// A router announces itself.
     RouterAdvertisement {
-        /// It is a default router for so many seconds; 0 is not.
+        /// For how many seconds it is a default router; 0: it is not one.
         lifetime: u16,
-        /// Its address of the link layer.
+        /// The sender's MAC address, if it sends one.
         mac: Option<Mac>,
     },
-    /// Who has this address?
+    /// The sender asks which neighbour has an address.
     NeighbourSolicitation {
-        /// The address.
+        /// The address that it looks for.
         target: Ipv6Addr,
     },
-    /// I have this address.
+    /// The sender has an address.
     NeighbourAdvertisement {
-        /// The address.
+        /// The address that it has.
         target: Ipv6Addr,
-        /// Its address of the link layer.
+        /// The sender's MAC address, if it sends one.
         mac: Option<Mac>,
     },
 }
 
 impl Discovery {
-    /// Reads an ICMPv6 message from its type on.
+    /// Decodes an ICMPv6 message from its type on; `None` if it is not one of these or too short.
     pub fn read(message: &[u8]) -> Option<Self> {
-        let mut left = Bytes(message);
+        let mut left = Cursor(message);
         let [kind, code, _, _] = left.array()?;
         if code != 0 {
             return None;
@@ -65,13 +65,13 @@ impl Discovery {
     }
 }
 
-/// The address in an option of this type.
-fn link_layer(mut options: Bytes<'_>, wanted: u8) -> Option<Mac> {
+/// The MAC address in the option of type `wanted`: 1 is the source's, 2 the target's.
+fn link_layer(mut options: Cursor<'_>, wanted: u8) -> Option<Mac> {
     loop {
         let kind = options.u8()?;
-        // In units of 8 octets, these two included; 0 is an error.
+        // In units of 8 octets, and including the two octets just read; 0 is an error.
         let length = usize::from(options.u8()?) * 8;
-        let mut value = Bytes(options.take(length.checked_sub(2)?)?);
+        let mut value = Cursor(options.take(length.checked_sub(2)?)?);
         if kind == wanted {
             return value.array().map(Mac);
         }

@@ -1,4 +1,4 @@
-//! A frame, taken apart.
+//! A frame, split into headers and payload.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,76 +7,77 @@ use etherparse::{
     TransportSlice,
 };
 
-use super::bytes::Bytes;
+use super::bytes::Cursor;
 use super::link::{self, Lacp, Lldp, Stp};
 use super::{Mac, bfd, bgp};
 
-/// A frame, taken apart.
+/// A frame, split into headers and payload.
 #[derive(Debug, Clone)]
 pub struct Packet<'a> {
-    /// Who sent it over this wire.
+    /// The MAC address of the sender on this wire.
     pub source: Mac,
-    /// To whom.
+    /// The MAC address of the receiver on this wire.
     pub destination: Mac,
-    /// The tags' VLANs, the outer one first.
+    /// The VLAN identifiers of the tags, the outer tag first.
     pub vlans: Vec<u16>,
-    /// What is in it.
+    /// What follows the Ethernet header and the tags.
     pub body: Body<'a>,
 }
 
-/// What is in a frame.
+/// The payload of a frame.
 #[derive(Debug, Clone)]
 pub enum Body<'a> {
     /// ARP for IPv4 on Ethernet.
     Arp(Arp),
-    /// A packet of IPv4 or IPv6.
+    /// An IPv4 or IPv6 packet.
     Ip(Ip<'a>),
-    /// A neighbour's name.
+    /// A neighbour's identity.
     Lldp(Lldp),
-    /// A bundle of links.
+    /// Link aggregation.
     Lacp(Lacp),
-    /// A spanning tree.
+    /// The spanning tree protocol.
     Stp(Stp),
-    /// Something else, of this EtherType; up to 1500 it is a length (IEEE 802.3).
+    /// Something that is not decoded, by its EtherType; up to 1500 it is a length (IEEE 802.3).
     Other(u16),
 }
 
-/// A question or an answer of ARP.
+/// An ARP request or reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arp {
-    /// 1 asks, 2 answers.
+    /// 1 is a request, 2 a reply.
     pub operation: u16,
-    /// Who speaks.
+    /// The sender's addresses.
     pub sender: (Mac, Ipv4Addr),
-    /// Who is asked for, or answered.
+    /// The address that a request asks for, or to which a reply goes.
     pub target: Ipv4Addr,
 }
 
-/// A packet of IPv4 or IPv6.
+/// An IPv4 or IPv6 packet.
 #[derive(Debug, Clone)]
 pub struct Ip<'a> {
-    /// From.
+    /// The address of the sender.
     pub source: IpAddr,
-    /// To.
+    /// The address of the receiver.
     pub destination: IpAddr,
-    /// Routers that it may still pass: TTL or hop limit.
+    /// How many more routers may forward it: TTL or hop limit.
     pub hops: u8,
-    /// IPv4's number of the packet.
+    /// The identification field; IPv4 only.
     pub identification: Option<u16>,
-    /// It is a piece of a packet.
+    /// Whether it is a fragment of a packet.
     pub fragment: bool,
-    /// What the payload is, by its IP protocol number.
+    /// The IP protocol number of the payload.
     pub protocol: u8,
-    /// Bytes of the payload, also those that were cut off.
+    /// The length of the payload in bytes, including those that were truncated.
     pub length: usize,
-    /// The payload as far as it is there.
+    /// The payload as far as the frame has it.
     pub payload: &'a [u8],
-    /// The payload's own head, if it is whole and known.
+    /// The transport header and its payload, if etherparse knows the protocol and the header is
+    /// complete.
     pub transport: Option<TransportSlice<'a>>,
 }
 
 impl<'a> Packet<'a> {
-    /// Takes a frame apart; `None` where it ends within its Ethernet header.
+    /// Splits a frame; `None` if it ends within its Ethernet header.
     pub fn read(frame: &'a [u8]) -> Option<Self> {
         let sliced = LaxSlicedPacket::from_ethernet(frame).ok()?;
         let Some(LinkSlice::Ethernet2(ethernet)) = &sliced.link else {
@@ -94,7 +95,7 @@ impl<'a> Packet<'a> {
         })
     }
 
-    /// The packet, if it is one of IP.
+    /// The IP packet, if the frame carries one.
     pub fn ip(&self) -> Option<&Ip<'a>> {
         match &self.body {
             Body::Ip(ip) => Some(ip),
@@ -107,7 +108,7 @@ impl<'a> Packet<'a> {
         self.ip()?.bgp()
     }
 
-    /// The state that one end tells, if it is BFD's.
+    /// The control packet, if it is one of BFD.
     pub fn bfd(&self) -> Option<bfd::Control> {
         self.ip()?.bfd()
     }
@@ -123,7 +124,7 @@ impl Ip<'_> {
         (ports.contains(&bgp::PORT) && !self.fragment).then(|| bgp::segment(tcp.payload()))
     }
 
-    /// The state that one end tells, if it is BFD's.
+    /// The control packet, if it is one of BFD.
     pub fn bfd(&self) -> Option<bfd::Control> {
         let Some(TransportSlice::Udp(udp)) = &self.transport else {
             return None;
@@ -138,24 +139,24 @@ fn body<'a>(sliced: &LaxSlicedPacket<'a>) -> Option<Body<'a>> {
         Some(LaxNetSlice::Arp(arp)) => Some(self::arp(arp).map_or(Body::Other(0x0806), Body::Arp)),
         Some(LaxNetSlice::Ipv4(ip)) => {
             let header = ip.header();
-            let told = usize::from(header.total_len()).saturating_sub(header.slice().len());
+            let claimed = usize::from(header.total_len()).saturating_sub(header.slice().len());
             Some(Body::Ip(Ip {
                 source: header.source_addr().into(),
                 destination: header.destination_addr().into(),
                 hops: header.ttl(),
                 identification: Some(header.identification()),
-                ..ip_of(ip.payload(), told, sliced.transport.clone())
+                ..ip_of(ip.payload(), claimed, sliced.transport.clone())
             }))
         }
         Some(LaxNetSlice::Ipv6(ip)) => {
             let header = ip.header();
             let extensions = ip.extensions().slice().len();
-            let told = usize::from(header.payload_length()).saturating_sub(extensions);
+            let claimed = usize::from(header.payload_length()).saturating_sub(extensions);
             Some(Body::Ip(Ip {
                 source: header.source_addr().into(),
                 destination: header.destination_addr().into(),
                 hops: header.hop_limit(),
-                ..ip_of(ip.payload(), told, sliced.transport.clone())
+                ..ip_of(ip.payload(), claimed, sliced.transport.clone())
             }))
         }
         None => {
@@ -165,13 +166,15 @@ fn body<'a>(sliced: &LaxSlicedPacket<'a>) -> Option<Body<'a>> {
     }
 }
 
+/// What both versions of IP have in common. `claimed` is the length of the payload that the header
+/// gives: true also where the frame was truncated.
 fn ip_of<'a>(
     payload: &LaxIpPayloadSlice<'a>,
-    told: usize,
+    claimed: usize,
     transport: Option<TransportSlice<'a>>,
 ) -> Ip<'a> {
+    // The caller replaces these with what its header has.
     let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let there = payload.payload.len();
     Ip {
         source: unspecified,
         destination: unspecified,
@@ -179,7 +182,11 @@ fn ip_of<'a>(
         identification: None,
         fragment: payload.fragmented,
         protocol: payload.ip_number.0,
-        length: if payload.incomplete { told } else { there },
+        length: if payload.incomplete {
+            claimed
+        } else {
+            payload.payload.len()
+        },
         payload: payload.payload,
         transport,
     }
@@ -197,7 +204,7 @@ fn by_type(ether_type: u16, payload: &[u8]) -> Body<'_> {
 
 fn arp(arp: &ArpPacketSlice<'_>) -> Option<Arp> {
     const FOR_IPV4_ON_ETHERNET: [u8; 6] = [0, 1, 8, 0, 6, 4];
-    let mut left = Bytes(arp.slice());
+    let mut left = Cursor(arp.slice());
     if left.array()? != FOR_IPV4_ON_ETHERNET {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Which frames on different cables carry the same packet.
+//! Recognizes the same packet in frames of different cables.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
@@ -7,31 +7,31 @@ use etherparse::TransportSlice;
 
 use super::Packet;
 
-/// So many bytes of the payload tell packets from each other. Captures that are to be compared
-/// must keep them: [`SNAP`].
+/// How many bytes of the payload are compared. A capture must have kept them: [`SNAP`].
 const COMPARED: usize = 64;
-/// The shortest capture that keeps what is compared: Ethernet, two tags, IPv6 and some extensions.
+/// The smallest snap length in bytes that keeps what is compared: Ethernet, two tags, IPv6 and some
+/// extensions.
 pub const SNAP: u32 = 192;
 
-/// One packet, wherever it is seen: its addresses and a hash of what no router changes. Neither
-/// the link layer's addresses, nor TTL, traffic class and checksums (which an offload may leave
-/// unfinished on one cable and not on another).
+/// Identifies a packet on any cable: its addresses and a hash of what routers leave unchanged. MAC
+/// addresses, TTL and traffic class are not part of it, nor are checksums, which an offload may
+/// leave unfinished on one cable and not on another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PacketKey {
-    /// From.
+    /// The address of the sender.
     pub source: IpAddr,
-    /// To.
+    /// The address of the receiver.
     pub destination: IpAddr,
     hash: u64,
 }
 
-/// The key of the packet in a frame, if it is one of IP.
+/// The key of the IP packet in a frame; `None` if it carries none.
 pub fn packet_key(frame: &[u8]) -> Option<PacketKey> {
     let packet = Packet::read(frame)?;
     let ip = packet.ip()?;
     let mut payload = [0; COMPARED];
-    let there = ip.payload.len().min(COMPARED);
-    payload[..there].copy_from_slice(&ip.payload[..there]);
+    let length = ip.payload.len().min(COMPARED);
+    payload[..length].copy_from_slice(&ip.payload[..length]);
     let checksum = match ip.transport {
         Some(TransportSlice::Tcp(_)) => Some(16),
         Some(TransportSlice::Udp(_)) => Some(6),

@@ -154,7 +154,7 @@ fn each_frame_is_a_line_to_read() {
 }
 
 #[test]
-fn what_is_missing_is_left_out() {
+fn summaries_leave_out_what_was_truncated() {
     assert_eq!(summary(&[]), "0 bytes, too few for a frame");
     let frame = tcp(179, 40232, &withdraw());
     assert_eq!(
@@ -165,7 +165,7 @@ fn what_is_missing_is_left_out() {
 }
 
 #[test]
-fn a_packet_has_one_key_wherever_it_is_seen() {
+fn a_packet_has_the_same_key_on_every_cable() {
     let sent = packet_key(&echo(64)).unwrap();
     assert_eq!(packet_key(&echo(61)), Some(sent));
     let mut elsewhere = echo(64);
@@ -186,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn so_do_real_frames_that_were_damaged(
+    fn damaged_frames_make_one_printable_line(
         which in 0..frames().len(),
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
         cut in any::<prop::sample::Index>(),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use dataplane::capture::{RecorderReader, TapSpec};
-use dataplane::jack::{JackEvent, JackId, JackSpec, Jacks, Role};
 use dataplane::rights::{CapabilitySet, keep};
+use dataplane::vhost_sockets::{Role, SocketEvent, SocketId, SocketSpec, VhostUserSockets};
 use dataplane::{
     Cable, CableHandle, CableId, Capture, DropReason, Event, Panel, PanelError, PanelOptions, Port,
     PortError, Side, clock, close_cables,
@@ -61,14 +61,14 @@ pub enum CablesError {
     Recorder(String),
     /// The thread that serves the vhost-user sockets.
     #[error("the vhost-user sockets cannot be served: {0}")]
-    Jacks(std::io::Error),
+    VhostUserSockets(std::io::Error),
 }
 
 /// The cables of a topology, by their places in it. A handle: a clone has the same cables.
 #[derive(Clone)]
 pub struct Cables {
     panel: Panel,
-    jacks: Jacks,
+    sockets: VhostUserSockets,
     entries: Vec<Arc<Entry>>,
     workers: usize,
     wall_offset: u64,
@@ -92,8 +92,8 @@ pub(super) struct Condition {
 
 struct EndEntry {
     name: String,
-    jack: Option<JackId>,
-    /// See [`PlannedJack::file`].
+    socket: Option<SocketId>,
+    /// See [`PlannedSocket::file`].
     file: Option<PathBuf>,
 }
 
@@ -107,7 +107,7 @@ impl EndEntry {
     fn new(name: String) -> Self {
         EndEntry {
             name,
-            jack: None,
+            socket: None,
             file: None,
         }
     }
@@ -128,11 +128,11 @@ pub struct PlannedEnd {
     /// What carries it while no front end does.
     pub port: Option<Port>,
     /// Where vhost-user front ends plug in.
-    pub jack: Option<PlannedJack>,
+    pub socket: Option<PlannedSocket>,
 }
 
 /// Where vhost-user front ends will plug in.
-pub struct PlannedJack {
+pub struct PlannedSocket {
     /// Who connects to whom.
     pub role: Role,
     /// The longest payload of a frame, in bytes, that guests are told to send; `None` tells
@@ -170,11 +170,11 @@ impl Cables {
         rights: CapabilitySet,
         bell: impl Fn() + Clone + Send + Sync + 'static,
     ) -> Result<Self, CablesError> {
-        let (panel, jacks) = start_threads(options, rights, bell)?;
+        let (panel, sockets) = start_threads(options, rights, bell)?;
         let workers = panel.workers();
         let mut cables = Cables {
             panel,
-            jacks,
+            sockets,
             entries: Vec::with_capacity(planned.len()),
             workers,
             wall_offset: clock::wall_offset(),
@@ -194,10 +194,10 @@ impl Cables {
     /// Plugs one more cable in; it belongs to none of the handles yet, see [`Cables::with`].
     ///
     /// # Errors
-    /// When a worker or the jacks refuse an end; nothing is left of it then.
+    /// When a worker or the vhost-user sockets refuse an end; nothing is left of it then.
     pub(super) fn plug_one(&self, planned: Planned) -> Result<Arc<Entry>, CablesError> {
         let Planned { name, ends: [a, b] } = planned;
-        let handle = self.panel.add(Cable::new(a.port, b.port))?;
+        let handle = self.panel.add(Cable::new(a.port, b.port)).wait()?;
         let mut entry = Entry {
             name,
             ends: [EndEntry::new(a.name), EndEntry::new(b.name)],
@@ -207,23 +207,23 @@ impl Cables {
                 impairments: Default::default(),
             }),
         };
-        for (side, jack) in [(Side::A, a.jack), (Side::B, b.jack)] {
-            let Some(PlannedJack { role, mtu, file }) = jack else {
+        for (side, socket) in [(Side::A, a.socket), (Side::B, b.socket)] {
+            let Some(PlannedSocket { role, mtu, file }) = socket else {
                 continue;
             };
             let end = &mut entry.ends[side as usize];
-            let spec = JackSpec {
+            let spec = SocketSpec {
                 name: end.name.clone(),
                 cable: entry.handle.id,
                 side,
                 role,
                 mtu,
             };
-            match self.jacks.add(spec) {
-                Ok(jack) => (end.jack, end.file) = (Some(jack), file),
+            match self.sockets.add(spec).wait() {
+                Ok(socket) => (end.socket, end.file) = (Some(socket), file),
                 Err(error) => {
                     self.unplug(&[Arc::new(entry)]);
-                    return Err(CablesError::Jacks(error));
+                    return Err(error.into());
                 }
             }
         }
@@ -233,13 +233,13 @@ impl Cables {
     /// Takes cables out of the panel: no frame of theirs is handled when this returns. Their
     /// ports are closed elsewhere, for that takes its time.
     pub(super) fn unplug(&self, entries: &[Arc<Entry>]) {
-        let jacks = entries.iter().flat_map(|entry| &entry.ends);
-        for jack in jacks.filter_map(|end| end.jack) {
-            self.jacks.remove(jack);
+        let sockets = entries.iter().flat_map(|entry| &entry.ends);
+        for socket in sockets.filter_map(|end| end.socket) {
+            self.sockets.remove(socket).wait().ok();
         }
         let taken = entries
             .iter()
-            .filter_map(|entry| self.panel.remove(entry.handle.id).ok())
+            .filter_map(|entry| self.panel.remove(entry.handle.id).wait().ok())
             .map(|cable| *cable)
             .collect();
         if let Err(error) = rights::thread("closing", move || close_cables(taken)) {
@@ -285,7 +285,7 @@ impl Cables {
             let mut report = lane(from, to, &handle.lanes[side as usize]);
             if !keys.is_empty() {
                 // A worker that does not answer is told of by what must succeed.
-                let seen = self.panel.accuracy(handle.id, side).ok().flatten();
+                let seen = self.panel.accuracy(handle.id, side).wait().ok().flatten();
                 report.accuracy = seen.map(|seen| accuracy::report(keys, &seen));
                 report.impairment = Some(keys.shown());
             }
@@ -348,10 +348,10 @@ impl Cables {
     /// Tells whoever is plugged in by vhost-user whether the cable has carrier: without it
     /// the front end is disconnected, and none can connect.
     pub fn set_carrier(&self, index: usize, side: topology::Side, up: bool) {
-        let Some(jack) = self.jack(index, side) else {
+        let Some(socket) = self.socket(index, side) else {
             return;
         };
-        self.jacks.set_carrier(jack, up);
+        self.sockets.set_carrier(socket, up).wait().ok();
         // QEMU prints three lines at every connection that is closed at once, and none at one
         // that it does not get.
         if let Some(file) = &self.entries[index].ends[side as usize].file {
@@ -370,13 +370,13 @@ impl Cables {
 
     /// Lets vhost-user front ends plug in at an end, or not: something else carries it.
     pub fn set_gate(&self, index: usize, side: topology::Side, open: bool) {
-        if let Some(jack) = self.jack(index, side) {
-            self.jacks.set_gate(jack, open);
+        if let Some(socket) = self.socket(index, side) {
+            self.sockets.set_accepting(socket, open).wait().ok();
         }
     }
 
-    fn jack(&self, index: usize, side: topology::Side) -> Option<JackId> {
-        self.entries[index].ends[side as usize].jack
+    fn socket(&self, index: usize, side: topology::Side) -> Option<SocketId> {
+        self.entries[index].ends[side as usize].socket
     }
 
     /// Plugs a device into one end of a cable again, after it was made anew. Where a front end
@@ -387,9 +387,12 @@ impl Cables {
     pub fn replug(&self, index: usize, side: topology::Side) -> Result<(), CablesError> {
         let entry = &*self.entries[index];
         let port = Some(netdev(&entry.name, &entry.ends[side as usize].name)?);
-        match self.jack(index, side) {
-            Some(jack) => self.jacks.set_beside(jack, port)?,
-            None => self.panel.exchange(entry.handle.id, to_panel(side), port)?,
+        match self.socket(index, side) {
+            Some(socket) => self.sockets.set_fallback_port(socket, port).wait()?,
+            None => self
+                .panel
+                .exchange(entry.handle.id, to_panel(side), port)
+                .wait()?,
         };
         Ok(())
     }
@@ -405,7 +408,7 @@ impl Cables {
         spec: TapSpec,
     ) -> Result<Capture, PanelError> {
         let cable = self.entries[index].handle.id;
-        self.panel.tap(cable, to_panel(from), spec)
+        self.panel.tap(cable, to_panel(from), spec).wait()
     }
 
     /// Gives a lane a flight recorder of `bytes` that keeps `snap` bytes of each frame.
@@ -420,7 +423,7 @@ impl Cables {
         snap: u32,
     ) -> Result<RecorderReader, PanelError> {
         let cable = self.entries[index].handle.id;
-        self.panel.record(cable, to_panel(from), bytes, snap)
+        self.panel.record(cable, to_panel(from), bytes, snap).wait()
     }
 
     /// Frames that entered a lane, and those that it dropped for these reasons.
@@ -455,12 +458,12 @@ impl Cables {
                 return Some(CableEvent::Notice(notice));
             }
         }
-        while let Some(event) = self.jacks.event() {
+        while let Some(event) = self.sockets.event() {
             let known = match event {
-                JackEvent::Plugged { cable, side } => self.front_end(cable, side, true),
-                JackEvent::Unplugged { cable, side } => self.front_end(cable, side, false),
-                JackEvent::Fault { cable, reason, .. }
-                | JackEvent::Refused { cable, reason, .. } => {
+                SocketEvent::Plugged { cable, side } => self.front_end(cable, side, true),
+                SocketEvent::Unplugged { cable, side } => self.front_end(cable, side, false),
+                SocketEvent::Fault { cable, reason, .. }
+                | SocketEvent::Refused { cable, reason, .. } => {
                     self.entry(cable).map(|(_, entry)| {
                         CableEvent::Notice(format!("cable {}: {reason}", entry.name))
                     })
@@ -501,7 +504,7 @@ impl Cables {
 
     /// Stops forwarding and closes every port.
     pub fn stop(&self) {
-        self.jacks.clone().stop();
+        self.sockets.clone().stop();
         self.panel.stop();
     }
 }
@@ -511,14 +514,13 @@ fn start_threads(
     options: &PanelOptions,
     rights: CapabilitySet,
     bell: impl Fn() + Clone + Send + Sync + 'static,
-) -> Result<(Panel, Jacks), CablesError> {
+) -> Result<(Panel, VhostUserSockets), CablesError> {
     let start = || {
         keep(rights).map_err(CablesError::Rights)?;
         let panel = Panel::start(options, bell.clone())?;
-        let jacks = Jacks::start(panel.clone(), bell)
-            .inspect_err(|_| panel.stop())
-            .map_err(CablesError::Jacks)?;
-        Ok((panel, jacks))
+        let sockets =
+            VhostUserSockets::start(panel.clone(), bell).map_err(CablesError::VhostUserSockets)?;
+        Ok((panel, sockets))
     };
     let started = std::thread::scope(|scope| scope.spawn(start).join());
     started.expect("nothing in there panics")

@@ -4,11 +4,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use dataplane::jack::Role;
 use dataplane::port::{Packet, Tap};
+use dataplane::vhost_sockets::Role;
 use dataplane::{Port, PortError};
 
-use super::cables::{CablesError, Planned, PlannedEnd, PlannedJack};
+use super::cables::{CablesError, Planned, PlannedEnd, PlannedSocket};
 use super::owner::Person;
 use super::seeds::{SeedsError, make_folder};
 use super::sockets::{listen, make_closed_folder};
@@ -160,8 +160,8 @@ impl<'a> Sockets<'a> {
             }
         };
         let socket = self.socket(end).zip(socket);
-        let jack = socket.map(|(path, (user, aside))| match listen(&path, user) {
-            Ok(listener) => Ok(PlannedJack {
+        let socket = socket.map(|(path, (user, aside))| match listen(&path, user) {
+            Ok(listener) => Ok(PlannedSocket {
                 role: Role::Server(listener),
                 mtu: Some(MTU),
                 file: aside.then_some(path),
@@ -171,7 +171,7 @@ impl<'a> Sockets<'a> {
         Ok(PlannedEnd {
             name,
             port,
-            jack: jack.transpose()?,
+            socket: socket.transpose()?,
         })
     }
 }

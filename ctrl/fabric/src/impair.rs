@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 
-use dataplane::{Change, clock};
+use dataplane::{PanelChange, clock};
 
 use super::cables::{Cables, Condition};
 use super::reports::{to_dataplane, to_panel};
@@ -143,7 +143,7 @@ impl CheckedBatch {
         for (index, planned) in &self.cables {
             let (id, condition) = (cables.id(*index), &planned.condition);
             if planned.state_asked {
-                changes.push(Change::State {
+                changes.push(PanelChange::State {
                     id,
                     state: to_dataplane(condition.state),
                 });
@@ -154,7 +154,7 @@ impl CheckedBatch {
                 }
                 let settings = condition.impairments[side as usize].settings();
                 let settings = settings.map_err(ApiError::conflict)?;
-                changes.push(Change::Impair {
+                changes.push(PanelChange::Impair {
                     id,
                     from: to_panel(side),
                     impairment: (!settings.is_clean()).then(|| Box::new(settings)),
@@ -162,7 +162,11 @@ impl CheckedBatch {
             }
         }
         if !changes.is_empty() {
-            cables.panel().step(changes).map_err(ApiError::failed)?;
+            cables
+                .panel()
+                .commit(changes)
+                .wait()
+                .map_err(ApiError::failed)?;
         }
         // By the captures' clock, so that it can be compared with what they show.
         let at = clock::now() + cables.wall_offset();

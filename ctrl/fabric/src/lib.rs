@@ -49,11 +49,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
 use api::capture::{CaptureRequest, CaptureStream};
-use api::recorder::Recording;
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
-    ConsoleStream, Exec, ExecAnswer, IpmiAccess, LaneImpairment, NodeStatus, Peer, Places,
-    PowerAction, SshAccess, Status,
+    ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
+    Positions, PowerAction, Recording, SshAccess, Status,
 };
 use host::execute::HostTaps;
 use host::lock::StatePaths;
@@ -281,7 +280,7 @@ impl Backend for Fabric {
         serde_json::to_value(TopologyJson::from(&self.whole().topology)).map_err(ApiError::failed)
     }
 
-    fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError> {
+    async fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError> {
         let whole = self.whole();
         if names.is_empty() {
             return Ok((0..whole.cables.len())
@@ -294,7 +293,11 @@ impl Backend for Fabric {
             .collect()
     }
 
-    async fn set_cable(&self, name: &str, state: CableState) -> Result<CableChanged, ApiError> {
+    async fn set_cable_state(
+        &self,
+        name: &str,
+        state: CableState,
+    ) -> Result<CableChanged, ApiError> {
         let whole = self.whole();
         let index = whole.cable(name)?;
         let change = CableChange {
@@ -302,7 +305,7 @@ impl Backend for Fabric {
             state: Some(state),
             impair: None,
         };
-        let done = self.step(CableBatch {
+        let done = self.change_cables(CableBatch {
             changes: vec![change],
         });
         Ok(CableChanged {
@@ -312,7 +315,11 @@ impl Backend for Fabric {
         })
     }
 
-    fn impair(&self, name: &str, set: ImpairmentChange) -> Result<[LaneImpairment; 2], ApiError> {
+    async fn impair(
+        &self,
+        name: &str,
+        set: ImpairmentChange,
+    ) -> Result<[LaneImpairment; 2], ApiError> {
         let whole = self.whole();
         let index = whole.cable(name)?;
         let step = CableBatch::of(name, set);
@@ -324,7 +331,7 @@ impl Backend for Fabric {
         self.whole().cables.all_impairments()
     }
 
-    async fn step(&self, step: CableBatch) -> Result<CableBatchDone, ApiError> {
+    async fn change_cables(&self, step: CableBatch) -> Result<CableBatchDone, ApiError> {
         let whole = self.whole();
         let planned = CheckedBatch::check(&*whole, &whole.cables, &step)?;
         let (at_ns, changed) = planned.apply(&whole.cables)?;
@@ -344,7 +351,7 @@ impl Backend for Fabric {
         self.change_to(request, peer).await
     }
 
-    fn places(&self) -> Result<Places, ApiError> {
+    fn positions(&self) -> Result<Positions, ApiError> {
         Ok(self.all_places())
     }
 
@@ -366,7 +373,7 @@ impl Backend for Fabric {
         self.ipmi_access()
     }
 
-    async fn exec(&self, node: &str, exec: Exec) -> Result<ExecAnswer, ApiError> {
+    async fn exec(&self, node: &str, exec: ExecRequest) -> Result<ExecAnswer, ApiError> {
         let switch = self.whole().switch(node)?;
         let input = BASE64
             .decode(&exec.stdin)
@@ -407,7 +414,7 @@ impl Backend for Fabric {
         Ok(Box::new(console))
     }
 
-    fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
+    async fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
         let whole = self.whole();
         let alias = |index: usize, side| whole.topology.cables[index].end(side).alias.clone();
         capture::start(&whole.cables, &*whole, alias, request)

@@ -8,25 +8,24 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use dataplane::jack::Role;
 use dataplane::port::{Packet, Tap};
 use dataplane::rights::keep;
 use dataplane::sys::tap;
+use dataplane::vhost_sockets::Role;
 use dataplane::{PanelOptions, Port};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, PlannedJack};
+use super::cables::{CableEvent, Cables, CablesError, Planned, PlannedEnd, PlannedSocket};
 use super::descriptors::make_room;
 use super::impair::{CheckedBatch, Names};
 use super::owner::Person;
 use super::recorder::{self, Asked, Recorder, RecorderOptions};
 use super::{capture, rights, sockets};
 use api::capture::{CaptureRequest, CaptureStream};
-use api::recorder::Recording;
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
-    ConsoleStream, Exec, ExecAnswer, IpmiAccess, LaneImpairment, NodeStatus, Peer, Places,
-    PowerAction, SshAccess, Status,
+    ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
+    Positions, PowerAction, Recording, SshAccess, Status,
 };
 use host::lock::StatePaths;
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
@@ -247,12 +246,12 @@ impl Patch {
             PortSpec::VhostUserClient(path) => Some(Path::new(path)),
             _ => None,
         });
-        let for_jacks = rights::for_files(&clients.collect::<Vec<_>>());
+        let for_sockets = rights::for_files(&clients.collect::<Vec<_>>());
         let netdevs = ports.iter().any(|port| matches!(port, PortSpec::Netdev(_)));
         let end = |spec: &PortSpec, port, role: Option<Role>| PlannedEnd {
             name: spec.name().to_owned(),
             port,
-            jack: role.map(|role| PlannedJack {
+            socket: role.map(|role| PlannedSocket {
                 role,
                 mtu: None,
                 file: None,
@@ -266,7 +265,7 @@ impl Patch {
                 end(&ports[1], b.port, b.role),
             ],
         };
-        let cables = Cables::plug(vec![planned], options, for_jacks, bell)?;
+        let cables = Cables::plug(vec![planned], options, for_sockets, bell)?;
         let recorder = record.map(|options| {
             let names = recorder::Named {
                 alias: &alias,
@@ -385,20 +384,24 @@ impl Backend for Patch {
         no_switch("in the plan")
     }
 
-    fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError> {
+    async fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError> {
         for name in names {
             Names::cable(self, name)?;
         }
         Ok(vec![self.cables.report(0)])
     }
 
-    async fn set_cable(&self, name: &str, state: CableState) -> Result<CableChanged, ApiError> {
+    async fn set_cable_state(
+        &self,
+        name: &str,
+        state: CableState,
+    ) -> Result<CableChanged, ApiError> {
         let change = CableChange {
             cable: name.into(),
             state: Some(state),
             impair: None,
         };
-        let done = self.step(CableBatch {
+        let done = self.change_cables(CableBatch {
             changes: vec![change],
         });
         Ok(CableChanged {
@@ -408,7 +411,11 @@ impl Backend for Patch {
         })
     }
 
-    fn impair(&self, name: &str, set: ImpairmentChange) -> Result<[LaneImpairment; 2], ApiError> {
+    async fn impair(
+        &self,
+        name: &str,
+        set: ImpairmentChange,
+    ) -> Result<[LaneImpairment; 2], ApiError> {
         CheckedBatch::check(self, &self.cables, &CableBatch::of(name, set))?.apply(&self.cables)?;
         Ok(self.cables.impairments(0))
     }
@@ -417,7 +424,7 @@ impl Backend for Patch {
         self.cables.all_impairments()
     }
 
-    async fn step(&self, step: CableBatch) -> Result<CableBatchDone, ApiError> {
+    async fn change_cables(&self, step: CableBatch) -> Result<CableBatchDone, ApiError> {
         let planned = CheckedBatch::check(self, &self.cables, &step)?;
         let (at_ns, changed) = planned.apply(&self.cables)?;
         let ends = changed.into_iter().flat_map(|(_, state)| {
@@ -436,7 +443,7 @@ impl Backend for Patch {
         ))
     }
 
-    fn places(&self) -> Result<Places, ApiError> {
+    fn positions(&self) -> Result<Positions, ApiError> {
         no_switch("to plug in at")
     }
 
@@ -452,7 +459,7 @@ impl Backend for Patch {
         no_switch("to log in to")
     }
 
-    async fn exec(&self, node: &str, _: Exec) -> Result<ExecAnswer, ApiError> {
+    async fn exec(&self, node: &str, _: ExecRequest) -> Result<ExecAnswer, ApiError> {
         no_switch(node)
     }
 
@@ -464,7 +471,7 @@ impl Backend for Patch {
         no_switch(node)
     }
 
-    fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
+    async fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
         capture::start(&self.cables, self, alias, request)
     }
 

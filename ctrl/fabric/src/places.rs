@@ -1,12 +1,12 @@
 //! Where servers plug in, and who is there.
 
 use super::Fabric;
-use api::{Place, Places};
+use api::{Position, Positions};
 use model::plugging::PlugKind;
 use model::topology::{EndOwner, Side};
 
 impl Fabric {
-    pub(super) fn all_places(&self) -> Places {
+    pub(super) fn all_places(&self) -> Positions {
         let whole = self.whole();
         let mut places: Vec<_> = whole
             .topology
@@ -28,7 +28,7 @@ impl Fabric {
                     (false, true) => Some(PlugKind::Tap),
                     (false, false) => None,
                 };
-                Some(Place {
+                Some(Position {
                     name: found.end.tap.clone(),
                     rack,
                     u,
@@ -42,7 +42,7 @@ impl Fabric {
             })
             .collect();
         places.sort_by_key(|place| (place.rack, place.u, place.nic));
-        Places {
+        Positions {
             host: whole.topology.host.address.addr(),
             places,
         }

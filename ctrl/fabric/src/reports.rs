@@ -20,11 +20,11 @@ pub(super) fn lane(from: &str, to: &str, stats: &LaneStats) -> LaneReport {
             .drop_reasons()
             .map(|(reason, count)| (reason.name().into(), count))
             .collect(),
-        duplicated: seen.done.duplicated,
-        corrupted: seen.done.corrupted,
-        delayed: seen.done.delayed,
-        reordered: seen.done.reordered,
-        marked: seen.done.marked,
+        duplicated: seen.impaired.duplicated,
+        corrupted: seen.impaired.corrupted,
+        delayed: seen.impaired.delayed,
+        reordered: seen.impaired.reordered,
+        marked: seen.impaired.marked,
         impairment: None,
         accuracy: None,
     }

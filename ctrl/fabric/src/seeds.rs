@@ -173,14 +173,7 @@ impl Common<'_> {
             switch: switch.name.clone(),
             reason: error.to_string(),
         })?;
-        let mut files: Vec<_> = rendered
-            .into_iter()
-            .map(|file| SeedFile {
-                path: file.path,
-                mode: file.mode,
-                bytes: file.content.into_bytes(),
-            })
-            .collect();
+        let mut files: Vec<_> = rendered.into_iter().map(SeedFile::from).collect();
         files.extend(ssh::seed_files(
             &self.keys,
             &switch.name,

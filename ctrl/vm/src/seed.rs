@@ -18,6 +18,16 @@ pub struct SeedFile {
     pub bytes: Vec<u8>,
 }
 
+impl From<frr_conf::File> for SeedFile {
+    fn from(file: frr_conf::File) -> Self {
+        SeedFile {
+            path: file.path,
+            mode: file.mode,
+            bytes: file.content.into_bytes(),
+        }
+    }
+}
+
 /// Why a seed could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {

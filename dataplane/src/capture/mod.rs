@@ -3,9 +3,9 @@
 //! recorder ([`RecorderReader`]) the last frames to whoever asks. Neither ever makes the worker
 //! wait.
 
+mod overwrite_ring;
 mod recorder;
-mod ring;
-mod words;
+mod tap;
 
 use crate::frame::VnetHeader;
 use crate::stats::DropReason;
@@ -13,8 +13,8 @@ use crate::sync::{AtomicU64, Ordering};
 
 pub use recorder::RecorderReader;
 pub(crate) use recorder::{Recorder, recorder};
-pub use ring::{LaneCapture, TapSpec};
-pub(crate) use ring::{LaneTap, lane_tap};
+pub use tap::{LaneCapture, TapSpec};
+pub(crate) use tap::{LaneTap, lane_tap};
 
 /// The bytes of a frame, wherever they lie; from the destination address on, without FCS. Guests
 /// may change theirs at any time, so they can only be copied.

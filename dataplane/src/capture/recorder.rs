@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::words::{Ring, Writer};
+use super::overwrite_ring::{Ring, Writer};
 use super::{FrameBytes, Record, Verdict};
 use crate::frame::{MAX_FRAME, VnetHeader};
 use crate::sync::{AtomicU64, Ordering};

@@ -1,9 +1,9 @@
 //! Where frames wait that a lane sends later: [`Hold`].
 
-mod shelf;
+mod chunks;
 #[cfg(test)]
 mod tests;
-mod wholes;
+mod zero_copy;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,8 +11,8 @@ use std::collections::BinaryHeap;
 use crate::capture::Verdict;
 use crate::frame::{Burst, MAX_BURST, MAX_FRAME, VnetHeader};
 
-use shelf::Shelf;
-use wholes::Wholes;
+use chunks::Chunks;
+use zero_copy::ZeroCopyFrames;
 
 /// Frames up to this length, in bytes, lie in chunks of this size each.
 const SHORT: usize = 256;
@@ -23,16 +23,16 @@ const LONG: usize = 2048;
 
 /// A frame of at least so many bytes that lies in a burst's own memory is not copied: it takes
 /// that memory with it, and the burst gets other.
-const WHOLE: usize = 8 << 10;
+const ZERO_COPY_FROM: usize = 8 << 10;
 
 /// Marks the number of a frame that lies in long chunks.
 const IN_LONG: u32 = 1 << 31;
 
 /// Marks the number of a frame that took its memory with it.
-const IN_WHOLE: u32 = 1 << 30;
+const IN_ZERO_COPY: u32 = 1 << 30;
 
 /// A hold has room for no fewer bytes: the longest frame fits in any.
-const LEAST: u64 = 128 << 10;
+const MIN_BYTES: u64 = 128 << 10;
 
 const NONE: u32 = u32::MAX;
 
@@ -42,16 +42,16 @@ const NONE: u32 = u32::MAX;
 /// All memory is reserved when it is made, and touched only as far as frames wait at the same
 /// time: the chunk that was freed last is used first.
 pub(crate) struct Hold {
-    short: Shelf,
-    long: Shelf,
-    whole: Wholes,
+    short: Chunks,
+    long: Chunks,
+    zero_copy: ZeroCopyFrames,
     /// What it was made for.
-    room: u64,
+    capacity: u64,
     /// Frames in the order of their release, as far as they came in that order: most do.
     first: u32,
     last: u32,
     /// The others.
-    early: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    out_of_order: BinaryHeap<Reverse<(u64, u64, u32)>>,
     sequence: u64,
     waiting: u64,
     bytes: u64,
@@ -61,7 +61,7 @@ pub(crate) struct Hold {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Held {
+struct HeldFrame {
     release: u64,
     sequence: u64,
     arrival: u64,
@@ -83,32 +83,34 @@ impl Hold {
     /// Room for `bytes` of frames of any length, but of short ones for no more than one in 128
     /// bytes. `None` when there is not so much memory.
     pub(crate) fn new(bytes: u64) -> Option<Self> {
-        let room = usize::try_from(bytes.max(LEAST)).ok()?;
+        let room = usize::try_from(bytes.max(MIN_BYTES)).ok()?;
         let counts = [room / 128, room / 512, room / MAX_FRAME];
-        if counts.iter().any(|count| *count >= IN_WHOLE as usize) {
+        if counts.iter().any(|count| *count >= IN_ZERO_COPY as usize) {
             return None;
         }
         let mut hold = Hold {
-            short: Shelf::new(SHORT, counts[0])?,
-            long: Shelf::new(LONG, counts[1])?,
-            whole: Wholes::new(counts[2])?,
-            room: bytes,
+            short: Chunks::new(SHORT, counts[0])?,
+            long: Chunks::new(LONG, counts[1])?,
+            zero_copy: ZeroCopyFrames::new(counts[2])?,
+            capacity: bytes,
             first: NONE,
             last: NONE,
-            early: BinaryHeap::new(),
+            out_of_order: BinaryHeap::new(),
             sequence: 0,
             waiting: 0,
             bytes: 0,
             lent: [NONE; MAX_BURST],
             lent_len: 0,
         };
-        hold.early.try_reserve_exact(counts.iter().sum()).ok()?;
+        hold.out_of_order
+            .try_reserve_exact(counts.iter().sum())
+            .ok()?;
         Some(hold)
     }
 
     /// Whether it has room for as many bytes as the other.
     pub(crate) fn is_as_large_as(&self, other: &Hold) -> bool {
-        self.room >= other.room
+        self.capacity >= other.capacity
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -128,9 +130,12 @@ impl Hold {
     /// When the next frame is due.
     #[inline]
     pub(crate) fn next_release(&self) -> Option<u64> {
-        let straight = (self.first != NONE).then(|| self.held(self.first).release);
-        let early = self.early.peek().map(|Reverse((release, ..))| *release);
-        match (straight, early) {
+        let in_order = (self.first != NONE).then(|| self.held(self.first).release);
+        let out_of_order = self
+            .out_of_order
+            .peek()
+            .map(|Reverse((release, ..))| *release);
+        match (in_order, out_of_order) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
@@ -141,18 +146,18 @@ impl Hold {
     pub(crate) fn take_over(&mut self, burst: &mut Burst, index: usize, wait: Wait) -> bool {
         let plain = wait.verdict.corrupted.is_none() && !wait.verdict.marked;
         if plain
-            && burst.frame_len(index) >= WHOLE
-            && let Some(frame) = self.whole.take_in(burst, index)
+            && burst.frame_len(index) >= ZERO_COPY_FROM
+            && let Some(frame) = self.zero_copy.take_in(burst, index)
         {
-            self.add(frame | IN_WHOLE, burst, index, wait);
+            self.add(frame | IN_ZERO_COPY, burst, index, wait);
             return true;
         }
-        self.keep(burst, index, wait, None)
+        self.copy_in(burst, index, wait, None)
     }
 
     /// Copies the frame at `index` in, with a bit flipped if so wished, and what `mend` makes of
     /// its first bytes. `false` when there is no room.
-    pub(crate) fn keep(
+    pub(crate) fn copy_in(
         &mut self,
         burst: &Burst,
         index: usize,
@@ -160,20 +165,20 @@ impl Hold {
         mend: Option<fn(&mut [u8])>,
     ) -> bool {
         let len = burst.frame_len(index);
-        let (shelf, mark) = if len <= SHORT {
+        let (chunks, mark) = if len <= SHORT {
             (&mut self.short, 0)
         } else {
             (&mut self.long, IN_LONG)
         };
-        let Some(first) = shelf.copy_in(burst, index) else {
+        let Some(first) = chunks.copy_in(burst, index) else {
             return false;
         };
         if let Some(mend) = mend {
-            let at = first as usize * shelf.size;
-            mend(shelf.pool.piece(at, len.min(shelf.size)));
+            let at = first as usize * chunks.size;
+            mend(chunks.pool.piece(at, len.min(chunks.size)));
         }
         if let Some(bit) = wait.verdict.corrupted
-            && let Some(byte) = shelf.byte(first, (bit / 8) as usize)
+            && let Some(byte) = chunks.byte(first, (bit / 8) as usize)
         {
             *byte ^= 1 << (bit % 8);
         }
@@ -184,7 +189,7 @@ impl Hold {
     fn add(&mut self, frame: u32, burst: &Burst, index: usize, wait: Wait) {
         let len = burst.frame_len(index);
         let sequence = self.sequence;
-        *self.held_mut(frame) = Held {
+        *self.held_mut(frame) = HeldFrame {
             release: wait.release,
             sequence,
             arrival: wait.arrival,
@@ -199,35 +204,35 @@ impl Hold {
         self.bytes += len as u64;
     }
 
-    fn held(&self, frame: u32) -> &Held {
-        let frames = match frame & (IN_LONG | IN_WHOLE) {
+    fn held(&self, frame: u32) -> &HeldFrame {
+        let frames = match frame & (IN_LONG | IN_ZERO_COPY) {
             0 => &self.short.frames,
             IN_LONG => &self.long.frames,
-            _ => &self.whole.frames,
+            _ => &self.zero_copy.frames,
         };
-        &frames[(frame & !(IN_LONG | IN_WHOLE)) as usize]
+        &frames[(frame & !(IN_LONG | IN_ZERO_COPY)) as usize]
     }
 
-    fn held_mut(&mut self, frame: u32) -> &mut Held {
-        let frames = match frame & (IN_LONG | IN_WHOLE) {
+    fn held_mut(&mut self, frame: u32) -> &mut HeldFrame {
+        let frames = match frame & (IN_LONG | IN_ZERO_COPY) {
             0 => &mut self.short.frames,
             IN_LONG => &mut self.long.frames,
-            _ => &mut self.whole.frames,
+            _ => &mut self.zero_copy.frames,
         };
-        &mut frames[(frame & !(IN_LONG | IN_WHOLE)) as usize]
+        &mut frames[(frame & !(IN_LONG | IN_ZERO_COPY)) as usize]
     }
 
     fn give_back(&mut self, frame: u32) {
-        let number = frame & !(IN_LONG | IN_WHOLE);
-        match frame & (IN_LONG | IN_WHOLE) {
+        let number = frame & !(IN_LONG | IN_ZERO_COPY);
+        match frame & (IN_LONG | IN_ZERO_COPY) {
             0 => self.short.give_back(number),
             IN_LONG => self.long.give_back(number),
-            _ => self.whole.give_back(number),
+            _ => self.zero_copy.give_back(number),
         }
     }
 
     fn enqueue(&mut self, frame: u32) {
-        let Held {
+        let HeldFrame {
             release, sequence, ..
         } = *self.held(frame);
         if self.last == NONE {
@@ -237,7 +242,7 @@ impl Hold {
             self.held_mut(self.last).next = frame;
             self.last = frame;
         } else {
-            self.early.push(Reverse((release, sequence, frame)));
+            self.out_of_order.push(Reverse((release, sequence, frame)));
         }
     }
 
@@ -247,27 +252,28 @@ impl Hold {
         if self.lent_len == MAX_BURST {
             return None;
         }
-        let straight = (self.first != NONE).then(|| {
+        let in_order = (self.first != NONE).then(|| {
             let held = self.held(self.first);
             (held.release, held.sequence)
         });
-        let early = self.early.peek();
-        let early = early.map(|Reverse((release, sequence, _))| (*release, *sequence));
-        let from_early = match (straight, early) {
-            (Some(straight), Some(early)) => early < straight,
+        let out_of_order = self.out_of_order.peek();
+        let out_of_order =
+            out_of_order.map(|Reverse((release, sequence, _))| (*release, *sequence));
+        let from_heap = match (in_order, out_of_order) {
+            (Some(in_order), Some(out_of_order)) => out_of_order < in_order,
             (None, Some(_)) => true,
             (_, None) => false,
         };
-        if straight.into_iter().chain(early).min()?.0 > now {
+        if in_order.into_iter().chain(out_of_order).min()?.0 > now {
             return None;
         }
-        let frame = if from_early {
-            self.early.pop()?.0.2
+        let frame = if from_heap {
+            self.out_of_order.pop()?.0.2
         } else {
             self.first
         };
         let held = *self.held(frame);
-        if !from_early {
+        if !from_heap {
             self.first = held.next;
             if self.first == NONE {
                 self.last = NONE;
@@ -281,13 +287,13 @@ impl Hold {
         })
     }
 
-    fn lend(&mut self, frame: u32, held: &Held, out: &mut Burst) {
-        let (number, len) = (frame & !(IN_LONG | IN_WHOLE), held.len as usize);
-        match frame & (IN_LONG | IN_WHOLE) {
+    fn lend(&mut self, frame: u32, held: &HeldFrame, out: &mut Burst) {
+        let (number, len) = (frame & !(IN_LONG | IN_ZERO_COPY), held.len as usize);
+        match frame & (IN_LONG | IN_ZERO_COPY) {
             0 => self.short.add_to(number, len, out),
             IN_LONG => self.long.add_to(number, len, out),
             _ => {
-                if let Some((memory, at)) = &self.whole.places[number as usize] {
+                if let Some((memory, at)) = &self.zero_copy.memory[number as usize] {
                     out.add_segment(memory.segment(*at, len));
                 }
             }
@@ -316,7 +322,7 @@ impl Hold {
             self.give_back(frame);
         }
         self.last = NONE;
-        while let Some(Reverse((_, _, frame))) = self.early.pop() {
+        while let Some(Reverse((_, _, frame))) = self.out_of_order.pop() {
             self.give_back(frame);
         }
         self.waiting = 0;

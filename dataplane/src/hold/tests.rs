@@ -20,7 +20,7 @@ fn burst_of(frame: &[u8]) -> Burst {
 fn a_frame_comes_back_when_it_is_due_and_as_it_was() {
     let mut hold = Hold::new(1 << 20).unwrap();
     let frame: Vec<u8> = (0..65_000_u32).map(|byte| byte as u8).collect();
-    assert!(hold.keep(&burst_of(&frame), 0, wait(100), None));
+    assert!(hold.copy_in(&burst_of(&frame), 0, wait(100), None));
     let mut out = Burst::new();
     assert!(hold.take(99, &mut out).is_none());
     assert_eq!(hold.take(100, &mut out).unwrap().release, 100);
@@ -31,7 +31,7 @@ fn a_frame_comes_back_when_it_is_due_and_as_it_was() {
 #[test]
 fn a_long_frame_takes_its_memory_with_it_and_gives_it_back() {
     let mut hold = Hold::new(1 << 20).unwrap();
-    let spare = hold.whole.spare.len();
+    let spare = hold.zero_copy.spare.len();
     let mut burst = Burst::new();
     for round in 0..100_u8 {
         assert!(burst.push(VnetHeader::default(), &vec![round; 60_000]));
@@ -47,7 +47,7 @@ fn a_long_frame_takes_its_memory_with_it_and_gives_it_back() {
         assert_eq!(out.to_vec(0), vec![round; 60_000]);
         hold.reclaim();
     }
-    assert_eq!(hold.whole.spare.len(), spare);
+    assert_eq!(hold.zero_copy.spare.len(), spare);
     assert!(hold.is_empty());
 }
 
@@ -57,7 +57,7 @@ fn a_bit_is_flipped_in_the_copy_alone() {
     let burst = burst_of(&[0; 1514]);
     let mut corrupt = wait(0);
     corrupt.verdict.corrupted = Some(1000 * 8 + 3);
-    assert!(hold.keep(&burst, 0, corrupt, None));
+    assert!(hold.copy_in(&burst, 0, corrupt, None));
     let mut out = Burst::new();
     hold.take(0, &mut out).unwrap();
     let mut expected = vec![0; 1514];
@@ -71,15 +71,15 @@ fn full_it_refuses_and_reclaimed_it_takes_again() {
     let mut hold = Hold::new(1).unwrap();
     let burst = burst_of(&[7; 1514]);
     let mut kept = 0;
-    while hold.keep(&burst, 0, wait(kept), None) {
+    while hold.copy_in(&burst, 0, wait(kept), None) {
         kept += 1;
     }
-    assert!(kept * 1514 >= LEAST);
+    assert!(kept * 1514 >= MIN_BYTES);
     let mut out = Burst::new();
     hold.take(0, &mut out).unwrap();
-    assert!(!hold.keep(&burst, 0, wait(9), None), "it is still lent");
+    assert!(!hold.copy_in(&burst, 0, wait(9), None), "it is still lent");
     hold.reclaim();
-    assert!(hold.keep(&burst, 0, wait(9), None));
+    assert!(hold.copy_in(&burst, 0, wait(9), None));
     assert_eq!(hold.purge(), kept);
     assert!(hold.next_release().is_none());
 }
@@ -92,7 +92,7 @@ proptest! {
         for (number, time) in times.iter().enumerate() {
             let mut frame = [0; 60];
             frame[..8].copy_from_slice(&(number as u64).to_be_bytes());
-            prop_assert!(hold.keep(&burst_of(&frame), 0, wait(*time), None));
+            prop_assert!(hold.copy_in(&burst_of(&frame), 0, wait(*time), None));
         }
         let mut expected: Vec<_> = times.iter().copied().zip(0_u64..).collect();
         expected.sort_unstable();

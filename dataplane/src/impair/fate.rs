@@ -4,7 +4,7 @@ use crate::stats::DropReason;
 
 /// What waits at this moment, on this lane: with every frame of the burst that was judged before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct Backlog {
     pub(crate) frames: u64,
     pub(crate) bytes: u64,
 }

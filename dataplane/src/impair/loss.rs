@@ -1,11 +1,11 @@
-//! Which frames are lost: [`Losses`].
+//! Which frames are lost: [`LossModel`].
 
 use super::chance::{Source, Sources, threshold};
 use super::settings::Loss;
 
 /// Decides frame by frame.
 #[derive(Debug)]
-pub(super) struct Losses {
+pub(super) struct LossModel {
     model: Model,
     source: Source,
 }
@@ -18,7 +18,7 @@ enum Model {
     Gemodel(GilbertElliott),
 }
 
-impl Losses {
+impl LossModel {
     pub(super) fn new(loss: Loss, sources: &mut Sources) -> Self {
         let (model, correlation) = match loss {
             Loss::None => (Model::Random(0), 0.0),
@@ -54,7 +54,7 @@ impl Losses {
                 (Model::Gemodel(chain), 0.0)
             }
         };
-        Losses {
+        LossModel {
             model,
             source: sources.next(correlation),
         }
@@ -72,7 +72,7 @@ impl Losses {
     }
 
     /// A burst that has begun goes on under other probabilities of the same model.
-    pub(super) fn follow(&mut self, before: &Losses) {
+    pub(super) fn follow(&mut self, before: &LossModel) {
         self.source.follow(&before.source);
         match (&mut self.model, &before.model) {
             (Model::State(chain), Model::State(before)) => chain.state = before.state,
@@ -150,12 +150,12 @@ impl GilbertElliott {
 mod tests {
     use super::*;
 
-    fn losses(loss: Loss) -> Losses {
-        Losses::new(loss, &mut Sources::new(5))
+    fn losses(loss: Loss) -> LossModel {
+        LossModel::new(loss, &mut Sources::new(5))
     }
 
     /// How many bursts of each length were lost: `[n - 1]` of n in a row.
-    fn bursts(losses: &mut Losses, count: usize) -> Vec<u64> {
+    fn bursts(losses: &mut LossModel, count: usize) -> Vec<u64> {
         let mut bursts = vec![0; 64];
         let mut length = 0;
         for _ in 0..count {
@@ -269,7 +269,7 @@ mod tests {
         let mut losses = losses(Loss::gemodel(1.0, Some(0.0), None, None));
         losses.next();
         assert!(losses.next());
-        let mut other = super::Losses::new(
+        let mut other = super::LossModel::new(
             Loss::gemodel(0.0, Some(0.0), None, None),
             &mut Sources::new(5),
         );

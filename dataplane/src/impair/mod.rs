@@ -68,8 +68,8 @@ use crate::stats::DropReason;
 use chance::{Odds, Source, Sources, scale};
 use chosen::Chosen;
 use distribution::Spread;
-pub(crate) use fate::{Fate, Held};
-use loss::Losses;
+pub(crate) use fate::{Backlog, Fate};
+use loss::LossModel;
 use rate::Line;
 use slot::Slots;
 
@@ -79,10 +79,10 @@ pub(crate) struct Impairer {
     settings: Impairment,
     chosen: Chosen,
     duplicate: Odds,
-    loss: Losses,
+    loss: LossModel,
     corrupt: Odds,
     holds: bool,
-    limit: Held,
+    limit: Backlog,
     reorder: Odds,
     /// Frames that waited since the last one that did not.
     in_gap: u32,
@@ -103,10 +103,10 @@ impl Impairer {
         Impairer {
             chosen: Chosen::new(&settings.drop_nth),
             duplicate: odds(sources, settings.duplicate),
-            loss: Losses::new(settings.loss, sources),
+            loss: LossModel::new(settings.loss, sources),
             corrupt: odds(sources, settings.corrupt),
             holds: settings.holds(),
-            limit: Held {
+            limit: Backlog {
                 frames: match settings.limit {
                     Some(Limit::Frames(frames)) => frames,
                     _ => u64::MAX,
@@ -165,7 +165,7 @@ impl Impairer {
     /// `ect`: the frame can carry a congestion mark ([`ecn::ect`]; only used where
     /// [`Impairment::ecn`] is set).
     #[inline]
-    pub(crate) fn judge(&mut self, now: u64, len: u32, ect: bool, held: Held) -> Fate {
+    pub(crate) fn judge(&mut self, now: u64, len: u32, ect: bool, backlog: Backlog) -> Fate {
         if self.chosen.next() {
             return Fate::dropped(now, DropReason::Chosen);
         }
@@ -175,7 +175,7 @@ impl Impairer {
         let fate = if lost && !mark {
             Fate::dropped(now, DropReason::Loss)
         } else {
-            self.admit(now, len, held)
+            self.admit(now, len, backlog)
         };
         Fate {
             duplicate,
@@ -192,7 +192,7 @@ impl Impairer {
         now: u64,
         len: u32,
         ect: bool,
-        held: Held,
+        backlog: Backlog,
     ) -> Fate {
         let lost = first.dropped != Some(DropReason::Loss) && self.loss.next();
         let mark = lost && ect && self.settings.ecn;
@@ -200,19 +200,19 @@ impl Impairer {
             return Fate::dropped(now, DropReason::Loss);
         }
         let first_waits = first.dropped.is_none() && first.release > now;
-        let held = Held {
-            frames: held.frames + u64::from(first_waits),
-            bytes: held.bytes + u64::from(first_waits) * u64::from(len),
+        let backlog = Backlog {
+            frames: backlog.frames + u64::from(first_waits),
+            bytes: backlog.bytes + u64::from(first_waits) * u64::from(len),
         };
         Fate {
             mark: mark || first.mark,
-            ..self.admit(now, len, held)
+            ..self.admit(now, len, backlog)
         }
     }
 
     /// The fate of a frame that is not lost.
     #[inline]
-    fn admit(&mut self, now: u64, len: u32, held: Held) -> Fate {
+    fn admit(&mut self, now: u64, len: u32, backlog: Backlog) -> Fate {
         let mut fate = Fate::passes(now);
         if self.corrupt.hit() && len > 0 {
             let number = self.corrupt.source().plain();
@@ -221,8 +221,8 @@ impl Impairer {
         if !self.holds {
             return fate;
         }
-        let bytes = held.bytes.saturating_add(u64::from(len));
-        if held.frames >= self.limit.frames || bytes > self.limit.bytes {
+        let bytes = backlog.bytes.saturating_add(u64::from(len));
+        if backlog.frames >= self.limit.frames || bytes > self.limit.bytes {
             return Fate::dropped(now, DropReason::HoldFull);
         }
         if self.in_gap >= self.settings.gap.saturating_sub(1) && self.reorder.hit() {

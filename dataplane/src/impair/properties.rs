@@ -21,19 +21,19 @@ struct Lane {
     out: u64,
     dropped: u64,
     waiting: BinaryHeap<Reverse<(u64, u32)>>,
-    held: Held,
+    backlog: Backlog,
     fates: Vec<Fate>,
 }
 
 impl Lane {
     fn pass(&mut self, impairer: &mut Impairer, now: u64, len: u32, ect: bool) {
         self.release(now);
-        let held = self.held;
-        let fate = impairer.judge(now, len, ect, held);
+        let backlog = self.backlog;
+        let fate = impairer.judge(now, len, ect, backlog);
         let most = impairer.settings().hold_bytes();
         self.meet(fate, now, len, most);
         if fate.duplicate {
-            let copy = impairer.judge_copy(&fate, now, len, ect, held);
+            let copy = impairer.judge_copy(&fate, now, len, ect, backlog);
             assert!(!copy.duplicate);
             self.meet(copy, now, len, most);
         }
@@ -54,10 +54,10 @@ impl Lane {
             return;
         }
         self.waiting.push(Reverse((fate.release, len)));
-        self.held.frames += 1;
-        self.held.bytes += u64::from(len);
+        self.backlog.frames += 1;
+        self.backlog.bytes += u64::from(len);
         assert!(
-            self.held.bytes <= most,
+            self.backlog.bytes <= most,
             "a frame was let in that has no room"
         );
     }
@@ -68,8 +68,8 @@ impl Lane {
         {
             self.waiting.pop();
             self.out += 1;
-            self.held.frames -= 1;
-            self.held.bytes -= u64::from(len);
+            self.backlog.frames -= 1;
+            self.backlog.bytes -= u64::from(len);
         }
     }
 }
@@ -224,12 +224,12 @@ proptest! {
     fn every_frame_is_out_held_or_dropped(settings in impairments(), traffic in traffic()) {
         prop_assert_eq!(settings.check(), Ok(()));
         let (mut lane, _) = lane_of(&mut Impairer::new(settings), &traffic);
-        let held = lane.waiting.len() as u64;
-        prop_assert_eq!(lane.entered, lane.out + held + lane.dropped);
-        prop_assert_eq!(lane.held.frames, held);
+        let waiting = lane.waiting.len() as u64;
+        prop_assert_eq!(lane.entered, lane.out + waiting + lane.dropped);
+        prop_assert_eq!(lane.backlog.frames, waiting);
         lane.release(u64::MAX);
         prop_assert_eq!(lane.entered, lane.out + lane.dropped);
-        prop_assert_eq!(lane.held, Held::default());
+        prop_assert_eq!(lane.backlog, Backlog::default());
     }
 
     #[test]
@@ -249,8 +249,8 @@ proptest! {
             }
             before = Some(impairer);
         }
-        let held = lane.waiting.len() as u64;
-        prop_assert_eq!(lane.entered, lane.out + held + lane.dropped);
+        let waiting = lane.waiting.len() as u64;
+        prop_assert_eq!(lane.entered, lane.out + waiting + lane.dropped);
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn chance(probability: f64) -> Chance {
 fn fates(settings: Impairment) -> impl Iterator<Item = Fate> {
     settings.check().expect("the test asks for what can be");
     let mut impairer = Impairer::new(settings);
-    (1..=FRAMES).map(move |n| impairer.judge(n * GAP_NS, 100, false, Held::default()))
+    (1..=FRAMES).map(move |n| impairer.judge(n * GAP_NS, 100, false, Backlog::default()))
 }
 
 /// Chi-squared of how often it befell a frame, and of how often it did twice in a row: luck that
@@ -196,11 +196,11 @@ fn an_overloaded_line_sends_at_its_rate() {
                 sent.extend(waiting.pop_front());
             }
             let frames = waiting.len() as u64;
-            let held = Held {
+            let backlog = Backlog {
                 frames,
                 bytes: frames * u64::from(LEN),
             };
-            let fate = impairer.judge(now, LEN, false, held);
+            let fate = impairer.judge(now, LEN, false, backlog);
             if fate.dropped.is_none() {
                 waiting.push_back(fate.release);
             }

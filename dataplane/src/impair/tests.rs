@@ -18,7 +18,7 @@ fn chance(probability: f64) -> Chance {
 }
 
 fn judge(impairer: &mut Impairer, now: u64) -> Fate {
-    impairer.judge(now, 1000, false, Held::default())
+    impairer.judge(now, 1000, false, Backlog::default())
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn of_a_lost_and_duplicated_frame_one_is_left() {
         (fate.dropped, fate.duplicate),
         (Some(DropReason::Loss), true)
     );
-    let copy = impairer.judge_copy(&fate, 7, 1000, false, Held::default());
+    let copy = impairer.judge_copy(&fate, 7, 1000, false, Backlog::default());
     assert_eq!(copy, Fate::passes(7));
 }
 
@@ -95,9 +95,9 @@ fn what_can_be_marked_is_marked_and_not_lost() {
         duplicate: chance(1.0),
         ..Impairment::default()
     });
-    let fate = impairer.judge(7, 1000, true, Held::default());
+    let fate = impairer.judge(7, 1000, true, Backlog::default());
     assert_eq!((fate.dropped, fate.mark), (None, true));
-    let copy = impairer.judge_copy(&fate, 7, 1000, true, Held::default());
+    let copy = impairer.judge_copy(&fate, 7, 1000, true, Backlog::default());
     assert_eq!((copy.dropped, copy.mark), (None, true));
     assert_eq!(judge(&mut impairer, 7).dropped, Some(DropReason::Loss));
 }
@@ -113,7 +113,7 @@ fn chosen_frames_are_dropped_and_copies_are_not_counted() {
     for now in 1..=4 {
         let fate = judge(&mut impairer, now);
         if fate.duplicate {
-            impairer.judge_copy(&fate, now, 1000, false, Held::default());
+            impairer.judge_copy(&fate, now, 1000, false, Backlog::default());
         }
         fates.push((fate.dropped, fate.duplicate));
     }
@@ -123,26 +123,26 @@ fn chosen_frames_are_dropped_and_copies_are_not_counted() {
 
 #[test]
 fn a_full_hold_drops() {
-    let full = |limit, held| {
+    let full = |limit, backlog| {
         let mut impairer = Impairer::new(Impairment {
             delay: ms(1),
             limit: Some(limit),
             ..Impairment::default()
         });
-        impairer.judge(1, 1000, false, held).dropped == Some(DropReason::HoldFull)
+        impairer.judge(1, 1000, false, backlog).dropped == Some(DropReason::HoldFull)
     };
-    let held = |frames, bytes| Held { frames, bytes };
-    assert!(!full(Limit::Bytes(5000), held(4, 4000)));
-    assert!(full(Limit::Bytes(5000), held(4, 4001)));
-    assert!(!full(Limit::Frames(5), held(4, 1 << 20)));
-    assert!(full(Limit::Frames(5), held(5, 0)));
+    let backlog = |frames, bytes| Backlog { frames, bytes };
+    assert!(!full(Limit::Bytes(5000), backlog(4, 4000)));
+    assert!(full(Limit::Bytes(5000), backlog(4, 4001)));
+    assert!(!full(Limit::Frames(5), backlog(4, 1 << 20)));
+    assert!(full(Limit::Frames(5), backlog(5, 0)));
     // Frames that go at once need no room.
     let mut loss = Impairer::new(Impairment {
         limit: Some(Limit::Frames(1)),
         duplicate: chance(0.5),
         ..Impairment::default()
     });
-    assert_eq!(loss.judge(1, 1000, false, held(9, 9000)).dropped, None);
+    assert_eq!(loss.judge(1, 1000, false, backlog(9, 9000)).dropped, None);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! What a lane with an impairment does: [`Impaired`].
 
 use super::accuracy::Accuracy;
-use super::exit::Exit;
-use super::passage::Passage;
-use super::{Bursts, Watch};
+use super::egress::Egress;
+use super::impair_burst::ImpairBurst;
+use super::{Bursts, LaneTaps};
 use crate::capture::Verdict;
 use crate::clock;
 use crate::frame::{Burst, MAX_BURST};
@@ -50,7 +50,7 @@ impl Impaired {
 
     /// Takes over the frames that wait in an earlier one. What is of no more use stays with that,
     /// to be freed elsewhere.
-    pub(super) fn succeed(&mut self, old: &mut Impaired, stats: &LaneStats) {
+    pub(super) fn take_over_from(&mut self, old: &mut Impaired, stats: &LaneStats) {
         if let (Some(new), Some(old)) = (&mut self.impairer, &old.impairer) {
             new.follow(old);
         }
@@ -110,13 +110,13 @@ impl Impaired {
         &mut self,
         now: u64,
         stats: &LaneStats,
-        watch: &mut Watch,
+        taps: &mut LaneTaps,
         mut to: Option<&mut Port>,
         memory: &mut Bursts,
     ) {
         // What is due goes first: nothing may overtake it.
-        self.release(now, stats, watch, to.as_deref_mut(), memory);
-        let mut passage = Passage {
+        self.release(now, stats, taps, to.as_deref_mut(), memory);
+        let mut impair_burst = ImpairBurst {
             tally: Tally {
                 frames_in: memory.losses.total(),
                 bytes_in: memory.received.bytes(),
@@ -124,7 +124,7 @@ impl Impaired {
             },
             impaired: self,
             now,
-            watch,
+            taps,
             to: to.as_deref_mut(),
             ready_losses: &mut memory.ready_losses,
             verdicts: &mut memory.verdicts,
@@ -134,12 +134,12 @@ impl Impaired {
         };
         let ready = &mut memory.ready;
         for index in 0..memory.received.len() {
-            passage.frame(&mut memory.received, index, ready);
+            impair_burst.frame(&mut memory.received, index, ready);
         }
-        passage.flush(ready);
-        stats.add(&passage.tally, &memory.losses);
+        impair_burst.flush(ready);
+        stats.add(&impair_burst.tally, &memory.losses);
         // A frame that was changed is a copy that waits, and may be due at once.
-        self.release(now, stats, watch, to, memory);
+        self.release(now, stats, taps, to, memory);
     }
 
     /// Sends what is due, as much as may go in one go.
@@ -147,7 +147,7 @@ impl Impaired {
         &mut self,
         now: u64,
         stats: &LaneStats,
-        watch: &mut Watch,
+        taps: &mut LaneTaps,
         mut to: Option<&mut Port>,
         memory: &mut Bursts,
     ) {
@@ -172,15 +172,15 @@ impl Impaired {
             let mut frames = ready.len() as u64;
             let before = frames;
             if let Some(port) = to.as_deref_mut() {
-                let mut exit = Exit {
+                let mut egress = Egress {
                     port,
                     cut,
                     cut_losses,
-                    watch,
+                    taps,
                     verdicts: Some(verdicts),
                     now,
                 };
-                frames += exit.send(ready, ready_losses);
+                frames += egress.send(ready, ready_losses);
             } else {
                 ready_losses.lose_all(0..ready.len(), DropReason::Unplugged);
             }

@@ -1,16 +1,16 @@
 //! One direction of a cable: [`Lane`].
 
 mod accuracy;
-mod exit;
+mod egress;
+mod impair_burst;
 mod impaired;
-mod passage;
+mod taps;
 #[cfg(test)]
 mod tests;
-mod watch;
 
 use std::sync::Arc;
 
-use crate::cable::CableState;
+use crate::cable_state::CableState;
 use crate::capture::{Recorder, Verdict};
 use crate::clock;
 use crate::frame::{Burst, MAX_BURST};
@@ -19,15 +19,15 @@ use crate::port::vhost_user::Filled;
 use crate::stats::{DropReason, LaneStats, Losses};
 
 pub use accuracy::Accuracy;
-use exit::Exit;
+use egress::Egress;
 pub(crate) use impaired::Impaired;
-pub(crate) use watch::{NumberedTap, Watch};
+pub(crate) use taps::{LaneTaps, NumberedTap};
 
 /// One direction of a cable: what happens to frames between receiving and sending them.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
     pub(crate) stats: Arc<LaneStats>,
-    watch: Watch,
+    taps: LaneTaps,
     /// An impairment, or frames that still wait from one.
     impaired: Option<Box<Impaired>>,
 }
@@ -67,8 +67,8 @@ impl Lane {
 
     /// Somebody looks on.
     #[inline]
-    pub(crate) fn is_watched(&self) -> bool {
-        !self.watch.is_idle()
+    pub(crate) fn is_tapped(&self) -> bool {
+        !self.taps.is_empty()
     }
 
     /// Counts frames that the source put straight into the receiver's buffers. `seen` has them
@@ -77,8 +77,8 @@ impl Lane {
         if !seen.is_empty() {
             let (now, verdict) = (clock::now(), Verdict::default());
             for index in 0..seen.len() {
-                self.watch.entered(now, seen, index, &verdict);
-                self.watch.left(now, seen, index, &verdict);
+                self.taps.entered(now, seen, index, &verdict);
+                self.taps.left(now, seen, index, &verdict);
             }
             seen.clear();
         }
@@ -116,7 +116,7 @@ impl Lane {
         let Bursts {
             received, losses, ..
         } = memory;
-        let now = if self.watch.is_idle() {
+        let now = if self.taps.is_empty() {
             0
         } else {
             clock::now()
@@ -124,28 +124,28 @@ impl Lane {
         let whole = 0..received.len();
         match (state, to) {
             (CableState::Up, Some(port)) => {
-                let mut exit = Exit {
+                let mut egress = Egress {
                     port,
                     cut: &mut memory.cut,
                     cut_losses: &mut memory.cut_losses,
-                    watch: &mut self.watch,
+                    taps: &mut self.taps,
                     verdicts: None,
                     now,
                 };
-                frames += exit.send(received, losses);
+                frames += egress.send(received, losses);
             }
             (CableState::Up, None) => losses.lose_all(whole, DropReason::Unplugged),
             (CableState::Down, _) => losses.lose_all(whole, DropReason::CableDown),
             (CableState::Blackhole, _) => losses.lose_all(whole, DropReason::Blackhole),
         }
-        if !self.watch.is_idle() {
+        if !self.taps.is_empty() {
             for index in 0..received.len() {
                 let verdict = Verdict {
                     dropped: losses.fate(index),
                     lost_pieces: losses.pieces(index),
                     ..Verdict::default()
                 };
-                self.watch.entered(now, received, index, &verdict);
+                self.taps.entered(now, received, index, &verdict);
             }
         }
         self.stats.add_sent(frames, received.bytes(), losses);
@@ -156,7 +156,7 @@ impl Lane {
             return;
         };
         let now = clock::now();
-        impaired.pass(now, &self.stats, &mut self.watch, to, memory);
+        impaired.pass(now, &self.stats, &mut self.taps, to, memory);
     }
 
     /// Sends the held frames that are due. When the next one is, if there is one.
@@ -167,7 +167,7 @@ impl Lane {
         memory: &mut Bursts,
     ) -> Option<u64> {
         let impaired = self.impaired.as_mut()?;
-        impaired.release(now, &self.stats, &mut self.watch, to, memory);
+        impaired.release(now, &self.stats, &mut self.taps, to, memory);
         impaired.next_release()
     }
 
@@ -202,7 +202,7 @@ impl Lane {
                 None
             }
             (Some(mut old), Some(mut new)) => {
-                new.succeed(&mut old, &self.stats);
+                new.take_over_from(&mut old, &self.stats);
                 self.impaired = Some(new);
                 Some(old)
             }
@@ -229,14 +229,14 @@ impl Lane {
 
     /// Adds a capture; gives it back when there are too many already.
     pub(crate) fn tap(&mut self, tap: Box<NumberedTap>) -> Result<(), Box<NumberedTap>> {
-        self.watch.tap(tap)
+        self.taps.add(tap)
     }
 
     pub(crate) fn untap(&mut self, number: u64) -> Option<Box<NumberedTap>> {
-        self.watch.untap(number)
+        self.taps.remove(number)
     }
 
     pub(crate) fn record(&mut self, recorder: Option<Box<Recorder>>) -> Option<Box<Recorder>> {
-        self.watch.record(recorder)
+        self.taps.set_recorder(recorder)
     }
 }

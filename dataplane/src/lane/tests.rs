@@ -6,13 +6,15 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::Offloads;
-use crate::cable::{Cable, CableState, Side};
+use crate::cable::Cable;
+use crate::cable_state::CableState;
 use crate::capture::{Record, TapSpec, Verdict, lane_tap, recorder};
 use crate::clock;
 use crate::frame::VnetHeader;
 use crate::impair::{Chance, Impairment, Limit, Loss};
 use crate::lane::{Bursts, Impaired, NumberedTap};
 use crate::port::{MemoryHost, Port, memory, memory_taking};
+use crate::side::Side;
 use crate::stats::{DropReason, LaneSnapshot};
 
 struct Bench {
@@ -58,7 +60,12 @@ impl Bench {
     }
 
     fn forward(&mut self) {
-        while self.cable.forward(Side::A, &mut self.memory).unwrap().some {}
+        while self
+            .cable
+            .forward(Side::A, &mut self.memory)
+            .unwrap()
+            .received
+        {}
     }
 
     fn release(&mut self, now: u64) {
@@ -117,7 +124,7 @@ fn a_delayed_frame_waits_and_is_counted_as_held() {
     bench.forward();
     assert!(bench.received().is_empty());
     assert_eq!((bench.stats().frames_in, bench.stats().held), (1, 1));
-    assert_eq!(bench.stats().done.delayed, 1);
+    assert_eq!(bench.stats().impaired.delayed, 1);
     bench.release(clock::now() + 1_000_000_000);
     assert_eq!(bench.received(), [frame(1)]);
     assert_eq!((bench.stats().frames_out, bench.stats().held), (1, 0));
@@ -379,7 +386,7 @@ proptest! {
             wired += capture.read(|_, _| {}) as u64;
             let stats = bench.stats();
             prop_assert_eq!(stats.frames_out, got);
-            prop_assert!(stats.frames_in >= sent + stats.done.duplicated);
+            prop_assert!(stats.frames_in >= sent + stats.impaired.duplicated);
             prop_assert!(stats.held <= stats.frames_in);
         }
         bench.release(u64::MAX);

@@ -121,7 +121,7 @@ impl Port {
 
     /// Whether looking for frames is a system call.
     #[inline]
-    pub(crate) fn is_dear(&self) -> bool {
+    pub(crate) fn needs_syscall(&self) -> bool {
         matches!(self, Port::Tap(_) | Port::Packet(_))
     }
 

@@ -11,8 +11,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ikv_dataplane::jack::{JackEvent, JackId, JackSpec, Jacks, Role};
 use ikv_dataplane::port::{MemoryHost, memory};
+use ikv_dataplane::vhost_sockets::{Role, SocketEvent, SocketId, SocketSpec, VhostUserSockets};
 use ikv_dataplane::{Cable, CableHandle, Panel, PanelOptions, Port, Side};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -52,13 +52,13 @@ pub const PROTOCOL_FEATURES: u64 = 1 << 30;
 pub const VERSION_1: u64 = 1 << 32;
 const REPLY_ACK: u64 = 1 << 3;
 
-/// A panel with one cable: a port in memory at side A, a jack at side B.
+/// A panel with one cable: a port in memory at side A, a socket at side B.
 pub struct Bench {
     pub panel: Panel,
     pub cable: CableHandle,
     pub host: MemoryHost,
-    pub jacks: Jacks,
-    pub jack: JackId,
+    pub sockets: VhostUserSockets,
+    pub socket: SocketId,
     pub path: PathBuf,
     _folder: tempfile::TempDir,
 }
@@ -77,26 +77,28 @@ pub fn bench_with(role: impl FnOnce(&Path) -> Role) -> Bench {
     let (nobody, _) = memory(1).unwrap();
     let cable = panel
         .add(Cable::new(Port::Memory(port), Port::Memory(nobody)))
+        .wait()
         .unwrap();
-    panel.exchange(cable.id, Side::B, None).unwrap();
+    panel.exchange(cable.id, Side::B, None).wait().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("jack");
-    let jacks = Jacks::start(panel.clone(), || {}).unwrap();
-    let jack = jacks
-        .add(JackSpec {
-            name: "jack1".into(),
+    let path = folder.path().join("socket");
+    let sockets = VhostUserSockets::start(panel.clone(), || {}).unwrap();
+    let socket = sockets
+        .add(SocketSpec {
+            name: "socket1".into(),
             cable: cable.id,
             side: Side::B,
             role: role(&path),
             mtu: Some(1500),
         })
+        .wait()
         .unwrap();
     Bench {
         panel,
         cable,
         host,
-        jacks,
-        jack,
+        sockets,
+        socket,
         path,
         _folder: folder,
     }
@@ -107,30 +109,30 @@ impl Bench {
         FrontEnd::new(UnixStream::connect(&self.path).unwrap())
     }
 
-    pub fn event(&self) -> JackEvent {
-        until("an event", || self.jacks.event())
+    pub fn event(&self) -> SocketEvent {
+        until("an event", || self.sockets.event())
     }
 
-    pub fn plugged(&self) -> JackEvent {
+    pub fn plugged(&self) -> SocketEvent {
         let (cable, side) = (self.cable.id, Side::B);
-        JackEvent::Plugged { cable, side }
+        SocketEvent::Plugged { cable, side }
     }
 
-    pub fn unplugged(&self) -> JackEvent {
+    pub fn unplugged(&self) -> SocketEvent {
         let (cable, side) = (self.cable.id, Side::B);
-        JackEvent::Unplugged { cable, side }
+        SocketEvent::Unplugged { cable, side }
     }
 
     /// The next event is a fault; its sentence.
     pub fn fault(&self) -> String {
         match self.event() {
-            JackEvent::Fault { reason, .. } => reason,
+            SocketEvent::Fault { reason, .. } => reason,
             other => panic!("no fault: {other:?}"),
         }
     }
 
     pub fn stop(self) {
-        self.jacks.stop();
+        self.sockets.stop();
         self.panel.stop();
     }
 }

@@ -1,5 +1,5 @@
-//! The API's socket in the hands of clients that are broken, slow, gone, or mean harm: each is
-//! refused in words or cut off, and nobody else notices.
+//! The API's socket, used by clients that are broken, slow, hostile, or that vanish: the fabric
+//! refuses each with a sentence or disconnects it, and serves the others as before.
 #![allow(clippy::unwrap_used)]
 
 mod malformed;
@@ -15,25 +15,26 @@ use ikv_tests::{Dice, Flow, figure, have_root};
 use malformed::{KINDS, Malformed};
 use serde_json::{Value, json};
 
-/// Requests in all, and clients that send them at the same time.
+/// Requests in total, and clients that send them at the same time.
 const REQUESTS: usize = 1000;
 const CLIENTS: usize = 4;
 
-/// What the fabric's memory may grow by in the meantime, KiB: for good, and for a moment.
+/// KiB by which the fabric's memory may grow meanwhile: permanently, and at its peak.
 const GROWS: u64 = 16 << 10;
 const SWELLS: u64 = 64 << 10;
 
-/// Frames pass on cable ikeb1-3, one each so often.
+/// Interval between the frames that flow over cable ikeb1-3.
 const PACE: Duration = Duration::from_millis(2);
 
-/// A slow client's time, by the API's documentation, and what a busy machine adds.
+/// How long the API waits for a slow client, as its documentation says, and the delay that a busy
+/// machine may add.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LATE: Duration = Duration::from_secs(10);
 
-/// The most that may be connected, by the API's documentation.
+/// Clients that may be connected at the same time, as the API's documentation says.
 const MOST_CLIENTS: usize = 128;
 
-/// A fabric, and frames that pass on one of its cables.
+/// A fabric, a flow of frames over one of its cables, and the resources that it used at first.
 struct Victim<'h> {
     fabric: PanelFabric<'h>,
     flow: Flow,
@@ -46,7 +47,7 @@ impl<'h> Victim<'h> {
     fn new(host: &'h PanelHost) -> Self {
         let fabric = host.run(&[]);
         let flow = Flow::start(&host.netns, "ikls1-3", "ikvm1-3-1", PACE);
-        // What the first requests of each kind take up for good is not theirs.
+        // The first request of each kind allocates what the fabric then keeps: that is not counted.
         for route in ["status", "cables", "topology", "recorder"] {
             let path = format!("/v1/{route}");
             let mut client = RawClient::connect(&host.socket());
@@ -63,7 +64,7 @@ impl<'h> Victim<'h> {
         }
     }
 
-    /// Nobody noticed, and the host is `before` again once it has ended.
+    /// Asserts that no frame was lost, no cable changed, and all resources were released.
     fn unharmed(self, what: &str) {
         let (host, pid) = (self.fabric.host(), self.fabric.pid());
         let status = host.json(&["status"]);
@@ -71,7 +72,7 @@ impl<'h> Victim<'h> {
             (&status["ready"], &status["cables"]),
             (&json!(true), &json!(141))
         );
-        self.flow.end().assert_whole(what);
+        self.flow.end().assert_complete(what);
         let cables = host.json(&["cables"]);
         for cable in cables.as_array().unwrap() {
             assert_eq!(cable["state"], "up", "{what}: {cable}");
@@ -79,7 +80,7 @@ impl<'h> Victim<'h> {
             let idle = |lane: &Value| lane["drops"] == json!({}) && lane["impairment"].is_null();
             assert!(lanes.iter().all(idle), "{what}: {cable}");
         }
-        until("what clients took up to be given back", SOON, || {
+        until("the clients' resources to be released", SOON, || {
             let now = (descriptors(pid), threads(pid));
             ensure(now == (self.descriptors, self.threads), || {
                 format!(
@@ -103,10 +104,10 @@ impl<'h> Victim<'h> {
     }
 }
 
-/// A number that has stayed the same for a while: connections end a moment after their answers.
+/// The count once it has stayed the same for 300 ms: connections end shortly after their answers.
 fn settled(count: impl Fn() -> usize) -> usize {
     let mut last = (count(), Instant::now());
-    until("a number that stays", SOON, || {
+    until("the count to settle", SOON, || {
         let now = count();
         if now != last.0 {
             last = (now, Instant::now());
@@ -119,7 +120,7 @@ fn settled(count: impl Fn() -> usize) -> usize {
 }
 
 #[test]
-fn a_thousand_malformed_requests_harm_nobody() {
+fn malformed_requests_do_no_harm() {
     if !have_root() {
         return;
     }
@@ -152,7 +153,7 @@ fn a_thousand_malformed_requests_harm_nobody() {
     before.assert_unchanged(&host.state(), "malformed requests");
 }
 
-/// Sends it, and is refused: in words, where it is HTTP.
+/// Sends a malformed request and asserts that it is refused, with a sentence if it is HTTP.
 fn refused(socket: &Path, what: &str, request: &Malformed) {
     let mut client = RawClient::connect(socket);
     let taken = client.send(&request.bytes);
@@ -166,12 +167,15 @@ fn refused(socket: &Path, what: &str, request: &Malformed) {
                 assert_says_why(what, &body);
             }
         }
-        // Whoever goes on sending what is refused already may miss the refusal.
-        Reply::Closed => assert!(!request.is_http || !taken, "{what}: closed without a word"),
+        // A client that keeps sending after the refusal may be disconnected before it reads it.
+        Reply::Closed => assert!(
+            !request.is_http || !taken,
+            "{what}: closed without an answer"
+        ),
     }
 }
 
-/// The body is a `Failure`, whose sentence may be printed.
+/// Asserts that the body is an error whose sentence is safe to print on a terminal.
 fn assert_says_why(what: &str, body: &str) {
     let failure: Value =
         serde_json::from_str(body).unwrap_or_else(|error| panic!("{what}: {error} in {body:?}"));
@@ -185,7 +189,7 @@ fn assert_says_why(what: &str, body: &str) {
     );
 }
 
-/// What a slow client has sent before it only trickles on, or falls silent.
+/// What a slow client sends before it stalls or continues with a byte at a time.
 const BEGINNINGS: &[(&str, &str)] = &[
     ("nothing", ""),
     ("half a line", "GET /v1/sta"),
@@ -201,7 +205,7 @@ const BEGINNINGS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn slow_clients_are_cut_off_and_others_are_answered_meanwhile() {
+fn slow_clients_are_disconnected_and_do_not_delay_others() {
     if !have_root() {
         return;
     }
@@ -215,7 +219,8 @@ fn slow_clients_are_cut_off_and_others_are_answered_meanwhile() {
             for trickles in [false, true] {
                 let socket = &socket;
                 slow.push(
-                    scope.spawn(move || (what, trickles, cut_off(socket, beginning, trickles))),
+                    scope
+                        .spawn(move || (what, trickles, disconnected(socket, beginning, trickles))),
                 );
             }
         }
@@ -245,12 +250,13 @@ fn slow_clients_are_cut_off_and_others_are_answered_meanwhile() {
     before.assert_unchanged(&host.state(), "slow clients");
 }
 
-/// Sends the beginning and, perhaps, a byte now and then; what came of it, and when.
-fn cut_off(socket: &Path, beginning: &str, trickles: bool) -> (Reply, Duration) {
+/// Sends the beginning, and then a byte every 200 ms if it `trickles`. Returns the reply and when
+/// it came.
+fn disconnected(socket: &Path, beginning: &str, trickles: bool) -> (Reply, Duration) {
     let began = Instant::now();
     let mut client = RawClient::connect(socket);
     client.send(beginning.as_bytes());
-    // The pace is what is tried here.
+    // This sleep is the slowness under test.
     while trickles && began.elapsed() < PATIENCE + LATE && client.send(b"x") {
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -273,7 +279,7 @@ fn clients_that_vanish_leave_nothing_behind() {
     let requests = [
         request("GET", "/v1/cables", ""),
         request("GET", "/v1/topology", ""),
-        // Answers that fill the socket, which nobody reads.
+        // Answers that fill the socket's buffer because the client does not read them.
         request("GET", "/v1/cables", "").repeat(20),
         upgrade("POST", "/v1/capture", r#"{"cables":["ikeb1-3"]}"#),
         upgrade("POST", "/v1/capture", r#"{"cables":[]}"#),
@@ -294,14 +300,15 @@ fn clients_that_vanish_leave_nothing_behind() {
 }
 
 #[test]
-fn one_client_too_many_is_told_so() {
+fn a_client_over_the_limit_is_refused() {
     if !have_root() {
         return;
     }
     let host = PanelHost::new("many");
     let before = host.state();
     let victim = Victim::new(&host);
-    // Streams, which are not cut off. A cable takes only a few at once.
+    // Streams, because they have no time limit; each on another cable, because the number of
+    // captures of one cable is limited.
     let names = host.json(&["cables"]);
     let stream = |number: usize| {
         let headers =
@@ -329,7 +336,7 @@ fn one_client_too_many_is_told_so() {
     let refused = host.ask(&["status"]);
     assert!(refused.refusal().contains("128 clients"), "{refused:?}");
     drop(clients);
-    until("the places to be free again", SOON, || {
+    until("a connection to be accepted again", SOON, || {
         let answer = host.ask(&["status"]);
         ensure(answer.code == Some(0), || answer.stderr)
     });

@@ -1,19 +1,18 @@
-//! Requests that nobody should send, by kind; each is made anew from the dice.
+//! Malformed requests by kind, generated from a seed.
 
 use ikv_tests::Dice;
 use ikv_tests::raw_api::{request, request_with};
 
-/// What a client sends, and how it ends.
+/// What a client sends, and how the fabric may refuse it.
 pub(crate) struct Malformed {
     pub(crate) bytes: Vec<u8>,
-    /// It is HTTP: so it is refused in words.
+    /// Whether it is valid HTTP, so that the refusal must have a sentence.
     pub(crate) is_http: bool,
-    /// The client says that no more will come.
+    /// Whether the client closes its sending side afterwards.
     pub(crate) finished: bool,
 }
 
-/// Every request that there is, with what may stand in its body. The cable is the one on which
-/// frames pass meanwhile.
+/// Every route with a valid body. The cable is the one over which frames flow meanwhile.
 const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/status", ""),
     ("GET", "/v1/topology", ""),
@@ -40,7 +39,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("PUT", "/v1/recorder/triggers", r#"{"triggers":[]}"#),
 ];
 
-/// Names that lead elsewhere, or do something to a terminal.
+/// Names with path traversal, shell metacharacters or terminal escapes.
 const NAMES: &[&str] = &[
     "..%2f..%2f..%2fetc%2fpasswd",
     "%2fetc%2fshadow",
@@ -60,7 +59,7 @@ const NAMES: &[&str] = &[
     "'%3bdrop",
 ];
 
-/// Bodies that mean nothing to anybody, or too much.
+/// Bodies that are meaningless, contradictory or out of range.
 const BODIES: &[&str] = &[
     "",
     "null",
@@ -89,7 +88,7 @@ const BODIES: &[&str] = &[
 
 type Kind = fn(&mut Dice) -> Malformed;
 
-/// All kinds; a name each, for when one fails.
+/// Every kind of malformed request with a name for failure messages.
 pub(crate) const KINDS: &[(&str, Kind)] = &[
     ("random bytes", |dice| {
         let count = 1 + dice.below(4000);
@@ -112,7 +111,7 @@ pub(crate) const KINDS: &[(&str, Kind)] = &[
     ("a request that breaks off", |dice| {
         let (method, path, body) = dice.one_of(ROUTES);
         let mut bytes = request(method, path, body);
-        // What is whole without its last byte would be no request of this kind.
+        // Without a body, a request is complete before its last bytes: cut off more.
         let shortest = if body.is_empty() { 3 } else { 1 };
         bytes.truncate(1 + dice.below(bytes.len() - shortest));
         raw(bytes)
@@ -120,11 +119,11 @@ pub(crate) const KINDS: &[(&str, Kind)] = &[
     ("a request with bytes changed", |dice| {
         let (method, path, body) = dice.one_of(ROUTES);
         let mut bytes = request(method, path, body);
-        // The blank and the version among them: it cannot be a good one.
+        // One of the changed bytes is in the blank or the version, so the request cannot be valid.
         let end = bytes
             .windows(8)
             .position(|at| at == b"HTTP/1.1")
-            .expect("of ours");
+            .expect("every request names its version");
         bytes[end + dice.below(5)] = 0x80 | dice.roll() as u8;
         for _ in 0..dice.below(8) {
             let at = dice.below(bytes.len());

@@ -1,4 +1,4 @@
-//! Getting into the switches: exec, console, ssh.
+//! Access to the switches by exec, console and ssh.
 
 use std::io::{Read, Write};
 use std::process::Stdio;
@@ -6,7 +6,7 @@ use std::process::Stdio;
 use super::facts::{self, SWITCHES};
 use super::lab::Up;
 
-/// leaf3's port 2, to which spine2's ens7 leads (FACTS).
+/// Link-local address of leaf3's port 2, on spine2's NIC ens7.
 const LEAF3: &str = "fe80::a00:27ff:fe06:ac72%ens7";
 
 pub(crate) fn link_local(up: &mut Up) {
@@ -20,7 +20,7 @@ pub(crate) fn link_local(up: &mut Up) {
     );
 }
 
-/// By name, without a question, from the root shell's point of view.
+/// By name and without prompting, as root on a switch types it.
 pub(crate) fn ssh_between_switches(up: &mut Up) {
     for (from, to) in [("spine1", "leaf3"), ("leaf6", "internet")] {
         let said = up
@@ -34,7 +34,7 @@ pub(crate) fn ssh_from_host(up: &mut Up) {
     let config = up.fabric.run_folder().join("ssh/config");
     let host = &up.fabric.site.host;
     let mut sessions = Vec::new();
-    // Two at a time: as many as there are cores for the guests' key exchanges.
+    // Two at a time: a key exchange keeps one core busy.
     for pair in SWITCHES.chunks(2) {
         std::thread::scope(|scope| {
             let started: Vec<_> = pair
@@ -56,14 +56,14 @@ pub(crate) fn ssh_from_host(up: &mut Up) {
     for (index, said) in sessions.iter().enumerate() {
         let said = String::from_utf8_lossy(said);
         let words: Vec<_> = said.split_whitespace().collect();
-        // Name; client's address and port; own address and port.
+        // The name; the client's address and port; the switch's address and port.
         assert_eq!(words[0], SWITCHES[index]);
         assert_eq!(words[1], "192.168.96.1");
         assert_eq!(words[3], facts::loopback(index).to_string());
     }
     assert_eq!(up.cli.ok(&["ssh", "leaf3", "hostname"]), "leaf3\n");
     let refused = up.cli.run(&["ssh", "leaf3", "exit 3"]);
-    assert_eq!(refused.status, 3, "{refused:?}");
+    assert_eq!(refused.code, Some(3), "{refused:?}");
 }
 
 pub(crate) fn exec(up: &mut Up) {
@@ -86,15 +86,15 @@ pub(crate) fn exec(up: &mut Up) {
     let killed = up
         .cli
         .run(&["exec", "leaf1", "--", "sh", "-c", "kill -9 $$"]);
-    assert_eq!(killed.status, 128 + 9, "{killed:?}");
+    assert_eq!(killed.code, Some(128 + 9), "{killed:?}");
     let unknown = up.cli.run(&["exec", "leaf9", "--", "true"]);
     assert_eq!(
-        (unknown.status, unknown.stdout.as_str()),
-        (1, ""),
+        (unknown.code, unknown.stdout.as_str()),
+        (Some(1), ""),
         "{unknown:?}"
     );
     assert!(unknown.stderr.contains("leaf9"), "{unknown:?}");
-    assert_eq!(up.cli.run(&["exec", "leaf1"]).status, 2);
+    assert_eq!(up.cli.run(&["exec", "leaf1"]).code, Some(2));
 }
 
 pub(crate) fn console(up: &mut Up) {
@@ -106,7 +106,7 @@ pub(crate) fn console(up: &mut Up) {
     let mut child = piped.spawn().unwrap();
     let mut keys = child.stdin.take().unwrap();
     let mut screen = child.stdout.take().unwrap();
-    // Enter starts the shell; it takes what was typed before its prompt, too.
+    // Enter starts the shell, which also reads what was typed before its prompt.
     keys.write_all(b"\rcat /etc/hostname; echo $((6 * 7))x\r")
         .unwrap();
     let mut seen = Vec::new();
@@ -126,7 +126,7 @@ pub(crate) fn console(up: &mut Up) {
     assert!(answered, "{text}");
     assert!(
         text.contains("ikv: network after "),
-        "the start is still there: {text}"
+        "the console keeps what the boot wrote: {text}"
     );
     keys.write_all(b"\x1d").unwrap();
     let output = child.wait_with_output().unwrap();

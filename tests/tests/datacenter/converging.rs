@@ -1,4 +1,4 @@
-//! Impairments between switches, and how fast the fabric finds another way.
+//! Impairments between switches, and how fast the fabric finds another path.
 
 use std::time::{Duration, Instant};
 
@@ -12,20 +12,20 @@ use super::facts;
 use super::lab::Up;
 use super::routing::{established, summary};
 
-/// The hold time is 16 s, and a message may just have come.
+/// Longest time until a session expires: the hold time is 16 s, and starts again with each message.
 const HOLD: Duration = Duration::from_secs(25);
 
-/// Without it, a session ends at once.
+/// Shortest time until a session expires; one that lost its carrier ends at once.
 const LEAST: Duration = Duration::from_secs(8);
 
-/// For sessions to come back.
+/// Seconds for the sessions to be established again.
 const BACK: u32 = 60;
 
-/// Packets of a flow of 100 a second that may be lost when a spine goes: switches under emulation
-/// take their time.
+/// Packets that a flow of 100 a second may lose when a spine is cut off: emulated switches converge
+/// slowly.
 const FEW: u64 = 150;
 
-/// Whatever becomes of the trial, nothing is impaired any more.
+/// Clears the impairments of these cables when dropped, also when the test fails.
 struct Cleared<'a>(&'a Cli, Vec<String>);
 
 impl Drop for Cleared<'_> {
@@ -36,8 +36,8 @@ impl Drop for Cleared<'_> {
     }
 }
 
-/// 50 ms on each of a spine's cables: a ping between racks that passes it there or back takes 100
-/// ms more, or 200 if it does both times.
+/// With 50 ms on each of a spine's cables, a ping between racks takes 100 ms longer if it passes
+/// that spine in one direction, and 200 ms longer if it does in both.
 pub(crate) fn delayed_spine(up: &mut Up) {
     let cli = &up.cli;
     let cables: Vec<_> = (2..=7).map(|port| format!("spine1:{port}")).collect();
@@ -47,19 +47,19 @@ pub(crate) fn delayed_spine(up: &mut Up) {
     }
     let mut slow = 0;
     for from in ["leaf1", "leaf2"] {
-        // By the loopbacks of the other racks' leaves.
+        // To the loopbacks of the other racks' leaves.
         let targets: Vec<_> = (5..=8)
             .map(|index| facts::loopback(index).to_string())
             .collect();
         let mut argv = vec!["fping", "-C", "3", "-q", "-t", "3000"];
         argv.extend(targets.iter().map(String::as_str));
         let said = cli.run(&[&["exec", from, "--"], &argv[..]].concat());
-        assert_eq!(said.status, 0, "{said:?}");
+        assert_eq!(said.code, Some(0), "{said:?}");
         for line in said.stderr.lines() {
             let times = line.rsplit(" : ").next().unwrap_or_default();
             let times = times.split(' ').filter_map(|time| time.parse::<f64>().ok());
             let least = times.fold(f64::INFINITY, f64::min);
-            // Half a hundred is for what emulated switches take themselves.
+            // Up to 50 ms is what the emulated switches themselves may take.
             let extra = (least / 100.0).floor() * 100.0;
             assert!(extra <= 200.0 && least - extra < 50.0, "{from}: {line}");
             slow += usize::from(extra > 0.0);
@@ -68,8 +68,8 @@ pub(crate) fn delayed_spine(up: &mut Up) {
     assert!(slow > 0, "of eight flows there and back, some pass spine1");
 }
 
-/// All frames of one direction lost on one cable, a blackhole on another: both ends of both
-/// sessions expire by their timers.
+/// One cable loses all frames of one direction, another is a blackhole: both sessions expire by
+/// their timers at both ends.
 pub(crate) fn timers(up: &mut Up) {
     let cli = &up.cli;
     let before = kept(cli).len();
@@ -81,25 +81,21 @@ pub(crate) fn timers(up: &mut Up) {
     let ends = [("spine1", 2), ("spine2", 3), ("leaf2", 2)];
     for (node, port) in ends {
         let nic = facts::nic(port);
-        until(
-            &format!("the end of {node}'s session on {nic}"),
-            HOLD,
-            || {
-                ensure(!established(&summary(cli, node)).contains(&nic), || {
-                    "it stands".into()
-                })
-            },
-        );
+        until(&format!("{node}'s session on {nic} to end"), HOLD, || {
+            ensure(!established(&summary(cli, node)).contains(&nic), || {
+                "still established".into()
+            })
+        });
         assert!(began.elapsed() > LEAST, "{node} did not wait");
     }
-    // The recorder has seen it on the wire, too.
+    // The flight recorder has seen the sessions end, too.
     until("dumps of sessions that were lost", HOLD, || {
         let dumps = kept(cli);
-        let told: Vec<_> = dumps[before.min(dumps.len())..].iter().map(why).collect();
+        let reasons: Vec<_> = dumps[before.min(dumps.len())..].iter().map(why).collect();
         let both = ["iksb12: BGP", "iksb23: BGP"]
             .iter()
-            .all(|words| told.iter().any(|told| told.contains(words)));
-        ensure(both, || format!("{told:?}"))
+            .all(|words| reasons.iter().any(|reason| reason.contains(words)));
+        ensure(both, || format!("{reasons:?}"))
     });
     drop((cleared, mended));
     cli.wait_ready(BACK);
@@ -115,7 +111,7 @@ fn why(dump: &Value) -> String {
     why.filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
 }
 
-/// All cables of a spine cut at the same instant, and a flow between racks that goes on.
+/// All cables of a spine are cut at the same instant, and a flow between racks continues.
 pub(crate) fn lost_spine(up: &mut Up) {
     let cli = &up.cli;
     let flow = ["--flow", "leaf1", "leaf3"];
@@ -155,7 +151,7 @@ pub(crate) fn lost_spine(up: &mut Up) {
     cli.wait_ready(BACK);
     let report = cli.json(&[&["converge"], &flow[..]].concat());
     let [before, after] = ["path_before", "path_after"].map(|key| report["flow"][key].clone());
-    assert_ne!(before, after, "the cable that it took was cut: {report}");
+    assert_ne!(before, after, "the flow's own cable was cut: {report}");
     let flow = &report["flow"];
     let new_path = flow["new_path_ms"].as_f64();
     assert!(new_path.is_some(), "{report}");
@@ -170,7 +166,7 @@ pub(crate) fn lost_spine(up: &mut Up) {
     cli.wait_ready(BACK);
 }
 
-/// What the recorder kept of the spine's loss holds the sessions' last words.
+/// The dump that the recorder kept of the spine's cut has the withdrawn routes.
 pub(crate) fn recorded(up: &mut Up) {
     if !have_shark() {
         return;
@@ -185,7 +181,7 @@ pub(crate) fn recorded(up: &mut Up) {
     up.cli
         .ok(&["recorder", "get", name, "-w", &file.display().to_string()]);
     let shark = Shark::of(&file);
-    // Withdrawn routes stand in front of the attributes, or in one of those.
+    // Withdrawn routes are in a field before the path attributes, or in one of the attributes.
     let withdrawn = "bgp.type == 2 && (bgp.update.withdrawn_routes.length > 0 || \
                      bgp.update.path_attribute.mp_unreach_nlri)";
     let updates = shark.fields(withdrawn, &["frame.interface_name"]);

@@ -1,4 +1,4 @@
-//! A cable between switches is cut.
+//! Cutting and mending a cable between switches.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use super::facts;
 use super::lab::Up;
 use super::routing::{established, paths, summary};
 
-/// Without carrier loss a session would last for the hold time, 16 s.
+/// Limit for a session to end. Without the loss of carrier it would last for the hold time, 16 s.
 const AT_ONCE: Duration = Duration::from_secs(8);
 
-/// For a session to come back.
+/// Seconds for a session to be established again.
 const BACK: u32 = 60;
 
-/// Whatever becomes of the trial, the cable is up for the next one.
+/// Sets a cable up when dropped, also when the test fails.
 pub(crate) struct Mended<'a>(pub(crate) &'a Cli, pub(crate) &'static str);
 
 impl Drop for Mended<'_> {
@@ -25,7 +25,7 @@ impl Drop for Mended<'_> {
     }
 }
 
-/// Cable iksb12 and what is at its ends.
+/// The ends of cable iksb12: switch and port.
 const ENDS: [(&str, usize); 2] = [("spine1", 2), ("leaf1", 1)];
 
 pub(crate) fn down_and_up(up: &mut Up) {
@@ -36,11 +36,11 @@ pub(crate) fn down_and_up(up: &mut Up) {
     for (node, port) in ENDS {
         let nic = facts::nic(port);
         until(
-            &format!("the end of {node}'s session on {nic}"),
+            &format!("{node}'s session on {nic} to end"),
             AT_ONCE,
             || {
                 ensure(!established(&summary(cli, node)).contains(&nic), || {
-                    "it stands".into()
+                    "still established".into()
                 })
             },
         );
@@ -56,7 +56,7 @@ pub(crate) fn down_and_up(up: &mut Up) {
         assert_eq!(carrier, "0\n", "{node} {nic}");
     }
     assert_eq!(cli.json(&["cables", "iksb12"])[0]["state"], "down");
-    // Everything is reached by the other spine.
+    // The other spine leads everywhere.
     let leaf3 = facts::loopback(5);
     assert_eq!(paths(cli, "leaf1", leaf3), BTreeSet::from([facts::nic(2)]));
     cli.exec(
@@ -72,9 +72,9 @@ pub(crate) fn down_and_up(up: &mut Up) {
             "192.168.98.2",
         ],
     );
-    until("status to tell of it", Duration::from_secs(30), || {
+    until("status to report it", Duration::from_secs(30), || {
         let node = cli.node("leaf1");
-        let not_ready = cli.run(&["status"]).status == 1;
+        let not_ready = cli.run(&["status"]).code == Some(1);
         ensure(not_ready && node["bgp"]["established"] == 1, || {
             node.to_string()
         })

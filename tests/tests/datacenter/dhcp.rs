@@ -1,4 +1,4 @@
-//! DHCP and PXE on rack 2, by machines that plug into U3.
+//! DHCP and PXE for machines that plug into rack 2, U3.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn in_range(address: Ipv4Addr) -> bool {
     [a, b, c] == [192, 168, 111] && (20..=250).contains(&d)
 }
 
-/// A whole IP stack gets a lease and reaches the datacenter with it.
+/// A machine with an IP stack gets a lease and reaches the datacenter with it.
 pub(crate) fn lease(up: &mut Up) {
     let mut host = IpHost::new(plug(up, 1));
     let lease = host.lease(LIMIT);
@@ -78,8 +78,8 @@ pub(crate) fn times_and_options(up: &mut Up) {
     }
 }
 
-/// Firmware, iPXE and the installed system send different client-ids; unplugged and plugged
-/// in again it is the same machine. Another one gets another address.
+/// A machine keeps its address although firmware, iPXE and the installed system send different
+/// client-ids, and after it was unplugged. Another machine gets another address.
 pub(crate) fn kept_lease(up: &mut Up) {
     let mut station = plug(up, 4);
     let ids: [&[u8]; 3] = [

@@ -1,4 +1,4 @@
-//! What ikvswitch is like, written down once more and independently of the topology's code.
+//! Facts about ikvswitch's datacenter, independent of the topology's code that is under test.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -6,10 +6,10 @@ pub(crate) const SWITCHES: [&str; 9] = [
     "internet", "spine1", "spine2", "leaf1", "leaf2", "leaf3", "leaf4", "leaf5", "leaf6",
 ];
 
-/// Highest U of a rack, and so number of ports of a leaf.
+/// Highest U of a rack, and number of ports of a leaf.
 const NUM_U: u8 = 23;
 
-/// A switch's loopback.
+/// The loopback address of the switch at this index of [`SWITCHES`].
 pub(crate) fn loopback(index: usize) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 98, index as u8 + 1)
 }
@@ -18,7 +18,7 @@ pub(crate) fn loopbacks() -> Vec<Ipv4Addr> {
     (0..SWITCHES.len()).map(loopback).collect()
 }
 
-/// Sessions with other switches.
+/// Number of a switch's sessions with other switches.
 pub(crate) fn sessions(node: &str) -> usize {
     match node {
         "internet" => 2,
@@ -46,7 +46,7 @@ pub(crate) struct Nic {
     pub(crate) name: String,
     pub(crate) mac: String,
     pub(crate) link_local: Ipv6Addr,
-    /// Leads to a server.
+    /// Whether a server's cable is at the other end.
     pub(crate) server: bool,
 }
 
@@ -70,12 +70,12 @@ pub(crate) fn nics(node: &str) -> Vec<Nic> {
     octets.map(nic).collect()
 }
 
-/// Name of the NIC of a port, from 1.
+/// The NIC of a port; ports count from 1.
 pub(crate) fn nic(port: usize) -> String {
     format!("ens{}", port + 3)
 }
 
-/// Every cable between switches: switch and port at both ends.
+/// Every cable between switches, as switch and port of both ends.
 pub(crate) fn switch_cables() -> Vec<[(String, usize); 2]> {
     let mut cables = Vec::new();
     for spine in 1..=2 {

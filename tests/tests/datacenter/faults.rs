@@ -1,4 +1,4 @@
-//! What dies comes back by itself, and nobody beside it loses a frame.
+//! Killed processes are started again, and cables that do not depend on them lose no frame.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -15,22 +15,23 @@ use super::lab::Up;
 use super::power::{BACK, took};
 use super::routing::{established, summary};
 
-/// For a service to be started again by its switch's init, and to answer.
+/// Time for a switch's init to start a service again, and for the service to answer.
 const RESPAWN: Duration = Duration::from_secs(60);
 
-/// Frames pass between two servers' positions of a rack, over its odd leaf's bridge.
+/// Interval between frames that flow between two positions of a rack, over the bridge of its odd
+/// leaf.
 const PACE: Duration = Duration::from_millis(20);
 
-/// Frames that pass beside a fault, and what was dropped on the cables beside it before.
-struct Beside {
+/// A flow over cables that a fault must not affect, and the drops on such cables before it.
+struct Bystanders {
     flow: Flow,
     cables: Vec<String>,
     dropped: BTreeMap<String, Value>,
 }
 
-impl Beside {
-    /// The flow is through positions 10 and 11 of a rack; the cables are its two, and those
-    /// between the switches that are not `hit`.
+impl Bystanders {
+    /// Starts a flow between positions 10 and 11 of a rack, and watches its two cables and those
+    /// between switches that are not `hit`.
     fn watch(up: &Up, rack: usize, hit: &[&str]) -> Self {
         let plugs = [10, 11].map(|u| format!("ikvm{rack}-{u}-1"));
         let [from, to] = plugs.each_ref().map(String::as_str);
@@ -39,7 +40,7 @@ impl Beside {
         let mut cables = vec![format!("ikeb{leaf}-10"), format!("ikeb{leaf}-11")];
         cables.extend(between(&up.cli, hit));
         let dropped = dropped(&up.cli, &cables);
-        Beside {
+        Bystanders {
             flow,
             cables,
             dropped,
@@ -47,12 +48,12 @@ impl Beside {
     }
 
     fn assert_untouched(self, up: &Up, by: &str) {
-        self.flow.end().assert_whole(by);
+        self.flow.end().assert_complete(by);
         assert_eq!(dropped(&up.cli, &self.cables), self.dropped, "{by}");
     }
 }
 
-/// The cables that join two switches, neither of them one of `hit`.
+/// The cables between two switches of which neither is in `hit`.
 fn between(cli: &Cli, hit: &[&str]) -> Vec<String> {
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
     for node in cli.json(&["topology"])["nodes"].as_array().unwrap() {
@@ -69,7 +70,7 @@ fn between(cli: &Cli, hit: &[&str]) -> Vec<String> {
     both.map(|(cable, _)| cable).collect()
 }
 
-/// Drops by reason of each lane, by the port where its frames enter.
+/// Each lane's drops by reason; the key is the port where the lane's frames enter.
 fn dropped(cli: &Cli, cables: &[String]) -> BTreeMap<String, Value> {
     let mut words = vec!["cables"];
     words.extend(cables.iter().map(String::as_str));
@@ -81,7 +82,7 @@ fn dropped(cli: &Cli, cables: &[String]) -> BTreeMap<String, Value> {
         .collect()
 }
 
-/// Kills a service inside a switch and waits for another process in its place.
+/// Kills a service in a switch and waits for the process that replaces it.
 fn kill_inside(cli: &Cli, node: &str, service: &str) {
     let pid = || {
         cli.run(&["exec", node, "--", "pgrep", "-x", service])
@@ -98,23 +99,23 @@ fn kill_inside(cli: &Cli, node: &str, service: &str) {
     });
 }
 
-/// Its leases are kept, so a machine keeps its address.
+/// dnsmasq keeps its leases, so that a machine keeps its address.
 pub(crate) fn dnsmasq(up: &mut Up) {
     let mut station = Station::plug(&up.fabric.site.host, "ikvm2-12-1", [2, 0, 0, 0, 12, 1]);
     let before = dhcp::lease(&mut station, &[]);
-    let beside = Beside::watch(up, 2, &[]);
+    let bystanders = Bystanders::watch(up, 2, &[]);
     let began = Instant::now();
     kill_inside(&up.cli, "leaf3", "dnsmasq");
     let after = dhcp::lease(&mut station, &[]);
-    took("a dnsmasq killed, a lease given", began);
+    took("dnsmasq killed, lease given", began);
     assert_eq!(after.address, before.address);
-    beside.assert_untouched(up, "a killed dnsmasq");
+    bystanders.assert_untouched(up, "a killed dnsmasq");
 }
 
-/// On a leaf and on a spine at once: other switches keep their sessions with each other.
+/// bgpd is killed on a leaf and a spine at once; sessions between other switches stay up.
 pub(crate) fn bgpd(up: &mut Up) {
     let hit = ["leaf1", "spine2"];
-    let beside = Beside::watch(up, 2, &hit);
+    let bystanders = Bystanders::watch(up, 2, &hit);
     let began = Instant::now();
     for node in hit {
         kill_inside(&up.cli, node, "bgpd");
@@ -128,26 +129,26 @@ pub(crate) fn bgpd(up: &mut Up) {
     }
     up.cli.wait_ready(BACK);
     took("two bgpds killed", began);
-    beside.assert_untouched(up, "killed bgpds");
+    bystanders.assert_untouched(up, "killed bgpds");
 }
 
-/// The internet node, a spine and a leaf at once.
+/// The internet node, a spine and a leaf are killed at once.
 pub(crate) fn switches(up: &mut Up) {
     let hit = ["internet", "spine1", "leaf6"];
-    let beside = Beside::watch(up, 2, &hit);
+    let bystanders = Bystanders::watch(up, 2, &hit);
     let before = hit.map(|node| up.fabric.qemu(node));
     let began = Instant::now();
     for pid in before {
         kill_process(pid, Signal::KILL).unwrap();
     }
-    let mut told = BTreeSet::new();
-    until("status to tell of each, and why", RESPAWN, || {
+    let mut reported = BTreeSet::new();
+    until("status to report each, and why", RESPAWN, || {
         let known = hit.map(|node| (node, up.cli.node(node)));
         let killed = known.iter().filter(|(_, now)| {
             now["state"] == "restarting" && now["note"].to_string().contains("SIGKILL")
         });
-        told.extend(killed.map(|(node, _)| *node));
-        ensure(told.len() == hit.len(), || format!("{known:?}"))
+        reported.extend(killed.map(|(node, _)| *node));
+        ensure(reported.len() == hit.len(), || format!("{known:?}"))
     });
     up.cli.wait_ready(BACK);
     took("a switch of each role killed", began);
@@ -158,10 +159,10 @@ pub(crate) fn switches(up: &mut Up) {
         let bgp = &up.cli.node(node)["bgp"];
         assert_eq!(bgp["established"], facts::sessions(node), "{node}");
     }
-    beside.assert_untouched(up, "killed switches");
+    bystanders.assert_untouched(up, "killed switches");
 }
 
-/// A console on which nothing is said does not tell that nobody listens any more.
+/// The fabric must notice that a client has vanished even while its console is silent.
 pub(crate) fn consoles(up: &mut Up) {
     let pid = up.fabric.pid();
     let before = descriptors(pid);

@@ -1,4 +1,4 @@
-//! The one fabric of all trials.
+//! The fabric that all tests share.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 use ikv_tests::{Cli, Fabric, Plug, ServerNic, ServerVm, Site, say};
 use libtest_mimic::Failed;
 
-/// The longest wait for a fabric; whether that was fast enough is a trial of its own.
+/// The longest wait for a fabric; another test asserts that it was ready fast enough.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// AS number, addresses and FRR configuration of the server. It tells the leaves all it
-/// knows, as a careless one would; leaf2 gets the second address only.
+/// The server's addresses. Its FRR announces every route it knows to the leaves of rack 2, as a
+/// careless server would; to leaf2 it announces the second address only.
 pub(crate) const SERVER_ADDRESS: [u8; 4] = [192, 168, 120, 1];
 pub(crate) const SERVER_SECOND_ADDRESS: [u8; 4] = [192, 168, 120, 2];
 const SERVER_FRR: &str = include_str!("server-frr.conf");
 
-/// The server's NICs: U6 of rack 2 with the README's option as it stands there and without a
-/// script, and, by vhost-user, leaf2's end of U7 in rack 1.
+/// The server's NICs: two on taps at U6 of rack 2, the first with the README's literal option and
+/// the second without a script; one by vhost-user at U7 of rack 1, whose cable leads to leaf2.
 const SERVER_NICS: [ServerNic; 3] = [
     ServerNic {
         plug: Plug::Tap("ifname=ikvm2-6-1"),
@@ -41,13 +41,13 @@ const SERVER_NICS: [ServerNic; 3] = [
 /// How the switches' NICs are joined to their cables: the key `vm.nic`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nics {
-    /// As by default.
+    /// The default.
     VhostUser,
     Tap,
 }
 
-/// Boots the fabric when the first trial asks for it, and another one when the next wants its
-/// switches' NICs otherwise.
+/// Boots the fabric when the first test needs it, and another one when a test needs the switches'
+/// NICs connected in another way.
 #[derive(Default)]
 pub(crate) enum Lab {
     #[default]
@@ -56,20 +56,20 @@ pub(crate) enum Lab {
     Broken(Nics),
 }
 
-/// A fabric that was ready once, and a server plugged into it.
+/// A fabric that has been ready, and a server plugged into it.
 pub(crate) struct Up {
     pub(crate) nics: Nics,
     pub(crate) fabric: Fabric,
     pub(crate) cli: Cli,
-    /// From the start of `run` until it was ready.
+    /// Time from the start of `run` until it was ready.
     pub(crate) ready_after: Duration,
     pub(crate) server: ServerVm,
-    /// Switches start from saved states: under TCG they do.
+    /// Whether switches start from saved states, as they do under TCG.
     pub(crate) restores: bool,
 }
 
 impl Lab {
-    /// Runs a trial. When it fails, the state of every switch goes with its message.
+    /// Runs a test. The message of a failure includes the state of every switch.
     pub(crate) fn run(&mut self, name: &str, nics: Nics, test: fn(&mut Up)) -> Result<(), Failed> {
         let up = self.up(nics)?;
         let began = Instant::now();
@@ -93,8 +93,8 @@ impl Lab {
             Lab::Broken(tried) => *tried == nics,
         };
         if !stands {
-            // Whatever goes wrong now is not tried again by every other trial. What stood before
-            // is taken away first: one datacenter is enough for a machine.
+            // Should the start fail, the other tests must not try it again. The fabric before is
+            // dropped first: a machine has room for one datacenter.
             *self = Lab::Broken(nics);
             *self = Lab::Up(Box::new(Up::start(nics)?));
         }
@@ -115,7 +115,7 @@ impl Up {
         let mut fabric = Fabric::start(Site::new("dc"), options);
         let ready_after = fabric.wait_ready(PATIENCE)?;
         let cli = fabric.cli();
-        // Boots while others are tried.
+        // The server boots while the first tests run.
         let addresses = [SERVER_ADDRESS, SERVER_SECOND_ADDRESS]
             .map(|address| format!("{}/32", std::net::Ipv4Addr::from(address)));
         let server = ServerVm::start(
@@ -138,7 +138,7 @@ impl Up {
         })
     }
 
-    /// Whether a switch was restored from a saved state, and not booted.
+    /// Whether a switch was restored from a saved state rather than booted.
     pub(crate) fn was_restored(&self, node: &str) -> bool {
         let stages = self.cli.exec(node, &["cat", "/run/ikv/boot"]);
         stages.contains(" woken\n")

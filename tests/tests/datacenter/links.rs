@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::facts::{self, SWITCHES};
 use super::lab::Up;
 
-/// lldpd sends every 30 s.
+/// Time for LLDP neighbours to appear: lldpd sends every 30 s.
 const LLDP: Duration = Duration::from_secs(75);
 
 fn list(value: &Value) -> &[Value] {
@@ -56,7 +56,7 @@ pub(crate) fn addresses(up: &mut Up) {
     }
 }
 
-/// (own NIC, neighbour's name, neighbour's NIC).
+/// The switch's own NIC, the neighbour's name, and the neighbour's NIC.
 type Neighbour = (String, String, String);
 
 fn neighbours(report: &Value) -> BTreeSet<Neighbour> {
@@ -69,7 +69,7 @@ fn neighbours(report: &Value) -> BTreeSet<Neighbour> {
             let port = text(&seen["port"][0]["id"][0]["value"]);
             (text(&seen["name"]), name, port)
         })
-        // The server boots meanwhile.
+        // The server is a neighbour, too, once it has booted.
         .filter(|(_, name, _)| SWITCHES.contains(&name.as_str()))
         .collect()
 }

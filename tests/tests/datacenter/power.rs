@@ -1,4 +1,4 @@
-//! Switches that are switched off and on.
+//! Powering switches off and on.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use ikv_tests::patience::{ensure, until};
 
 use super::lab::Up;
 
-/// For switches to boot and to have all their sessions again.
+/// Seconds for switches to boot and to establish all their sessions.
 pub(crate) const BACK: u32 = 120;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -58,11 +58,11 @@ pub(crate) fn buttons(up: &mut Up) {
         assert!(state != "off" && state != "failed", "{node} is {state}");
     }
     let refused = up.cli.run(&["exec", "leaf6", "--", "true"]);
-    assert_eq!(refused.status, 1, "{refused:?}");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("leaf6"), "{refused:?}");
     assert_eq!(
-        up.cli.run(&["status"]).status,
-        1,
+        up.cli.run(&["status"]).code,
+        Some(1),
         "a fabric with a switch off is not ready"
     );
     wait_for_state(up, "leaf6", "off");
@@ -71,16 +71,16 @@ pub(crate) fn buttons(up: &mut Up) {
     took("one off and on, one cycled, one reset", began);
 
     for (index, after) in boots(nodes).iter().enumerate() {
-        assert_ne!(*after, before[index], "{} has booted anew", nodes[index]);
+        assert_ne!(*after, before[index], "{} has booted again", nodes[index]);
     }
-    // The reset button boots; whatever starts a QEMU restores.
+    // A reset boots the guest again; starting a QEMU restores a saved state.
     for (node, woken) in [("leaf6", true), ("leaf5", true), ("leaf4", false)] {
         assert_eq!(up.was_restored(node), woken && up.restores, "{node}");
         assert_eq!(addresses(up, node), addressed[node], "{node}'s NICs");
     }
 }
 
-/// A spine is a switch with many sessions, and all others wait for it meanwhile.
+/// A spine has many sessions to establish.
 pub(crate) fn rejoins(up: &mut Up) {
     let began = Instant::now();
     up.cli.ok(&["power", "spine1", "cycle"]);

@@ -1,4 +1,4 @@
-//! What the fabric says of itself, against DESIGN's schema.
+//! The fabric's own reports, against the schema that DESIGN promises.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::facts::{self, SWITCHES};
 use super::lab::Up;
 
-/// From `run` to ready under emulation on two cores, the image cached.
+/// Limit from `run` to ready under emulation on two cores, with the image cached.
 const READY: Duration = Duration::from_secs(90);
 
 pub(crate) fn ready_in_time(up: &mut Up) {
@@ -20,12 +20,12 @@ pub(crate) fn ready_in_time(up: &mut Up) {
     );
     assert!(
         up.ready_after <= READY,
-        "ready after {:?}; {READY:?} is the limit. What else runs on this machine?",
+        "ready after {:?}; the limit is {READY:?}. Is this machine busy?",
         up.ready_after
     );
 }
 
-/// An object's keys, sorted.
+/// The keys of an object in alphabetical order.
 fn keys(object: &Value) -> Vec<&str> {
     let map = object
         .as_object()
@@ -54,7 +54,7 @@ pub(crate) fn status_json(up: &mut Up) {
         .collect();
     assert_eq!(names, SWITCHES);
     for node in nodes {
-        // `note` only when there is something to say.
+        // There is a `note` only where something is wrong.
         assert_eq!(keys(node), ["bgp", "name", "role", "state"], "{node}");
         let name = node["name"].as_str().unwrap();
         assert_eq!(node["role"], name.trim_end_matches(char::is_numeric));
@@ -105,9 +105,9 @@ pub(crate) fn cables_json(up: &mut Up) {
     for lane in list(&one[0]["lanes"]) {
         assert!(
             lane["frames_out"].as_u64().unwrap() > 10,
-            "BGP runs there: {lane}"
+            "BGP runs over it: {lane}"
         );
-        // While the other end still boots nobody takes what is sent to it.
+        // Frames to an end that still boots are dropped.
         let drops = lane["drops"].as_object().unwrap();
         let booting = |reason: &String| ["unplugged", "receiver-full"].contains(&&**reason);
         assert!(drops.keys().all(booting), "{lane}");
@@ -141,7 +141,8 @@ pub(crate) fn topology_and_vm_args_json(up: &mut Up) {
     }
 }
 
-/// What starts a switch again under its own uid, ends it, and takes the host back is kept.
+/// The fabric keeps the capabilities that it needs to restart a switch under its own uid, to end
+/// it, and to undo its changes to the host.
 pub(crate) fn rights_are_given_up(up: &mut Up) {
     let kept = CapabilitySet::NET_ADMIN
         | CapabilitySet::NET_RAW

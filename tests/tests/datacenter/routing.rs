@@ -1,4 +1,4 @@
-//! Sessions, routes, reachability.
+//! BGP sessions, routes and reachability.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -12,10 +12,10 @@ use serde_json::Value;
 use super::facts::{self, SWITCHES};
 use super::lab::Up;
 
-/// For one TCP connection through the fabric.
+/// Limit for one TCP connection through the fabric.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Interfaces and addresses whose IPv4 session is established.
+/// The peers, by interface or address, whose IPv4 session is established.
 pub(crate) fn established(summary: &Value) -> BTreeSet<String> {
     let peers = summary["ipv4Unicast"]["peers"].as_object();
     let peers = peers.into_iter().flatten();
@@ -37,7 +37,7 @@ pub(crate) fn sessions(up: &mut Up) {
             .map(|(_, port)| facts::nic(port))
             .collect();
         assert_eq!(between_switches.len(), facts::sessions(node));
-        // The server that boots meanwhile has sessions too.
+        // The server may have booted and have sessions, too.
         let established = established(&summary);
         assert!(
             established.is_superset(&between_switches),
@@ -58,14 +58,14 @@ pub(crate) fn pings(up: &mut Up) {
             .lines()
             .filter(|line| line.ends_with("is alive"));
         assert_eq!(
-            (said.status, alive.count()),
-            (0, targets.len()),
+            (said.code, alive.count()),
+            (Some(0), targets.len()),
             "{node}: {said:#?}"
         );
     }
 }
 
-/// A TCP server outside tells who it sees.
+/// A TCP server outside answers with the address that it sees.
 pub(crate) fn snat(up: &mut Up) {
     let outside = &up.fabric.site.outside;
     let listener = outside.enter(|| TcpListener::bind((OUTSIDE, 0)).unwrap());
@@ -80,9 +80,9 @@ pub(crate) fn snat(up: &mut Up) {
         });
         for node in callers {
             let script = format!("exec 3<>/dev/tcp/{OUTSIDE}/{port} && cat <&3");
-            // A connection that fails would leave the server waiting: this test ends it.
+            // After a failed connection the server would wait for another one: this one ends it.
             let said = up.cli.run(&["exec", node, "--", "bash", "-c", &script]);
-            if said.status != 0 {
+            if said.code != Some(0) {
                 let _ = outside.enter(|| TcpStream::connect((OUTSIDE, port)));
             }
             assert_eq!(said.stdout, HOST_OUTSIDE.to_string(), "{node}: {said:?}");
@@ -90,8 +90,8 @@ pub(crate) fn snat(up: &mut Up) {
     });
 }
 
-/// Whether a TCP connection reaches the address: a refusal comes from there as well, and costs
-/// the guest nothing.
+/// Whether a TCP connection reaches the address. A refusal shows it as well, and costs the guest no
+/// resources.
 pub(crate) fn answers(address: impl Into<IpAddr>) -> Result<(), String> {
     // Nothing listens on the discard port.
     match TcpStream::connect_timeout(&SocketAddr::new(address.into(), 9), CONNECT) {
@@ -102,8 +102,8 @@ pub(crate) fn answers(address: impl Into<IpAddr>) -> Result<(), String> {
     }
 }
 
-/// Waits until eight connections in a row from the host reach the address: each has its own
-/// port, so that all of several paths are taken.
+/// Waits until eight connections in a row from the host reach the address. Each has its own port,
+/// so that they take all equal paths.
 pub(crate) fn host_reaches(up: &Up, address: [u8; 4], limit: Duration) {
     let address = Ipv4Addr::from(address);
     up.fabric.site.host.enter(|| {
@@ -125,7 +125,7 @@ pub(crate) fn host_reaches_loopbacks(up: &mut Up) {
     });
 }
 
-/// The interfaces of each path from a switch to an address.
+/// The interfaces of a switch's equal paths to an address.
 pub(crate) fn paths(cli: &Cli, node: &str, to: Ipv4Addr) -> BTreeSet<String> {
     let routes = cli.exec_json(node, &["ip", "-j", "route"]);
     paths_in(&routes, to)
@@ -145,7 +145,7 @@ fn paths_in(routes: &Value, to: Ipv4Addr) -> BTreeSet<String> {
     hops.iter().filter_map(device).collect()
 }
 
-/// Every leaf has two equal paths to every leaf of another rack, one by each spine.
+/// Every leaf has two equal paths to each leaf of another rack, one over each spine.
 pub(crate) fn equal_paths(up: &mut Up) {
     let both = BTreeSet::from([facts::nic(1), facts::nic(2)]);
     for from in 1..=6 {
@@ -159,7 +159,7 @@ pub(crate) fn equal_paths(up: &mut Up) {
                     .filter(|to| (to - 1) / 2 != (from - 1) / 2)
                     .try_for_each(|to| {
                         let found = paths_in(&routes, facts::loopback(2 + to));
-                        ensure(found == both, || format!("to leaf{to} by {found:?}"))
+                        ensure(found == both, || format!("to leaf{to} over {found:?}"))
                     })
             },
         );

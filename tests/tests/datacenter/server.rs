@@ -12,14 +12,14 @@ use super::facts;
 use super::lab::{SERVER_ADDRESS, SERVER_SECOND_ADDRESS, Up};
 use super::routing::{established, host_reaches, paths, summary};
 
-/// For the server to boot and peer.
+/// Time for the server to boot and to establish its sessions.
 const BOOT: Duration = Duration::from_secs(90);
 
-/// For sessions to come back, or to be missed after the hold time of 3 s that the server asks
-/// for; emulated switches answer slowly.
+/// Time for sessions to be established again, or to expire after the hold time of 3 s that the
+/// server asks for; emulated switches answer slowly.
 const SOON: Duration = Duration::from_secs(30);
 
-/// The leaves' NIC of U6, with the VLAN.
+/// The interface of VLAN 10 on the leaves' NIC of U6.
 fn server_nic() -> String {
     format!("{}.10", facts::nic(6))
 }
@@ -33,12 +33,12 @@ pub(crate) fn freed(up: &mut Up) {
     assert_eq!(
         of_bridge.lines().count(),
         1,
-        "only the LAN's own: {of_bridge}"
+        "only the LAN's own link: {of_bridge}"
     );
-    let told = format!("put ikvm2-6-1 on {LAN_BRIDGE}");
-    until("a line about it from run", SOON, || {
+    let notice = format!("put ikvm2-6-1 on {LAN_BRIDGE}");
+    until("a notice of the run", SOON, || {
         let said = up.fabric.stderr();
-        ensure(said.contains(&told), || said)
+        ensure(said.contains(&notice), || said)
     });
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn sessions(up: &mut Up) {
     assert_eq!(status["bgp"]["established"], 2);
 }
 
-/// It tells both leaves all that it knows; they believe it nothing but its own address.
+/// The server announces every route it knows to both leaves; they accept only its own address.
 pub(crate) fn no_transit(up: &mut Up) {
     let server = Ipv4Addr::from(SERVER_ADDRESS);
     let to_spines = BTreeSet::from([facts::nic(1), facts::nic(2)]);
@@ -80,10 +80,14 @@ pub(crate) fn no_transit(up: &mut Up) {
         assert_eq!(paths(&up.cli, leaf, other), to_spines, "{leaf} to {other}");
         assert_eq!(paths(&up.cli, leaf, server), BTreeSet::from([server_nic()]));
     }
-    until("both spines to lead from another rack to it", SOON, || {
-        let found = paths(&up.cli, "leaf1", server);
-        ensure(found == to_spines, || format!("{found:?}"))
-    });
+    until(
+        "paths over both spines from another rack to it",
+        SOON,
+        || {
+            let found = paths(&up.cli, "leaf1", server);
+            ensure(found == to_spines, || format!("{found:?}"))
+        },
+    );
 }
 
 pub(crate) fn vlan_network(up: &mut Up) {
@@ -100,7 +104,7 @@ pub(crate) fn vlan_network(up: &mut Up) {
 fn reached(cable: &str, began: Instant) {
     let time = began.elapsed().as_secs_f64();
     figure(
-        &format!("server reached again, one cable {cable}"),
+        &format!("server reachable again, one cable {cable}"),
         &format!("{time:.1} s"),
     );
 }
@@ -112,7 +116,7 @@ pub(crate) fn first_cable_down(up: &mut Up) {
         (&changed["name"], &changed["state"]),
         (&"ikeb3-6".into(), &"down".into())
     );
-    // The leaf loses carrier; QEMU with a tap of its own cannot be told.
+    // The leaf loses its carrier. A QEMU that opened the tap itself cannot be notified.
     let note = changed["notes"].to_string();
     assert!(note.contains("ikvm2-6-1"), "{changed}");
     let began = Instant::now();
@@ -136,7 +140,7 @@ pub(crate) fn second_cable_blackhole(up: &mut Up) {
     let _mended = Mended(&up.cli, "ikeb4-6");
     up.cli.ok(&["cable", "leaf4:u6", "blackhole"]);
     let began = Instant::now();
-    // Nobody is told: until the hold time is over some connections vanish.
+    // Neither end notices: some connections fail until the hold time is over.
     wait_for_sessions(up, &["leaf4"], false);
     host_reaches(up, SERVER_ADDRESS, SOON);
     reached("a blackhole", began);
@@ -148,7 +152,8 @@ pub(crate) fn second_cable_blackhole(up: &mut Up) {
     host_reaches(up, SERVER_ADDRESS, SOON);
 }
 
-/// QEMU is told by the end of the session, and by a new one; the leaf by its own QEMU.
+/// The server's QEMU notices the cut by the end of its vhost-user session, and the repair by a new
+/// session; the leaf's own QEMU changes the leaf's carrier.
 pub(crate) fn carrier(up: &mut Up) {
     let _mended = Mended(&up.cli, "ikeb2-7");
     let wait_for = |carrier: &str| {
@@ -164,7 +169,7 @@ pub(crate) fn carrier(up: &mut Up) {
     wait_for("0");
     let time = began.elapsed().as_secs_f64();
     figure(
-        "cable cut, vhost-user server knows",
+        "cable cut, vhost-user server without carrier",
         &format!("{time:.1} s"),
     );
     let leafs = format!("/sys/class/net/{}/carrier", facts::nic(7));

@@ -1,4 +1,4 @@
-//! Everything is taken away, while a server is still plugged in.
+//! The fabric ends while a server is still plugged in, and leaves the host unchanged.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use ikv_tests::{HostState, figure};
 
 use super::lab::Up;
 
-/// The whole teardown.
+/// Limit for the whole teardown.
 const LIMIT: Duration = Duration::from_secs(3);
 
 pub(crate) fn as_before(up: &mut Up) {
     let ended = up.fabric.end();
     figure(
-        "default fabric, taken away",
+        "default fabric, teardown",
         &format!("{:.2} s (wanted: 3 s)", ended.after.as_secs_f64()),
     );
     assert!(
@@ -22,19 +22,19 @@ pub(crate) fn as_before(up: &mut Up) {
         ended.status,
         up.fabric.stderr()
     );
-    // The test's own VM, which lives in the host's namespace too.
+    // The test's own VM is in the host's namespace, too.
     up.server.stop();
     let now = HostState::of(&up.fabric.site.host, &up.fabric.run_folder());
     up.fabric.before.assert_unchanged(&now, "after the end");
     assert!(
         ended.after <= LIMIT,
-        "{:?}; {LIMIT:?} is the limit",
+        "{:?}; the limit is {LIMIT:?}",
         ended.after
     );
     let gone = up.cli.run(&["status"]);
-    assert_eq!(gone.status, 1);
+    assert_eq!(gone.code, Some(1));
     assert!(gone.stderr.contains("no fabric answers"), "{gone:?}");
-    // Nobody was left in the namespace.
+    // No process is left in the namespace.
     until("the namespace to be empty", Duration::from_secs(5), || {
         let pids = up.fabric.site.host.pids();
         ensure(pids.is_empty(), || format!("{pids:?}"))

@@ -1,4 +1,4 @@
-//! Switches that were restored from saved states are switches of their own.
+//! Switches restored from the same saved state share neither secrets nor a wrong clock.
 
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::facts::SWITCHES;
 use super::lab::Up;
 
-/// What a restored switch is asked for: each but the last must differ from every other's.
+/// What each switch is asked for, by name and command. No two switches may give the same answer.
 const QUESTIONS: [(&str, &str); 5] = [
     ("its machine-id", "cat /etc/machine-id"),
     ("its boot id", "cat /proc/sys/kernel/random/boot_id"),
@@ -40,7 +40,7 @@ pub(crate) fn clocks(up: &mut Up) {
         let said = up.cli.exec(node, &["date", "+%s"]);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let apart = now.as_secs().abs_diff(said.trim().parse().unwrap());
-        // The command itself takes a moment.
-        assert!(apart <= 5, "{node} is {apart} s away from its host");
+        // Running the command takes seconds on an emulated switch.
+        assert!(apart <= 5, "{node}'s clock is {apart} s off");
     }
 }

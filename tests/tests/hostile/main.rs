@@ -1,13 +1,13 @@
-//! Front ends that mean harm, on real sockets, beside a cable that must not notice.
+//! Hostile front ends on real sockets, and a watched cable that they must not affect.
 //!
-//! Everything is in this process, so that it can look at its own memory and descriptors; all
-//! cables belong to one worker. Whatever a front end or its guest does: no crash, the port is
-//! stopped with a sentence that names the rule, and the cable beside it loses no frame.
+//! Everything runs in this process, which measures its own memory and descriptors, and one worker
+//! owns all cables. Whatever a front end or its guest does, nothing crashes, the port stops with a
+//! sentence that names the broken rule, and the watched cable loses no frame.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod bay;
-mod eyes;
 mod messages;
+mod races;
 mod raw;
 mod rules;
+mod testbed;
 mod timing;

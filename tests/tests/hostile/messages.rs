@@ -1,4 +1,4 @@
-//! Bytes and descriptors on the socket that no protocol allows.
+//! Messages and descriptors on a front end's socket that violate the vhost-user protocol.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -9,16 +9,16 @@ use dataplane::Side;
 use guest::{Guest, GuestOptions, Session};
 use ikv_tests::patience::{SOON, wait_until};
 
-use crate::bay::{Bay, Line};
+use crate::testbed::{TestCable, Testbed};
 
 const VERSION: u32 = 1;
 
-fn session(line: &Line) -> Session {
-    Session::begin(UnixStream::connect(line.socket(Side::A)).unwrap(), 2).unwrap()
+fn session(cable: &TestCable) -> Session {
+    Session::begin(UnixStream::connect(cable.socket(Side::A)).unwrap(), 2).unwrap()
 }
 
-/// A message and why it ends its session.
-type Breach = (&'static str, u32, u32, Vec<u8>);
+/// The reported reason, and the request, flags and body of the message.
+type Violation = (&'static str, u32, u32, Vec<u8>);
 
 fn words(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
@@ -28,7 +28,7 @@ fn halves(halves: &[u32]) -> Vec<u8> {
     halves.iter().flat_map(|half| half.to_ne_bytes()).collect()
 }
 
-fn breaches() -> Vec<Breach> {
+fn violations() -> Vec<Violation> {
     vec![
         ("request 99 is none", 99, VERSION, vec![]),
         ("request 0 is none", 0, VERSION, vec![]),
@@ -56,97 +56,97 @@ fn breaches() -> Vec<Breach> {
 }
 
 #[test]
-fn messages_that_nobody_may_send_end_their_session() {
-    let bay = Bay::new();
-    for (reason, request, flags, body) in breaches() {
-        let line = bay.line();
-        let session = session(&line);
+fn an_invalid_message_ends_its_session() {
+    let testbed = Testbed::new();
+    for (reason, request, flags, body) in violations() {
+        let cable = testbed.cable();
+        let session = session(&cable);
         session.message(request, flags, &body, &[]).unwrap();
-        bay.expect_fault(&line, reason);
+        testbed.expect_fault(&cable, reason);
         wait_until("the session to end", SOON, || !session.is_open());
         drop(session);
-        line.check_heals(&GuestOptions::default());
+        cable.assert_works(&GuestOptions::default());
     }
-    bay.end();
+    testbed.end();
 }
 
 #[test]
-fn a_body_longer_than_any_is_not_waited_for() {
-    let bay = Bay::new();
-    let line = bay.line();
-    let session = session(&line);
+fn an_oversized_body_ends_the_session_at_once() {
+    let testbed = Testbed::new();
+    let cable = testbed.cable();
+    let session = session(&cable);
     session
         .bytes(&halves(&[1, VERSION, u32::MAX]), &[])
         .unwrap();
-    bay.expect_fault(&line, "more than any message has");
-    bay.end();
+    testbed.expect_fault(&cable, "more than any message has");
+    testbed.end();
 }
 
-/// Half a message keeps nobody waiting but its own jack, and an honest front end can come as
-/// soon as it has left.
+/// Half a message delays only its own socket, which takes another front end once the first has
+/// left.
 #[test]
-fn half_messages_hold_up_nobody() {
-    let bay = Bay::new();
-    let lines: Vec<_> = (0..40).map(|_| bay.line()).collect();
+fn half_messages_do_not_delay_other_sockets() {
+    let testbed = Testbed::new();
+    let cables: Vec<_> = (0..40).map(|_| testbed.cable()).collect();
     let message = [halves(&[2, VERSION, 8]), words(&[0])].concat();
-    let held: Vec<_> = lines
+    let held: Vec<_> = cables
         .iter()
         .zip(1..)
-        .map(|(line, sent)| {
-            let mut socket = UnixStream::connect(line.socket(Side::A)).unwrap();
+        .map(|(cable, sent)| {
+            let mut socket = UnixStream::connect(cable.socket(Side::A)).unwrap();
             let part = &message[..sent % message.len()];
             socket.write_all(part).unwrap();
             socket
         })
         .collect();
-    // The others are served meanwhile.
-    let line = bay.line();
-    line.check_heals(&GuestOptions::default());
+    // Other sockets are served meanwhile.
+    let cable = testbed.cable();
+    cable.assert_works(&GuestOptions::default());
     drop(held);
-    for line in &lines {
-        wait_until("a place at the jack", SOON, || {
-            Guest::connect(line.socket(Side::A), &GuestOptions::default()).is_ok()
+    for cable in &cables {
+        wait_until("the socket to be free", SOON, || {
+            Guest::connect(cable.socket(Side::A), &GuestOptions::default()).is_ok()
         });
     }
-    bay.end();
+    testbed.end();
 }
 
 #[test]
-fn descriptors_that_nobody_asked_for_are_closed() {
-    let bay = Bay::new();
+fn unexpected_descriptors_are_closed() {
+    let testbed = Testbed::new();
     let file = tempfile::tempfile().unwrap();
-    let line = bay.line();
+    let cable = testbed.cable();
     for count in [1, 9, 64, 250] {
         for _ in 0..20 {
-            let socket = UnixStream::connect(line.socket(Side::A)).unwrap();
+            let socket = UnixStream::connect(cable.socket(Side::A)).unwrap();
             let Ok(session) = Session::begin(socket, 2) else {
-                continue; // the one before is still being closed
+                continue; // the session before is still being closed
             };
             let files = vec![file.as_fd(); count];
-            // It may have been cut off in the midst of it.
+            // The session may end before the whole message is written.
             let _ = session.message(2, VERSION, &words(&[0]), &files);
             let mut rest = Vec::new();
             let mut socket = session.socket();
             socket
                 .set_read_timeout(Some(Duration::from_secs(5)))
                 .unwrap();
-            // The end, or a reset.
+            // Returns at the end of the stream or with a reset.
             let _ = socket.read_to_end(&mut rest);
             assert!(!session.is_open());
         }
     }
-    wait_until("a place at the jack", SOON, || {
-        Guest::connect(line.socket(Side::A), &GuestOptions::default()).is_ok()
+    wait_until("the socket to be free", SOON, || {
+        Guest::connect(cable.socket(Side::A), &GuestOptions::default()).is_ok()
     });
-    bay.end();
+    testbed.end();
 }
 
-/// Questions without end, whose answers nobody reads.
+/// A front end that sends requests endlessly and never reads the answers.
 #[test]
-fn a_flood_of_questions_is_ended_when_nobody_reads_the_answers() {
-    let bay = Bay::new();
-    let line = bay.line();
-    let session = session(&line);
+fn unread_answers_end_the_session() {
+    let testbed = Testbed::new();
+    let cable = testbed.cable();
+    let session = session(&cable);
     let question = halves(&[1, VERSION, 0]);
     let many = question.repeat(1000);
     session
@@ -155,11 +155,11 @@ fn a_flood_of_questions_is_ended_when_nobody_reads_the_answers() {
         .unwrap();
     let mut socket = session.socket();
     wait_until("the flood to be ended", SOON, || {
-        // Its buffer may be full, or its other end gone.
+        // The buffer may be full, or the other end closed.
         let _ = socket.write(&many);
-        !bay.faults(&line).is_empty()
+        !testbed.faults(&cable).is_empty()
     });
     drop(session);
-    line.check_heals(&GuestOptions::default());
-    bay.end();
+    cable.assert_works(&GuestOptions::default());
+    testbed.end();
 }

@@ -1,4 +1,4 @@
-//! Ring entries as a driver may not write them: [`Raw`].
+//! Writes ring entries that a driver must not write: [`Raw`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -10,7 +10,8 @@ pub(crate) const WRITE: u16 = 2;
 pub(crate) const INDIRECT: u16 = 4;
 const AVAILABLE: u16 = 1 << 7;
 
-/// One descriptor. `number` is the next one's in a split ring, the buffer's in a packed one.
+/// One descriptor. In a split ring `number` is the next descriptor's, in a packed ring the buffer's
+/// id.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Descriptor {
     pub(crate) address: u64,
@@ -19,7 +20,7 @@ pub(crate) struct Descriptor {
     pub(crate) number: u16,
 }
 
-/// One queue of a guest as bytes. Its rings must be empty, and never used by the driver.
+/// One queue of a guest as bytes. Its rings must be empty, and the driver must never use them.
 pub(crate) struct Raw {
     pub(crate) memory: Arc<Memory>,
     pub(crate) layout: QueueLayout,
@@ -34,12 +35,12 @@ impl Raw {
         }
     }
 
-    /// The guest's address of the buffer in this slot.
+    /// The guest's address of a slot's buffer.
     pub(crate) fn buffer(&self, slot: u16) -> u64 {
         self.memory.guest_address(self.layout.header(slot))
     }
 
-    /// Writes entry `index` of the table at an offset of the memory.
+    /// Writes entry `index` of the table at offset `table` of the memory.
     pub(crate) fn put(&self, table: usize, index: u16, descriptor: Descriptor) {
         let Descriptor {
             address,
@@ -57,10 +58,10 @@ impl Raw {
         self.memory.u64(at + 8).store(rest.to_le(), Release);
     }
 
-    /// Writes the first entries of the ring and makes the first available.
+    /// Writes the chain to the ring's first entries and makes it available.
     pub(crate) fn offer(&self, chain: &[Descriptor]) {
         let packed = self.layout.ring == Ring::Packed;
-        // The first one last: with it all are there.
+        // The first entry is written last: it makes the whole chain available.
         for (index, descriptor) in chain.iter().enumerate().rev() {
             let turn = if packed { AVAILABLE } else { 0 };
             let flags = descriptor.flags | turn;
@@ -80,8 +81,8 @@ impl Raw {
 
     /// Split: writes entries of the available ring, and its index.
     pub(crate) fn make_available(&self, heads: &[u16], index: u16) {
-        for (place, head) in heads.iter().enumerate() {
-            let at = self.layout.driver + 4 + 2 * place;
+        for (position, head) in heads.iter().enumerate() {
+            let at = self.layout.driver + 4 + 2 * position;
             self.memory.u16(at).store(head.to_le(), Relaxed);
         }
         self.memory

@@ -1,37 +1,37 @@
-//! One test for each rule of virtio that a driver may break, in either kind of ring and in
-//! either direction.
+//! One case for each rule of virtio that a driver can break, in both kinds of ring and both
+//! directions.
 
 use dataplane::Side;
 use guest::{GUEST_BASE, GuestOptions, Ring};
 use ikv_tests::patience::{SOON, wait_until};
 
-use crate::bay::Bay;
 use crate::raw::{Descriptor, INDIRECT, NEXT, Raw, WRITE};
+use crate::testbed::Testbed;
 
 const SIZE: u16 = 256;
 
-/// How a queue is spoiled, and what the port says of it.
+/// How a queue breaks a rule, and the reason that the port reports.
 struct Case {
     rule: &'static str,
     reason: &'static str,
-    spoil: fn(&Raw, u16),
-    /// Only split rings have what it spoils.
+    break_rule: fn(&Raw, u16),
+    /// Whether only split rings have what it overwrites.
     split_only: bool,
 }
 
-const fn case(rule: &'static str, reason: &'static str, spoil: fn(&Raw, u16)) -> Case {
+const fn case(rule: &'static str, reason: &'static str, break_rule: fn(&Raw, u16)) -> Case {
     Case {
         rule,
         reason,
-        spoil,
+        break_rule,
         split_only: false,
     }
 }
 
-const fn split_case(rule: &'static str, reason: &'static str, spoil: fn(&Raw, u16)) -> Case {
+const fn split_case(rule: &'static str, reason: &'static str, break_rule: fn(&Raw, u16)) -> Case {
     Case {
         split_only: true,
-        ..case(rule, reason, spoil)
+        ..case(rule, reason, break_rule)
     }
 }
 
@@ -39,13 +39,13 @@ const ENDLESS: &str = "a loop or longer than";
 const OUTSIDE: &str = "are not the guest's memory";
 const TABLE: &str = "empty, cut off, nested or chained";
 
-/// `flags` in every case is that of the right direction.
+/// `flags` has the bit of the queue's direction.
 const CASES: [Case; 17] = [
-    case("a chain is no loop", ENDLESS, |raw, flags| {
+    case("a chain has no loop", ENDLESS, |raw, flags| {
         let entry = |number| Descriptor {
             flags: flags | NEXT,
             number,
-            ..whole(raw, 0)
+            ..frame_buffer(raw, 0)
         };
         let chain: Vec<_> = (0..SIZE).map(|index| entry((index + 1) % SIZE)).collect();
         raw.offer(&chain);
@@ -54,23 +54,31 @@ const CASES: [Case; 17] = [
         "a descriptor does not follow itself",
         ENDLESS,
         |raw, flags| {
-            raw.offer(&[whole(raw, flags | NEXT)]);
+            raw.offer(&[frame_buffer(raw, flags | NEXT)]);
         },
     ),
-    split_case("chains of nothing end too", ENDLESS, |raw, flags| {
+    split_case("empty descriptors do not loop", ENDLESS, |raw, flags| {
         let nothing = |number| Descriptor {
             len: 0,
             number,
-            ..whole(raw, flags | NEXT)
+            ..frame_buffer(raw, flags | NEXT)
         };
         raw.offer(&[nothing(1), nothing(0)]);
     }),
-    case("addresses are the guest's: below", OUTSIDE, |raw, flags| {
-        raw.offer(&[at(0x1000, 72, flags)]);
-    }),
-    case("addresses are the guest's: above", OUTSIDE, |raw, flags| {
-        raw.offer(&[at(GUEST_BASE + raw.memory.len() as u64, 72, flags)]);
-    }),
+    case(
+        "addresses are not below the guest's memory",
+        OUTSIDE,
+        |raw, flags| {
+            raw.offer(&[at(0x1000, 72, flags)]);
+        },
+    ),
+    case(
+        "addresses are not above the guest's memory",
+        OUTSIDE,
+        |raw, flags| {
+            raw.offer(&[at(GUEST_BASE + raw.memory.len() as u64, 72, flags)]);
+        },
+    ),
     case("addresses do not wrap", OUTSIDE, |raw, flags| {
         raw.offer(&[at(u64::MAX - 16, 72, flags)]);
     }),
@@ -82,11 +90,11 @@ const CASES: [Case; 17] = [
             raw.offer(&[at(end - 64, 4096, flags)]);
         },
     ),
-    case("lengths are no negative numbers", OUTSIDE, |raw, flags| {
+    case("lengths are not negative", OUTSIDE, |raw, flags| {
         raw.offer(&[at(GUEST_BASE, u32::MAX, flags)]);
     }),
     split_case(
-        "the index goes on by a queue at most",
+        "the index advances by at most the queue's size",
         "jumped by 257",
         |raw, _| {
             raw.make_available(&[0], SIZE + 1);
@@ -96,37 +104,37 @@ const CASES: [Case; 17] = [
         raw.make_available(&[0], u16::MAX);
     }),
     split_case(
-        "heads are in the table",
+        "a head is in the table",
         "descriptor 256 does not exist",
         |raw, _| {
             raw.make_available(&[SIZE], 1);
         },
     ),
     split_case(
-        "so are those that follow",
+        "a next descriptor is in the table",
         "descriptor 65535 does not exist",
         |raw, flags| {
             let number = u16::MAX;
             raw.offer(&[Descriptor {
                 number,
                 len: 12,
-                ..whole(raw, flags | NEXT)
+                ..frame_buffer(raw, flags | NEXT)
             }]);
         },
     ),
-    case("a table is in no other", TABLE, |raw, _| {
+    case("a table is not in another table", TABLE, |raw, _| {
         let table = table(raw, &[at(raw.buffer(8), 16, INDIRECT)]);
         raw.offer(&[at(table, 16, INDIRECT)]);
     }),
-    case("a table is whole", TABLE, |raw, flags| {
-        let table = table(raw, &[whole(raw, flags)]);
+    case("a table has whole entries", TABLE, |raw, flags| {
+        let table = table(raw, &[frame_buffer(raw, flags)]);
         raw.offer(&[at(table, 24, INDIRECT)]);
     }),
     case("a table is not empty", TABLE, |raw, flags| {
-        let table = table(raw, &[whole(raw, flags)]);
+        let table = table(raw, &[frame_buffer(raw, flags)]);
         raw.offer(&[at(table, 0, INDIRECT)]);
     }),
-    case("a table is the guest's", OUTSIDE, |raw, _| {
+    case("a table is in the guest's memory", OUTSIDE, |raw, _| {
         let end = GUEST_BASE + raw.memory.len() as u64;
         raw.offer(&[at(end, 64, INDIRECT)]);
     }),
@@ -134,13 +142,13 @@ const CASES: [Case; 17] = [
         "a buffer has its queue's direction",
         "wrong direction",
         |raw, flags| {
-            raw.offer(&[whole(raw, flags ^ WRITE)]);
+            raw.offer(&[frame_buffer(raw, flags ^ WRITE)]);
         },
     ),
 ];
 
-/// A frame's buffer, whole.
-fn whole(raw: &Raw, flags: u16) -> Descriptor {
+/// A descriptor of a complete frame's buffer.
+fn frame_buffer(raw: &Raw, flags: u16) -> Descriptor {
     at(raw.buffer(0), 72, flags)
 }
 
@@ -153,7 +161,7 @@ fn at(address: u64, len: u32, flags: u16) -> Descriptor {
     }
 }
 
-/// A table of indirect descriptors in a buffer of its own.
+/// Writes a table of indirect descriptors into an unused buffer. Returns its guest address.
 fn table(raw: &Raw, entries: &[Descriptor]) -> u64 {
     let offset = raw.layout.frame(4);
     for (index, entry) in (0..).zip(entries) {
@@ -172,8 +180,8 @@ fn options(ring: Ring) -> GuestOptions {
 }
 
 #[test]
-fn a_rule_that_is_broken_stops_its_port_alone() {
-    let bay = Bay::new();
+fn breaking_a_rule_stops_only_its_own_port() {
+    let testbed = Testbed::new();
     for ring in [Ring::Split, Ring::Packed] {
         for case in CASES
             .iter()
@@ -182,36 +190,40 @@ fn a_rule_that_is_broken_stops_its_port_alone() {
             for queue in [0, 1] {
                 let what = format!("{ring:?}, queue {queue}: {}", case.rule);
                 println!("{what}");
-                let line = bay.line();
-                let mut guest = line.empty_guest(Side::A, &options(ring));
-                let mut peer = line.guest(Side::B, &options(ring));
+                let cable = testbed.cable();
+                let mut guest = cable.empty_guest(Side::A, &options(ring));
+                let mut peer = cable.guest(Side::B, &options(ring));
                 let raw = Raw::of(&mut guest, queue);
-                (case.spoil)(&raw, if queue == 0 { WRITE } else { 0 });
+                (case.break_rule)(&raw, if queue == 0 { WRITE } else { 0 });
                 guest.queue(1).kick().write(1).unwrap();
                 wait_until("the session to end", SOON, || {
                     if queue == 0 {
-                        // To be received; what comes before its rings are plugged in is dropped.
+                        // The port reads the receive queue only when a frame arrives, and drops
+                        // frames until the peer's rings are plugged in.
                         peer.queue(1).send(4, |out| out.frame(&[0x55; 60])).unwrap();
                     }
                     !guest.session().is_open()
                 });
-                bay.expect_fault(&line, case.reason);
-                assert!(peer.session().is_open(), "{what}: the other end stays");
-                line.all_dropped();
+                testbed.expect_fault(&cable, case.reason);
+                assert!(
+                    peer.session().is_open(),
+                    "{what}: the other end was disconnected"
+                );
+                cable.all_dropped();
                 drop((guest, peer));
-                line.check_heals(&options(ring));
+                cable.assert_works(&options(ring));
             }
         }
     }
-    bay.end();
+    testbed.end();
 }
 
-/// Buffers of no use break no rule: they are given back, and nobody waits for them.
+/// Empty buffers break no rule: the port returns them, and frames do not wait for them.
 #[test]
-fn buffers_of_nothing_cost_little() {
-    let bay = Bay::new();
+fn empty_buffers_cost_little() {
+    let testbed = Testbed::new();
     for ring in [Ring::Split, Ring::Packed] {
-        let line = bay.line();
+        let cable = testbed.cable();
         let large = GuestOptions {
             queue_size: 32_768,
             mergeable: true,
@@ -219,15 +231,15 @@ fn buffers_of_nothing_cost_little() {
             send_room: 60,
             ..options(ring)
         };
-        let mut guest = line.empty_guest(Side::A, &large);
-        let mut peer = line.guest(Side::B, &options(ring));
-        // A chain as long as the ring, of descriptors without a byte, available all over.
+        let mut guest = cable.empty_guest(Side::A, &large);
+        let mut peer = cable.guest(Side::B, &options(ring));
+        // A chain of empty descriptors as long as the ring, made available in every entry.
         let raw = Raw::of(&mut guest, 0);
         let chain: Vec<_> = (0..32_768u16)
             .map(|index| Descriptor {
                 len: 0,
                 number: (index + 1) % 32_768,
-                ..whole(&raw, WRITE | if index == 32_767 { 0 } else { NEXT })
+                ..frame_buffer(&raw, WRITE | if index == 32_767 { 0 } else { NEXT })
             })
             .collect();
         raw.offer(&chain);
@@ -239,11 +251,11 @@ fn buffers_of_nothing_cost_little() {
                 .send(32, |out| out.frame(&[0x55; 60]))
                 .unwrap();
         }
-        wait_until("frames for nobody to be dropped", SOON, || {
-            line.handle.lanes[Side::B as usize].snapshot().frames_in == 256
+        wait_until("frames without a usable buffer to be dropped", SOON, || {
+            cable.handle.lanes[Side::B as usize].snapshot().frames_in == 256
         });
         drop((guest, peer));
-        line.check_heals(&options(ring));
+        cable.assert_works(&options(ring));
     }
-    bay.end();
+    testbed.end();
 }

@@ -1,4 +1,4 @@
-//! Front ends that leave, or change what they share, in the midst of a burst.
+//! Front ends that leave, or change what they share, in the middle of a burst.
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use dataplane::Side;
 use guest::{Guest, GuestOptions, HEADER, MemoryOptions, Ring};
 use ikv_tests::patience::{SOON, wait_until};
 
-use crate::bay::{Bay, Line};
+use crate::testbed::{TestCable, Testbed};
 
 fn options(ring: Ring) -> GuestOptions {
     GuestOptions {
@@ -17,7 +17,7 @@ fn options(ring: Ring) -> GuestOptions {
     }
 }
 
-/// Sends what there is room for, both ways, and takes what has come.
+/// Sends as much as there is room for in both directions, and takes what has arrived.
 fn exchange(ends: &mut [Guest; 2]) {
     for end in ends.iter_mut() {
         let (receive, send) = end.pair();
@@ -26,8 +26,9 @@ fn exchange(ends: &mut [Guest; 2]) {
     }
 }
 
-fn carried(line: &Line) -> u64 {
-    line.handle
+fn carried(cable: &TestCable) -> u64 {
+    cable
+        .handle
         .lanes
         .iter()
         .map(|lane| lane.snapshot().frames_out)
@@ -35,16 +36,16 @@ fn carried(line: &Line) -> u64 {
 }
 
 #[test]
-fn whoever_leaves_in_the_midst_of_a_burst_is_gone_and_no_more() {
-    let bay = Bay::new();
+fn leaving_in_the_middle_of_a_burst_does_no_harm() {
+    let testbed = Testbed::new();
     for ring in [Ring::Split, Ring::Packed] {
-        let line = bay.line();
+        let cable = testbed.cable();
         for _ in 0..30 {
-            let before = carried(&line);
-            let mut ends = line.guests(&options(ring));
+            let before = carried(&cable);
+            let mut ends = cable.guests(&options(ring));
             wait_until("frames to flow", SOON, || {
                 exchange(&mut ends);
-                carried(&line) > before + 200
+                carried(&cable) > before + 200
             });
             let [mut left, mut right] = ends;
             left.session().socket().shutdown(Shutdown::Both).unwrap();
@@ -58,13 +59,13 @@ fn whoever_leaves_in_the_midst_of_a_burst_is_gone_and_no_more() {
                 .send(64, |out| out.frame(&[0x66; 200]))
                 .unwrap();
         }
-        line.check_heals(&options(ring));
-        assert_eq!(bay.faults(&line), [""; 0], "leaving is no fault");
+        cable.assert_works(&options(ring));
+        assert_eq!(testbed.faults(&cable), [""; 0], "leaving is no fault");
     }
-    bay.end();
+    testbed.end();
 }
 
-/// Numbered frames flow from A to B, and those that come are compared with what was sent.
+/// A flow of numbered frames from A to B, which must arrive in order.
 struct Numbered {
     ends: [Guest; 2],
     sent: u64,
@@ -72,9 +73,9 @@ struct Numbered {
 }
 
 impl Numbered {
-    fn on(line: &Line, options: &GuestOptions) -> Self {
+    fn on(cable: &TestCable, options: &GuestOptions) -> Self {
         Numbered {
-            ends: line.guests(options),
+            ends: cable.guests(options),
             sent: 0,
             seen: 0,
         }
@@ -106,7 +107,7 @@ impl Numbered {
             self.step();
             assert!(
                 began.elapsed() < SOON,
-                "{} of {} came",
+                "{} of {} arrived",
                 self.seen,
                 self.sent
             );
@@ -120,7 +121,7 @@ impl Numbered {
             self.ends[1].queue(0).receive(64, |_| *seen += 1).unwrap();
             assert!(
                 began.elapsed() < SOON,
-                "{} of {} came",
+                "{} of {} arrived",
                 self.seen,
                 self.sent
             );
@@ -128,77 +129,72 @@ impl Numbered {
     }
 }
 
-/// GET_VRING_BASE, and again from there: what a guest does that is stopped and continued.
-#[test]
-fn a_ring_that_stops_and_goes_on_in_the_midst_of_a_burst_loses_nothing() {
-    let bay = Bay::new();
+/// Interrupts a flow again and again, with frames on their way, and asserts that it loses none.
+fn assert_lossless(interrupt: impl Fn(&mut Numbered)) {
+    let testbed = Testbed::new();
     for ring in [Ring::Split, Ring::Packed] {
-        let line = bay.line();
-        let mut flow = Numbered::on(&line, &options(ring));
-        let dropped = line.all_dropped();
+        let cable = testbed.cable();
+        let mut flow = Numbered::on(&cable, &options(ring));
+        let dropped = cable.all_dropped();
         for round in 0..40 {
             flow.run(100 + round);
-            // Frames are under way in both.
             flow.step();
-            let base = flow.ends[0].stop(1).unwrap();
-            flow.step();
-            flow.ends[0].start(1, base).unwrap();
+            interrupt(&mut flow);
         }
         flow.finish();
-        assert_eq!(bay.faults(&line), [""; 0]);
-        assert_eq!(line.all_dropped(), dropped);
+        assert_eq!(testbed.faults(&cable), [""; 0]);
+        assert_eq!(cable.all_dropped(), dropped);
     }
-    bay.end();
+    testbed.end();
 }
 
-/// SET_MEM_TABLE with the same memory, as when a module is plugged in: mapped anew.
+/// The front end stops a ring with GET_VRING_BASE and continues it from there, as QEMU does when it
+/// pauses a guest.
 #[test]
-fn memory_may_be_shared_anew_in_the_midst_of_a_burst() {
-    let bay = Bay::new();
-    for ring in [Ring::Split, Ring::Packed] {
-        let line = bay.line();
-        let mut flow = Numbered::on(&line, &options(ring));
-        let dropped = line.all_dropped();
-        for _ in 0..40 {
-            flow.run(100);
-            flow.step();
-            let memory = flow.ends[0].memory().clone();
-            flow.ends[0].session().share(&memory).unwrap();
-        }
-        flow.finish();
-        assert_eq!(bay.faults(&line), [""; 0]);
-        assert_eq!(line.all_dropped(), dropped);
-    }
-    bay.end();
+fn stopping_and_continuing_a_ring_loses_no_frame() {
+    assert_lossless(|flow| {
+        let base = flow.ends[0].stop(1).unwrap();
+        flow.step();
+        flow.ends[0].start(1, base).unwrap();
+    });
 }
 
-/// SET_MEM_TABLE with memory in which the rings are not.
+/// SET_MEM_TABLE with the same memory, as when a memory module is plugged in: it is mapped again.
+#[test]
+fn sharing_the_memory_again_loses_no_frame() {
+    assert_lossless(|flow| {
+        let memory = flow.ends[0].memory().clone();
+        flow.ends[0].session().share(&memory).unwrap();
+    });
+}
+
+/// SET_MEM_TABLE with memory that does not contain the rings.
 #[test]
 fn rings_do_not_outlive_their_memory() {
-    let bay = Bay::new();
+    let testbed = Testbed::new();
     for ring in [Ring::Split, Ring::Packed] {
-        let line = bay.line();
-        let mut flow = Numbered::on(&line, &options(ring));
+        let cable = testbed.cable();
+        let mut flow = Numbered::on(&cable, &options(ring));
         flow.run(1000);
         let small = guest::Memory::new(4096, MemoryOptions::default()).unwrap();
         flow.step();
-        // Whether it still gets an answer does not matter.
+        // The session may end before it answers.
         let _ = flow.ends[0].session().share(&small);
-        bay.expect_fault(
-            &line,
+        testbed.expect_fault(
+            &cable,
             "not all of it is in the memory that the front end shared",
         );
         drop(flow);
-        line.check_heals(&options(ring));
+        cable.assert_works(&options(ring));
     }
-    bay.end();
+    testbed.end();
 }
 
-/// A front end cuts its memory file off while a worker writes frames into it, or reads
-/// descriptors from it.
+/// A front end truncates its memory file while a worker writes frames into it or reads descriptors
+/// from it.
 #[test]
-fn memory_that_is_cut_off_in_use_ends_its_own_session_only() {
-    let bay = Bay::new();
+fn truncating_the_memory_ends_only_its_own_session() {
+    let testbed = Testbed::new();
     let unsealed = |ring| GuestOptions {
         memory: MemoryOptions {
             sealed: false,
@@ -209,9 +205,9 @@ fn memory_that_is_cut_off_in_use_ends_its_own_session_only() {
     for ring in [Ring::Split, Ring::Packed] {
         for reading in [false, true] {
             for _ in 0..5 {
-                let line = bay.line();
-                let [mut victim, mut peer] = line.guests(&unsealed(ring));
-                // From here on nobody here may touch the victim's memory: SIGBUS.
+                let cable = testbed.cable();
+                let [mut victim, mut peer] = cable.guests(&unsealed(ring));
+                // After the truncation, touching the victim's memory would raise SIGBUS here, too.
                 if reading {
                     let kick = victim.queue(1).kick().try_clone().unwrap();
                     victim
@@ -229,29 +225,29 @@ fn memory_that_is_cut_off_in_use_ends_its_own_session_only() {
                         .send(32, |out| out.frame(&[0x66; 200]))
                         .unwrap();
                 }
-                bay.expect_fault(&line, "truncated the memory that it shares");
+                testbed.expect_fault(&cable, "truncated the memory that it shares");
                 drop((victim, peer));
-                line.check_heals(&options(ring));
+                cable.assert_works(&options(ring));
             }
         }
     }
-    bay.end();
+    testbed.end();
 }
 
-/// Front ends that come and go as fast as they can.
+/// Front ends that connect and disconnect as fast as they can.
 #[test]
-fn coming_and_going_leaves_nothing_behind() {
-    let bay = Bay::new();
-    let line = bay.line();
+fn reconnecting_leaves_nothing_behind() {
+    let testbed = Testbed::new();
+    let cable = testbed.cable();
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(1) {
-        let socket = UnixStream::connect(line.socket(Side::A)).unwrap();
+        let socket = UnixStream::connect(cable.socket(Side::A)).unwrap();
         let guest = Guest::unstarted(socket, &options(Ring::Packed));
-        // The one before may still be there: then this one is turned away.
+        // The front end before may still be connected: then this one is refused.
         drop(guest);
     }
-    wait_until("a place at the jack", SOON, || {
-        Guest::connect(line.socket(Side::A), &options(Ring::Split)).is_ok()
+    wait_until("the socket to be free", SOON, || {
+        Guest::connect(cable.socket(Side::A), &options(Ring::Split)).is_ok()
     });
-    bay.end();
+    testbed.end();
 }

@@ -1,4 +1,4 @@
-//! Front ends on vhost-user cables: DPDK's and QEMU's, and some that mean harm.
+//! DPDK's and QEMU's front ends on vhost-user cables.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod qemu;

@@ -1,5 +1,5 @@
-//! Two QEMU guests, joined by four wires: split and packed rings, each with and without
-//! mergeable buffers. Whoever is killed or reboots, the others carry on when it is back.
+//! Two QEMU guests with four wires between them: split and packed rings, each with and without
+//! mergeable buffers. After a guest, a QEMU or the wires restart, frames pass again.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,13 +10,13 @@ use ikv_tests::{Plug, ServerNic, ServerVm, VhostWire, ensure_image, figure, run,
 use serde_json::Value;
 use vm::seed::SeedFile;
 
-/// For a boot under TCG while the other guest boots too.
+/// Time for a boot under TCG while the other guest boots, too.
 const BOOT: Duration = Duration::from_secs(240);
 
-/// QEMU connects again each second, and its guest is then told that the link is up.
+/// Time for frames to pass again: QEMU tries to reconnect each second and then reports the link up.
 const HEALED: Duration = Duration::from_secs(60);
 
-/// What each pair of devices is told.
+/// Name and options of the devices at each wire.
 const KINDS: [(&str, &str); 4] = [
     ("split, mergeable", ""),
     ("split", ",mrg_rxbuf=off"),
@@ -24,10 +24,10 @@ const KINDS: [(&str, &str); 4] = [
     ("packed", ",packed=on,mrg_rxbuf=off"),
 ];
 
-/// How many of them are split.
+/// How many of them, the first ones, have split rings.
 const SPLIT: usize = 2;
 
-/// Where iperf3 and its libraries lie in the guests: those of this machine, with their loader.
+/// The folder in the guests with this machine's iperf3, its libraries and their loader.
 const IPERF: &str = "opt/iperf3";
 
 const fn nic(mac: &'static str, address: &'static str) -> ServerNic {
@@ -80,12 +80,12 @@ impl Pair {
         pair
     }
 
-    /// Waits until a ping passes on every wire, and says which does not.
+    /// Waits until a ping passes on every wire.
     fn wait_pings(&self, after: &str) {
         self.wait_pings_on(KINDS.len(), after);
     }
 
-    /// As [`Pair::wait_pings`] on the first wires.
+    /// As [`Pair::wait_pings`], on the first `wires` wires.
     fn wait_pings_on(&self, wires: usize, after: &str) {
         for (index, (kind, _)) in KINDS.iter().enumerate().take(wires) {
             let to = format!("10.11.{index}.2");
@@ -97,7 +97,7 @@ impl Pair {
         }
     }
 
-    /// TCP in both directions on every wire.
+    /// Sends TCP in both directions on every wire.
     fn iperf(&self) {
         let loader = format!("/{IPERF}/loader --library-path /{IPERF} /{IPERF}/iperf3");
         let sh = |vm: &ServerVm, line: String| vm.exec(&["sh", "-c", &line]);
@@ -168,7 +168,7 @@ fn boot(
     ServerVm::on_wires(folder, &sockets, &devices, nics, iperf.to_vec())
 }
 
-/// iperf3 as it is on this machine: the guests have none.
+/// This machine's iperf3 with its libraries: the switch image has none.
 fn iperf_files() -> Vec<SeedFile> {
     let program = host::program::find("iperf3").unwrap();
     let libraries = run(Command::new("ldd").arg(&program));
@@ -213,7 +213,7 @@ fn can_run() -> bool {
 }
 
 #[test]
-fn linux_guests_talk_and_whoever_was_away_is_heard_again() {
+fn linux_guests_talk_again_after_every_restart() {
     if !can_run() {
         return;
     }
@@ -225,8 +225,8 @@ fn linux_guests_talk_and_whoever_was_away_is_heard_again() {
     pair.kill_right();
     pair.wait_pings("kill -9 of QEMU");
     pair.kill_wires();
-    // Where a packed ring stands is told by nothing but its last back end, and QEMU (7.2) begins
-    // where it saw it last: the guests must start these devices anew.
+    // Only the last back end knew the position in a packed ring, and QEMU (7.2) continues where it
+    // saw it last: the guests would have to reset these devices.
     pair.wait_pings_on(SPLIT, "kill -9 of the wires");
     for wire in &pair.wires {
         let [there, back] = wire.lanes();

@@ -1,4 +1,4 @@
-//! DPDK's virtio-user in its variants, over the real program.
+//! DPDK's virtio-user ports in all their variants on a real wire.
 
 use std::time::Instant;
 
@@ -6,10 +6,10 @@ use guest::{Guest, GuestOptions, HEADER, Ring};
 use ikv_tests::patience::{SOON, ensure, until};
 use ikv_tests::{Testpmd, VhostWire, say};
 
-/// Frames of one exchange.
+/// Frames that each variant sends back.
 const FRAMES: usize = 2_000;
 
-/// Every variant of the rings that virtio-user has: packed, in order, mergeable, size.
+/// Every variant of virtio-user's rings: packed, in order, mergeable buffers, size.
 fn variants() -> impl Iterator<Item = (bool, bool, bool, u16)> {
     let both = [false, true];
     both.into_iter().flat_map(move |packed| {
@@ -29,12 +29,12 @@ fn options((packed, in_order, mergeable, size): (bool, bool, bool, u16)) -> Stri
 fn frame(number: usize) -> Vec<u8> {
     let len = 60 + number * 37 % (1514 - 60);
     let mut frame: Vec<u8> = (0..len).map(|at| (at * 3 + number) as u8).collect();
-    // Unicast, and of an EtherType for experiments.
+    // Unicast addresses, and the EtherType for local experiments.
     frame[..14].copy_from_slice(&[2, 0, 0, 0, 0x0d, 0, 2, 0, 0, 0, 0x0e, 0, 0x88, 0xb5]);
     frame
 }
 
-/// Waits until the far end sends frames back: what comes before it is ready is dropped.
+/// Waits until the far end sends frames back: until it is ready, frames are dropped.
 fn warm_up(guest: &mut Guest) {
     until("the first echo", SOON, || {
         let (receive, send) = guest.pair();
@@ -63,7 +63,7 @@ fn every_frame_comes_back(guest: &mut Guest, what: &str) {
         }
         receive
             .receive(32, |incoming| {
-                // Echoes of the warming up may still come.
+                // Late echoes of the warm-up.
                 if received == 0 && incoming.len() == 60 && incoming.holds(0, &[0x55; 60]) {
                     return;
                 }
@@ -83,7 +83,7 @@ fn every_frame_comes_back(guest: &mut Guest, what: &str) {
 }
 
 #[test]
-fn every_variant_gives_back_what_a_guest_sends() {
+fn every_variant_sends_all_frames_back() {
     if !Testpmd::is_there() {
         return;
     }
@@ -92,8 +92,8 @@ fn every_variant_gives_back_what_a_guest_sends() {
         let (packed, in_order, mergeable, _) = variant;
         let what = options(variant);
         let mut echo = Testpmd::start(wire.folder(), &[wire.socket("b")], &what, &[]);
-        echo.tell("start");
-        // The other kind of ring at the other end, now and then.
+        echo.type_line("start");
+        // Both combinations of equal and different rings at the two ends.
         let guest = GuestOptions {
             ring: if packed == mergeable {
                 Ring::Split
@@ -125,10 +125,10 @@ fn every_variant_gives_back_what_a_guest_sends() {
     wire.end();
 }
 
-/// Two virtio-user ports send each other the same frames round and round. One that is lost
-/// would be missed for ever.
+/// Two virtio-user ports send each other the same frames in a loop. Nothing would replace a lost
+/// frame.
 #[test]
-fn a_closed_loop_loses_nothing() {
+fn a_loop_loses_no_frame() {
     if !Testpmd::is_there() {
         return;
     }
@@ -145,7 +145,7 @@ fn a_closed_loop_loses_nothing() {
         let more = [count.as_str(), &format!("--txq={queues}")];
         let mut loop_ = Testpmd::start(wire.folder(), &sockets, &what, &more);
         let before = wire.lanes();
-        loop_.tell("start tx_first 1");
+        loop_.type_line("start tx_first 1");
         until("frames to go round", SOON, || {
             let now = wire.lanes();
             let rounds = |lane: usize| now[lane].frames_out - before[lane].frames_out;
@@ -153,8 +153,8 @@ fn a_closed_loop_loses_nothing() {
                 format!("{what}: {now:?}")
             })
         });
-        // It quits once nothing is on its way any more: frames to a port that is gone are lost.
-        loop_.tell("stop");
+        // It may quit only when no frame is on its way: frames to a port that is gone are lost.
+        loop_.type_line("stop");
         let after = wire.quiet();
         let said = loop_.quit();
         for (before, after) in before.iter().zip(after) {

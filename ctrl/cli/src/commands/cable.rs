@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Context, print, print_json};
-use api::{CableChanged, SetCable, segment};
+use api::{CableChanged, CableStateRequest, segment};
 use fabric::progress::say;
 use model::cable_change::CableState;
 
@@ -24,7 +24,7 @@ pub(crate) async fn run(context: &Context, args: &CableArgs) -> anyhow::Result<E
     let path = format!("/v1/cables/{}/state", segment(&args.cable));
     let changed: CableChanged = context
         .client
-        .put(&path, &SetCable { state: args.state })
+        .put(&path, &CableStateRequest { state: args.state })
         .await?;
     if context.json {
         print_json(&changed)?;

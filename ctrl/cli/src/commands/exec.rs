@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 
 use super::Context;
-use api::{Exec, ExecAnswer, segment};
+use api::{ExecAnswer, ExecRequest, segment};
 use fabric::progress::say;
 
 /// Most bytes of standard input that are passed on.
@@ -29,7 +29,7 @@ pub(crate) struct ExecArgs {
 /// # Errors
 /// When no fabric answers, the name is unknown, or the switch's agent does not answer.
 pub(crate) async fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<ExitCode> {
-    let exec = Exec {
+    let exec = ExecRequest {
         argv: args.argv.clone(),
         stdin: BASE64.encode(input()?),
     };

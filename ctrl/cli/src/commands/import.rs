@@ -1,4 +1,4 @@
-//! `ikv-fabric import FILE`: ikvswitch's configuration in, ours out.
+//! `ikv-fabric import FILE` translates ikvswitch's configuration to ours.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,8 +14,8 @@ use fabric::progress::say;
 use model::import::{Import, LONGEST_FILE, import};
 use model::printable;
 
-/// The longest message, in characters.
-const LONGEST: usize = 1000;
+/// A message that quotes the file is truncated to this many characters.
+const LONGEST_MESSAGE: usize = 1000;
 
 /// Translates ikvswitch's configuration: TOML that means the same on standard output, what has no
 /// counterpart on standard error. The file is read, never run. Status 1 if part of it could not be
@@ -29,18 +29,16 @@ pub(crate) struct ImportArgs {
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct ImportJson {
-    /// The configuration.
     toml: String,
-    /// What a person should know.
     remarks: Vec<RemarkJson>,
-    /// Why the configuration makes no datacenter as it stands.
+    /// Why no datacenter can be built from the configuration as it stands.
     problems: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct RemarkJson {
     line: usize,
-    /// None where the line sets none.
+    /// None where the line does not set a key.
     key: Option<String>,
     what: String,
     /// Whether the line means something that the TOML now lacks.
@@ -59,7 +57,7 @@ pub(crate) fn run(json: bool, args: &ImportArgs) -> anyhow::Result<ExitCode> {
         print_json(&ImportJson::from(import))?;
     } else {
         print(&import.toml)?;
-        tell(&name, &import);
+        report(&name, &import);
     }
     Ok(if incomplete == 0 {
         ExitCode::SUCCESS
@@ -68,17 +66,17 @@ pub(crate) fn run(json: bool, args: &ImportArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn tell(name: &str, import: &Import) {
+fn report(name: &str, import: &Import) {
     for remark in &import.remarks {
         let key = match &*remark.key {
             "" => String::new(),
             key => format!("{key}: "),
         };
         let text = format!("{name}:{}: {key}{}", remark.line, remark.what);
-        say(&printable::head(text.as_bytes(), LONGEST));
+        say(&printable::head(text.as_bytes(), LONGEST_MESSAGE));
     }
     for problem in &import.problems {
-        say(&printable::head(problem.as_bytes(), LONGEST));
+        say(&printable::head(problem.as_bytes(), LONGEST_MESSAGE));
     }
     let unread = import.unread();
     if unread > 0 {
@@ -87,11 +85,11 @@ fn tell(name: &str, import: &Import) {
         ));
     }
     if !import.problems.is_empty() {
-        say("ikv-fabric: the values do not go together: change the TOML as told above");
+        say("ikv-fabric: the values do not go together: change the TOML as described above");
     }
 }
 
-/// Letters that are not UTF-8 may stand in comments; the import refuses them in values.
+/// Comments may have bytes that are not UTF-8; the import refuses them in values.
 fn read(path: &Path) -> anyhow::Result<String> {
     let shown = path.display();
     let mut bytes = Vec::new();
@@ -102,7 +100,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
         })?;
     anyhow::ensure!(
         bytes.len() <= LONGEST_FILE,
-        "{shown} is longer than {LONGEST_FILE} bytes and no configuration of ikvswitch's; name its file"
+        "{shown} is longer than {LONGEST_FILE} bytes, so it is not a configuration of ikvswitch; name its file"
     );
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

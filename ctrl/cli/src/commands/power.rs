@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Context, print, print_json};
-use api::{NodeStatus, Power, PowerAction, segment};
+use api::{NodeStatus, PowerAction, PowerRequest, segment};
 
 /// Switches a switch on or off, resets it, or takes its power away and gives it back.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub(crate) async fn run(context: &Context, args: &PowerArgs) -> anyhow::Result<E
         .client
         .put(
             &path,
-            &Power {
+            &PowerRequest {
                 action: args.action,
             },
         )

@@ -15,7 +15,7 @@ use super::capture::source::Source;
 use super::capture::{compile, duration, sink};
 use super::{Context, print, print_json};
 use api::capture::CAPTURE_PROTOCOL;
-use api::recorder::{DumpRequest, RecorderStatus, SetTriggers, Trigger};
+use api::recorder::{DumpRequest, RecorderStatus, Trigger, TriggersRequest};
 use api::segment;
 use fabric::RecorderOptions;
 use fabric::progress::say;
@@ -165,7 +165,10 @@ pub(crate) async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Resul
         What::Trigger(args) => {
             let triggers = args.triggers()?;
             let path = "/v1/recorder/triggers";
-            show(context, &client.put(path, &SetTriggers { triggers }).await?)?;
+            show(
+                context,
+                &client.put(path, &TriggersRequest { triggers }).await?,
+            )?;
         }
     }
     Ok(ExitCode::SUCCESS)

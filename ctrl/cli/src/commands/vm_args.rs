@@ -11,6 +11,7 @@ use super::{Context, print, print_json};
 use api::{ClientError, segment};
 use fabric::progress::say;
 use host::lock::StatePaths;
+use model::impairment::mebibytes;
 use model::plugging::{PlugKind, PlugOptions};
 use vm::accel::{Accel, Decision, Facts, Wanted, decide};
 
@@ -25,7 +26,7 @@ pub(crate) struct VmArgsArgs {
     nic: PlugKind,
     /// The VM's memory, shared with the fabric by vhost-user. If -m is given to QEMU too, it
     /// must say the same.
-    #[arg(long, value_name = "SIZE", value_parser = mebibytes, default_value = "1G")]
+    #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "1G")]
     memory: u32,
     /// What QEMU will run under: kvm, tcg, or auto: KVM where you can use it.
     #[arg(long, value_enum, default_value_t)]
@@ -139,16 +140,11 @@ async fn options_for(
     )?)
 }
 
-/// `1G`, `512M`, or a number of MiB, as `-m` takes it.
-fn mebibytes(text: &str) -> Result<u32, String> {
-    let (digits, factor) = match text.as_bytes().last() {
-        Some(b'G' | b'g') => (&text[..text.len() - 1], 1024),
-        Some(b'M' | b'm') => (&text[..text.len() - 1], 1),
-        _ => (text, 1),
-    };
-    let mib = digits.parse::<u32>().ok().filter(|number| *number > 0);
-    mib.and_then(|number| number.checked_mul(factor))
-        .ok_or_else(|| format!("\"{text}\" is no amount of memory such as 512M or 2G"))
+/// The VM's memory in MiB.
+fn memory(text: &str) -> Result<u32, String> {
+    mebibytes(text)
+        .filter(|mib| *mib > 0)
+        .ok_or_else(|| format!("\"{text}\" is not an amount of memory such as 512M or 2G"))
 }
 
 /// One option with its value a line, for a shell.
@@ -242,11 +238,11 @@ mod tests {
 
     #[test]
     fn memory_is_written_as_for_qemu() {
-        assert_eq!(mebibytes("2G"), Ok(2048));
-        assert_eq!(mebibytes("512"), Ok(512));
-        assert_eq!(mebibytes("64m"), Ok(64));
+        assert_eq!(memory("2G"), Ok(2048));
+        assert_eq!(memory("512"), Ok(512));
+        assert_eq!(memory("64m"), Ok(64));
         for bad in ["", "G", "0", "1T", "-1", "5000000G"] {
-            assert!(mebibytes(bad).is_err(), "{bad}");
+            assert!(memory(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,34 +1,34 @@
-//! Why a session ends (RFC 4271 section 4.5, and the IANA registry of BGP error codes).
+//! Why a BGP session ends (RFC 4271 section 4.5, and the IANA registry of BGP error codes).
 
 use std::fmt;
 
-use crate::bytes::Bytes;
+use crate::bytes::Cursor;
 use model::printable;
 
-/// Most characters of a shutdown message (RFC 9003) that are kept.
+/// A shutdown message (RFC 9003) is truncated to this many characters.
 const LONGEST_REASON: usize = 128;
 
-/// A session's end.
+/// A NOTIFICATION: its sender closes the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notification {
-    /// The error's code.
+    /// The error code of RFC 4271 section 4.5.
     pub code: u8,
-    /// The error's subcode; 0 is none.
+    /// What more is known of the error, by its code; 0: nothing.
     pub subcode: u8,
-    /// The message that an administrator gave (RFC 9003), safe to print; empty for none.
+    /// The administrator's message (RFC 9003), escaped; empty if there is none.
     pub reason: String,
 }
 
 impl Notification {
-    /// The peer was silent for longer than the hold time.
+    /// The code for a peer that sent nothing for longer than the hold time.
     pub const HOLD_TIMER_EXPIRED: u8 = 4;
 
     pub(super) fn read(body: &[u8]) -> Option<Self> {
-        let mut left = Bytes(body);
+        let mut left = Cursor(body);
         let code = left.u8()?;
         let subcode = left.u8()?;
         let mut reason = String::new();
-        // Administrative shutdown and reset carry a text.
+        // Of all errors only administrative shutdown and reset carry a text.
         if code == 6 && matches!(subcode, 2 | 4) {
             let length = left.u8().unwrap_or(0);
             reason = printable::head(left.up_to(length.into()), LONGEST_REASON);
@@ -40,7 +40,7 @@ impl Notification {
         })
     }
 
-    /// The code's name.
+    /// The name of the code in the IANA registry.
     pub fn code_name(&self) -> &'static str {
         match self.code {
             1 => "Message Header Error",
@@ -55,7 +55,7 @@ impl Notification {
         }
     }
 
-    /// The subcode's name, if it has one.
+    /// The name of the subcode in the IANA registry, if it has one.
     pub fn subcode_name(&self) -> Option<&'static str> {
         Some(match (self.code, self.subcode) {
             (1, 1) => "Connection Not Synchronized",

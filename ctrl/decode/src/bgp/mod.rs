@@ -1,8 +1,9 @@
-//! BGP messages in a TCP segment (RFC 4271), each segment for itself: what began in the segment
-//! before is skipped, what ends in the next one is read as far as it goes.
+//! BGP messages in a TCP segment (RFC 4271). Each segment is decoded on its own: the end of a
+//! message that began in the segment before is skipped, and a message that ends in the next one
+//! is decoded as far as it goes.
 //!
-//! NLRI is read without path identifiers (RFC 7911): whether a session has them cannot be seen
-//! in a segment.
+//! Prefixes are decoded without path identifiers (RFC 7911): a segment does not show whether its
+//! session uses them.
 
 mod error;
 mod update;
@@ -12,56 +13,56 @@ use std::net::Ipv4Addr;
 pub use error::Notification;
 pub use update::Update;
 
-use super::bytes::Bytes;
+use super::bytes::Cursor;
 
-/// Its TCP port.
+/// The TCP port of BGP.
 pub const PORT: u16 = 179;
 
-/// What each message begins with.
+/// The first bytes of each message.
 const MARKER: [u8; 16] = [0xff; 16];
-/// Marker, length and type.
+/// The length of marker, length and type in bytes.
 const HEADER: usize = 19;
 
-/// What a segment holds.
+/// The messages of a TCP segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Segment {
-    /// The messages that begin in it. Of the last one, its end may be missing.
+    /// The messages that begin in it. The last one may be incomplete.
     pub messages: Vec<Message>,
-    /// It begins in the midst of a message.
+    /// Whether the segment begins within a message.
     pub continued: bool,
-    /// Its last message goes on in the next segment, or the frame was cut.
+    /// Whether the last message continues in the next segment or the frame was truncated.
     pub cut: bool,
 }
 
-/// One message.
+/// A message of a BGP session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// A speaker tells who it is.
+    /// The speaker introduces itself.
     Open(Open),
-    /// Routes come and go.
+    /// The speaker announces and withdraws routes.
     Update(Update),
-    /// The session ends, and why.
+    /// The speaker closes the session, and why.
     Notification(Notification),
-    /// The speaker is there.
+    /// The speaker is alive.
     Keepalive,
-    /// Asks for all routes again (RFC 2918).
+    /// The speaker asks for all routes again (RFC 2918).
     RouteRefresh,
-    /// Of an unknown type.
+    /// A message of a type that is not known.
     Other(u8),
 }
 
-/// What a speaker tells of itself.
+/// How a speaker introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
-    /// Its autonomous system; with four octets where it tells them (RFC 6793).
+    /// Its autonomous system; the number with four octets if it sends one (RFC 6793).
     pub asn: u32,
-    /// Seconds of silence after which it takes its peer for dead; 0 is never.
+    /// After how many seconds without a message it declares its peer dead; 0: never.
     pub hold_time: u16,
     /// Its router identifier.
     pub identifier: Ipv4Addr,
 }
 
-/// The messages in the payload of a TCP segment from or to [`PORT`].
+/// Decodes the payload of a TCP segment from or to [`PORT`].
 pub fn segment(payload: &[u8]) -> Segment {
     let mut segment = Segment::default();
     let Some(start) = first_marker(payload) else {
@@ -69,11 +70,11 @@ pub fn segment(payload: &[u8]) -> Segment {
         return segment;
     };
     segment.continued = start > 0;
-    let mut left = Bytes(&payload[start..]);
+    let mut left = Cursor(&payload[start..]);
     while !left.0.is_empty() {
-        let header = left;
-        let Some((kind, length)) = head(&mut left) else {
-            segment.cut = MARKER.starts_with(header.up_to_marker());
+        let mut start = left;
+        let Some((kind, length)) = header(&mut left) else {
+            segment.cut = MARKER.starts_with(start.up_to(MARKER.len()));
             return segment;
         };
         let body = left.up_to(length);
@@ -85,20 +86,14 @@ pub fn segment(payload: &[u8]) -> Segment {
     segment
 }
 
-impl<'a> Bytes<'a> {
-    fn up_to_marker(mut self) -> &'a [u8] {
-        self.up_to(MARKER.len())
-    }
-}
-
 fn first_marker(payload: &[u8]) -> Option<usize> {
-    let whole = payload.windows(MARKER.len()).position(|at| at == MARKER);
-    // A segment that begins with a piece of a header shorter than a marker.
-    whole.or_else(|| (!payload.is_empty() && MARKER.starts_with(payload)).then_some(0))
+    let complete = payload.windows(MARKER.len()).position(|at| at == MARKER);
+    // A segment may consist of the first bytes of a marker.
+    complete.or_else(|| (!payload.is_empty() && MARKER.starts_with(payload)).then_some(0))
 }
 
-/// Type and length of the body.
-fn head(left: &mut Bytes<'_>) -> Option<(u8, usize)> {
+/// The type of a message and the length of its body.
+fn header(left: &mut Cursor<'_>) -> Option<(u8, usize)> {
     if left.array()? != MARKER {
         return None;
     }
@@ -118,7 +113,7 @@ fn message(kind: u8, body: &[u8]) -> Option<Message> {
 }
 
 fn open(body: &[u8]) -> Option<Open> {
-    let mut left = Bytes(body);
+    let mut left = Cursor(body);
     let _version = left.u8()?;
     let asn = left.u16()?;
     let hold_time = left.u16()?;
@@ -130,12 +125,12 @@ fn open(body: &[u8]) -> Option<Open> {
     })
 }
 
-/// The AS number in the capability "four octets" (RFC 6793), if it is there.
-fn four_octets(mut left: Bytes<'_>) -> Option<u32> {
+/// The AS number in the four-octet AS capability (RFC 6793), if the speaker sends it.
+fn four_octets(mut left: Cursor<'_>) -> Option<u32> {
     const CAPABILITIES: u8 = 2;
     const FOUR_OCTETS: u8 = 65;
     left.u8()?;
-    // RFC 9072: where the first parameter is 255, lengths have two octets.
+    // RFC 9072: if the first parameter is 255, lengths have two octets.
     let extended = left.0.first() == Some(&255);
     if extended {
         left.take(3)?;
@@ -147,11 +142,11 @@ fn four_octets(mut left: Bytes<'_>) -> Option<u32> {
         } else {
             left.u8()?.into()
         };
-        let mut value = Bytes(left.up_to(length.into()));
+        let mut value = Cursor(left.up_to(length.into()));
         while parameter == CAPABILITIES && !value.0.is_empty() {
             let code = value.u8()?;
             let length = value.u8()?;
-            let mut capability = Bytes(value.take(length.into())?);
+            let mut capability = Cursor(value.take(length.into())?);
             if code == FOUR_OCTETS {
                 return capability.u32();
             }

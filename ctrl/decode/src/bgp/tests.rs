@@ -29,7 +29,7 @@ fn update(withdrawn: &[u8], attributes: &[u8], announced: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn open_tells_four_octets() {
+fn open_with_an_as_number_of_four_octets() {
     let capabilities = [2, 6, 65, 4, 0xfd, 0xe8, 0, 1];
     let body = [&[4, 0x5b, 0xa0, 0, 16, 10, 0, 0, 1, 8], &capabilities[..]].concat();
     let expected = Open {
@@ -64,7 +64,7 @@ fn update_of_both_families_with_a_next_hop_of_ipv6() {
 }
 
 #[test]
-fn the_end_of_rib_is_told_from_an_update() {
+fn distinguishes_the_end_of_rib_from_an_update() {
     let end = |attributes: &[u8]| match only(&update(&[], attributes, &[])) {
         Message::Update(update) => update.end_of_rib,
         other => panic!("{other:?}"),
@@ -89,7 +89,7 @@ fn notifications_have_names() {
 }
 
 #[test]
-fn several_in_a_segment_and_one_cut() {
+fn several_messages_in_a_segment_and_a_truncated_one() {
     let bytes = [whole(4, &[]), update(&[8, 10], &[], &[]), whole(4, &[])].concat();
     let all = segment(&bytes);
     assert_eq!(all.messages.len(), 3);
@@ -106,7 +106,7 @@ fn several_in_a_segment_and_one_cut() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_as_far_as_they_go(
+    fn decodes_any_bytes_without_a_panic(
         kind in 0_u8..7,
         body in prop::collection::vec(any::<u8>(), 0..200),
         claimed: u16,

@@ -206,7 +206,11 @@ impl Session {
     /// Ends the taps and hands over everything that was seen until then: a frame that its
     /// receiver has got is among it.
     fn finish(&mut self) -> Result<(), Gone> {
-        self.taps.iter_mut().for_each(Capture::end);
+        // Every worker is asked before the first is waited for.
+        let ends: Vec<_> = self.taps.iter_mut().map(Capture::end).collect();
+        for end in ends {
+            let _ = end.wait();
+        }
         loop {
             let (_, all) = self.read();
             self.send(u64::MAX, all)?;

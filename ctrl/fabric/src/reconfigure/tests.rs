@@ -15,12 +15,7 @@ fn topology(toml: &str) -> Topology {
 fn make(topology: &Topology, name: &str) -> Make {
     let switch = topology.switch(name).unwrap();
     let conf = topology.switch_conf(switch).unwrap();
-    let file = |file: frr_conf::File| SeedFile {
-        path: file.path,
-        mode: file.mode,
-        bytes: file.content.into_bytes(),
-    };
-    let files = frr_conf::render(&conf).unwrap().into_iter().map(file);
+    let files = frr_conf::render(&conf).unwrap().into_iter();
     Make {
         spec: VmSpec {
             name: name.into(),
@@ -42,7 +37,7 @@ fn make(topology: &Topology, name: &str) -> Make {
             template: None,
             nics: Vec::new(),
         },
-        files: files.collect(),
+        files: files.map(SeedFile::from).collect(),
         conf,
     }
 }

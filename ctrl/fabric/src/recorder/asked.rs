@@ -1,9 +1,9 @@
 //! The recorder as the API asks it, by the names of who has it.
 
 use super::Recorder;
-use api::ApiError;
 use api::capture::CaptureStream;
-use api::recorder::{DumpRequest, RecorderStatus, Recording, SetTriggers};
+use api::recorder::{DumpRequest, RecorderStatus, TriggersRequest};
+use api::{ApiError, Recording};
 
 /// A recorder, and what gives a cable's place by a name.
 pub(crate) struct Asked<'r, N> {
@@ -24,20 +24,20 @@ impl<'r, N: Fn(&str) -> Result<usize, ApiError>> Asked<'r, N> {
     }
 }
 
-impl<N: Fn(&str) -> Result<usize, ApiError>> Recording for Asked<'_, N> {
-    fn status(&self) -> RecorderStatus {
+impl<N: Fn(&str) -> Result<usize, ApiError> + Send + Sync> Recording for Asked<'_, N> {
+    async fn status(&self) -> RecorderStatus {
         self.recorder.status()
     }
 
-    fn dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
+    async fn dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
         self.recorder.dump(request, &self.cable)
     }
 
-    fn kept(&self, name: &str) -> Result<CaptureStream, ApiError> {
+    async fn kept(&self, name: &str) -> Result<CaptureStream, ApiError> {
         self.recorder.kept(name)
     }
 
-    fn arm(&self, set: SetTriggers) -> Result<RecorderStatus, ApiError> {
+    async fn set_triggers(&self, set: TriggersRequest) -> Result<RecorderStatus, ApiError> {
         self.recorder.arm(set.triggers, &self.cable)?;
         Ok(self.recorder.status())
     }

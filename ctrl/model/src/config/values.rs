@@ -8,6 +8,8 @@ use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::impairment::mebibytes;
+
 /// Why a text is not such a value; says what would be one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -61,7 +63,7 @@ impl Memory {
     /// The least a switch boots and routes with.
     pub const LEAST: Self = Self(96);
 
-    /// So many MiB (1024 × 1024 bytes).
+    /// From a number of MiB (1024 × 1024 bytes).
     pub const fn from_mib(mib: u32) -> Self {
         Self(mib)
     }
@@ -76,20 +78,7 @@ impl FromStr for Memory {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let trimmed = text
-            .strip_suffix("iB")
-            .or(text.strip_suffix('B'))
-            .unwrap_or(text);
-        let (digits, factor) = match trimmed.as_bytes().last() {
-            Some(b'M') => (&trimmed[..trimmed.len() - 1], 1),
-            Some(b'G') => (&trimmed[..trimmed.len() - 1], 1024),
-            _ => (trimmed, 1),
-        };
-        let mib = digits
-            .parse::<u32>()
-            .ok()
-            .and_then(|number| number.checked_mul(factor));
-        let memory = mib.map(Self).ok_or_else(|| {
+        let memory = mebibytes(text).map(Self).ok_or_else(|| {
             ValueError(format!(
                 "\"{text}\" is not an amount of memory such as \"192M\" or \"1G\""
             ))

@@ -1,9 +1,9 @@
 //! The keys of an impairment, as the command line, the API and the TOML file have them.
 //!
-//! [`ImpairKeys`] holds what was said, each key on its own or not at all: [`ImpairKeys::overlay`]
-//! puts a change on top of what was there, [`ImpairKeys::settings`] makes of the whole what the
-//! dataplane takes. Both are pure. The names and meanings are those of tc-netem(8); units are
-//! always written out, because a bare `10` means something else in every tool.
+//! [`ImpairKeys`] holds each key that was given. [`ImpairKeys::overlay`] applies a change to what
+//! was set before, [`ImpairKeys::settings`] converts all keys together to what the dataplane takes.
+//! Both are pure. The names and meanings are those of tc-netem(8); units are always written out,
+//! because a bare `10` means something else in every tool.
 
 mod args;
 mod build;
@@ -16,25 +16,26 @@ mod values;
 
 pub use keys::{ImpairKeys, KEYS, Key};
 pub use resolved::{Match, Pause, Program, Slots, Spread};
-pub use units::{BitRate, Bytes, Percent, Time};
+pub use units::{BitRate, Bytes, Percent, Time, mebibytes};
 pub use values::{Flag, Likely, LossModel, Ordinals, Room, Value, Whole};
 
-/// Why a text is not such a value; says what would be one.
+/// Why a text is not a valid value, and what would be one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ValueError(pub(crate) String);
 
-/// What is wrong with one key.
+/// What is wrong with a key of an impairment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {what}")]
 pub struct KeyError {
-    /// Its name in the TOML file.
+    /// The key's name in the TOML file.
     pub key: &'static str,
-    /// What is wrong, and the way out.
+    /// What is wrong, and what to do about it.
     pub what: String,
 }
 
-/// In JSON and TOML these are the texts that `FromStr` takes, or plain numbers and booleans.
+/// Implements serde's traits for types that JSON and TOML write as the text that their `FromStr`
+/// takes. A number or a boolean stands for its text.
 macro_rules! as_text {
     (@one $type:ty $(, $($generic:tt)*)?) => {
         impl $(<$($generic)*>)? serde::Serialize for $type {
@@ -58,7 +59,7 @@ macro_rules! as_text {
 }
 use as_text;
 
-/// What a value may be written as.
+/// A number, a boolean or a text of JSON or TOML.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum Scalar {

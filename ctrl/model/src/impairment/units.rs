@@ -1,4 +1,4 @@
-//! Numbers with their units, as people write them: `10ms`, `0.1%`, `1gbit`, `2MB`.
+//! Numbers with units: `10ms`, `0.1%`, `1gbit`, `2MB`. This is the only parser of sizes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::{ValueError, as_text};
 
-/// Longest time that a key takes.
+/// The longest [`Time`].
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// `1.5` of `1.5ms`, and `ms`.
+/// Splits `1.5ms` into 1.5 and `ms`; `None` if it does not begin with a number.
 fn split(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
     let end = text
@@ -19,8 +19,9 @@ fn split(text: &str) -> Option<(f64, &str)> {
     Some((number, text[end..].trim_start()))
 }
 
-/// In the largest unit of which it has at least one, without zeros at the end.
-fn shown(out: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
+/// Writes `value` in the largest unit of which there is at least one, without trailing zeros. Exact,
+/// so that what is written parses to the same value.
+fn write_scaled(out: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
     let fits = |(_, size): &&(&str, u64)| value >= *size;
     let (unit, size) = units.iter().rev().find(fits).unwrap_or(&units[0]);
     let (whole, rest) = (value / size, value % size);
@@ -48,7 +49,7 @@ impl FromStr for Time {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let (number, unit) = split(text).ok_or_else(|| no_time(text))?;
+        let (number, unit) = split(text).ok_or_else(|| not_a_time(text))?;
         let size = match unit {
             "ns" => 1e-9,
             "us" | "µs" | "usec" => 1e-6,
@@ -63,7 +64,7 @@ impl FromStr for Time {
                     "{text} has no unit: write {text}ms, {text}us or {text}s"
                 )));
             }
-            _ => return Err(no_time(text)),
+            _ => return Err(not_a_time(text)),
         };
         let seconds = number * size;
         if seconds > LONGEST.as_secs_f64() {
@@ -74,7 +75,7 @@ impl FromStr for Time {
     }
 }
 
-fn no_time(text: &str) -> ValueError {
+fn not_a_time(text: &str) -> ValueError {
     ValueError(format!(
         "\"{text}\" is not a time such as 10ms, 250us or 1.5s"
     ))
@@ -84,25 +85,26 @@ impl fmt::Display for Time {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_nanos() as u64 {
             0 => out.write_str("0"),
-            nanos => shown(out, nanos, &TIMES),
+            nanos => write_scaled(out, nanos, &TIMES),
         }
     }
 }
 
-/// A share in percent, 0 to 100, as it was written: `1%`, `0.1%`.
+/// A share of 0 to 100 percent: `1%`, `0.1%`. Holds the number that was written, so that it is
+/// displayed as it was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd)]
 pub struct Percent(f64);
 
 impl Percent {
-    /// All of it.
+    /// 100%.
     pub const ALL: Self = Percent(100.0);
 
-    /// From a share of 0..=1.
+    /// From a share in 0..=1; others are clamped.
     pub fn of(share: f64) -> Self {
         Percent((share * 100.0).clamp(0.0, 100.0))
     }
 
-    /// 0..=1.
+    /// The share in 0..=1.
     pub fn share(self) -> f64 {
         self.0 / 100.0
     }
@@ -132,7 +134,7 @@ impl fmt::Display for Percent {
     }
 }
 
-/// Bits per second, 1 to 10^12; 0 is no limit, `none`.
+/// A rate of 1 to 10^12 bits per second; 0, written `none`, means that there is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BitRate(pub u64);
 
@@ -187,12 +189,12 @@ impl fmt::Display for BitRate {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => out.write_str("none"),
-            bits => shown(out, bits, &RATES),
+            bits => write_scaled(out, bits, &RATES),
         }
     }
 }
 
-/// A number of bytes: `64MiB`, `2MB`, `1500B`.
+/// A number of bytes up to 10^15: `64MiB`, `2MB`, `1500B`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub u64);
 
@@ -243,6 +245,19 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// An amount of memory in MiB, as QEMU's `-m` takes it: `192`, `192M`, `1G`, `1GiB`, in any case.
+/// As for QEMU, a number without a unit is in MiB, and M and G are powers of two even with a B.
+pub fn mebibytes(text: &str) -> Option<u32> {
+    let (number, unit) = split(text)?;
+    let factor = match &*unit.to_ascii_lowercase() {
+        "" | "m" | "mb" | "mib" => 1.0,
+        "g" | "gb" | "gib" => 1024.0,
+        _ => return None,
+    };
+    let mib = number * factor;
+    (mib.fract() == 0.0 && mib <= u32::MAX.into()).then_some(mib as u32)
+}
+
 as_text!(Time, Percent, BitRate, Bytes);
 
 #[cfg(test)]
@@ -278,6 +293,15 @@ mod tests {
             shown::<Bytes>(&["64MiB", "2MB", "1500B", "0", "1kb", "3GiB"]),
             ["64MiB", "2MB", "1500B", "0B", "1kB", "3GiB"]
         );
+    }
+
+    #[test]
+    fn memory_is_in_mib() {
+        let written = ["192", "192M", "1G", "64m", "2GiB", "192MB", "1.5G"];
+        let mib = [192, 192, 1024, 64, 2048, 192, 1536];
+        assert_eq!(written.map(mebibytes), mib.map(Some));
+        let refused = ["", "G", "1T", "-1", "5000000G", "1.5M", "192B"];
+        assert_eq!(refused.map(mebibytes), [None; 7]);
     }
 
     #[test]

@@ -1,118 +1,97 @@
-//! What stands in `$(( … ))`: whole numbers, `+ - * / %` and parentheses (POSIX.1-2017, Shell
-//! Command Language, section 2.6.4), in 64 bits.
+//! Shell arithmetic, `$(( … ))`: 64-bit whole numbers, `+ - * / %` and parentheses (POSIX.1-2017,
+//! Shell Command Language, section 2.6.4).
 
-use super::words::is_name;
+use super::words::{is_name, name_length};
 
-/// Computes `text`, with `variable` for the names in it.
+/// Evaluates `expression`; `variable` looks up the names in it.
 ///
 /// # Errors
-/// What in it cannot be computed, and the remedy.
-pub(super) fn compute(
-    text: &str,
-    variable: impl Fn(&str) -> Result<i64, String>,
+/// What cannot be evaluated, and what to write instead.
+pub(super) fn evaluate(
+    expression: &str,
+    mut variable: impl FnMut(&str) -> Result<i64, String>,
 ) -> Result<i64, String> {
-    let mut machine = Machine::default();
-    let mut rest = text.trim_start();
-    while let Some(letter) = rest.chars().next() {
-        if letter.is_ascii_alphanumeric() || letter == '_' {
-            let end = rest
-                .find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
-                .unwrap_or(rest.len());
-            let (word, after) = rest.split_at(end);
-            machine.number(if is_name(word) {
-                variable(word)?
-            } else {
-                number(word)?
-            })?;
-            rest = after.trim_start();
+    let mut evaluator = Evaluator::default();
+    let mut rest = expression.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let operand_end = name_length(rest);
+        let (token, after) = rest.split_at(operand_end.max(first.len_utf8()));
+        if operand_end == 0 {
+            evaluator.operator(first)?;
+        } else if is_name(token) {
+            evaluator.operand(variable(token)?)?;
         } else {
-            machine.sign(letter)?;
-            rest = rest[letter.len_utf8()..].trim_start();
+            evaluator.operand(number(token)?)?;
         }
+        rest = after.trim_start();
     }
-    machine.finish()
+    evaluator.finish()
 }
 
 /// A number as C writes it: 8, 010 (octal), 0x8.
 ///
 /// # Errors
-/// When it is none, or passes 64 bits.
+/// When it is not a number, or does not fit 64 bits.
 pub(super) fn number(text: &str) -> Result<i64, String> {
     let (digits, base) = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
         None if text.len() > 1 && text.starts_with('0') => (&text[1..], 8),
         None => (text, 10),
     };
-    let digits_only = digits.chars().all(|digit| digit.is_digit(base));
-    i64::from_str_radix(digits, base)
-        .ok()
-        .filter(|_| digits_only)
-        .ok_or_else(|| match base {
-            8 => format!("{text} begins with 0 and so is octal, or no number: write it without"),
-            _ => format!("{text} is no whole number of 64 bits: write one"),
-        })
+    // `from_str_radix` would also take a sign.
+    let only_digits = digits.chars().all(|digit| digit.is_digit(base));
+    let number = i64::from_str_radix(digits, base).ok();
+    number.filter(|_| only_digits).ok_or_else(|| match base {
+        8 => format!("{text} begins with 0, which makes it octal: write it without the 0"),
+        _ => format!("{text} is not a whole number of 64 bits: write one"),
+    })
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Operator {
-    Open,
-    Minus,
-    Plus,
-    Binary(char),
-}
-
-impl Operator {
-    /// Higher ones are computed first.
-    fn rank(self) -> u8 {
-        match self {
-            Self::Open => 0,
-            Self::Binary('+' | '-') => 1,
-            Self::Binary(_) => 2,
-            Self::Minus | Self::Plus => 3,
-        }
-    }
-}
-
-/// Two stacks on the heap (Dijkstra's shunting yard): depth costs memory, not the call stack.
+/// Dijkstra's shunting yard. Its two stacks are on the heap, so that an expression of many
+/// parentheses cannot overflow the call stack.
 #[derive(Default)]
-struct Machine {
-    numbers: Vec<i64>,
-    operators: Vec<Operator>,
-    /// Whether an operand has just ended, so that `-` is a difference and not a sign.
+struct Evaluator {
+    operands: Vec<i64>,
+    /// Operators that wait for their right operand, and their rank: higher ones bind tighter,
+    /// `(` has rank 0.
+    operators: Vec<(u8, char)>,
+    /// Whether an operand has just ended, so that `-` subtracts and does not negate.
     after_operand: bool,
 }
 
-impl Machine {
-    fn number(&mut self, number: i64) -> Result<(), String> {
+impl Evaluator {
+    fn operand(&mut self, operand: i64) -> Result<(), String> {
         if self.after_operand {
             return Err("two numbers stand side by side: put an operator between them".into());
         }
-        self.numbers.push(number);
+        self.operands.push(operand);
         self.after_operand = true;
         Ok(())
     }
 
-    fn sign(&mut self, letter: char) -> Result<(), String> {
-        match (letter, self.after_operand) {
-            ('(', false) => self.operators.push(Operator::Open),
-            ('-', false) => self.operators.push(Operator::Minus),
-            ('+', false) => self.operators.push(Operator::Plus),
+    fn operator(&mut self, sign: char) -> Result<(), String> {
+        match (sign, self.after_operand) {
+            ('(', false) => self.operators.push((0, sign)),
+            ('+', false) => {}
+            // -x is 0 - x that binds tighter than a product.
+            ('-', false) => {
+                self.operands.push(0);
+                self.operators.push((3, sign));
+            }
             ('+' | '-' | '*' | '/' | '%', true) => {
-                let operator = Operator::Binary(letter);
-                self.apply_from(operator.rank())?;
-                self.operators.push(operator);
+                let rank = if matches!(sign, '+' | '-') { 1 } else { 2 };
+                self.reduce(rank)?;
+                self.operators.push((rank, sign));
                 self.after_operand = false;
             }
             (')', true) => {
-                self.apply_from(1)?;
-                if self.operators.pop().is_none() {
-                    return Err("a ) has no (: remove it".into());
-                }
+                self.reduce(1)?;
+                self.operators.pop().ok_or("a ) has no (: remove it")?;
             }
-            ('*' | '/' | '%' | '(' | ')', _) => return Err(missing()),
+            ('*' | '/' | '%' | '(' | ')', _) => return Err(MISSING.into()),
             _ => {
                 return Err(format!(
-                    "{letter:?} is not understood in $(( )), only numbers, names, + - * / % and \
+                    "{sign:?} is not understood in $(( )), only numbers, names, + - * / % and \
                      parentheses: write the result"
                 ));
             }
@@ -120,48 +99,40 @@ impl Machine {
         Ok(())
     }
 
+    /// Computes the waiting operators of at least this rank.
+    fn reduce(&mut self, rank: u8) -> Result<(), String> {
+        while let Some((_, sign)) = self.operators.pop_if(|(waiting, _)| *waiting >= rank) {
+            let right = self.operands.pop().ok_or(MISSING)?;
+            let left = self.operands.pop().ok_or(MISSING)?;
+            let result = match sign {
+                '/' | '%' if right == 0 => {
+                    return Err("it divides by 0: write the value that is meant".into());
+                }
+                '+' => left.checked_add(right),
+                '-' => left.checked_sub(right),
+                '*' => left.checked_mul(right),
+                '/' => left.checked_div(right),
+                _ => left.checked_rem(right),
+            };
+            let result = result.ok_or("the result does not fit 64 bits: write a smaller value")?;
+            self.operands.push(result);
+        }
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<i64, String> {
         if !self.after_operand {
-            return Err(missing());
+            return Err(MISSING.into());
         }
-        self.apply_from(1)?;
-        match (self.numbers.pop(), self.operators.is_empty()) {
+        self.reduce(1)?;
+        match (self.operands.pop(), self.operators.is_empty()) {
             (Some(result), true) => Ok(result),
             _ => Err("a ( is not closed: close it".into()),
         }
     }
-
-    /// Computes what is waiting and binds at least so tightly.
-    fn apply_from(&mut self, rank: u8) -> Result<(), String> {
-        while let Some(operator) = self.operators.pop_if(|operator| operator.rank() >= rank) {
-            let right = self.numbers.pop().ok_or_else(missing)?;
-            let result = match operator {
-                Operator::Minus => right.checked_neg(),
-                Operator::Plus | Operator::Open => Some(right),
-                Operator::Binary(sign) => {
-                    let left = self.numbers.pop().ok_or_else(missing)?;
-                    if right == 0 && matches!(sign, '/' | '%') {
-                        return Err("it divides by 0: write the value that is meant".into());
-                    }
-                    match sign {
-                        '+' => left.checked_add(right),
-                        '-' => left.checked_sub(right),
-                        '*' => left.checked_mul(right),
-                        '/' => left.checked_div(right),
-                        _ => left.checked_rem(right),
-                    }
-                }
-            };
-            let result = result.ok_or("the result passes 64 bits: write a smaller value")?;
-            self.numbers.push(result);
-        }
-        Ok(())
-    }
 }
 
-fn missing() -> String {
-    "an operator or an operand is missing: complete it".into()
-}
+const MISSING: &str = "an operator or an operand is missing: complete it";
 
 #[cfg(test)]
 mod tests {
@@ -170,14 +141,14 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Result<i64, String> {
-        compute(text, |name| match name {
+        evaluate(text, |name| match name {
             "A" => Ok(7),
             _ => Err(format!("no {name}")),
         })
     }
 
     #[test]
-    fn as_a_shell_computes() {
+    fn evaluates_as_a_shell_does() {
         for (text, result) in [
             ("1", 1),
             (" 113 + 4 ", 117),
@@ -200,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_computed() {
+    fn refuses_with_the_reason() {
         for (text, why) in [
             ("", "missing"),
             ("1 +", "missing"),
@@ -213,8 +184,8 @@ mod tests {
             ("1/0", "divides by 0"),
             ("5%(3-3)", "divides by 0"),
             ("08", "octal"),
-            ("1x", "no whole number"),
-            ("9223372036854775808", "no whole number"),
+            ("1x", "not a whole number"),
+            ("9223372036854775808", "not a whole number"),
             ("9223372036854775807+1", "64 bits"),
             ("(-9223372036854775807-1)/-1", "64 bits"),
             ("1<<2", "'<'"),
@@ -226,7 +197,7 @@ mod tests {
         }
     }
 
-    /// By the straightforward way: a tree that knows its own value.
+    /// Expressions with their values, computed by another way: a tree whose nodes know theirs.
     fn tree() -> impl Strategy<Value = (String, i64)> {
         let leaf = (0..1000_i64).prop_map(|number| (number.to_string(), number));
         leaf.prop_recursive(6, 40, 2, |inner| {
@@ -245,18 +216,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn trees((text, result) in tree()) {
+        fn nested_expressions((text, result) in tree()) {
             prop_assert_eq!(of(&text), Ok(result));
         }
 
         #[test]
-        fn any_text_has_an_answer(text in "[-+*/%()0-9A ]{0,200}") {
+        fn answers_any_text(text in "[-+*/%()0-9A ]{0,200}") {
             let _ = of(&text);
         }
     }
 
     #[test]
-    fn depth_is_no_danger() {
+    fn depth_does_not_overflow_the_stack() {
         let deep = 1_000_000;
         assert_eq!(of(&("(".repeat(deep) + "1" + &")".repeat(deep))), Ok(1));
         assert_eq!(of(&("-".repeat(deep) + "1")), Ok(1));

@@ -1,11 +1,11 @@
-//! ikvswitch's configuration in, ours out: what `ikv-fabric import` does.
+//! Translates ikvswitch's configuration to ours: what `ikv-fabric import` does.
 //!
 //! ```text
 //!  ikvswitch.conf ─words, script─> what each name is set to ─keys─> our keys ─write─> TOML
 //! ```
 //!
-//! The file is shell: ikvswitch sources it. Here it is read and never run; what would have to be
-//! run is told instead, with its line. Pure, in time and memory that the length of the file bounds.
+//! The file is shell: ikvswitch sources it. Here it is read and never run; a remark with the line
+//! stands for what would have to be run. Pure; the length of the file bounds time and memory.
 
 mod arithmetic;
 mod keys;
@@ -21,19 +21,19 @@ use crate::topology;
 /// The longest file that is read, in bytes. The released one has 5 thousand.
 pub const LONGEST_FILE: usize = 256 * 1024;
 
-/// What has become of a file.
+/// The translation of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
     /// The configuration, with what differs from our defaults. [`config::parse`] reads it.
     pub toml: String,
-    /// What a person should know, in the order of the lines.
+    /// What the user should know, in the order of the lines.
     pub remarks: Vec<Remark>,
-    /// Why the configuration makes no datacenter as it stands, a line each.
+    /// Why no datacenter can be built from the configuration as it stands, a line each.
     pub problems: Vec<String>,
 }
 
 impl Import {
-    /// How many remarks are about what could not be taken over.
+    /// The number of remarks about what could not be taken over.
     pub fn unread(&self) -> usize {
         self.remarks.iter().filter(|remark| remark.unread).count()
     }
@@ -46,25 +46,35 @@ pub struct Remark {
     pub line: usize,
     /// ikvswitch's key; empty where the line sets none.
     pub key: String,
-    /// What it is about, and what to do.
+    /// What was found, and what to do about it.
     pub what: String,
-    /// Whether the line means something that the TOML now lacks.
+    /// Whether the TOML lacks something that the line says.
     pub unread: bool,
+}
+
+impl Remark {
+    fn new(line: usize, key: &str, what: impl Into<String>, unread: bool) -> Self {
+        let (key, what) = (key.to_owned(), what.into());
+        Self {
+            line,
+            key,
+            what,
+            unread,
+        }
+    }
 }
 
 /// Translates `text`; `name` is what comments call the file.
 pub fn import(name: &str, text: &str) -> Import {
     let mut script = script::Script::read(text);
     let mut remarks = std::mem::take(&mut script.remarks);
-    let settings = keys::translate(&script, &mut remarks);
-    let toml = write::write(name, &settings);
+    let toml = write::write(name, keys::translate(&script, &mut remarks));
     remarks.sort_by_key(|remark| remark.line);
     let problems = match config::parse("the TOML", &toml, &[]) {
         Err(error) => error.to_string(),
-        Ok(config) => match topology::build(&config) {
-            Err(errors) => errors.to_string(),
-            Ok(_) => String::new(),
-        },
+        Ok(config) => topology::build(&config)
+            .err()
+            .map_or(String::new(), |errors| errors.to_string()),
     };
     Import {
         toml,

@@ -1,4 +1,4 @@
-//! The released file's values, edited ones, and what nobody should write.
+//! The released file, edited ones, and text that is not a list of assignments at all.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use super::{Import, LONGEST_FILE, import};
 use crate::config::{self, Config};
 use crate::topology::{Topology, build};
 
-/// What ikvswitch 1.0.4 is released with, in its order; the values are facts, the lines ours.
+/// The keys that ikvswitch 1.0.4 is released with, in its order.
 const RELEASED: &str = include_str!("tests/released.conf");
 
 fn of(text: &str) -> Import {
@@ -33,8 +33,8 @@ fn topology(import: &Import) -> Topology {
     build(&config::parse("imported", &import.toml, &[]).unwrap()).unwrap()
 }
 
-/// `line key: what` of each remark.
-fn told(import: &Import) -> String {
+/// `line key: what` of each remark, with `!` before those about what could not be taken over.
+fn remarks(import: &Import) -> String {
     let mut all = String::new();
     for remark in &import.remarks {
         let mark = if remark.unread { "!" } else { "" };
@@ -46,7 +46,7 @@ fn told(import: &Import) -> String {
 #[test]
 fn the_released_file() {
     let import = of(RELEASED);
-    insta::assert_snapshot!(format!("{}---\n{}", import.toml, told(&import)));
+    insta::assert_snapshot!(format!("{}---\n{}", import.toml, remarks(&import)));
     let mut imported = topology(&import);
     let default = build(&Config::default()).unwrap();
     imported.host.snat = default.host.snat;
@@ -83,7 +83,7 @@ fn an_edited_file() {
         ("VM_ROOT_PASS", "'a \"long\" one'"),
         ("DEBIAN_RELEASE", "bookworm"),
     ]));
-    insta::assert_snapshot!(format!("{}---\n{}", import.toml, told(&import)));
+    insta::assert_snapshot!(format!("{}---\n{}", import.toml, remarks(&import)));
     let topology = topology(&import);
     assert_eq!(topology.racks.len() * 2 * (40 - 2), 228);
     let taps: Vec<&str> = topology.ends().map(|found| &*found.end.tap).collect();
@@ -99,10 +99,10 @@ fn an_edited_file() {
     );
 }
 
-/// As a shell takes it: the last value counts, and quotes, continued lines and comments mean what
-/// they mean there.
+/// As in a shell, the last value counts, and quotes, continued lines and comments have their
+/// meaning.
 #[test]
-fn what_a_shell_understands() {
+fn reads_what_a_shell_reads() {
     for (text, num_u) in [
         ("NUM_U=30", 30),
         ("NUM_U=30; NUM_U=31", 31),
@@ -128,7 +128,7 @@ fn what_a_shell_understands() {
 }
 
 #[test]
-fn what_is_refused_is_told_with_its_line() {
+fn remarks_name_the_line_of_what_is_refused() {
     for (text, said) in [
         ("\nNUM_U=$(cat /etc/u)", "!2 NUM_U: a command stands in it"),
         ("NUM_U=`id`", "!1 NUM_U: a command stands in it"),
@@ -160,7 +160,7 @@ fn what_is_refused_is_told_with_its_line() {
             "!1 NUM_U: it refers to U, which is not set above",
         ),
         ("NUM_U=$((1+1)", "!1 NUM_U: $(( is not closed"),
-        ("A=x\nNUM_U=$((A))", "!2 NUM_U: A: x is no whole number"),
+        ("A=x\nNUM_U=$((A))", "!2 NUM_U: A: x is not a whole number"),
         ("NUM_U='20", "!1 NUM_U: a quote is not closed"),
         ("NUM_U=\"20", "!1 NUM_U: a quote is not closed"),
         (
@@ -213,19 +213,19 @@ fn what_is_refused_is_told_with_its_line() {
         ("COLOR=blue", "1 COLOR: ikvswitch has no such key"),
     ] {
         let import = of(text);
-        let told = told(&import);
-        assert!(told.contains(said), "{text}: {told}");
+        let remarks = remarks(&import);
+        assert!(remarks.contains(said), "{text}: {remarks}");
         let left = config::parse("", &import.toml, &[]).unwrap();
         assert_eq!(
             left.topology.num_u, 23,
             "{text}: nothing of it is taken: {import:?}"
         );
-        assert_eq!(import.unread() > 0, told.starts_with('!'), "{text}");
+        assert_eq!(import.unread() > 0, remarks.starts_with('!'), "{text}");
     }
 }
 
 #[test]
-fn after_what_is_refused_the_rest_is_read() {
+fn reads_on_after_what_is_refused() {
     let text = "echo \"\nNUM_U=20\n\"\ncase $x in a) AS_START=1;; esac\nMY_IP=$(ip -o addr\n)\nLEAF_TO_VM_VLAN_NUM=9";
     let import = of(text);
     let config = config::parse("", &import.toml, &[]).unwrap();
@@ -234,11 +234,11 @@ fn after_what_is_refused_the_rest_is_read() {
         config.bgp.as_start,
         config.bgp.server_vlan,
     );
-    assert_eq!(read, (23, 65500, 9), "{}", told(&import));
+    assert_eq!(read, (23, 65500, 9), "{}", remarks(&import));
 }
 
 #[test]
-fn values_that_do_not_go_together_are_told_with_the_line_of_the_toml() {
+fn problems_name_the_line_of_the_toml() {
     let import = of(&edited(&[("HOST_TAP_NAME_PREFIX", "datacentre-vm")]));
     let problems = import.problems.join("\n");
     assert!(problems.starts_with("the TOML, line "), "{problems}");
@@ -246,21 +246,21 @@ fn values_that_do_not_go_together_are_told_with_the_line_of_the_toml() {
 }
 
 #[test]
-fn values_made_of_values_do_not_grow_without_end() {
+fn values_made_of_values_are_bounded() {
     let mut text = String::from("A0=xxxxxxxxxx\n");
     for index in 1..60 {
         writeln!(text, "A{index}=$A{0}$A{0}$A{0}", index - 1).unwrap();
     }
     let import = of(&text);
     assert!(
-        told(&import).contains("longer than 1024 bytes"),
+        remarks(&import).contains("longer than 1024 bytes"),
         "{import:?}"
     );
 }
 
-/// Each would be deep or quadratic for a reader that calls itself or looks back.
+/// Each would be deep or quadratic for a reader that recurses or looks back.
 #[test]
-fn large_files_are_read_in_no_time() {
+fn hostile_files_take_linear_time() {
     let began = std::time::Instant::now();
     for unit in [
         "$((",
@@ -344,7 +344,7 @@ fn shell() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn whatever_is_read_our_own_loader_takes_the_answer(text in shell(), any in any::<String>()) {
+    fn our_loader_takes_the_toml_of_any_text(text in shell(), any in any::<String>()) {
         for text in [text, any] {
             let import = of(&text);
             prop_assert!(config::parse("", &import.toml, &[]).is_ok(), "{:?}: {}", text, import.toml);

@@ -1,366 +1,295 @@
-//! A shell's text as words and operators (POSIX.1-2017, Shell Command Language, sections 2.2,
-//! 2.3 and 2.6). Nothing is run: what a shell would have to run becomes [`Part::Refused`].
+//! A shell's text as expanded words and operators (POSIX.1-2017, Shell Command Language, sections
+//! 2.2, 2.3 and 2.6). Nothing is run: a word that would need it is refused.
 //!
-//! No function calls itself and none looks back, so time and memory are bounded by the text.
+//! The scanner neither recurses nor looks back, so that a hostile file costs time and memory in
+//! proportion to its length.
 
-/// A word or what stands between words.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Token {
-    /// Where it begins, from 1.
-    pub line: usize,
-    pub kind: Kind,
-}
+use super::arithmetic::{evaluate, number};
+use super::script::Variables;
 
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Word(Vec<Part>),
-    /// One of `; & | < > ( )`.
-    Operator(char),
-    Newline,
-}
+/// The longest word, in bytes. No real one comes near; the bound keeps values that are made of
+/// other values from growing exponentially.
+const LONGEST_WORD: usize = 1024;
 
-/// A piece of a word.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// Letters as they stand.
-    Plain(String),
-    /// Letters that were quoted, so that they mean nothing but themselves.
-    Quoted(String),
-    /// `$NAME` or `${NAME}`.
-    Variable(String),
-    /// What stands in `$(( … ))`: plain parts and variables.
-    Arithmetic(Vec<Part>),
-    /// What is not read, and why.
-    Refused(&'static str),
-}
-
-pub(super) const COMMAND: &str =
-    "a command stands in it, and none is ever run: write what it would print";
+const COMMAND: &str =
+    "a command stands in it, and none is ever run: write what the command would print";
 const OPEN_QUOTE: &str = "a quote is not closed before the end of the file: close it";
-const OPEN_BRACE: &str =
-    "only ${NAME} and $NAME are read, no other form of expansion: write the value";
+const BRACES: &str = "only ${NAME} and $NAME are read, no other form of expansion: write the value";
 const OPEN_ARITHMETIC: &str = "$(( is not closed by )): close it";
 const SPECIAL: &str =
     "it has a parameter that only a running shell knows, such as $1 or $?: write the value";
 const OTHER_QUOTES: &str = "$'…' and $\"…\" differ from shell to shell: use plain quotes";
+const HOME: &str = "~ stands for a home directory: write its path";
 
 pub(super) fn is_name(text: &str) -> bool {
-    text.starts_with(begins_name) && text.chars().all(continues_name)
+    text.starts_with(|c: char| !c.is_ascii_digit()) && name_length(text) == text.len()
 }
 
-fn begins_name(letter: char) -> bool {
-    letter.is_ascii_alphabetic() || letter == '_'
+/// How many bytes at the start of `text` could belong to a name or number.
+pub(super) fn name_length(text: &str) -> usize {
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    end.unwrap_or(text.len())
 }
 
-fn continues_name(letter: char) -> bool {
-    letter.is_ascii_alphanumeric() || letter == '_'
+/// A word or an operator.
+#[derive(Debug, Default)]
+pub(super) struct Token {
+    /// The line where it begins, from 1.
+    pub line: usize,
+    /// One of `; & | < > ( )` or the end of a line.
+    pub operator: Option<char>,
+    /// The word, with quotes removed and `$` expanded. Incomplete where `refused`.
+    text: String,
+    /// Where the first quote or expansion of the word was.
+    special: Option<usize>,
+    /// Why it is not read.
+    refused: Option<String>,
 }
 
-/// Splits a text into its tokens.
-pub(super) struct Words<'t> {
-    rest: &'t str,
-    line: usize,
-}
+impl Token {
+    /// The word, if it has no quotes and no expansions, so that it may be a keyword.
+    pub(super) fn plain(&self) -> Option<&str> {
+        (self.operator.is_none() && self.special.is_none()).then_some(&self.text)
+    }
 
-impl<'t> Words<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
-        Self {
-            rest: text,
-            line: 1,
+    /// Name and value of `NAME=VALUE`, or why the value is not read.
+    pub(super) fn assignment(&self) -> Option<(&str, Result<&str, &str>)> {
+        let plain = &self.text[..self.special.unwrap_or(self.text.len())];
+        let (name, plain_value) = plain.split_once('=').filter(|(name, _)| is_name(name))?;
+        let value = match &self.refused {
+            Some(why) => Err(&**why),
+            None if plain_value.starts_with('~') => Err(HOME),
+            None => Ok(&self.text[name.len() + 1..]),
+        };
+        Some((name, value))
+    }
+
+    fn mark_special(&mut self) {
+        self.special.get_or_insert(self.text.len());
+    }
+
+    fn add(&mut self, text: &str) {
+        if self.refused.is_none() {
+            self.text += text;
+            if self.text.len() > LONGEST_WORD {
+                self.refuse(format!(
+                    "it is longer than {LONGEST_WORD} bytes: shorten it"
+                ));
+            }
         }
     }
 
-    /// The next letter, without taking it.
-    fn peek(&self) -> Option<char> {
-        self.rest.chars().next()
+    fn add_result(&mut self, result: Result<impl AsRef<str>, String>) {
+        match result {
+            Ok(text) => self.add(text.as_ref()),
+            Err(why) => self.refuse(why),
+        }
     }
 
-    fn take(&mut self) -> Option<char> {
-        let letter = self.peek()?;
-        self.rest = &self.rest[letter.len_utf8()..];
-        self.line += usize::from(letter == '\n');
-        Some(letter)
+    /// The first reason stays.
+    fn refuse(&mut self, why: impl Into<String>) {
+        self.refused.get_or_insert_with(|| why.into());
+    }
+}
+
+/// Splits a text into its tokens.
+pub(super) struct Scanner<'t> {
+    rest: &'t str,
+    line: usize,
+    /// The one that is being read.
+    token: Token,
+    /// What `$NAME` stands for at this point of the text; set by the reader of statements.
+    pub variables: Variables,
+}
+
+impl<'t> Scanner<'t> {
+    pub(super) fn new(rest: &'t str) -> Self {
+        Self {
+            rest,
+            line: 1,
+            token: Token::default(),
+            variables: Variables::default(),
+        }
+    }
+
+    pub(super) fn token(&mut self) -> Option<Token> {
+        self.join_lines();
+        while self.took(" ") || self.took("\t") {
+            self.join_lines();
+        }
+        if self.rest.starts_with('#') {
+            self.skip(self.rest.find('\n').unwrap_or(self.rest.len()));
+        }
+        self.token.line = self.line;
+        if self.rest.starts_with(ends_word) {
+            self.token.operator = self.take().chars().next();
+        } else if !self.rest.is_empty() {
+            self.word();
+        } else {
+            return None;
+        }
+        Some(std::mem::take(&mut self.token))
+    }
+
+    /// Takes a character; empty at the end.
+    fn take(&mut self) -> &'t str {
+        self.skip(self.rest.chars().next().map_or(0, char::len_utf8))
+    }
+
+    /// Takes `bytes` bytes.
+    fn skip(&mut self, bytes: usize) -> &'t str {
+        let (taken, rest) = self.rest.split_at(bytes);
+        self.line += taken.matches('\n').count();
+        self.rest = rest;
+        taken
     }
 
     /// Takes `text` if it is next.
     fn took(&mut self, text: &str) -> bool {
-        let Some(rest) = self.rest.strip_prefix(text) else {
-            return false;
-        };
-        self.line += text.matches('\n').count();
-        self.rest = rest;
-        true
+        let next = self.rest.starts_with(text);
+        if next {
+            self.skip(text.len());
+        }
+        next
     }
 
-    /// Lines that end in a backslash go on in the next.
+    /// A line that ends in a backslash continues in the next one.
     fn join_lines(&mut self) {
         while self.took("\\\n") {}
     }
 
-    fn name(&mut self) -> Option<&'t str> {
-        let end = self
-            .rest
-            .find(|letter| !continues_name(letter))
-            .unwrap_or(self.rest.len());
-        let (name, rest) = self.rest.split_at(end);
-        if !is_name(name) {
-            return None;
-        }
-        self.rest = rest;
-        Some(name)
-    }
-
-    fn word(&mut self) -> Vec<Part> {
-        let mut parts = Vec::new();
+    fn word(&mut self) {
+        let mut quote = "";
         loop {
-            self.join_lines();
-            match self.peek() {
-                None | Some('\n' | ' ' | '\t' | ';' | '&' | '|' | '<' | '>' | '(' | ')') => {
-                    return parts;
+            if quote != "'" {
+                self.join_lines();
+            }
+            if quote.is_empty() && self.rest.starts_with(ends_word) {
+                return;
+            }
+            let next = self.take();
+            if matches!(next, "\"" | "'" | "\\" | "$" | "`") {
+                self.token.mark_special();
+            }
+            match next {
+                "" if quote.is_empty() => return,
+                "" => return self.token.refuse(OPEN_QUOTE),
+                _ if next == quote => quote = "",
+                _ if quote == "'" => self.token.add(next),
+                "'" | "\"" if quote.is_empty() => quote = next,
+                // In double quotes a backslash stands for itself before other characters.
+                "\\" if quote.is_empty() || self.rest.starts_with(['$', '`', '"', '\\']) => {
+                    let escaped = self.take();
+                    self.token
+                        .add(if escaped.is_empty() { next } else { escaped });
                 }
-                Some('\'') => self.single_quotes(&mut parts),
-                Some('"') => self.double_quotes(&mut parts),
-                Some('$') => {
-                    self.dollar();
-                    self.expansion(&mut parts, false);
-                }
-                Some('`') => self.backticks(&mut parts),
-                Some('\\') => {
-                    self.take();
-                    let letter = self.take().unwrap_or('\\');
-                    push_quoted(&mut parts, letter);
-                }
-                Some(letter) => {
-                    self.take();
-                    push_plain(&mut parts, letter);
-                }
+                "$" => self.expansion(!quote.is_empty()),
+                "`" => self.skip_command("`"),
+                _ => self.token.add(next),
             }
         }
-    }
-
-    fn single_quotes(&mut self, parts: &mut Vec<Part>) {
-        self.take();
-        let Some(end) = self.rest.find('\'') else {
-            self.rest = "";
-            parts.push(Part::Refused(OPEN_QUOTE));
-            return;
-        };
-        let text = &self.rest[..end];
-        self.line += text.matches('\n').count();
-        self.rest = &self.rest[end + 1..];
-        parts.push(Part::Quoted(text.to_owned()));
-    }
-
-    fn double_quotes(&mut self, parts: &mut Vec<Part>) {
-        self.take();
-        parts.push(Part::Quoted(String::new())); // An empty pair is a word too.
-        loop {
-            self.join_lines();
-            match self.peek() {
-                None => {
-                    parts.push(Part::Refused(OPEN_QUOTE));
-                    return;
-                }
-                Some('"') => {
-                    self.take();
-                    return;
-                }
-                Some('$') => {
-                    self.dollar();
-                    self.expansion(parts, true);
-                }
-                Some('`') => self.backticks(parts),
-                Some(mut letter) => {
-                    self.take();
-                    if letter == '\\'
-                        && let Some(escaped @ ('$' | '`' | '"' | '\\')) = self.peek()
-                    {
-                        self.take();
-                        letter = escaped;
-                    }
-                    push_quoted(parts, letter);
-                }
-            }
-        }
-    }
-
-    fn dollar(&mut self) {
-        self.take();
-        self.join_lines();
     }
 
     /// After `$`.
-    fn expansion(&mut self, parts: &mut Vec<Part>, in_quotes: bool) {
+    fn expansion(&mut self, quoted: bool) {
+        self.join_lines();
         if self.took("((") {
-            self.arithmetic(parts);
-        } else {
-            self.simple_expansion(parts, in_quotes);
-        }
-    }
-
-    /// After `$`, all but `((`.
-    fn simple_expansion(&mut self, parts: &mut Vec<Part>, in_quotes: bool) {
-        if self.took("(") {
-            self.skip_command();
-            parts.push(Part::Refused(COMMAND));
+            self.arithmetic();
+        } else if self.took("(") {
+            self.skip_command(")");
         } else if self.took("{") {
-            self.braces(parts);
-        } else if let Some(name) = self.name() {
-            parts.push(Part::Variable(name.to_owned()));
+            let name = self.skip(name_length(self.rest));
+            if is_name(name) && self.took("}") {
+                return self.variable(name);
+            }
+            while !self.rest.starts_with('\n') && !matches!(self.take(), "}" | "") {}
+            self.token.refuse(BRACES);
+        } else if self
+            .rest
+            .starts_with(|c: char| c.is_ascii_digit() || "@*#?-$!".contains(c))
+        {
+            self.take();
+            self.token.refuse(SPECIAL);
+        } else if !quoted && self.rest.starts_with(['\'', '"']) {
+            self.token.refuse(OTHER_QUOTES);
         } else {
-            match self.peek() {
-                Some('\'' | '"') if !in_quotes => parts.push(Part::Refused(OTHER_QUOTES)),
-                Some('0'..='9' | '@' | '*' | '#' | '?' | '-' | '$' | '!') => {
-                    self.take();
-                    parts.push(Part::Refused(SPECIAL));
-                }
-                _ if in_quotes => push_quoted(parts, '$'),
-                _ => push_plain(parts, '$'),
+            match self.skip(name_length(self.rest)) {
+                "" => self.token.add("$"),
+                name => self.variable(name),
             }
         }
     }
 
-    fn braces(&mut self, parts: &mut Vec<Part>) {
-        let name = self.name();
-        if let Some(name) = name
-            && self.took("}")
-        {
-            parts.push(Part::Variable(name.to_owned()));
-            return;
-        }
-        while self.peek().is_some_and(|letter| letter != '\n') && self.take() != Some('}') {}
-        parts.push(Part::Refused(OPEN_BRACE));
+    fn variable(&mut self, name: &str) {
+        self.token.add_result(self.variables.referred(name));
     }
 
-    /// After `$((`. One `$((` in another means what parentheses mean there.
-    fn arithmetic(&mut self, parts: &mut Vec<Part>) {
-        let mut inside = Vec::new();
-        let mut open = 0_usize;
+    /// After `$((`. A second `$((` within means what parentheses mean there.
+    fn arithmetic(&mut self) {
+        let start = self.token.text.len();
+        let mut open = 0;
         loop {
             self.join_lines();
             if open == 0 && self.took("))") {
-                parts.push(Part::Arithmetic(inside));
-                return;
+                return self.evaluate_from(start);
             }
-            match self.peek() {
-                None => {
-                    parts.push(Part::Refused(OPEN_ARITHMETIC));
-                    return;
-                }
-                Some('$') => {
-                    self.dollar();
+            match self.take() {
+                "" => return self.token.refuse(OPEN_ARITHMETIC),
+                ")" if open == 0 => self.token.refuse(OPEN_ARITHMETIC),
+                "`" => self.skip_command("`"),
+                "$" => {
+                    self.join_lines();
                     if self.took("((") {
                         open += 2;
-                        push_plain(&mut inside, '(');
-                        push_plain(&mut inside, '(');
+                        self.token.add("((");
                     } else {
-                        self.simple_expansion(&mut inside, true);
+                        self.expansion(true);
                     }
                 }
-                Some('`') => self.backticks(&mut inside),
-                Some(letter) => {
-                    self.take();
-                    match letter {
-                        '(' => open += 1,
-                        ')' if open == 0 => inside.push(Part::Refused(OPEN_ARITHMETIC)),
-                        ')' => open -= 1,
-                        _ => {}
-                    }
-                    push_plain(&mut inside, letter);
+                text => {
+                    open += i32::from(text == "(") - i32::from(text == ")");
+                    self.token.add(text);
                 }
             }
         }
     }
 
-    fn backticks(&mut self, parts: &mut Vec<Part>) {
-        self.take();
-        loop {
-            match self.take() {
-                None | Some('`') => break,
-                Some('\\') => {
-                    self.take();
-                }
-                Some(_) => {}
-            }
+    /// Replaces the expression that begins at `start` of the word. As in a shell, variables with
+    /// a `$` have become text of it by now.
+    fn evaluate_from(&mut self, start: usize) {
+        if self.token.refused.is_some() {
+            return;
         }
-        parts.push(Part::Refused(COMMAND));
+        let expression = self.token.text.split_off(start);
+        let result = evaluate(&expression, |name| {
+            number(self.variables.referred(name)?).map_err(|why| format!("{name}: {why}"))
+        });
+        self.token
+            .add_result(result.map(|result| result.to_string()));
     }
 
-    /// After `$(`: up to its end, through quotes and what is nested.
-    fn skip_command(&mut self) {
-        let mut open = vec![')'];
+    /// Skips a command after its `$(` or backtick, up to `end`, through quotes and what is nested.
+    fn skip_command(&mut self, end: &'static str) {
+        self.token.refuse(COMMAND);
+        let mut open = vec![end];
         while let Some(end) = open.last().copied() {
-            let Some(letter) = self.take() else { return };
-            match letter {
-                '\\' => {
-                    self.take();
-                }
-                _ if letter == end => {
-                    open.pop();
-                }
-                '\'' if end == ')' => while self.take().is_some_and(|letter| letter != '\'') {},
-                '"' => open.push('"'),
-                '`' => self.backticks_in_command(),
-                '$' if self.took("(") => open.push(')'),
-                '(' if end == ')' => open.push(')'),
+            match (self.take(), end) {
+                ("", _) => return,
+                (next, _) if next == end => _ = open.pop(),
+                (_, "'") => {}
+                ("\\", _) => _ = self.take(),
+                (_, "`") => {}
+                ("`", _) => open.push("`"),
+                ("\"", _) => open.push("\""),
+                ("'", ")") => open.push("'"),
+                ("(", ")") => open.push(")"),
+                ("$", _) if self.took("(") => open.push(")"),
                 _ => {}
             }
         }
     }
-
-    fn backticks_in_command(&mut self) {
-        while let Some(letter) = self.take()
-            && letter != '`'
-        {
-            if letter == '\\' {
-                self.take();
-            }
-        }
-    }
 }
 
-impl Iterator for Words<'_> {
-    type Item = Token;
-
-    fn next(&mut self) -> Option<Token> {
-        loop {
-            self.join_lines();
-            let line = self.line;
-            let kind = match self.peek()? {
-                ' ' | '\t' => {
-                    self.take();
-                    continue;
-                }
-                '#' => {
-                    let end = self.rest.find('\n').unwrap_or(self.rest.len());
-                    self.rest = &self.rest[end..];
-                    continue;
-                }
-                '\n' => {
-                    self.take();
-                    Kind::Newline
-                }
-                letter @ (';' | '&' | '|' | '<' | '>' | '(' | ')') => {
-                    self.take();
-                    Kind::Operator(letter)
-                }
-                _ => Kind::Word(self.word()),
-            };
-            return Some(Token { line, kind });
-        }
-    }
-}
-
-fn push_plain(parts: &mut Vec<Part>, letter: char) {
-    match parts.last_mut() {
-        Some(Part::Plain(text)) => text.push(letter),
-        _ => parts.push(Part::Plain(letter.into())),
-    }
-}
-
-fn push_quoted(parts: &mut Vec<Part>, letter: char) {
-    match parts.last_mut() {
-        Some(Part::Quoted(text)) => text.push(letter),
-        _ => parts.push(Part::Quoted(letter.into())),
-    }
+fn ends_word(c: char) -> bool {
+    "\n \t;&|<>()".contains(c)
 }

@@ -1,46 +1,42 @@
-//! Settings as a TOML file that a person likes to go on with.
-
-use std::fmt::Write;
+//! Settings as a TOML file that a person can go on editing.
 
 use toml::Value;
 
 use super::keys::Setting;
 use crate::config;
 
-/// The longest line that holds a list.
+/// The longest line that holds a list, in characters.
 const WIDTH: usize = 100;
 
-/// The file; tables and keys in the order of the example file.
-pub(super) fn write(name: &str, settings: &[Setting]) -> String {
+/// The file, with tables and keys in the order of the example file.
+pub(super) fn write(name: &str, mut settings: Vec<Setting<'_>>) -> String {
     let name = name.escape_debug();
     let mut toml = format!(
         "# What {name} sets and ikv-fabric's defaults do not.\n# `ikv-fabric run -c FILE`\n"
     );
-    let mut settings: Vec<&Setting> = settings.iter().collect();
     settings.sort_by_key(|setting| config::order(setting.key));
-    let mut open = "";
-    for setting in settings {
-        let (table, key) = setting.key.split_once('.').unwrap_or(("", setting.key));
-        if table != open {
-            open = table;
-            let _ = write!(toml, "\n[{table}]\n"); // Into a text nothing fails.
+    let mut last_table = "";
+    for Setting {
+        key,
+        value,
+        from,
+        line,
+    } in settings
+    {
+        let (table, key) = key.split_once('.').unwrap_or(("", key));
+        if table != last_table {
+            last_table = table;
+            toml += &format!("\n[{table}]\n");
         }
-        let _ = writeln!(toml, "# {}, line {}", setting.from, setting.line);
-        let _ = writeln!(toml, "{key} = {}", shown(&setting.value, key.len() + 3));
+        toml += &format!("# {from}, line {line}\n");
+        let mut statement = format!("{key} = {value}\n");
+        if let Value::Array(list) = &value
+            && statement.len() > WIDTH + 1
+        {
+            let lines: Vec<_> = list.iter().map(|value| format!("    {value},\n")).collect();
+            statement = format!("{key} = [\n{}]\n", lines.concat());
+        }
+        toml += &statement;
     }
     toml
-}
-
-fn shown(value: &Value, before: usize) -> String {
-    let line = value.to_string();
-    match value {
-        Value::Array(list) if before + line.len() > WIDTH => {
-            let mut lines = String::from("[\n");
-            for value in list {
-                let _ = writeln!(lines, "    {value},");
-            }
-            lines + "]"
-        }
-        _ => line,
-    }
 }

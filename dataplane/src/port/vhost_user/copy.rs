@@ -8,16 +8,16 @@ use crate::frame::{Burst, VnetHeader};
 
 /// Consecutive bytes of a guest's memory that it gave to be written to.
 #[derive(Clone, Copy)]
-pub(super) struct Room {
+pub(super) struct GuestBuffer {
     pub(super) start: *mut u8,
     pub(super) len: u32,
 }
 
 // SAFETY: an address and a length. Its queue follows it while it holds the memory.
-unsafe impl Send for Room {}
+unsafe impl Send for GuestBuffer {}
 
-impl Room {
-    pub(super) const NONE: Room = Room {
+impl GuestBuffer {
+    pub(super) const NONE: GuestBuffer = GuestBuffer {
         start: ptr::null_mut(),
         len: 0,
     };
@@ -62,14 +62,14 @@ pub(super) unsafe fn read_header(from: *const u8) -> VnetHeader {
 /// The header as it goes into a receive buffer: without what concerns only the way from a
 /// guest, and with `num_buffers`.
 #[inline(always)]
-fn header_bytes(header: &VnetHeader, buffers: u16) -> [u8; 12] {
+fn header_bytes(header: &VnetHeader, num_buffers: u16) -> [u8; 12] {
     let mut bytes = [0; 12];
     bytes[..VnetHeader::LEN].copy_from_slice(&header.for_guest().0);
-    bytes[10..].copy_from_slice(&buffers.to_le_bytes());
+    bytes[10..].copy_from_slice(&num_buffers.to_le_bytes());
     bytes
 }
 
-/// Writes header and frame into one room that is long enough for both.
+/// Writes header and frame into one buffer that is long enough for both.
 ///
 /// # Safety
 /// `header_len` and the frame's bytes must be mapped at `to`; `header_len` is 10 or 12.
@@ -102,45 +102,45 @@ pub(super) unsafe fn write_header(
     to: *mut u8,
     header_len: usize,
     header: &VnetHeader,
-    buffers: u16,
+    num_buffers: u16,
 ) {
-    let bytes = header_bytes(header, buffers);
+    let bytes = header_bytes(header, num_buffers);
     // SAFETY: as the caller promises.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, header_len.min(bytes.len())) };
 }
 
-/// Writes header and frame into rooms that together are long enough, in order.
+/// Writes header and frame into buffers that together are long enough, in order.
 ///
 /// # Safety
-/// Every room must be mapped in its whole length; `header_len` is 10 or 12.
+/// Every buffer must be mapped in its whole length; `header_len` is 10 or 12.
 pub(super) unsafe fn write_scattered(
-    rooms: &[Room],
+    buffers: &[GuestBuffer],
     header_len: usize,
-    buffers: u16,
+    num_buffers: u16,
     burst: &Burst,
     index: usize,
 ) {
-    let header = header_bytes(burst.header(index), buffers);
+    let header = header_bytes(burst.header(index), num_buffers);
     let frame = burst.segments(index).iter();
     let pieces = frame.map(|segment| (segment.start(), segment.len()));
-    let mut rooms = rooms.iter().copied();
-    let mut room = Room::NONE;
+    let mut buffers = buffers.iter().copied();
+    let mut buffer = GuestBuffer::NONE;
     for (mut from, mut left) in std::iter::once((header.as_ptr(), header_len)).chain(pieces) {
         while left > 0 {
-            if room.len == 0 {
-                let Some(next) = rooms.next() else { return };
-                room = next;
+            if buffer.len == 0 {
+                let Some(next) = buffers.next() else { return };
+                buffer = next;
                 continue;
             }
-            let len = left.min(room.len as usize);
-            // SAFETY: `len` bytes are left in the room, which is mapped as the caller
+            let len = left.min(buffer.len as usize);
+            // SAFETY: `len` bytes are left in the buffer, which is mapped as the caller
             // promises, and in the piece, which is the header or a valid segment.
             unsafe {
-                copy(room.start, from, len);
-                room.start = room.start.add(len);
+                copy(buffer.start, from, len);
+                buffer.start = buffer.start.add(len);
                 from = from.add(len);
             }
-            room.len -= len as u32;
+            buffer.len -= len as u32;
             left -= len;
         }
     }
@@ -203,15 +203,15 @@ mod tests {
         burst.push(VnetHeader::default(), &frame);
         for length in 1..=50 {
             let mut memory = vec![vec![0u8; length]; 112usize.div_ceil(length)];
-            let rooms: Vec<Room> = memory
+            let buffers: Vec<GuestBuffer> = memory
                 .iter_mut()
-                .map(|room| Room {
-                    start: room.as_mut_ptr(),
+                .map(|buffer| GuestBuffer {
+                    start: buffer.as_mut_ptr(),
                     len: length as u32,
                 })
                 .collect();
-            // SAFETY: the rooms are vectors of their lengths.
-            unsafe { write_scattered(&rooms, 12, 3, &burst, 0) };
+            // SAFETY: the buffers are vectors of their lengths.
+            unsafe { write_scattered(&buffers, 12, 3, &burst, 0) };
             let flat = memory.concat();
             assert_eq!(flat[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0]);
             assert_eq!(flat[12..112], frame[..]);

@@ -2,7 +2,7 @@
 //! names.
 #![allow(unsafe_code)]
 
-use super::copy::Room;
+use super::copy::GuestBuffer;
 use super::fault::Rule;
 use super::memory::GuestMemory;
 
@@ -49,34 +49,34 @@ pub(super) enum Direction {
 }
 
 /// The pieces of one or more chains, in host memory. Reused for ever.
-pub(super) struct Pieces {
-    rooms: Box<[Room; LONGEST_CHAIN]>,
+pub(super) struct ScatterList {
+    buffers: Box<[GuestBuffer; LONGEST_CHAIN]>,
     len: usize,
     bytes: u64,
 }
 
-// SAFETY: the rooms are numbers until somebody writes through them, which their queue does
+// SAFETY: the buffers are numbers until somebody writes through them, which their queue does
 // while it holds the memory that they are in.
-unsafe impl Send for Pieces {}
+unsafe impl Send for ScatterList {}
 
-impl Default for Pieces {
+impl Default for ScatterList {
     fn default() -> Self {
-        Pieces {
-            rooms: Box::new([Room::NONE; LONGEST_CHAIN]),
+        ScatterList {
+            buffers: Box::new([GuestBuffer::NONE; LONGEST_CHAIN]),
             len: 0,
             bytes: 0,
         }
     }
 }
 
-impl Pieces {
+impl ScatterList {
     pub(super) fn clear(&mut self) {
         self.len = 0;
         self.bytes = 0;
     }
 
-    pub(super) fn rooms(&self) -> &[Room] {
-        &self.rooms[..self.len]
+    pub(super) fn buffers(&self) -> &[GuestBuffer] {
+        &self.buffers[..self.len]
     }
 
     /// Bytes of all pieces together.
@@ -101,12 +101,12 @@ impl Pieces {
         } = *descriptor;
         if len == 0 {
             // It takes a place as any other: chains of nothing would be followed for ever.
-            return self.push(Room::NONE);
+            return self.push(GuestBuffer::NONE);
         }
         while len > 0 {
             let outside = Rule::OutsideMemory { address, len };
             let (start, piece) = memory.at(address, len).ok_or(outside)?;
-            self.push(Room { start, len: piece })?;
+            self.push(GuestBuffer { start, len: piece })?;
             self.bytes += u64::from(piece);
             address = address.wrapping_add(u64::from(piece));
             len -= piece;
@@ -114,11 +114,11 @@ impl Pieces {
         Ok(())
     }
 
-    fn push(&mut self, piece: Room) -> Result<(), Rule> {
-        let room = self.rooms.get_mut(self.len).ok_or(Rule::EndlessChain {
+    fn push(&mut self, piece: GuestBuffer) -> Result<(), Rule> {
+        let buffer = self.buffers.get_mut(self.len).ok_or(Rule::EndlessChain {
             limit: LONGEST_CHAIN,
         })?;
-        *room = piece;
+        *buffer = piece;
         self.len += 1;
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
-use super::copy::{Room, write_header};
+use super::copy::{GuestBuffer, write_header};
 use super::fault::GuestFault;
 use super::{VhostUser, context};
 use crate::frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
@@ -48,8 +48,8 @@ impl VhostUser {
             return None;
         }
         let context = context(&self.memory, &self.terms);
-        let mut rooms = [Room::NONE; MAX_BURST];
-        let lent = match queue.lend(&context, &mut rooms) {
+        let mut buffers = [GuestBuffer::NONE; MAX_BURST];
+        let lent = match queue.lend(&context, &mut buffers) {
             Ok(lent) => lent,
             Err(rule) => {
                 let queue = queue.spec.index;
@@ -57,26 +57,26 @@ impl VhostUser {
                 return None;
             }
         };
-        let rooms = &rooms[..lent];
+        let buffers = &buffers[..lent];
         let longest = context.header_len + MAX_FRAME;
         let lens = &mut self.filled;
         let mut used = 0;
         let mut filled = Filled::default();
         let mut failure = None;
         loop {
-            let enough = enough_for(&rooms[used..], longest, context.mergeable);
+            let enough = enough_for(&buffers[used..], longest, context.mergeable);
             let shown = seen.as_ref().is_none_or(|seen| seen.has_room());
             if enough == 0 || !shown {
                 filled.more = true;
                 break;
             }
-            let vectors = rooms[used..used + enough].iter().enumerate();
-            let vectors = vectors.map(|(index, room)| {
-                // The header goes to the front of the first room when it was looked at.
+            let vectors = buffers[used..used + enough].iter().enumerate();
+            let vectors = vectors.map(|(index, buffer)| {
+                // The header goes to the front of the first buffer when it was looked at.
                 let skip = if index == 0 { context.header_len } else { 0 };
                 // SAFETY: mapped for their lengths, the guest's to be written to, and the
                 // first is longer than the header.
-                unsafe { ReadVector::new(room.start.add(skip), room.len as usize - skip) }
+                unsafe { ReadVector::new(buffer.start.add(skip), buffer.len as usize - skip) }
             });
             let mut header = VnetHeader::default();
             let frame_len = match read_frame(tap, &mut header, vectors) {
@@ -101,34 +101,40 @@ impl VhostUser {
                 }
             };
             if !self.terms.takes.contains(header.needs()) {
-                push_copy(burst, header, &rooms[used..], context.header_len, frame_len);
+                push_copy(
+                    burst,
+                    header,
+                    &buffers[used..],
+                    context.header_len,
+                    frame_len,
+                );
                 filled.more = true;
                 break;
             }
-            let buffers = spread(
-                &rooms[used..],
+            let num_buffers = spread(
+                &buffers[used..],
                 context.header_len + frame_len,
                 &mut lens[used..],
             );
-            // SAFETY: rooms that are lent hold a header at least.
+            // SAFETY: buffers that are lent hold a header at least.
             unsafe {
                 write_header(
-                    rooms[used].start,
+                    buffers[used].start,
                     context.header_len,
                     &header,
-                    buffers as u16,
+                    num_buffers as u16,
                 );
             }
             if let Some(seen) = seen.as_deref_mut() {
                 show(
                     seen,
                     header,
-                    &rooms[used..used + buffers],
+                    &buffers[used..used + num_buffers],
                     context.header_len,
                     frame_len,
                 );
             }
-            used += buffers;
+            used += num_buffers;
             filled.frames += 1;
             filled.bytes += frame_len as u64;
         }
@@ -151,27 +157,27 @@ impl VhostUser {
     }
 }
 
-/// Appends a frame that lies in rooms to a burst that has room for it, where it lies.
+/// Appends a frame that lies in buffers to a burst that has room for it, where it lies.
 #[cold]
-fn show(seen: &mut Burst, header: VnetHeader, rooms: &[Room], skip: usize, len: usize) {
+fn show(seen: &mut Burst, header: VnetHeader, buffers: &[GuestBuffer], skip: usize, len: usize) {
     let (mut skip, mut left) = (skip, len);
-    for room in rooms {
-        let part = (room.len as usize - skip).min(left);
+    for buffer in buffers {
+        let part = (buffer.len as usize - skip).min(left);
         // SAFETY: mapped for its length, and the guest's memory stays mapped for as long as its
         // port; the burst is cleared before that is used again.
-        seen.add_segment(unsafe { Segment::new(room.start.add(skip), part as u32) });
+        seen.add_segment(unsafe { Segment::new(buffer.start.add(skip), part as u32) });
         left -= part;
         skip = 0;
     }
     seen.add_frame(header, len);
 }
 
-/// How many of the rooms are enough for a frame of any length; 0 when all are not.
-fn enough_for(rooms: &[Room], longest: usize, mergeable: bool) -> usize {
-    let most = if mergeable { rooms.len() } else { 1 };
+/// How many of the buffers are enough for a frame of any length; 0 when all are not.
+fn enough_for(buffers: &[GuestBuffer], longest: usize, mergeable: bool) -> usize {
+    let most = if mergeable { buffers.len() } else { 1 };
     let mut bytes = 0;
-    for (index, room) in rooms.iter().take(most).enumerate() {
-        bytes += room.len as usize;
+    for (index, buffer) in buffers.iter().take(most).enumerate() {
+        bytes += buffer.len as usize;
         if bytes >= longest {
             return index + 1;
         }
@@ -179,31 +185,37 @@ fn enough_for(rooms: &[Room], longest: usize, mergeable: bool) -> usize {
     0
 }
 
-/// How `needed` bytes lie in rooms that are filled one after the other; returns how many rooms.
-fn spread(rooms: &[Room], needed: usize, lens: &mut [u32]) -> usize {
-    let (mut left, mut buffers) = (needed as u32, 0);
-    for (room, len) in rooms.iter().zip(lens) {
+/// How `needed` bytes lie in buffers that are filled one after the other; returns how many buffers.
+fn spread(buffers: &[GuestBuffer], needed: usize, lens: &mut [u32]) -> usize {
+    let (mut left, mut num_buffers) = (needed as u32, 0);
+    for (buffer, len) in buffers.iter().zip(lens) {
         if left == 0 {
             break;
         }
-        *len = left.min(room.len);
+        *len = left.min(buffer.len);
         left -= *len;
-        buffers += 1;
+        num_buffers += 1;
     }
-    buffers
+    num_buffers
 }
 
-/// A frame that was read into rooms goes to the burst's own memory after all.
+/// A frame that was read into buffers goes to the burst's own memory after all.
 #[cold]
-fn push_copy(burst: &mut Burst, header: VnetHeader, rooms: &[Room], skip: usize, len: usize) {
+fn push_copy(
+    burst: &mut Burst,
+    header: VnetHeader,
+    buffers: &[GuestBuffer],
+    skip: usize,
+    len: usize,
+) {
     let Some((place, memory)) = burst.vacant(0) else {
         return;
     };
     *place = header;
     let (mut done, mut skip) = (0, skip);
-    for room in rooms {
+    for buffer in buffers {
         // SAFETY: mapped for its length, of which the first has more than `skip`.
-        let segment = unsafe { Segment::new(room.start.add(skip), room.len - skip as u32) };
+        let segment = unsafe { Segment::new(buffer.start.add(skip), buffer.len - skip as u32) };
         skip = 0;
         done += segment.copy_to(&mut memory[done..len]);
     }

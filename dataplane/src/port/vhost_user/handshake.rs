@@ -22,7 +22,7 @@ mod loom {
     use ::loom::thread;
 
     use super::super::packed_ring::{
-        EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, Place, was_passed,
+        EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, RingPosition, was_passed,
     };
     use super::super::split_ring::needs_event;
     use super::*;
@@ -32,7 +32,7 @@ mod loom {
         /// An index of a split ring, or the flags of a packed ring's descriptor.
         progress: AtomicU16,
         /// Where the other side wants to be told.
-        place: AtomicU16,
+        position: AtomicU16,
         /// Whether it does.
         flags: AtomicU16,
     }
@@ -40,14 +40,14 @@ mod loom {
     /// One side makes progress from 0 to 1 and asks whether to wake the other, which falls
     /// asleep: one of them must notice.
     fn never_both_asleep(
-        (place, flags): (u16, u16),
+        (position, flags): (u16, u16),
         publisher: impl Fn(&Shared) -> bool + Copy + Send + Sync + 'static,
         sleeper: impl Fn(&Shared) -> bool + Copy + Send + Sync + 'static,
     ) {
         ::loom::model(move || {
             let shared = Arc::new(Shared {
                 progress: AtomicU16::new(0),
-                place: AtomicU16::new(place),
+                position: AtomicU16::new(position),
                 flags: AtomicU16::new(flags),
             });
             let other = {
@@ -73,10 +73,10 @@ mod loom {
             (u16::MAX, 0),
             |ring| {
                 let publish = || ring.progress.store(1, Release);
-                driver(publish, || needs_event(ring.place.load(Relaxed), 1, 0))
+                driver(publish, || needs_event(ring.position.load(Relaxed), 1, 0))
             },
             |ring| {
-                let arm = || ring.place.store(0, Relaxed);
+                let arm = || ring.position.store(0, Relaxed);
                 publish_then_look(arm, || ring.progress.load(Acquire) != 0)
             },
         );
@@ -88,10 +88,10 @@ mod loom {
             (u16::MAX, 0),
             |ring| {
                 let publish = || ring.progress.store(1, Release);
-                publish_then_look(publish, || needs_event(ring.place.load(Relaxed), 1, 0))
+                publish_then_look(publish, || needs_event(ring.position.load(Relaxed), 1, 0))
             },
             |ring| {
-                let arm = || ring.place.store(0, Relaxed);
+                let arm = || ring.position.store(0, Relaxed);
                 driver(arm, || ring.progress.load(Acquire) != 0)
             },
         );
@@ -115,22 +115,22 @@ mod loom {
 
     /// The driver writes place and flags, two stores, and we may see the one without the other.
     #[test]
-    fn packed_call_by_place() {
+    fn packed_call_by_position() {
         let size = 8;
-        let at = |index| Place { index, wrap: true };
+        let at = |index| RingPosition { index, wrap: true };
         never_both_asleep(
             (at(5).bits(), EVENT_DISABLE),
             move |ring| {
                 let publish = || ring.progress.store(1, Release);
                 publish_then_look(publish, || {
                     let flags = ring.flags.load(Relaxed);
-                    let event = Place::from_bits(ring.place.load(Relaxed));
+                    let event = RingPosition::from_bits(ring.position.load(Relaxed));
                     flags == EVENT_DESCRIPTOR && was_passed(event, at(1), 1, size)
                 })
             },
             move |ring| {
                 let arm = || {
-                    ring.place.store(at(0).bits(), Relaxed);
+                    ring.position.store(at(0).bits(), Relaxed);
                     ring.flags.store(EVENT_DESCRIPTOR, Release);
                 };
                 driver(arm, || ring.progress.load(Acquire) != 0)

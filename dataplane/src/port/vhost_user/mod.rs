@@ -54,7 +54,7 @@ use rustix::event::epoll;
 use crate::frame::{Burst, MAX_BURST};
 use crate::offload::Offloads;
 use crate::stats::{DropReason, Losses};
-use copy::Room;
+use copy::GuestBuffer;
 use descriptor::{Descriptor, INDIRECT, NEXT, WRITE};
 pub use fault::{GuestFault, Rule};
 pub(crate) use fill::Filled;
@@ -198,14 +198,14 @@ impl Context<'_> {
     /// INDIRECT), goes the right way (`direction` is WRITE or 0), and lies in one piece of
     /// memory. Of no length otherwise: that is for the slow way to look at.
     #[inline(always)]
-    fn whole_room(&self, descriptor: &Descriptor, direction: u16) -> Room {
+    fn single_buffer(&self, descriptor: &Descriptor, direction: u16) -> GuestBuffer {
         if descriptor.flags & (NEXT | INDIRECT | WRITE) == direction
             && let Some((start, len)) = self.memory.at(descriptor.address, descriptor.len)
             && len == descriptor.len
         {
-            return Room { start, len };
+            return GuestBuffer { start, len };
         }
-        Room::NONE
+        GuestBuffer::NONE
     }
 }
 

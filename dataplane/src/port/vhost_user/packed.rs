@@ -7,17 +7,17 @@
 
 use std::sync::atomic::Ordering;
 
-use super::copy::{self, Room, prefetch_to_read, prefetch_to_write};
+use super::copy::{self, GuestBuffer, prefetch_to_read, prefetch_to_write};
 use super::descriptor::{
-    Descriptor, Direction, INDIRECT, Kind, LONGEST_CHAIN, NEXT, Pieces, WRITE,
+    Descriptor, Direction, INDIRECT, Kind, LONGEST_CHAIN, NEXT, ScatterList, WRITE,
 };
 use super::fault::Rule;
 use super::gather::Gather;
 use super::handshake::publish_then_look;
 use super::packed_ring::{
-    EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, PackedRing, Place, used_word, was_passed,
+    EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, PackedRing, RingPosition, used_word, was_passed,
 };
-use super::take::{take_pieces, take_whole};
+use super::take::{take_scattered, take_whole};
 use super::{Context, VringBase};
 use crate::frame::{Burst, MAX_BURST};
 use crate::stats::{DropReason, Losses};
@@ -25,7 +25,7 @@ use crate::stats::{DropReason, Losses};
 /// One buffer: consecutive descriptors, given back by one.
 #[derive(Clone, Copy)]
 struct Chain {
-    place: Place,
+    position: RingPosition,
     first: Descriptor,
     /// What the driver calls it by.
     number: u16,
@@ -34,7 +34,7 @@ struct Chain {
 
 impl Chain {
     const NONE: Chain = Chain {
-        place: Place {
+        position: RingPosition {
             index: 0,
             wrap: false,
         },
@@ -54,7 +54,7 @@ pub(super) struct Packed {
     ring: PackedRing,
     /// The next descriptor to take. Chains are given back one for one and in order, so it is
     /// also where the next is given back, once all that was taken is.
-    next: Place,
+    next: RingPosition,
     /// Descriptors given back since the driver was asked whether it wants to know.
     since: u32,
     in_order: bool,
@@ -62,17 +62,17 @@ pub(super) struct Packed {
     /// Chains that are taken and not yet given back.
     chains: [Chain; MAX_BURST],
     /// Where they are, if each is a single piece of memory.
-    rooms: [Room; MAX_BURST],
+    buffers: [GuestBuffer; MAX_BURST],
     taken: usize,
-    pieces: Pieces,
+    scatter: ScatterList,
 }
 
 impl Packed {
     /// Goes on where a killed device left off; else where `base` says that used descriptors
     /// go: what another device took and did not give back is taken again.
     pub(super) fn new(ring: PackedRing, base: VringBase, in_order: bool) -> Option<Self> {
-        let given = Place::from_bits((base.0 >> 16) as u16);
-        let next = ring.noted_place().unwrap_or(given);
+        let given = RingPosition::from_bits((base.0 >> 16) as u16);
+        let next = ring.noted_position().unwrap_or(given);
         (next.index < ring.size).then(|| Packed {
             ring,
             next,
@@ -80,27 +80,27 @@ impl Packed {
             in_order,
             gather: Gather::default(),
             chains: [Chain::NONE; MAX_BURST],
-            rooms: [Room::NONE; MAX_BURST],
+            buffers: [GuestBuffer::NONE; MAX_BURST],
             taken: 0,
-            pieces: Pieces::default(),
+            scatter: ScatterList::default(),
         })
     }
 
     /// Where another device goes on, which the front end is about to be told.
     pub(super) fn retire(&mut self) -> VringBase {
-        self.ring.forget_place();
-        let place = u32::from(self.next.bits());
-        VringBase(place | place << 16)
+        self.ring.forget_position();
+        let position = u32::from(self.next.bits());
+        VringBase(position | position << 16)
     }
 
     /// The chain at a place, if the driver made one available there.
     #[inline(always)]
-    fn chain_at(&self, place: Place) -> Result<Option<Chain>, Rule> {
-        let Some(first) = self.ring.available(place) else {
+    fn chain_at(&self, position: RingPosition) -> Result<Option<Chain>, Rule> {
+        let Some(first) = self.ring.available(position) else {
             return Ok(None);
         };
         let mut chain = Chain {
-            place,
+            position,
             first,
             number: first.number,
             descriptors: 1,
@@ -115,7 +115,7 @@ impl Packed {
             }
             let next = self
                 .ring
-                .follower(place.ahead(chain.descriptors, self.ring.size));
+                .follower(position.ahead(chain.descriptors, self.ring.size));
             chain.descriptors += 1;
             if next.flags & NEXT == 0 {
                 chain.number = next.number;
@@ -134,13 +134,15 @@ impl Packed {
         let mut descriptor = chain.first;
         for ahead in 1..=chain.descriptors {
             if descriptor.flags & INDIRECT == 0 {
-                self.pieces.add(context.memory, &descriptor, direction)?;
+                self.scatter.add(context.memory, &descriptor, direction)?;
             } else {
-                self.pieces
+                self.scatter
                     .add_table(context.memory, &descriptor, direction, Kind::Packed)?;
             }
             if ahead < chain.descriptors {
-                descriptor = self.ring.follower(chain.place.ahead(ahead, self.ring.size));
+                descriptor = self
+                    .ring
+                    .follower(chain.position.ahead(ahead, self.ring.size));
             }
         }
         Ok(())
@@ -158,9 +160,9 @@ impl Packed {
         if self.ring.available(last).is_none() && self.gather.lets_grow() {
             return Ok(true);
         }
-        let (mut place, mut count, mut total) = (self.next, 0, 0);
+        let (mut position, mut count, mut total) = (self.next, 0, 0);
         while count < MAX_BURST {
-            let Some(chain) = self.chain_at(place)? else {
+            let Some(chain) = self.chain_at(position)? else {
                 break;
             };
             // A driver that never takes anything back could lead us round and round.
@@ -168,13 +170,13 @@ impl Packed {
             if total > u32::from(self.ring.size) {
                 break;
             }
-            let room = context.whole_room(&chain.first, 0);
-            prefetch_to_read(room.start);
-            prefetch_to_read(room.start.wrapping_add(64));
+            let buffer = context.single_buffer(&chain.first, 0);
+            prefetch_to_read(buffer.start);
+            prefetch_to_read(buffer.start.wrapping_add(64));
             self.chains[count] = chain;
-            self.rooms[count] = room;
+            self.buffers[count] = buffer;
             count += 1;
-            place = place.ahead(chain.descriptors, self.ring.size);
+            position = position.ahead(chain.descriptors, self.ring.size);
         }
         self.gather.took(count as u16);
         if count == 0 {
@@ -185,18 +187,18 @@ impl Packed {
                 break;
             }
             let chain = self.chains[index];
-            let Room { start, len } = self.rooms[index];
+            let GuestBuffer { start, len } = self.buffers[index];
             if len > 0 {
                 // SAFETY: `len` bytes are mapped there, and stay the device's until released.
                 unsafe { take_whole(start, len, context, burst, drops) };
             } else {
-                self.pieces.clear();
+                self.scatter.clear();
                 self.follow(&chain, Direction::Read, context)?;
                 // SAFETY: the pieces are mapped, and stay the device's until released.
-                unsafe { take_pieces(&self.pieces, context, burst, drops) };
+                unsafe { take_scattered(&self.scatter, context, burst, drops) };
             }
             self.taken += 1;
-            self.next = chain.place.ahead(chain.descriptors, self.ring.size);
+            self.next = chain.position.ahead(chain.descriptors, self.ring.size);
         }
         Ok(true)
     }
@@ -217,13 +219,13 @@ impl Packed {
             number = others.last().map_or(number, |last| last.number);
         } else {
             for chain in others {
-                let word = used_word(chain.place, chain.number, 0, 0);
-                self.ring.store(chain.place, word, Ordering::Relaxed);
+                let word = used_word(chain.position, chain.number, 0, 0);
+                self.ring.store(chain.position, word, Ordering::Relaxed);
             }
         }
-        let word = used_word(first.place, number, 0, 0);
-        let place = first.place;
-        self.publish(place, word)
+        let word = used_word(first.position, number, 0, 0);
+        let position = first.position;
+        self.publish(position, word)
     }
 
     /// Copies frames into the buffers of a receive queue. Whether the driver wants to be told.
@@ -235,26 +237,26 @@ impl Packed {
         drops: &mut Losses,
     ) -> Result<bool, Rule> {
         let mut first = None;
-        let result = self.place(context, burst, from, drops, &mut first);
-        let call = first.is_some_and(|(place, word)| self.publish(place, word));
+        let result = self.write_frames(context, burst, from, drops, &mut first);
+        let call = first.is_some_and(|(position, word)| self.publish(position, word));
         result.map(|()| call)
     }
 
-    fn place(
+    fn write_frames(
         &mut self,
         context: &Context<'_>,
         burst: &Burst,
         from: usize,
         drops: &mut Losses,
-        first: &mut Option<(Place, u64)>,
+        first: &mut Option<(RingPosition, u64)>,
     ) -> Result<(), Rule> {
         let mut index = from;
         while index < burst.len() {
-            index += self.place_whole(context, burst, index, first)?;
+            index += self.write_single(context, burst, index, first)?;
             if index == burst.len() {
                 break;
             }
-            match self.place_scattered(context, burst, index, first)? {
+            match self.write_scattered(context, burst, index, first)? {
                 Ok(()) => {}
                 Err(reason) => drops.lose(index, reason),
             }
@@ -265,54 +267,54 @@ impl Packed {
 
     /// Gives a receive buffer back; the very first one of a burst when all is done.
     #[inline(always)]
-    fn give_back(&mut self, chain: &Chain, len: u32, first: &mut Option<(Place, u64)>) {
-        let word = used_word(chain.place, chain.number, len, WRITE);
+    fn give_back(&mut self, chain: &Chain, len: u32, first: &mut Option<(RingPosition, u64)>) {
+        let word = used_word(chain.position, chain.number, len, WRITE);
         if first.is_none() {
-            *first = Some((chain.place, word));
+            *first = Some((chain.position, word));
         } else {
-            self.ring.store(chain.place, word, Ordering::Relaxed);
+            self.ring.store(chain.position, word, Ordering::Relaxed);
         }
         self.since += u32::from(chain.descriptors);
     }
 
     /// Places frames from `from` on for as long as each fits into one buffer; returns how many.
     #[inline(always)]
-    fn place_whole(
+    fn write_single(
         &mut self,
         context: &Context<'_>,
         burst: &Burst,
         from: usize,
-        first: &mut Option<(Place, u64)>,
+        first: &mut Option<(RingPosition, u64)>,
     ) -> Result<usize, Rule> {
         let most = (burst.len() - from).min(self.ring.size as usize);
-        let (mut place, mut fit) = (self.next, 0);
+        let (mut position, mut fit) = (self.next, 0);
         while fit < most {
-            let Some(chain) = self.chain_at(place)? else {
+            let Some(chain) = self.chain_at(position)? else {
                 break;
             };
             let needed = (context.header_len + burst.frame_len(from + fit)) as u32;
-            let room = context.whole_room(&chain.first, WRITE);
-            if room.len < needed {
+            let buffer = context.single_buffer(&chain.first, WRITE);
+            if buffer.len < needed {
                 break;
             }
-            prefetch_to_write(room.start);
-            prefetch_to_write(room.start.wrapping_add(64));
-            self.rooms[fit] = room;
+            prefetch_to_write(buffer.start);
+            prefetch_to_write(buffer.start.wrapping_add(64));
+            self.buffers[fit] = buffer;
             self.chains[fit] = chain;
             fit += 1;
-            place = place.ahead(1, self.ring.size);
+            position = position.ahead(1, self.ring.size);
         }
         for ahead in 0..fit {
             let index = from + ahead;
-            // SAFETY: header and frame fit into the room, as checked above.
+            // SAFETY: header and frame fit into the buffer, as checked above.
             unsafe {
-                copy::write_whole(self.rooms[ahead].start, context.header_len, burst, index);
+                copy::write_whole(self.buffers[ahead].start, context.header_len, burst, index);
             }
             let written = context.header_len + burst.frame_len(index);
             let chain = self.chains[ahead];
             self.give_back(&chain, written as u32, first);
         }
-        self.next = place;
+        self.next = position;
         Ok(fit)
     }
 
@@ -320,21 +322,21 @@ impl Packed {
     pub(super) fn lend(
         &mut self,
         context: &Context<'_>,
-        rooms: &mut [Room; MAX_BURST],
+        buffers: &mut [GuestBuffer; MAX_BURST],
     ) -> Result<usize, Rule> {
         let most = MAX_BURST.min(self.ring.size as usize);
-        let mut place = self.next;
-        for (ahead, lent) in rooms[..most].iter_mut().enumerate() {
-            let Some(chain) = self.chain_at(place)? else {
+        let mut position = self.next;
+        for (ahead, lent) in buffers[..most].iter_mut().enumerate() {
+            let Some(chain) = self.chain_at(position)? else {
                 return Ok(ahead);
             };
-            let room = context.whole_room(&chain.first, WRITE);
-            if room.len as usize <= context.header_len {
+            let buffer = context.single_buffer(&chain.first, WRITE);
+            if buffer.len as usize <= context.header_len {
                 return Ok(ahead);
             }
             self.chains[ahead] = chain;
-            *lent = room;
-            place = place.ahead(1, self.ring.size);
+            *lent = buffer;
+            position = position.ahead(1, self.ring.size);
         }
         Ok(most)
     }
@@ -347,18 +349,18 @@ impl Packed {
             self.give_back(&chain, *len, &mut first);
         }
         self.next = self.next.ahead(lens.len() as u16, self.ring.size);
-        first.is_some_and(|(place, word)| self.publish(place, word))
+        first.is_some_and(|(position, word)| self.publish(position, word))
     }
 
     /// Shows the driver all that was given back, by the first of it. Whether it wants to be
     /// told of what was given back since this was asked last.
     #[inline(always)]
-    fn publish(&mut self, first: Place, word: u64) -> bool {
+    fn publish(&mut self, first: RingPosition, word: u64) -> bool {
         let since = std::mem::take(&mut self.since);
         let (ring, next) = (&self.ring, self.next);
         let publish = || {
             ring.store(first, word, Ordering::Release);
-            ring.note_place(next);
+            ring.note_position(next);
         };
         publish_then_look(publish, || match ring.driver_event() {
             (_, EVENT_DISABLE) => false,
@@ -368,44 +370,52 @@ impl Packed {
     }
 
     /// Places one frame into as many pieces and, if the driver takes that, buffers as needed.
-    fn place_scattered(
+    fn write_scattered(
         &mut self,
         context: &Context<'_>,
         burst: &Burst,
         index: usize,
-        first: &mut Option<(Place, u64)>,
+        first: &mut Option<(RingPosition, u64)>,
     ) -> Result<Result<(), DropReason>, Rule> {
         let needed = (context.header_len + burst.frame_len(index)) as u64;
         let mut lens = [0u32; MAX_BURST];
-        let (mut place, mut buffers, mut total) = (self.next, 0, 0);
-        self.pieces.clear();
-        while self.pieces.bytes() < needed {
-            if buffers > 0 && (!context.mergeable || buffers == MAX_BURST) {
+        let (mut position, mut num_buffers, mut total) = (self.next, 0, 0);
+        self.scatter.clear();
+        while self.scatter.bytes() < needed {
+            if num_buffers > 0 && (!context.mergeable || num_buffers == MAX_BURST) {
                 return Ok(Err(DropReason::TooLong));
             }
-            let Some(chain) = self.chain_at(place)? else {
+            let Some(chain) = self.chain_at(position)? else {
                 return Ok(Err(DropReason::ReceiverFull));
             };
             total += u32::from(chain.descriptors);
             if total > u32::from(self.ring.size) {
                 return Ok(Err(DropReason::ReceiverFull));
             }
-            let before = self.pieces.bytes();
+            let before = self.scatter.bytes();
             self.follow(&chain, Direction::Write, context)?;
-            let gained = self.pieces.bytes() - before;
-            lens[buffers] = gained.min(needed - before) as u32;
-            self.chains[buffers] = chain;
-            buffers += 1;
-            place = place.ahead(chain.descriptors, self.ring.size);
+            let gained = self.scatter.bytes() - before;
+            lens[num_buffers] = gained.min(needed - before) as u32;
+            self.chains[num_buffers] = chain;
+            num_buffers += 1;
+            position = position.ahead(chain.descriptors, self.ring.size);
         }
-        let rooms = self.pieces.rooms();
-        // SAFETY: the rooms are mapped, and the guest's to be written to.
-        unsafe { copy::write_scattered(rooms, context.header_len, buffers as u16, burst, index) };
-        for (ahead, len) in lens[..buffers].iter().enumerate() {
+        let buffers = self.scatter.buffers();
+        // SAFETY: the buffers are mapped, and the guest's to be written to.
+        unsafe {
+            copy::write_scattered(
+                buffers,
+                context.header_len,
+                num_buffers as u16,
+                burst,
+                index,
+            )
+        };
+        for (ahead, len) in lens[..num_buffers].iter().enumerate() {
             let chain = self.chains[ahead];
             self.give_back(&chain, *len, first);
         }
-        self.next = place;
+        self.next = position;
         Ok(Ok(()))
     }
 

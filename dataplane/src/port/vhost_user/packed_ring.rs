@@ -15,14 +15,14 @@ pub(super) const EVENT_DESCRIPTOR: u16 = 2;
 
 /// A place in the ring, and which turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RingPosition {
     pub(super) index: u16,
     pub(super) wrap: bool,
 }
 
-impl Place {
+impl RingPosition {
     pub(super) fn from_bits(bits: u16) -> Self {
-        Place {
+        RingPosition {
             index: bits & !(1 << 15),
             wrap: bits >> 15 != 0,
         }
@@ -34,15 +34,15 @@ impl Place {
 
     /// The place `by` descriptors on, at most one turn.
     #[inline(always)]
-    pub(super) fn ahead(self, by: u16, size: u16) -> Place {
+    pub(super) fn ahead(self, by: u16, size: u16) -> RingPosition {
         let index = u32::from(self.index) + u32::from(by);
         if index < u32::from(size) {
-            return Place {
+            return RingPosition {
                 index: index as u16,
                 ..self
             };
         }
-        Place {
+        RingPosition {
             index: (index - u32::from(size)) as u16,
             wrap: !self.wrap,
         }
@@ -99,11 +99,12 @@ impl PackedRing {
 
     /// The descriptor at a place, once, if it is the device's.
     #[inline(always)]
-    pub(super) fn available(&self, place: Place) -> Option<Descriptor> {
-        let words = self.words(place.index);
+    pub(super) fn available(&self, position: RingPosition) -> Option<Descriptor> {
+        let words = self.words(position.index);
         let rest = words[1].load(Ordering::Acquire);
         let flags = (u64::from_le(rest) >> 48) as u16;
-        let ours = (flags & AVAILABLE != 0) == place.wrap && (flags & USED != 0) != place.wrap;
+        let ours =
+            (flags & AVAILABLE != 0) == position.wrap && (flags & USED != 0) != position.wrap;
         ours.then(|| {
             let address = words[0].load(Ordering::Relaxed);
             Descriptor::from_raw([address, rest], Kind::Packed)
@@ -112,8 +113,8 @@ impl PackedRing {
 
     /// The descriptor at a place behind the first of a chain: the first's flags were written
     /// last, so all of it is there.
-    pub(super) fn follower(&self, place: Place) -> Descriptor {
-        let [address, rest] = self.words(place.index);
+    pub(super) fn follower(&self, position: RingPosition) -> Descriptor {
+        let [address, rest] = self.words(position.index);
         let raw = [
             address.load(Ordering::Relaxed),
             rest.load(Ordering::Relaxed),
@@ -122,16 +123,16 @@ impl PackedRing {
     }
 
     #[inline(always)]
-    pub(super) fn store(&self, place: Place, word: u64, order: Ordering) {
-        self.words(place.index)[1].store(word.to_le(), order);
+    pub(super) fn store(&self, position: RingPosition, word: u64, order: Ordering) {
+        self.words(position.index)[1].store(word.to_le(), order);
     }
 
-    pub(super) fn driver_event(&self) -> (Place, u16) {
+    pub(super) fn driver_event(&self) -> (RingPosition, u16) {
         // SAFETY: the driver's event structure, mapped and aligned.
-        let [place, flags] = unsafe { &*self.driver };
+        let [position, flags] = unsafe { &*self.driver };
         let flags = u16::from_le(flags.load(Ordering::Relaxed));
-        let place = u16::from_le(place.load(Ordering::Relaxed));
-        (Place::from_bits(place), flags)
+        let position = u16::from_le(position.load(Ordering::Relaxed));
+        (RingPosition::from_bits(position), flags)
     }
 
     pub(super) fn set_device_event(&self, flags: u16) {
@@ -143,23 +144,24 @@ impl PackedRing {
     /// fabric that was killed leaves its place there; QEMU cannot tell it to the next one,
     /// since a packed ring itself does not (QEMU 7.2 gives the place of the last clean stop).
     #[inline(always)]
-    pub(super) fn note_place(&self, place: Place) {
+    pub(super) fn note_position(&self, position: RingPosition) {
         // Drivers begin with zeroes there: one more tells the first place from nothing.
-        let note = Place {
-            index: place.index + 1,
-            ..place
+        let note = RingPosition {
+            index: position.index + 1,
+            ..position
         };
         self.device_event()[0].store(note.bits().to_le(), Ordering::Relaxed);
     }
 
-    pub(super) fn forget_place(&self) {
+    pub(super) fn forget_position(&self) {
         self.device_event()[0].store(0, Ordering::Relaxed);
     }
 
-    pub(super) fn noted_place(&self) -> Option<Place> {
-        let note = Place::from_bits(u16::from_le(self.device_event()[0].load(Ordering::Relaxed)));
+    pub(super) fn noted_position(&self) -> Option<RingPosition> {
+        let note =
+            RingPosition::from_bits(u16::from_le(self.device_event()[0].load(Ordering::Relaxed)));
         let index = note.index.checked_sub(1)?;
-        (index < self.size).then_some(Place { index, ..note })
+        (index < self.size).then_some(RingPosition { index, ..note })
     }
 
     #[inline(always)]
@@ -169,13 +171,13 @@ impl PackedRing {
     }
 }
 
-pub(super) fn used_word(place: Place, number: u16, len: u32, flags: u16) -> u64 {
-    let flags = place.used_flags() | flags;
+pub(super) fn used_word(position: RingPosition, number: u16, len: u32, flags: u16) -> u64 {
+    let flags = position.used_flags() | flags;
     u64::from(len) | u64::from(number) << 32 | u64::from(flags) << 48
 }
 
 /// Whether the descriptor at `event` is among the last `since` in front of `now`.
-pub(super) fn was_passed(event: Place, now: Place, since: u32, size: u16) -> bool {
+pub(super) fn was_passed(event: RingPosition, now: RingPosition, since: u32, size: u16) -> bool {
     let turn = if event.wrap == now.wrap {
         0
     } else {
@@ -191,18 +193,18 @@ mod tests {
 
     #[test]
     fn places_go_round_and_flip_the_counter() {
-        let place = Place {
+        let position = RingPosition {
             index: 5,
             wrap: true,
         };
-        assert_eq!(place.ahead(2, 8).bits(), 7 | 1 << 15);
-        assert_eq!(place.ahead(3, 8).bits(), 0);
-        assert_eq!(Place::from_bits(place.bits()), place);
+        assert_eq!(position.ahead(2, 8).bits(), 7 | 1 << 15);
+        assert_eq!(position.ahead(3, 8).bits(), 0);
+        assert_eq!(RingPosition::from_bits(position.bits()), position);
     }
 
     #[test]
     fn an_event_is_passed_once() {
-        let at = |index, wrap| Place { index, wrap };
+        let at = |index, wrap| RingPosition { index, wrap };
         // From 6 to 2 of the next turn in a ring of 8: 6, 7, 0 and 1 were passed.
         for (event, passed) in [
             (at(5, true), false),

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 
-use super::copy::Room;
+use super::copy::GuestBuffer;
 use super::fault::Rule;
 use super::packed::Packed;
 use super::split::Split;
@@ -75,11 +75,11 @@ impl Queue {
     pub(super) fn lend(
         &mut self,
         context: &Context<'_>,
-        rooms: &mut [Room; MAX_BURST],
+        buffers: &mut [GuestBuffer; MAX_BURST],
     ) -> Result<usize, Rule> {
         match &mut self.ring {
-            Ring::Split(ring) => ring.lend(context, rooms),
-            Ring::Packed(ring) => ring.lend(context, rooms),
+            Ring::Split(ring) => ring.lend(context, buffers),
+            Ring::Packed(ring) => ring.lend(context, buffers),
         }
     }
 

@@ -8,13 +8,13 @@
 //! store of the used index.
 #![allow(unsafe_code)]
 
-use super::copy::{self, Room, prefetch_to_read, prefetch_to_write};
-use super::descriptor::{Direction, INDIRECT, Kind, LONGEST_CHAIN, NEXT, Pieces, WRITE};
+use super::copy::{self, GuestBuffer, prefetch_to_read, prefetch_to_write};
+use super::descriptor::{Direction, INDIRECT, Kind, LONGEST_CHAIN, NEXT, ScatterList, WRITE};
 use super::fault::Rule;
 use super::gather::Gather;
 use super::handshake::publish_then_look;
 use super::split_ring::{NO_SIGNAL, SplitRing, needs_event};
-use super::take::{take_pieces, take_whole};
+use super::take::{take_scattered, take_whole};
 use super::{Context, VringBase};
 use crate::frame::{Burst, MAX_BURST};
 use crate::stats::{DropReason, Losses};
@@ -39,9 +39,9 @@ pub(super) struct Split {
     /// Heads of the chains that are taken and not yet given back.
     heads: [u16; MAX_BURST],
     /// Where they are, if each is a single piece of memory.
-    rooms: [Room; MAX_BURST],
+    buffers: [GuestBuffer; MAX_BURST],
     taken: u16,
-    pieces: Pieces,
+    scatter: ScatterList,
 }
 
 impl Split {
@@ -58,9 +58,9 @@ impl Split {
             in_order,
             gather: Gather::default(),
             heads: [0; MAX_BURST],
-            rooms: [Room::NONE; MAX_BURST],
+            buffers: [GuestBuffer::NONE; MAX_BURST],
             taken: 0,
-            pieces: Pieces::default(),
+            scatter: ScatterList::default(),
         }
     }
 
@@ -111,25 +111,25 @@ impl Split {
                 .ring
                 .available_entry(self.next.wrapping_add(ahead as u16));
             let descriptor = self.ring.descriptor(self.checked(head)?);
-            let room = context.whole_room(&descriptor, 0);
-            prefetch_to_read(room.start);
-            prefetch_to_read(room.start.wrapping_add(64));
+            let buffer = context.single_buffer(&descriptor, 0);
+            prefetch_to_read(buffer.start);
+            prefetch_to_read(buffer.start.wrapping_add(64));
             self.heads[ahead] = head;
-            self.rooms[ahead] = room;
+            self.buffers[ahead] = buffer;
         }
         for ahead in 0..count {
             if !burst.has_room() {
                 break;
             }
-            let Room { start, len } = self.rooms[ahead];
+            let GuestBuffer { start, len } = self.buffers[ahead];
             if len > 0 {
                 // SAFETY: `len` bytes are mapped there, and stay the device's until released.
                 unsafe { take_whole(start, len, context, burst, drops) };
             } else {
-                self.pieces.clear();
+                self.scatter.clear();
                 self.follow(self.heads[ahead], Direction::Read, context)?;
                 // SAFETY: the pieces are mapped, and stay the device's until released.
-                unsafe { take_pieces(&self.pieces, context, burst, drops) };
+                unsafe { take_scattered(&self.scatter, context, burst, drops) };
             }
             self.taken += 1;
         }
@@ -162,12 +162,12 @@ impl Split {
         drops: &mut Losses,
     ) -> Result<bool, Rule> {
         let before = self.next;
-        let result = self.place(context, burst, from, drops);
+        let result = self.write_frames(context, burst, from, drops);
         let call = self.next != before && self.publish();
         result.map(|()| call)
     }
 
-    fn place(
+    fn write_frames(
         &mut self,
         context: &Context<'_>,
         burst: &Burst,
@@ -179,11 +179,11 @@ impl Split {
             self.look()?;
         }
         while index < burst.len() {
-            index += self.place_whole(context, burst, index)?;
+            index += self.write_single(context, burst, index)?;
             if index == burst.len() {
                 break;
             }
-            match self.place_scattered(context, burst, index)? {
+            match self.write_scattered(context, burst, index)? {
                 Ok(()) => {}
                 Err(reason) => drops.lose(index, reason),
             }
@@ -194,7 +194,7 @@ impl Split {
 
     /// Places frames from `from` on for as long as each fits into one buffer; returns how many.
     #[inline(always)]
-    fn place_whole(
+    fn write_single(
         &mut self,
         context: &Context<'_>,
         burst: &Burst,
@@ -208,21 +208,21 @@ impl Split {
                 .available_entry(self.next.wrapping_add(fit as u16));
             let descriptor = self.ring.descriptor(self.checked(head)?);
             let needed = (context.header_len + burst.frame_len(from + fit)) as u32;
-            let room = context.whole_room(&descriptor, WRITE);
-            if room.len < needed {
+            let buffer = context.single_buffer(&descriptor, WRITE);
+            if buffer.len < needed {
                 break;
             }
-            prefetch_to_write(room.start);
-            prefetch_to_write(room.start.wrapping_add(64));
+            prefetch_to_write(buffer.start);
+            prefetch_to_write(buffer.start.wrapping_add(64));
             self.heads[fit] = head;
-            self.rooms[fit] = room;
+            self.buffers[fit] = buffer;
             fit += 1;
         }
         for ahead in 0..fit {
             let index = from + ahead;
-            // SAFETY: header and frame fit into the room, as checked above.
+            // SAFETY: header and frame fit into the buffer, as checked above.
             unsafe {
-                copy::write_whole(self.rooms[ahead].start, context.header_len, burst, index);
+                copy::write_whole(self.buffers[ahead].start, context.header_len, burst, index);
             }
             let written = context.header_len + burst.frame_len(index);
             let at = self.next.wrapping_add(ahead as u16);
@@ -236,23 +236,23 @@ impl Split {
     pub(super) fn lend(
         &mut self,
         context: &Context<'_>,
-        rooms: &mut [Room; MAX_BURST],
+        buffers: &mut [GuestBuffer; MAX_BURST],
     ) -> Result<usize, Rule> {
         if (self.waiting() as usize) < MAX_BURST {
             self.look()?;
         }
         let most = (self.waiting() as usize).min(MAX_BURST);
-        for (ahead, place) in rooms[..most].iter_mut().enumerate() {
+        for (ahead, buffer_slot) in buffers[..most].iter_mut().enumerate() {
             let head = self
                 .ring
                 .available_entry(self.next.wrapping_add(ahead as u16));
             let descriptor = self.ring.descriptor(self.checked(head)?);
-            let room = context.whole_room(&descriptor, WRITE);
-            if room.len as usize <= context.header_len {
+            let buffer = context.single_buffer(&descriptor, WRITE);
+            if buffer.len as usize <= context.header_len {
                 return Ok(ahead);
             }
             self.heads[ahead] = head;
-            *place = room;
+            *buffer_slot = buffer;
         }
         Ok(most)
     }
@@ -268,7 +268,7 @@ impl Split {
     }
 
     /// Places one frame into as many pieces and, if the driver takes that, buffers as needed.
-    fn place_scattered(
+    fn write_scattered(
         &mut self,
         context: &Context<'_>,
         burst: &Burst,
@@ -276,30 +276,32 @@ impl Split {
     ) -> Result<Result<(), DropReason>, Rule> {
         let needed = (context.header_len + burst.frame_len(index)) as u64;
         let mut lens = [0u32; MAX_BUFFERS];
-        let mut buffers = 0u16;
-        self.pieces.clear();
-        while self.pieces.bytes() < needed {
-            if buffers > 0 && (!context.mergeable || buffers as usize == MAX_BUFFERS) {
+        let mut num_buffers = 0u16;
+        self.scatter.clear();
+        while self.scatter.bytes() < needed {
+            if num_buffers > 0 && (!context.mergeable || num_buffers as usize == MAX_BUFFERS) {
                 return Ok(Err(DropReason::TooLong));
             }
-            if self.waiting() <= buffers && self.look()? <= buffers {
+            if self.waiting() <= num_buffers && self.look()? <= num_buffers {
                 return Ok(Err(DropReason::ReceiverFull));
             }
-            let before = self.pieces.bytes();
-            let head = self.ring.available_entry(self.next.wrapping_add(buffers));
+            let before = self.scatter.bytes();
+            let head = self
+                .ring
+                .available_entry(self.next.wrapping_add(num_buffers));
             self.follow(self.checked(head)?, Direction::Write, context)?;
-            let gained = self.pieces.bytes() - before;
-            lens[buffers as usize] = gained.min(needed - before) as u32;
-            buffers += 1;
+            let gained = self.scatter.bytes() - before;
+            lens[num_buffers as usize] = gained.min(needed - before) as u32;
+            num_buffers += 1;
         }
-        let rooms = self.pieces.rooms();
-        // SAFETY: the rooms are mapped, and the guest's to be written to.
-        unsafe { copy::write_scattered(rooms, context.header_len, buffers, burst, index) };
-        for (ahead, len) in lens[..buffers as usize].iter().enumerate() {
+        let buffers = self.scatter.buffers();
+        // SAFETY: the buffers are mapped, and the guest's to be written to.
+        unsafe { copy::write_scattered(buffers, context.header_len, num_buffers, burst, index) };
+        for (ahead, len) in lens[..num_buffers as usize].iter().enumerate() {
             let at = self.next.wrapping_add(ahead as u16);
             self.ring.set_used(at, self.ring.available_entry(at), *len);
         }
-        self.next = self.next.wrapping_add(buffers);
+        self.next = self.next.wrapping_add(num_buffers);
         Ok(Ok(()))
     }
 
@@ -325,10 +327,10 @@ impl Split {
             let descriptor = self.ring.descriptor(self.checked(number)?);
             if descriptor.flags & INDIRECT != 0 {
                 return self
-                    .pieces
+                    .scatter
                     .add_table(context.memory, &descriptor, direction, Kind::Split);
             }
-            self.pieces.add(context.memory, &descriptor, direction)?;
+            self.scatter.add(context.memory, &descriptor, direction)?;
             if descriptor.flags & NEXT == 0 {
                 return Ok(());
             }

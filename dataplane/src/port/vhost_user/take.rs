@@ -3,8 +3,8 @@
 #![allow(unsafe_code)]
 
 use super::Context;
-use super::copy::{Room, read_header};
-use super::descriptor::Pieces;
+use super::copy::{GuestBuffer, read_header};
+use super::descriptor::ScatterList;
 use crate::frame::{Burst, MAX_FRAME, MAX_FRAME_SEGMENTS, MIN_FRAME, VnetHeader};
 use crate::stats::{DropReason, Losses};
 use crate::sys::pool::Segment;
@@ -43,13 +43,13 @@ pub(super) unsafe fn take_whole(
 /// # Safety
 /// The pieces must be mapped until the burst is cleared.
 #[cold]
-pub(super) unsafe fn take_pieces(
-    pieces: &Pieces,
+pub(super) unsafe fn take_scattered(
+    scatter: &ScatterList,
     context: &Context<'_>,
     burst: &mut Burst,
     drops: &mut Losses,
 ) {
-    let len = pieces.bytes() as usize;
+    let len = scatter.bytes() as usize;
     let frame_len = len.wrapping_sub(context.header_len);
     if !(MIN_FRAME..=MAX_FRAME).contains(&frame_len) {
         drops.count(wrong_length(len, context), 1);
@@ -58,7 +58,7 @@ pub(super) unsafe fn take_pieces(
     let mut header = [0; 12];
     let mut missing = context.header_len;
     let mut segments = 0;
-    for &Room { start, len } in pieces.rooms().iter().filter(|room| room.len > 0) {
+    for &GuestBuffer { start, len } in scatter.buffers().iter().filter(|buffer| buffer.len > 0) {
         // SAFETY: mapped for its length, as the caller promises.
         let mut rest = unsafe { Segment::new(start, len) };
         if missing > 0 {

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::task::JoinHandle;
 
-use api::{Client, ClientError, Exec, ExecAnswer, segment};
+use api::{Client, ClientError, ExecAnswer, ExecRequest, segment};
 use model::printable;
 
 /// Ends by itself after this, should nobody be left to end it, s.
@@ -85,7 +85,7 @@ impl Pings {
 }
 
 async fn exec(client: &Client, node: &str, script: &str) -> Result<ExecAnswer, ClientError> {
-    let exec = Exec {
+    let exec = ExecRequest {
         argv: ["sh", "-c", script].map(Into::into).into(),
         stdin: String::new(),
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::bail;
 
 use super::report::Skipped;
-use api::Place;
+use api::Position;
 use model::cable_change::CableState;
 use model::plugging::PlugKind;
 
@@ -24,7 +24,7 @@ pub(super) struct Wish {
 /// Where hosts are plugged in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Choice {
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<Position>,
     pub(super) skipped: Vec<Skipped>,
     /// Racks that were asked for and have no room.
     pub(super) troubles: Vec<String>,
@@ -32,7 +32,7 @@ pub(super) struct Choice {
 
 /// Chooses among all places. `running` are the switches that are VMs of this fabric.
 pub(super) fn choose(
-    places: &[Place],
+    places: &[Position],
     running: &BTreeSet<String>,
     wish: &Wish,
 ) -> anyhow::Result<Choice> {
@@ -68,7 +68,7 @@ pub(super) fn choose(
 
 impl Choice {
     /// The highest free position: users begin at the lowest.
-    fn one_in(&mut self, rack: u16, served: &[&Place], running: &BTreeSet<String>) {
+    fn one_in(&mut self, rack: u16, served: &[&Position], running: &BTreeSet<String>) {
         let here = || served.iter().filter(|place| place.rack == rack).rev();
         let leaf = here().next().map(|place| place.leaf.as_str());
         if let Some(leaf) = leaf.filter(|leaf| !running.contains(*leaf)) {
@@ -81,7 +81,7 @@ impl Choice {
         for place in here() {
             match taken(place) {
                 None => return self.places.push((*place).clone()),
-                Some(why) => self.skip(place.position(), why),
+                Some(why) => self.skip(place.rack_and_u(), why),
             }
         }
         self.troubles
@@ -91,11 +91,11 @@ impl Choice {
     fn exactly(
         &mut self,
         name: &str,
-        places: &[Place],
+        places: &[Position],
         running: &BTreeSet<String>,
     ) -> anyhow::Result<()> {
-        let named = |place: &&Place| {
-            let position = place.position();
+        let named = |place: &&Position| {
+            let position = place.rack_and_u();
             place.name == name || position == name || format!("{position}:{}", place.nic) == name
         };
         let Some(place) = places.iter().find(named) else {
@@ -108,7 +108,7 @@ impl Choice {
             bail!(
                 "{name} is NIC {} of {}: a probe is NIC {NIC}, to which the odd leaf gives a lease",
                 place.nic,
-                place.position()
+                place.rack_and_u()
             );
         }
         if self.places.iter().any(|other| other.name == place.name) {
@@ -116,9 +116,9 @@ impl Choice {
         }
         if !running.contains(&place.leaf) {
             let why = format!("{} is no VM of this fabric", place.leaf);
-            self.skip(place.position(), &why);
+            self.skip(place.rack_and_u(), &why);
         } else if let Some(why) = taken(place) {
-            self.skip(place.position(), why);
+            self.skip(place.rack_and_u(), why);
         } else {
             self.places.push(place.clone());
         }
@@ -133,7 +133,7 @@ impl Choice {
     }
 }
 
-fn taken(place: &Place) -> Option<&'static str> {
+fn taken(place: &Position) -> Option<&'static str> {
     match (place.held, place.cable) {
         (Some(PlugKind::Tap), _) => Some("somebody is plugged in by its tap"),
         (Some(PlugKind::VhostUser), _) => Some("somebody is plugged in by its vhost-user socket"),
@@ -147,8 +147,8 @@ fn taken(place: &Place) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn place(rack: u16, u: u16, nic: u16) -> Place {
-        Place {
+    fn place(rack: u16, u: u16, nic: u16) -> Position {
+        Position {
             name: format!("ikvm{rack}-{u}-{nic}"),
             rack,
             u,
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    fn places() -> Vec<Place> {
+    fn places() -> Vec<Position> {
         let all = (1..=3).flat_map(|rack| (3..=6).map(move |u| (rack, u)));
         all.flat_map(|(rack, u)| [place(rack, u, 1), place(rack, u, 2)])
             .collect()

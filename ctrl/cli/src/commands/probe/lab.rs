@@ -12,7 +12,7 @@ use super::device::Nic;
 use super::flow::{Datagrams, Pair, tcp, udp};
 use super::host::{Host, turn};
 use super::report::{HostReport, PingReport, Report, TransferReport};
-use api::Place;
+use api::Position;
 use model::cable_change::CableState;
 
 /// How long a lease may take.
@@ -58,7 +58,7 @@ pub(super) struct Plan {
 
 /// See the module's text. Dropped, all are unplugged.
 pub(super) struct Lab {
-    places: Vec<Place>,
+    places: Vec<Position>,
     hosts: Vec<Host>,
     /// Why the host at the same place is not plugged in.
     troubles: Vec<Option<String>>,
@@ -69,7 +69,7 @@ pub(super) type Tell<'t> = &'t dyn Fn(&str);
 
 impl Lab {
     /// With a host for each place, not plugged in yet.
-    pub(super) fn new(places: Vec<Place>) -> Lab {
+    pub(super) fn new(places: Vec<Position>) -> Lab {
         Lab {
             hosts: places
                 .iter()
@@ -81,7 +81,7 @@ impl Lab {
     }
 
     /// The places as they are now.
-    pub(super) fn look_again(&mut self, now: &[Place]) {
+    pub(super) fn look_again(&mut self, now: &[Position]) {
         for place in &mut self.places {
             if let Some(found) = now.iter().find(|found| found.name == place.name) {
                 place.clone_from(found);
@@ -168,7 +168,7 @@ impl Lab {
             };
             HostReport {
                 green: trouble.is_none(),
-                position: place.position(),
+                position: place.rack_and_u(),
                 mac: place.mac.clone(),
                 address: lease.map(|lease| lease.address.to_string()),
                 gateway: lease
@@ -189,7 +189,7 @@ impl Lab {
         let others = (0..self.hosts.len()).filter(|to| *to != from);
         let others = others.filter_map(|to| {
             let address = self.hosts[to].address()?;
-            Some((self.places[to].position(), address))
+            Some((self.places[to].rack_and_u(), address))
         });
         let gateway = lease.gateway.map(|gateway| ("gateway".to_owned(), gateway));
         others
@@ -230,7 +230,7 @@ impl Lab {
         }
         let reports = self.places.iter().zip(series);
         Ok(reports
-            .flat_map(|(place, series)| series.reports(&place.position()))
+            .flat_map(|(place, series)| series.reports(&place.rack_and_u()))
             .collect())
     }
 
@@ -259,7 +259,7 @@ impl Lab {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            let [from, to] = [pair.from, pair.to].map(|host| self.places[host].position());
+            let [from, to] = [pair.from, pair.to].map(|host| self.places[host].rack_and_u());
             tell(&format!("TCP and UDP from {from} to {to}"));
             let mut stream = tcp(&mut self.hosts, pair, time, stop)?;
             let fast = |rate: &f64| *rate >= plan.least;
@@ -357,7 +357,7 @@ impl Series {
     }
 }
 
-fn mac(place: &Place) -> EthernetAddress {
+fn mac(place: &Position) -> EthernetAddress {
     place
         .mac
         .parse()

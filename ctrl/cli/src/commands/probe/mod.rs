@@ -29,7 +29,7 @@ use tokio::time::sleep;
 use super::capture::duration;
 use super::run::StopSignals;
 use super::{Context, print, print_json, print_to_reader};
-use api::{Client, Places, Status};
+use api::{Client, Positions, Status};
 use choose::{Choice, Wish, choose};
 use fabric::progress::Progress;
 use lab::{Lab, Plan};
@@ -89,7 +89,7 @@ pub(crate) async fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<E
     // Of the last probe that was not interrupted.
     let mut status = ExitCode::FAILURE;
     loop {
-        let now: Places = context.client.get("/v1/places").await?;
+        let now: Positions = context.client.get("/v1/places").await?;
         lab.look_again(&now.places);
         let (back, found) = watched(lab, plan.clone(), &mut stop).await?;
         lab = back;
@@ -116,7 +116,7 @@ pub(crate) async fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<E
 
 /// Where to plug in, and what to try.
 async fn prepare(client: &Client, args: &ProbeArgs) -> anyhow::Result<(Choice, Plan)> {
-    let places: Places = client.get("/v1/places").await?;
+    let places: Positions = client.get("/v1/places").await?;
     let status: Status = client.get("/v1/status").await?;
     let topology: TopologyJson = client.get("/v1/topology").await?;
     let running: BTreeSet<_> = status.nodes.into_iter().map(|node| node.name).collect();

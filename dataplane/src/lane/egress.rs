@@ -1,0 +1,111 @@
+//! The end of a lane: frames go out as their receiver takes them.
+
+use super::{LaneTaps, Verdicts};
+use crate::capture::Verdict;
+use crate::frame::{Burst, MAX_BURST};
+use crate::offload::{Cut, Offloads};
+use crate::port::Port;
+use crate::stats::{DropReason, Losses};
+
+/// Where frames leave, who looks on, and memory to cut them in.
+pub(super) struct Egress<'a> {
+    pub(super) port: &'a mut Port,
+    pub(super) cut: &'a mut Burst,
+    pub(super) cut_losses: &'a mut Losses,
+    pub(super) taps: &'a mut LaneTaps,
+    /// What is known of each frame of the burst that is sent; nothing, where nothing happened.
+    pub(super) verdicts: Option<&'a Verdicts>,
+    pub(super) now: u64,
+}
+
+/// For each frame of the cut burst: which frame it was, and whether one of several pieces.
+type Origins = [(u8, bool); MAX_BURST];
+
+impl Egress<'_> {
+    /// Sends the burst as the receiver takes it. Returns how many frames more than the burst has
+    /// were made by cutting super-frames.
+    #[inline]
+    pub(super) fn send(&mut self, burst: &Burst, losses: &mut Losses) -> u64 {
+        let mut next = 0;
+        while next < burst.len() {
+            let takes = self.port.takes();
+            if !takes.contains(burst.needs()) {
+                return self.send_finished(burst, next, takes, losses);
+            }
+            let from = next;
+            next = self.port.send(burst, next, losses);
+            if self.taps.any_on_wire() {
+                for index in from..next {
+                    if losses.fate(index).is_none() {
+                        let verdict = self.verdict(index);
+                        self.taps.left(self.now, burst, index, &verdict);
+                    }
+                }
+            }
+        }
+        0
+    }
+
+    fn verdict(&self, index: usize) -> Verdict {
+        self.verdicts
+            .map_or_else(Verdict::default, |verdicts| verdicts.0[index])
+    }
+
+    /// As [`Egress::send`], doing first what the sender left to do and the receiver does not take.
+    fn send_finished(
+        &mut self,
+        burst: &Burst,
+        from: usize,
+        takes: Offloads,
+        losses: &mut Losses,
+    ) -> u64 {
+        let mut more = 0;
+        let mut origins: Origins = [(0, false); MAX_BURST];
+        for index in from..burst.len() {
+            if takes.contains(burst.header(index).needs()) {
+                if !self.cut.has_room() {
+                    self.flush(&origins, losses);
+                }
+                origins[self.cut.len()] = (index as u8, false);
+                self.cut.push_again(burst, index);
+                continue;
+            }
+            let Some(mut pieces) = Cut::new(burst, index, takes) else {
+                losses.lose(index, DropReason::Malformed);
+                continue;
+            };
+            let several = pieces.len() > 1;
+            more += pieces.len() as u64 - 1;
+            while pieces.len() > 0 {
+                if !self.cut.has_room() {
+                    self.flush(&origins, losses);
+                }
+                origins[self.cut.len()] = (index as u8, several);
+                pieces.add_next(self.cut);
+            }
+        }
+        self.flush(&origins, losses);
+        more
+    }
+
+    fn flush(&mut self, origins: &Origins, losses: &mut Losses) {
+        let sent = self.port.send(self.cut, 0, self.cut_losses);
+        // A port refuses no frame that it said it takes, but count it rather than trust it.
+        let rest = sent..self.cut.len();
+        self.cut_losses.lose_all(rest, DropReason::PortError);
+        for (index, (origin, several)) in origins[..self.cut.len()].iter().enumerate() {
+            let origin = usize::from(*origin);
+            match self.cut_losses.fate(index) {
+                Some(reason) if *several => losses.lose_piece(origin, reason),
+                Some(reason) => losses.lose(origin, reason),
+                None if self.taps.any_on_wire() => {
+                    let verdict = self.verdict(origin);
+                    self.taps.left(self.now, self.cut, index, &verdict);
+                }
+                None => {}
+            }
+        }
+        self.cut_losses.clear();
+        self.cut.clear();
+    }
+}

@@ -1,0 +1,113 @@
+//! The workers' threads as the panel holds them: [`WorkerHandle`].
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use mio::Poll;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::PanelOptions;
+use crate::cable::Cable;
+use crate::command::{Command, Event};
+use crate::mailbox::{Ended, Mailbox, Running, mailbox};
+use crate::stats::WorkerStats;
+use crate::worker::{Notifier, WAKE, Worker, WorkerChannels};
+
+/// A worker ends within a round of bursts; one that has not after this is stuck.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
+
+/// Threads that close ports at the end: closing a packet socket waits for an RCU grace
+/// period (12 ms here), which all that wait at the same time share.
+const CLOSERS: usize = 64;
+
+/// One worker. It ends when this is dropped.
+pub(super) struct WorkerHandle {
+    pub(super) mailbox: Arc<Mailbox<Command>>,
+    pub(super) stats: Arc<WorkerStats>,
+    /// Its busy time when [`Panel::balance`](super::Panel::balance) looked last.
+    pub(super) busy_before: Duration,
+    running: Running<Vec<Cable>>,
+}
+
+impl WorkerHandle {
+    /// # Errors
+    /// When the thread cannot be started or bound to its CPU.
+    pub(super) fn start(
+        number: usize,
+        options: &PanelOptions,
+        events: Sender<Event>,
+        notifier: Notifier,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let (mailbox, inbox) = mailbox(poll.registry(), WAKE)?;
+        let stats = Arc::new(WorkerStats::default());
+        let channels = WorkerChannels {
+            commands: inbox,
+            events,
+            notifier,
+            stats: stats.clone(),
+        };
+        let worker = Worker::new(poll, channels, options.idle)?;
+        let cpus = &options.cpus;
+        let cpu = cpus.get(number % cpus.len().max(1)).copied();
+        let (bound, binding) = bounded(1);
+        let running = Running::spawn(format!("worker{number}"), move || {
+            let result = cpu.map_or(Ok(()), bind_to);
+            let is_bound = result.is_ok();
+            let _ = bound.send(result);
+            if is_bound { worker.run() } else { Vec::new() }
+        })?;
+        binding.recv().map_err(io::Error::other)??;
+        Ok(WorkerHandle {
+            mailbox: Arc::new(mailbox),
+            stats,
+            busy_before: Duration::ZERO,
+            running,
+        })
+    }
+}
+
+fn bind_to(cpu: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Ends the workers and closes their cables. Returns the numbers of those that did not end within
+/// a second: they are left behind with their cables.
+pub(super) fn stop(workers: Vec<WorkerHandle>) -> Vec<usize> {
+    // All are asked to end before any is waited for.
+    let running: Vec<_> = workers
+        .into_iter()
+        .map(|WorkerHandle { running, .. }| running)
+        .collect();
+    let deadline = Instant::now() + STOP_LIMIT;
+    let (mut cables, mut stuck) = (Vec::new(), Vec::new());
+    for (number, running) in running.into_iter().enumerate() {
+        match running.finish(deadline) {
+            Ended::With(left) => cables.extend(left),
+            Ended::Panicked => {}
+            Ended::Detached => stuck.push(number),
+        }
+    }
+    close_cables(cables);
+    stuck
+}
+
+/// Closes the ports of cables, many at the same time, and returns when it is done.
+pub fn close_cables(cables: Vec<Cable>) {
+    let mut shares: Vec<Vec<Cable>> = (0..CLOSERS.min(cables.len())).map(|_| Vec::new()).collect();
+    for (index, cable) in cables.into_iter().enumerate() {
+        shares[index % CLOSERS].push(cable);
+    }
+    std::thread::scope(|scope| {
+        for share in shares {
+            scope.spawn(move || drop(share));
+        }
+    });
+}

@@ -1,0 +1,69 @@
+//! One front end, from connecting to hanging up: [`Session`].
+
+use std::os::unix::net::UnixStream;
+
+use vhost::vhost_user::message::FrontendReq;
+
+use crate::vhost_sockets::backend::{Answer, Backend, SessionError};
+use crate::vhost_sockets::cable_end::{CableEnd, ExchangePort};
+use crate::vhost_sockets::message::{MessageError, Reader, reply};
+
+/// Messages handled in one go, so that no front end keeps the others waiting. Bringing up a
+/// device takes some forty.
+const BUDGET: usize = 64;
+
+/// A connected front end and the device that it sees.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) stream: UnixStream,
+    pub(crate) backend: Backend,
+    reader: Reader,
+}
+
+impl Session {
+    pub(crate) fn new(stream: UnixStream, mtu: Option<u16>) -> Self {
+        Session {
+            stream,
+            backend: Backend::new(mtu),
+            reader: Reader::default(),
+        }
+    }
+
+    /// Handles the messages that wait. `true` when there may be more.
+    pub(crate) fn serve(
+        &mut self,
+        cable_end: &mut CableEnd<impl ExchangePort>,
+    ) -> Result<bool, SessionError> {
+        for _ in 0..BUDGET {
+            let Some(message) = self.reader.next(&self.stream)? else {
+                return Ok(false);
+            };
+            let (request, asks) = (message.request, message.needs_reply);
+            let answer = self.backend.handle(message, cable_end);
+            let asks = asks && self.backend.acknowledges();
+            match answer {
+                Ok(answer) => self.answer(request, answer, asks)?,
+                Err(error) => {
+                    // The session ends for the error, whether or not this arrives.
+                    let _ = self.answer(request, Answer::Declined, asks);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn answer(&self, request: FrontendReq, answer: Answer, asks: bool) -> Result<(), MessageError> {
+        let tell = |value: u64| reply(&self.stream, request, &value.to_ne_bytes());
+        match answer {
+            Answer::Value(value) => tell(value),
+            Answer::Ring { index, value } => {
+                let body = [index.to_ne_bytes(), value.to_ne_bytes()].concat();
+                reply(&self.stream, request, &body)
+            }
+            Answer::Done if asks => tell(0),
+            Answer::Declined if asks => tell(1),
+            Answer::Done | Answer::Declined => Ok(()),
+        }
+    }
+}
