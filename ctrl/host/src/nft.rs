@@ -19,7 +19,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::program;
-use crate::plan::{IpmiGuard, Nat, Snat, TABLE};
+use crate::plan::{IpmiGuard, Nat, TABLE};
+use model::config::Snat;
 
 /// The family of the table that keeps the host's stack from the taps.
 const GUARD: &str = "netdev";

@@ -53,7 +53,7 @@ pub mod template;
 
 pub use bmc_line::BmcLine;
 pub use launch::{LaunchError, Launcher, OpenTap, strays};
-pub use lifecycle::{Power, PowerError, VmState};
+pub use lifecycle::{PowerError, VmState};
 pub use plug::{CannotPlug, PlugError};
 pub use spec::{
     Display, Image, NIC_FOLDER, NicBackend, NicSpec, SpecError, VmSpec, nic_socket_name,

@@ -106,7 +106,7 @@ pub fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
     let places = nic_places(spec.nics.len());
     for (index, ((nic, fd), place)) in spec.nics.iter().zip(&fds.nics).zip(places).enumerate() {
         let as_seen = netdev(&mut args, spec, index, *fd);
-        let (id, mac) = (nic_id(index), nic.mac_text());
+        let (id, mac) = (nic_id(index), nic.mac);
         args.pair(
             "-device",
             format!("virtio-net-pci,id={id},netdev=net{index},mac={mac}{as_seen},{VIRTIO},{place}"),

@@ -9,6 +9,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use model::power::PowerAction;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, sleep_until, timeout};
@@ -17,7 +18,7 @@ use super::agent::Agent;
 use super::bmc_line::BmcLine;
 use super::console::Console;
 use super::launch::{Launcher, Saved};
-use super::lifecycle::{Action, Exit, Lifecycle, Power, PowerError, VmState};
+use super::lifecycle::{Action, Exit, Lifecycle, PowerError, VmState};
 use super::plug::{self, CannotPlug, PlugError, SharedShape};
 use super::process::{Happened, Process, next};
 use super::qemu;
@@ -78,7 +79,7 @@ type Monitor = Arc<Mutex<Option<Arc<Qmp>>>>;
 
 #[derive(Debug)]
 enum Request {
-    Power(Power, oneshot::Sender<Result<(), PowerError>>),
+    Power(PowerAction, oneshot::Sender<Result<(), PowerError>>),
     Respec(Box<VmSpec>, oneshot::Sender<()>),
     Plug(Box<VmSpec>, oneshot::Sender<Result<(), PlugError>>),
     Stop(oneshot::Sender<()>),
@@ -163,7 +164,7 @@ impl Vm {
     ///
     /// # Errors
     /// See [`PowerError`].
-    pub async fn power(&self, power: Power) -> Result<(), PowerError> {
+    pub async fn power(&self, power: PowerAction) -> Result<(), PowerError> {
         let (sender, answer) = oneshot::channel();
         let request = Request::Power(power, sender);
         self.requests
@@ -175,7 +176,7 @@ impl Vm {
 
     /// Gives the VM another make-up, from its next QEMU on: after a death, by `power`, and when
     /// the guest resets itself, which its present QEMU would do with the old disk. What runs
-    /// goes on unchanged until then; [`Power::Cycle`] brings the change about.
+    /// goes on unchanged until then; [`PowerAction::Cycle`] brings the change about.
     ///
     /// # Errors
     /// [`PowerError::Stopped`].
@@ -197,7 +198,7 @@ impl Vm {
     /// Whether [`Vm::plug`] would be tried.
     ///
     /// # Errors
-    /// Why not; [`Vm::respec`] and [`Power::Cycle`] then bring the change about.
+    /// Why not; [`Vm::respec`] and [`PowerAction::Cycle`] then bring the change about.
     pub fn can_plug(&self, spec: &VmSpec) -> Result<(), CannotPlug> {
         if self.status().state != VmState::Running {
             return Err(CannotPlug::NotRunning);
@@ -307,7 +308,7 @@ impl Supervisor {
                     }
                     Some(Request::Stop(done)) => {
                         self.halt().await;
-                        let _ = self.life.power(Power::Off, Instant::now());
+                        let _ = self.life.power(PowerAction::Off, Instant::now());
                         self.publish();
                         let _ = done.send(());
                         return;
@@ -413,7 +414,7 @@ impl Supervisor {
                 process.restored = None;
                 if process.outdated {
                     // The guest would boot from a disk that is not its own any more.
-                    if let Err(error) = self.power(Power::Cycle).await {
+                    if let Err(error) = self.power(PowerAction::Cycle).await {
                         tracing::warn!(vm = self.spec.name, %error, "it could not be replaced");
                     }
                 } else if self.life.was_reset() {
@@ -485,10 +486,10 @@ impl Supervisor {
         self.last_error = Some(error);
     }
 
-    async fn power(&mut self, power: Power) -> Result<(), PowerError> {
+    async fn power(&mut self, power: PowerAction) -> Result<(), PowerError> {
         let outdated = (self.process.as_ref()).is_some_and(|process| process.outdated);
         let power = match power {
-            Power::Reset if outdated => Power::Cycle,
+            PowerAction::Reset if outdated => PowerAction::Cycle,
             power => power,
         };
         let Some(action) = self.life.power(power, Instant::now())? else {

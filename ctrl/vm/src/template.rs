@@ -37,6 +37,7 @@ use super::seed::{self, SeedError};
 use super::spec::{NicBackend, NicSpec, VmSpec};
 use super::states::States;
 use super::stderr::Stderr;
+use model::mac::Mac;
 use model::printable;
 
 /// The file of a template's seed that tells the guest that it is one.
@@ -102,12 +103,13 @@ fn full(path: &Path) -> String {
     }
 }
 
-/// The MAC address of NIC `index` in a template: locally administered, and nobody's else.
-pub fn mac(index: usize) -> [u8; 6] {
+/// The MAC address of NIC `index` in a template: locally administered, and different from
+/// that of every other NIC.
+pub fn mac(index: usize) -> Mac {
     let [high, low] = u16::try_from(index)
         .expect("a VM has at most 232 NICs")
         .to_be_bytes();
-    [0x02, 0x69, 0x6b, 0x76, high, low]
+    Mac([0x02, 0x69, 0x6b, 0x76, high, low])
 }
 
 /// The template of a VM, with its files in `run_dir`.
@@ -407,7 +409,7 @@ mod tests {
             other.seed = format!("/other/{name}.tar").into();
             other.run_dir = format!("/other/{name}").into();
             for (nic, mac) in other.nics.iter_mut().zip(macs) {
-                nic.mac = mac;
+                nic.mac = Mac(mac);
                 nic.backend = NicBackend::Tap { name: format!("ik{name}") };
             }
             other.name = name;
@@ -417,7 +419,7 @@ mod tests {
         #[test]
         fn templates_nics_have_addresses_of_their_own(a in 0usize..232, b in 0usize..232) {
             prop_assert_eq!(mac(a) == mac(b), a == b);
-            prop_assert_eq!(mac(a)[0] & 3, 2, "locally administered, not multicast");
+            prop_assert_eq!(mac(a).0[0] & 3, 2, "locally administered, not multicast");
         }
     }
 }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::forms::{HostInterface, InterfaceName, VncPassword};
-use super::values::{Accel, Listen, Memory, Nic, net};
+use super::values::{AccelChoice, Listen, Memory, Nic, net};
 
 /// The table `[vm]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,7 +21,7 @@ pub struct Vm {
     #[schemars(range(min = 1, max = 255), extend("x-unit" = "virtual CPUs", "x-live" = true))]
     pub cpus: u16,
     /// What executes the switches' instructions.
-    pub accel: Accel,
+    pub accel: AccelChoice,
     /// Under TCG: start switches from a saved state, one for each shape of VM (role, NICs,
     /// memory, …), made when it is missing; false boots each, as `run --cold` does.
     pub warm: bool,
@@ -47,7 +47,7 @@ impl Default for Vm {
         Self {
             memory: Memory::from_mib(192),
             cpus: 1,
-            accel: Accel::Auto,
+            accel: AccelChoice::Auto,
             warm: true,
             nic: Nic::VhostUser,
             cpu: None,

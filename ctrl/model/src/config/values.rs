@@ -133,9 +133,11 @@ impl fmt::Display for Snat {
 }
 
 /// What executes the switches' instructions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "kebab-case")]
-pub enum Accel {
+pub enum AccelChoice {
     /// KVM where it works, otherwise TCG.
     #[default]
     Auto,

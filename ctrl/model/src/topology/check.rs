@@ -7,8 +7,9 @@ use ipnet::Ipv4Net;
 
 use super::error::TopologyError;
 use super::networks::overlap;
-use super::{Cable, End, EndOwner, LONGEST_NAME, Mac, PortKind, Role, Topology};
+use super::{Cable, End, EndOwner, LONGEST_NAME, PortKind, Role, Topology};
 use crate::config::{Config, Listen, Location, Problem, Snat};
+use crate::mac::Mac;
 
 /// Everything that collides, without end when the configuration is that bad: once per key.
 pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {

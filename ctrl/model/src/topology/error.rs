@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{LONGEST_NAME, Mac};
+use super::LONGEST_NAME;
 use crate::config::{Config, Location, MacPrefix, Problem};
+use crate::mac::Mac;
 
 /// One thing that is wrong, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

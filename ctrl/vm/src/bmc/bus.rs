@@ -13,7 +13,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::chassis::Chassis;
-use crate::{BmcLine, Power};
+use crate::BmcLine;
+use model::power::PowerAction;
 
 const END_OF_MESSAGE: u8 = 0xa0;
 const END_OF_COMMAND: u8 = 0xa1;
@@ -69,10 +70,10 @@ fn command(frame: &[u8]) -> Option<u8> {
 
 /// What a BMC's frame asks of the supervisor, instead of QEMU. A watchdog that the guest has set
 /// says so.
-fn power(frame: &[u8]) -> Option<Power> {
+fn power(frame: &[u8]) -> Option<PowerAction> {
     match command(frame)? {
-        POWER_OFF | SHUT_DOWN => Some(Power::Off),
-        RESET => Some(Power::Reset),
+        POWER_OFF | SHUT_DOWN => Some(PowerAction::Off),
+        RESET => Some(PowerAction::Reset),
         _ => None,
     }
 }
@@ -168,10 +169,10 @@ mod tests {
 
     #[test]
     fn power_is_the_supervisors_however_it_is_written() {
-        assert_eq!(power(&[0x03, 0xa1]), Some(Power::Off));
-        assert_eq!(power(&[0xaa, 0x13, 0xa1]), Some(Power::Off));
-        assert_eq!(power(&[0x04, 0xa1]), Some(Power::Reset));
-        assert_eq!(power(&[0x09, 1, 2, 0xa1]), Some(Power::Off));
+        assert_eq!(power(&[0x03, 0xa1]), Some(PowerAction::Off));
+        assert_eq!(power(&[0xaa, 0x13, 0xa1]), Some(PowerAction::Off));
+        assert_eq!(power(&[0x04, 0xa1]), Some(PowerAction::Reset));
+        assert_eq!(power(&[0x09, 1, 2, 0xa1]), Some(PowerAction::Off));
         for passes in [
             &[0x03, 0xa0][..], // a message
             &[0x01, 0xa1],     // attention

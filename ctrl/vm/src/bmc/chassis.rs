@@ -18,7 +18,9 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::{Power, Vm, VmState};
+use model::power::PowerAction;
+
+use crate::{Vm, VmState};
 
 /// The longest question, in bytes; `ipmi_sim` asks in less than 40.
 const LONGEST: usize = 200;
@@ -31,7 +33,7 @@ enum Question {
     /// What will it boot?
     Boot,
     /// Switch it.
-    Set(Power),
+    Set(PowerAction),
 }
 
 /// The number and what is asked; `None` where there is not even a number.
@@ -42,9 +44,9 @@ fn parse(line: &str) -> Option<(u32, Option<Question>)> {
     let question = match words[..] {
         ["get", "power"] => Some(Question::Power),
         ["get", "boot"] => Some(Question::Boot),
-        ["set", "power", "0"] | ["set", "shutdown", "1"] => Some(Question::Set(Power::Off)),
-        ["set", "power", "1"] => Some(Question::Set(Power::On)),
-        ["set", "reset", "1"] => Some(Question::Set(Power::Reset)),
+        ["set", "power", "0"] | ["set", "shutdown", "1"] => Some(Question::Set(PowerAction::Off)),
+        ["set", "power", "1"] => Some(Question::Set(PowerAction::On)),
+        ["set", "reset", "1"] => Some(Question::Set(PowerAction::Reset)),
         _ => None,
     };
     Some((id, question))
@@ -73,7 +75,7 @@ pub(super) trait Chassis {
     /// What it does.
     fn state(&self) -> VmState;
     /// Has it switched, and waits until it is.
-    async fn set(&self, power: Power) -> Result<(), String>;
+    async fn set(&self, power: PowerAction) -> Result<(), String>;
 }
 
 impl Chassis for Vm {
@@ -81,7 +83,7 @@ impl Chassis for Vm {
         self.status().state
     }
 
-    async fn set(&self, power: Power) -> Result<(), String> {
+    async fn set(&self, power: PowerAction) -> Result<(), String> {
         tracing::info!(vm = self.name(), ?power, "by IPMI");
         self.power(power).await.map_err(|error| error.to_string())
     }
@@ -141,7 +143,7 @@ mod tests {
 
     /// A chassis that remembers what was done to it.
     #[derive(Default)]
-    struct Fake(Mutex<(bool, Vec<Power>)>);
+    struct Fake(Mutex<(bool, Vec<PowerAction>)>);
 
     impl Chassis for Fake {
         fn state(&self) -> VmState {
@@ -152,19 +154,19 @@ mod tests {
             }
         }
 
-        async fn set(&self, power: Power) -> Result<(), String> {
+        async fn set(&self, power: PowerAction) -> Result<(), String> {
             let mut fake = self.0.lock().unwrap();
-            if power == Power::Reset && !fake.0 {
+            if power == PowerAction::Reset && !fake.0 {
                 return Err("it is off:\nuse power on".into());
             }
-            fake.0 = power != Power::Off;
+            fake.0 = power != PowerAction::Off;
             fake.1.push(power);
             Ok(())
         }
     }
 
     /// What comes back for these bytes, and what was done.
-    fn asked(bytes: &[u8]) -> (String, Vec<Power>) {
+    fn asked(bytes: &[u8]) -> (String, Vec<PowerAction>) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -208,7 +210,10 @@ mod tests {
         10 0 power:0
         11 1 this chassis has no such thing
         ");
-        assert_eq!(done, [Power::On, Power::Reset, Power::Off]);
+        assert_eq!(
+            done,
+            [PowerAction::On, PowerAction::Reset, PowerAction::Off]
+        );
     }
 
     #[test]
