@@ -50,6 +50,7 @@ use serde::{Deserialize, Serialize};
 
 use model::cable_change::CableState;
 use model::impairment::ImpairKeys;
+use model::power::PowerAction;
 
 pub use apply::{ApplyAnswer, ApplyRequest, Peer};
 pub use backend::{Backend, ConsoleStream, Recording};
@@ -248,20 +249,6 @@ pub struct ExecAnswer {
 pub struct PowerRequest {
     /// What to do.
     pub action: PowerAction,
-}
-
-/// What can be done to a switch's power.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum PowerAction {
-    /// Start it.
-    On,
-    /// Pull the plug.
-    Off,
-    /// Press the reset button.
-    Reset,
-    /// Off, then on.
-    Cycle,
 }
 
 /// Why a request was not carried out.

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::commands::{
-    Context, apply, bench, cable, cables, capture, check, clean, console, converge, exec, extcap,
-    image, impair, import, ipmi, patch, power, probe, recorder, run, scenario, setup, ssh, status,
-    topology, vm_args,
+    Context, apply, bench, cable, cables, capture, check, clean, config, console, converge, exec,
+    extcap, image, impair, import, ipmi, patch, power, probe, recorder, run, scenario, setup, ssh,
+    status, topology, vm_args,
 };
 use api::{Client, default_socket, own_socket};
 use clap::{Parser, Subcommand};
@@ -44,6 +44,7 @@ enum Command {
     Setup(setup::SetupArgs),
     Check(check::CheckArgs),
     Clean(clean::CleanArgs),
+    Config(config::ConfigArgs),
     Topology(topology::TopologyArgs),
     Apply(apply::ApplyArgs),
     Status(status::StatusArgs),
@@ -108,6 +109,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Setup(args) => setup::run(args).await,
         Command::Check(args) => check::run(&context, args),
         Command::Clean(args) => clean::run(&context, args),
+        Command::Config(args) => config::run(args),
         Command::Topology(args) => topology::run(context.json, args),
         Command::Apply(args) => apply::run(&context, args).await,
         Command::Status(args) => status::run(&context, args).await,

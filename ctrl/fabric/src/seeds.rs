@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::reconfigure::Make;
 use model::config::{Config, Listen, Nic};
-use model::topology::{Mac, PortKind, Switch, Topology};
+use model::topology::{PortKind, Switch, Topology};
 use vm::accel::Accel;
 use vm::keys::{FabricKeys, KeyError};
 use vm::seed::{self, SeedError, SeedFile};
@@ -139,7 +139,7 @@ impl Common<'_> {
                 .ports
                 .iter()
                 .map(|port| NicSpec {
-                    mac: port.mac.0,
+                    mac: port.mac,
                     backend: match vm.nic {
                         Nic::VhostUser => NicBackend::VhostUser,
                         Nic::Tap => NicBackend::Tap {
@@ -208,7 +208,7 @@ fn template_files(switch: &Switch) -> Vec<SeedFile> {
     let mut nics = String::new();
     for (index, port) in switch.ports.iter().enumerate() {
         // Writing to a String cannot fail.
-        _ = writeln!(nics, "{} {}", Mac(shape::mac(index)), port.nic);
+        _ = writeln!(nics, "{} {}", shape::mac(index), port.nic);
     }
     vec![
         file("etc/ikv/sysctl.conf", frr_conf::SYSCTL.into()),

@@ -40,12 +40,7 @@ impl Machine {
 
 /// Finds out what the switches can run on, and builds their image if it is not there.
 pub(super) async fn machine(config: &Config, progress: &Progress) -> Result<Machine, BringUpError> {
-    let wanted = match config.vm.accel {
-        model::config::Accel::Auto => accel::Wanted::Auto,
-        model::config::Accel::Kvm => accel::Wanted::Kvm,
-        model::config::Accel::Tcg => accel::Wanted::Tcg,
-    };
-    let decision = accel::decide(wanted, &Facts::read())?;
+    let decision = accel::decide(config.vm.accel, &Facts::read())?;
     let mut stage = progress.stage("image");
     let image = image::ensure(&config.image, |news| stage.update(&news.to_string())).await?;
     stage.done(

@@ -7,6 +7,7 @@ pub(crate) mod cables;
 pub(crate) mod capture;
 pub(crate) mod check;
 pub(crate) mod clean;
+pub(crate) mod config;
 pub(crate) mod configuration;
 pub(crate) mod console;
 pub(crate) mod converge;
