@@ -49,7 +49,7 @@ fn one_rack_under_one_spine_runs_and_can_be_killed() {
     assert!(
         refused
             .stderr
-            .contains("leaf3 is no VM of this fabric: it was started with --only others"),
+            .contains("leaf3 is not a VM of this fabric: it was started with --only others"),
         "{refused:?}"
     );
     drop(free);

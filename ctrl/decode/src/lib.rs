@@ -10,7 +10,7 @@
 mod bytes;
 mod line;
 mod packet;
-mod same;
+mod packet_key;
 
 pub mod bfd;
 pub mod bgp;
@@ -19,7 +19,7 @@ pub mod link;
 pub mod nd;
 
 pub use packet::{Arp, Body, Ip, Packet};
-pub use same::{PacketKey, SNAP, packet_key};
+pub use packet_key::{PacketKey, SNAP, packet_key};
 
 /// A frame in one line of printable text, such as
 /// `fe80::1 > fe80::2 BGP 179 > 40232: UPDATE withdraws 10.1.3.0/24`.

@@ -9,7 +9,7 @@ use super::cables::{Cables, Condition};
 use super::reports::{to_dataplane, to_panel};
 use api::{ApiError, LaneImpairment};
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
-use model::impairment::{ImpairKeys, Whole};
+use model::impairment::{BoundedInt, ImpairKeys};
 use model::topology::{Side, Topology};
 
 /// How a request's names are understood.
@@ -187,7 +187,7 @@ fn with_seed(mut keys: ImpairKeys, said: bool) -> ImpairKeys {
     if keys.seed.is_none() && !keys.is_empty() {
         // The standard library's hash keys are the kernel's random numbers.
         let random = std::hash::RandomState::new().build_hasher().finish();
-        keys.seed = Some(Whole(i64::from(random as u32) + 1));
+        keys.seed = Some(BoundedInt(i64::from(random as u32) + 1));
     } else if !said && keys.pairs().len() == 1 && keys.seed.is_some() {
         keys.seed = None;
     }

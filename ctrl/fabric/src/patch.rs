@@ -31,7 +31,7 @@ use host::lock::StatePaths;
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
 use model::plugging::PlugOptions;
 use model::power::PowerAction;
-use model::topology::Side;
+use model::topology::{Side, TopologyJson};
 use vm::spec::MAX_SOCKET_PATH;
 
 /// What the one cable is called.
@@ -381,7 +381,7 @@ impl Backend for Patch {
         }
     }
 
-    fn topology(&self) -> Result<serde_json::Value, ApiError> {
+    fn topology(&self) -> Result<TopologyJson, ApiError> {
         no_switch("in the plan")
     }
 

@@ -42,7 +42,7 @@ impl Whole {
                 "--only others"
             };
             ApiError::conflict(format!(
-                "{name} is no VM of this fabric: it was started with {how}"
+                "{name} is not a VM of this fabric: it was started with {how}"
             ))
         })
     }

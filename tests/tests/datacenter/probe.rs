@@ -39,7 +39,7 @@ pub(crate) fn skips(up: &mut Up) {
         "rack3:u9",
     ]);
     assert_eq!(said.code, Some(0), "{said:#?}");
-    let skipped = "rack2:u6 is skipped: somebody is plugged in by its tap\n";
+    let skipped = "rack2:u6 is skipped: a VM is plugged in by its tap\n";
     assert!(said.stdout.contains(skipped), "{said:#?}");
     assert!(!said.stdout.contains('\x1b'), "colours are for terminals");
 }

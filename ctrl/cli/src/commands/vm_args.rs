@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::configuration::ConfigArgs;
 use super::{Context, print, print_json};
-use api::{ClientError, segment};
+use api::ClientError;
 use fabric::progress::say;
 use host::lock::StatePaths;
 use model::config::AccelChoice;
@@ -76,7 +76,7 @@ fn under_tcg(accel: AccelChoice) -> bool {
     }
 }
 
-/// What the options do not tell by themselves. On standard error, so that a script can take
+/// What the options do not show by themselves. On standard error, so that a script can take
 /// the options as they are.
 fn remarks(wish: &PlugOptions) -> Vec<String> {
     if wish.nic == PlugKind::Tap {
@@ -104,17 +104,7 @@ async fn options_for(
     wish: &PlugOptions,
 ) -> anyhow::Result<Vec<String>> {
     if args.config.is_default() {
-        let by = match wish.nic {
-            PlugKind::Tap => "tap",
-            PlugKind::VhostUser => "vhost-user",
-        };
-        let path = format!(
-            "/v1/vm-args/{}?nic={by}&tcg={}&memory_mib={}",
-            segment(&args.place),
-            wish.tcg,
-            wish.memory_mib
-        );
-        match context.client.get(&path).await {
+        match context.client.vm_args(&args.place, wish).await {
             Err(ClientError::NotRunning(_)) => {}
             answer => return Ok(answer?),
         }

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::check::{check_value, nearest};
 use super::{Problem, schema};
 use crate::cable_change::CableState;
-use crate::impairment::{ImpairKeys, KEYS};
+use crate::impairment::{ImpairKeys, KEYS, Key};
 
 /// One `[[cable]]`. Several may be of the same cable; later ones win.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -49,11 +49,14 @@ impl JsonSchema for ImpairKeys {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let described = |key: &crate::impairment::Key| {
+        let described = |key: &Key| {
+            // Numbers and booleans stand in the file as such, all else as a text.
+            let example: serde_json::Value =
+                serde_json::from_str(key.example).unwrap_or_else(|_| key.example.into());
             json!({
                 "description": format!("{}.", key.help),
                 "type": ["string", "number", "boolean"],
-                "examples": [example(key.name)],
+                "examples": [example],
             })
         };
         let properties: serde_json::Map<_, _> = KEYS
@@ -63,30 +66,6 @@ impl JsonSchema for ImpairKeys {
         // In the order of the table, as for derived schemas.
         let names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
         json_schema!({ "type": "object", "properties": properties, "required": names })
-    }
-}
-
-/// A value for the example.
-fn example(key: &str) -> serde_json::Value {
-    match key {
-        "delay" => "10ms".into(),
-        "jitter" => "1ms".into(),
-        "correlation" => "25%".into(),
-        "distribution" => "normal".into(),
-        "loss" => "1%".into(),
-        "ecn" => true.into(),
-        "duplicate" | "corrupt" => "0.1%".into(),
-        "reorder" => "25% 50%".into(),
-        "gap" => 5.into(),
-        "rate" => "1gbit".into(),
-        "overhead" => 24.into(),
-        "cell" => 48.into(),
-        "cell_overhead" => 5.into(),
-        "limit" => "2MB".into(),
-        "slot" => "1ms 2ms packets 10".into(),
-        "match" => "tcp port 179".into(),
-        "drop" => "3,7,20-25".into(),
-        _ => 42.into(),
     }
 }
 

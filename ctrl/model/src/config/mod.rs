@@ -43,6 +43,7 @@ pub use cable::CableKeys;
 pub(crate) use check::problems;
 pub use datacenter::{Macs, Names, Shape};
 pub use example::example;
+pub(crate) use example::toml_line;
 pub use load::{ConfigError, load, parse};
 pub use location::{Location, Origin, Problem};
 pub use machines::{Image, Ipmi, Ssh, Vm, Vnc};

@@ -1,11 +1,11 @@
-//! The keys as options of the command line.
+//! The keys as options of the command line, one for each entry of [`KEYS`].
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
 
 use super::{ImpairKeys, KEYS, Key};
 
-/// By key, one each.
+/// One option for each key.
 impl Args for ImpairKeys {
     fn augment_args(command: Command) -> Command {
         KEYS.iter()

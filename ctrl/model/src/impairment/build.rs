@@ -1,4 +1,4 @@
-//! From keys to what the dataplane takes.
+//! Converts the keys to what the dataplane takes.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use dataplane::bpf::{Instruction, Program};
 use dataplane::impair::{Chance, Distribution, Impairment, Limit, Loss, Rate, Slot, SlotWait};
 
 use super::{
-    BitRate, Flag, ImpairKeys, KeyError, Likely, LossModel, Match, Pause, Percent, Room, Slots,
-    Spread, Time, Value,
+    BitRate, Flag, ImpairKeys, KeyError, LossModel, Match, Percent, Probability, QueueLimit,
+    SlotInterval, Slots, Spread, Time, Value,
 };
 
 impl ImpairKeys {
-    /// What these keys together ask for. Without a `seed`, it is 0.
+    /// Converts the keys together. The seed is 0 if none is given.
     ///
     /// # Errors
-    /// Keys that contradict each other or mean nothing without another, values out of range, and
-    /// filters or tables that no client has completed.
+    /// Keys that contradict each other or have no effect without another, values out of range, and
+    /// filters or tables that the client has not completed with [`ImpairKeys::resolve`].
     pub fn settings(&self) -> Result<Impairment, KeyError> {
         let number = |value: Option<i64>| value.unwrap_or(0);
         let settings = Impairment {
@@ -31,9 +31,9 @@ impl ImpairKeys {
             gap: number(self.gap.map(|gap| gap.0)) as u32,
             rate: self.rate()?,
             limit: match self.limit.unwrap_or_default() {
-                Room::Default => None,
-                Room::Bytes(bytes) => Some(Limit::Bytes(bytes.0)),
-                Room::Frames(frames) => Some(Limit::Frames(frames)),
+                QueueLimit::Default => None,
+                QueueLimit::Bytes(bytes) => Some(Limit::Bytes(bytes.0)),
+                QueueLimit::Frames(frames) => Some(Limit::Frames(frames)),
             },
             slot: self.slot.as_ref().map(slot).transpose()?.flatten(),
             seed: number(self.seed.map(|seed| seed.0)) as u64,
@@ -46,7 +46,7 @@ impl ImpairKeys {
         };
         match settings.check() {
             Ok(()) => Ok(settings),
-            Err(error) => Err(in_our_words(&error.to_string())),
+            Err(error) => Err(key_error(&error.to_string())),
         }
     }
 
@@ -82,8 +82,9 @@ impl ImpairKeys {
     }
 }
 
-/// The dataplane's keys are ours, but for that of the jitter's correlation.
-fn in_our_words(error: &str) -> KeyError {
+/// Splits the dataplane's sentence into the key and what is wrong with it. The dataplane has the
+/// names of our keys for all but the correlation of the jitter.
+fn key_error(error: &str) -> KeyError {
     let error = error.replace("delay correlation", "correlation");
     let known = super::KEYS.iter().map(|key| key.name);
     let key = known.filter(|key| error.starts_with(key));
@@ -99,8 +100,8 @@ fn time(time: Option<Time>) -> Duration {
     time.unwrap_or_default().0
 }
 
-fn chance(likely: Option<Likely>) -> Chance {
-    let Likely { share, correlation } = likely.unwrap_or_default();
+fn chance(likely: Option<Probability>) -> Chance {
+    let Probability { share, correlation } = likely.unwrap_or_default();
     Chance {
         probability: share.share(),
         correlation: correlation.share(),
@@ -151,15 +152,15 @@ fn distribution(key: &'static str, spread: Option<&Spread>) -> Result<Distributi
 }
 
 fn slot(slots: &Slots) -> Result<Option<Slot>, KeyError> {
-    if slots.is_nothing() {
+    if slots.is_off() {
         return Ok(None);
     }
-    let wait = match &slots.pause {
-        Pause::Between(min, max) => SlotWait::Between {
+    let wait = match &slots.interval {
+        SlotInterval::Between(min, max) => SlotWait::Between {
             min: min.0,
             max: max.0,
         },
-        Pause::By(spread, delay, jitter) => SlotWait::Distributed {
+        SlotInterval::By(spread, delay, jitter) => SlotWait::Distributed {
             delay: delay.0,
             jitter: jitter.0,
             distribution: distribution("slot", Some(spread))?,
@@ -173,7 +174,7 @@ fn slot(slots: &Slots) -> Result<Option<Slot>, KeyError> {
 }
 
 fn program(filter: &Match) -> Result<Option<Program>, KeyError> {
-    if filter.is_nothing() {
+    if filter.is_off() {
         return Ok(None);
     }
     let refused = |what: String| KeyError { key: "match", what };

@@ -7,17 +7,17 @@
 
 mod args;
 mod build;
+mod client_values;
 mod keys;
-mod resolved;
 #[cfg(test)]
 mod tests;
 mod units;
 mod values;
 
+pub use client_values::{Match, Program, SlotInterval, Slots, Spread};
 pub use keys::{ImpairKeys, KEYS, Key};
-pub use resolved::{Match, Pause, Program, Slots, Spread};
 pub use units::{BitRate, Bytes, Percent, Time, mebibytes};
-pub use values::{Flag, Likely, LossModel, Ordinals, Room, Value, Whole};
+pub use values::{BoundedInt, Flag, FrameNumbers, LossModel, Probability, QueueLimit, Value};
 
 /// Why a text is not a valid value, and what would be one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,7 +64,7 @@ use as_text;
 #[serde(untagged)]
 enum Scalar {
     Flag(bool),
-    Whole(i64),
+    Integer(i64),
     Large(u64),
     Fraction(f64),
     Text(String),
@@ -74,7 +74,7 @@ impl std::fmt::Display for Scalar {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Scalar::Flag(flag) => flag.fmt(out),
-            Scalar::Whole(number) => number.fmt(out),
+            Scalar::Integer(number) => number.fmt(out),
             Scalar::Large(number) => number.fmt(out),
             Scalar::Fraction(number) => number.fmt(out),
             Scalar::Text(text) => text.fmt(out),

@@ -186,7 +186,7 @@ fn tables_are_read_and_filters_compiled_by_the_client() {
         .unwrap_err()
         .to_string();
     assert!(
-        wrong.ends_with("line 1: \"two\" is no whole number from -32768 to 32767"),
+        wrong.ends_with("line 1: \"two\" is not a whole number from -32768 to 32767"),
         "{wrong}"
     );
     let failed = typed("--match 'tcp port'").unwrap();

@@ -1,27 +1,30 @@
-//! What single keys of an impairment take, in the words of tc-netem(8).
+//! The values of single keys of an impairment, with the names of tc-netem(8).
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::{Percent, ValueError, as_text};
 
-/// Whether a key says "not at all", and with it takes away what was said before.
+/// The value of a key.
 pub trait Value {
-    /// It does.
-    fn is_nothing(&self) -> bool;
+    /// Whether the value switches the key off, such as `loss 0%` and `rate none`: a change with it
+    /// removes the key.
+    fn is_off(&self) -> bool;
 }
 
-/// How frames are lost.
+/// Which frames are lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum LossModel {
-    /// Not at all.
+    /// No frames are lost.
     #[default]
     None,
-    /// `1%`, `random 1% 25%`: each with this chance, which depends so much on the one before.
+    /// `1%`, `random 1% 25%`: each frame with this probability, and the correlation with the loss of
+    /// the frame before.
     Random(Percent, Percent),
-    /// `state P13 P31 P32 P23 P14`: Salsano's Markov chain of four states.
+    /// `state P13 P31 P32 P23 P14`: the transitions of Salsano's Markov chain of four states.
     State([Percent; 5]),
-    /// `gemodel P R 1-H 1-K`: Gilbert and Elliott's chain of a good and a bad state.
+    /// `gemodel P R 1-H 1-K`: the transitions of Gilbert and Elliott's chain into the bad state and
+    /// back, and the losses in the bad and in the good state.
     Gemodel([Percent; 4]),
 }
 
@@ -39,7 +42,7 @@ impl FromStr for LossModel {
             .iter()
             .map(|word| word.parse::<Percent>())
             .collect::<Result<Vec<_>, _>>()?;
-        let at = |place: usize| shares.get(place).copied();
+        let at = |index: usize| shares.get(index).copied();
         let rest_of = |share: Percent| Percent::of(1.0 - share.share());
         let zero = Percent::default();
         match (model, shares.as_slice()) {
@@ -59,7 +62,7 @@ impl FromStr for LossModel {
                 at(3).unwrap_or(zero),
             ])),
             _ => Err(ValueError(format!(
-                "\"{text}\" is no loss: write \"1%\", \"1% 25%\" (with correlation), \
+                "\"{text}\" is not a loss: write \"1%\", \"1% 25%\" (with correlation), \
                  \"state P13 [P31 [P32 [P23 [P14]]]]\" or \"gemodel P [R [1-H [1-K]]]\", each in percent"
             ))),
         }
@@ -78,26 +81,26 @@ impl fmt::Display for LossModel {
 }
 
 impl Value for LossModel {
-    fn is_nothing(&self) -> bool {
+    fn is_off(&self) -> bool {
         match self {
             LossModel::None => true,
-            LossModel::Random(share, _) => share.is_nothing(),
-            LossModel::State([p13, .., p14]) => p13.is_nothing() && p14.is_nothing(),
-            LossModel::Gemodel([p, _, _, good]) => p.is_nothing() && good.is_nothing(),
+            LossModel::Random(share, _) => share.is_off(),
+            LossModel::State([p13, .., p14]) => p13.is_off() && p14.is_off(),
+            LossModel::Gemodel([p, _, _, good]) => p.is_off() && good.is_off(),
         }
     }
 }
 
-/// How likely something is, and how much that depends on the frame before: `1%`, `1% 25%`.
+/// How likely something happens to a frame: `1%`, `1% 25%`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Likely {
-    /// The chance.
+pub struct Probability {
+    /// The probability.
     pub share: Percent,
-    /// Of the frame before.
+    /// The correlation with what happened to the frame before.
     pub correlation: Percent,
 }
 
-impl FromStr for Likely {
+impl FromStr for Probability {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
@@ -108,15 +111,15 @@ impl FromStr for Likely {
             [share, correlation] => (share.parse()?, correlation.parse()?),
             _ => {
                 return Err(ValueError(format!(
-                    "\"{text}\" is no chance: write \"1%\", or \"1% 25%\" with its correlation"
+                    "\"{text}\" is not a probability: write \"1%\", or \"1% 25%\" with its correlation"
                 )));
             }
         };
-        Ok(Likely { share, correlation })
+        Ok(Probability { share, correlation })
     }
 }
 
-impl fmt::Display for Likely {
+impl fmt::Display for Probability {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         chance(out, self.share, self.correlation)
     }
@@ -124,41 +127,44 @@ impl fmt::Display for Likely {
 
 fn chance(out: &mut fmt::Formatter<'_>, share: Percent, correlation: Percent) -> fmt::Result {
     write!(out, "{share}")?;
-    if correlation.is_nothing() {
+    if correlation.is_off() {
         return Ok(());
     }
     write!(out, " {correlation}")
 }
 
-impl Value for Likely {
-    fn is_nothing(&self) -> bool {
-        self.share.is_nothing()
+impl Value for Probability {
+    fn is_off(&self) -> bool {
+        self.share.is_off()
     }
 }
 
-/// What may wait: `2MB`, or `1000p` frames; `none`: as by default.
+/// How much may wait in a lane: `2MB`, or `1000p` for frames; `none` for the default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Room {
-    /// The longest delay at the rate, or at 40 Gbit/s, from 16 MiB to 1 GiB.
+pub enum QueueLimit {
+    /// What arrives within the longest delay at the rate, or at 40 Gbit/s if there is none, but at
+    /// least 16 MiB and at most 1 GiB.
     #[default]
     Default,
-    /// So many bytes.
+    /// At most this many bytes.
     Bytes(super::Bytes),
-    /// So many frames.
+    /// At most this many frames.
     Frames(u64),
 }
 
-impl FromStr for Room {
+impl FromStr for QueueLimit {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let text = text.trim();
         if text == "none" {
-            return Ok(Room::Default);
+            return Ok(QueueLimit::Default);
         }
         if let Some(frames) = text.strip_suffix('p') {
-            return frames.trim().parse().map(Room::Frames).map_err(|_| {
-                ValueError(format!("\"{text}\" is no number of frames such as 1000p"))
+            return frames.trim().parse().map(QueueLimit::Frames).map_err(|_| {
+                ValueError(format!(
+                    "\"{text}\" is not a number of frames such as 1000p"
+                ))
             });
         }
         if text.parse::<u64>().is_ok() {
@@ -166,48 +172,48 @@ impl FromStr for Room {
                 "{text} has no unit: write {text}p for frames, {text}B or {text}kB for bytes"
             )));
         }
-        text.parse().map(Room::Bytes)
+        text.parse().map(QueueLimit::Bytes)
     }
 }
 
-impl fmt::Display for Room {
+impl fmt::Display for QueueLimit {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Room::Default => out.write_str("none"),
-            Room::Bytes(bytes) => bytes.fmt(out),
-            Room::Frames(frames) => write!(out, "{frames}p"),
+            QueueLimit::Default => out.write_str("none"),
+            QueueLimit::Bytes(bytes) => bytes.fmt(out),
+            QueueLimit::Frames(frames) => write!(out, "{frames}p"),
         }
     }
 }
 
-impl Value for Room {
-    fn is_nothing(&self) -> bool {
-        *self == Room::Default
+impl Value for QueueLimit {
+    fn is_off(&self) -> bool {
+        *self == QueueLimit::Default
     }
 }
 
-/// Most frames that can be named by their number.
-const MOST_ORDINALS: u64 = 100_000;
+/// The most frames that a key may list.
+const MOST_NUMBERED: u64 = 100_000;
 
 /// Numbers of frames, from 1: `3,7,20-25`; `none`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ordinals(Vec<(u64, u64)>);
+pub struct FrameNumbers(Vec<(u64, u64)>);
 
-impl Ordinals {
-    /// Each number once, ascending.
+impl FrameNumbers {
+    /// The numbers, each once and ascending.
     pub fn numbers(&self) -> Vec<u64> {
         let ranges = self.0.iter();
         ranges.flat_map(|(first, last)| *first..=*last).collect()
     }
 }
 
-impl FromStr for Ordinals {
+impl FromStr for FrameNumbers {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let text = text.trim();
         if text == "none" {
-            return Ok(Ordinals::default());
+            return Ok(FrameNumbers::default());
         }
         let mut ranges = Vec::new();
         for part in text.split([',', ' ']).filter(|part| !part.is_empty()) {
@@ -216,7 +222,7 @@ impl FromStr for Ordinals {
                 (Ok(first @ 1..), Ok(last)) if first <= last => ranges.push((first, last)),
                 _ => {
                     return Err(ValueError(format!(
-                        "\"{part}\" is no number of a frame: write numbers from 1 and ranges, \
+                        "\"{part}\" is not the number of a frame: write numbers from 1 and ranges, \
                          such as 3,7,20-25"
                     )));
                 }
@@ -235,16 +241,16 @@ impl FromStr for Ordinals {
         let count = merged.iter().fold(0u64, |count, (first, last)| {
             count.saturating_add(last - first).saturating_add(1)
         });
-        if count > MOST_ORDINALS {
+        if count > MOST_NUMBERED {
             return Err(ValueError(format!(
-                "{count} frames are named; {MOST_ORDINALS} can be: use loss for more"
+                "{count} frames are named; {MOST_NUMBERED} can be: use loss for more"
             )));
         }
-        Ok(Ordinals(merged))
+        Ok(FrameNumbers(merged))
     }
 }
 
-impl fmt::Display for Ordinals {
+impl fmt::Display for FrameNumbers {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return out.write_str("none");
@@ -260,13 +266,13 @@ impl fmt::Display for Ordinals {
     }
 }
 
-impl Value for Ordinals {
-    fn is_nothing(&self) -> bool {
+impl Value for FrameNumbers {
+    fn is_off(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Whether something is on: `true`, `false`.
+/// `true` or `false`, also written on, off, yes or no.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flag(pub bool);
 
@@ -289,59 +295,59 @@ impl fmt::Display for Flag {
 }
 
 impl Value for Flag {
-    fn is_nothing(&self) -> bool {
+    fn is_off(&self) -> bool {
         !self.0
     }
 }
 
 /// A whole number from `LEAST` to `MOST`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Whole<const LEAST: i64, const MOST: i64>(pub i64);
+pub struct BoundedInt<const LEAST: i64, const MOST: i64>(pub i64);
 
-impl<const LEAST: i64, const MOST: i64> FromStr for Whole<LEAST, MOST> {
+impl<const LEAST: i64, const MOST: i64> FromStr for BoundedInt<LEAST, MOST> {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text.trim().parse() {
-            Ok(number) if (LEAST..=MOST).contains(&number) => Ok(Whole(number)),
+            Ok(number) if (LEAST..=MOST).contains(&number) => Ok(BoundedInt(number)),
             _ => Err(ValueError(format!(
-                "\"{text}\" is no whole number from {LEAST} to {MOST}"
+                "\"{text}\" is not a whole number from {LEAST} to {MOST}"
             ))),
         }
     }
 }
 
-impl<const LEAST: i64, const MOST: i64> fmt::Display for Whole<LEAST, MOST> {
+impl<const LEAST: i64, const MOST: i64> fmt::Display for BoundedInt<LEAST, MOST> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(out)
     }
 }
 
-impl<const LEAST: i64, const MOST: i64> Value for Whole<LEAST, MOST> {
-    fn is_nothing(&self) -> bool {
+impl<const LEAST: i64, const MOST: i64> Value for BoundedInt<LEAST, MOST> {
+    fn is_off(&self) -> bool {
         self.0 == 0
     }
 }
 
 impl Value for super::Time {
-    fn is_nothing(&self) -> bool {
+    fn is_off(&self) -> bool {
         self.0.is_zero()
     }
 }
 
 impl Value for Percent {
-    fn is_nothing(&self) -> bool {
+    fn is_off(&self) -> bool {
         *self == Percent::default()
     }
 }
 
 impl Value for super::BitRate {
-    fn is_nothing(&self) -> bool {
+    fn is_off(&self) -> bool {
         self.0 == 0
     }
 }
 
-/// Words, parted by blanks, commas or colons: `gemodel 1% 10%` as well as `gemodel:1%,10%`.
+/// Splits words at blanks, commas and colons: `gemodel 1% 10%` as well as `gemodel:1%,10%`.
 pub(super) fn words(text: &str) -> Vec<&str> {
     text.split([' ', ',', ':', '\t'])
         .filter(|word| !word.is_empty())
@@ -353,5 +359,5 @@ fn joined(shares: &[Percent]) -> String {
     shares.join(" ")
 }
 
-as_text!(LossModel, Likely, Room, Ordinals, Flag);
-as_text!(Whole<LEAST, MOST>, const LEAST: i64, const MOST: i64);
+as_text!(LossModel, Probability, QueueLimit, FrameNumbers, Flag);
+as_text!(BoundedInt<LEAST, MOST>, const LEAST: i64, const MOST: i64);

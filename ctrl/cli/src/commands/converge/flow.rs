@@ -1,14 +1,14 @@
-//! What became of a flow's packets, and by which way they went: the same packet, recognised on
+//! What became of a flow's packets, and which paths they took: the same packet, recognised on
 //! each cable that it passed.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::sight::{Lane, Sighting, What};
+use super::observation::{Event, Lane, Observation};
 use decode::PacketKey;
 
-/// Packets that were sent so shortly before the end may still have been on their way, ns.
+/// Packets that were sent less than this before the end, in ns, may still have been on their way.
 const ON_THE_WAY: u64 = 500_000_000;
 
 /// One direction of a flow.
@@ -23,9 +23,9 @@ pub(crate) struct FlowReport {
     pub(crate) path_before: Vec<String>,
     /// The same of the last packet that arrived after the cut.
     pub(crate) path_after: Vec<String>,
-    /// Packets that were sent while it was watched.
+    /// The number of packets that were sent while the flow was watched.
     pub(crate) sent: usize,
-    /// Those that did not arrive.
+    /// The number of those that did not arrive.
     pub(crate) lost: usize,
     /// From the cut until the first packet had arrived that took another path, ms.
     pub(crate) new_path_ms: Option<f64>,
@@ -33,12 +33,12 @@ pub(crate) struct FlowReport {
     pub(crate) gap_ms: Option<f64>,
 }
 
-/// A packet's way.
+/// The path of a packet.
 #[derive(Debug, Default)]
 struct Way {
-    /// Time and lane.
+    /// The time when it entered each lane, and the lane.
     seen: Vec<(u64, usize)>,
-    /// It was dropped by a cable.
+    /// Whether a cable dropped it.
     lost: bool,
 }
 
@@ -57,17 +57,17 @@ impl Way {
 }
 
 impl FlowReport {
-    /// One direction of the flow in `sightings`, which are in order of time. `None` when nothing
-    /// of it was seen.
+    /// One direction of the flow in `observations`, which are in order of time. `None` when nothing
+    /// of it was observed.
     pub(super) fn of(
-        sightings: &[Sighting],
+        observations: &[Observation],
         lanes: &[Lane],
         back: bool,
         cut: u64,
     ) -> Option<FlowReport> {
-        let (key, ways) = ways(sightings, back)?;
+        let (key, ways) = ways(observations, back)?;
         let (sender, receiver) = ends(&ways, lanes, cut)?;
-        let end = sightings.last()?.time;
+        let end = observations.last()?.time;
         let from_sender = |way: &&Way| lanes[way.seen[0].1].sender() == sender;
         let arrives = |way: &&Way| {
             let last = way.seen[way.seen.len() - 1].1;
@@ -98,8 +98,8 @@ impl FlowReport {
 }
 
 /// The lanes that the flow takes now: those of the last packet that arrived.
-pub(super) fn path(sightings: &[Sighting], lanes: &[Lane]) -> Vec<usize> {
-    let Some((_, ways)) = ways(sightings, false) else {
+pub(super) fn path(observations: &[Observation], lanes: &[Lane]) -> Vec<usize> {
+    let Some((_, ways)) = ways(observations, false) else {
         return Vec::new();
     };
     let Some((_, receiver)) = ends(&ways, lanes, u64::MAX) else {
@@ -111,18 +111,18 @@ pub(super) fn path(sightings: &[Sighting], lanes: &[Lane]) -> Vec<usize> {
 }
 
 /// The packets in the order in which they were sent, and the key of one.
-fn ways(sightings: &[Sighting], back: bool) -> Option<(PacketKey, Vec<Way>)> {
+fn ways(observations: &[Observation], back: bool) -> Option<(PacketKey, Vec<Way>)> {
     let mut ways: HashMap<PacketKey, Way> = HashMap::new();
     let mut any = None;
-    for sighting in sightings {
-        let What::Flow { key, back: is_back } = sighting.what else {
+    for observation in observations {
+        let Event::Flow { key, back: is_back } = observation.event else {
             continue;
         };
         if is_back == back {
             any = Some(key);
             let way = ways.entry(key).or_default();
-            way.seen.push((sighting.time, sighting.lane));
-            way.lost |= sighting.lost;
+            way.seen.push((observation.time, observation.lane));
+            way.lost |= observation.lost;
         }
     }
     let mut ways: Vec<_> = ways.into_values().collect();

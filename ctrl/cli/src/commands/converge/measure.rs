@@ -1,4 +1,4 @@
-//! One measurement: look on, cut, look on, mend.
+//! One measurement: observe, cut, observe, mend.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use super::plan::Plan;
 use super::report::{Cut, Report};
 use super::watcher::{Watcher, watch};
 use crate::commands::capture::session::Signals;
-use api::{CableBatchDone, CableReport, Client, segment};
+use api::{CableBatchDone, Client};
 use fabric::progress::say;
 use model::cable_change::{CableBatch, CableChange, CableState};
 
-/// Before the cut, no UPDATE for so long, and the flow running for so long.
+/// How long before the cut the flow must run and no UPDATE may come.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// For that to come about.
+/// How long to wait for that.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// For sessions to come back after a cable was mended.
+/// How long to wait for the sessions after a cable was mended.
 const BACK: Duration = Duration::from_secs(180);
 
-/// What is measured, and how.
+/// A measurement: what to cut and how long to wait.
 pub(super) struct Meter {
     pub(super) client: Client,
     pub(super) plan: Plan,
@@ -65,15 +65,12 @@ impl Meter {
         measured
     }
 
-    /// The own names of the cables that are to be cut.
+    /// The names of the cables to cut.
     async fn cables(&self) -> anyhow::Result<Vec<String>> {
         if self.plan.cables.is_empty() {
             return Ok(Vec::new());
         }
-        let names = self.plan.cables.iter().map(|name| segment(name));
-        let query = names.collect::<Vec<_>>().join("&name=");
-        let path = format!("/v1/cables?name={query}");
-        let cables: Vec<CableReport> = self.client.get(&path).await?;
+        let cables = self.client.cables(&self.plan.cables).await?;
         if let Some(cable) = cables.iter().find(|cable| cable.state != CableState::Up) {
             let (name, state) = (&cable.name, cable.state.name());
             bail!("{name} is {state} already: `ikv-fabric cable {name} up` mends it");
@@ -106,13 +103,13 @@ impl Meter {
             say("note: BGP is not quiet even before the cut");
         }
         if cables.is_empty() {
-            let path = flow::path(watcher.sightings(), watcher.lanes());
+            let path = flow::path(watcher.observations(), watcher.lanes());
             let first = path.first().context("the flow arrives nowhere")?;
             cables.push(watcher.lanes()[*first].cable.clone());
         }
         let done = self.set(cables, self.state).await?;
         let at = done.at_ns.saturating_sub(watcher.wall_offset());
-        let told = clock::now().saturating_sub(at);
+        let took = clock::now().saturating_sub(at);
         for note in &done.notes {
             say(&format!("note: {note}"));
         }
@@ -126,16 +123,16 @@ impl Meter {
             cables: cables.clone(),
             state: self.state.name().into(),
             at,
-            told,
+            took,
         };
         Ok(Report {
             settled,
             missed: watcher.missed(),
-            ..Report::of(watcher.sightings().to_vec(), watcher.lanes(), &cut)
+            ..Report::of(watcher.observations().to_vec(), watcher.lanes(), &cut)
         })
     }
 
-    /// All at the same instant.
+    /// Sets the state of all cables at the same instant.
     async fn set(&self, cables: &[String], state: CableState) -> anyhow::Result<CableBatchDone> {
         let change = |cable: &String| CableChange {
             cable: cable.clone(),
@@ -143,28 +140,26 @@ impl Meter {
             impair: None,
         };
         let changes = cables.iter().map(change).collect();
-        Ok(self
-            .client
-            .post("/v1/step", &CableBatch { changes })
-            .await?)
+        Ok(self.client.change_cables(&CableBatch { changes }).await?)
     }
 }
 
-/// No UPDATE for a while.
+/// Whether no UPDATE came for the last [`QUIET`].
 fn is_quiet<S>(watcher: &Watcher<S>, began: u64, now: u64) -> bool {
     let last = watcher.last_update().unwrap_or(began).max(began);
     now.saturating_sub(last) >= QUIET.as_nanos() as u64
 }
 
-/// Waits until every session over these cables stands again, and has told all its routes.
+/// Waits until every session over these cables is established again and has announced all its
+/// routes.
 async fn wait_until_back(
     watcher: &mut Watcher<impl AsyncRead + Unpin>,
     cables: &[String],
     mended: u64,
 ) -> anyhow::Result<()> {
     let back = watcher.until(BACK, |watcher, now| {
-        let stands = |cable: &String| watcher.stands(cable, mended);
-        cables.iter().all(stands) && is_quiet(watcher, mended, now)
+        let established = |cable: &String| watcher.established(cable, mended);
+        cables.iter().all(established) && is_quiet(watcher, mended, now)
     });
     ensure!(
         back.await?,

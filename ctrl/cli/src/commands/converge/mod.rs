@@ -1,14 +1,14 @@
 //! `ikv-fabric converge`: how fast the fabric finds another way when a cable is cut.
 //!
-//! All cables are captured while it happens. `sight` makes of each frame what matters of it,
-//! `report` and `flow` make of that what is told: both are functions of their input.
+//! All cables are captured while it happens. `observation` turns each frame into observations, `report`
+//! and `flow` evaluate those: both are functions of their input.
 
 mod flow;
 mod measure;
+mod observation;
 mod ping;
 mod plan;
 mod report;
-mod sight;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -24,10 +24,9 @@ use super::{Context, print, print_json};
 use fabric::progress::say;
 use measure::Meter;
 use model::cable_change::CableState;
-use model::topology::TopologyJson;
 use plan::Plan;
 
-/// Cuts cables, reads BGP and BFD on the wire, and tells how fast the fabric finds another way:
+/// Cuts cables, reads BGP and BFD on the wire, and reports how fast the fabric finds another way:
 /// times to the first withdraw and the last update, and of a flow its paths before and after, and
 /// the packets that it lost. Then it mends the cables.
 #[derive(Debug, Args)]
@@ -46,16 +45,16 @@ pub(crate) struct ConvergeArgs {
     /// How to cut: `down`, the ends lose carrier; or `blackhole`, they do not notice.
     #[arg(long, value_name = "STATE", value_enum, default_value_t = By::Down)]
     by: By,
-    /// Converged when no UPDATE came for so long.
+    /// Converged when no UPDATE came for this long.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "3s")]
     settle: Duration,
     /// Wait no longer than this.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
     limit: Duration,
-    /// Between two pings, 1ms or more.
+    /// Time between two pings, 1ms or more.
     #[arg(long, value_name = "TIME", value_parser = interval, default_value = "10ms")]
     interval: Duration,
-    /// So many times, the cables mended and the sessions back in between.
+    /// Repeat this many times; the cables are mended and the sessions back in between.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repeat: Option<u32>,
     /// Leave the cables cut.
@@ -71,7 +70,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
-/// See [`CableState`].
+/// How to cut a cable; see [`CableState`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum By {
     Down,
@@ -88,9 +87,9 @@ impl From<By> for CableState {
 }
 
 /// # Errors
-/// When no fabric answers, a name is none, or the flow does not run.
+/// When no fabric answers, a name is unknown, or the flow does not run.
 pub(crate) async fn run(context: &Context, args: &ConvergeArgs) -> anyhow::Result<ExitCode> {
-    let topology: Option<TopologyJson> = context.client.get("/v1/topology").await.ok();
+    let topology = context.client.topology().await.ok();
     let flow = match args.flow.as_deref() {
         Some([from, to]) => Some([from.as_str(), to.as_str()]),
         _ => None,

@@ -7,23 +7,23 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::task::JoinHandle;
 
-use api::{Client, ClientError, ExecAnswer, ExecRequest, segment};
+use api::{Client, ClientError, ExecAnswer, ExecRequest};
 use model::printable;
 
-/// Ends by itself after this, should nobody be left to end it, s.
+/// ping ends by itself after this many seconds, in case this process dies before it ends it.
 const LONGEST: f64 = 580.0;
 
-/// Where the process id stands meanwhile.
+/// The file in the VM that holds the process id of ping.
 const PID_FILE: &str = "/run/ikv-converge.pid";
 
-/// Most of ping's last words that are told.
+/// ping's last words are truncated to this many characters.
 const LONGEST_WORDS: usize = 200;
 
-/// Pings that run.
+/// A running ping.
 pub(super) struct Pings {
     client: Client,
     node: String,
-    /// None once they have ended.
+    /// None once it has ended.
     running: Option<JoinHandle<Result<ExecAnswer, ClientError>>>,
 }
 
@@ -51,7 +51,7 @@ impl Pings {
         }
     }
 
-    /// Waits until they end by themselves, and says why. Given up, they go on.
+    /// Waits until ping ends by itself, and returns why. Dropping the future does not end ping.
     pub(super) async fn ended(&mut self) -> anyhow::Error {
         let Some(running) = &mut self.running else {
             return std::future::pending().await;
@@ -73,7 +73,7 @@ impl Pings {
         anyhow::anyhow!("ping on {} has ended: {said}", self.node)
     }
 
-    /// Ends them.
+    /// Ends ping.
     pub(super) async fn stop(self) {
         let Some(running) = self.running else { return };
         let script = format!("kill -INT $(cat {PID_FILE}); rm -f {PID_FILE}");
@@ -85,10 +85,9 @@ impl Pings {
 }
 
 async fn exec(client: &Client, node: &str, script: &str) -> Result<ExecAnswer, ClientError> {
-    let exec = ExecRequest {
+    let request = ExecRequest {
         argv: ["sh", "-c", script].map(Into::into).into(),
         stdin: String::new(),
     };
-    let path = format!("/v1/nodes/{}/exec", segment(node));
-    client.post(&path, &exec).await
+    client.exec(node, &request).await
 }

@@ -1,25 +1,25 @@
-//! What is meant by the names on the command line: [`Plan`]. A function of the topology.
+//! Resolves the names on the command line to a [`Plan`]; a function of the topology.
 
 use std::net::IpAddr;
 
 use anyhow::{Context as _, ensure};
 
-use super::sight::Ends;
+use super::observation::Ends;
 use model::topology::{NodeJson, TopologyJson};
 
-/// What is to be cut and watched.
+/// What to cut and what to observe.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Cables to be cut, as they were named; empty: one that the flow takes.
     pub(super) cables: Vec<String>,
     /// The flow, if one is watched.
     pub(super) ends: Option<Ends>,
-    /// The switch that is to make the flow; none: it runs already.
+    /// The switch that sends the flow; none if the flow runs already.
     pub(super) pinger: Option<String>,
 }
 
 impl Plan {
-    /// Finds out what is meant. `topology` is none for a single wire.
+    /// Resolves the names. `topology` is none for a single wire.
     pub(super) fn new(
         cut: &[String],
         flow: Option<[&str; 2]>,

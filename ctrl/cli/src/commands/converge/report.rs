@@ -1,20 +1,20 @@
-//! From sightings to a report: a function of its input.
+//! Evaluates observations; a function of its input.
 
 use serde::{Deserialize, Serialize};
 
 use super::flow::FlowReport;
-use super::sight::{Lane, Sighting, What};
+use super::observation::{Event, Lane, Observation};
 
-/// How the fabric took one cut. Times are in ms after the cut.
+/// How the fabric reacted to a cut. Times are in ms after the cut.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// What was cut.
+    /// The cables that were cut.
     pub(crate) cables: Vec<String>,
     /// `down` or `blackhole`.
     pub(crate) state: String,
-    /// How long it took until all ends had been told, ms.
+    /// How long it took until all ends had the new state, ms.
     pub(crate) told_ms: f64,
-    /// No UPDATE came for as long as was asked for; else time was over before.
+    /// Whether no UPDATE came for as long as was asked for, before the time was over.
     pub(crate) settled: bool,
     /// The first UPDATE that withdraws a prefix.
     pub(crate) first_withdraw: Option<Moment>,
@@ -22,25 +22,25 @@ pub(crate) struct Report {
     pub(crate) first_update: Option<Moment>,
     /// The last UPDATE.
     pub(crate) last_update: Option<Moment>,
-    /// Messages that withdraw or announce something.
+    /// The number of messages that withdraw or announce prefixes.
     pub(crate) updates: usize,
-    /// Prefixes withdrawn, as often as they were.
+    /// The number of withdrawals; a prefix counts each time.
     pub(crate) withdrawn: usize,
-    /// Prefixes announced, as often as they were.
+    /// The number of announcements; a prefix counts each time.
     pub(crate) announced: usize,
-    /// Sessions that ended with a word.
+    /// The sessions that ended with a NOTIFICATION.
     pub(crate) notifications: Vec<Ended>,
-    /// The first BFD packet that tells of a session that is not up.
+    /// The first BFD packet that reports a session as down.
     pub(crate) bfd_down: Option<Moment>,
-    /// The flow.
+    /// The flow from source to destination.
     pub(crate) flow: Option<FlowReport>,
-    /// Its answers.
+    /// The flow back.
     pub(crate) back: Option<FlowReport>,
-    /// Frames of which the capture has no copy; above 0, the numbers of packets are wrong.
+    /// The number of frames that the capture missed; if above 0, the numbers of packets are wrong.
     pub(crate) missed: u64,
 }
 
-/// When something was first on a wire, and who said it.
+/// When a message was on a wire, and who sent it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Moment {
     /// ms after the cut.
@@ -49,44 +49,44 @@ pub(crate) struct Moment {
     pub(crate) port: String,
 }
 
-/// The end of a session.
+/// A NOTIFICATION that ended a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Ended {
     /// ms after the cut.
     pub(crate) after_ms: f64,
     /// The port where the message entered its cable.
     pub(crate) port: String,
-    /// Code, subcode and their names.
+    /// The code, the subcode and their names.
     pub(crate) why: String,
-    /// The message did not get through: its cable is cut.
+    /// Whether the message was dropped because its cable is cut.
     pub(crate) lost: bool,
 }
 
-/// What was done.
+/// The cut that was made.
 #[derive(Debug, Clone)]
 pub(super) struct Cut {
     pub(super) cables: Vec<String>,
     pub(super) state: String,
     /// When it took effect, in ns of the fabric's clock.
     pub(super) at: u64,
-    /// How long it took until all ends had been told, ns.
-    pub(super) told: u64,
+    /// How long it took until all ends had the new state, ns.
+    pub(super) took: u64,
 }
 
 impl Report {
-    /// What `sightings` say of a cut.
-    pub(super) fn of(mut sightings: Vec<Sighting>, lanes: &[Lane], cut: &Cut) -> Report {
-        sightings.sort_by_key(|sighting| sighting.time);
-        let after = sightings.partition_point(|sighting| sighting.time < cut.at);
-        let after_ms = |sighting: &Sighting| (sighting.time - cut.at) as f64 / 1e6;
-        let moment = |sighting: &Sighting| Moment {
-            after_ms: after_ms(sighting),
-            port: lanes[sighting.lane].from.clone(),
+    /// Evaluates the `observations` of a cut.
+    pub(super) fn of(mut observations: Vec<Observation>, lanes: &[Lane], cut: &Cut) -> Report {
+        observations.sort_by_key(|observation| observation.time);
+        let after = observations.partition_point(|observation| observation.time < cut.at);
+        let after_ms = |observation: &Observation| (observation.time - cut.at) as f64 / 1e6;
+        let moment = |observation: &Observation| Moment {
+            after_ms: after_ms(observation),
+            port: lanes[observation.lane].from.clone(),
         };
         let mut report = Report {
             cables: cut.cables.clone(),
             state: cut.state.clone(),
-            told_ms: cut.told as f64 / 1e6,
+            told_ms: cut.took as f64 / 1e6,
             settled: false,
             first_withdraw: None,
             first_update: None,
@@ -96,39 +96,41 @@ impl Report {
             announced: 0,
             notifications: Vec::new(),
             bfd_down: None,
-            flow: FlowReport::of(&sightings, lanes, false, cut.at),
-            back: FlowReport::of(&sightings, lanes, true, cut.at),
+            flow: FlowReport::of(&observations, lanes, false, cut.at),
+            back: FlowReport::of(&observations, lanes, true, cut.at),
             missed: 0,
         };
-        for sighting in &sightings[after..] {
-            match &sighting.what {
-                // What a dead cable swallowed was said, but nobody heard it.
-                What::Updates { .. } | What::BfdDown if sighting.lost => {}
-                What::Updates {
+        for observation in &observations[after..] {
+            match &observation.event {
+                // The cable dropped it, so the other end never received it.
+                Event::Updates { .. } | Event::BfdDown if observation.lost => {}
+                Event::Updates {
                     withdrawn,
                     announced,
                 } => {
                     report.updates += 1;
                     report.withdrawn += withdrawn;
                     report.announced += announced;
-                    report.first_update.get_or_insert_with(|| moment(sighting));
-                    report.last_update = Some(moment(sighting));
+                    report
+                        .first_update
+                        .get_or_insert_with(|| moment(observation));
+                    report.last_update = Some(moment(observation));
                     if *withdrawn > 0 {
                         report
                             .first_withdraw
-                            .get_or_insert_with(|| moment(sighting));
+                            .get_or_insert_with(|| moment(observation));
                     }
                 }
-                What::Notification(why) => report.notifications.push(Ended {
-                    after_ms: after_ms(sighting),
-                    port: lanes[sighting.lane].from.clone(),
+                Event::Notification(why) => report.notifications.push(Ended {
+                    after_ms: after_ms(observation),
+                    port: lanes[observation.lane].from.clone(),
                     why: why.clone(),
-                    lost: sighting.lost,
+                    lost: observation.lost,
                 }),
-                What::BfdDown => {
-                    report.bfd_down.get_or_insert_with(|| moment(sighting));
+                Event::BfdDown => {
+                    report.bfd_down.get_or_insert_with(|| moment(observation));
                 }
-                What::Keepalive | What::Flow { .. } => {}
+                Event::Keepalive | Event::Flow { .. } => {}
             }
         }
         report

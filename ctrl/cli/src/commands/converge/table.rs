@@ -5,10 +5,10 @@ use std::fmt::Write;
 use super::flow::FlowReport;
 use super::report::{Moment, Report};
 
-/// Sessions' ends that are listed, of more only their number.
+/// The most ended sessions that are listed; the others are counted.
 const ENDS: usize = 6;
 
-/// One cut, a line for each fact.
+/// The report of one cut, a line for each fact.
 pub(super) fn table(report: &Report) -> String {
     let mut text = String::new();
     let mut line = |what: &str, value: String| {
@@ -19,7 +19,7 @@ pub(super) fn table(report: &Report) -> String {
     line(
         "cut",
         format!(
-            "{cables} ({}), told to all ends in {:.1} ms",
+            "{cables} ({}), set at all ends in {:.1} ms",
             report.state, report.told_ms
         ),
     );
@@ -38,8 +38,11 @@ pub(super) fn table(report: &Report) -> String {
     );
     for ended in report.notifications.iter().take(ENDS) {
         let (ms, port, why) = (ended.after_ms, &ended.port, &ended.why);
-        let heard = if ended.lost { " (not heard)" } else { "" };
-        line("session ended", format!("{ms:.1} ms, {port}: {why}{heard}"));
+        let received = if ended.lost { " (not received)" } else { "" };
+        line(
+            "session ended",
+            format!("{ms:.1} ms, {port}: {why}{received}"),
+        );
     }
     if report.notifications.len() > ENDS {
         let more = report.notifications.len() - ENDS;
@@ -110,7 +113,7 @@ fn never() -> String {
     "never".into()
 }
 
-/// Several cuts: least, middle and most of what can be compared.
+/// Several cuts: minimum, median and maximum of what can be compared.
 pub(super) fn spread(reports: &[Report]) -> String {
     let mut text = format!(
         "{:<20} {:>10} {:>10} {:>10}\n",

@@ -5,8 +5,8 @@ use dataplane::capture::{Record, Verdict};
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
 
+use super::observation::{Ends, Lane, Observation, observe};
 use super::report::{Cut, Report};
-use super::sight::{Ends, Lane, Sighting, sight};
 use super::table::{spread, table};
 
 const SECOND: u64 = 1_000_000_000;
@@ -79,15 +79,15 @@ impl Capture {
         self.add(lane, time, bytes, None);
     }
 
-    fn sightings(&self) -> Vec<Sighting> {
+    fn observations(&self) -> Vec<Observation> {
         let ends = Ends {
             source: IpAddr::from([10, 0, 0, 1]),
             destination: IpAddr::from([10, 0, 0, 3]),
         };
-        let sight = |(lane, record, bytes): &(usize, Record, Vec<u8>)| {
-            sight(*lane, record, bytes, Some(ends))
+        let observe_frame = |(lane, record, bytes): &(usize, Record, Vec<u8>)| {
+            observe(*lane, record, bytes, Some(ends))
         };
-        self.0.iter().flat_map(sight).collect()
+        self.0.iter().flat_map(observe_frame).collect()
     }
 
     fn report(&self) -> Report {
@@ -95,11 +95,11 @@ impl Capture {
             cables: vec!["iksb12".into()],
             state: "down".into(),
             at: CUT,
-            told: 3 * MS,
+            took: 3 * MS,
         };
         Report {
             settled: true,
-            ..Report::of(self.sightings(), &lanes(), &cut)
+            ..Report::of(self.observations(), &lanes(), &cut)
         }
     }
 }
@@ -171,7 +171,7 @@ fn what_is_on_its_way_at_the_end_is_not_lost() {
 }
 
 #[test]
-fn nothing_seen_is_nothing_told() {
+fn reports_nothing_if_nothing_is_observed() {
     let report = Capture::default().report();
     assert_eq!((report.flow, report.first_withdraw), (None, None));
 }

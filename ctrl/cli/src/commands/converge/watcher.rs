@@ -1,4 +1,4 @@
-//! A capture on all cables, of which only what matters is kept: [`Watcher`].
+//! [`Watcher`] captures on all cables and keeps only the observations.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,34 +8,35 @@ use dataplane::clock;
 use tokio::io::AsyncRead;
 use tokio::time::timeout;
 
-use super::sight::{Ends, Lane, Sighting, What, sight};
+use super::observation::{Ends, Event, Lane, Observation, observe};
 use crate::commands::capture::compile;
 use crate::commands::capture::source::Source;
-use api::capture::{CAPTURE_PROTOCOL, Message};
+use api::capture::Message;
 use api::{CaptureRequest, CaptureStart, Client};
 
-/// Bytes of each frame: enough of an UPDATE to see what it is about.
+/// The snap length in bytes: enough of an UPDATE for its first prefixes.
 const SNAP: u32 = 1024;
 
-/// Between two looks whether to go on, while nothing comes.
+/// How often to check whether to go on while no frames come.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Sightings that are kept, at most: a flow of a million packets a second is none to be watched.
+/// The most observations that are kept. A flow of a million packets a second exceeds it.
 const MOST: usize = 8_000_000;
 
-/// What passes the cables.
+/// Observes the frames on the captured cables.
 pub(super) struct Watcher<S> {
     source: Source<S>,
     start: CaptureStart,
     lanes: Vec<Lane>,
     ends: Option<Ends>,
-    sightings: Vec<Sighting>,
+    observations: Vec<Observation>,
     missed: u64,
-    /// When the last UPDATE was seen, and the first and the last packet of the flow.
+    /// The time of the last UPDATE.
     last_update: Option<u64>,
+    /// The times of the first and the last packet of the flow.
     flow: Option<[u64; 2]>,
-    /// When each lane last carried a message of a session that stands.
-    stands: Vec<u64>,
+    /// When each lane last carried a message of an established session.
+    established: Vec<u64>,
 }
 
 /// Captures on every cable of a fabric.
@@ -48,8 +49,7 @@ pub(super) async fn watch(
         snap: SNAP,
         ..CaptureRequest::default()
     };
-    let stream = client.post_and_upgrade("/v1/capture", CAPTURE_PROTOCOL, &request);
-    let mut source = Source::new(stream.await?);
+    let mut source = Source::new(client.capture(&request).await?);
     let start = source.first_line().await?;
     let aliases: HashMap<_, _> = start
         .interfaces
@@ -67,11 +67,11 @@ pub(super) async fn watch(
     let lanes: Vec<_> = start.interfaces.iter().map(lane).collect();
     Ok(Watcher {
         source,
-        stands: vec![0; lanes.len()],
+        established: vec![0; lanes.len()],
         lanes,
         start,
         ends,
-        sightings: Vec::new(),
+        observations: Vec::new(),
         missed: 0,
         last_update: None,
         flow: None,
@@ -97,33 +97,33 @@ impl<S> Watcher<S> {
         &self.lanes
     }
 
-    pub(super) fn sightings(&self) -> &[Sighting] {
-        &self.sightings
+    pub(super) fn observations(&self) -> &[Observation] {
+        &self.observations
     }
 
-    /// Frames of which there is no copy.
+    /// The number of frames that the capture missed.
     pub(super) fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// What to add to the fabric's clock for the time since 1970, ns.
+    /// The offset from the fabric's clock to the time since 1970, ns.
     pub(super) fn wall_offset(&self) -> u64 {
         self.start.wall_offset
     }
 
-    /// When the last UPDATE was seen.
+    /// The time of the last UPDATE.
     pub(super) fn last_update(&self) -> Option<u64> {
         self.last_update
     }
 
-    /// Whether both ends of a cable's session have said since then that it stands.
-    pub(super) fn stands(&self, cable: &str, since: u64) -> bool {
-        let lanes = self.lanes.iter().zip(&self.stands);
+    /// Whether both ends of a cable's session have sent a message since `since`, so that it is established.
+    pub(super) fn established(&self, cable: &str, since: u64) -> bool {
+        let lanes = self.lanes.iter().zip(&self.established);
         let mut ours = lanes.filter(|(lane, _)| lane.cable == cable);
         ours.all(|(_, time)| *time >= since)
     }
 
-    /// For how long the flow has been seen.
+    /// For how long the flow has been observed.
     pub(super) fn flow_seen(&self) -> Duration {
         self.flow.map_or(Duration::ZERO, |[first, last]| {
             Duration::from_nanos(last.saturating_sub(first))
@@ -132,7 +132,7 @@ impl<S> Watcher<S> {
 }
 
 impl<S: AsyncRead + Unpin> Watcher<S> {
-    /// Looks on until `enough`, which is asked again and again with the time; `false` when the
+    /// Observes until `enough`, which is called repeatedly with the time; `false` when the
     /// time was over before.
     pub(super) async fn until(
         &mut self,
@@ -160,12 +160,12 @@ impl<S: AsyncRead + Unpin> Watcher<S> {
     fn take(&mut self) -> anyhow::Result<()> {
         let Watcher {
             source,
-            sightings,
+            observations,
             missed,
             last_update,
             flow,
             ends,
-            stands,
+            established,
             ..
         } = self;
         source.each(|message| match message {
@@ -174,24 +174,24 @@ impl<S: AsyncRead + Unpin> Watcher<S> {
                 record,
                 bytes,
             } => {
-                for sighting in sight(interface as usize, &record, bytes, *ends) {
-                    let time = sighting.time;
-                    match sighting.what {
-                        What::Updates { .. } => *last_update = Some(time),
-                        What::Flow { .. } => flow.get_or_insert([time; 2])[1] = time,
+                for observation in observe(interface as usize, &record, bytes, *ends) {
+                    let time = observation.time;
+                    match observation.event {
+                        Event::Updates { .. } => *last_update = Some(time),
+                        Event::Flow { .. } => flow.get_or_insert([time; 2])[1] = time,
                         _ => {}
                     }
-                    if matches!(sighting.what, What::Updates { .. } | What::Keepalive)
-                        && !sighting.lost
+                    if matches!(observation.event, Event::Updates { .. } | Event::Keepalive)
+                        && !observation.lost
                     {
-                        stands[sighting.lane] = time;
+                        established[observation.lane] = time;
                     }
-                    sightings.push(sighting);
+                    observations.push(observation);
                 }
             }
             Message::Statistics(counts) => *missed = counts.iter().map(|count| count.lost).sum(),
         })?;
-        if sightings.len() > MOST {
+        if observations.len() > MOST {
             bail!("the flow has too many packets to be followed: name one with fewer");
         }
         Ok(())

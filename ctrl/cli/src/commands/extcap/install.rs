@@ -12,7 +12,7 @@ use super::Context;
 use api::default_socket;
 use fabric::progress::say;
 
-/// What it is called there.
+/// The name of the script in that folder.
 const NAME: &str = "ikv-fabric";
 
 /// Puts a script where Wireshark finds it; its list of interfaces then has every cable.
@@ -44,9 +44,9 @@ pub(super) fn run(context: &Context, args: &InstallArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As Wireshark itself names it.
+/// Asks Wireshark itself for its folder.
 fn folder() -> anyhow::Result<PathBuf> {
-    let told = ["tshark", "wireshark"].into_iter().find_map(|program| {
+    let answer = ["tshark", "wireshark"].into_iter().find_map(|program| {
         let output = Command::new(program)
             .args(["-G", "folders"])
             .output()
@@ -57,12 +57,12 @@ fn folder() -> anyhow::Result<PathBuf> {
             .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     });
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    let Some(told) = told else {
+    let Some(answer) = answer else {
         let home =
             home.context("neither Wireshark nor a home folder is there: name one with --dir")?;
         return Ok(home.join(".local/lib/wireshark/extcap"));
     };
-    choose(&told).context("this Wireshark names no folder of this user's: name one with --dir")
+    choose(&answer).context("Wireshark reports no folder of this user: name one with --dir")
 }
 
 /// From what `-G folders` prints: the user's own folder. Wireshark before 4.2 looks for one below
@@ -89,7 +89,7 @@ fn script(program: &Path, socket: Option<&Path>) -> String {
     )
 }
 
-/// As one word for the shell.
+/// Quotes a text as one word for the shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }

@@ -12,12 +12,12 @@ use super::{Context, capture, print};
 use api::{CableReport, CaptureRequest};
 use install::InstallArgs;
 
-/// In the place of a cable: all of them.
+/// The name of the interface that stands for all cables.
 const ALL: &str = "ikv-fabric";
 
 /// Shows the cables in Wireshark's list of interfaces: `extcap install`, once.
 ///
-/// What else there is is for Wireshark to call.
+/// Wireshark calls the rest itself.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub(crate) struct ExtcapArgs {
@@ -32,7 +32,7 @@ enum ExtcapCommand {
     Install(InstallArgs),
 }
 
-/// What Wireshark says to an extcap.
+/// The options with which Wireshark calls an extcap.
 #[derive(Debug, Args)]
 struct Question {
     #[arg(long, hide = true)]
@@ -57,7 +57,7 @@ struct Question {
     segment: bool,
     #[arg(long, hide = true)]
     from: Option<String>,
-    /// Newer versions of Wireshark say more; it means nothing to us.
+    /// Newer versions of Wireshark pass more options; they are ignored.
     #[arg(long, hide = true)]
     extcap_cleanup_postkill: bool,
 }
@@ -97,7 +97,7 @@ pub(crate) async fn run(context: &Context, args: &ExtcapArgs) -> anyhow::Result<
             };
             capture::into_pipe(&context.client, request, filter, question.segment, fifo).await?;
         }
-        // Nothing said is consent.
+        // Wireshark takes an empty answer for a valid filter.
         Some(_) => {
             if let Some(Err(error)) = filter.as_deref().map(capture::compile) {
                 print(&format!("{error}\n"))?;
@@ -107,12 +107,12 @@ pub(crate) async fn run(context: &Context, args: &ExtcapArgs) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// None where no fabric runs: Wireshark then lists none.
+/// The cables; empty if no fabric runs, so that Wireshark lists none.
 async fn cables(context: &Context) -> Vec<CableReport> {
-    context.client.get("/v1/cables").await.unwrap_or_default()
+    context.client.cables(&[]).await.unwrap_or_default()
 }
 
-/// The ports of a cable.
+/// The ports of a cable, if there is one of this name.
 async fn ends(context: &Context, cable: &str) -> Option<[String; 2]> {
     let cables = cables(context).await;
     let found = cables.into_iter().find(|other| other.name == cable)?;

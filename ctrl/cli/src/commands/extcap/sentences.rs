@@ -50,7 +50,7 @@ pub(super) fn config(ends: Option<&[String; 2]>) -> String {
     text
 }
 
-/// Without what ends a value.
+/// Removes the characters that would end a value.
 fn plain(value: &str) -> String {
     value.replace(['{', '}'], "_")
 }

@@ -1,4 +1,4 @@
-//! At which positions hosts are plugged in: a function of its input.
+//! Chooses the positions for the hosts; a function of its input.
 
 use std::collections::BTreeSet;
 
@@ -12,21 +12,21 @@ use model::plugging::PlugKind;
 /// The NIC that a host has: untagged, the odd leaf serves DHCP on it.
 const NIC: u16 = 1;
 
-/// What the user asked for; nothing: one host in each rack.
+/// The hosts that the user asked for; none: one in each rack.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wish {
-    /// Only in these racks.
+    /// Only racks with these numbers; empty: all.
     pub(super) racks: Vec<u16>,
-    /// Exactly here.
+    /// Exactly these positions.
     pub(super) positions: Vec<String>,
 }
 
-/// Where hosts are plugged in.
+/// The positions for the hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Choice {
     pub(super) places: Vec<Position>,
     pub(super) skipped: Vec<Skipped>,
-    /// Racks that were asked for and have no room.
+    /// Racks that were asked for and have no free position.
     pub(super) troubles: Vec<String>,
 }
 
@@ -67,14 +67,14 @@ pub(super) fn choose(
 }
 
 impl Choice {
-    /// The highest free position: users begin at the lowest.
+    /// The highest free position, because users begin at the lowest.
     fn one_in(&mut self, rack: u16, served: &[&Position], running: &BTreeSet<String>) {
         let here = || served.iter().filter(|place| place.rack == rack).rev();
         let leaf = here().next().map(|place| place.leaf.as_str());
         if let Some(leaf) = leaf.filter(|leaf| !running.contains(*leaf)) {
             self.skip(
                 format!("rack{rack}"),
-                &format!("{leaf} is no VM of this fabric"),
+                &format!("{leaf} is not a VM of this fabric"),
             );
             return;
         }
@@ -115,7 +115,7 @@ impl Choice {
             return Ok(());
         }
         if !running.contains(&place.leaf) {
-            let why = format!("{} is no VM of this fabric", place.leaf);
+            let why = format!("{} is not a VM of this fabric", place.leaf);
             self.skip(place.rack_and_u(), &why);
         } else if let Some(why) = taken(place) {
             self.skip(place.rack_and_u(), why);
@@ -135,8 +135,8 @@ impl Choice {
 
 fn taken(place: &Position) -> Option<&'static str> {
     match (place.held, place.cable) {
-        (Some(PlugKind::Tap), _) => Some("somebody is plugged in by its tap"),
-        (Some(PlugKind::VhostUser), _) => Some("somebody is plugged in by its vhost-user socket"),
+        (Some(PlugKind::Tap), _) => Some("a VM is plugged in by its tap"),
+        (Some(PlugKind::VhostUser), _) => Some("a VM is plugged in by its vhost-user socket"),
         (None, CableState::Down) => Some("its cable is down"),
         (None, CableState::Blackhole) => Some("its cable is a blackhole"),
         (None, CableState::Up) => None,
@@ -206,7 +206,7 @@ mod tests {
         let choice = choose(&places(), &some, &Wish::default()).unwrap();
         assert_eq!(names(&choice), ["ikvm1-6-1"]);
         assert!(choice.troubles.is_empty());
-        assert_eq!(choice.skipped[1].why, "leaf5 is no VM of this fabric");
+        assert_eq!(choice.skipped[1].why, "leaf5 is not a VM of this fabric");
         let none = choose(&places(), &BTreeSet::new(), &Wish::default());
         assert!(none.unwrap_err().to_string().contains("--switches none"));
     }
@@ -246,7 +246,7 @@ mod tests {
         places[0].held = Some(PlugKind::Tap);
         let choice = choose(&places, &running(), &at(&["rack1:u3", "rack2:u3"])).unwrap();
         assert_eq!(names(&choice), ["ikvm2-3-1"]);
-        assert_eq!(choice.skipped[0].why, "somebody is plugged in by its tap");
+        assert_eq!(choice.skipped[0].why, "a VM is plugged in by its tap");
         assert!(choice.troubles.is_empty());
         let choice = choose(&places, &running(), &at(&["rack1:u3"])).unwrap();
         assert_eq!(choice.troubles, ["no position is free"]);

@@ -7,28 +7,28 @@ use guest::{Guest, GuestError, GuestOptions};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 
-/// Longest frame, without FCS: what a VM has unless told otherwise.
+/// The longest frame in bytes, without FCS: the default of a VM.
 pub(super) const LONGEST: usize = 1514;
 
-/// Frames taken from the ring in one go.
+/// The most frames that are taken from the ring at once.
 const BURST: usize = 64;
 
 /// Entries of a ring: frames may wait while a busy machine does not let this process run, and it
 /// is not this NIC that is on trial.
 const RING: u16 = 1024;
 
-/// Without offloads: frames come and go as on the wire, and smoltcp checks every checksum.
-/// Dropped, it is unplugged.
+/// A NIC without offloads: frames look as on the wire, and smoltcp checks every checksum.
+/// Dropping it unplugs it.
 pub(super) struct Nic {
     guest: Option<Guest>,
     received: VecDeque<Vec<u8>>,
-    /// Why there is no guest any more.
+    /// Why the guest ended.
     fault: Option<GuestError>,
     moved: bool,
 }
 
 impl Nic {
-    /// One that is not plugged in.
+    /// A NIC that is not plugged in.
     pub(super) fn loose() -> Nic {
         Nic {
             guest: None,
@@ -38,7 +38,7 @@ impl Nic {
         }
     }
 
-    /// Plugs in at a socket.
+    /// Plugs in at the vhost-user socket `path`.
     pub(super) fn plug(socket: &Path) -> Result<Nic, GuestError> {
         let options = GuestOptions {
             queue_size: RING,
@@ -62,7 +62,7 @@ impl Nic {
         self.fault.as_ref()
     }
 
-    /// To wait for frames by.
+    /// The descriptor that becomes readable when frames arrive.
     pub(super) fn guest(&mut self) -> Option<&mut Guest> {
         self.guest.as_mut()
     }
@@ -125,7 +125,7 @@ impl Device for Nic {
     }
 }
 
-/// A frame on its way to smoltcp.
+/// A received frame, for smoltcp.
 pub(super) struct Received(Vec<u8>);
 
 impl RxToken for Received {
@@ -134,7 +134,7 @@ impl RxToken for Received {
     }
 }
 
-/// The way out for smoltcp's next frame.
+/// A buffer for the next frame that smoltcp sends.
 pub(super) struct Sender<'a>(&'a mut Nic);
 
 impl TxToken for Sender<'_> {

@@ -20,31 +20,31 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// each is to be tried.
 const FLOWS: usize = 8;
 
-/// Bytes of a datagram.
+/// The payload of a datagram in bytes.
 const DATAGRAM: usize = 1400;
 
-/// How long datagrams may be under way.
+/// How long to wait for datagrams after the last was sent.
 const LATE: Duration = Duration::from_millis(500);
 
-/// Datagrams sent in one go, at most. What a busy machine made late is not made up for by more.
+/// Datagrams sent in one go, at most. A busy machine that is late does not catch up with more.
 const BURST: u64 = 32;
 
-/// Longest wait in a turn, so that what is due is sent soon.
+/// The longest wait for a frame in a turn, so that datagrams are sent when they are due.
 const PACE: Duration = Duration::from_millis(1);
 
-/// From one host to another, by their places in the list.
+/// A direction: sender and receiver, by their indices in the list of hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pair {
     pub(super) from: usize,
     pub(super) to: usize,
 }
 
-/// What arrived of a UDP transfer.
+/// The part of a UDP transfer that arrived.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Datagrams {
     pub(super) sent: u64,
     pub(super) received: u64,
-    /// Payload received per second of sending.
+    /// Payload received per second of sending, in bits per second.
     pub(super) bits_per_second: f64,
 }
 
@@ -90,7 +90,7 @@ pub(super) fn tcp(
         {
             let sending = hosts[from].socket::<tcp::Socket<'_>>(client);
             if sending.can_send() {
-                // What the buffer holds is as good as anything.
+                // Only the number of bytes matters, so whatever is in the buffer is sent.
                 let _ = sending.send(|room| (room.len(), ()));
             }
             let receiving = hosts[to].socket::<tcp::Socket<'_>>(server);
@@ -106,7 +106,7 @@ pub(super) fn tcp(
     }
     for (host, handle) in [(from, client), (to, server)] {
         hosts[host].socket::<tcp::Socket<'_>>(handle).abort();
-        // The other end is told.
+        // Closing notifies the other end.
         hosts[host].poll();
         hosts[host].remove(handle);
     }

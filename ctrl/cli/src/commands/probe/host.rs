@@ -14,28 +14,28 @@ use smoltcp::wire::{
 
 use super::device::Nic;
 
-/// Ident of our echo requests.
+/// The identifier of our echo requests.
 const IDENT: u16 = 0x696b;
 
-/// A DHCP message that is not answered is sent again after so long.
+/// How long to wait for an answer before a DHCP message is sent again.
 const AGAIN: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(1);
 
-/// Echo requests and answers that may wait in the host.
+/// The most echo requests, and answers, that may wait in the host.
 const ECHOES: usize = 256;
 
 /// The first of the ports that transfers use, one after the other.
 const FIRST_PORT: u16 = 49_152;
 
-/// What the DHCP server gave.
+/// The lease from the DHCP server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lease {
     pub(super) address: Ipv4Cidr,
     pub(super) gateway: Option<Ipv4Addr>,
-    /// How long after the host was plugged in.
+    /// The time from plugging in to the lease.
     pub(super) after: Duration,
 }
 
-/// See the module's text.
+/// A host with one NIC.
 pub(super) struct Host {
     nic: Nic,
     interface: Interface,
@@ -48,7 +48,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Plugs in, with no address yet; asks for one from now on.
+    /// Plugs in without an address, and begins to ask for one.
     pub(super) fn new(mut nic: Nic, mac: EthernetAddress) -> Host {
         let plugged = Instant::now();
         let mut config = Config::new(mac.into());
@@ -96,7 +96,7 @@ impl Host {
         self.lease.map(|lease| lease.address.address())
     }
 
-    /// Sends an echo request. `false`: too many wait already.
+    /// Sends an echo request; `false` if too many wait already.
     pub(super) fn ping(&mut self, to: Ipv4Address, number: u16) -> bool {
         let request = Icmpv4Repr::EchoRequest {
             ident: IDENT,
@@ -114,7 +114,7 @@ impl Host {
         true
     }
 
-    /// The echo answers that came: from whom, and their number.
+    /// The echo answers that arrived: their senders and sequence numbers.
     pub(super) fn answers(&mut self) -> Vec<(Ipv4Addr, u16)> {
         let socket = self.sockets.get_mut::<icmp::Socket<'_>>(self.echo);
         let mut answers = Vec::new();
@@ -142,21 +142,21 @@ impl Host {
         self.sockets.remove(handle);
     }
 
-    /// Begins a TCP connection from a port that none had lately. `false` without an address.
+    /// Opens a TCP connection from a port that was not used recently; `false` without an address.
     pub(super) fn connect(&mut self, handle: SocketHandle, to: (Ipv4Addr, u16)) -> bool {
         let from = self.port();
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
         socket.connect(self.interface.context(), to, from).is_ok()
     }
 
-    /// A port that no transfer had lately.
+    /// A port that no transfer used recently.
     pub(super) fn port(&mut self) -> u16 {
         let port = self.next_port;
         self.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
         port
     }
 
-    /// Takes in what came, sends what is to be sent. `false`: there was neither.
+    /// Receives and sends what is pending; `false` if there was nothing to do.
     pub(super) fn poll(&mut self) -> bool {
         let now = self.now();
         self.interface.poll(now, &mut self.nic, &mut self.sockets);
@@ -197,7 +197,7 @@ impl Host {
         self.interface.routes_mut().remove_default_ipv4_route();
     }
 
-    /// How long nothing is to be done if no frame comes.
+    /// How long the host has nothing to do unless a frame arrives.
     fn idle(&mut self) -> Option<Duration> {
         let now = self.now();
         let delay = self.interface.poll_delay(now, &self.sockets)?;

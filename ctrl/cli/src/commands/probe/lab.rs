@@ -1,4 +1,4 @@
-//! The hosts of a probe, and what they try: leases, pings, transfers.
+//! The hosts of a probe and their trials: leases, pings, transfers.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,24 +15,24 @@ use super::report::{HostReport, PingReport, Report, TransferReport};
 use api::Position;
 use model::cable_change::CableState;
 
-/// How long a lease may take.
+/// How long a host waits for a lease.
 const LEASE: Duration = Duration::from_secs(4);
 
-/// Echo requests from each host to each target.
+/// The number of echo requests from each host to each target.
 const ECHOES: usize = 5;
 
-/// Between two of them.
+/// The time between two echo requests.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long an answer may take.
+/// How long a host waits for an answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Time for all transfers together, unless told otherwise; but each has the least time.
+/// The default time for all transfers together; each gets at least the shortest time.
 const TRANSFERS: Duration = Duration::from_secs(4);
 const LEAST: Duration = Duration::from_millis(100);
 
-/// A transfer that comes out red is tried once more, for so long: that the machine was busy for a
-/// moment, and TCP waited for its second to send again, does not make it red.
+/// A transfer that fails is tried once more, for this long: if the machine was busy for a moment,
+/// TCP waits for a second before it sends again.
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// UDP is sent at this rate, in bits per second, where TCP does not get through.
@@ -41,34 +41,34 @@ const SLOW: f64 = 1e6;
 /// A wait in which something may happen that is no frame.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What is to be tried.
+/// What the probe tries.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    /// What each host pings beside its gateway and the other hosts.
+    /// The addresses that each host pings besides its gateway and the other hosts.
     pub(super) targets: Vec<(String, Ipv4Addr)>,
     /// Whether there are transfers.
     pub(super) transfers: bool,
-    /// Length of each.
+    /// The length of each transfer.
     pub(super) time: Option<Duration>,
-    /// What TCP must carry, in bits per second.
+    /// The least rate of TCP that passes, in bits per second.
     pub(super) least: f64,
-    /// Share of the datagrams that may be lost, 0..=1.
+    /// The share of the datagrams that may be lost, 0..=1.
     pub(super) tolerance: f64,
 }
 
-/// See the module's text. Dropped, all are unplugged.
+/// The hosts. Dropping it unplugs them.
 pub(super) struct Lab {
     places: Vec<Position>,
     hosts: Vec<Host>,
-    /// Why the host at the same place is not plugged in.
+    /// Why the host of the same index is not plugged in.
     troubles: Vec<Option<String>>,
 }
 
-/// What was told of a probe that is under way.
-pub(super) type Tell<'t> = &'t dyn Fn(&str);
+/// Called with the name of each stage of a probe as it begins.
+pub(super) type Progress<'t> = &'t dyn Fn(&str);
 
 impl Lab {
-    /// With a host for each place, not plugged in yet.
+    /// A host for each place, none plugged in yet.
     pub(super) fn new(places: Vec<Position>) -> Lab {
         Lab {
             hosts: places
@@ -80,7 +80,7 @@ impl Lab {
         }
     }
 
-    /// The places as they are now.
+    /// Sets the places as the fabric reports them now.
     pub(super) fn look_again(&mut self, now: &[Position]) {
         for place in &mut self.places {
             if let Some(found) = now.iter().find(|found| found.name == place.name) {
@@ -94,17 +94,17 @@ impl Lab {
         &mut self,
         plan: &Plan,
         stop: &AtomicBool,
-        tell: Tell<'_>,
+        progress: Progress<'_>,
     ) -> io::Result<Report> {
         let began = Instant::now();
         let mut report = Report::default();
         self.plug();
-        tell("leases");
+        progress("leases");
         self.lease(stop)?;
-        tell("pings");
+        progress("pings");
         report.pings = self.ping(plan, stop)?;
         if plan.transfers {
-            report.transfers = self.transfer(plan, stop, tell)?;
+            report.transfers = self.transfer(plan, stop, progress)?;
         }
         // Last, so that who lost its lease or its cable meanwhile is red.
         report.hosts = self.hosts();
@@ -112,7 +112,7 @@ impl Lab {
         Ok(report)
     }
 
-    /// Plugs in whoever is not.
+    /// Plugs in the hosts that are not plugged in.
     fn plug(&mut self) {
         for ((place, host), trouble) in self
             .places
@@ -128,7 +128,7 @@ impl Lab {
                 Err(error) => {
                     let why = match (place.cable, place.held) {
                         (CableState::Down, _) => "its cable is down".into(),
-                        (_, Some(_)) => "somebody else is plugged in now".into(),
+                        (_, Some(_)) => "another VM is plugged in now".into(),
                         _ => format!("cannot plug in: {error}"),
                     };
                     (Nic::loose(), Some(why))
@@ -181,7 +181,7 @@ impl Lab {
         .collect()
     }
 
-    /// Whom the host `from` pings.
+    /// The targets that the host `from` pings.
     fn targets(&self, from: usize, plan: &Plan) -> Vec<(String, Ipv4Addr)> {
         let Some(lease) = self.hosts[from].lease() else {
             return Vec::new();
@@ -198,7 +198,7 @@ impl Lab {
             .collect()
     }
 
-    /// All hosts at once, each to one target after the other.
+    /// All hosts ping at once, each one target after the other.
     fn ping(&mut self, plan: &Plan, stop: &AtomicBool) -> io::Result<Vec<PingReport>> {
         let mut series: Vec<_> = (0..self.hosts.len())
             .map(|from| Series::new(self.targets(from, plan)))
@@ -234,12 +234,12 @@ impl Lab {
             .collect())
     }
 
-    /// Each pair alone.
+    /// Each pair of hosts transfers alone.
     fn transfer(
         &mut self,
         plan: &Plan,
         stop: &AtomicBool,
-        tell: Tell<'_>,
+        progress: Progress<'_>,
     ) -> io::Result<Vec<TransferReport>> {
         let ready: Vec<_> = (0..self.hosts.len())
             .filter(|host| self.hosts[*host].lease().is_some())
@@ -260,7 +260,7 @@ impl Lab {
                 break;
             }
             let [from, to] = [pair.from, pair.to].map(|host| self.places[host].rack_and_u());
-            tell(&format!("TCP and UDP from {from} to {to}"));
+            progress(&format!("TCP and UDP from {from} to {to}"));
             let mut stream = tcp(&mut self.hosts, pair, time, stop)?;
             let fast = |rate: &f64| *rate >= plan.least;
             if stream.is_some_and(|rate| !fast(&rate)) {
@@ -294,7 +294,7 @@ impl Lab {
 struct Series {
     targets: Vec<(String, Ipv4Addr)>,
     sent: usize,
-    /// Target and time of what is not answered yet, by number.
+    /// Target and time of the requests that are not answered yet, by sequence number.
     open: HashMap<u16, (usize, Instant)>,
     /// Round-trip times by target.
     times: Vec<Vec<Duration>>,
@@ -310,7 +310,7 @@ impl Series {
         }
     }
 
-    /// The next one.
+    /// Sends the next request.
     fn send(&mut self, host: &mut Host) {
         if self.sent == self.targets.len() * ECHOES {
             return;

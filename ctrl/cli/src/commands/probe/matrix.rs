@@ -11,7 +11,7 @@ const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Between two columns.
+/// The blanks between two columns.
 const GAP: usize = 2;
 
 /// `None`: nothing was tried.
@@ -22,7 +22,7 @@ struct Row {
     cells: Vec<Cell>,
 }
 
-/// The whole report. With `colours` for a terminal.
+/// The report as text, with `colours` for a terminal.
 pub(super) fn table(report: &Report, colours: bool) -> String {
     let mut text = String::new();
     if !report.hosts.is_empty() {
@@ -272,7 +272,7 @@ mod tests {
         let mut report = healthy();
         report.skipped.push(Skipped {
             position: "rack2:u22".into(),
-            why: "somebody is plugged in by its tap".into(),
+            why: "a VM is plugged in by its tap".into(),
         });
         report.troubles.push("no position of rack4 is free".into());
         report.pings[0] = pinged("rack1:u23", "rack2:u23", 3);

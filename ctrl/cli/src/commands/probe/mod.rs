@@ -1,8 +1,8 @@
-//! `ikv-fabric probe`: is the fabric healthy?
+//! `ikv-fabric probe` checks whether the fabric is healthy.
 //!
 //! Hosts (smoltcp) in this process plug into free positions as a VM would, by their vhost-user
 //! sockets: no root, no VM, nothing of the fabric's own. `choose` says where, `lab` holds the
-//! hosts and tries everything, `matrix` tells it.
+//! hosts and tries everything, `matrix` prints the results.
 
 mod choose;
 mod device;
@@ -29,15 +29,14 @@ use tokio::time::sleep;
 use super::capture::duration;
 use super::run::StopSignals;
 use super::{Context, print, print_json, print_to_reader};
-use api::{Client, Positions, Status};
+use api::Client;
 use choose::{Choice, Wish, choose};
 use fabric::progress::Progress;
 use lab::{Lab, Plan};
 use model::impairment::{BitRate, Percent};
-use model::topology::TopologyJson;
 use report::Report;
 
-/// Between two probes of `--watch`.
+/// The time between two probes of `--watch`.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells whether the fabric is healthy: plugs a small host into a free position of each rack, and
@@ -51,8 +50,8 @@ pub(crate) struct ProbeArgs {
     /// Only in these racks: 1 or rack1.
     #[arg(long, value_name = "RACK", num_args = 1.., value_parser = rack)]
     rack: Vec<u16>,
-    /// At these positions, such as rack1:u3, instead of the highest free one of each rack. Where
-    /// somebody is plugged in, it is skipped.
+    /// At these positions, such as rack1:u3, instead of the highest free one of each rack.
+    /// Positions with a VM are skipped.
     #[arg(long, value_name = "POSITION", num_args = 1.., conflicts_with = "rack")]
     position: Vec<String>,
     /// Ping this address too, beyond the fabric and its host.
@@ -76,7 +75,7 @@ pub(crate) struct ProbeArgs {
 }
 
 /// # Errors
-/// When no fabric answers, a name is none, or there are no switches.
+/// When no fabric answers, a name is unknown, or there are no switches.
 pub(crate) async fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<ExitCode> {
     let mut stop = StopSignals::new()?;
     let (choice, plan) = prepare(&context.client, args).await?;
@@ -89,7 +88,7 @@ pub(crate) async fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<E
     // Of the last probe that was not interrupted.
     let mut status = ExitCode::FAILURE;
     loop {
-        let now: Positions = context.client.get("/v1/places").await?;
+        let now = context.client.positions().await?;
         lab.look_again(&now.places);
         let (back, found) = watched(lab, plan.clone(), &mut stop).await?;
         lab = back;
@@ -114,11 +113,11 @@ pub(crate) async fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<E
     }
 }
 
-/// Where to plug in, and what to try.
+/// Decides where to plug in and what to try.
 async fn prepare(client: &Client, args: &ProbeArgs) -> anyhow::Result<(Choice, Plan)> {
-    let places: Positions = client.get("/v1/places").await?;
-    let status: Status = client.get("/v1/status").await?;
-    let topology: TopologyJson = client.get("/v1/topology").await?;
+    let places = client.positions().await?;
+    let status = client.status().await?;
+    let topology = client.topology().await?;
     let running: BTreeSet<_> = status.nodes.into_iter().map(|node| node.name).collect();
     let wish = Wish {
         racks: args.rack.clone(),
@@ -140,7 +139,7 @@ async fn prepare(client: &Client, args: &ProbeArgs) -> anyhow::Result<(Choice, P
     Ok((choice, plan))
 }
 
-/// Probes on a thread of its own and shows how far it is. `None`: it was interrupted.
+/// Probes on a thread of its own and shows the progress; `None` if it was interrupted.
 async fn watched(
     mut lab: Lab,
     plan: Plan,
@@ -168,7 +167,7 @@ async fn watched(
     }
 }
 
-/// `false`: nobody reads on.
+/// Prints a report; `false` if the reader of our output is gone.
 fn show(context: &Context, watch: bool, report: &Report) -> anyhow::Result<bool> {
     let terminal = std::io::stdout().is_terminal();
     if context.json && !watch {

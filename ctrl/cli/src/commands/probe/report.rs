@@ -1,23 +1,23 @@
-//! What was found, and whether it is good: passive data.
+//! The report of a probe: passive data.
 
 use serde::{Deserialize, Serialize};
 
-/// All that a probe found.
+/// The findings of a probe.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// All is as it should be.
+    /// Whether all checks passed.
     pub(crate) green: bool,
-    /// How long it took.
+    /// How long the probe took.
     pub(crate) seconds: f64,
     /// Positions that were not used, and why.
     pub(crate) skipped: Vec<Skipped>,
-    /// What could not be tried at all.
+    /// The trials that could not be made.
     pub(crate) troubles: Vec<String>,
     /// The hosts that were plugged in.
     pub(crate) hosts: Vec<HostReport>,
-    /// Who reaches whom.
+    /// The echo requests between hosts and their targets.
     pub(crate) pings: Vec<PingReport>,
-    /// How fast.
+    /// The transfers between hosts.
     pub(crate) transfers: Vec<TransferReport>,
 }
 
@@ -26,14 +26,14 @@ pub(crate) struct Report {
 pub(crate) struct Skipped {
     /// `rack1:u23`, or a rack.
     pub(crate) position: String,
-    /// In words.
+    /// Why it was not used.
     pub(crate) why: String,
 }
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct HostReport {
-    /// It was plugged in and has a lease.
+    /// Whether it was plugged in and has a lease.
     pub(crate) green: bool,
     /// `rack1:u23`.
     pub(crate) position: String,
@@ -43,16 +43,16 @@ pub(crate) struct HostReport {
     pub(crate) address: Option<String>,
     /// Its default gateway.
     pub(crate) gateway: Option<String>,
-    /// From plugging in to the lease.
+    /// The time from plugging in to the lease.
     pub(crate) lease_ms: Option<f64>,
-    /// Why it has none.
+    /// Why it has no lease.
     pub(crate) trouble: Option<String>,
 }
 
 /// Echo requests from one host to one address.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PingReport {
-    /// All were answered.
+    /// Whether all were answered.
     pub(crate) green: bool,
     /// The host's position.
     pub(crate) from: String,
@@ -75,11 +75,11 @@ pub(crate) struct TransferReport {
     pub(crate) from: String,
     /// The receiver's.
     pub(crate) to: String,
-    /// TCP carried at least the rate asked for.
+    /// Whether TCP carried at least the rate asked for.
     pub(crate) tcp_green: bool,
     /// Payload received by TCP; `None` without a connection.
     pub(crate) tcp_bits_per_second: Option<f64>,
-    /// No more datagrams were lost than allowed.
+    /// Whether no more datagrams were lost than allowed.
     pub(crate) udp_green: bool,
     /// Payload received by UDP, which is sent at half of TCP's rate.
     pub(crate) udp_bits_per_second: f64,
@@ -90,7 +90,7 @@ pub(crate) struct TransferReport {
 }
 
 impl Report {
-    /// Every single verdict.
+    /// The verdicts of all single checks.
     fn verdicts(&self) -> impl Iterator<Item = bool> {
         let hosts = self.hosts.iter().map(|host| host.green);
         let pings = self.pings.iter().map(|ping| ping.green);
@@ -100,17 +100,17 @@ impl Report {
         hosts.chain(pings).chain(transfers).chain(troubles)
     }
 
-    /// Checks that were made.
+    /// The number of checks that were made.
     pub(crate) fn checks(&self) -> usize {
         self.verdicts().count()
     }
 
-    /// Checks that failed.
+    /// The number of checks that failed.
     pub(crate) fn failed(&self) -> usize {
         self.verdicts().filter(|green| !green).count()
     }
 
-    /// With the verdict over all: green when something was checked and nothing failed.
+    /// Sets the verdict over all: green if something was checked and nothing failed.
     #[must_use]
     pub(super) fn judged(mut self) -> Self {
         self.green = self.checks() > 0 && self.failed() == 0;

@@ -1,4 +1,4 @@
-//! From steps to a timeline: pure.
+//! Expands steps to a timeline; a function of its input.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,30 +7,30 @@ use super::file::{Flap, Impair, Ramp, Scenario, StepKeys, Targets};
 use model::cable_change::{CableChange, CableState, ImpairmentChange};
 use model::impairment::{BitRate, ImpairKeys, Percent, Time};
 
-/// Most moments of a scenario.
+/// The most moments of a scenario.
 const MOST_MOMENTS: usize = 100_000;
 
-/// Between two values of a ramp, unless its steps are counted.
+/// The time between two values of a ramp that does not give its number of steps.
 const RAMP_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a name stands for: cables by their own names.
+/// The cables that a name stands for, by their own names.
 pub(super) type Cables = BTreeMap<String, Vec<String>>;
 
-/// What is to happen at one instant, all of it or nothing.
+/// The changes of one instant: the fabric applies all of them or none.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Moment {
-    /// Since the beginning.
+    /// Since the beginning of the scenario.
     pub(super) at: Duration,
-    /// In the file's order.
+    /// The changes, in the order of the file.
     pub(super) changes: Vec<CableChange>,
-    /// The same for people.
+    /// The changes in words, for display.
     pub(super) words: Vec<String>,
 }
 
-/// Every moment in order; those of the same instant are one.
+/// All moments in order; changes of the same instant share one.
 ///
 /// # Errors
-/// What makes no sense, with the step's number.
+/// What is wrong with a step, and its number.
 pub(super) fn expand(scenario: &Scenario, cables: &Cables) -> Result<Vec<Moment>, String> {
     let mut timeline = Timeline {
         cables,
@@ -56,7 +56,7 @@ pub(super) fn expand(scenario: &Scenario, cables: &Cables) -> Result<Vec<Moment>
     Ok(timeline.moments.into_values().collect())
 }
 
-/// All names that a scenario's steps use; those of ports that are only directions apart.
+/// All names that the steps of a scenario use. Ports that only give a direction are listed apart.
 pub(super) fn names(scenario: &Scenario) -> (Vec<String>, Vec<String>) {
     let (mut targets, mut ports) = (Vec::new(), Vec::new());
     let mut note = |target: &Option<Targets>| match target {
@@ -83,7 +83,7 @@ pub(super) fn names(scenario: &Scenario) -> (Vec<String>, Vec<String>) {
     (targets, ports)
 }
 
-/// What the cable of `impair CABLE --script` is called among the names.
+/// The key of the cable of `impair CABLE --script` among the names.
 pub(super) const THIS: &str = "";
 
 struct Timeline<'c> {
@@ -92,7 +92,7 @@ struct Timeline<'c> {
 }
 
 impl Timeline<'_> {
-    /// Returns when the last of it happens.
+    /// Returns the time of its last change.
     fn add_repeated(&mut self, step: &StepKeys, begins: Duration) -> Result<Duration, String> {
         let (every, times) = match (step.every, step.times) {
             (Some(every), Some(times @ 1..)) if !every.0.is_zero() => (every.0, times),
@@ -302,7 +302,7 @@ impl Timeline<'_> {
     }
 }
 
-/// A value so far on the way from one to another.
+/// The value at a given part of the way from one to another.
 fn between(key: &str, start: &str, end: &str, share: f64) -> Result<String, String> {
     let middle = |start: f64, end: f64| start + (end - start) * share;
     match key {

@@ -16,7 +16,7 @@
 //! | key of a step | what it does |
 //! |---|---|
 //! | `at`, `after` | when; with neither: as soon as the step before has ended |
-//! | `every`, `times` | does the whole step so often, so long apart |
+//! | `every`, `times` | repeats the whole step `times` times, `every` apart |
 //! | `cut`, `mend`, `blackhole` | cables lose carrier, work again, swallow frames |
 //! | `clear` | takes all impairments away |
 //! | `impair = { on, from, … }` | the keys of `ikv-fabric impair`; several in a list |
@@ -28,14 +28,14 @@ use toml::{Table, Value};
 
 use model::impairment::{ImpairKeys, Time};
 
-/// The whole file.
+/// A scenario file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Scenario {
-    /// Whether everything is to be as before in the end.
+    /// Whether states and impairments are restored at the end.
     #[serde(default = "yes")]
     pub(super) restore: bool,
-    /// In the file's order.
+    /// The steps, in the order of the file.
     #[serde(default)]
     pub(super) step: Vec<StepKeys>,
 }
@@ -44,7 +44,7 @@ fn yes() -> bool {
     true
 }
 
-/// See the module's text.
+/// A step; the table above lists its keys.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct StepKeys {
@@ -61,7 +61,7 @@ pub(super) struct StepKeys {
     pub(super) ramp: Option<Ramp>,
 }
 
-/// Cables, ports, switches, racks.
+/// Names of cables, ports, switches and racks.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(
     untagged,
@@ -74,7 +74,7 @@ pub(super) enum Targets {
     Many(Vec<String>),
 }
 
-/// One or several.
+/// A TOML value or a list of them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "Value")]
 pub(super) struct Impairs(pub(super) Vec<Impair>);
@@ -97,7 +97,7 @@ impl TryFrom<Value> for Impairs {
     }
 }
 
-/// Keys for cables, one way or both.
+/// Impairment keys for cables, in one direction or both.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "Table")]
 pub(super) struct Impair {
@@ -122,7 +122,7 @@ impl TryFrom<Table> for Impair {
                     impair.on = Some(targets.map_err(|error| error.message().to_owned())?);
                 }
                 ("from", Value::String(port)) => impair.from = Some(port),
-                ("from", value) => return Err(format!("from: {value} is no name of a port")),
+                ("from", value) => return Err(format!("from: {value} is not the name of a port")),
                 (key, value) => set(&mut impair.keys, key, &value)?,
             }
         }
@@ -150,22 +150,22 @@ fn set(keys: &mut ImpairKeys, key: &str, value: &Value) -> Result<(), String> {
     }
 }
 
-/// Down and up again.
+/// Cuts cables and mends them again.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Flap {
     pub(super) on: Option<Targets>,
     pub(super) times: u32,
-    /// From one cut to the next.
+    /// The time from one cut to the next.
     pub(super) every: Time,
-    /// How long it stays cut; half of `every` if not said.
+    /// How long a cable stays cut; half of `every` by default.
     pub(super) down: Option<Time>,
-    /// Frames vanish, but the ends keep their carrier.
+    /// Whether the ends keep their carrier while the cable swallows frames.
     #[serde(default)]
     pub(super) blackhole: bool,
 }
 
-/// From one value to another.
+/// Changes a key in steps from one value to another.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ramp {
@@ -175,7 +175,7 @@ pub(super) struct Ramp {
     pub(super) start: String,
     pub(super) end: String,
     pub(super) over: Time,
-    /// One every 100 ms if not said.
+    /// The number of steps; by default one every 100 ms.
     pub(super) steps: Option<u32>,
 }
 

@@ -1,4 +1,4 @@
-//! `ikv-fabric scenario`: what happens to cables, by a timetable.
+//! `ikv-fabric scenario` cuts, mends and impairs cables by a timetable.
 
 mod expand;
 mod file;
@@ -20,7 +20,7 @@ use expand::{Moment, THIS, expand};
 use file::Scenario;
 use model::impairment::Time;
 
-/// What a scenario looks like, for `--help`.
+/// An example of a scenario, for `--help`.
 const FORMAT: &str = "\
 A scenario is a TOML file:
 
@@ -37,7 +37,7 @@ A scenario is a TOML file:
 
 Keys of a step:
   at, after                    when; with neither, as soon as the step before has ended
-  every, times                 the whole step so often, so long apart
+  every, times                 repeats the whole step, `times` times, `every` apart
   cut, mend, blackhole, clear  names or lists of them; clear takes impairments away
   impair = { on, from, … }     the keys of `ikv-fabric impair`; or a list of these
   flap = { on, times, every }  also down (half of every), blackhole = true
@@ -55,7 +55,7 @@ pub(crate) struct ScenarioArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Runs a scenario and tells what was done when. SIGINT ends it. Unless it says `restore =
+    /// Runs a scenario and reports what it did when. SIGINT ends it. Unless it says `restore =
     /// false`, states and impairments are as before in the end.
     Run {
         /// TOML.
@@ -76,7 +76,7 @@ enum Verb {
 }
 
 /// # Errors
-/// What is wrong with the file, and whatever the fabric refuses.
+/// What is wrong with the file, or why the fabric refuses a step.
 pub(crate) async fn run(context: &Context, args: &ScenarioArgs) -> anyhow::Result<ExitCode> {
     match &args.verb {
         Verb::Run { file } => {
@@ -147,7 +147,7 @@ pub(crate) async fn run_script(
     .await
 }
 
-/// Reads a file, and does what only the client can: tables and filters.
+/// Reads a file, and the tables and filters that only the client can read and compile.
 fn read(file: &Path) -> anyhow::Result<Scenario> {
     let path = file.display().to_string();
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {path}"))?;

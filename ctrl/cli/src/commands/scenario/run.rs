@@ -1,4 +1,4 @@
-//! Playing a timeline.
+//! Plays a timeline.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -11,18 +11,18 @@ use super::expand::Moment;
 use super::targets;
 use crate::commands::run::StopSignals;
 use crate::commands::{Context, print};
-use api::{CableBatchDone, Client, LaneImpairment};
+use api::{CableBatchDone, Client};
 use fabric::progress::Progress;
 use model::cable_change::{CableBatch, CableChange, ImpairmentChange};
 use model::impairment::ImpairKeys;
 
-/// Between two changes of the progress line.
+/// The time between two updates of the progress line.
 const REFRESH: Duration = Duration::from_millis(200);
 
-/// Notes of one moment that are shown.
+/// The most notes of a moment that are shown.
 const MOST_NOTES: usize = 3;
 
-/// Does everything at its time. Ends early when told to by a signal.
+/// Does everything at its time. A signal ends it early.
 pub(super) async fn play(
     context: &Context,
     moments: &[Moment],
@@ -59,7 +59,7 @@ async fn play_all(
     clock: &Clock,
     progress: &Progress,
 ) -> anyhow::Result<()> {
-    let mut told = BTreeSet::new();
+    let mut shown = BTreeSet::new();
     for (index, moment) in moments.iter().enumerate() {
         let due = clock.began + moment.at;
         while let Some(left) = due.checked_duration_since(Instant::now()) {
@@ -75,13 +75,13 @@ async fn play_all(
         let step = CableBatch {
             changes: moment.changes.clone(),
         };
-        let done: CableBatchDone = context.client.post("/v1/step", &step).await?;
+        let done = context.client.change_cables(&step).await?;
         clock.log(context, Some(moment.at), &moment.words, &done)?;
-        // A cable that flaps would say the same again and again, a rack it for every server.
+        // A cable that flaps would repeat a note with each flap, a rack with each server.
         let news: Vec<_> = done
             .notes
             .iter()
-            .filter(|note| told.insert((*note).clone()))
+            .filter(|note| shown.insert((*note).clone()))
             .collect();
         for note in news.iter().take(MOST_NOTES) {
             progress.note(&format!("  ! {note}"));
@@ -96,7 +96,7 @@ async fn play_all(
     Ok(())
 }
 
-/// When it began.
+/// The start of the timeline.
 struct Clock {
     began: Instant,
     wall: SystemTime,
@@ -110,7 +110,7 @@ impl Clock {
         }
     }
 
-    /// One line: planned, done, what.
+    /// Prints a line: when it was planned, when it was done, what it was.
     fn log(
         &self,
         context: &Context,
@@ -143,7 +143,7 @@ impl Clock {
     }
 }
 
-/// How the cables were.
+/// The state of the cables before the scenario.
 struct Before(Vec<CableChange>);
 
 impl Before {
@@ -167,7 +167,7 @@ impl Before {
                 impair: None,
             });
         }
-        let impaired: Vec<LaneImpairment> = client.get("/v1/impairments").await?;
+        let impaired = client.impairments().await?;
         for cable in lanes {
             let clear = |from: Option<String>, set| CableChange {
                 cable: cable.clone(),
@@ -191,8 +191,7 @@ impl Before {
         let step = CableBatch { changes: self.0 };
         // Whoever interrupts does not wait for long.
         let limit = Instant::now() + Duration::from_secs(30);
-        let done: CableBatchDone =
-            timeout_at(limit, context.client.post("/v1/step", &step)).await??;
+        let done = timeout_at(limit, context.client.change_cables(&step)).await??;
         let words = [format!(
             "{count} cable{} as before",
             if count == 1 { "" } else { "s" }

@@ -1,12 +1,12 @@
-//! Which cables a name stands for.
+//! Resolves names to cables.
 
 use std::collections::BTreeMap;
 
 use super::expand::Cables;
-use api::{CableReport, Client, segment};
-use model::topology::{Role, Topology, TopologyJson};
+use api::{CableReport, Client};
+use model::topology::{Role, Topology};
 
-/// In a plan, without a running fabric.
+/// Resolves names in a plan, without a running fabric.
 pub(super) fn planned(
     topology: &Topology,
     targets: &[String],
@@ -35,14 +35,14 @@ pub(super) fn planned(
     Ok(cables)
 }
 
-/// In the fabric that runs.
+/// Resolves names in the running fabric.
 pub(super) async fn running(
     client: &Client,
     targets: &[String],
     ports: &[String],
 ) -> anyhow::Result<Cables> {
     // A bare patch has none.
-    let topology: Option<TopologyJson> = client.get("/v1/topology").await.ok();
+    let topology = client.topology().await.ok();
     let nodes = topology.map_or_else(Vec::new, |topology| topology.nodes);
     let of = |name: &str| {
         let node = nodes.iter().find(|node| node.name == name);
@@ -73,10 +73,9 @@ pub(super) async fn running(
     Ok(cables)
 }
 
-/// A cable by any of its names.
+/// Finds a cable by any of its names.
 pub(super) async fn one(client: &Client, name: &str) -> anyhow::Result<CableReport> {
-    let path = format!("/v1/cables?name={}", segment(name));
-    let found: Vec<CableReport> = client.get(&path).await?;
+    let found = client.cables(&[name.to_owned()]).await?;
     let found = found.into_iter().next();
     found.ok_or_else(|| anyhow::anyhow!("the fabric has no cable \"{name}\""))
 }

@@ -1,4 +1,4 @@
-//! From captured frames to what matters of them.
+//! Turns captured frames into observations.
 
 use std::net::IpAddr;
 
@@ -8,14 +8,14 @@ use decode::bfd::State;
 use decode::bgp::Message;
 use decode::{Packet, PacketKey, packet_key};
 
-/// One direction of a cable, as people call its ends: `spine1:2`.
+/// A direction of a cable, by the aliases of its ends, such as `spine1:2`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lane {
-    /// Where frames enter.
+    /// The port where frames enter.
     pub(super) from: String,
-    /// Where they leave.
+    /// The port where frames leave.
     pub(super) to: String,
-    /// The cable.
+    /// The name of the cable.
     pub(super) cable: String,
 }
 
@@ -36,66 +36,71 @@ fn machine(port: &str) -> &str {
     port.rsplit_once(':').map_or(port, |(machine, _)| machine)
 }
 
-/// The two ends of a flow.
+/// The addresses of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ends {
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
 }
 
-/// A frame that matters.
+/// A frame that is an event of routing or a packet of the flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sighting {
+pub(super) struct Observation {
     /// When it entered the lane, in ns of the fabric's clock.
     pub(super) time: u64,
-    /// Which lane, by its place in the capture.
+    /// The index of its lane in the capture.
     pub(super) lane: usize,
-    /// It did not get through the cable.
+    /// Whether the cable dropped it.
     pub(super) lost: bool,
-    pub(super) what: What,
+    pub(super) event: Event,
 }
 
-/// What matters about a frame.
+/// What a frame means for the measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum What {
-    /// Routes come and go: numbers of prefixes.
+pub(super) enum Event {
+    /// A router withdraws and announces this many prefixes.
     Updates { withdrawn: usize, announced: usize },
-    /// A BGP session stands.
+    /// The BGP session is established.
     Keepalive,
-    /// A BGP session ends, and why.
+    /// A router closes a BGP session; the reason.
     Notification(String),
-    /// A BFD session is not up.
+    /// An end of a BFD session reports that it is down.
     BfdDown,
-    /// A packet of the flow, there or back.
+    /// A packet of the flow; `back` if it goes from destination to source.
     Flow { key: PacketKey, back: bool },
 }
 
-/// What of a frame matters; a segment may hold several messages.
-pub(super) fn sight(
+/// The events of a frame: several if a segment has several BGP messages, usually none.
+pub(super) fn observe(
     lane: usize,
     record: &Record,
     bytes: &[u8],
     ends: Option<Ends>,
-) -> Vec<Sighting> {
-    // A copy that an impairment made is no frame that anybody sent.
+) -> Vec<Observation> {
+    // An impairment made this copy; counting it as well would count what was sent twice.
     if record.verdict.copy {
         return Vec::new();
     }
-    let seen = |what| Sighting {
+    let observed = |event| Observation {
         time: record.time,
         lane,
         lost: record.verdict.dropped.is_some(),
-        what,
+        event,
     };
     let Some(packet) = Packet::read(bytes) else {
         return Vec::new();
     };
     if let Some(segment) = packet.bgp() {
-        return segment.messages.iter().filter_map(said).map(seen).collect();
+        return segment
+            .messages
+            .iter()
+            .filter_map(event_of)
+            .map(observed)
+            .collect();
     }
     if let Some(control) = packet.bfd() {
         let down = matches!(control.state, State::Down | State::AdminDown);
-        return down.then(|| seen(What::BfdDown)).into_iter().collect();
+        return down.then(|| observed(Event::BfdDown)).into_iter().collect();
     }
     let key = packet_key(bytes).zip(ends);
     let flow = key.and_then(|(key, ends)| {
@@ -105,19 +110,19 @@ pub(super) fn sight(
             (from, to) if (to, from) == there => true,
             _ => return None,
         };
-        Some(seen(What::Flow { key, back }))
+        Some(observed(Event::Flow { key, back }))
     });
     flow.into_iter().collect()
 }
 
-fn said(message: &Message) -> Option<What> {
+fn event_of(message: &Message) -> Option<Event> {
     match message {
-        Message::Update(update) if !update.end_of_rib => Some(What::Updates {
+        Message::Update(update) if !update.end_of_rib => Some(Event::Updates {
             withdrawn: update.withdrawn.len(),
             announced: update.announced.len(),
         }),
-        Message::Keepalive => Some(What::Keepalive),
-        Message::Notification(notification) => Some(What::Notification(notification.to_string())),
+        Message::Keepalive => Some(Event::Keepalive),
+        Message::Notification(notification) => Some(Event::Notification(notification.to_string())),
         _ => None,
     }
 }

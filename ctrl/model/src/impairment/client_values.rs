@@ -1,5 +1,5 @@
-//! Keys that only the client can complete: a filter is compiled, a table read, where the person
-//! is who named them, never in the fabric's own process.
+//! Keys that only the client can complete. It compiles the filter and reads the table with the
+//! rights of its user; the fabric, which may be root, opens no file that a client names.
 
 use std::fmt;
 use std::path::Path;
@@ -8,31 +8,31 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::values::words;
-use super::{KeyError, Time, Value, ValueError, Whole, as_text};
+use super::{BoundedInt, KeyError, Time, Value, ValueError, as_text};
 
-/// Most values of a distribution's table (as tc's, whose files have 4096).
+/// The most values of a distribution's table; tc's files have 4096.
 const MOST_VALUES: usize = 16_384;
 
-/// How a random time spreads around its mean.
+/// How a random time is distributed around its mean.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "DistributionForm", into = "DistributionForm")]
 pub enum Spread {
-    /// Evenly.
+    /// All values up to the jitter are equally likely.
     #[default]
     Uniform,
-    /// By the normal distribution.
+    /// The normal distribution, with the jitter as its standard deviation.
     Normal,
-    /// With a long tail.
+    /// The Pareto distribution, which has a long tail.
     Pareto,
     /// A quarter of a normal and three quarters of a pareto distribution.
     ParetoNormal,
-    /// By the table in this file; not read yet.
+    /// The table in this file, which the client has not read yet.
     File(String),
-    /// By this table of inverse values, in units of 1/8192 of the jitter.
+    /// A table of the inverse distribution function, in units of 1/8192 of the jitter.
     Table {
-        /// The file.
+        /// The name of the file that it was read from.
         name: String,
-        /// Its numbers.
+        /// The values at equal distances of probability.
         values: Vec<i16>,
     },
 }
@@ -73,7 +73,7 @@ impl Spread {
         }
     }
 
-    /// Reads the table, if one is named.
+    /// Reads the table if this names a file.
     fn read(self) -> Result<Self, String> {
         let Spread::File(name) = self else {
             return Ok(self);
@@ -88,7 +88,7 @@ impl Spread {
         Ok(Spread::Table { name, values })
     }
 
-    /// Without the table's numbers.
+    /// The same without the values of the table.
     fn shown(self) -> Self {
         match self {
             Spread::Table { name, .. } => Spread::File(name),
@@ -97,7 +97,7 @@ impl Spread {
     }
 }
 
-/// Numbers between blanks; `#` begins a comment, as in tc's files.
+/// Parses a table as tc has them: numbers between blanks, with comments from `#` to the line's end.
 fn table(text: &str) -> Result<Vec<i16>, String> {
     let mut values = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -105,7 +105,7 @@ fn table(text: &str) -> Result<Vec<i16>, String> {
         for word in line.split_whitespace() {
             let value = word.parse::<i16>().map_err(|_| {
                 format!(
-                    "line {}: \"{word}\" is no whole number from -32768 to 32767",
+                    "line {}: \"{word}\" is not a whole number from -32768 to 32767",
                     index + 1
                 )
             })?;
@@ -145,22 +145,22 @@ impl fmt::Display for Spread {
 }
 
 impl Value for Spread {
-    fn is_nothing(&self) -> bool {
+    fn is_off(&self) -> bool {
         *self == Spread::Uniform
     }
 }
 
-/// Which frames: an expression as tcpdump takes it, and what libpcap made of it.
+/// Selects frames: an expression of tcpdump's, and the program that libpcap compiles it to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "MatchForm", into = "MatchForm")]
 pub struct Match {
-    /// `tcp port 179`; empty: all.
+    /// Such as `tcp port 179`; empty: all frames.
     pub expression: String,
-    /// Classic BPF, each instruction as code, jt, jf and k. Empty until it is compiled.
+    /// The compiled expression; empty until the client has compiled it.
     pub program: Program,
 }
 
-/// See [`Match::program`].
+/// A program of classic BPF: code, jt, jf and k of each instruction.
 pub type Program = Vec<(u16, u8, u8, u32)>;
 
 #[derive(Serialize, Deserialize)]
@@ -226,35 +226,35 @@ impl fmt::Display for Match {
 }
 
 impl Value for Match {
-    fn is_nothing(&self) -> bool {
+    fn is_off(&self) -> bool {
         self.expression.trim().is_empty()
     }
 }
 
-/// When frames may go: `MIN [MAX]` or `distribution NAME DELAY JITTER`, each with
+/// When frames may leave: `MIN [MAX]` or `distribution NAME DELAY JITTER`, each with the limits
 /// `packets N` and `bytes N` of a slot; `none`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slots {
-    /// From one slot to the next.
-    pub pause: Pause,
-    /// Frames of a slot; 0: any number.
+    /// The time from one slot to the next.
+    pub interval: SlotInterval,
+    /// The most frames that leave in a slot; 0: no limit.
     pub packets: u32,
-    /// Bytes of a slot; 0: any number.
+    /// The most bytes that leave in a slot; 0: no limit.
     pub bytes: u32,
 }
 
-/// From one slot to the next.
+/// The time from one slot to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pause {
-    /// Evenly between these two.
+pub enum SlotInterval {
+    /// Random, evenly distributed from the first to the second.
     Between(Time, Time),
-    /// This distribution, its mean and its jitter.
+    /// Random, with this distribution, mean and jitter.
     By(Spread, Time, Time),
 }
 
-impl Default for Pause {
+impl Default for SlotInterval {
     fn default() -> Self {
-        Pause::Between(Time::default(), Time::default())
+        SlotInterval::Between(Time::default(), Time::default())
     }
 }
 
@@ -264,41 +264,41 @@ impl FromStr for Slots {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let refused = || {
             ValueError(format!(
-                "\"{text}\" is no slot: write \"MIN [MAX] [packets N] [bytes N]\" or \
+                "\"{text}\" is not a slot: write \"MIN [MAX] [packets N] [bytes N]\" or \
                  \"distribution NAME DELAY JITTER [packets N] [bytes N]\", such as \
                  \"10ms 20ms packets 5\""
             ))
         };
         let words = words(text);
-        let (pause, mut rest) = match words[..] {
+        let (interval, mut rest) = match words[..] {
             ["none"] => return Ok(Slots::default()),
             ["distribution", name, delay, jitter, ref rest @ ..] => {
-                let by = Pause::By(Spread::named(name), delay.parse()?, jitter.parse()?);
+                let by = SlotInterval::By(Spread::named(name), delay.parse()?, jitter.parse()?);
                 (by, rest)
             }
             [least, "packets" | "bytes", ..] => {
                 let least = least.parse()?;
-                (Pause::Between(least, least), &words[1..])
+                (SlotInterval::Between(least, least), &words[1..])
             }
             [least] => {
                 let least = least.parse()?;
-                (Pause::Between(least, least), &[][..])
+                (SlotInterval::Between(least, least), &[][..])
             }
             [least, most, ref rest @ ..] => {
                 let (least, most): (Time, Time) = (least.parse()?, most.parse()?);
                 if least > most {
                     return Err(ValueError(format!("{least} is longer than {most}")));
                 }
-                (Pause::Between(least, most), rest)
+                (SlotInterval::Between(least, most), rest)
             }
             [] => return Err(refused()),
         };
         let mut slots = Slots {
-            pause,
+            interval,
             ..Slots::default()
         };
         while let [name, number, after @ ..] = rest {
-            let number = number.parse::<Whole<1, { u32::MAX as i64 }>>()?.0 as u32;
+            let number = number.parse::<BoundedInt<1, { u32::MAX as i64 }>>()?.0 as u32;
             match *name {
                 "packets" => slots.packets = number,
                 "bytes" => slots.bytes = number,
@@ -315,13 +315,13 @@ impl FromStr for Slots {
 
 impl fmt::Display for Slots {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_nothing() {
+        if self.is_off() {
             return out.write_str("none");
         }
-        match &self.pause {
-            Pause::Between(least, most) if least == most => least.fmt(out)?,
-            Pause::Between(least, most) => write!(out, "{least} {most}")?,
-            Pause::By(spread, delay, jitter) => {
+        match &self.interval {
+            SlotInterval::Between(least, most) if least == most => least.fmt(out)?,
+            SlotInterval::Between(least, most) => write!(out, "{least} {most}")?,
+            SlotInterval::By(spread, delay, jitter) => {
                 write!(out, "distribution {spread} {delay} {jitter}")?;
             }
         }
@@ -336,22 +336,22 @@ impl fmt::Display for Slots {
 }
 
 impl Value for Slots {
-    fn is_nothing(&self) -> bool {
+    fn is_off(&self) -> bool {
         *self == Slots::default()
     }
 }
 
 impl super::ImpairKeys {
-    /// Completes what only the client can: compiles the filter, reads the table.
+    /// Compiles the filter and reads the table, which only the client can do.
     ///
     /// # Errors
-    /// What is wrong with either.
+    /// What is wrong with the filter or the table.
     pub fn resolve(
         mut self,
         compile: impl FnOnce(&str) -> Result<Program, String>,
     ) -> Result<Self, KeyError> {
         if let Some(filter) = &mut self.matches
-            && !filter.is_nothing()
+            && !filter.is_off()
             && filter.program.is_empty()
         {
             filter.program =
@@ -367,7 +367,7 @@ impl super::ImpairKeys {
         Ok(self)
     }
 
-    /// For people: names without what stands behind them.
+    /// For display: the names of filter and table, without program and values.
     #[must_use]
     pub fn shown(&self) -> Self {
         let mut shown = self.clone();
