@@ -14,7 +14,8 @@ use super::seeds::{SeedsError, make_folder};
 use super::sockets::{listen, make_closed_folder};
 use host::execute::HostTaps;
 use host::lock::StatePaths;
-use model::config::{Config, Nic};
+use model::config::Config;
+use model::plugging::PlugKind;
 use model::topology::{self, End, EndBackend, MTU, Selection, Topology};
 use vm::{NIC_FOLDER, nic_socket_name};
 
@@ -56,7 +57,7 @@ impl<'a> Sockets<'a> {
 
     /// Makes the folder of one switch that runs.
     pub(super) fn make_folder_of(&self, switch: usize) -> Result<(), SeedsError> {
-        if self.config.vm.nic != Nic::VhostUser {
+        if self.config.vm.nic != PlugKind::VhostUser {
             return Ok(());
         }
         let folder = self.folder_of(switch);

@@ -17,7 +17,6 @@ mod links;
 mod look_ahead;
 mod options;
 mod owner;
-mod password;
 mod patch;
 mod places;
 pub mod preflight;

@@ -53,7 +53,7 @@ pub fn preflight(
     if !switches.is_empty() {
         programs.extend(FOR_SWITCHES);
         memory_mib = u64::from(config.vm.memory.mib()) * switches.len() as u64;
-        let image = image::Wanted::new(&config.image);
+        let image = image::WantedImage::new(&config.image);
         if image.is_ok_and(|image| image.built().is_none()) {
             programs.extend(FOR_IMAGE);
         }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use dataplane::sys::tap::{TapFlags, open_tap};
 
-use super::links::{SharedApplied, write_down};
+use super::links::{SharedHostChanges, write_down};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
-use super::password;
 use super::seeds::{Common, SeedsError, make_folder};
 use super::switch::Switch;
 use super::warm;
@@ -23,7 +22,7 @@ use vm::accel::{self, Facts};
 use vm::image;
 use vm::keys::FabricKeys;
 use vm::states::States;
-use vm::{Launcher, Vm, VmSpec, ssh};
+use vm::{Launcher, Vm, VmSpec, root_password, ssh};
 
 /// What the switches will run on.
 pub(super) struct Machine {
@@ -115,10 +114,7 @@ impl Fleet {
             paths: paths.clone(),
             key_folder: key_folder(config, paths),
             authorized: ssh::authorized_keys(&wanted)?,
-            password: password
-                .map(password::crypt)
-                .transpose()
-                .map_err(SeedsError::Password)?,
+            password: password.map(root_password::hash).transpose()?,
             states,
         })
     }
@@ -193,7 +189,7 @@ pub(super) async fn start(
     options: &Options,
     owner: &Person,
     machine: Machine,
-    applied: &SharedApplied,
+    applied: &SharedHostChanges,
     paths: &StatePaths,
     progress: &Progress,
 ) -> Result<(BTreeMap<usize, Arc<Switch>>, Fleet), BringUpError> {

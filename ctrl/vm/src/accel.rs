@@ -1,4 +1,4 @@
-//! KVM or TCG: which one truly works here, and why.
+//! KVM or TCG: which one works on this host, and why.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
@@ -29,9 +29,9 @@ impl Accel {
         }
     }
 
-    /// What a `virtio-net-pci` device on a vhost-user netdev must be told, with a comma before
-    /// it. QEMU 7.2 crashes in `vhost_net_start` when the guest uses MSI-X under TCG; without
-    /// vectors it uses the INTx line.
+    /// The option, after a comma, that a `virtio-net-pci` device on a vhost-user netdev needs. QEMU 7.2
+    /// crashes in `vhost_net_start` when the guest uses MSI-X under TCG. Without vectors the guest uses
+    /// the INTx line.
     pub fn vhost_user_vectors(self) -> &'static str {
         match self {
             Self::Kvm { .. } => "",
@@ -40,24 +40,24 @@ impl Accel {
     }
 }
 
-/// A choice and the sentence that explains it.
+/// An accelerator and the reason for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// The choice.
+    /// The chosen accelerator.
     pub accel: Accel,
-    /// Why, for people; without a full stop.
+    /// The reason, as a clause without a full stop.
     pub reason: String,
 }
 
-/// KVM was asked for and cannot be had.
+/// The configuration asks for KVM, which does not work on this host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("accel = \"kvm\", but {reason}; use accel = \"auto\" or \"tcg\"")]
 pub struct AccelError {
-    /// What is missing, with its remedy where there is one.
+    /// What is missing, with its remedy if there is one.
     pub reason: String,
 }
 
-/// What the machine offers.
+/// What the host offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// The CPU advertises `vmx` or `svm`.
@@ -97,10 +97,10 @@ fn open(path: &Path) -> Result<(u32, u32), String> {
 
 /// Chooses KVM only where the CPU advertises it, /dev/kvm opens, and QEMU's unprivileged uid can
 /// open it too. /dev/kvm alone proves nothing: on a machine without `vmx` and `svm` it may open,
-/// and even create a VM, in which no guest boots.
+/// and even create a VM, but no guest boots in it.
 ///
 /// # Errors
-/// When `wanted` is [`AccelChoice::Kvm`] and it cannot be had.
+/// When `wanted` is [`AccelChoice::Kvm`] and KVM does not work.
 pub fn decide(wanted: AccelChoice, facts: &Facts) -> Result<Decision, AccelError> {
     if wanted == AccelChoice::Tcg {
         return Ok(Decision {

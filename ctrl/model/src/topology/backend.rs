@@ -1,7 +1,7 @@
 //! What carries each end of a cable.
 
 use super::{EndOwner, Selection};
-use crate::config::Nic;
+use crate::plugging::PlugKind;
 
 /// Who holds an end of a cable, and by what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum EndBackend {
 
 impl EndBackend {
     /// What carries an end of this owner, given which switches run and by what their NICs connect.
-    pub fn of(owner: EndOwner, switches: &Selection, nic: Nic) -> Self {
+    pub fn of(owner: EndOwner, switches: &Selection, nic: PlugKind) -> Self {
         match (owner, nic) {
             (EndOwner::Host | EndOwner::IpmiHost, _) => EndBackend::Host,
             (EndOwner::Open, _) => EndBackend::Nobody,
@@ -33,8 +33,8 @@ impl EndBackend {
             (EndOwner::Switch { switch, .. }, _) if !switches.contains(switch) => {
                 EndBackend::Anybody
             }
-            (EndOwner::Switch { .. }, Nic::Tap) => EndBackend::VmTap,
-            (EndOwner::Switch { switch, port }, Nic::VhostUser) => {
+            (EndOwner::Switch { .. }, PlugKind::Tap) => EndBackend::VmTap,
+            (EndOwner::Switch { switch, port }, PlugKind::VhostUser) => {
                 EndBackend::VmSocket { switch, port }
             }
         }
