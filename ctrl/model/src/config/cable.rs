@@ -73,12 +73,12 @@ impl JsonSchema for ImpairKeys {
 pub(super) fn problems(value: &Value, found: &mut Vec<Problem>) {
     let mut problem = |key: String, what: String| found.push(Problem { key, what });
     let Value::Array(cables) = value else {
-        let what = format!("{} is not a list; write its keys below [[cable]]", value);
+        let what = format!("{value} is not a list; write its keys below [[cable]]");
         return problem("cable".into(), what);
     };
     for (index, cable) in cables.iter().enumerate() {
         let Value::Table(cable) = cable else {
-            let what = format!("{} is not a table; write its keys below [[cable]]", cable);
+            let what = format!("{cable} is not a table; write its keys below [[cable]]");
             problem(format!("cable[{index}]"), what);
             continue;
         };
@@ -118,7 +118,7 @@ fn check(key: &str, value: &Value) -> Result<(), String> {
             return Ok(());
         }
         Value::Array(_) | Value::Table(_) => {
-            return Err(format!("{} is not a single value", value));
+            return Err(format!("{value} is not a single value"));
         }
         other => other.to_string(),
     };
@@ -134,13 +134,11 @@ fn keys() -> impl Iterator<Item = &'static schema::Key> {
 }
 
 fn unknown(key: &str) -> String {
-    match nearest(key, keys().map(|known| &*known.name)) {
-        Some(near) => format!("unknown key; did you mean {near}?"),
-        None => {
-            let known: Vec<_> = keys().map(|known| &*known.name).collect();
-            format!("unknown key; [[cable]] has {}", known.join(", "))
-        }
+    if let Some(near) = nearest(key, keys().map(|known| &*known.name)) {
+        return format!("unknown key; did you mean {near}?");
     }
+    let known: Vec<_> = keys().map(|known| &*known.name).collect();
+    format!("unknown key; [[cable]] has {}", known.join(", "))
 }
 
 fn check_together(cable: &Table) -> Result<(), String> {

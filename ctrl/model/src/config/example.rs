@@ -98,8 +98,8 @@ pub(crate) fn toml_line(key: &str, value: &toml::Value) -> String {
     let line = format!("{key} = {value}");
     match value {
         toml::Value::Array(list) if line.len() > WIDTH => {
-            let elements: String = list.iter().map(|value| format!("    {value},\n")).collect();
-            format!("{key} = [\n{elements}]")
+            let elements: Vec<_> = list.iter().map(|value| format!("    {value},\n")).collect();
+            format!("{key} = [\n{}]", elements.concat())
         }
         _ => line,
     }

@@ -4,7 +4,7 @@ use dataplane::Side;
 
 use super::{Cable, End, EndOwner, Switch, Topology};
 
-/// No such thing in the datacenter; says what is near.
+/// A name that the datacenter does not have, with the nearest that it has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no {what} \"{name}\" in this fabric; {}", hint(.near, .example))]
 pub struct UnknownName {
