@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::files::{FileError, make_folder};
 use crate::reconfigure::SwitchMake;
-use model::config::{Config, Listen, Nic};
+use model::config::{Config, Listen};
+use model::plugging::PlugKind;
 use model::topology::{PortKind, Switch, Topology};
 use vm::accel::Accel;
 use vm::keys::{FabricKeys, KeyError};
@@ -137,8 +138,8 @@ impl SwitchMaker<'_> {
                 .map(|port| NicSpec {
                     mac: port.mac,
                     backend: match vm.nic {
-                        Nic::VhostUser => NicBackend::VhostUser,
-                        Nic::Tap => NicBackend::Tap {
+                        PlugKind::VhostUser => NicBackend::VhostUser,
+                        PlugKind::Tap => NicBackend::Tap {
                             name: port.tap.clone(),
                         },
                     },

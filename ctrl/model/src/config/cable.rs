@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::check::{check_value, nearest};
 use super::{Problem, schema};
 use crate::cable_change::CableState;
-use crate::impairment::{ImpairKeys, KEYS};
+use crate::impairment::{ImpairKeys, KEYS, Key};
 
 /// One `[[cable]]`. Several may be of the same cable; later ones win.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -49,11 +49,14 @@ impl JsonSchema for ImpairKeys {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let described = |key: &crate::impairment::Key| {
+        let described = |key: &Key| {
+            // Numbers and booleans stand in the file as such, all else as a text.
+            let example: serde_json::Value =
+                serde_json::from_str(key.example).unwrap_or_else(|_| key.example.into());
             json!({
                 "description": format!("{}.", key.help),
                 "type": ["string", "number", "boolean"],
-                "examples": [example(key.name)],
+                "examples": [example],
             })
         };
         let properties: serde_json::Map<_, _> = KEYS
@@ -66,40 +69,16 @@ impl JsonSchema for ImpairKeys {
     }
 }
 
-/// A value for the example.
-fn example(key: &str) -> serde_json::Value {
-    match key {
-        "delay" => "10ms".into(),
-        "jitter" => "1ms".into(),
-        "correlation" => "25%".into(),
-        "distribution" => "normal".into(),
-        "loss" => "1%".into(),
-        "ecn" => true.into(),
-        "duplicate" | "corrupt" => "0.1%".into(),
-        "reorder" => "25% 50%".into(),
-        "gap" => 5.into(),
-        "rate" => "1gbit".into(),
-        "overhead" => 24.into(),
-        "cell" => 48.into(),
-        "cell_overhead" => 5.into(),
-        "limit" => "2MB".into(),
-        "slot" => "1ms 2ms packets 10".into(),
-        "match" => "tcp port 179".into(),
-        "drop" => "3,7,20-25".into(),
-        _ => 42.into(),
-    }
-}
-
 /// Everything that is wrong with the keys and values of `[[cable]]`.
 pub(super) fn problems(value: &Value, found: &mut Vec<Problem>) {
     let mut problem = |key: String, what: String| found.push(Problem { key, what });
     let Value::Array(cables) = value else {
-        let what = format!("{} is not a list; write its keys below [[cable]]", value);
+        let what = format!("{value} is not a list; write its keys below [[cable]]");
         return problem("cable".into(), what);
     };
     for (index, cable) in cables.iter().enumerate() {
         let Value::Table(cable) = cable else {
-            let what = format!("{} is not a table; write its keys below [[cable]]", cable);
+            let what = format!("{cable} is not a table; write its keys below [[cable]]");
             problem(format!("cable[{index}]"), what);
             continue;
         };
@@ -139,7 +118,7 @@ fn check(key: &str, value: &Value) -> Result<(), String> {
             return Ok(());
         }
         Value::Array(_) | Value::Table(_) => {
-            return Err(format!("{} is not a single value", value));
+            return Err(format!("{value} is not a single value"));
         }
         other => other.to_string(),
     };
@@ -155,13 +134,11 @@ fn keys() -> impl Iterator<Item = &'static schema::Key> {
 }
 
 fn unknown(key: &str) -> String {
-    match nearest(key, keys().map(|known| &*known.name)) {
-        Some(near) => format!("unknown key; did you mean {near}?"),
-        None => {
-            let known: Vec<_> = keys().map(|known| &*known.name).collect();
-            format!("unknown key; [[cable]] has {}", known.join(", "))
-        }
+    if let Some(near) = nearest(key, keys().map(|known| &*known.name)) {
+        return format!("unknown key; did you mean {near}?");
     }
+    let known: Vec<_> = keys().map(|known| &*known.name).collect();
+    format!("unknown key; [[cable]] has {}", known.join(", "))
 }
 
 fn check_together(cable: &Table) -> Result<(), String> {

@@ -94,12 +94,12 @@ fn comment(out: &mut String, text: &str) {
 }
 
 /// A key with its value; a long list has a line for each element.
-fn toml_line(key: &str, value: &toml::Value) -> String {
+pub(crate) fn toml_line(key: &str, value: &toml::Value) -> String {
     let line = format!("{key} = {value}");
     match value {
         toml::Value::Array(list) if line.len() > WIDTH => {
-            let elements: String = list.iter().map(|value| format!("    {value},\n")).collect();
-            format!("{key} = [\n{elements}]")
+            let elements: Vec<_> = list.iter().map(|value| format!("    {value},\n")).collect();
+            format!("{key} = [\n{}]", elements.concat())
         }
         _ => line,
     }

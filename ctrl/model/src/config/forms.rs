@@ -254,7 +254,7 @@ fn host_interface(text: &str) -> Result<(), String> {
     if net.addr() == net.network() || net.addr() == net.broadcast() {
         let net = net.trunc();
         return Err(format!(
-            "\"{text}\" is no host's address in {net}; choose another"
+            "\"{text}\" is not the address of a host in {net}; choose another"
         ));
     }
     Ok(())

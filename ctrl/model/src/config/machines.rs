@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::forms::{HostInterface, InterfaceName, VncPassword};
-use super::values::{AccelChoice, Listen, Memory, Nic, net};
+use super::values::{AccelChoice, Listen, Memory, net};
+use crate::plugging::PlugKind;
 
 /// The table `[vm]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +27,7 @@ pub struct Vm {
     /// memory, …), made when it is missing; false boots each, as `run --cold` does.
     pub warm: bool,
     /// How a switch's NICs are joined to their cables.
-    pub nic: Nic,
+    pub nic: PlugKind,
     /// QEMU's -cpu model. Default: "host" under KVM, "qemu64,+rdrand" under TCG.
     #[schemars(example = &"max")]
     pub cpu: Option<String>,
@@ -49,7 +50,7 @@ impl Default for Vm {
             cpus: 1,
             accel: AccelChoice::Auto,
             warm: true,
-            nic: Nic::VhostUser,
+            nic: PlugKind::VhostUser,
             cpu: None,
             uid: 70_000,
         }

@@ -43,6 +43,7 @@ pub use cable::CableKeys;
 pub(crate) use check::problems;
 pub use datacenter::{Macs, Names, Shape};
 pub use example::example;
+pub(crate) use example::toml_line;
 pub use load::{ConfigError, load, parse};
 pub use location::{Location, Origin, Problem};
 pub use machines::{Image, Ipmi, Ssh, Vm, Vnc};
@@ -50,7 +51,7 @@ pub use network::{Bgp, Dhcp, Host, Vlan};
 pub use recorder::Recorder;
 pub use schema::published as json_schema;
 pub(crate) use schema::{is_live, order};
-pub use values::{AccelChoice, Listen, MacPrefix, Memory, Nic, Owner, Snat, ValueError};
+pub use values::{AccelChoice, Listen, MacPrefix, Memory, Owner, Snat, ValueError};
 
 /// Everything that can be chosen, with ikvswitch 1.0.4's values as defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -147,17 +147,6 @@ pub enum AccelChoice {
     Tcg,
 }
 
-/// How the switches' NICs are joined to their cables.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Nic {
-    /// By rings in the VM's memory: the fast way, no device on the host.
-    #[default]
-    VhostUser,
-    /// By a tap on the host for each NIC, where tcpdump can look on.
-    Tap,
-}
-
 /// Where the switches' consoles are offered by VNC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

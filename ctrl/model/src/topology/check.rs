@@ -25,7 +25,7 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
     ipmi(topology, config, errors);
 }
 
-/// Whether a collision is told at `key`, not at `other`: where the person wrote something.
+/// Whether a collision is reported at `key` rather than at `other`: at the key that the user wrote.
 pub(super) fn blames(config: &Config, key: &str, other: &str) -> bool {
     config.location(key) != Location::Default || config.location(other) == Location::Default
 }

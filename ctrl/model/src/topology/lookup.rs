@@ -1,8 +1,10 @@
 //! Finding a cable, an end or a switch by what a person calls it.
 
+use dataplane::Side;
+
 use super::{Cable, End, EndOwner, Switch, Topology};
 
-/// No such thing in the datacenter; says what is near.
+/// A name that the datacenter does not have, with the nearest that it has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no {what} \"{name}\" in this fabric; {}", hint(.near, .example))]
 pub struct UnknownName {
@@ -39,15 +41,6 @@ fn hint(near: &[String], example: &str) -> String {
         [] => format!("names look like {example}; `ikv-fabric topology` prints them all"),
         near => format!("did you mean {}?", near.join(" or ")),
     }
-}
-
-/// Which end of a cable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// [`Cable::a`].
-    A,
-    /// [`Cable::b`].
-    B,
 }
 
 /// An end and the cable it belongs to.

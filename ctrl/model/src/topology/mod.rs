@@ -28,11 +28,13 @@ use ipnet::Ipv4Net;
 
 use crate::mac::Mac;
 
+pub use dataplane::Side;
+
 pub use backend::EndBackend;
 pub use build::build;
 pub use error::{TopologyError, TopologyErrors};
 pub use json::{CableJson, NodeJson, PortJson, TopologyJson};
-pub use lookup::{EndRef, Side, UnknownName};
+pub use lookup::{EndRef, UnknownName};
 pub use networks::{BootFiles, DhcpNetwork, DhcpOptions, Networks, VlanNetwork};
 pub use routes::{Conflict, HostRoute, host_route_conflicts};
 pub use selection::{Choice, Selection};

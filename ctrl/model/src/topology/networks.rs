@@ -15,7 +15,7 @@ pub struct Networks {
     pub loopbacks: Ipv4Net,
     /// One per rack, served by its odd leaf.
     pub dhcp: Vec<DhcpNetwork>,
-    /// What the DHCP clients are told besides their address.
+    /// What DHCP offers clients besides an address.
     pub dhcp_options: DhcpOptions,
     /// On leaf2.
     pub vlans: Vec<VlanNetwork>,
@@ -42,7 +42,7 @@ pub struct DhcpNetwork {
     pub last: Ipv4Addr,
 }
 
-/// What DHCP clients are told besides their address.
+/// What DHCP offers clients besides an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DhcpOptions {
     /// Seconds.
@@ -165,7 +165,7 @@ fn dhcp(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<DhcpNetwork> {
 }
 
 /// The configured subnets, then each free /24 after the VLAN networks (or after the configured
-/// subnets where there is no VLAN network), then nothing for ever.
+/// subnets where there is no VLAN network), then `None`.
 fn dhcp_subnets(config: &Config) -> impl Iterator<Item = Option<Ipv4Net>> {
     let (dhcp, vlan) = (&config.dhcp.subnets, &config.vlan.subnets);
     let last = vlan.iter().max_by_key(|net| net.broadcast());

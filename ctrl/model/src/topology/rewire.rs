@@ -70,7 +70,7 @@ fn new_name(topology: &Topology, name: &str) -> Result<(), String> {
     let first = name.starts_with(|first: char| first.is_ascii_alphabetic());
     if name.len() > LONGEST_NAME || !first || !name.chars().all(plain) {
         return Err(format!(
-            "\"{name}\" is no name for a cable: it takes up to {LONGEST_NAME} letters, digits, \
+            "\"{name}\" is not a name for a cable: it takes up to {LONGEST_NAME} letters, digits, \
              \"_\" and \"-\", a letter first"
         ));
     }
@@ -143,7 +143,7 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
             Some(Ok(found)) if found.cable.name == cable.name => Some(found.side),
             Some(Ok(found)) => {
                 let what = format!(
-                    "{} is no end of {}: its ends are {} ({}) and {} ({})",
+                    "{} is not an end of {}: its ends are {} ({}) and {} ({})",
                     found.end.alias,
                     cable.name,
                     cable.a.tap,
