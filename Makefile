@@ -49,7 +49,7 @@ test: setup .test-tools
 loom: .linker
 	RUSTFLAGS="--cfg loom" cargo test --locked --package ikv-dataplane --lib --release --target-dir target/loom -- loom
 
-# ARGS: turns, seconds of each, and which groups (`ARGS="5 4 vhost tcp"` writes no file).
+# ARGS: runs, seconds of each run, and groups (with groups, as in `ARGS="5 4 vhost tcp"`, it writes no file).
 bench: build .test-tools
 	cargo build --release --locked --package ikv-bench
 	$(SUDO) target/release/side-by-side $(BIN) $(ARGS)

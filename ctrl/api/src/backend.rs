@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
 use model::plugging::PlugOptions;
+use model::topology::TopologyJson;
 
 use crate::capture::{CaptureRequest, CaptureStream};
 use crate::error::ApiError;
@@ -29,11 +30,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether the fabric is ready, and what each switch does.
     fn status(&self) -> Status;
 
-    /// The JSON of `topology --json`.
+    /// What `topology --json` prints.
     ///
     /// # Errors
     /// When there is no topology, as for `patch`.
-    fn topology(&self) -> Result<serde_json::Value, ApiError>;
+    fn topology(&self) -> Result<TopologyJson, ApiError>;
 
     /// Reports the cables that `names` names, or all if it is empty.
     fn cables(

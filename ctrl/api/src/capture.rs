@@ -21,9 +21,6 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-/// Name of the protocol that the connection is upgraded to.
-pub const CAPTURE_PROTOCOL: &str = "ikv-capture";
-
 /// In the place of an interface: statistics.
 const STATISTICS: u32 = u32::MAX;
 

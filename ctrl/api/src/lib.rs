@@ -34,14 +34,15 @@ mod apply;
 mod backend;
 pub mod capture;
 mod client;
-mod connection;
 mod error;
 mod impair;
 mod ipmi;
 mod positions;
 pub mod recorder;
+pub mod routes;
 mod server;
-mod whole;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -53,15 +54,15 @@ use model::impairment::ImpairKeys;
 pub use apply::{ApplyAnswer, ApplyRequest, Peer};
 pub use backend::{Backend, ConsoleStream, Recording};
 pub use capture::{CaptureCount, CaptureInterface, CaptureRequest, CaptureStart};
-pub use client::{Client, ClientError, default_socket, own_socket, segment};
+pub use client::{Client, ClientError, default_socket, own_socket};
 pub use error::ApiError;
 pub use impair::{
     AccuracyReport, CableBatchDone, DelayReport, LaneImpairment, LossReport, RateReport,
 };
 pub use ipmi::{BmcReport, IpmiAccess};
 pub use positions::{Position, Positions};
-pub use recorder::{DumpRequest, RecorderStatus, TriggersRequest};
-pub use server::{CONSOLE_PROTOCOL, serve};
+pub use recorder::{DumpRequest, RecorderStatus, Trigger, TriggersRequest};
+pub use server::serve;
 
 /// `status --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

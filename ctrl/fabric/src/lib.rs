@@ -275,8 +275,8 @@ impl Backend for Fabric {
         }
     }
 
-    fn topology(&self) -> Result<serde_json::Value, ApiError> {
-        serde_json::to_value(TopologyJson::from(&self.whole().topology)).map_err(ApiError::failed)
+    fn topology(&self) -> Result<TopologyJson, ApiError> {
+        Ok(TopologyJson::from(&self.whole().topology))
     }
 
     async fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError> {

@@ -30,7 +30,7 @@ use api::{
 use host::lock::StatePaths;
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
 use model::plugging::PlugOptions;
-use model::topology::Side;
+use model::topology::{Side, TopologyJson};
 use vm::spec::MAX_SOCKET_PATH;
 
 /// What the one cable is called.
@@ -380,7 +380,7 @@ impl Backend for Patch {
         }
     }
 
-    fn topology(&self) -> Result<serde_json::Value, ApiError> {
+    fn topology(&self) -> Result<TopologyJson, ApiError> {
         no_switch("in the plan")
     }
 

@@ -61,7 +61,7 @@ impl Lab {
         seed::write(&spec.seed, &[]).unwrap();
         for index in 0..nics {
             let tap = tap(name, index);
-            make_tap(&tap);
+            let _held = make_tap(&tap);
             shell(&format!("ip link set {tap} up"));
         }
         spec

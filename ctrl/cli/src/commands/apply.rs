@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::configuration::ConfigArgs;
 use super::{Context, print, print_json};
-use api::{ApplyAnswer, ApplyRequest, Status};
+use api::{ApplyRequest, Status};
 use fabric::progress::{Progress, duration};
 use model::config::Config;
 use model::difference::Refusal;
@@ -44,8 +44,8 @@ pub(crate) async fn run(context: &Context, args: &ApplyArgs) -> anyhow::Result<E
         dry_run: args.dry_run,
     };
     let progress = Progress::new();
-    let answer: ApplyAnswer = tokio::select! {
-        answer = context.client.post("/v1/apply", &request) => answer?,
+    let answer = tokio::select! {
+        answer = context.client.apply(&request) => answer?,
         () = show(context, &progress) => unreachable!("it shows for ever"),
     };
     progress.quiet();
@@ -75,7 +75,7 @@ async fn show(context: &Context, progress: &Progress) {
         if let Ok(Status {
             applying: Some(what),
             ..
-        }) = context.client.get("/v1/status").await
+        }) = context.client.status().await
         {
             progress.live(&what);
         }

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Context, print, print_json};
-use api::{CableChanged, CableStateRequest, segment};
 use fabric::progress::say;
 use model::cable_change::CableState;
 
@@ -21,11 +20,8 @@ pub(crate) struct CableArgs {
 /// # Errors
 /// When no fabric answers or the name is unknown.
 pub(crate) async fn run(context: &Context, args: &CableArgs) -> anyhow::Result<ExitCode> {
-    let path = format!("/v1/cables/{}/state", segment(&args.cable));
-    let changed: CableChanged = context
-        .client
-        .put(&path, &CableStateRequest { state: args.state })
-        .await?;
+    let client = &context.client;
+    let changed = client.set_cable_state(&args.cable, args.state).await?;
     if context.json {
         print_json(&changed)?;
     } else {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::impair::report;
 use super::{Context, print, print_json, print_to_reader};
-use api::{CableReport, LaneReport, segment};
+use api::{CableReport, LaneReport};
 
 /// Shows cables and their counters.
 #[derive(Debug, Args)]
@@ -24,16 +24,10 @@ pub(crate) struct CablesArgs {
 /// # Errors
 /// When no fabric answers or a name is unknown.
 pub(crate) async fn run(context: &Context, args: &CablesArgs) -> anyhow::Result<ExitCode> {
-    let names: Vec<_> = args
-        .cables
-        .iter()
-        .map(|name| format!("name={}", segment(name)))
-        .collect();
-    let path = format!("/v1/cables?{}", names.join("&"));
     if args.watch {
-        watch(context, &path).await?;
+        watch(context, &args.cables).await?;
     } else {
-        let cables: Vec<CableReport> = context.client.get(&path).await?;
+        let cables = context.client.cables(&args.cables).await?;
         if context.json {
             print_json(&cables)?;
         } else {
@@ -43,13 +37,13 @@ pub(crate) async fn run(context: &Context, args: &CablesArgs) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-async fn watch(context: &Context, path: &str) -> anyhow::Result<()> {
+async fn watch(context: &Context, names: &[String]) -> anyhow::Result<()> {
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before: Option<(Instant, Vec<CableReport>)> = None;
     loop {
         ticks.tick().await;
-        let cables: Vec<CableReport> = context.client.get(path).await?;
+        let cables = context.client.cables(names).await?;
         let now = Instant::now();
         let text = if context.json {
             format!("{}\n", serde_json::to_string(&cables)?)

@@ -8,7 +8,6 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Context;
-use api::{CONSOLE_PROTOCOL, segment};
 use fabric::progress::say;
 
 /// Ctrl-], as telnet and virsh have it.
@@ -24,9 +23,8 @@ pub(crate) struct ConsoleArgs {
 /// # Errors
 /// When no fabric answers or the name is unknown.
 pub(crate) async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result<ExitCode> {
-    let path = format!("/v1/nodes/{}/console", segment(&args.node));
-    let (mut from_vm, mut to_vm) =
-        tokio::io::split(context.client.upgrade(&path, CONSOLE_PROTOCOL).await?);
+    let console = context.client.console(&args.node).await?;
+    let (mut from_vm, mut to_vm) = tokio::io::split(console);
     say(&format!(
         "Attached to {}'s serial console; Ctrl-] leaves, Enter shows the prompt.",
         args.node

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 
 use super::Context;
-use api::{ExecAnswer, ExecRequest, segment};
+use api::ExecRequest;
 use fabric::progress::say;
 
 /// Most bytes of standard input that are passed on.
@@ -29,12 +29,11 @@ pub(crate) struct ExecArgs {
 /// # Errors
 /// When no fabric answers, the name is unknown, or the switch's agent does not answer.
 pub(crate) async fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<ExitCode> {
-    let exec = ExecRequest {
+    let request = ExecRequest {
         argv: args.argv.clone(),
         stdin: BASE64.encode(input()?),
     };
-    let path = format!("/v1/nodes/{}/exec", segment(&args.node));
-    let answer: ExecAnswer = context.client.post(&path, &exec).await?;
+    let answer = context.client.exec(&args.node, &request).await?;
     if context.json {
         super::print_json(&answer)?;
     } else {

@@ -19,7 +19,7 @@ pub(crate) struct IpmiArgs {
 /// # Errors
 /// When no fabric answers, it has no BMCs, or none for this switch.
 pub(crate) async fn run(context: &Context, args: &IpmiArgs) -> anyhow::Result<ExitCode> {
-    let mut access: IpmiAccess = context.client.get("/v1/ipmi").await?;
+    let mut access = context.client.ipmi().await?;
     if let Some(node) = &args.node {
         access.bmcs.retain(|bmc| bmc.node == *node);
         ensure!(

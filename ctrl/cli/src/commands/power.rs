@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Context, print, print_json};
-use api::{NodeStatus, PowerAction, PowerRequest, segment};
+use api::PowerAction;
 
 /// Switches a switch on or off, resets it, or takes its power away and gives it back.
 #[derive(Debug, Args)]
@@ -19,16 +19,7 @@ pub(crate) struct PowerArgs {
 /// # Errors
 /// When no fabric answers, the name is unknown, or QEMU does not obey.
 pub(crate) async fn run(context: &Context, args: &PowerArgs) -> anyhow::Result<ExitCode> {
-    let path = format!("/v1/nodes/{}/power", segment(&args.node));
-    let node: NodeStatus = context
-        .client
-        .put(
-            &path,
-            &PowerRequest {
-                action: args.action,
-            },
-        )
-        .await?;
+    let node = context.client.power(&args.node, args.action).await?;
     if context.json {
         print_json(&node)?;
     } else {

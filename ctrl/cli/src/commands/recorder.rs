@@ -14,9 +14,7 @@ use super::capture::output::{Form, Output, Shape, Stuck};
 use super::capture::source::Source;
 use super::capture::{compile, duration, sink};
 use super::{Context, print, print_json};
-use api::capture::CAPTURE_PROTOCOL;
-use api::recorder::{DumpRequest, RecorderStatus, Trigger, TriggersRequest};
-use api::segment;
+use api::{DumpRequest, RecorderStatus, Trigger};
 use fabric::RecorderOptions;
 use fabric::progress::say;
 use model::config;
@@ -137,9 +135,9 @@ fn percent(text: &str) -> Result<f64, String> {
 pub(crate) async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Result<ExitCode> {
     let client = &context.client;
     match &args.what {
-        What::Status => show(context, &client.get("/v1/recorder").await?)?,
+        What::Status => show(context, &client.recorder().await?)?,
         What::List => {
-            let status: RecorderStatus = client.get("/v1/recorder").await?;
+            let status = client.recorder().await?;
             if context.json {
                 print_json(&status.dumps)?;
             } else {
@@ -152,23 +150,15 @@ pub(crate) async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Resul
                 last_ms: last.map(|last| last.as_millis() as u64),
             };
             to.check()?;
-            let path = "/v1/recorder/dump";
-            let stream = client.post_and_upgrade(path, CAPTURE_PROTOCOL, &request);
-            save(stream.await?, to.open()?).await?;
+            save(client.recorder_dump(&request).await?, to.open()?).await?;
         }
         What::Get { name, to } => {
             to.check()?;
-            let path = format!("/v1/recorder/dumps/{}", segment(name));
-            let stream = client.upgrade(&path, CAPTURE_PROTOCOL).await?;
-            save(stream, to.open()?).await?;
+            save(client.kept_dump(name).await?, to.open()?).await?;
         }
         What::Trigger(args) => {
             let triggers = args.triggers()?;
-            let path = "/v1/recorder/triggers";
-            show(
-                context,
-                &client.put(path, &TriggersRequest { triggers }).await?,
-            )?;
+            show(context, &client.set_triggers(triggers).await?)?;
         }
     }
     Ok(ExitCode::SUCCESS)

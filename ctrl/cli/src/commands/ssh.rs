@@ -6,7 +6,6 @@ use std::process::{Command, ExitCode};
 use clap::Args;
 
 use super::Context;
-use api::SshAccess;
 
 /// Opens an ssh session on a switch, through the datacenter's own routing. Needs no
 /// password and asks no questions.
@@ -26,7 +25,7 @@ pub(crate) struct SshArgs {
 /// # Errors
 /// When no fabric answers or there is no ssh. Otherwise becomes ssh and does not return.
 pub(crate) async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<ExitCode> {
-    let access: SshAccess = context.client.get("/v1/ssh").await?;
+    let access = context.client.ssh().await?;
     let error = Command::new("ssh")
         .arg("-F")
         .arg(access.config)

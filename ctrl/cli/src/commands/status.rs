@@ -42,7 +42,7 @@ async fn ask(context: &Context, wait: Option<Duration>) -> anyhow::Result<Status
     loop {
         // A fabric that hangs must not hang us beyond the wait, nor a plain question.
         let limit = deadline.max(Instant::now() + Duration::from_secs(5));
-        let last = timeout_at(limit, context.client.get::<Status>("/v1/status")).await;
+        let last = timeout_at(limit, context.client.status()).await;
         let ready = matches!(&last, Ok(Ok(status)) if status.ready);
         if ready || Instant::now() + ASK_AGAIN > deadline {
             return Ok(last.map_err(|_| anyhow::anyhow!("the fabric does not answer in time"))??);

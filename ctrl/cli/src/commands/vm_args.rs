@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::configuration::ConfigArgs;
 use super::{Context, print, print_json};
-use api::{ClientError, segment};
+use api::ClientError;
 use fabric::progress::say;
 use host::lock::StatePaths;
 use model::impairment::mebibytes;
@@ -115,17 +115,7 @@ async fn options_for(
     wish: &PlugOptions,
 ) -> anyhow::Result<Vec<String>> {
     if args.config.is_default() {
-        let by = match wish.nic {
-            PlugKind::Tap => "tap",
-            PlugKind::VhostUser => "vhost-user",
-        };
-        let path = format!(
-            "/v1/vm-args/{}?nic={by}&tcg={}&memory_mib={}",
-            segment(&args.place),
-            wish.tcg,
-            wish.memory_mib
-        );
-        match context.client.get(&path).await {
+        match context.client.vm_args(&args.place, wish).await {
             Err(ClientError::NotRunning(_)) => {}
             answer => return Ok(answer?),
         }

@@ -11,7 +11,6 @@ use super::output::{Output, Shape, Stuck};
 use super::ring_files::RingFiles;
 use super::sink::Reader;
 use super::source::Source;
-use api::capture::CAPTURE_PROTOCOL;
 use api::{CaptureCount, CaptureInterface, CaptureRequest, Client};
 use fabric::progress::say;
 
@@ -52,8 +51,8 @@ pub(super) struct Outcome {
 /// When the fabric refuses, ends meanwhile, or the output cannot be written.
 pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome> {
     let mut signals = Signals::new()?;
-    let stream = client.post_and_upgrade("/v1/capture", CAPTURE_PROTOCOL, &job.request);
-    let (from_fabric, mut to_fabric) = tokio::io::split(stream.await?);
+    let stream = client.capture(&job.request).await?;
+    let (from_fabric, mut to_fabric) = tokio::io::split(stream);
     let mut source = Source::new(from_fabric);
     let start = source.first_line().await?;
     let interfaces = start.interfaces.clone();

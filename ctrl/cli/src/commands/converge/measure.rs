@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::report::{Cut, Report};
 use super::watcher::{Watcher, watch};
 use crate::commands::capture::session::Signals;
-use api::{CableBatchDone, CableReport, Client, segment};
+use api::{CableBatchDone, Client};
 use fabric::progress::say;
 use model::cable_change::{CableBatch, CableChange, CableState};
 
@@ -70,10 +70,7 @@ impl Meter {
         if self.plan.cables.is_empty() {
             return Ok(Vec::new());
         }
-        let names = self.plan.cables.iter().map(|name| segment(name));
-        let query = names.collect::<Vec<_>>().join("&name=");
-        let path = format!("/v1/cables?name={query}");
-        let cables: Vec<CableReport> = self.client.get(&path).await?;
+        let cables = self.client.cables(&self.plan.cables).await?;
         if let Some(cable) = cables.iter().find(|cable| cable.state != CableState::Up) {
             let (name, state) = (&cable.name, cable.state.name());
             bail!("{name} is {state} already: `ikv-fabric cable {name} up` mends it");
@@ -143,10 +140,7 @@ impl Meter {
             impair: None,
         };
         let changes = cables.iter().map(change).collect();
-        Ok(self
-            .client
-            .post("/v1/step", &CableBatch { changes })
-            .await?)
+        Ok(self.client.change_cables(&CableBatch { changes }).await?)
     }
 }
 

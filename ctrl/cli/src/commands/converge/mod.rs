@@ -24,7 +24,6 @@ use super::{Context, print, print_json};
 use fabric::progress::say;
 use measure::Meter;
 use model::cable_change::CableState;
-use model::topology::TopologyJson;
 use plan::Plan;
 
 /// Cuts cables, reads BGP and BFD on the wire, and reports how fast the fabric finds another way:
@@ -90,7 +89,7 @@ impl From<By> for CableState {
 /// # Errors
 /// When no fabric answers, a name is unknown, or the flow does not run.
 pub(crate) async fn run(context: &Context, args: &ConvergeArgs) -> anyhow::Result<ExitCode> {
-    let topology: Option<TopologyJson> = context.client.get("/v1/topology").await.ok();
+    let topology = context.client.topology().await.ok();
     let flow = match args.flow.as_deref() {
         Some([from, to]) => Some([from.as_str(), to.as_str()]),
         _ => None,

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::task::JoinHandle;
 
-use api::{Client, ClientError, ExecAnswer, ExecRequest, segment};
+use api::{Client, ClientError, ExecAnswer, ExecRequest};
 use model::printable;
 
 /// ping ends by itself after this many seconds, in case this process dies before it ends it.
@@ -85,10 +85,9 @@ impl Pings {
 }
 
 async fn exec(client: &Client, node: &str, script: &str) -> Result<ExecAnswer, ClientError> {
-    let exec = ExecRequest {
+    let request = ExecRequest {
         argv: ["sh", "-c", script].map(Into::into).into(),
         stdin: String::new(),
     };
-    let path = format!("/v1/nodes/{}/exec", segment(node));
-    client.post(&path, &exec).await
+    client.exec(node, &request).await
 }

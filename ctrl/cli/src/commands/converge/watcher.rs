@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::observation::{Ends, Event, Lane, Observation, observe};
 use crate::commands::capture::compile;
 use crate::commands::capture::source::Source;
-use api::capture::{CAPTURE_PROTOCOL, Message};
+use api::capture::Message;
 use api::{CaptureRequest, CaptureStart, Client};
 
 /// The snap length in bytes: enough of an UPDATE for its first prefixes.
@@ -49,8 +49,7 @@ pub(super) async fn watch(
         snap: SNAP,
         ..CaptureRequest::default()
     };
-    let stream = client.post_and_upgrade("/v1/capture", CAPTURE_PROTOCOL, &request);
-    let mut source = Source::new(stream.await?);
+    let mut source = Source::new(client.capture(&request).await?);
     let start = source.first_line().await?;
     let aliases: HashMap<_, _> = start
         .interfaces

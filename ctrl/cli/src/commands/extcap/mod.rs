@@ -109,7 +109,7 @@ pub(crate) async fn run(context: &Context, args: &ExtcapArgs) -> anyhow::Result<
 
 /// The cables; empty if no fabric runs, so that Wireshark lists none.
 async fn cables(context: &Context) -> Vec<CableReport> {
-    context.client.get("/v1/cables").await.unwrap_or_default()
+    context.client.cables(&[]).await.unwrap_or_default()
 }
 
 /// The ports of a cable, if there is one of this name.

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::capture::filter;
 use super::{Context, print, print_json, scenario};
-use api::{CableReport, LaneImpairment, segment};
+use api::{CableReport, LaneImpairment};
 use model::cable_change::ImpairmentChange;
 use model::impairment::{ImpairKeys, KeyError};
 
@@ -58,8 +58,7 @@ pub(crate) async fn run(context: &Context, args: &ImpairArgs) -> anyhow::Result<
             clear: args.clear,
             set: complete(args.keys.clone())?,
         };
-        let path = format!("/v1/cables/{}/impairment", segment(cable));
-        let lanes: Vec<LaneImpairment> = context.client.put(&path, &set).await?;
+        let lanes = context.client.impair(cable, &set).await?;
         if !args.report && !args.list {
             show(context, &lanes)?;
             return Ok(ExitCode::SUCCESS);
@@ -69,12 +68,7 @@ pub(crate) async fn run(context: &Context, args: &ImpairArgs) -> anyhow::Result<
         args.cable.is_some() || !changes,
         "name the cable that is meant, before the options"
     );
-    let names = args
-        .cable
-        .iter()
-        .map(|name| format!("name={}", segment(name)));
-    let path = format!("/v1/cables?{}", names.collect::<String>());
-    let mut cables: Vec<CableReport> = context.client.get(&path).await?;
+    let mut cables = context.client.cables(args.cable.as_slice()).await?;
     if args.cable.is_none() {
         let impaired =
             |cable: &CableReport| cable.lanes.iter().any(|lane| lane.impairment.is_some());

@@ -29,12 +29,11 @@ use tokio::time::sleep;
 use super::capture::duration;
 use super::run::StopSignals;
 use super::{Context, print, print_json, print_to_reader};
-use api::{Client, Positions, Status};
+use api::Client;
 use choose::{Choice, Wish, choose};
 use fabric::progress::Progress;
 use lab::{Lab, Plan};
 use model::impairment::{BitRate, Percent};
-use model::topology::TopologyJson;
 use report::Report;
 
 /// The time between two probes of `--watch`.
@@ -89,7 +88,7 @@ pub(crate) async fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<E
     // Of the last probe that was not interrupted.
     let mut status = ExitCode::FAILURE;
     loop {
-        let now: Positions = context.client.get("/v1/places").await?;
+        let now = context.client.positions().await?;
         lab.look_again(&now.places);
         let (back, found) = watched(lab, plan.clone(), &mut stop).await?;
         lab = back;
@@ -116,9 +115,9 @@ pub(crate) async fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<E
 
 /// Decides where to plug in and what to try.
 async fn prepare(client: &Client, args: &ProbeArgs) -> anyhow::Result<(Choice, Plan)> {
-    let places: Positions = client.get("/v1/places").await?;
-    let status: Status = client.get("/v1/status").await?;
-    let topology: TopologyJson = client.get("/v1/topology").await?;
+    let places = client.positions().await?;
+    let status = client.status().await?;
+    let topology = client.topology().await?;
     let running: BTreeSet<_> = status.nodes.into_iter().map(|node| node.name).collect();
     let wish = Wish {
         racks: args.rack.clone(),

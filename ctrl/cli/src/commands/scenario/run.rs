@@ -11,7 +11,7 @@ use super::expand::Moment;
 use super::targets;
 use crate::commands::run::StopSignals;
 use crate::commands::{Context, print};
-use api::{CableBatchDone, Client, LaneImpairment};
+use api::{CableBatchDone, Client};
 use fabric::progress::Progress;
 use model::cable_change::{CableBatch, CableChange, ImpairmentChange};
 use model::impairment::ImpairKeys;
@@ -75,7 +75,7 @@ async fn play_all(
         let step = CableBatch {
             changes: moment.changes.clone(),
         };
-        let done: CableBatchDone = context.client.post("/v1/step", &step).await?;
+        let done = context.client.change_cables(&step).await?;
         clock.log(context, Some(moment.at), &moment.words, &done)?;
         // A cable that flaps would repeat a note with each flap, a rack with each server.
         let news: Vec<_> = done
@@ -167,7 +167,7 @@ impl Before {
                 impair: None,
             });
         }
-        let impaired: Vec<LaneImpairment> = client.get("/v1/impairments").await?;
+        let impaired = client.impairments().await?;
         for cable in lanes {
             let clear = |from: Option<String>, set| CableChange {
                 cable: cable.clone(),
@@ -191,8 +191,7 @@ impl Before {
         let step = CableBatch { changes: self.0 };
         // Whoever interrupts does not wait for long.
         let limit = Instant::now() + Duration::from_secs(30);
-        let done: CableBatchDone =
-            timeout_at(limit, context.client.post("/v1/step", &step)).await??;
+        let done = timeout_at(limit, context.client.change_cables(&step)).await??;
         let words = [format!(
             "{count} cable{} as before",
             if count == 1 { "" } else { "s" }

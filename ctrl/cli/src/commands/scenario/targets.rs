@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::expand::Cables;
-use api::{CableReport, Client, segment};
-use model::topology::{Role, Topology, TopologyJson};
+use api::{CableReport, Client};
+use model::topology::{Role, Topology};
 
 /// Resolves names in a plan, without a running fabric.
 pub(super) fn planned(
@@ -42,7 +42,7 @@ pub(super) async fn running(
     ports: &[String],
 ) -> anyhow::Result<Cables> {
     // A bare patch has none.
-    let topology: Option<TopologyJson> = client.get("/v1/topology").await.ok();
+    let topology = client.topology().await.ok();
     let nodes = topology.map_or_else(Vec::new, |topology| topology.nodes);
     let of = |name: &str| {
         let node = nodes.iter().find(|node| node.name == name);
@@ -75,8 +75,7 @@ pub(super) async fn running(
 
 /// Finds a cable by any of its names.
 pub(super) async fn one(client: &Client, name: &str) -> anyhow::Result<CableReport> {
-    let path = format!("/v1/cables?name={}", segment(name));
-    let found: Vec<CableReport> = client.get(&path).await?;
+    let found = client.cables(&[name.to_owned()]).await?;
     let found = found.into_iter().next();
     found.ok_or_else(|| anyhow::anyhow!("the fabric has no cable \"{name}\""))
 }

@@ -1,7 +1,6 @@
-//! The API's connections: how many there may be, and how long a client may take to ask.
+//! The server's connections: how many there may be, and how long a client may take to ask.
 //!
-//! A client may do whatever it likes with its own connection. What it cannot do is take up the
-//! fabric's memory, descriptors or time with it.
+//! No client can use up the fabric's memory, descriptors or time.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,36 +21,37 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Peer;
-use super::error::{ApiError, RefusalKind};
+use crate::error::RefusalKind;
+use crate::{ApiError, Peer};
 
-/// Clients at the same time; those that are attached to a capture or a console count too.
+/// The most clients at the same time; those attached to a capture or a console count too.
 const MOST_CLIENTS: usize = 128;
 
-/// Clients beyond those that are told so at the same time. Others wait.
+/// The most clients beyond [`MOST_CLIENTS`] that are being refused at the same time. Further
+/// ones wait in the socket's backlog.
 const MOST_REFUSED: usize = 8;
 
-/// For a request to come whole: first its head, then its body. A connection on which no request
-/// begins is closed after as long.
+/// For the head of a request to arrive, and then for its body. A connection on which no request
+/// begins is closed after the same time.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Bytes of a request's head: the names of all cables of a large fabric, and some. hyper may read
-/// as much again before it finds a head too long.
+/// The most bytes in a request's head: the names of all cables of a large fabric, and some. hyper
+/// may read twice as many before it finds that a head is too long.
 const LONGEST_HEAD: usize = 64 << 10;
 
-/// Between two tries to accept, while there are no descriptors left for it.
+/// Between two attempts to accept a client while the process has no descriptor left for it.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
-/// A connection, upgraded or not, and the place that it takes up.
+/// A connection, upgraded or not. It counts against the limit until it is dropped.
 struct Connection {
     stream: UnixStream,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Serves clients until dropped.
 pub(super) async fn serve_clients(listener: UnixListener, router: Router) -> Infallible {
-    let places = Arc::new(Semaphore::new(MOST_CLIENTS));
-    let spare = Arc::new(Semaphore::new(MOST_REFUSED));
+    let served = Arc::new(Semaphore::new(MOST_CLIENTS));
+    let refused = Arc::new(Semaphore::new(MOST_REFUSED));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -61,10 +61,10 @@ pub(super) async fn serve_clients(listener: UnixListener, router: Router) -> Inf
                 continue;
             }
         };
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            tokio::spawn(serve_one(Connection::new(stream, place), router.clone()));
-        } else if let Ok(place) = spare.clone().acquire_owned().await {
-            tokio::spawn(refuse(Connection::new(stream, place)));
+        if let Ok(permit) = served.clone().try_acquire_owned() {
+            tokio::spawn(serve_one(Connection::new(stream, permit), router.clone()));
+        } else if let Ok(permit) = refused.clone().acquire_owned().await {
+            tokio::spawn(refuse(Connection::new(stream, permit)));
         }
     }
 }
@@ -98,7 +98,7 @@ async fn refuse(connection: Connection) {
     let served = http
         .keep_alive(false)
         .serve_connection(TokioIo::new(connection), service);
-    // Whether it is read is the client's business.
+    // A client that does not read its refusal is not waited for.
     let _ = tokio::time::timeout(PATIENCE, served).await;
 }
 
@@ -113,10 +113,10 @@ fn full() -> ApiError {
 }
 
 impl Connection {
-    fn new(stream: UnixStream, place: OwnedSemaphorePermit) -> Self {
+    fn new(stream: UnixStream, permit: OwnedSemaphorePermit) -> Self {
         Connection {
             stream,
-            _place: place,
+            _permit: permit,
         }
     }
 }
