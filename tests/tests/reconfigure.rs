@@ -9,20 +9,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::sys::tap::{TapFlags, open_tap};
-use fabric::reconfigure::{Make, Why, can_be_live, reconfigure};
+use fabric::reconfigure::{RestartReason, SwitchMake, can_be_live, reconfigure};
 use ikv_tests::patience::wait_until_async;
 use ikv_tests::{Netns, Wire, block_on, ensure_image, figure, lacks_for_vms, skip};
 use model::config;
+use model::power::PowerAction;
 use model::topology::{Topology, build};
 use tempfile::TempDir;
-use vm::accel::{Facts, Wanted, decide};
+use vm::accel::{Facts, decide};
 use vm::agent::Limits;
 use vm::bgp::{self, Peer, PeerState};
 use vm::image;
 use vm::keys::FabricKeys;
 use vm::seed::{self, SeedFile};
 use vm::{
-    CannotPlug, Display, Launcher, NIC_FOLDER, NicBackend, NicSpec, Power, Vm, VmSpec, VmState,
+    CannotPlug, Display, Launcher, NIC_FOLDER, NicBackend, NicSpec, Vm, VmSpec, VmState,
     nic_socket_name, ssh,
 };
 
@@ -70,7 +71,7 @@ impl Lab {
 
     /// A switch of a topology. The NICs listed in `cables` are on vhost-user sockets, the others on
     /// taps.
-    fn make(&self, topology: &Topology, name: &str, cables: &[usize]) -> Make {
+    fn make(&self, topology: &Topology, name: &str, cables: &[usize]) -> SwitchMake {
         let switch = topology.switch(name).unwrap();
         let conf = topology.switch_conf(switch).unwrap();
         let files = frr_conf::render(&conf).unwrap().into_iter();
@@ -85,7 +86,7 @@ impl Lab {
         files.extend(ssh::seed_files(&self.keys, name, &[], &known_hosts));
         let run_dir = self.folder.path().join(name);
         let nic = |(index, port): (usize, &model::topology::SwitchPort)| NicSpec {
-            mac: port.mac.0,
+            mac: port.mac,
             backend: if cables.contains(&index) {
                 NicBackend::VhostUser
             } else {
@@ -94,12 +95,14 @@ impl Lab {
                 }
             },
         };
-        Make {
+        SwitchMake {
             spec: VmSpec {
                 name: name.into(),
                 memory_mib: 192,
                 vcpus: 1,
-                accel: decide(Wanted::Auto, &Facts::read()).unwrap().accel,
+                accel: decide(model::config::AccelChoice::Auto, &Facts::read())
+                    .unwrap()
+                    .accel,
                 cpu: None,
                 uid: uid(name),
                 image: self.image.clone(),
@@ -133,7 +136,7 @@ impl Lab {
         wire
     }
 
-    fn start(&self, make: &Make) -> Vm {
+    fn start(&self, make: &SwitchMake) -> Vm {
         std::fs::create_dir_all(&make.spec.run_dir).unwrap();
         seed::write(&make.spec.seed, &make.files).unwrap();
         Vm::start(make.spec.clone(), self.launcher.clone())
@@ -171,7 +174,7 @@ async fn rack() {
     let spine = lab.start(&old);
     let leaf1 = lab.start(&leaf[0]);
     let stopped = can_be_live(&spine, &old, &new);
-    assert_eq!(stopped, Err(Why::Vm(CannotPlug::NotRunning)));
+    assert_eq!(stopped, Err(RestartReason::Vm(CannotPlug::NotRunning)));
     let leaf3 = lab.start(&lab.make(&two, "leaf3", &[0]));
     established(&spine, "ens5", BOOT).await;
     let before = state(&spine).await;
@@ -227,7 +230,7 @@ async fn rack() {
 
     // The running configuration is the same after the spine boots again.
     assert_eq!(spine.status().pid, pid);
-    spine.power(Power::Cycle).await.unwrap();
+    spine.power(PowerAction::Cycle).await.unwrap();
     established(&spine, "ens5", BOOT).await;
     established(&spine, "ens7", BOOT).await;
     assert_ne!(spine.status().pid, pid);
@@ -253,7 +256,7 @@ async fn rack() {
     }
 }
 
-async fn change(vm: &Vm, old: &Make, new: &Make) {
+async fn change(vm: &Vm, old: &SwitchMake, new: &SwitchMake) {
     wait_until_async("the switch runs", BOOT, async || {
         vm.status().state == VmState::Running
     })

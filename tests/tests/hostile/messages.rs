@@ -51,7 +51,12 @@ fn violations() -> Vec<Violation> {
             halves(&[0, 7]),
         ),
         ("another number of descriptors", 12, VERSION, words(&[0])),
-        ("its body does not have the size", 5, VERSION, halves(&[3, 0])),
+        (
+            "its body does not have the size",
+            5,
+            VERSION,
+            halves(&[3, 0]),
+        ),
     ]
 }
 

@@ -1,0 +1,194 @@
+//! What each end of a cable is made of: a tap, a socket, both or neither.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use dataplane::port::Tap;
+use dataplane::vhost_sockets::Role;
+use dataplane::{Port, PortError};
+
+use super::error::CablesError;
+use super::plan::{PlannedCable, PlannedEnd, PlannedSocket, open_netdev};
+use crate::files::{FileError, listen, make_closed_folder, make_folder};
+use crate::owner::Person;
+use host::execute::HostTaps;
+use host::lock::StatePaths;
+use model::config::Nic;
+use model::difference::Plan;
+use model::topology::{self, End, EndBackend, MTU};
+use vm::{NIC_FOLDER, nic_socket_name};
+
+/// Opens the ports and sockets of a plan's cables.
+pub(crate) struct CableOpener<'a> {
+    plan: &'a Plan,
+    paths: &'a StatePaths,
+    owner: &'a Person,
+}
+
+impl<'a> CableOpener<'a> {
+    pub(crate) fn new(plan: &'a Plan, paths: &'a StatePaths, owner: &'a Person) -> Self {
+        CableOpener { plan, paths, owner }
+    }
+
+    /// Makes the folders of all sockets. They must be in the journal already.
+    ///
+    /// # Errors
+    /// When one cannot be made.
+    pub(crate) fn make_folders(&self) -> Result<(), FileError> {
+        make_folder(&self.paths.vhost)?;
+        if !self.plan.switches.is_empty() {
+            make_folder(&self.paths.vms)?;
+        }
+        let mut switches = self.plan.switches.iter();
+        switches.try_for_each(|switch| self.make_folder_of(switch))
+    }
+
+    /// Makes the folder for the sockets of one switch that runs.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn make_folder_of(&self, switch: usize) -> Result<(), FileError> {
+        let config = &self.plan.config;
+        if config.vm.nic != Nic::VhostUser {
+            return Ok(());
+        }
+        let folder = self.folder_of(switch);
+        make_folder(&folder)?;
+        make_closed_folder(&folder.join(NIC_FOLDER), config.vm.uid_of(switch))
+    }
+
+    /// Where the files of one switch are.
+    pub(crate) fn folder_of(&self, switch: usize) -> PathBuf {
+        let name = &self.plan.topology.switches[switch].name;
+        self.paths.vms.join(name)
+    }
+
+    /// Opens the ports and sockets of every cable. The host's ends are the taps given.
+    ///
+    /// # Errors
+    /// The first that cannot be opened.
+    pub(crate) fn open(&self, mut host_taps: HostTaps) -> Result<Vec<PlannedCable>, CablesError> {
+        let cables = self.plan.topology.cables.iter();
+        let open = |cable| self.open_one(cable, &mut host_taps);
+        cables.map(open).collect()
+    }
+
+    /// Opens the ports and sockets of one cable. See [`CableOpener::open`].
+    ///
+    /// # Errors
+    /// The first that cannot be opened; nothing is left of the other then.
+    pub(crate) fn open_one(
+        &self,
+        cable: &topology::Cable,
+        host_taps: &mut HostTaps,
+    ) -> Result<PlannedCable, CablesError> {
+        let mut end = |end: &End| self.end(&cable.name, end, host_taps);
+        let a = end(&cable.a)?;
+        let b = end(&cable.b).inspect_err(|_| self.forget_end(&cable.a))?;
+        Ok(PlannedCable {
+            name: cable.name.clone(),
+            ends: [a, b],
+        })
+    }
+
+    /// Removes the sockets of a cable that is unplugged, so that others can take their places.
+    pub(crate) fn forget(&self, cable: &topology::Cable) {
+        for (_, end) in cable.ends() {
+            self.forget_end(end);
+        }
+    }
+
+    fn forget_end(&self, end: &End) {
+        let Some(path) = self.socket(end) else {
+            return;
+        };
+        for path in [moved_away(&path), path] {
+            match std::fs::remove_file(&path) {
+                // It is one of the two.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, path = %path.display());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn backend(&self, end: &End) -> EndBackend {
+        EndBackend::of(end.owner, &self.plan.switches, self.plan.config.vm.nic)
+    }
+
+    /// Where vhost-user front ends plug in at an end.
+    fn socket(&self, end: &End) -> Option<PathBuf> {
+        match self.backend(end) {
+            EndBackend::Anybody => Some(self.paths.vhost_socket(&end.tap)),
+            EndBackend::VmSocket { switch, port } => {
+                let nics = self.folder_of(switch).join(NIC_FOLDER);
+                Some(nics.join(nic_socket_name(port)))
+            }
+            EndBackend::Host | EndBackend::Nobody | EndBackend::VmTap => None,
+        }
+    }
+
+    fn end(
+        &self,
+        cable: &str,
+        end: &End,
+        host_taps: &mut HostTaps,
+    ) -> Result<PlannedEnd, CablesError> {
+        let name = end.tap.clone();
+        let (port, socket) = match self.backend(end) {
+            EndBackend::Host => {
+                let port = match host_taps.remove(&name) {
+                    Some(tap) => host_port(cable, &name, tap)?,
+                    None => open_netdev(cable, &name)?,
+                };
+                (Some(port), None)
+            }
+            EndBackend::Nobody => (None, None),
+            EndBackend::VmTap => (Some(open_netdev(cable, &name)?), None),
+            EndBackend::Anybody => {
+                let user = (self.owner.uid, self.owner.gid);
+                (Some(open_netdev(cable, &name)?), Some((user, true)))
+            }
+            EndBackend::VmSocket { switch, .. } => {
+                let uid = self.plan.config.vm.uid_of(switch);
+                (None, Some(((uid, uid), false)))
+            }
+        };
+        let socket = self.socket(end).zip(socket);
+        let socket = socket.map(|(path, (user, aside))| match listen(&path, user) {
+            Ok(listener) => Ok(PlannedSocket {
+                role: Role::Server(listener),
+                mtu: Some(MTU),
+                file: aside.then_some(path),
+            }),
+            Err(source) => Err(CablesError::Socket { path, source }),
+        });
+        Ok(PlannedEnd {
+            name,
+            port,
+            socket: socket.transpose()?,
+        })
+    }
+}
+
+/// Where the file of a socket is while its cable is cut.
+pub(crate) fn moved_away(file: &Path) -> PathBuf {
+    let mut aside = file.as_os_str().to_owned();
+    aside.push(".cut");
+    aside.into()
+}
+
+fn host_port(cable: &str, name: &str, tap: OwnedFd) -> Result<Port, CablesError> {
+    Tap::from_fd(tap)
+        .map(Port::Tap)
+        .map_err(|source| CablesError::Port {
+            cable: cable.into(),
+            source: PortError::Refused {
+                name: name.into(),
+                action: "set its offloads",
+                source,
+            },
+        })
+}

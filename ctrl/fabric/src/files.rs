@@ -1,0 +1,88 @@
+//! Folders and Unix sockets that are made for one user.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Mode, Uid, chown};
+
+use vm::spec::MAX_SOCKET_PATH;
+
+/// A folder or file that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}: {source}", .path.display())]
+pub struct FileError {
+    pub(crate) path: PathBuf,
+    pub(crate) source: io::Error,
+}
+
+impl FileError {
+    /// For `map_err`: names the file.
+    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| FileError { path, source }
+    }
+}
+
+/// Listens at `path`, mode 0600, for this user and root alone from the first moment on.
+///
+/// # Errors
+/// When something is there already, or the folder cannot be written to.
+pub(crate) fn listen(path: &Path, (uid, gid): (u32, u32)) -> io::Result<UnixListener> {
+    let bytes = path.as_os_str().len();
+    if bytes > MAX_SOCKET_PATH {
+        return Err(io::Error::other(format!(
+            "the path has {bytes} bytes, Linux allows {MAX_SOCKET_PATH}; name a shorter --socket"
+        )));
+    }
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = bound?;
+    chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    Ok(listener)
+}
+
+/// Makes a folder, and those above it, that only root may write to.
+///
+/// # Errors
+/// When it cannot be made; that it is there already is fine.
+pub(crate) fn make_folder(path: &Path) -> Result<(), FileError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .map_err(FileError::at(path))
+}
+
+/// Makes a folder that only root may write to and only members of this group may enter: they cannot
+/// replace what is in it.
+///
+/// # Errors
+/// When it is there already, or cannot be made.
+pub(crate) fn make_closed_folder(path: &Path, gid: u32) -> Result<(), FileError> {
+    let made = std::fs::DirBuilder::new().mode(0o710).create(path);
+    made.and_then(|()| Ok(chown(path, None, Some(Gid::from_raw(gid)))?))
+        .map_err(FileError::at(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_and_its_folder_are_closed_to_others() {
+        let outer = tempfile::tempdir().unwrap();
+        let own = outer.path().metadata().unwrap();
+        let folder = outer.path().join("nics");
+        make_closed_folder(&folder, own.gid()).unwrap();
+        let socket = folder.join("0.sock");
+        let _listener = listen(&socket, (own.uid(), own.gid())).unwrap();
+        assert_eq!(folder.metadata().unwrap().mode() & 0o7777, 0o710);
+        assert_eq!(socket.metadata().unwrap().mode() & 0o7777, 0o600);
+        assert!(listen(&socket, (own.uid(), own.gid())).is_err());
+    }
+}

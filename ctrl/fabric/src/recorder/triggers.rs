@@ -1,0 +1,286 @@
+//! Whether something has happened that a trigger waits for: [`Triggers`].
+
+use dataplane::capture::TapSpec;
+use dataplane::{Capture, DropReason, PanelError};
+use frr_conf::Timers;
+use futures_util::future::try_join_all;
+
+use super::bgp_tap::bgp_tap;
+use super::schedule::{Due, Schedule};
+use super::sessions::Sessions;
+use crate::cables::Cables;
+use crate::cables::names::CableNames;
+use crate::capture::program;
+use api::ApiError;
+use api::recorder::Trigger;
+use model::cable_change::CableState;
+use model::topology::Side;
+
+/// Frames that match are only counted: room for one.
+const COUNTING_RING: usize = 128;
+
+/// Fewer drops in a second make no rate.
+const FEW: u64 = 10;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// The triggers and what they have seen so far.
+pub(super) struct Triggers {
+    /// Indices of the cables between switches.
+    inner: Vec<usize>,
+    list: Vec<Trigger>,
+    /// One for each trigger.
+    matchers: Vec<Matcher>,
+    schedule: Schedule,
+}
+
+/// What one trigger looks at.
+enum Matcher {
+    Down {
+        /// Which cables were cut at the last look.
+        cut: Vec<bool>,
+    },
+    Bgp {
+        taps: Vec<(usize, Capture)>,
+        sessions: Sessions,
+    },
+    Match {
+        expression: String,
+        /// With the frames that each had counted at the last look.
+        taps: Vec<(usize, Capture, u64)>,
+    },
+    Drops {
+        percent: f64,
+        /// Each lane with the frames that had entered it and that it had dropped at the last look.
+        lanes: Vec<(usize, Side, (u64, u64))>,
+        /// When the last look was, in ns on the dataplane's clock.
+        looked: u64,
+    },
+}
+
+impl Triggers {
+    pub(super) fn new(inner: Vec<usize>) -> Self {
+        Triggers {
+            inner,
+            list: Vec::new(),
+            matchers: Vec::new(),
+            schedule: Schedule::default(),
+        }
+    }
+
+    pub(super) fn list(&self) -> &[Trigger] {
+        &self.list
+    }
+
+    /// See [`super::Recorder::set_triggers`].
+    pub(super) async fn set(
+        &mut self,
+        cables: &Cables,
+        triggers: Vec<Trigger>,
+        names: &impl CableNames,
+    ) -> Result<(), ApiError> {
+        let inner = &self.inner;
+        let matchers = triggers
+            .iter()
+            .map(|trigger| Matcher::new(inner, cables, trigger, names));
+        self.matchers = try_join_all(matchers.collect::<Vec<_>>()).await?;
+        self.list = triggers;
+        Ok(())
+    }
+
+    /// See [`super::Recorder::rewire`].
+    pub(super) async fn rewire(
+        &mut self,
+        cables: &Cables,
+        inner: Vec<usize>,
+        names: &impl CableNames,
+    ) -> Result<(), ApiError> {
+        let before = std::mem::replace(&mut self.inner, inner);
+        let mut triggers = self.list.clone();
+        triggers.retain_mut(|trigger| trigger.keep_cables(|name| names.cable(name).is_ok()));
+        let set = self.set(cables, triggers, names).await;
+        set.inspect_err(|_| self.inner = before)
+    }
+
+    /// Looks at everything, and says whether a dump is due.
+    pub(super) fn look(&mut self, cables: &Cables, now: u64) -> Option<Due> {
+        let schedule = &mut self.schedule;
+        for matcher in &mut self.matchers {
+            let kind = matcher.kind();
+            matcher.look(cables, now, &mut |why| schedule.add(now, kind, why));
+        }
+        schedule.due(now)
+    }
+}
+
+impl Matcher {
+    async fn new(
+        inner: &[usize],
+        cables: &Cables,
+        trigger: &Trigger,
+        names: &impl CableNames,
+    ) -> Result<Self, ApiError> {
+        Ok(match trigger {
+            Trigger::Down => Matcher::Down { cut: cut(cables) },
+            Trigger::Bgp => Matcher::Bgp {
+                taps: tap(cables, inner, &bgp_tap()).await?,
+                sessions: Sessions::new(Timers::default().hold),
+            },
+            Trigger::Match {
+                expression,
+                filter,
+                cables: named,
+            } => {
+                let spec = TapSpec {
+                    filter: program(filter)?,
+                    snap: 0,
+                    wire: false,
+                    bytes: COUNTING_RING,
+                };
+                let taps = tap(cables, &find(cables, names, named)?, &spec).await?;
+                Matcher::Match {
+                    expression: expression.clone(),
+                    taps: taps.into_iter().map(|(on, tap)| (on, tap, 0)).collect(),
+                }
+            }
+            Trigger::Drops {
+                percent,
+                cables: named,
+            } => {
+                let on = find(cables, names, named)?.into_iter();
+                let lanes = on.flat_map(|on| [(on, Side::A), (on, Side::B)]);
+                let counted = |(on, side)| (on, side, drops(cables, on, side));
+                Matcher::Drops {
+                    percent: *percent,
+                    lanes: lanes.map(counted).collect(),
+                    looked: dataplane::clock::now(),
+                }
+            }
+        })
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Matcher::Down { .. } => "down",
+            Matcher::Bgp { .. } => "bgp",
+            Matcher::Match { .. } => "match",
+            Matcher::Drops { .. } => "drops",
+        }
+    }
+
+    fn look(&mut self, cables: &Cables, now: u64, happened: &mut dyn FnMut(String)) {
+        match self {
+            Matcher::Down { cut: before } => {
+                let after = cut(cables);
+                for on in 0..after.len() {
+                    if after[on] && !before[on] {
+                        happened(format!("{} was cut", cables.name(on)));
+                    }
+                }
+                *before = after;
+            }
+            Matcher::Bgp { taps, sessions } => {
+                let mut lost = Vec::new();
+                for (on, tap) in taps {
+                    tap.reader().read(|record, bytes| {
+                        let delivered = record.verdict.dropped.is_none();
+                        lost.extend(sessions.see(*on, record.time, bytes, delivered));
+                    });
+                }
+                lost.extend(sessions.silent(now));
+                for lost in lost {
+                    happened(format!("{}: {}", cables.name(lost.cable), lost.why));
+                }
+            }
+            Matcher::Match { expression, taps } => {
+                for (on, tap, counted) in taps {
+                    let seen = tap.reader().seen();
+                    if seen > std::mem::replace(counted, seen) {
+                        let name = cables.name(*on);
+                        happened(format!("a frame on {name} matches \"{expression}\""));
+                    }
+                }
+            }
+            Matcher::Drops {
+                percent,
+                lanes,
+                looked,
+            } => {
+                if now.saturating_sub(*looked) < SECOND {
+                    return;
+                }
+                *looked = now;
+                for (on, side, before) in lanes {
+                    let after = drops(cables, *on, *side);
+                    let (entered, dropped) = (after.0 - before.0, after.1 - before.1);
+                    *before = after;
+                    if too_many(entered, dropped, *percent) {
+                        let name = cables.name(*on);
+                        happened(format!("{name} dropped {dropped} of {entered} frames"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The cables of these names, or all if there are none.
+fn find(
+    cables: &Cables,
+    names: &impl CableNames,
+    named: &[String],
+) -> Result<Vec<usize>, ApiError> {
+    if named.is_empty() {
+        return Ok((0..cables.len()).collect());
+    }
+    named.iter().map(|name| names.cable(name)).collect()
+}
+
+/// Taps both lanes of these cables.
+async fn tap(
+    cables: &Cables,
+    on: &[usize],
+    spec: &TapSpec,
+) -> Result<Vec<(usize, Capture)>, ApiError> {
+    let lanes = on.iter().flat_map(|on| [(*on, Side::A), (*on, Side::B)]);
+    let taps = lanes.map(async |(on, side)| Ok((on, cables.tap(on, side, spec.clone()).await?)));
+    try_join_all(taps.collect::<Vec<_>>())
+        .await
+        .map_err(|error: PanelError| ApiError::failed(error))
+}
+
+/// Whether a lane has dropped its share. A single frame among few makes no rate.
+fn too_many(entered: u64, dropped: u64, percent: f64) -> bool {
+    dropped >= FEW && dropped as f64 * 100.0 >= entered as f64 * percent
+}
+
+fn cut(cables: &Cables) -> Vec<bool> {
+    (0..cables.len())
+        .map(|on| cables.state(on) == CableState::Down)
+        .collect()
+}
+
+/// Frames that entered a lane, and those that it dropped, except for those that a cut cable takes
+/// away and those for an end that is not plugged in.
+fn drops(cables: &Cables, on: usize, from: Side) -> (u64, u64) {
+    let expected = [
+        DropReason::CableDown,
+        DropReason::Blackhole,
+        DropReason::Unplugged,
+    ];
+    cables.drops(on, from, |reason| !expected.contains(&reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drop_rate_is_a_share_of_more_than_a_few() {
+        assert!(too_many(1000, 10, 1.0));
+        assert!(!too_many(1001, 10, 1.0));
+        assert!(!too_many(9, 9, 1.0));
+        assert!(too_many(10, 10, 100.0));
+        assert!(!too_many(0, 0, 0.0));
+    }
+}

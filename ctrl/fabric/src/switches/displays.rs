@@ -1,0 +1,219 @@
+//! The switches' consoles by VNC. This process listens and hands every connection to the QEMU of
+//! its switch: no QEMU listens by itself, and a display outlives its switch's restarts.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time::sleep;
+
+use crate::files::{listen, make_folder};
+use crate::host::Host;
+use crate::live::Live;
+use crate::options::BringUpError;
+use crate::owner::Person;
+use host::lock::StatePaths;
+use model::config::{Config, Listen};
+use model::difference::Plan;
+use model::topology::Topology;
+
+/// Port of display 0 (RFC 6143 names no other; VNC viewers count from it).
+const DISPLAY_0: u16 = 5900;
+
+/// After a connection that could not be accepted: the process may be out of descriptors.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Where the console of a switch is offered.
+pub(crate) struct Display {
+    /// The switch's name.
+    switch: String,
+    listener: Listener,
+}
+
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+/// The port of a switch's display.
+fn port(first: u16, switch: usize) -> Option<u16> {
+    let display = first.checked_add(u16::try_from(switch).ok()?)?;
+    DISPLAY_0.checked_add(display)
+}
+
+/// Listens for each switch that runs.
+///
+/// # Errors
+/// The first address that cannot be listened at.
+pub(crate) fn open(
+    plan: &Plan,
+    host: &Host,
+    paths: &StatePaths,
+    owner: &Person,
+) -> Result<Vec<Display>, BringUpError> {
+    let Plan {
+        config, switches, ..
+    } = plan;
+    if config.vnc.listen == Listen::Unix && !switches.is_empty() {
+        host.will_create(&paths.vnc)?;
+        make_folder(&paths.vnc)?;
+    }
+    let mut displays = Vec::new();
+    for switch in switches.iter() {
+        displays.extend(open_one(plan, paths, owner, switch)?);
+    }
+    Ok(displays)
+}
+
+/// Listens for one switch. `None`: its console is not shown.
+///
+/// # Errors
+/// When its address cannot be listened at.
+pub(crate) fn open_one(
+    plan: &Plan,
+    paths: &StatePaths,
+    owner: &Person,
+    switch: usize,
+) -> Result<Option<Display>, BringUpError> {
+    let Plan {
+        config, topology, ..
+    } = plan;
+    let listener = match config.vnc.listen {
+        Listen::Off => return Ok(None),
+        Listen::Unix => {
+            let path = socket(paths, topology, switch);
+            unix(&path, owner).map_err(|source| {
+                let at = path.display().to_string();
+                failed(topology, switch, at, source)
+            })?
+        }
+        Listen::Tcp => {
+            let port = port(config.vnc.display, switch).unwrap_or_default();
+            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            tcp(at).map_err(|source| failed(topology, switch, at.to_string(), source))?
+        }
+    };
+    let switch = topology.switches[switch].name.clone();
+    Ok(Some(Display { switch, listener }))
+}
+
+/// Removes what [`open_one`] made for a switch that is gone.
+pub(crate) fn forget(paths: &StatePaths, topology: &Topology, switch: usize) {
+    // It was there only if the console was shown by a socket.
+    let _ = std::fs::remove_file(socket(paths, topology, switch));
+}
+
+fn failed(topology: &Topology, switch: usize, at: String, source: io::Error) -> BringUpError {
+    BringUpError::Display {
+        switch: topology.switches[switch].name.clone(),
+        at,
+        source,
+    }
+}
+
+/// A switch's socket.
+fn socket(paths: &StatePaths, topology: &Topology, switch: usize) -> PathBuf {
+    let name = &topology.switches[switch].name;
+    paths.vnc.join(format!("{name}.sock"))
+}
+
+fn unix(path: &std::path::Path, owner: &Person) -> io::Result<Listener> {
+    let listener = listen(path, (owner.uid, owner.gid))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener).map(Listener::Unix)
+}
+
+fn tcp(at: SocketAddr) -> io::Result<Listener> {
+    let listener = std::net::TcpListener::bind(at)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener).map(Listener::Tcp)
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Unix(listener) => Ok(listener.accept().await?.0.into_std()?.into()),
+            Self::Tcp(listener) => Ok(listener.accept().await?.0.into_std()?.into()),
+        }
+    }
+}
+
+/// The password that viewers must know; for a socket, its folder and mode decide who may view.
+pub(crate) fn password(config: &Config) -> Option<String> {
+    let password = config.vnc.password.clone();
+    password.filter(|_| config.vnc.listen == Listen::Tcp)
+}
+
+/// Where the displays are, in words.
+pub(crate) fn words(plan: &Plan, paths: &StatePaths) -> Option<String> {
+    let Plan {
+        config,
+        topology,
+        switches,
+    } = plan;
+    let (first, last) = (switches.iter().next()?, switches.iter().last()?);
+    match config.vnc.listen {
+        Listen::Off => None,
+        Listen::Unix => {
+            let socket = socket(paths, topology, first);
+            Some(format!("VNC: {} and so on", socket.display()))
+        }
+        Listen::Tcp => {
+            let of = |switch: usize| {
+                let name = &topology.switches[switch].name;
+                format!(
+                    "127.0.0.1:{} {name}",
+                    usize::from(config.vnc.display) + switch
+                )
+            };
+            Some(format!("VNC: {} to {}", of(first), of(last)))
+        }
+    }
+}
+
+/// Hands the connections to a display to its switch, until that is stopped. Connections that come
+/// while the switch is off are closed.
+pub(crate) async fn serve(live: Arc<Live>, display: Display, password: Option<String>) {
+    let Ok(switch) = live.state().switch(&display.switch) else {
+        return;
+    };
+    let vm = switch.vm();
+    let mut status = vm.watch();
+    loop {
+        let client = tokio::select! {
+            client = display.listener.accept() => client,
+            changed = status.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return, // stopped
+            },
+        };
+        match client {
+            Ok(client) => {
+                if let Err(error) = vm.add_display(client, password.as_deref()).await {
+                    tracing::info!(vm = vm.name(), %error, "a VNC client was turned away");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(vm = vm.name(), %error, "a VNC client cannot be accepted");
+                sleep(TRY_AGAIN).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ikvswitchs_ports() {
+        assert_eq!(port(80, 0), Some(5980));
+        assert_eq!(port(80, 8), Some(5988));
+        assert_eq!(port(59_635, 0), Some(65_535));
+        assert_eq!(port(59_635, 1), None);
+    }
+}

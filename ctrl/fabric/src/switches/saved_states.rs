@@ -1,0 +1,88 @@
+//! The saved states that switches start from, made where they are missing.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use crate::progress::Progress;
+use model::config::Config;
+use vm::accel::Accel;
+use vm::image::ImagePaths;
+use vm::states::{FOLDER, States};
+use vm::{Launcher, VmSpec};
+
+/// Whether switches start from saved states. Under KVM a boot takes less than a restore saves.
+pub(crate) fn wanted(config: &Config, accel: Accel) -> bool {
+    config.vm.warm && accel == Accel::Tcg
+}
+
+/// The states of this image with this QEMU.
+pub(crate) fn states(image: &ImagePaths, launcher: &Launcher) -> Arc<States> {
+    let folder = image.root.parent().unwrap_or(&image.root).join(FOLDER);
+    let made_with = format!("{} {}", launcher.version(), identity(&image.root));
+    Arc::new(States::new(folder, made_with))
+}
+
+/// Distinguishes this build of the image from any other at the same path. An image that cannot be
+/// read makes no VM either.
+fn identity(root: &Path) -> String {
+    root.metadata().map_or(String::new(), |meta| {
+        let (seconds, nanoseconds) = (meta.mtime(), meta.mtime_nsec());
+        format!("{} {seconds}.{nanoseconds}", meta.size())
+    })
+}
+
+/// Makes the missing states of `specs`, all at once; each is named after the first switch that needs
+/// it. Their files and sockets are in `folder` meanwhile. Where one cannot be made, its switches
+/// boot.
+pub(crate) async fn make_missing(
+    launcher: &Launcher,
+    states: &States,
+    specs: &[&VmSpec],
+    folder: &Path,
+    progress: &Progress,
+) {
+    let missing = launcher.without_state(specs.iter().copied());
+    if missing.is_empty() {
+        return;
+    }
+    let mut stage = progress.stage("saved states");
+    let named = |index: usize| format!("of {}", specs[index].name);
+    let mut waited_for: Vec<_> = missing.iter().map(|(_, index)| named(*index)).collect();
+    stage.update(&format!("making those {}", waited_for.join(", ")));
+    let mut work: FuturesUnordered<_> = missing
+        .iter()
+        .map(|(key, index)| {
+            let spec = specs[*index];
+            // Short, as the path of a socket has to be.
+            let run_dir = folder.join(format!("~{}", spec.name));
+            async move { (*index, launcher.save_state(spec, key, &run_dir).await) }
+        })
+        .collect();
+    let (mut made, mut bytes) = (0, 0);
+    while let Some((index, outcome)) = work.next().await {
+        let name = named(index);
+        waited_for.retain(|waited| *waited != name);
+        match outcome {
+            Ok(size) => {
+                (made, bytes) = (made + 1, bytes + size);
+                let so_far = format!("{name}: {} MiB", size >> 20);
+                stage.update(&match waited_for.len() {
+                    0 => so_far,
+                    _ => format!("{so_far}; still making those {}", waited_for.join(", ")),
+                });
+            }
+            Err(error) => progress.note(&format!(
+                "  ! no saved state {name}: {error}\n    those like it boot plainly; the next run \
+                 tries again, and --cold does not"
+            )),
+        }
+    }
+    states.tidy();
+    if made > 0 {
+        stage.done(&format!("{made} made, {} MiB", bytes >> 20));
+    }
+}
