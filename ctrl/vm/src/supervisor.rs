@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use model::power::PowerAction;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use crate::agent::Agent;
 use crate::bmc_line::BmcLine;
@@ -182,7 +182,7 @@ impl Supervisor {
                     None => return self.halt().await,
                 },
                 event = next_event(&mut self.process) => self.handle(event).await,
-                () = answers(&self.shared.agent), if probing => self.life.ready(),
+                () = self.shared.agent.answers(PING), if probing => self.life.ready(),
                 () = until(deadline), if deadline.is_some() => {}
             }
         }
@@ -427,13 +427,6 @@ impl Supervisor {
             *known = status;
             changed
         });
-    }
-}
-
-/// Resolves once the guest agent has answered.
-async fn answers(agent: &Agent) {
-    while agent.ping(PING.0).await.is_err() {
-        sleep(PING.1).await;
     }
 }
 

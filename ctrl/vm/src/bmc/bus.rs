@@ -112,7 +112,7 @@ impl Bus {
                 read = bmc.read(&mut ours) => match read {
                     Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
                     Ok(length) => for frame in from_bmc.cut(&ours[..length]) {
-                        self.to_vm(&frame, chassis).await;
+                        self.pass_to_vm(&frame, chassis).await;
                     },
                     Err(error) => return error,
                 },
@@ -133,7 +133,7 @@ impl Bus {
         }
     }
 
-    async fn to_vm(&mut self, frame: &[u8], chassis: &impl Chassis) {
+    async fn pass_to_vm(&mut self, frame: &[u8], chassis: &impl Chassis) {
         if let Some(power) = power(frame) {
             if let Err(error) = chassis.set(power).await {
                 tracing::info!(?power, error, "a BMC's power command failed");
