@@ -9,7 +9,7 @@
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BIN := target/release/ikv-fabric
 # What tests and benchmarks start besides what the fabric itself needs (`ikv-fabric setup`).
-TEST_TOOLS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps openssl:openssl \
+TEST_TOOLS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps \
   dpdk-testpmd:dpdk-dev iperf3:iperf3 tshark:tshark ipmitool:ipmitool ipmi_sim:openipmi
 
 .PHONY: run setup build test loom bench fmt clean
@@ -49,7 +49,7 @@ test: setup .test-tools
 loom: .linker
 	RUSTFLAGS="--cfg loom" cargo test --locked --package ikv-dataplane --lib --release --target-dir target/loom -- loom
 
-# ARGS: turns, seconds of each, and which groups (`ARGS="5 4 vhost tcp"` writes no file).
+# ARGS: runs, seconds of each run, and groups (with groups, as in `ARGS="5 4 vhost tcp"`, it writes no file).
 bench: build .test-tools
 	cargo build --release --locked --package ikv-bench
 	$(SUDO) target/release/side-by-side $(BIN) $(ARGS)

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Builds the switch image: kernel, initrd, root.squashfs and manifest.json in $OUT.
-# Called by `ikv-fabric image build` with
+# `ikv-fabric image build` calls it with these variables:
 #   OUT      an existing, empty directory
 #   SUITE    Debian's code name
 #   SOURCES  a deb822 .sources file
-#   APTCONF  apt options (proxies and the like), one a line as apt.conf has them
+#   APTCONF  apt options such as proxies, one per line in the form of apt.conf
 #   RECIPE   the recipe's hash, for the manifest
-# Prints "ikv-stage: NAME" when a stage begins. Needs no loop device and no mount that
-# outlives it; root, or whatever else mmdebstrap is content with.
+# Prints "ikv-stage: NAME" when a stage begins. Needs the rights that mmdebstrap needs (root, or a
+# user namespace), but no loop device, and leaves no mount behind.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 export OUT SUITE RECIPE
@@ -17,7 +17,7 @@ say() { echo "ikv-stage: $*"; }
 include=$(sed -e 's/#.*//' -e '/^ *$/d' "$here/packages.txt" | paste -sd,)
 
 say packages
-# In the place of this process, which ends with its caller.
+# mmdebstrap replaces this process, which ends together with its caller.
 exec mmdebstrap --format=null --variant=essential --verbose \
     --aptopt='Apt::Install-Recommends "false"' --aptopt="$APTCONF" \
     --dpkgopt=force-unsafe-io \

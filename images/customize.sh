@@ -1,7 +1,7 @@
 #!/bin/sh
 # mmdebstrap's last hook: turns the installed packages ($1, a root directory) into the
 # image's four files in $OUT. Runs outside the chroot, in mmdebstrap's user namespace
-# where there is one. All that is the same for every switch is decided here, not at boot.
+# if it has one. Settings that all switches share are made here, not at boot.
 set -eu
 root=$1
 here=$(dirname "$0")
@@ -11,7 +11,7 @@ say() { echo "ikv-stage: $*"; }
 modules() { sed -n "s/^$1 *//p" "$here/modules.txt" | tr '\n' ' '; }
 
 # ---- kernel ------------------------------------------------------------------------
-# The package is unpacked, not installed: its scripts would build an initrd of their own.
+# Unpack the package, do not install it: its scripts would build an initrd of their own.
 say kernel
 work=$root/tmp/ikv
 mkdir -p "$work/deb"
@@ -24,7 +24,7 @@ dpkg-deb -x "$work"/deb/*.deb "$work/kernel"
 release=$(basename "$work"/kernel/boot/vmlinuz-*)
 release=${release#vmlinuz-}
 
-# QEMU starts an uncompressed kernel by its PVH note: the guest then neither copies nor
+# QEMU starts an uncompressed kernel at its PVH entry point, so the guest neither copies nor
 # decompresses it.
 vmlinuz=$work/kernel/boot/vmlinuz-$release
 unpack() { # MAGIC (as grep -P sees it) COMMAND…
@@ -42,11 +42,11 @@ unpack '\x02\x21\x4c\x18' lz4 -dc ||
     unpack '\x1f\x8b\x08' gzip -dcq ||
     cp "$vmlinuz" "$OUT/kernel"
 
-# ---- modules: those listed, what they need, and their index --------------------------
+# ---- modules: those in modules.txt, their dependencies, and the index ----------------
 mkdir -p "$root/lib/modules"
 chroot "$root" /sbin/depmod -b /tmp/ikv/kernel "$release"
 mods=lib/modules/$release
-files() { # MODULE…: their files and those of what they depend on, once each
+files() { # MODULE…: prints the files of the modules and of their dependencies, once each
     chroot "$root" /sbin/modprobe -d /tmp/ikv/kernel -S "$release" -a --show-depends "$@" |
         sed -n "s|^insmod .*/$mods/\([^ ]*\).*|\1|p" | sort -u
 }
@@ -87,7 +87,7 @@ chmod 755 "$root"/usr/lib/ikv/* "$root/usr/sbin/shutdown"
 for applet in init reboot poweroff halt mount umount nc vi telnet logread syslogd; do
     [ -e "$root/usr/bin/$applet" ] || ln -sf ../../bin/busybox "$root/usr/sbin/$applet"
 done
-# Installing openssh-server made keys; the fabric has its own, in each seed.
+# The installation of openssh-server generated host keys; each seed brings the fabric's own.
 rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/hostname" "$root/etc/resolv.conf"
 : >"$root/etc/machine-id"
 rm -f "$root"/etc/frr/* "$root"/etc/motd

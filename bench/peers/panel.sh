@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The cables of a whole datacenter, made and taken away once: by this build's patch panel, or as
-# ikvswitch did, by a Linux bridge and two taps for each of 141 cables, one after the other with `ip`.
-# Prints up_ms and down_ms. Runs in a network namespace of its own. Root.
+# Creates and removes the cables of a whole datacenter once: with this build's patch panel, or as
+# ikvswitch did, with a Linux bridge and two taps for each of 141 cables, one `ip` after another.
+# Prints up_ms and down_ms. Runs in a network namespace of its own. Needs root.
 #   panel.sh ikv-fabric FABRIC | bridge
 set -euo pipefail
 [ "${IN_NETNS:-}" ] || IN_NETNS=1 exec unshare --net "$0" "$@"

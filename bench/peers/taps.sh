@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# One way through one cable between two taps that are held as a VM without vhost holds them: one
-# thread writes, one reads. What is measured joins the two network devices.
-# Prints mpps, received. Runs in a network namespace of its own. Root.
+# One direction of a cable between two taps, used as a VM without vhost uses them: one thread
+# writes, another reads. The contestant joins the two network devices.
+# Prints mpps, the received frames. Runs in a network namespace of its own. Needs root.
 #   taps.sh bridge BYTES SECONDS SIDE-BY-SIDE
 #   taps.sh ikv-fabric BYTES SECONDS SIDE-BY-SIDE FABRIC
 set -euo pipefail
 [ "${IN_NETNS:-}" ] || IN_NETNS=1 exec unshare --net "$0" "$@"
-dut=$1 bytes=$2 seconds=$3 pump=$4 fabric=${5:-}
+dut=$1 bytes=$2 seconds=$3 side_by_side=$4 fabric=${5:-}
 work=$(mktemp -d)
 wire=
 finish() {
@@ -19,7 +19,7 @@ trap finish EXIT
 ip link set lo up
 
 mkfifo "$work/go"
-"$pump" pump ika ikb "$bytes" "$seconds" <"$work/go" >"$work/result" 2>"$work/pump.log" &
+"$side_by_side" load-taps ika ikb "$bytes" "$seconds" <"$work/go" >"$work/result" 2>"$work/generator.log" &
 generator=$!
 exec 3>"$work/go"
 for end in ika ikb; do
@@ -41,16 +41,16 @@ esac
 ip link set ika up
 ip link set ikb up
 [ -z "$wire" ] || "$fabric" --socket "$work/control.sock" status --wait 10 >/dev/null
-# Whoever answers "yes" has both ends, and hands on what comes.
-passes() {
+# Whether both ends have a carrier and, on a bridge, forward.
+is_forwarding() {
     for end in ika ikb; do
         ip -o link show $end | grep -q LOWER_UP || return 1
         [ "$dut" != bridge ] || bridge link show dev $end | grep -q 'state forwarding' || return 1
     done
 }
 tries=0
-until passes; do
-    [ $((tries += 1)) -le 200 ] || { echo "taps.sh: ika and ikb do not come up" >&2; exit 1; }
+until is_forwarding; do
+    [ $((tries += 1)) -le 200 ] || { echo "taps.sh: ika and ikb did not come up in 10 s" >&2; exit 1; }
     sleep 0.05
 done
 echo go >&3

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # TCP and ping between two hosts (network namespaces) joined by one cable.
-# Prints gbits and rtt_us. Root; needs iperf3 and ping.
+# Prints gbits and rtt_us. Needs root, iperf3 and ping.
 #   tcp.sh bridge|vde SECONDS
 #   tcp.sh ikv-fabric SECONDS FABRIC
 set -euo pipefail
@@ -33,7 +33,7 @@ bridge)
     done
     ;;
 vde)
-    # Its standard input is its console: it ends where that ends.
+    # vde_switch ends when its standard input, its console, ends.
     mkfifo "$work/console"
     $wire vde_switch -s "$work/vde" <"$work/console" >"$work/switch.log" 2>&1 &
     pids+=($!)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Frames that go round and round through one cable between two vhost-user ports. The generator,
-# DPDK's testpmd with two virtio-user ports, runs on CPU 0; what is measured runs on CPU 1.
-# Prints mpps, both directions together. Root; needs 1,024 huge pages of 2 MiB.
+# Frames that circulate through one cable between two vhost-user ports. The generator, DPDK's
+# testpmd with two virtio-user ports, runs on CPU 0, the contestant on CPU 1.
+# Prints mpps, of both directions together. Needs root and 1,024 huge pages of 2 MiB.
 #   vhost.sh testpmd|ovs BYTES split|packed SECONDS
 #   vhost.sh ikv-fabric BYTES split|packed SECONDS FABRIC
 set -euo pipefail
@@ -23,7 +23,7 @@ finish() {
 trap finish EXIT
 ip link set lo up
 
-# Waits until a file has a line.
+# Waits until file $2 has a line that contains $1.
 until_line() {
     for _ in $(seq 300); do
         if grep -qs "$1" "$2"; then return; fi
@@ -73,7 +73,7 @@ ovs)
         ovs-vsctl --db="$database" --timeout=30 add-port br0 $end -- \
             set interface $end type=dpdkvhostuserclient options:vhost-server-path="$work/$end"
     done
-    # A wire: no learning, one flow each way.
+    # A plain cable: no learning, one flow in each direction.
     ovs-ofctl del-flows "unix:$work/br0.mgmt"
     ovs-ofctl add-flow "unix:$work/br0.mgmt" in_port=a,actions=output:b
     ovs-ofctl add-flow "unix:$work/br0.mgmt" in_port=b,actions=output:a
@@ -95,7 +95,8 @@ dpdk-testpmd --lcores '0@0,1@0' --file-prefix "gen$$" --single-file-segments "${
 pids+=($!)
 exec 4>"$work/generator"
 until_line 'testpmd>' "$work/generator.log"
-# OVS connects once a second; frames sent before both ends are polled would be lost to the loop.
+# OVS tries to connect once a second. Frames sent before it polls both ends would be lost, and with
+# them a part of the circulating load.
 sleep 2.5
 printf 'set fwd io\nset txpkts %d\nstart tx_first 32\n' "$bytes" >&4
 sleep 1

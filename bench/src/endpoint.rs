@@ -1,4 +1,4 @@
-//! What a benchmark plugs into the two ends of a cable.
+//! The load generator's access to an end of a cable.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -14,78 +14,78 @@ use rustix::io::{Errno, readv, writev};
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index};
 
 use crate::BenchError;
-use crate::pattern::{Bytes, LONGEST, Pattern, Stamp};
-use guest::{Guest, GuestOptions, Incoming};
+use crate::pattern::{FrameBytes, LONGEST, Pattern, Stamp};
+use guest::{Guest, GuestOptions, Incoming, Outgoing};
 
-/// Bytes of a virtio-net header on taps and packet sockets.
+/// Bytes of a virtio-net header on taps and packet sockets, where it lacks `num_buffers`.
 const HEADER: usize = 10;
 
-/// One end of a cable, as the benchmark can hold it.
+/// One end of a cable, and how the benchmark plugs into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// A socket on which a vhost-user back end listens: the benchmark is the guest.
+pub enum CableEnd {
+    /// A socket on which a vhost-user back end listens. The benchmark is the guest.
     VhostUser(PathBuf),
-    /// A tap that nobody holds: the benchmark holds it, as a VM would.
+    /// A tap that no other process has open. The benchmark opens it, as a VM would.
     Tap(String),
-    /// A network device: the benchmark sends and receives beside the host's own stack.
+    /// A network device. The benchmark uses a packet socket, beside the host's own network stack.
     Netdev(String),
 }
 
-impl fmt::Display for End {
+impl fmt::Display for CableEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            End::VhostUser(path) => write!(f, "vhost-user:{}", path.display()),
-            End::Tap(name) => write!(f, "tap:{name}"),
-            End::Netdev(name) => write!(f, "netdev:{name}"),
+            CableEnd::VhostUser(path) => write!(f, "vhost-user:{}", path.display()),
+            CableEnd::Tap(name) => write!(f, "tap:{name}"),
+            CableEnd::Netdev(name) => write!(f, "netdev:{name}"),
         }
     }
 }
 
-impl FromStr for End {
+impl FromStr for CableEnd {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some((_, "")) | None => {}
-            Some(("vhost-user", path)) => return Ok(End::VhostUser(path.into())),
-            Some(("tap", name)) => return Ok(End::Tap(name.into())),
-            Some(("netdev", name)) => return Ok(End::Netdev(name.into())),
+            Some(("vhost-user", path)) => return Ok(CableEnd::VhostUser(path.into())),
+            Some(("tap", name)) => return Ok(CableEnd::Tap(name.into())),
+            Some(("netdev", name)) => return Ok(CableEnd::Netdev(name.into())),
             Some(_) => {}
         }
         Err(format!(
-            "\"{text}\" is no end of a cable: write vhost-user:PATH, tap:NAME or netdev:NAME"
+            "\"{text}\" is not an end of a cable: write vhost-user:PATH, tap:NAME or netdev:NAME"
         ))
     }
 }
 
-/// An end that is plugged in.
-pub enum Endpoint {
-    /// By the driver.
+/// An end of a cable that the benchmark has opened.
+pub(crate) enum Endpoint {
     Guest(Box<Guest>),
-    /// By a descriptor that gives and takes frames with a virtio-net header.
     Device(Box<Device>),
 }
 
 impl Endpoint {
-    /// Plugs in, for frames of up to `size` bytes.
-    ///
-    /// # Errors
-    /// When the end is missing, held by another, or not this process's to open.
-    pub fn open(end: &End, size: usize, guest: &GuestOptions) -> Result<Endpoint, BenchError> {
+    /// Opens an end for frames of up to `size` bytes. The guest at a vhost-user socket has the
+    /// properties `guest`, with buffers for that size.
+    pub(crate) fn open(
+        end: &CableEnd,
+        size: usize,
+        guest: &GuestOptions,
+    ) -> Result<Endpoint, BenchError> {
         let failed = |source| BenchError::Open {
             end: end.to_string(),
             source,
         };
         match end {
-            End::VhostUser(path) => {
-                let room = size.max(guest.receive_room);
+            CableEnd::VhostUser(path) => {
+                let receive_capacity = if guest.mergeable {
+                    guest.receive_capacity
+                } else {
+                    size.max(guest.receive_capacity)
+                };
                 let options = GuestOptions {
-                    send_room: size,
-                    receive_room: if guest.mergeable {
-                        guest.receive_room
-                    } else {
-                        room
-                    },
+                    send_capacity: size,
+                    receive_capacity,
                     ..*guest
                 };
                 let guest = Guest::connect(path, &options).map_err(|source| BenchError::Guest {
@@ -94,7 +94,7 @@ impl Endpoint {
                 })?;
                 Ok(Endpoint::Guest(Box::new(guest)))
             }
-            End::Tap(name) => {
+            CableEnd::Tap(name) => {
                 let flags = TapFlags {
                     vnet_hdr: true,
                     exclusive: false,
@@ -105,10 +105,11 @@ impl Endpoint {
                 set_offload(&tap, TapOffloads::TCP).map_err(failed)?;
                 Ok(Endpoint::Device(Box::new(Device::new(tap))))
             }
-            End::Netdev(name) => {
-                let any = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
+            CableEnd::Netdev(name) => {
+                // Any socket will do to look up an interface's index.
+                let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
                     .map_err(|errno| failed(errno.into()))?;
-                let index = name_to_index(any, name).map_err(|errno| failed(errno.into()))?;
+                let index = name_to_index(socket, name).map_err(|errno| failed(errno.into()))?;
                 Ok(Endpoint::Device(Box::new(Device::new(
                     packet::open(index).map_err(failed)?,
                 ))))
@@ -116,21 +117,21 @@ impl Endpoint {
         }
     }
 
-    /// Gets ready to send frames like these.
-    pub fn load(&mut self, pattern: &Pattern) {
+    /// Prepares to send the frames of `pattern`.
+    pub(crate) fn load(&mut self, pattern: &Pattern) {
         match self {
             Endpoint::Guest(guest) => guest.pair().1.load(&pattern.header, &pattern.frame),
             Endpoint::Device(device) => device.load(pattern),
         }
     }
 
-    /// Sends up to `limit` frames, each with the stamp that comes next. Returns how many there
-    /// was room for.
+    /// Sends up to `limit` frames, each with the stamp that `next` returns. Returns the number of
+    /// frames that the end accepted.
     ///
     /// # Errors
-    /// When the end is of no more use.
+    /// When the end has failed.
     #[inline]
-    pub fn send(
+    pub(crate) fn send(
         &mut self,
         limit: usize,
         pattern: &Pattern,
@@ -138,7 +139,7 @@ impl Endpoint {
     ) -> Result<usize, BenchError> {
         match self {
             Endpoint::Guest(guest) => {
-                let fill = |frame: &mut guest::Outgoing<'_>| {
+                let fill = |frame: &mut Outgoing<'_>| {
                     let (at, words) = pattern.words(next());
                     frame.word(at, words[0]);
                     frame.word(at + 8, words[1]);
@@ -150,26 +151,26 @@ impl Endpoint {
         }
     }
 
-    /// Receives up to `limit` frames. Returns how many came.
+    /// Passes up to `limit` received frames to `sink`. Returns the number of frames.
     ///
     /// # Errors
-    /// When the end is of no more use.
+    /// When the end has failed.
     #[inline]
-    pub fn receive(&mut self, limit: usize, take: impl Take) -> Result<usize, BenchError> {
-        let mut take = take;
+    pub(crate) fn receive(
+        &mut self,
+        limit: usize,
+        mut sink: impl FrameSink,
+    ) -> Result<usize, BenchError> {
         match self {
             Endpoint::Guest(guest) => {
-                Ok(guest.pair().0.receive(limit, |frame| take.frame(frame))?)
+                Ok(guest.pair().0.receive(limit, |frame| sink.accept(frame))?)
             }
-            Endpoint::Device(device) => device.receive(limit, take),
+            Endpoint::Device(device) => device.receive(limit, sink),
         }
     }
 
-    /// Waits until something may have arrived, or the time is up.
-    ///
-    /// # Errors
-    /// When waiting is impossible.
-    pub fn wait(&mut self, limit: Duration) -> Result<(), BenchError> {
+    /// Waits until a frame may have arrived, for at most `limit`.
+    pub(crate) fn wait(&mut self, limit: Duration) -> Result<(), BenchError> {
         match self {
             Endpoint::Guest(guest) => _ = guest.wait(0, limit)?,
             Endpoint::Device(device) => device.wait(limit)?,
@@ -177,23 +178,24 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Frames of this size that may be under way to this end without overrunning what it has
-    /// room for.
-    pub fn room(&self, size: usize) -> usize {
+    /// How many frames of `size` bytes may be in flight towards this end without overflowing its
+    /// buffers.
+    pub(crate) fn in_flight_limit(&self, size: usize) -> usize {
         match self {
-            Endpoint::Guest(guest) => guest.receive_room(size) * 3 / 4,
+            // The guest gives buffers back burst by burst, so some of them are always in use.
+            Endpoint::Guest(guest) => guest.receive_capacity(size) * 3 / 4,
+            // Half of a tap's default queue of 500 frames.
             Endpoint::Device(_) => 256,
         }
     }
 }
 
-/// What is done with received frames; generic over where they lie.
-pub trait Take {
-    /// Takes one in.
-    fn frame(&mut self, frame: &impl Bytes);
+/// A consumer of received frames, which lie in a guest's memory or in a slice.
+pub(crate) trait FrameSink {
+    fn accept(&mut self, frame: &impl FrameBytes);
 }
 
-impl Bytes for Incoming<'_> {
+impl FrameBytes for Incoming<'_> {
     #[inline]
     fn length(&self) -> usize {
         self.len()
@@ -204,17 +206,17 @@ impl Bytes for Incoming<'_> {
         Incoming::word(self, at)
     }
 
-    fn holds(&self, at: usize, bytes: &[u8]) -> bool {
+    fn contains(&self, at: usize, bytes: &[u8]) -> bool {
         Incoming::holds(self, at, bytes)
     }
 }
 
-/// See [`Endpoint::Device`].
-pub struct Device {
+/// A descriptor that carries frames with a virtio-net header: a tap or a packet socket.
+pub(crate) struct Device {
     descriptor: OwnedFd,
     header: [u8; HEADER],
     frame: Vec<u8>,
-    room: Vec<u8>,
+    receive_buffer: Vec<u8>,
 }
 
 impl Device {
@@ -223,7 +225,7 @@ impl Device {
             descriptor,
             header: [0; HEADER],
             frame: Vec::new(),
-            room: vec![0; LONGEST + 8],
+            receive_buffer: vec![0; LONGEST + 8],
         }
     }
 
@@ -265,25 +267,19 @@ impl Device {
         }
     }
 
-    fn receive(&mut self, limit: usize, mut take: impl Take) -> Result<usize, BenchError> {
+    fn receive(&mut self, limit: usize, mut sink: impl FrameSink) -> Result<usize, BenchError> {
         let mut header = [0; HEADER];
         for received in 0..limit {
             let mut parts = [
                 IoSliceMut::new(&mut header),
-                IoSliceMut::new(&mut self.room),
+                IoSliceMut::new(&mut self.receive_buffer),
             ];
             match readv(self.descriptor.as_fd(), &mut parts) {
-                Ok(bytes) => take.frame(&&self.room[..bytes.saturating_sub(HEADER)]),
+                Ok(bytes) => sink.accept(&&self.receive_buffer[..bytes.saturating_sub(HEADER)]),
                 Err(Errno::AGAIN | Errno::INTR) => return Ok(received),
                 Err(errno) => return Err(BenchError::Device(errno.into())),
             }
         }
         Ok(limit)
-    }
-}
-
-impl From<io::Error> for BenchError {
-    fn from(error: io::Error) -> Self {
-        BenchError::Device(error)
     }
 }

@@ -1,4 +1,4 @@
-//! The machine that figures come from.
+//! The machine that a measurement ran on.
 
 use std::fmt;
 use std::fs;
@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// What figures depend on.
+/// The properties of a machine on which figures depend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Machine {
-    /// The CPU's model.
+    /// Model name of the CPU.
     pub cpu: String,
-    /// CPUs that this process may use.
+    /// Number of CPUs that this process may use.
     pub cores: usize,
-    /// Its memory, rounded.
+    /// Memory in GiB, rounded.
     pub memory_gib: u64,
-    /// The kernel's release.
+    /// Release of the kernel.
     pub kernel: String,
-    /// Ours.
+    /// Version of ikv-fabric.
     pub version: String,
 }
 
 impl Machine {
-    /// This one.
+    /// The machine that this process runs on.
     pub fn this() -> Machine {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -61,11 +61,12 @@ impl fmt::Display for Machine {
     }
 }
 
-/// The share of all CPUs that was in use during `time`: figures of a busy machine mean little.
+/// Measures for `time` which share of all CPUs is in use, 0..=1: figures of a busy machine mean
+/// little.
 ///
 /// # Errors
-/// When the kernel does not tell.
-pub fn busy(time: Duration) -> io::Result<f64> {
+/// When /proc/stat cannot be read.
+pub fn busy_share(time: Duration) -> io::Result<f64> {
     let before = ticks(&fs::read_to_string("/proc/stat")?);
     std::thread::sleep(time);
     let after = ticks(&fs::read_to_string("/proc/stat")?);
@@ -73,7 +74,8 @@ pub fn busy(time: Duration) -> io::Result<f64> {
     Ok(1.0 - after.0.saturating_sub(before.0) as f64 / all as f64)
 }
 
-/// Idle ticks and all ticks of all CPUs together (proc_stat(5)): the fourth and fifth are idle.
+/// Idle ticks and all ticks of all CPUs together (proc_stat(5)). The fourth and fifth fields count
+/// idle ticks.
 fn ticks(stat: &str) -> (u64, u64) {
     let first = stat.lines().next().unwrap_or_default();
     let fields = first.split_whitespace().skip(1).take(8);
@@ -90,16 +92,30 @@ fn value<'t>(text: &'t str, key: &str) -> Option<&'t str> {
 }
 
 #[cfg(test)]
+impl Machine {
+    /// A fixed machine for snapshots.
+    pub(crate) fn example() -> Machine {
+        Machine {
+            cpu: "Example 9000".into(),
+            cores: 2,
+            memory_gib: 8,
+            kernel: "6.1.0".into(),
+            version: "0.1.0".into(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn idle_ticks_are_told_apart() {
+    fn idle_ticks_are_counted_separately() {
         assert_eq!(
             ticks("cpu  10 1 5 100 20 0 2 3 0 0\ncpu0 1 1\n"),
             (120, 141)
         );
-        let busy = busy(Duration::from_millis(50)).unwrap();
+        let busy = busy_share(Duration::from_millis(50)).unwrap();
         assert!((0.0..=1.0).contains(&busy), "{busy}");
     }
 }

@@ -1,62 +1,65 @@
-//! What test frames contain: a number, a time, a check over both, and bytes that are known.
+//! The content of test frames: a number, a time, a check value over both, and known bytes.
 //!
-//! Short frames are of EtherType 0x88b5 (IEEE 802, for experiments), which nothing answers.
-//! Above [`LONGEST_PLAIN`] bytes a frame is a TCP super-frame that is still to be cut and
-//! checksummed: longer ones do not exist on a wire.
+//! Short frames have EtherType 0x88b5 (IEEE 802, local experiments), which no host answers. A frame
+//! of more than 9018 bytes is a TCP super-frame, without checksum and to be segmented: a wire
+//! carries no frame of that length.
 
-/// Longest frame that is sent as it is; what is longer is a super-frame.
-pub const LONGEST_PLAIN: usize = 9018;
+/// Longest frame in bytes that is sent in one piece. Longer ones are super-frames.
+const LONGEST_PLAIN: usize = 9018;
 
-/// Longest super-frame: the kernel cuts those of 64 KiB and more (GSO_LEGACY_MAX_SIZE).
+/// Longest super-frame in bytes: the kernel segments those of 64 KiB and more
+/// (GSO_LEGACY_MAX_SIZE).
 pub const LONGEST: usize = 65_535;
 
-/// Shortest test frame: the words must fit.
+/// Shortest test frame in bytes: it must contain the stamp.
 pub const SHORTEST: usize = 44;
 
-/// EtherType for local experiments.
+/// EtherType for local experiments (IEEE 802).
 const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
 
-/// Bytes of a segment that a super-frame is to be cut into, the usual for an MTU of 1500.
+/// Payload bytes of a super-frame's segments, the usual with an MTU of 1500 and TCP timestamps.
 const SEGMENT: u16 = 1448;
 
-/// Ethernet, IPv4 and TCP without options.
+/// Bytes of the headers of Ethernet, IPv4 and TCP without options.
 const SUPER_HEADERS: usize = 54;
 
-/// A virtio-net header with `num_buffers`.
+/// A virtio-net header, `num_buffers` included.
 pub type Header = [u8; 12];
 
-/// Frames of one size, of one trial.
+/// The frames of one size of one run, which differ only in their stamps.
 #[derive(Debug, Clone)]
 pub struct Pattern {
-    /// The virtio-net header in front of each.
+    /// The virtio-net header of each frame.
     pub header: Header,
-    /// A whole frame, its words still 0.
+    /// A whole frame with an empty stamp.
     pub frame: Vec<u8>,
-    /// Where its words stand, a multiple of 8.
+    /// Offset of the stamp's three words, a multiple of 8.
     words: usize,
+    /// Part of the check value, so that a frame of another size, run or direction does not match.
     salt: u64,
 }
 
-/// What tells frames apart.
+/// The part of a frame that distinguishes it from the other frames of its pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
-    /// Its number in the lane, from 0.
-    pub number: u64,
-    /// When it was due, in nanoseconds since the trial began.
-    pub time: u64,
+pub(crate) struct Stamp {
+    /// The frame's number in its lane, from 0.
+    pub(crate) number: u64,
+    /// When the frame was due, in nanoseconds since the run began.
+    pub(crate) time: u64,
 }
 
-/// Bytes of a frame at hand, wherever they lie.
-pub trait Bytes {
+/// Read access to a frame, in a guest's buffers or in a slice.
+pub(crate) trait FrameBytes {
     /// Length in bytes.
     fn length(&self) -> usize;
-    /// Eight bytes at a multiple of 8, in this machine's order, if they are at hand.
+    /// Eight bytes at a multiple of 8 as a number, in this machine's byte order. `None` if they
+    /// are not contiguous or beyond the frame.
     fn word(&self, at: usize) -> Option<u64>;
-    /// Whether these bytes stand there.
-    fn holds(&self, at: usize, bytes: &[u8]) -> bool;
+    /// Whether the frame contains `bytes` at offset `at`.
+    fn contains(&self, at: usize, bytes: &[u8]) -> bool;
 }
 
-impl Bytes for &[u8] {
+impl FrameBytes for &[u8] {
     fn length(&self) -> usize {
         self.len()
     }
@@ -66,18 +69,18 @@ impl Bytes for &[u8] {
         Some(u64::from_ne_bytes(bytes.try_into().expect("eight bytes")))
     }
 
-    fn holds(&self, at: usize, bytes: &[u8]) -> bool {
+    fn contains(&self, at: usize, bytes: &[u8]) -> bool {
         self.get(at..at + bytes.len()) == Some(bytes)
     }
 }
 
 impl Pattern {
-    /// For frames of `size` bytes without FCS, from [`SHORTEST`] to [`LONGEST`], that enter at
-    /// end 0 or 1. Frames of another `trial` are not taken for its own.
+    /// The pattern of frames of `size` bytes without FCS, from [`SHORTEST`] to [`LONGEST`], that
+    /// enter the cable at end 0 or 1. Frames of another `run` do not match it.
     ///
     /// # Panics
-    /// When there are no frames of that size.
-    pub fn new(size: usize, from: u8, trial: u16) -> Pattern {
+    /// When `size` is out of range.
+    pub fn new(size: usize, from: u8, run: u16) -> Pattern {
         assert!(
             (SHORTEST..=LONGEST).contains(&size),
             "test frames have 44 to 65535 bytes"
@@ -91,10 +94,10 @@ impl Pattern {
             headers_of_super_frame(&mut frame, from);
         } else {
             frame[12..14].copy_from_slice(&EXPERIMENTAL);
-            frame[14..16].copy_from_slice(&trial.to_be_bytes());
+            frame[14..16].copy_from_slice(&run.to_be_bytes());
         }
         frame[words..words + 24].fill(0);
-        let salt = (size as u64) << 32 | u64::from(trial) << 8 | u64::from(from);
+        let salt = (size as u64) << 32 | u64::from(run) << 8 | u64::from(from);
         Pattern {
             header,
             frame,
@@ -103,50 +106,54 @@ impl Pattern {
         }
     }
 
-    /// Where the three words of a frame stand, and what they are.
+    /// The words of a stamp, and their offset in the frame: number, time, check value.
     #[inline]
-    pub fn words(&self, stamp: Stamp) -> (usize, [u64; 3]) {
+    pub(crate) fn words(&self, stamp: Stamp) -> (usize, [u64; 3]) {
         (self.words, [stamp.number, stamp.time, self.check(stamp)])
     }
 
-    /// The stamp of a frame that is ours. `whole` looks at every byte; otherwise only the stamp
-    /// and the last bytes are looked at.
-    ///
-    /// # Errors
-    /// Why it is not one of ours.
+    /// The stamp of a frame of this pattern. With `whole`, every byte is compared; otherwise only the
+    /// stamp and the last eight bytes.
     #[inline]
-    pub fn stamp(&self, frame: &impl Bytes, whole: bool) -> Result<Stamp, Damage> {
+    pub(crate) fn stamp(&self, frame: &impl FrameBytes, whole: bool) -> Result<Stamp, Mismatch> {
         let len = self.frame.len();
         let words = [0, 8, 16].map(|word| frame.word(self.words + word));
         let [Some(number), Some(time), Some(check)] = words else {
-            return Err(self.foreign_or(frame, Damage::Length));
+            return Err(self.foreign_or(frame, Mismatch::Length));
         };
         let stamp = Stamp { number, time };
         if check != self.check(stamp) {
-            return Err(self.foreign_or(frame, Damage::Bytes));
+            return Err(self.foreign_or(frame, Mismatch::Bytes));
         }
         if frame.length() != len {
-            return Err(Damage::Length);
+            return Err(Mismatch::Length);
         }
-        let behind = self.words + 24;
+        let after = self.words + 24;
         let good = if whole {
-            frame.holds(0, &self.frame[..self.words]) && frame.holds(behind, &self.frame[behind..])
+            frame.contains(0, &self.frame[..self.words])
+                && frame.contains(after, &self.frame[after..])
         } else {
-            let tail = (len - 8).max(behind);
-            frame.holds(tail, &self.frame[tail..])
+            let tail = (len - 8).max(after);
+            frame.contains(tail, &self.frame[tail..])
         };
-        if good { Ok(stamp) } else { Err(Damage::Bytes) }
+        if good {
+            Ok(stamp)
+        } else {
+            Err(Mismatch::Bytes)
+        }
     }
 
+    /// `damage`, unless the frame's header shows that another sender sent it.
     #[cold]
-    fn foreign_or(&self, frame: &impl Bytes, damage: Damage) -> Damage {
-        if frame.holds(0, &self.frame[..self.words]) {
+    fn foreign_or(&self, frame: &impl FrameBytes, damage: Mismatch) -> Mismatch {
+        if frame.contains(0, &self.frame[..self.words]) {
             damage
         } else {
-            Damage::Foreign
+            Mismatch::Foreign
         }
     }
 
+    /// A hash of stamp and pattern (multiply and shift, as in splitmix64).
     #[inline]
     fn check(&self, stamp: Stamp) -> u64 {
         let mixed = (stamp.number ^ self.salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -154,14 +161,14 @@ impl Pattern {
     }
 }
 
-/// Why a frame that was received is not one that was sent.
+/// Why a received frame does not match the pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Damage {
-    /// It is none of ours: somebody else uses the cable.
+pub(crate) enum Mismatch {
+    /// Another sender on the cable sent it, or another run.
     Foreign,
-    /// It is longer or shorter.
+    /// It is longer or shorter than it was sent.
     Length,
-    /// Bytes differ.
+    /// It has other bytes than it was sent with.
     Bytes,
 }
 
@@ -176,8 +183,8 @@ fn super_header() -> Header {
     header
 }
 
-/// IPv4 and TCP between two addresses of documentation (RFC 5737), the IP checksum complete and
-/// in TCP's place the sum over the pseudo header, as the virtio-net header promises.
+/// Writes IPv4 and TCP headers with addresses for documentation (RFC 5737). The IP checksum is
+/// complete; TCP's is the sum over the pseudo header, as VIRTIO_NET_HDR_F_NEEDS_CSUM requires.
 fn headers_of_super_frame(frame: &mut [u8], from: u8) {
     let ip_len = (frame.len() - 14) as u16;
     frame[12..14].copy_from_slice(&[0x08, 0x00]);
@@ -201,7 +208,7 @@ fn headers_of_super_frame(frame: &mut [u8], from: u8) {
     tcp[16..18].copy_from_slice(&folded(&pseudo).to_be_bytes());
 }
 
-/// The Internet checksum before it is inverted (RFC 1071).
+/// The Internet checksum before its final inversion (RFC 1071).
 fn folded(bytes: &[u8]) -> u16 {
     let sum: u32 = bytes
         .chunks(2)
@@ -235,12 +242,12 @@ mod tests {
             let frame = sent(&pattern, stamp);
             assert_eq!(pattern.stamp(&&frame[..], true), Ok(stamp), "{size}");
             let other_way = Pattern::new(size, 1, 5);
-            assert_eq!(other_way.stamp(&&frame[..], false), Err(Damage::Foreign));
+            assert_eq!(other_way.stamp(&&frame[..], false), Err(Mismatch::Foreign));
         }
     }
 
     #[test]
-    fn every_damage_is_found() {
+    fn any_changed_byte_or_length_is_found() {
         let pattern = Pattern::new(64, 0, 5);
         let frame = sent(&pattern, Stamp { number: 3, time: 4 });
         for at in 0..frame.len() {
@@ -249,13 +256,16 @@ mod tests {
             assert!(pattern.stamp(&&damaged[..], true).is_err(), "byte {at}");
         }
         let longer = [frame.clone(), vec![0]].concat();
-        assert_eq!(pattern.stamp(&&longer[..], false), Err(Damage::Length));
-        assert_eq!(pattern.stamp(&&frame[..30], false), Err(Damage::Length));
-        assert_eq!(pattern.stamp(&&[0_u8; 64][..], false), Err(Damage::Foreign));
+        assert_eq!(pattern.stamp(&&longer[..], false), Err(Mismatch::Length));
+        assert_eq!(pattern.stamp(&&frame[..30], false), Err(Mismatch::Length));
+        assert_eq!(
+            pattern.stamp(&&[0_u8; 64][..], false),
+            Err(Mismatch::Foreign)
+        );
     }
 
     #[test]
-    fn super_frames_have_true_headers() {
+    fn super_frames_have_valid_headers() {
         let pattern = Pattern::new(LONGEST, 0, 0);
         assert_eq!(folded(&pattern.frame[14..34]), 0xffff);
         assert_eq!(

@@ -1,95 +1,96 @@
-//! Results, and how they are printed.
+//! The results of a measurement, as JSON and as a table.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
+use crate::generator::PacedResult;
 use crate::machine::Machine;
-use crate::tally::Counts;
-use crate::trial::Paced;
 
-/// `bench --json`.
+pub use crate::sequence::FrameCounts;
+
+/// The result of a whole measurement: what `ikv-fabric bench --json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// The cable, as it is called.
+pub struct LoadReport {
+    /// The cable's name.
     pub cable: String,
-    /// What held its ends.
+    /// What was plugged into the cable's ends.
     pub ends: [String; 2],
-    /// How it was measured, in words.
+    /// The options of the measurement, in words.
     pub settings: String,
-    /// Where it was measured.
+    /// The machine that the measurement ran on.
     pub machine: Machine,
-    /// For each frame size.
+    /// Results for each frame size.
     pub sizes: Vec<SizeReport>,
 }
 
 /// Results for one frame size.
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
 pub struct SizeReport {
-    /// Bytes without FCS.
+    /// Frame size in bytes without FCS.
     pub size: usize,
     /// Why there are no figures.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_carried: Option<String>,
-    /// As much as goes through.
+    /// Result of the flood.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throughput: Option<Throughput>,
-    /// The highest rate without loss, where it was looked for.
+    /// The highest rate without loss, if the plan includes the search.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_drop: Option<NoDrop>,
-    /// At each load.
+    /// Latency at each load.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub latency: Vec<Latency>,
 }
 
-/// As much as goes through, both lanes together if both were loaded.
+/// The rate of a flood, of both lanes together if both were loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Throughput {
-    /// Frames that arrived.
+    /// Frames that arrived per second.
     pub frames_per_second: f64,
-    /// Their bits, without FCS, preamble and gap.
+    /// The bits of those frames per second, without FCS, preamble and gap.
     pub bits_per_second: f64,
-    /// Of the forwarding process or threads; null when unknown.
+    /// CPU time of the forwarding process or threads; null if unknown.
     pub cpu_seconds_per_million_frames: Option<f64>,
-    /// What became of the frames.
-    pub counts: Counts,
+    /// All frames of the run.
+    pub counts: FrameCounts,
 }
 
-/// The highest rate without loss (RFC 2544).
+/// The highest rate without loss (RFC 2544, 26.1).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct NoDrop {
-    /// It, or 0 if there is none.
+    /// That rate; 0 if every rate lost frames.
     pub frames_per_second: f64,
-    /// Trials that it took.
+    /// Number of runs (trials in RFC 2544) that the search took.
     pub trials: u32,
-    /// The next higher rate failed because the generator could not send it.
+    /// Whether the next higher rate failed because the generator was too slow for it.
     pub generator_late: bool,
-    /// All frames of the trials that passed.
-    pub counts: Counts,
+    /// All frames of the runs that passed.
+    pub counts: FrameCounts,
 }
 
-/// Time from when a frame was due to when it was seen at the other end. Nanoseconds.
+/// The time from when a frame was due to when the generator received it, in nanoseconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Latency {
-    /// What was asked for.
+    /// The load as the user wrote it, a rate or a share.
     pub load: String,
-    /// That many.
+    /// That load as a rate.
     pub frames_per_second: f64,
-    /// Half of the frames were faster.
+    /// 50 % of the frames were at least this fast.
     pub p50: u64,
-    /// 99 % were.
+    /// 99 % of the frames were at least this fast.
     pub p99: u64,
-    /// 99.9 % were.
+    /// 99.9 % of the frames were at least this fast.
     pub p99_9: u64,
-    /// The slowest.
+    /// Latency of the slowest frame.
     pub max: u64,
-    /// What became of the frames.
-    pub counts: Counts,
+    /// All frames of the run.
+    pub counts: FrameCounts,
 }
 
 impl Latency {
-    pub(crate) fn new(load: Load, rate: f64, paced: &Paced) -> Latency {
+    pub(crate) fn new(load: OfferedLoad, rate: f64, paced: &PacedResult) -> Latency {
         let at = |share| paced.latencies.value_at_quantile(share);
         Latency {
             load: load.to_string(),
@@ -103,54 +104,54 @@ impl Latency {
     }
 }
 
-/// A load for latency.
+/// The load of a latency run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Load {
-    /// Frames per second.
+pub enum OfferedLoad {
+    /// Frames per second, up to 1e9.
     Rate(f64),
-    /// A share of the highest rate without loss, or of the throughput if that was not looked for.
+    /// A share, 0..=2, of the highest rate without loss, or of the throughput without a search.
     Share(f64),
 }
 
-impl Load {
-    /// In frames per second, given what 100 % are.
-    pub fn rate(self, full: f64) -> f64 {
+impl OfferedLoad {
+    /// The load in frames per second, of which `full` are 100 %.
+    pub(crate) fn rate(self, full: f64) -> f64 {
         match self {
-            Load::Rate(rate) => rate,
-            Load::Share(share) => full * share,
+            OfferedLoad::Rate(rate) => rate,
+            OfferedLoad::Share(share) => full * share,
         }
     }
 }
 
-impl fmt::Display for Load {
+impl fmt::Display for OfferedLoad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Load::Rate(rate) => write!(f, "{}/s", count(*rate)),
-            Load::Share(share) => write!(f, "{} %", share * 100.0),
+            OfferedLoad::Rate(rate) => write!(f, "{}/s", count(*rate)),
+            OfferedLoad::Share(share) => write!(f, "{} %", share * 100.0),
         }
     }
 }
 
-impl FromStr for Load {
+impl FromStr for OfferedLoad {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
-            || format!("\"{text}\" is no load: write frames per second (1000) or a share (50%)");
+            || format!("\"{text}\" is not a load: write frames per second (1000) or a share (50%)");
         let (number, share) = match text.strip_suffix('%') {
             Some(number) => (number, true),
             None => (text, false),
         };
         let number: f64 = number.trim().parse().map_err(|_| wrong())?;
         match share {
-            true if number > 0.0 && number <= 200.0 => Ok(Load::Share(number / 100.0)),
-            false if number > 0.0 && number <= 1e9 => Ok(Load::Rate(number)),
+            true if number > 0.0 && number <= 200.0 => Ok(OfferedLoad::Share(number / 100.0)),
+            false if number > 0.0 && number <= 1e9 => Ok(OfferedLoad::Rate(number)),
             _ => Err(wrong()),
         }
     }
 }
 
-/// A number of frames as people read it: `950`, `12.3 k`, `14.88 M`.
+/// Formats a number of frames: `950`, `12.3 k`, `14.88 M`.
 pub fn count(number: f64) -> String {
     match number {
         1e7.. => format!("{:.1} M", number / 1e6),
@@ -161,7 +162,7 @@ pub fn count(number: f64) -> String {
     }
 }
 
-/// Bits per second as people read them.
+/// Formats bits per second: `950.0 kbit/s`, `12.3 Mbit/s`, `14.88 Gbit/s`.
 pub fn bits(number: f64) -> String {
     match number {
         1e9.. => format!("{:.2} Gbit/s", number / 1e9),
@@ -170,8 +171,8 @@ pub fn bits(number: f64) -> String {
     }
 }
 
-/// A time in nanoseconds as people read it.
-pub fn time(nanoseconds: u64) -> String {
+/// Formats a time in nanoseconds: `950 ns`, `12.3 µs`, `14.88 ms`.
+pub(crate) fn time(nanoseconds: u64) -> String {
     let number = nanoseconds as f64;
     match nanoseconds {
         0..1_000 => format!("{nanoseconds} ns"),
@@ -182,8 +183,8 @@ pub fn time(nanoseconds: u64) -> String {
     }
 }
 
-/// One line for each size and load, for people.
-pub fn table(report: &Report) -> String {
+/// The report as a table: one line for each size and load, then the faults.
+pub fn table(report: &LoadReport) -> String {
     let mut text = format!(
         "{}  {} – {}\n{}\n{}\n\n{:>6} {:>22} {:>10} {:>9}  {:>8} {:>9} {:>9} {:>9} {:>9}\n",
         report.cable,
@@ -252,8 +253,8 @@ fn rows(report: &SizeReport) -> String {
     text + "\n"
 }
 
-/// What did not arrive as it was sent, a line each.
-pub fn faults(report: &Report) -> Vec<String> {
+/// The faults of each run that had any, one line per run.
+fn faults(report: &LoadReport) -> Vec<String> {
     let mut lines = Vec::new();
     for size in &report.sizes {
         let throughput = size
@@ -268,11 +269,11 @@ pub fn faults(report: &Report) -> Vec<String> {
             .latency
             .iter()
             .map(|found| (format!("latency at {}", found.load), found.counts));
-        for (what, counts) in throughput.chain(no_drop).chain(latency) {
+        for (run, counts) in throughput.chain(no_drop).chain(latency) {
             let faults = counts.faults();
             if !faults.is_empty() {
                 lines.push(format!(
-                    "{} bytes, {what}: {faults} of {}",
+                    "{} bytes, {run}: {faults} of {}",
                     size.size, counts.offered
                 ));
             }
@@ -285,14 +286,14 @@ pub fn faults(report: &Report) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn example() -> Report {
-        let clean = Counts {
+    fn example() -> LoadReport {
+        let clean = FrameCounts {
             offered: 9_000,
             sent: 9_000,
             received: 9_000,
-            ..Counts::default()
+            ..FrameCounts::default()
         };
-        let latency = |load: Load, p50| Latency {
+        let latency = |load: OfferedLoad, p50| Latency {
             load: load.to_string(),
             frames_per_second: load.rate(11.5e6),
             p50,
@@ -317,8 +318,8 @@ mod tests {
                 counts: clean,
             }),
             latency: vec![
-                latency(Load::Rate(1000.0), 9_400),
-                latency(Load::Share(0.5), 21_000),
+                latency(OfferedLoad::Rate(1000.0), 9_400),
+                latency(OfferedLoad::Share(0.5), 21_000),
             ],
         };
         let mut sizes = vec![size(64, 12.3e6), size(1518, 6.6e6), size(65_536, 163_000.0)];
@@ -329,17 +330,11 @@ mod tests {
             not_carried: Some("no frame of 9000 bytes arrives".into()),
             ..SizeReport::default()
         });
-        Report {
+        LoadReport {
             cable: "wire".into(),
             ends: ["vhost-user:a".into(), "vhost-user:b".into()],
             settings: "split ring of 256, one way, 2 s".into(),
-            machine: Machine {
-                cpu: "Example 9000".into(),
-                cores: 2,
-                memory_gib: 8,
-                kernel: "6.1.0".into(),
-                version: "0.1.0".into(),
-            },
+            machine: Machine::example(),
             sizes,
         }
     }
@@ -355,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn it_can_be_drawn() {
+    fn a_report_can_be_drawn() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["report.svg", "report.png"] {
             crate::plot::report(&example(), &folder.path().join(name)).unwrap();
@@ -371,10 +366,10 @@ mod tests {
 
     #[test]
     fn loads_are_rates_or_shares() {
-        assert_eq!("1000".parse(), Ok(Load::Rate(1000.0)));
-        assert_eq!("50%".parse(), Ok(Load::Share(0.5)));
+        assert_eq!("1000".parse(), Ok(OfferedLoad::Rate(1000.0)));
+        assert_eq!("50%".parse(), Ok(OfferedLoad::Share(0.5)));
         for bad in ["", "0", "-1", "x%", "300%", "NaN"] {
-            assert!(bad.parse::<Load>().is_err(), "{bad}");
+            assert!(bad.parse::<OfferedLoad>().is_err(), "{bad}");
         }
     }
 }

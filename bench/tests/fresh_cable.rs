@@ -1,14 +1,14 @@
-//! A cable in this process between two guests, measured for a moment: every frame must arrive
-//! once, whole and in order. Needs neither root nor huge pages.
+//! A short measurement of a cable in this process between two guests: every frame must arrive once,
+//! intact and in order. Needs neither root nor huge pages.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use bench::bed::FreshCable;
-use bench::measure::{Plan, measure};
+use bench::measure::{LoadPlan, measure};
 use bench::pattern::LONGEST;
-use bench::report::Load;
+use bench::report::OfferedLoad;
+use bench::testbed::FreshCable;
 use dataplane::PanelOptions;
 use guest::{GuestOptions, Ring, features};
 
@@ -18,7 +18,7 @@ fn every_frame_arrives_once_and_in_order() {
         workers: 1,
         ..PanelOptions::default()
     };
-    let fresh = FreshCable::plug(&panel).unwrap();
+    let fresh = FreshCable::start(&panel).unwrap();
     for ring in [Ring::Split, Ring::Packed] {
         for (mergeable, in_order) in [(false, false), (true, false), (false, true), (true, true)] {
             let guest = GuestOptions {
@@ -29,18 +29,19 @@ fn every_frame_arrives_once_and_in_order() {
                 features: features::TSO4,
                 ..GuestOptions::default()
             };
-            let plan = Plan {
+            let plan = LoadPlan {
                 sizes: vec![64, 1518, 9000, LONGEST],
                 time: Duration::from_millis(50),
-                trial: Duration::ZERO,
+                search_time: Duration::ZERO,
                 tolerance: 0.0,
                 attempts: 1,
                 resolution: 0.1,
-                loads: vec![Load::Rate(400.0)],
+                loads: vec![OfferedLoad::Rate(400.0)],
                 both_ways: true,
                 guest,
             };
-            let reports = measure(&fresh.bed(), &plan, &AtomicBool::new(false), |_| ()).unwrap();
+            let reports =
+                measure(&fresh.testbed(), &plan, &AtomicBool::new(false), |_| ()).unwrap();
             for report in reports {
                 let what = format!("{guest:?}, {} bytes", report.size);
                 let found = report

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Falling asleep and waking up cost some microseconds of CPU and, to the frame that wakes the
 /// worker, some tens of latency. Polling a little longer saves them when the next frame is near
-/// and is wasted when it is not: so the worker learns from how long it slept.
+/// and is wasted when it is not. So the worker learns from how long it slept.
 #[derive(Debug)]
 pub(crate) struct AdaptivePoll {
     spin: Duration,
@@ -14,13 +14,13 @@ impl AdaptivePoll {
     const LEAST: Duration = Duration::from_micros(4);
     const MOST: Duration = Duration::from_micros(64);
 
-    /// How long to poll after the last frame.
+    /// How long to poll after the last frame: 4 to 64 µs.
     pub(crate) fn spin(&self) -> Duration {
         self.spin
     }
 
-    /// Learns from a sleep of this length: a short one would better have been polled away, a
-    /// long one shows that polling was for nothing.
+    /// Learns from a sleep of this length: after a short one, a little more polling would have caught
+    /// the frame; before a long one, polling was wasted.
     pub(crate) fn slept(&mut self, length: Duration) {
         self.spin = if length < 2 * Self::MOST {
             (self.spin * 2).min(Self::MOST)
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_sleeps_make_it_patient_long_ones_hasty() {
+    fn short_sleeps_prolong_polling_and_long_ones_shorten_it() {
         let mut polling = AdaptivePoll::default();
         for _ in 0..10 {
             polling.slept(Duration::from_micros(20));

@@ -1,6 +1,6 @@
-//! What guests, front ends and clients may send, made of any bytes: the entry points of the fuzz targets
-//! in `fuzz/`, and, with random bytes, tests. Each drives the code that hostile bytes reach
-//! and checks what has to hold whatever they are.
+//! Makes what guests, front ends and clients may send from arbitrary bytes: the entry points of the
+//! fuzz targets in `fuzz/` and, with random bytes, of tests. Each drives the code that hostile bytes
+//! reach, and checks what has to hold for all of them.
 
 /// Rings in memory that changes all the time, received from and sent to.
 pub fn rings(bytes: &[u8]) {
@@ -22,7 +22,7 @@ pub fn bpf(bytes: &[u8]) {
     crate::bpf::arbitrary::drive(Bytes(bytes));
 }
 
-/// What is left of the bytes. Zeros follow them.
+/// The bytes that are not used yet. Zeros follow them.
 #[derive(Debug)]
 pub(crate) struct Bytes<'a>(&'a [u8]);
 
@@ -61,7 +61,7 @@ impl<'a> Bytes<'a> {
         array
     }
 
-    /// One of these.
+    /// One of `among`, chosen by the next byte.
     pub(crate) fn pick<T: Copy>(&mut self, among: &[T]) -> T {
         among[usize::from(self.u8()) % among.len()]
     }

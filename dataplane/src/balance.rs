@@ -1,11 +1,11 @@
-//! Which cable should change its worker: a pure decision, made of what was measured.
+//! Decides which cable should change its worker, from measurements alone: pure.
 
 use crate::command::CableId;
 
-/// What one worker did in an interval.
+/// The load of one worker in an interval.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
-    /// Share of the time that it moved frames, 0..=1.
+    /// The share of the interval in which it moved frames, 0..=1.
     pub(crate) busy: f64,
     /// Frames that each of its cables carried.
     pub(crate) cables: Vec<(CableId, u64)>,
@@ -18,7 +18,7 @@ pub(crate) struct CableMove {
     pub(crate) to: usize,
 }
 
-/// A worker that is busier than this has frames waiting.
+/// Frames wait in a worker that is busier than this (0..=1).
 pub(crate) const OVERLOADED: f64 = 0.8;
 
 /// A move must make the busier of the two workers idler by this much: a cable that goes back

@@ -20,8 +20,7 @@ pub struct Cable {
 }
 
 impl Cable {
-    /// Joins two ports; the cable is up. An end without one waits for it: frames to it are
-    /// dropped as `unplugged`.
+    /// Joins two ports; the cable is up. Frames to an end without a port are dropped as `unplugged`.
     pub fn new(a: impl Into<Option<Port>>, b: impl Into<Option<Port>>) -> Self {
         Cable {
             ports: [a.into(), b.into()],
@@ -43,12 +42,12 @@ impl Cable {
         self.ports[side as usize].as_mut()
     }
 
-    /// Puts another port in place of one; returns what was there.
+    /// Puts another port in place; returns the one that was there.
     pub(crate) fn replace(&mut self, side: Side, port: Option<Port>) -> Option<Port> {
         std::mem::replace(&mut self.ports[side as usize], port)
     }
 
-    /// Frames that wait in a cable that is cut, or vanish in it, are lost.
+    /// Cutting a cable drops the frames that wait in it.
     pub(crate) fn set_state(&mut self, state: CableState) {
         self.state = state;
         let reason = match state {
@@ -69,18 +68,17 @@ impl Cable {
         &mut self.lanes[from as usize]
     }
 
-    /// Sends the held frames of the lane that begins at `from` that are due. When the next one
-    /// is, if there is one.
+    /// Sends those held frames of the lane that begins at `from` that are due. Returns when the next
+    /// one is due, if any is left.
     pub(crate) fn release(&mut self, from: Side, now: u64, memory: &mut Bursts) -> Option<u64> {
         let sink = self.ports[from.other() as usize].as_mut();
         self.lanes[from as usize].release(now, sink, memory)
     }
 
-    /// Moves one burst from the port at `from` to the other. Tells whether frames came,
-    /// and whether more may be waiting.
+    /// Moves one burst from the port at `from` to the other.
     ///
     /// # Errors
-    /// When the port at `from` is of no more use; what it had delivered is still passed on.
+    /// When the port at `from` has failed; frames that it delivered before are still passed on.
     #[inline]
     pub(crate) fn forward(&mut self, from: Side, memory: &mut Bursts) -> io::Result<Forwarded> {
         let [a, b] = &mut self.ports;

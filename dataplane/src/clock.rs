@@ -11,9 +11,9 @@ pub fn now() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// What is to be added to [`now`] for the time since 1970 in nanoseconds, as the system's clock
-/// says it at this moment. Who asks once and keeps the answer has time stamps that agree with
-/// each other, whatever happens to the system's clock.
+/// Add this to [`now`] to get the nanoseconds since 1970, by the system's clock at this moment. A
+/// caller that asks once and keeps the answer has time stamps that agree with each other even when
+/// the system's clock is set.
 pub fn wall_offset() -> u64 {
     let before = now();
     let wall = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -1,78 +1,87 @@
 //! The dataplane of ikv-fabric: a patch panel for layer 2.
 //!
+//! In it: ports, the cables that join them, the threads that move frames, and what a cable can do to
+//! frames on purpose. It knows no configuration, no names of switches and no API: the crates of
+//! `ctrl/` open ports, make cables of them and send commands. Nothing here needs an async runtime.
+//!
 //! # How a frame travels
 //!
-//! A [`Port`] is one end of a cable: a tap that the fabric holds, a network device that
-//! is there already, the rings of a vhost-user front end, or a queue in memory. A [`Cable`]
-//! is exactly two ports and the two lanes between them, and belongs to one worker at a time.
+//! A [`Port`] is one end of a cable: a tap that the fabric holds, an existing network device, the
+//! rings of a vhost-user front end, or a queue in memory. A [`Cable`] is exactly two ports and the
+//! two lanes between them, and belongs to one worker at a time.
 //!
 //! ```text
 //!   port A ── receive ─> Burst ─> lane ── send ──> port B
 //!          <─ release ──
 //! ```
 //!
-//! A [`Burst`] says where frames lie; it need not hold them. What a guest sends stays in the
+//! A [`Burst`] says where frames lie; it need not hold them. A frame that a guest sends stays in the
 //! guest's memory until the lane has sent it on, and is copied once, into the memory of the
 //! guest at the other end; then `release` gives the first guest its buffers back. Between a
-//! tap and a guest the kernel does that copy.
+//! tap and a guest the kernel makes that copy.
 //!
-//! A worker (`worker.rs`) is a thread with a list of *hot* ports: those that carried frames
-//! lately. It takes a [`Burst`] of at most 64 frames from each in turn, hands it to the
-//! lane, and the lane sends it out at the cable's other end or counts why not
-//! ([`DropReason`]). When no hot port has had a frame for some tens of microseconds the
-//! worker sleeps in epoll over all its ports.
+//! A worker (`worker/mod.rs`) is a thread with a list of *active* ports: those that carried frames
+//! lately. From each in turn it receives a [`Burst`] of at most 64 frames and hands it to the lane
+//! (`lane/mod.rs`). The lane sends the frames out at the cable's other end, or counts why not
+//! ([`DropReason`]). When no active port has had a frame for some tens of microseconds the worker
+//! sleeps in epoll over all its ports.
 //!
 //! That is the whole frame path. It takes no lock, allocates nothing, logs nothing and
 //! shares nothing between workers: the burst's memory is the worker's own and reused, and
 //! the counters ([`LaneStats`]) are written by one thread and read by any. For every lane
 //! and at every instant, frames in = frames out + drops + held.
 //!
-//! # What a lane does besides
+//! # Impairments
 //!
-//! A clean lane does nothing else. Where somebody asked for more, its burst takes another way
+//! Most lanes do nothing else. A lane with an impairment sends its bursts another way
 //! (`lane/impaired.rs`):
 //!
 //! ```text
-//!   Burst ─> match? ─> cut to wire frames ─> judge ─┬─> at once ─> send ─> watch
-//!                                                   ├─> hold ── at its time ──┘
+//!   Burst ─> match? ─> cut to wire frames ─> judge ─┬─> at once ─> send ─> taps
+//!                                                   ├─> hold ─ when it is due ┘
 //!                                                   └─> lost, and counted under a reason
 //! ```
 //!
-//! [`impair`] judges: it is pure, with time and chance as arguments, and has the keys of
-//! tc-netem(8). A frame that must wait is copied into the lane's `Hold`, or takes its memory with
-//! it; all that it may ever need was reserved by whoever gave the command. Constant delay leaves
-//! super-frames whole; all else acts on them as they would be on the wire. A worker with frames
-//! that wait polls the clock for the last 120 µs, and before that sleeps until a timer wakes it.
+//! [`impair`] judges: it is pure, with time and randomness as arguments, and has the keys of
+//! tc-netem(8). A frame that must wait is copied into the lane's `Hold`, or takes its memory with it.
+//! The command that sets an impairment reserves all the memory that it may need, before the worker
+//! sees it. Constant delay leaves super-frames whole; every other key acts on frames as they would
+//! be on the wire. A worker in which frames wait sleeps until a timer wakes it 120 µs before the
+//! first is due, and polls the clock from then on.
 //!
-//! [`capture`] is who looks on: taps that hand every frame to one reader, and the flight recorder
-//! that keeps the last ones. They are told what became of a frame, with its bytes, after it was
-//! sent; where their memory is full the copy is lost, never the frame. Filters are classic BPF
+//! # Captures
+//!
+//! [`capture`] observes lanes: a tap hands every frame to one reader, the flight recorder keeps the
+//! last ones. The lane reports to both what became of a frame, with its bytes, after it was sent.
+//! Where their memory is full the copy is lost, never the frame. Filters are classic BPF
 //! ([`bpf`]), checked once and run before the copy.
 //!
-//! # Who tells a worker what to do
+//! # Commands
 //!
-//! The [`Panel`] does: it starts the workers and sends them commands over a bounded channel
-//! with a wake-up. A command has taken effect when its call returns. What nobody asked for
-//! (a port failed) comes back as an [`Event`]. When one worker is overloaded and another is
-//! not, [`Panel::balance`] gives a busy cable from one to the other, between two bursts:
-//! frames that come meanwhile wait in its ports.
+//! The [`Panel`] starts the workers and sends them commands over a bounded channel with a wake-up.
+//! Each call returns a [`Reply`] at once: a future that is ready when the command has taken effect,
+//! so that no thread of control has to wait for a worker. A failed port, and the end of an
+//! impairment, come back without a command, as an [`Event`]. When one worker is overloaded and
+//! another is not, [`Panel::balance`] moves a busy cable between them, between two bursts: frames
+//! that come meanwhile wait in its ports. The workers end with the panel's last handle.
 //!
 //! # Offloads
 //!
 //! Each frame comes with a virtio-net header ([`VnetHeader`]) that says which checksum is
 //! unfinished and into which pieces a 64 KiB super-frame is to be cut. It passes through
-//! untouched to a receiver that agreed to take such frames ([`Offloads`]). For any other the
+//! untouched to a receiver that agreed to take such frames ([`Offloads`]). For any other receiver the
 //! lane finishes the checksum and cuts super-frames into wire frames as the kernel would
 //! (`offload/cut.rs`): headers are copied, payloads stay where they lie.
 //!
 //! # Guests
 //!
 //! [`port::vhost_user`] is the rings, and all that a worker sees of a guest; [`vhost_sockets`] is the
-//! sockets, the protocol, and one thread for all of them. A guest is not trusted: what it may
-//! do to itself, and what it cannot do to others, stands in both.
+//! sockets, the protocol, and one thread for all of them. A guest is not trusted: both say what a
+//! guest may do to itself and why it cannot harm others.
 //!
-//! `unsafe` stands in [`sys`] and, for following pointers into guest memory, in
-//! [`port::vhost_user`].
+//! # `unsafe`
+//!
+//! Only [`sys`] and, to follow pointers into guest memory, [`port::vhost_user`] contain it.
 
 mod adaptive_poll;
 #[cfg(any(test, fuzzing))]
@@ -105,9 +114,8 @@ mod worker;
 pub use cable::Cable;
 pub use cable_state::CableState;
 pub use command::{CableId, EndedImpairment, Event};
-pub use frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
+pub use frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, Offloads, VnetHeader};
 pub use lane::Accuracy;
-pub use offload::Offloads;
 pub use panel::{
     Answerer, CableHandle, Capture, Panel, PanelChange, PanelError, PanelOptions, close_cables,
 };

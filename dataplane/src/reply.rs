@@ -124,7 +124,7 @@ struct Slot<T> {
 }
 
 fn lock<T>(slot: &Mutex<Slot<T>>) -> MutexGuard<'_, Slot<T>> {
-    // Each holder stores or takes one field: there is no state in between to be afraid of.
+    // Each holder stores or takes one field, so that a panic leaves no inconsistent state.
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -134,7 +134,7 @@ pub(crate) struct Answer<T>(Arc<Mutex<Slot<T>>>);
 impl<T> Answer<T> {
     pub(crate) fn send(self, value: T) {
         lock(&self.0).value = Some(value);
-        // `drop` wakes whoever waits.
+        // `drop` wakes the caller that waits.
     }
 }
 

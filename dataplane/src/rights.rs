@@ -1,6 +1,6 @@
-//! The special rights of root, given up: [`keep`].
+//! Gives up the special rights of root: [`keep`].
 //!
-//! Rights belong to threads. One that is started has those of the thread that started it.
+//! Rights belong to threads. A new thread has those of the thread that started it.
 
 use std::io;
 
@@ -10,23 +10,23 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-/// Gives up every capability but these (capabilities(7)), for the calling thread, for the threads
-/// and for the programs that it will start: no program gives any of them back, not even one
-/// with a setuid bit. A thread that has none keeps none.
+/// Gives up every capability but `kept` (capabilities(7)), for the calling thread and for the
+/// threads and programs that it will start: not even a program with a setuid bit gets one back. A
+/// capability that the thread did not have before is not gained.
 ///
 /// # Errors
 /// When the kernel refuses, as a seccomp filter may make it.
 pub fn keep(kept: CapabilitySet) -> io::Result<()> {
     set_no_new_privs(true)?;
     let sets = capabilities(None)?;
-    // A kernel before 4.3 knows no ambient set, and so has nothing in it.
+    // Fails on kernels before 4.3, which have no ambient set to clear.
     let _ = clear_ambient_capability_set();
-    // Without this one the bounding set cannot be made smaller. It does not matter then: only a
-    // program with more rights than its parent would draw on it, and there is none any more.
+    // Without this capability the bounding set cannot be made smaller. That does no harm: only a
+    // program that gains rights would draw on the set, and `no_new_privs` rules that out.
     if sets.effective.contains(CapabilitySet::SETPCAP) {
         for bit in 0..u64::BITS {
             let capability = CapabilitySet::from_bits_retain(1 << bit);
-            // An error: the kernel knows no more capabilities.
+            // An error: the kernel has no capability of this number.
             let held = capability_is_in_bounding_set(capability).unwrap_or(false);
             if held && !kept.contains(capability) {
                 remove_capability_from_bounding_set(capability)?;
@@ -50,8 +50,8 @@ mod tests {
 
     use super::*;
 
-    /// A line of the kernel's account of this thread.
-    fn told(key: &str) -> String {
+    /// The value of one line of the kernel's status of this thread.
+    fn reported(key: &str) -> String {
         let status = fs::read_to_string("/proc/thread-self/status").unwrap();
         let mut lines = status.lines();
         let line = lines.find_map(|line| line.strip_prefix(key)).unwrap();
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn what_is_given_up_is_gone_for_this_thread_and_its_children_alone() {
-        let before = told("CapEff:");
+        let before = reported("CapEff:");
         let kept = CapabilitySet::KILL | CapabilitySet::NET_RAW;
         let thread = std::thread::spawn(move || {
             let had = capabilities(None).unwrap();
@@ -70,9 +70,9 @@ mod tests {
             assert_eq!(has.permitted, had.permitted & kept);
             let child = std::thread::spawn(|| capabilities(None).unwrap());
             assert_eq!(child.join().unwrap(), has);
-            assert_eq!(told("NoNewPrivs:"), "1");
+            assert_eq!(reported("NoNewPrivs:"), "1");
             if had.effective.contains(CapabilitySet::SETPCAP) {
-                let bounding = u64::from_str_radix(&told("CapBnd:"), 16).unwrap();
+                let bounding = u64::from_str_radix(&reported("CapBnd:"), 16).unwrap();
                 assert_eq!(bounding & !kept.bits(), 0);
             }
             keep(CapabilitySet::empty()).unwrap();
@@ -80,6 +80,6 @@ mod tests {
             assert!(capabilities(None).unwrap().permitted.is_empty());
         });
         thread.join().unwrap();
-        assert_eq!(told("CapEff:"), before);
+        assert_eq!(reported("CapEff:"), before);
     }
 }

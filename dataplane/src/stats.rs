@@ -1,4 +1,4 @@
-//! What a lane counted: [`LaneStats`], written by one worker, read by anyone.
+//! The counters of a lane: [`LaneStats`], written by one worker, read by any thread.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub enum DropReason {
     CableDown,
     /// The cable is a blackhole: carrier stays, frames vanish.
     Blackhole,
-    /// Nobody is plugged in at the other end.
+    /// The other end has no port, or its port no receiver: no front end, a device that is down.
     Unplugged,
     /// The receiver's queue was full.
     ReceiverFull,
@@ -22,20 +22,20 @@ pub enum DropReason {
     TooLong,
     /// Shorter than an Ethernet header, or with a virtio-net header that contradicts it.
     Malformed,
-    /// Lost in the kernel in front of us: the worker came too late to read it.
+    /// The kernel dropped it before the worker read it: its buffer was full.
     ReadTooLate,
-    /// The other end's port failed; its error is in the log.
+    /// The other end's port failed; the error was reported as an event.
     PortError,
     /// Lost on purpose: the lane's impairment has a loss.
     Loss,
-    /// Lost on purpose: exactly this frame was chosen.
+    /// Dropped on purpose: the impairment's `drop_nth` chose exactly this frame.
     Chosen,
     /// More had to wait than the impairment's limit allows.
     HoldFull,
 }
 
 impl DropReason {
-    /// Every reason.
+    /// Every reason, in the order of their numbers.
     pub const ALL: [DropReason; 11] = [
         DropReason::CableDown,
         DropReason::Blackhole,
@@ -50,7 +50,7 @@ impl DropReason {
         DropReason::HoldFull,
     ];
 
-    /// Its place in [`DropReason::ALL`]: a number for what is stored or sent.
+    /// Its index in [`DropReason::ALL`]: a number for files and messages.
     #[inline]
     pub fn index(self) -> u8 {
         self as usize as u8
@@ -82,8 +82,7 @@ impl DropReason {
 /// Drops by reason.
 pub type Drops = [u64; DropReason::ALL.len()];
 
-/// What was lost of one burst: how many frames by reason, and which of those that were to be
-/// sent.
+/// The losses of one burst: how many frames by reason, and which of those that were to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Losses {
     counts: Drops,
@@ -194,8 +193,8 @@ pub struct LaneSnapshot {
     /// Frames that entered the lane. A super-frame counts as the frames that it was cut into,
     /// as one when it was passed on whole; a duplicate that the lane made counts as well.
     pub frames_in: u64,
-    /// Their bytes as they came, without FCS and virtio-net headers: those of a super-frame,
-    /// whatever was made of it; none for duplicates.
+    /// Their bytes as they came, without FCS and virtio-net headers. A super-frame counts with the
+    /// bytes that it came with, a duplicate with none.
     pub bytes_in: u64,
     /// Frames that left it.
     pub frames_out: u64,
@@ -203,7 +202,7 @@ pub struct LaneSnapshot {
     pub held: u64,
     /// Frames that were dropped, by [`DropReason`].
     pub drops: Drops,
-    /// What the lane's impairment did besides dropping.
+    /// Counts of what the lane's impairment did besides dropping.
     pub impaired: ImpairmentCounts,
 }
 

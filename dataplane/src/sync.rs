@@ -1,9 +1,9 @@
-//! What threads share, from `std`; under `cfg(loom)` from loom, which tries every order and
+//! Atomics and fences from `std`; under `cfg(loom)` from loom, which tries every order and
 //! every stale value that a weakly ordered machine allows. CONTRIBUTING says how to run it.
 //!
-//! loom remembers of each atomic only who used it last. A thread that reads one and then
-//! writes it hides from loom whoever read it before: so in a model the thread that begins
-//! (the main one) must be the one that reads before it writes, else one order alone is tried.
+//! loom remembers of each atomic only which thread used it last. A thread that reads one and then
+//! writes it hides from loom the threads that read it before. So in a model the main thread, which
+//! begins, must be the one that reads before it writes: otherwise loom tries a single order.
 
 #[cfg(not(loom))]
 pub(crate) use std::{

@@ -1,4 +1,4 @@
-//! What wakes a sleeping worker shortly before a frame is due: [`Timer`].
+//! Wakes a sleeping worker shortly before a frame is due: [`Timer`].
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -11,14 +11,14 @@ use rustix::time::{
 
 use crate::clock;
 
-/// The worker is woken so much before the time, in ns: an idle CPU takes tens of microseconds to
-/// come back. What is left it spends looking at the clock.
+/// How long before a frame is due the worker is woken, in ns: an idle CPU takes tens of microseconds
+/// to wake up. For the rest of the time the worker polls the clock.
 const AHEAD: u64 = 120_000;
 
-/// Not worth a sleep, in ns: two system calls and a change of threads.
+/// The shortest sleep that is worth it, in ns: it costs two system calls and a change of threads.
 const WORTH: u64 = 30_000;
 
-/// A timer of the kernel's that makes a descriptor readable.
+/// A timerfd: the kernel makes its descriptor readable at a given time.
 #[derive(Debug)]
 pub(crate) struct Timer {
     timer: OwnedFd,
@@ -33,8 +33,8 @@ impl Timer {
         Ok(Timer { timer })
     }
 
-    /// Makes the descriptor readable shortly before `time` ([`clock::now`]'s). `false` when that
-    /// is now: there is no time to sleep.
+    /// Makes the descriptor readable shortly before `time` (ns of [`clock::now`]). `false` when that
+    /// is too soon to sleep until then.
     pub(crate) fn set_ahead_of(&mut self, time: u64) -> bool {
         let wake = time.saturating_sub(AHEAD);
         if wake <= clock::now() + WORTH {
@@ -47,7 +47,7 @@ impl Timer {
             it_interval: Timespec::default(),
             it_value,
         };
-        // Setting it anew makes it unreadable, too: it is never read.
+        // Setting it also makes it unreadable again: so it is never read.
         timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value).is_ok()
     }
 }

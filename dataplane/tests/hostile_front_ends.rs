@@ -170,13 +170,16 @@ const CASES: &[Case] = &[
         let file = File::open("/proc/self/exe").unwrap();
         share(front, &[region(0, 4096, 0)], &[file.as_fd()]);
     }),
-    ("ring 1: its descriptor is no eventfd", |front, guest| {
-        front.send(request::SET_VRING_KICK, &words(&[1]), &[guest.file.as_fd()]);
-    }),
-    ("is no memory file", |front, guest| {
+    (
+        "ring 1: its descriptor is not an eventfd",
+        |front, guest| {
+            front.send(request::SET_VRING_KICK, &words(&[1]), &[guest.file.as_fd()]);
+        },
+    ),
+    ("is not a file in memory", |front, guest| {
         share(front, &[region(0, 4096, 0)], &[guest.kicks[0].as_fd()]);
     }),
-    ("no memory region at 0x1000 to remove", |front, _| {
+    ("memory region at 0x1000 cannot be removed", |front, _| {
         front.send(
             request::REM_MEM_REG,
             &words(&[0, 0x1000, 0x1000, 0, 0]),

@@ -274,7 +274,7 @@ fn an_overloaded_worker_gives_a_busy_cable_away() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Frames of which nobody takes any out: all work is the worker's.
+            // The receiving host takes no frame out: the worker does all the work.
             while !stop.load(Ordering::Relaxed) {
                 for (_, a, _) in busy {
                     a.send(VnetHeader::default(), &[0; 1514]);

@@ -139,7 +139,7 @@ fn one_front_end_at_a_time() {
     assert!(matches!(bench.event(), SocketEvent::Refused { .. }));
     assert_eq!(bench.sockets.event(), None, "reported once");
     ping_pong(&bench, &guest, 0);
-    // Whoever comes right after another went finds the socket free.
+    // A front end that connects right after another one left finds the socket free.
     for _ in 0..50 {
         drop(front);
         front = bench.connect();

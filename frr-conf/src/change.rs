@@ -1,7 +1,7 @@
-//! From one configuration of a running switch to another, without a restart.
+//! Leads a running switch from one configuration to another without a boot.
 //!
-//! What to do follows from the two sets of rendered files, line by line: so a line of a template
-//! that nobody thought of here makes the change impossible, never incomplete.
+//! The commands follow from the two sets of rendered files, compared line by line. A template line
+//! that this module does not know therefore makes the change impossible, never incomplete.
 
 mod frr;
 mod network;
@@ -11,52 +11,52 @@ use crate::conf::{Nic, SwitchConf};
 use crate::names::{IfName, Mac};
 use crate::render::{File, render};
 
-/// What brings a running switch from one configuration to another, in the order of the fields.
-/// Its files have to be replaced besides ([`render`]), so that a daemon that dies comes back
-/// with the new ones.
+/// The steps that lead a running switch from one configuration to another, in the order of the
+/// fields. The caller also replaces the switch's files ([`render`]), so that a daemon that dies
+/// starts again with the new ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// NICs that must be there before all else, and the names they get.
+    /// NICs to plug in before the other steps, and the names they get.
     pub plugged: Vec<(Mac, IfName)>,
     /// Lines for one `ip -batch`.
     pub network: Vec<String>,
-    /// Lines for vtysh, from `configure terminal` on. Sessions that stay are not touched.
+    /// Lines for vtysh after `configure terminal`. They do not touch sessions that stay.
     pub frr: Vec<String>,
-    /// dnsmasq reads its file only when it starts.
+    /// Whether dnsmasq must restart: it reads its file only when it starts.
     pub restart_dnsmasq: bool,
-    /// NICs to take away now; nothing uses them any more.
+    /// NICs to unplug: after the steps above, nothing uses them.
     pub unplugged: Vec<IfName>,
-    /// Lines for vtysh once they are gone: only then does FRR forget an interface.
+    /// Lines for vtysh once those NICs are gone: FRR forgets an interface only then.
     pub frr_afterwards: Vec<String>,
 }
 
-/// Why a switch must be started again to become another one.
+/// Why a running switch cannot change to another configuration without a boot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unchangeable {
-    /// One of the configurations cannot be.
+    /// One of the two configurations cannot be rendered.
     #[error(transparent)]
     Render(#[from] RenderError),
-    /// A NIC that is neither new nor gone is another one.
+    /// A NIC that stays would get another name or MAC address.
     #[error("{0} is another network card than before: only the last ones can come and go")]
     Nic(IfName),
-    /// A line of a file that counts only at a start.
+    /// A changed line that a switch reads only at boot.
     #[error("\"{line}\" in {file} takes effect only at a start")]
     Line {
         /// Path from the root, without a leading slash.
         file: &'static str,
-        /// The line, of the old or of the new file.
+        /// The line, from the old or the new file.
         line: String,
     },
 }
 
-/// Decides whether a running `old` can become `new`, and how.
+/// Decides whether a running switch can change from `old` to `new`, and how.
 ///
-/// NICs can come and go at the end of the list; with them, or without, neighbours, VLAN
-/// networks, other switches and what DHCP hands out.
+/// NICs can be added and removed at the end of the list. Neighbours, VLAN networks, other switches
+/// and what DHCP hands out can change with or without them.
 ///
 /// # Errors
-/// The first thing that only a start can change.
+/// [`Unchangeable`] names the first difference that takes effect only at boot.
 pub fn change(old: &SwitchConf, new: &SwitchConf) -> Result<Change, Unchangeable> {
     let (before, after) = (render(old)?, render(new)?);
     let kept = old.nics.len().min(new.nics.len());
@@ -94,7 +94,7 @@ pub fn change(old: &SwitchConf, new: &SwitchConf) -> Result<Change, Unchangeable
     })
 }
 
-/// Nothing, for a file that is not there.
+/// The file's content; empty for a file that the switch does not have (dnsmasq.conf).
 fn text<'a>(files: &'a [File], path: &str) -> &'a str {
     let found = files.iter().find(|file| file.path == path);
     found.map_or("", |file| &file.content)
@@ -107,7 +107,7 @@ fn at_start(file: &'static str, line: &str) -> Unchangeable {
     }
 }
 
-/// What two sets have not in common, each in its own order.
+/// The items that only one of two lists has, each in its list's order.
 struct Difference<T> {
     removed: Vec<T>,
     added: Vec<T>,

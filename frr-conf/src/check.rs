@@ -1,4 +1,4 @@
-//! What must hold between the fields of a [`SwitchConf`].
+//! The rules between the fields of a [`SwitchConf`], which their types cannot enforce.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -16,73 +16,75 @@ pub enum RenderError {
     /// `name` is not among `nodes`.
     #[error("{0} is not among the nodes: add it with its AS number and loopback")]
     UnknownNode(String),
-    /// Two things that must differ are the same.
+    /// Two values that must differ are equal.
     #[error("{what} {value} is used twice: give each its own")]
     Duplicate {
-        /// What kind of thing.
+        /// The kind of value, such as `AS number`.
         what: &'static str,
-        /// The value both have.
+        /// The value that both have.
         value: String,
     },
-    /// The name of a VLAN sub-interface is longer than the kernel allows.
+    /// The name of a VLAN sub-interface exceeds the kernel's limit (IFNAMSIZ).
     #[error("sub-interface {0} is longer than 15 characters: shorten the name of the NIC")]
     LongSubInterface(String),
-    /// An MTU out of range.
-    #[error("MTU {mtu} of {nic} is too small: use 1280 or more, IPv6 needs it")]
+    /// An MTU below the minimum of IPv6 (RFC 8200 section 5).
+    #[error("MTU {mtu} of {nic} is too small: IPv6 needs 1280 or more")]
     Mtu {
-        /// The NIC.
+        /// The NIC's name.
         nic: String,
         /// Its MTU in bytes.
         mtu: u16,
     },
-    /// An address that no machine can have in its subnet.
-    #[error("{0} is no host's address: take one between the network's and the broadcast address")]
+    /// An address that a host cannot have in its subnet.
+    #[error("{0} is not a host's address: use one between the network's and the broadcast address")]
     NotAHost(Ipv4Net),
-    /// An address that should lie in a subnet and does not.
+    /// An address outside the subnet that it belongs in.
     #[error("{what} {address} is not a host's address in {subnet}")]
     OutsideSubnet {
-        /// What the address is for.
+        /// The purpose of the address, such as `gateway`.
         what: &'static str,
-        /// The address.
+        /// The address as configured.
         address: Ipv4Addr,
-        /// Where it should lie.
+        /// The subnet that it belongs in.
         subnet: Ipv4Net,
     },
-    /// First and last address of the DHCP range are the wrong way round.
+    /// The last address of the DHCP range lies before the first.
     #[error("DHCP range {first} to {last} is empty: exchange the two")]
     EmptyRange {
-        /// First address.
+        /// First address as configured.
         first: Ipv4Addr,
-        /// Last address.
+        /// Last address as configured.
         last: Ipv4Addr,
     },
     /// The DHCP range contains the router.
-    #[error("DHCP range holds the router's own address {0}: leave it out")]
+    #[error("DHCP range contains the router's own address {0}: leave it out")]
     RouterInRange(Ipv4Addr),
-    /// Lease times out of order.
-    #[error("lease of {lease} s, at most {max} s: use at least 120 s, and no more than the most")]
+    /// A lease shorter than dnsmasq allows, or longer than the configured maximum.
+    #[error(
+        "lease of {lease} s with a maximum of {max} s: use at least 120 s, and at most the maximum"
+    )]
     Lease {
-        /// Usual lease in seconds.
+        /// Default lease in seconds.
         lease: u32,
         /// Longest lease in seconds.
         max: u32,
     },
-    /// A neighbour by address that is not directly connected.
+    /// A neighbour with an address that is not directly connected.
     #[error("neighbour {0} is in no DHCP or VLAN network of this switch, or is the switch itself")]
     FarNeighbour(Ipv4Addr),
-    /// A network for server ports, and no such port.
+    /// A DHCP or VLAN network on a switch without server ports.
     #[error("DHCP or VLAN networks without a server port: leave them out on this switch")]
     NoServerPort,
-    /// Both servers and switches below.
+    /// NICs to switches and to servers in the same peer group.
     #[error(
         "NIC {0} leads to a switch, another one to a server: both would be in peer group leaf, \
          whose filter is for servers"
     )]
     MixedEdge(String),
-    /// Timers that make no sense together.
+    /// Timers out of range (see [`Timers`]).
     #[error(
-        "BGP timers {0:?}: use keepalive and connect from 1, hold from three times keepalive, \
-         router-advertisement from 1 to 1800"
+        "BGP timers {0:?}: keepalive and connect must be at least 1, hold at least three times \
+         keepalive, router-advertisement 1 to 1800"
     )]
     Timers(Timers),
     /// A template failed: a mistake in this crate.
@@ -90,7 +92,7 @@ pub enum RenderError {
     Template(String),
 }
 
-/// Checks `conf` and finds its own entry among the nodes.
+/// Checks `conf` and returns the switch's own entry among the nodes.
 pub(crate) fn check(conf: &SwitchConf) -> Result<&Node, RenderError> {
     let own = conf
         .nodes
@@ -115,7 +117,7 @@ pub(crate) fn check(conf: &SwitchConf) -> Result<&Node, RenderError> {
     )?;
     check_nics(conf)?;
     for network in &conf.vlan_networks {
-        host(network.address)?;
+        check_host(network.address)?;
     }
     if let Some(dhcp) = &conf.dhcp {
         check_dhcp(dhcp)?;
@@ -126,8 +128,8 @@ pub(crate) fn check(conf: &SwitchConf) -> Result<&Node, RenderError> {
 }
 
 fn check_nics(conf: &SwitchConf) -> Result<(), RenderError> {
-    let serves = conf.servers().next().is_some();
-    if !serves && (conf.dhcp.is_some() || !conf.vlan_networks.is_empty()) {
+    let has_servers = conf.server_nics().next().is_some();
+    if !has_servers && (conf.dhcp.is_some() || !conf.vlan_networks.is_empty()) {
         return Err(RenderError::NoServerPort);
     }
     for nic in &conf.nics {
@@ -139,10 +141,10 @@ fn check_nics(conf: &SwitchConf) -> Result<(), RenderError> {
         }
         match nic.link {
             Link::Outside { address, gateway } => {
-                host(address)?;
-                inside("gateway", gateway, address)?;
+                check_host(address)?;
+                check_inside("gateway", gateway, address)?;
             }
-            Link::Edge if serves => return Err(RenderError::MixedEdge(nic.name.to_string())),
+            Link::Edge if has_servers => return Err(RenderError::MixedEdge(nic.name.to_string())),
             Link::Core | Link::Edge => {}
             Link::Server => {
                 let vlans = conf.vlan_networks.iter().map(|network| network.vlan);
@@ -163,9 +165,9 @@ fn check_nics(conf: &SwitchConf) -> Result<(), RenderError> {
 }
 
 fn check_dhcp(dhcp: &Dhcp) -> Result<(), RenderError> {
-    host(dhcp.address)?;
-    inside("start of the DHCP range", dhcp.first, dhcp.address)?;
-    inside("end of the DHCP range", dhcp.last, dhcp.address)?;
+    check_host(dhcp.address)?;
+    check_inside("start of the DHCP range", dhcp.first, dhcp.address)?;
+    check_inside("end of the DHCP range", dhcp.last, dhcp.address)?;
     if dhcp.first > dhcp.last {
         return Err(RenderError::EmptyRange {
             first: dhcp.first,
@@ -185,12 +187,12 @@ fn check_dhcp(dhcp: &Dhcp) -> Result<(), RenderError> {
 }
 
 fn check_neighbours(conf: &SwitchConf) -> Result<(), RenderError> {
-    let served = || {
+    let networks = || {
         let vlans = conf.vlan_networks.iter().map(|network| network.address);
         vlans.chain(conf.dhcp.iter().map(|dhcp| dhcp.address))
     };
     for &neighbour in &conf.neighbours {
-        if !served().any(|net| net.addr() != neighbour && is_host(net, neighbour)) {
+        if !networks().any(|net| net.addr() != neighbour && is_host(net, neighbour)) {
             return Err(RenderError::FarNeighbour(neighbour));
         }
     }
@@ -204,11 +206,11 @@ fn check_timers(timers: Timers) -> Result<(), RenderError> {
         connect,
         router_advertisement,
     } = timers;
-    let sane = keepalive >= 1
+    let valid = keepalive >= 1
         && u32::from(hold) >= 3 * u32::from(keepalive)
         && connect >= 1
         && (1..=1800).contains(&router_advertisement);
-    if sane {
+    if valid {
         Ok(())
     } else {
         Err(RenderError::Timers(timers))
@@ -232,7 +234,7 @@ fn distinct<T: Eq + Hash + Display>(
     Ok(())
 }
 
-fn host(address: Ipv4Net) -> Result<(), RenderError> {
+fn check_host(address: Ipv4Net) -> Result<(), RenderError> {
     if is_host(address, address.addr()) {
         Ok(())
     } else {
@@ -240,7 +242,7 @@ fn host(address: Ipv4Net) -> Result<(), RenderError> {
     }
 }
 
-fn inside(what: &'static str, address: Ipv4Addr, subnet: Ipv4Net) -> Result<(), RenderError> {
+fn check_inside(what: &'static str, address: Ipv4Addr, subnet: Ipv4Net) -> Result<(), RenderError> {
     if is_host(subnet, address) {
         Ok(())
     } else {
@@ -252,7 +254,8 @@ fn inside(what: &'static str, address: Ipv4Addr, subnet: Ipv4Net) -> Result<(), 
     }
 }
 
-/// A /31 has two hosts (RFC 3021), a /32 one; else the ends of the subnet are none.
+/// A /31 has two hosts (RFC 3021) and a /32 one. In larger subnets the first address is the
+/// network's and the last one the broadcast address.
 fn is_host(subnet: Ipv4Net, address: Ipv4Addr) -> bool {
     subnet.contains(&address)
         && (subnet.prefix_len() >= 31

@@ -1,4 +1,4 @@
-//! What a switch is: decisions only, nothing that follows from them.
+//! The description of a switch: decisions only. What follows from them is derived in `render`.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{BootFile, Domain, HostName, IfName, Mac, VlanId};
 
-/// One switch, and as much of the others as it must know.
+/// One switch, and what it must know of the other switches.
 ///
-/// Who peers with whom, what is announced, which port is in which bridge and which VLAN
-/// interfaces exist follow from these fields.
+/// These fields determine the BGP peers, the announced prefixes, the bridges' ports and the VLAN
+/// sub-interfaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SwitchConf {
@@ -22,10 +22,10 @@ pub struct SwitchConf {
     pub nodes: Vec<Node>,
     /// The network cards, in the order of the ports.
     pub nics: Vec<Nic>,
-    /// VLAN on which a leaf peers with servers (ikvswitch: `LEAF_TO_VM_VLAN_NUM`, 10). The
-    /// sub-interface is there because the untagged port belongs to the DHCP bridge.
+    /// VLAN on which a leaf peers with servers (ikvswitch: `LEAF_TO_VM_VLAN_NUM`, 10): the
+    /// untagged port belongs to the DHCP bridge.
     pub server_vlan: VlanId,
-    /// DHCP on the untagged server ports; they are bridged if and only if this is there.
+    /// DHCP on the untagged server ports. They are bridged if and only if this is `Some`.
     #[serde(default)]
     pub dhcp: Option<Dhcp>,
     /// Networks that span all server ports, each tagged with its VLAN.
@@ -41,31 +41,30 @@ pub struct SwitchConf {
 }
 
 impl SwitchConf {
-    /// The server ports.
-    pub(crate) fn servers(&self) -> impl Iterator<Item = &Nic> + Clone {
+    pub(crate) fn server_nics(&self) -> impl Iterator<Item = &Nic> + Clone {
         self.nics.iter().filter(|nic| nic.link == Link::Server)
     }
 }
 
-/// A switch as the others see it.
+/// What every switch knows of a switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// Host name.
+    /// Host name, in /etc/hosts of all switches.
     pub name: HostName,
-    /// AS number.
+    /// AS number, of which each switch has its own.
     pub asn: NonZeroU32,
     /// Address on `lo` (/32), also the router-id.
     pub loopback: Ipv4Addr,
 }
 
-/// A network card.
+/// A network card of the switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nic {
-    /// The name it gets at boot.
+    /// The name that init gives it at boot.
     pub name: IfName,
-    /// By this it is found.
+    /// The address by which init finds it.
     pub mac: Mac,
     /// Bytes of payload a frame may carry, 1280 (RFC 8200 section 5) to 65535.
     pub mtu: u16,
@@ -77,9 +76,10 @@ pub struct Nic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Link {
-    /// The world: a fixed address and the default route, which is announced. No BGP.
+    /// The host, and the world behind it: a fixed address and the default route, which the switch
+    /// announces. No BGP.
     Outside {
-        /// Own address and prefix length.
+        /// The switch's own address and prefix length.
         address: Ipv4Net,
         /// Next hop of the default route, inside `address`.
         gateway: Ipv4Addr,
@@ -104,20 +104,20 @@ pub struct Dhcp {
     pub first: Ipv4Addr,
     /// Last address handed out.
     pub last: Ipv4Addr,
-    /// Seconds of a lease when the client asks for none in particular, 120 (dnsmasq's
-    /// least) or more. Default 600.
+    /// Length of a lease in seconds when the client asks for none in particular: 120 (dnsmasq's
+    /// minimum) or more. Default 600.
     #[serde(default = "Dhcp::default_lease")]
     pub lease: u32,
-    /// Seconds of the longest lease a client may ask for. Default 7200.
+    /// The longest lease in seconds that a client may ask for. Default 7200.
     #[serde(default = "Dhcp::default_lease_max")]
     pub lease_max: u32,
-    /// Domain told to the clients.
+    /// The clients' domain (option 15).
     pub domain: Domain,
-    /// DNS servers told to the clients.
+    /// The clients' DNS servers (option 6).
     pub dns: Vec<Ipv4Addr>,
-    /// TFTP server told to the clients (`siaddr`).
+    /// The clients' TFTP server (`siaddr`).
     pub next_server: Ipv4Addr,
-    /// What they boot from it.
+    /// The files that clients boot from it.
     pub boot: BootFiles,
 }
 
@@ -137,47 +137,47 @@ impl Dhcp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootFiles {
-    /// User class iPXE, whatever the architecture.
+    /// Clients with user class iPXE, on any architecture.
     pub ipxe: BootFile,
-    /// Client architecture 0 (RFC 4578 section 2.1).
+    /// Clients of architecture 0 (RFC 4578 section 2.1).
     pub bios: BootFile,
-    /// Client architecture 7 or 9, UEFI on x64.
+    /// Clients of architecture 7 or 9: UEFI on x64.
     pub uefi: BootFile,
-    /// Everyone else.
+    /// All other clients.
     pub other: BootFile,
 }
 
-/// A network on all server ports under one VLAN.
+/// A network that spans all server ports in one VLAN.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VlanNetwork {
-    /// VLAN number.
+    /// VLAN number of the frames on the server ports.
     pub vlan: VlanId,
     /// Bridge of the ports' sub-interfaces, `brvlan11`.
     pub bridge: IfName,
-    /// The switch's address there and the prefix length; the subnet is announced.
+    /// The switch's address there and the prefix length. The switch announces the subnet.
     pub address: Ipv4Net,
 }
 
 /// Timers of the BGP sessions, in seconds.
 ///
-/// A session is lost when nothing was heard for `hold`. Nine emulated switches share few
-/// CPUs, and each is busiest while all boot: the 9 s of FRR's datacenter profile are little
-/// for a machine that must wait for its CPU. The 180 s of the traditional profile hide a dead
-/// cable for minutes, as a VM does not see that the far end of its cable went. So: three
-/// keepalives of 5 s, and a little more.
+/// A session is lost after `hold` seconds of silence. Nine emulated switches share few CPUs, and
+/// all of them are busiest while they boot: the 9 s of FRR's datacenter profile are short for a
+/// machine that waits for its CPU. The 180 s of the traditional profile would hide a dead cable
+/// for minutes, as a VM does not see that the far end of its cable is gone. The default is
+/// therefore three keepalives of 5 s and one second more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timers {
-    /// Between keepalives, at least 1.
+    /// Time between two keepalives, at least 1.
     pub keepalive: u16,
     /// Silence after which the neighbour counts as dead: at least 3 (RFC 4271 section 4.2)
     /// and three times `keepalive`.
     pub hold: u16,
-    /// Between attempts to connect, at least 1.
+    /// Time between two attempts to connect, at least 1.
     pub connect: u16,
-    /// Between IPv6 router advertisements, by which neighbours without addresses find each
-    /// other: 1 to 1800 (RFC 4861 section 6.2.1).
+    /// Time between two IPv6 router advertisements, by which neighbours without configured
+    /// addresses find each other: 1 to 1800 (RFC 4861 section 6.2.1).
     pub router_advertisement: u16,
 }
 

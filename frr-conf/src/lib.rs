@@ -1,5 +1,12 @@
-//! A plain [`SwitchConf`] in, the files of a switch out. No I/O, no knowledge of the fabric
-//! beyond what the switch itself must know.
+//! Renders the configuration files of one switch from a plain [`SwitchConf`].
+//!
+//! # What is in it, and what may use it
+//!
+//! Pure functions of their input: the crate does no I/O and knows of the fabric only what the
+//! switch itself must know. It depends on no other crate of this workspace, and any crate may
+//! use it; the fabric converts its topology to [`SwitchConf`].
+//!
+//! # How data passes through
 //!
 //! [`render`] checks what the types alone cannot ([`RenderError`]), derives peers, bridges,
 //! VLAN sub-interfaces and announcements, and fills the templates in `templates/`:
@@ -11,14 +18,14 @@
 //! | `etc/ikv/sysctl.conf` | init, before the NICs' driver is loaded |
 //! | `etc/ikv/nics` (`MAC NAME` a line) | init, which renames the NICs |
 //! | `etc/ikv/network.batch` | `ip -batch`, after the renames |
-//! | `etc/hostname`, `etc/hosts` | everyone |
+//! | `etc/hostname`, `etc/hosts` | every program |
 //!
-//! [`change`] says what makes a running switch another one, as lines for `ip` and vtysh, or why only
-//! a start can.
+//! [`change`] compares two configurations of a running switch. It returns the lines for `ip` and
+//! vtysh that lead from one to the other, or the reason why the switch has to be booted again.
 //!
-//! zebra and bgpd each read frr.conf with `-f` and take from it what is theirs (they log the
-//! rest as unknown); no `vtysh -b` is needed, also after a restart. bgpd must not start before
-//! zebra listens on `zserv.api`, or it tries again only after 10 s.
+//! zebra and bgpd each read frr.conf with `-f`, take the statements that they understand and log
+//! the others as unknown. So neither a start nor a restart needs `vtysh -b`. bgpd must not start
+//! before zebra listens on `zserv.api`: its next attempt to connect comes only after 10 s.
 
 mod change;
 mod check;

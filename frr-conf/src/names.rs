@@ -1,7 +1,8 @@
-//! Names and numbers that end up in configuration files: checked once, when they are made.
+//! Names and numbers that end up in configuration files, checked once, when they are made.
 //!
-//! Every file here is line and word oriented, and none can quote. So no name may hold
-//! white space, a control character or a character with a meaning of its own.
+//! Every file that this crate writes consists of lines and words, and none has quotes. A name
+//! therefore contains neither white space nor control characters nor characters with a special
+//! meaning.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a name or number was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{value:?} is no {what}: {rule}")]
+#[error("{value:?} is not a valid {what}: {rule}")]
 pub struct NameError {
     what: &'static str,
     value: String,
@@ -82,8 +83,8 @@ name!(
 name!(
     /// The name of a network interface (IFNAMSIZ: at most 15 bytes).
     ///
-    /// A dot would read as a VLAN sub-interface. `lo`, `all`, `default` are taken by the
-    /// kernel, `spine` and `leaf` are the names of the peer groups.
+    /// A dot would read as a VLAN sub-interface. The kernel uses `lo`, `all` and `default` itself,
+    /// and `spine` and `leaf` are the names of the peer groups.
     IfName,
     "interface name",
     is_interface,
@@ -91,10 +92,10 @@ name!(
      not lo, all, default, spine or leaf"
 );
 name!(
-    /// What a machine is told to boot: a path on the TFTP server, or a URL.
+    /// What a DHCP client boots: a path on the TFTP server, or a URL.
     ///
-    /// At most 127 bytes, the room of the BOOTP field `file` (RFC 2131 section 2). A comma
-    /// separates fields in dnsmasq.conf, `tag:` and `net:` begin a condition there.
+    /// At most 127 bytes: the BOOTP field `file` has 128, with a final zero (RFC 2131 section 2).
+    /// In dnsmasq.conf a comma separates fields, and `tag:` and `net:` begin a condition.
     BootFile,
     "boot file",
     is_boot_file,
@@ -246,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_could_end_a_line_or_a_word_is_a_name() {
+    fn names_hold_nothing_that_could_end_a_line_or_a_word() {
         for bad in [
             "", "a b", "a\nb", "a\tb", "a\0", "leaf1\n", " leaf1", "léaf", "a;b", "a!",
         ] {
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn interface_names_leave_out_what_others_mean_by_them() {
+    fn interface_names_leave_out_reserved_words() {
         for bad in [
             "ens6.10", "-ens4", "4", "lo", "all", "default", "leaf", "spine", "a/b",
         ] {
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn usual_names_are_names() {
+    fn usual_names_are_valid() {
         assert!("leaf1".parse::<HostName>().is_ok());
         assert!("example.com".parse::<Domain>().is_ok());
         assert!("brvlan11".parse::<IfName>().is_ok());
@@ -318,7 +319,7 @@ mod tests {
         let error = "a b".parse::<HostName>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "\"a b\" is no host name: use 1 to 63 letters, digits and inner dashes"
+            "\"a b\" is not a valid host name: use 1 to 63 letters, digits and inner dashes"
         );
     }
 }

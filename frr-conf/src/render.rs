@@ -1,4 +1,4 @@
-//! From a checked [`SwitchConf`] through what follows from it to text.
+//! Derives from a checked [`SwitchConf`] what the templates need, and fills them.
 
 use std::iter;
 use std::net::Ipv4Addr;
@@ -23,7 +23,7 @@ const HOSTS: &str = include_str!("../templates/hosts.j2");
 const NICS: &str = include_str!("../templates/nics.j2");
 const VTYSH: &str = include_str!("../templates/vtysh.conf");
 
-/// A file of a switch.
+/// A configuration file of a switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     /// Path from the root, without a leading slash.
@@ -34,10 +34,10 @@ pub struct File {
     pub content: String,
 }
 
-/// The files that make a machine the switch `conf`, sorted by path.
+/// Renders all configuration files of the switch `conf`, sorted by path.
 ///
 /// # Errors
-/// [`RenderError`] names the first thing in `conf` that cannot be.
+/// [`RenderError`] names the first value in `conf` that breaks a rule.
 pub fn render(conf: &SwitchConf) -> Result<Vec<File>, RenderError> {
     let own = check(conf)?;
     let mut files = Vec::new();
@@ -71,7 +71,7 @@ pub fn render(conf: &SwitchConf) -> Result<Vec<File>, RenderError> {
 }
 
 fn fill(name: &str, template: &str, values: &impl Serialize) -> Result<String, RenderError> {
-    let attempt = || {
+    let try_fill = || {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_syntax(
@@ -83,10 +83,10 @@ fn fill(name: &str, template: &str, values: &impl Serialize) -> Result<String, R
         );
         environment.render_named_str(name, template, Serde(values))
     };
-    attempt().map_err(|error| RenderError::Template(format!("{name}: {error:#}")))
+    try_fill().map_err(|error| RenderError::Template(format!("{name}: {error:#}")))
 }
 
-/// What frr.conf needs beyond the configuration itself.
+/// The values of the template frr.conf.
 #[derive(Serialize)]
 struct Frr<'a> {
     name: &'a HostName,
@@ -94,15 +94,16 @@ struct Frr<'a> {
     loopback: Ipv4Addr,
     nodes: &'a [Node],
     timers: Timers,
-    /// Peers found by router advertisement.
+    /// Peers that bgpd finds by router advertisement.
     interfaces: Vec<Neighbour>,
-    /// Peer groups in use.
+    /// Peer groups that have a peer.
     groups: Vec<&'static str>,
-    /// Peers by address.
+    /// Addresses of the peers that the configuration names.
     addressed: Vec<String>,
-    /// Which of groups and addressed are not ours and so are filtered.
-    guarded: Vec<String>,
-    gateway: bool,
+    /// The entries of `groups` and `addressed` that are servers. The switch filters what they
+    /// announce.
+    filtered: Vec<String>,
+    has_gateway: bool,
     announced: Vec<Ipv4Net>,
 }
 
@@ -122,9 +123,9 @@ impl<'a> Frr<'a> {
         let mut groups = vec!["spine", "leaf"];
         groups.retain(|group| interfaces.iter().any(|neighbour| neighbour.group == *group));
         let addressed: Vec<_> = conf.neighbours.iter().map(ToString::to_string).collect();
-        let mut guarded = addressed.clone();
-        guarded.extend(conf.servers().next().map(|_| "leaf".to_owned()));
-        let gateway = conf
+        let mut filtered = addressed.clone();
+        filtered.extend(conf.server_nics().next().map(|_| "leaf".to_owned()));
+        let has_gateway = conf
             .nics
             .iter()
             .any(|nic| matches!(nic.link, Link::Outside { .. }));
@@ -134,12 +135,12 @@ impl<'a> Frr<'a> {
             loopback: own.loopback,
             nodes: &conf.nodes,
             timers: conf.timers,
-            announced: announced(conf, own, gateway),
+            announced: announced(conf, own, has_gateway),
             interfaces,
             groups,
             addressed,
-            guarded,
-            gateway,
+            filtered,
+            has_gateway,
         }
     }
 }
@@ -163,9 +164,9 @@ fn neighbour(conf: &SwitchConf, nic: &Nic) -> Option<Neighbour> {
     }
 }
 
-fn announced(conf: &SwitchConf, own: &Node, gateway: bool) -> Vec<Ipv4Net> {
+fn announced(conf: &SwitchConf, own: &Node, has_gateway: bool) -> Vec<Ipv4Net> {
     let mut prefixes = vec![Ipv4Net::from(own.loopback)];
-    if gateway {
+    if has_gateway {
         prefixes.push(Ipv4Net::default());
     }
     prefixes.extend(conf.dhcp.iter().map(|dhcp| dhcp.address.trunc()));
@@ -177,7 +178,7 @@ fn announced(conf: &SwitchConf, own: &Node, gateway: bool) -> Vec<Ipv4Net> {
     prefixes
 }
 
-/// What dnsmasq.conf needs.
+/// The values of the template dnsmasq.conf.
 #[derive(Serialize)]
 struct Dnsmasq<'a> {
     name: &'a HostName,
@@ -199,7 +200,7 @@ impl<'a> Dnsmasq<'a> {
     }
 }
 
-/// What network.batch needs.
+/// The values of the template network.batch.
 #[derive(Serialize)]
 struct Network {
     loopback: Ipv4Addr,
@@ -219,7 +220,7 @@ struct Bridge {
 struct BatchNic {
     name: String,
     mtu: u16,
-    /// The bridge that the untagged port is in.
+    /// The bridge of the untagged port.
     bridge: Option<String>,
     vlans: Vec<SubInterface>,
     address: Option<Ipv4Net>,
@@ -240,7 +241,8 @@ impl Network {
             .iter()
             .map(|nic| BatchNic::new(conf, nic))
             .collect();
-        // Towards switches first: their sessions can start while the many VLANs are made.
+        // NICs to switches come first: their BGP sessions can start while `ip` still creates
+        // the many VLAN sub-interfaces.
         nics.sort_by_key(|nic| !nic.vlans.is_empty());
         Self {
             loopback: own.loopback,
@@ -250,11 +252,12 @@ impl Network {
     }
 }
 
-/// All bridges hold all server ports. Left alone, a bridge takes over the lowest MAC of its
-/// ports, and a new link-local with each lower one that joins; so it gets that one at once.
+/// The bridges, each with all server ports. By default a bridge takes the lowest MAC address of its
+/// ports, and its link-local address changes whenever a port with a lower one joins. So each bridge
+/// gets the lowest MAC address from the start.
 fn bridges(conf: &SwitchConf) -> Vec<Bridge> {
-    let mac = conf.servers().map(|nic| nic.mac).min();
-    let mtu = conf.servers().map(|nic| nic.mtu).min();
+    let mac = conf.server_nics().map(|nic| nic.mac).min();
+    let mtu = conf.server_nics().map(|nic| nic.mtu).min();
     let dhcp = conf.dhcp.iter().map(|dhcp| (&dhcp.bridge, dhcp.address));
     let vlans = conf
         .vlan_networks

@@ -1,5 +1,5 @@
-//! A running switch that was changed is the same as one that started so: the lines of a
-//! [`Change`] are carried out on models of the kernel and of FRR, and the models compared.
+//! A changed switch ends up equal to one that booted with the new configuration. The tests apply
+//! the lines of a [`Change`] to models of the kernel and of FRR and compare the models.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -15,8 +15,8 @@ use ikv_frr_conf::{Change, HostName, Link, Mac, Nic, Node, SwitchConf, Unchangea
 use model::Running;
 use proptest::prelude::*;
 
-/// `switch` with a fourth rack: what the other switches see of it.
-fn with_a_rack(switch: &str) -> SwitchConf {
+/// The configuration of `switch` in the default fabric with a fourth rack.
+fn with_fourth_rack(switch: &str) -> SwitchConf {
     let mut conf = default_fabric::switch(switch);
     for leaf in [7_u8, 8] {
         conf.nodes.push(Node {
@@ -36,7 +36,7 @@ fn with_a_rack(switch: &str) -> SwitchConf {
     conf
 }
 
-fn shown(change: &Change) -> String {
+fn printed(change: &Change) -> String {
     let part = |title: &str, lines: &[String]| {
         let indented = lines.iter().flat_map(|line| ["  ", line, "\n"]);
         format!("{title}\n{}", indented.collect::<String>())
@@ -58,9 +58,9 @@ fn shown(change: &Change) -> String {
 }
 
 #[test]
-fn a_spine_gets_a_rack_and_loses_it() {
-    let (three, four) = (default_fabric::switch("spine1"), with_a_rack("spine1"));
-    insta::assert_snapshot!(shown(&change(&three, &four).unwrap()), @r"
+fn a_spine_gains_and_loses_a_rack() {
+    let (three, four) = (default_fabric::switch("spine1"), with_fourth_rack("spine1"));
+    insta::assert_snapshot!(printed(&change(&three, &four).unwrap()), @r"
     plugged
       08:00:27:06:ad:07 ens11
       08:00:27:06:ad:08 ens12
@@ -82,7 +82,7 @@ fn a_spine_gets_a_rack_and_loses_it() {
     vtysh
     dnsmasq: false
     ");
-    insta::assert_snapshot!(shown(&change(&four, &three).unwrap()), @r"
+    insta::assert_snapshot!(printed(&change(&four, &three).unwrap()), @r"
     plugged
     ip
       link set dev ens12 down
@@ -103,9 +103,9 @@ fn a_spine_gets_a_rack_and_loses_it() {
 }
 
 #[test]
-fn a_leaf_hears_of_a_rack() {
-    let (three, four) = (default_fabric::switch("leaf1"), with_a_rack("leaf1"));
-    insta::assert_snapshot!(shown(&change(&three, &four).unwrap()), @r"
+fn a_leaf_learns_of_a_rack() {
+    let (three, four) = (default_fabric::switch("leaf1"), with_fourth_rack("leaf1"));
+    insta::assert_snapshot!(printed(&change(&three, &four).unwrap()), @r"
     plugged
     ip
     vtysh
@@ -117,19 +117,22 @@ fn a_leaf_hears_of_a_rack() {
     vtysh
     dnsmasq: false
     ");
-    let internet = (default_fabric::switch("internet"), with_a_rack("internet"));
+    let internet = (
+        default_fabric::switch("internet"),
+        with_fourth_rack("internet"),
+    );
     assert_eq!(change(&internet.0, &internet.1).unwrap(), Change::default());
 }
 
 #[test]
-fn what_only_a_start_can_change_is_named() {
+fn differences_that_need_a_boot_are_named() {
     let old = default_fabric::switch("leaf1");
     let refused = |edit: &dyn Fn(&mut SwitchConf)| {
         let mut new = old.clone();
         edit(&mut new);
         change(&old, &new).unwrap_err().to_string()
     };
-    let words = [
+    let refusals = [
         refused(&|new| new.nics[1].mac = Mac::try_from([2, 0, 0, 0, 0, 9]).unwrap()),
         refused(&|new| drop(new.nics.remove(0))),
         refused(&|new| new.nics[3].mtu = 1500),
@@ -141,7 +144,7 @@ fn what_only_a_start_can_change_is_named() {
         refused(&|new| new.name = "leaf2".parse().unwrap()),
         refused(&|new| new.nodes.clear()),
     ];
-    insta::assert_snapshot!(words.join("\n"), @r#"
+    insta::assert_snapshot!(refusals.join("\n"), @r#"
     ens5 is another network card than before: only the last ones can come and go
     ens5 is another network card than before: only the last ones can come and go
     "link set dev ens7 mtu 9000 master dhcp0 up" in etc/ikv/network.batch takes effect only at a start
@@ -156,7 +159,7 @@ fn what_only_a_start_can_change_is_named() {
 }
 
 #[test]
-fn dnsmasq_alone_is_started_again() {
+fn a_new_lease_time_restarts_only_dnsmasq() {
     let old = default_fabric::switch("leaf3");
     let mut new = old.clone();
     new.dhcp.as_mut().unwrap().lease = 300;
@@ -168,7 +171,7 @@ fn dnsmasq_alone_is_started_again() {
     assert_eq!(change(&old, &old), Ok(Change::default()));
 }
 
-/// One side of a change: how much there is of what can come and go.
+/// How much of a configuration one side of a change has.
 #[derive(Debug, Clone)]
 struct Extent {
     nics: prop::sample::Index,
@@ -190,7 +193,7 @@ prop_compose! {
     }
 }
 
-/// As much of `whole` as `extent` has, and never so little that a start is needed.
+/// As much of `whole` as `extent` says, but always enough to change without a boot.
 fn part(whole: &SwitchConf, extent: &Extent) -> SwitchConf {
     let mut conf = whole.clone();
     let first = |link| conf.nics.iter().position(|nic| nic.link == link);
@@ -226,7 +229,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_changed_switch_is_as_one_that_started_so(
+    fn a_changed_switch_equals_one_that_booted_with_the_new_configuration(
         mut whole in conf(),
         here in extent(),
         there in extent(),
@@ -239,9 +242,9 @@ proptest! {
         prop_assert_eq!(Running::start(&old).changed(&change, &new), Running::start(&new));
     }
 
-    /// Whatever two configurations have in common: either it works or it is refused.
+    /// A change between any two configurations either works or is refused.
     #[test]
-    fn what_is_not_refused_works(
+    fn a_change_that_is_not_refused_works(
         whole in conf(),
         other in conf(),
         mix: [bool; 8],

@@ -1,4 +1,4 @@
-//! What FACTS.md says of the default fabric, looked up in the rendered files.
+//! The rendered files of the default fabric agree with ikvswitch's facts.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -19,7 +19,7 @@ fn count(text: &str, line: &str) -> usize {
 }
 
 #[test]
-fn each_switch_peers_on_each_cable_but_the_hosts() {
+fn each_switch_peers_on_every_cable_except_the_hosts() {
     for (name, spine, leaf) in [("internet", 0, 2), ("spine2", 1, 6), ("leaf6", 2, 21)] {
         let frr = file(name, "etc/frr/frr.conf").unwrap();
         let peers = |group: &str| {
@@ -32,15 +32,15 @@ fn each_switch_peers_on_each_cable_but_the_hosts() {
 
 #[test]
 fn as_numbers_and_router_ids_follow_the_order_of_nodes() {
-    for (place, name) in default_fabric::NAMES.iter().enumerate() {
+    for (index, name) in default_fabric::NAMES.iter().enumerate() {
         let frr = file(name, "etc/frr/frr.conf").unwrap();
         assert_eq!(
-            count(&frr, &format!("router bgp {}", 65500 + place)),
+            count(&frr, &format!("router bgp {}", 65500 + index)),
             1,
             "{name}"
         );
         assert_eq!(
-            count(&frr, &format!(" bgp router-id 192.168.98.{}", place + 1)),
+            count(&frr, &format!(" bgp router-id 192.168.98.{}", index + 1)),
             1,
             "{name}"
         );
@@ -48,7 +48,7 @@ fn as_numbers_and_router_ids_follow_the_order_of_nodes() {
 }
 
 #[test]
-fn odd_leaves_serve_dhcp_and_nobody_else() {
+fn only_odd_leaves_serve_dhcp() {
     for (name, subnet) in [
         ("internet", None),
         ("spine1", None),
@@ -103,7 +103,7 @@ fn leaf2_bridges_six_vlans_of_all_server_ports() {
 }
 
 #[test]
-fn only_internet_announces_a_way_out() {
+fn only_internet_announces_a_default_route() {
     for name in default_fabric::NAMES {
         let frr = file(name, "etc/frr/frr.conf").unwrap();
         let announces = frr.lines().any(|line| {

@@ -1,4 +1,5 @@
-//! Whatever is valid renders, refers only to what exists, and stays within its lines.
+//! Any valid configuration renders, refers only to interfaces that exist, and cannot add lines of
+//! its own.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -14,7 +15,7 @@ fn content<'a>(files: &'a [File], path: &str) -> &'a str {
     &files.iter().find(|file| file.path == path).unwrap().content
 }
 
-/// The interfaces that exist once network.batch has run.
+/// The interfaces that exist after network.batch.
 fn interfaces(files: &[File]) -> HashSet<&str> {
     let nics = content(files, "etc/ikv/nics")
         .lines()
@@ -35,19 +36,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_valid_renders(conf in conf()) {
+    fn any_valid_configuration_renders(conf in conf()) {
         let files = render(&conf).unwrap();
         for file in &files {
             prop_assert!(file.content.is_empty() || file.content.ends_with('\n'), "{}", file.path);
-            let left = file.content.contains(['{', '}']);
-            prop_assert!(!left, "{}", file.content);
+            let unfilled = file.content.contains(['{', '}']);
+            prop_assert!(!unfilled, "{}", file.content);
             prop_assert!(file.content.bytes().all(|b| b == b'\n' || (b' '..0x7f).contains(&b)));
         }
         prop_assert_eq!(files.len(), if conf.dhcp.is_some() { 8 } else { 7 });
     }
 
     #[test]
-    fn nothing_refers_to_an_interface_that_is_not_made(conf in conf()) {
+    fn every_interface_that_is_named_exists(conf in conf()) {
         let files = render(&conf).unwrap();
         let known = interfaces(&files);
         let frr = content(&files, "etc/frr/frr.conf");
@@ -75,7 +76,7 @@ proptest! {
     }
 
     #[test]
-    fn every_cable_but_the_hosts_has_one_neighbour(conf in conf()) {
+    fn every_cable_except_the_hosts_has_one_neighbour(conf in conf()) {
         let files = render(&conf).unwrap();
         let frr = content(&files, "etc/frr/frr.conf");
         let neighbours = frr.lines().filter(|line| line.contains(" interface peer-group ")).count();
@@ -84,9 +85,9 @@ proptest! {
         prop_assert_eq!(neighbours, cables);
     }
 
-    /// A route-map or list that is not defined would deny everything, silently.
+    /// FRR silently denies everything for a route-map or list that is not defined.
     #[test]
-    fn every_map_and_list_that_is_used_is_defined_before(conf in conf()) {
+    fn every_map_and_list_is_defined_before_its_use(conf in conf()) {
         let files = render(&conf).unwrap();
         let mut defined = HashSet::new();
         for line in content(&files, "etc/frr/frr.conf").lines() {
@@ -111,9 +112,9 @@ proptest! {
         }
     }
 
-    /// Text from a configuration file either is refused or stays one word.
+    /// Text from a configuration file is either refused or stays one word.
     #[test]
-    fn no_name_can_bring_a_line_of_its_own(text in "\\PC{0,8}[\\s,;#\"'\\\\]\\PC{0,8}") {
+    fn a_name_cannot_add_a_line(text in "\\PC{0,8}[\\s,;#\"'\\\\]\\PC{0,8}") {
         prop_assert!(text.parse::<HostName>().is_err());
         prop_assert!(text.parse::<IfName>().is_err());
         prop_assert!(text.parse::<Domain>().is_err());

@@ -1,4 +1,4 @@
-//! Every file of five switches of the default fabric, one for each kind.
+//! Every file of five switches of the default fabric, one switch of each kind.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

@@ -13,11 +13,13 @@ use crate::patience::{SOON, wait_for};
 /// Bytes of the virtio-net header that a tap puts before each frame.
 const HEADER: usize = 10;
 
-/// Makes a persistent tap in this thread's network namespace, as `run` makes them for VMs.
+/// Makes a persistent tap in this thread's network namespace, as `run` makes them for VMs. The tap
+/// has carrier while the returned descriptor is open. A device that is set up without carrier drops
+/// frames for a moment after it gets one, so keep the descriptor until the device is up.
 ///
 /// # Panics
 /// When the name is taken.
-pub fn make_tap(name: &str) {
+pub fn make_tap(name: &str) -> OwnedFd {
     let flags = TapFlags {
         vnet_hdr: true,
         exclusive: true,
@@ -25,6 +27,7 @@ pub fn make_tap(name: &str) {
     };
     let fd = tap::open_tap(name, flags).unwrap_or_else(|error| panic!("{name}: {error}"));
     tap::set_persistent(&fd, true).expect("an open tap");
+    fd
 }
 
 /// A tap, opened as QEMU opens it. Unplugged when dropped.

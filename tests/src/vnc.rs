@@ -1,8 +1,10 @@
 //! A minimal VNC viewer (RFC 6143).
 
 use std::io::{self, Read, Write};
-use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use des::Des;
+use des::cipher::{BlockCipherEncrypt, KeyInit};
 
 use crate::patience::{SOON, wait_until};
 
@@ -145,21 +147,16 @@ fn number<const BYTES: usize>(stream: &mut impl Read) -> io::Result<u64> {
 }
 
 /// Encrypts the challenge with DES, with the bits of each byte of the password mirrored (section
-/// 7.2.2). Newer libraries do not offer DES, but triple DES with three equal keys is the same.
+/// 7.2.2).
 fn response(password: &str, challenge: &[u8; 16]) -> Vec<u8> {
     let mut key = [0; 8];
     for (byte, letter) in key.iter_mut().zip(password.bytes()) {
         *byte = letter.reverse_bits();
     }
-    let hex = format!("{:016x}", u64::from_be_bytes(key));
-    let mut openssl = Command::new("openssl")
-        .args(["enc", "-des-ede3", "-nopad", "-K", &hex.repeat(3)])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("openssl is installed, the switches' password needs it");
-    let mut stdin = openssl.stdin.take().expect("piped");
-    stdin.write_all(challenge).expect("openssl reads");
-    drop(stdin);
-    openssl.wait_with_output().expect("openssl ends").stdout
+    let cipher = Des::new(&key.into());
+    let mut response = challenge.to_vec();
+    for block in response.chunks_exact_mut(8) {
+        cipher.encrypt_block(block.try_into().expect("a block has 8 bytes"));
+    }
+    response
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use dataplane::sys::tap::{self, TapFlags};
-use host::execute::{Applied, ApplyError, clean, execute};
+use host::execute::{HostChangeError, HostChanges, clean, execute};
 use host::firewall;
 use host::lock::{Lock, StatePaths};
 use host::plan::plan;
@@ -19,7 +19,7 @@ use ikv_tests::{HostState, block_on, host_plan_input, in_namespace, leave_namesp
 const LIMIT: Duration = Duration::from_secs(5);
 const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
 
-fn up(folder: &Path, taps: usize, host: bool) -> (Lock, Applied) {
+fn up(folder: &Path, taps: usize, host: bool) -> (Lock, HostChanges) {
     let lock = Lock::acquire(&StatePaths::beside(&folder.join("run/control.sock"))).unwrap();
     let applied = execute(&plan(&host_plan_input(taps, host)), &lock, |_| {}).unwrap();
     (lock, applied)
@@ -410,7 +410,7 @@ fn clean_refuses_in_another_namespace() {
         leave_namespace();
         let error = clean(&mut lock).unwrap_err();
         assert!(
-            matches!(error, ApplyError::OtherNamespace { .. }),
+            matches!(error, HostChangeError::OtherNamespace { .. }),
             "{error}"
         );
         let words = error.to_string();
@@ -470,7 +470,7 @@ fn the_remedy_for_a_firewall_works() {
         );
         let found = firewall::check(firewall::Traffic::Forwarded, "ikhn", range).unwrap();
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].place, "table inet mine, chain transit");
+        assert_eq!(found[0].chain, "table inet mine, chain transit");
         shell(&found[0].remedy);
         assert_eq!(
             firewall::check(firewall::Traffic::Forwarded, "ikhn", range).unwrap(),

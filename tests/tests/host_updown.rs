@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use host::execute::{ApplyError, clean, execute};
+use host::execute::{HostChangeError, clean, execute};
 use host::journal::{Journal, Undo};
 use host::lock::{Lock, StatePaths};
 use host::plan::{HostStep, plan};
@@ -84,7 +84,7 @@ fn a_failing_step_undoes_the_steps_before_it() {
                 words.starts_with("cannot route 198.51.100.0/24 via 192.0.2.1"),
                 "{words}"
             );
-            assert!(matches!(error, ApplyError::Step { left, .. } if left.is_empty()));
+            assert!(matches!(error, HostChangeError::Step { left, .. } if left.is_empty()));
             before.assert_unchanged(&HostState::of_network(), &format!("step {index} failed"));
             assert!(!lock.paths().journal.exists());
         }

@@ -200,10 +200,8 @@ fn ipmi_sim_is_confined(fabric: &Fabric) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
+        let words: Vec<_> = line.unwrap().split_whitespace().collect();
+        words.join(" ")
     };
     assert_eq!(field("Uid:"), "71001 71001 71001 71001");
     assert_eq!(field("Groups:"), "");
@@ -348,8 +346,8 @@ fn invalid_datagrams_do_no_harm(fabric: &Fabric, guest: &Netns) {
 
 fn pings(from: &Netns, to: Ipv4Addr) -> bool {
     let mut ping = from.command("ping");
-    let output = output_within(ping.args(["-c", "1", "-W", "1", &to.to_string()]), SOON);
-    output.status.success()
+    ping.args(["-c", "1", "-W", "1", &to.to_string()]);
+    output_within(&mut ping, SOON).status.success()
 }
 
 /// Whether a TCP connection is established within a second.
@@ -368,8 +366,7 @@ fn the_guest_reaches_only_the_bmcs(site: &Site, guest: &Netns) {
     }
     let service = site
         .host
-        .enter(|| TcpListener::bind("0.0.0.0:7000"))
-        .unwrap();
+        .enter(|| TcpListener::bind("0.0.0.0:7000").unwrap());
     assert!(
         connects(&site.host, segment, 7000),
         "the service does not answer"
@@ -378,9 +375,7 @@ fn the_guest_reaches_only_the_bmcs(site: &Site, guest: &Netns) {
     assert!(!connects(guest, HOST_OUTSIDE, 7000));
     drop(service);
     // The host may connect to the guest.
-    let theirs = guest
-        .enter(|| TcpListener::bind("192.168.200.2:7001"))
-        .unwrap();
+    let theirs = guest.enter(|| TcpListener::bind("192.168.200.2:7001").unwrap());
     assert!(connects(&site.host, Ipv4Addr::new(192, 168, 200, 2), 7001));
     drop(theirs);
 }
@@ -403,11 +398,8 @@ fn the_outside_does_not_reach_the_segment(fabric: &Fabric, site: &Site) {
 fn the_segments_cable_works_like_any_other(cli: &Cli, guest: &Netns, tool: &Ipmitool<'_>) {
     let segment: Ipv4Addr = SEGMENT.parse().unwrap();
     let listed = cli.json(&["topology", "--set", "ipmi.enabled=true"]);
-    let cables = listed["cables"].as_array().unwrap();
-    let ours = cables
-        .iter()
-        .find(|cable| cable["name"] == "bripmi")
-        .unwrap();
+    let mut cables = listed["cables"].as_array().unwrap().iter();
+    let ours = cables.find(|cable| cable["name"] == "bripmi").unwrap();
     assert_eq!(
         (&ours["a"], &ours["b"]),
         (&"bripmi".into(), &"ikipmi".into())
@@ -472,8 +464,7 @@ fn a_taken_port_or_address_is_reported_before_any_change() {
     let before = host.state();
     let taken = host
         .netns
-        .enter(|| UdpSocket::bind("0.0.0.0:9081"))
-        .unwrap();
+        .enter(|| UdpSocket::bind("0.0.0.0:9081").unwrap());
     let says = "the BMC of spine1 cannot be at 127.0.0.1:9081 (UDP): Address already in use (os \
                 error 98); another ipmi.port in the configuration; `ss -ulpn` shows who is there";
     let run = [&["run"], &WITH_BMC[..]].concat();

@@ -143,7 +143,10 @@ const MISSING: &[Obstacle] = &[
         what: "no tun driver, for a wire",
         mount: "mount -t tmpfs none /dev/net",
         command: "patch tap:xa tap:xb",
-        says: &["port `xa`: /dev/net/tun", "modprobe tun"],
+        says: &[
+            "port `xa`: TUN driver unavailable: /dev/net/tun",
+            "modprobe tun",
+        ],
         ..NONE
     },
     Obstacle {

@@ -23,7 +23,7 @@ impl KernelPath {
     fn new(netns: &Netns) -> Self {
         netns.ip("link add name kbr type bridge mcast_snooping 0");
         for name in ["ka", "kb"] {
-            make_tap(name);
+            let _held = make_tap(name);
             netns.ip(&format!("link set {name} mtu 65000 addrgenmode none"));
             netns.ip(&format!("link set {name} master kbr up"));
         }

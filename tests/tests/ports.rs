@@ -19,7 +19,7 @@ struct Wire {
 
 fn wire(netns: &Netns) -> Wire {
     for name in ["ta", "tb"] {
-        make_tap(name);
+        let _held = make_tap(name);
         set_up(netns, name);
     }
     let panel = Panel::start(
@@ -343,8 +343,9 @@ fn a_cable_connects_a_tap_and_a_packet_socket() {
         )
         .unwrap();
         let ours = Port::Tap(Tap::open("host0").unwrap());
-        make_tap("vm0");
+        let held = make_tap("vm0");
         set_up(&netns, "vm0");
+        drop(held);
         netns.ip("addr add 10.7.0.1/24 dev host0");
         netns.ip("link set host0 mtu 9000 up");
         panel

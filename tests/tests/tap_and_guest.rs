@@ -31,7 +31,7 @@ impl Path {
             std::fs::write(off, "1").unwrap();
         }
         netns.ip("link add name kbr type bridge mcast_snooping 0");
-        make_tap("ka");
+        drop(make_tap("ka"));
         let port = Port::Tap(Tap::open("kb").unwrap());
         for name in ["ka", "kb"] {
             netns.ip(&format!("link set {name} master kbr up"));
@@ -102,7 +102,7 @@ fn options(ring: Ring, features: u64) -> GuestOptions {
         mergeable: true,
         features,
         queue_size: 1024,
-        send_room: 65_000,
+        send_capacity: 65_000,
         ..GuestOptions::default()
     }
 }

@@ -1,47 +1,48 @@
-//! Where a queue's rings and buffers lie in the guest's memory. Pure.
+//! The positions of a queue's rings and buffers in the guest's memory. Pure.
 
 use crate::{Ring, Shape};
 
-/// Bytes of the virtio-net header in front of each frame, with `num_buffers` (virtio 1.x).
+/// Bytes of the virtio-net header in front of each frame, `num_buffers` included (virtio 1.2,
+/// 5.1.6).
 pub const HEADER: usize = 12;
 
-/// A cache line.
+/// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Bytes of one descriptor, in either kind of ring.
+/// Bytes of one descriptor, in a split ring and in a packed ring.
 pub const DESCRIPTOR: usize = 16;
 
-/// Offsets in [`crate::Memory`] of everything that belongs to one queue.
+/// Where everything that belongs to one queue lies: offsets in [`crate::Memory`], in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLayout {
-    /// Which kind of ring.
+    /// Whether the ring is split or packed.
     pub ring: Ring,
-    /// Entries of the ring.
+    /// Number of the ring's entries, 2 to 32768.
     pub size: u16,
-    /// Descriptor table, or the packed ring.
+    /// Descriptor table of a split ring, or the packed ring.
     pub descriptors: usize,
-    /// Available ring, or the driver's event suppression.
+    /// Available ring of a split ring, or the driver's event suppression of a packed one.
     pub driver: usize,
-    /// Used ring, or the device's event suppression.
+    /// Used ring of a split ring, or the device's event suppression of a packed one.
     pub device: usize,
     /// Tables of indirect descriptors, one for each slot.
     pub tables: usize,
-    /// The first slot's buffer.
-    pub buffers: usize,
-    /// From one slot's buffer to the next.
-    pub stride: usize,
-    /// Longest frame that a buffer has room for.
+    /// Buffer of slot 0.
+    pub(crate) buffers: usize,
+    /// Distance from one slot's buffer to the next.
+    pub(crate) stride: usize,
+    /// Longest frame that fits into a buffer, in bytes without header.
     pub capacity: usize,
-    /// How a frame lies in descriptors.
+    /// The descriptors that a buffer takes.
     pub shape: Shape,
-    /// Buffers.
+    /// Number of slots. Each slot has one buffer.
     pub slots: u16,
-    /// The first byte behind all of it.
-    pub end: usize,
+    /// The first byte after the last buffer.
+    pub(crate) end: usize,
 }
 
 impl QueueLayout {
-    /// Lays out one queue from offset `at` on.
+    /// Lays out one queue from offset `at` on, for frames of up to `capacity` bytes.
     pub fn new(at: usize, ring: Ring, size: u16, shape: Shape, capacity: usize) -> QueueLayout {
         let entries = size as usize;
         let (driver_len, device_len) = match ring {
@@ -52,13 +53,13 @@ impl QueueLayout {
         let driver = (descriptors + DESCRIPTOR * entries).next_multiple_of(LINE);
         let device = (driver + driver_len).next_multiple_of(LINE);
         let tables = (device + device_len).next_multiple_of(LINE);
-        let slots = size / shape.in_ring();
+        let slots = size / shape.ring_entries();
         let table_len = match shape {
             Shape::Indirect(count) => DESCRIPTOR * count as usize,
             Shape::Single | Shape::Chained(_) => 0,
         };
         let buffers = (tables + table_len * slots as usize).next_multiple_of(LINE);
-        // An odd number of lines, so that small frames do not all fall into few sets of a cache.
+        // With an even number of lines, small frames would all fall into a few sets of the cache.
         let lines = (LINE + capacity).div_ceil(LINE) | 1;
         let stride = lines * LINE;
         QueueLayout {
@@ -77,32 +78,32 @@ impl QueueLayout {
         }
     }
 
-    /// Where the slot's virtio-net header lies; the frame follows at once, on a cache line of
-    /// its own.
+    /// Where the slot's virtio-net header lies. The frame follows without a gap and begins on a
+    /// cache line.
     pub fn header(&self, slot: u16) -> usize {
         self.buffers + self.stride * slot as usize + LINE - HEADER
     }
 
-    /// Where the slot's frame begins.
+    /// Where the slot's frame begins, after the header.
     pub fn frame(&self, slot: u16) -> usize {
         self.header(slot) + HEADER
     }
 
-    /// The slot's table of indirect descriptors.
+    /// Where the slot's table of indirect descriptors lies.
     pub fn table(&self, slot: u16) -> usize {
         self.tables + DESCRIPTOR * self.shape.pieces() as usize * slot as usize
     }
 
-    /// How a frame of `len` bytes in this slot is cut into its descriptors: offset and length of
-    /// each. The header has one of its own unless there is only one.
-    pub fn pieces(&self, slot: u16, len: usize) -> impl Iterator<Item = (usize, u32)> + use<> {
+    /// How the slot's descriptors divide a frame of `len` bytes: offset and length of each piece.
+    /// The header is a piece of its own unless the buffer has only one descriptor.
+    pub(crate) fn pieces(
+        &self,
+        slot: u16,
+        len: usize,
+    ) -> impl Iterator<Item = (usize, u32)> + use<> {
         let count = self.shape.pieces() as usize;
         let header = self.header(slot);
-        let each = if count == 1 {
-            0
-        } else {
-            len.div_ceil(count - 1)
-        };
+        let each = len.div_ceil((count - 1).max(1));
         (0..count).map(move |index| match index {
             0 if count == 1 => (header, (HEADER + len) as u32),
             0 => (header, HEADER as u32),
@@ -129,7 +130,9 @@ mod tests {
                 let last = layout.slots - 1;
                 let table_end = layout.table(last) + DESCRIPTOR * shape.pieces() as usize;
                 assert!(
-                    shape.in_ring() > 1 || shape == Shape::Single || table_end <= layout.buffers
+                    shape.ring_entries() > 1
+                        || shape == Shape::Single
+                        || table_end <= layout.buffers
                 );
                 assert_eq!(layout.frame(1) % LINE, 0);
                 assert_eq!(layout.stride / LINE % 2, 1);

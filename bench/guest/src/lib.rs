@@ -35,6 +35,7 @@
 pub mod features;
 mod layout;
 mod memory;
+mod options;
 mod packed;
 mod queue;
 mod session;
@@ -52,211 +53,76 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
 
 pub use layout::{DESCRIPTOR, HEADER, QueueLayout};
-pub use memory::{GUEST_BASE, Memory, MemoryOptions, Region, USER_BASE};
+pub use memory::{GUEST_BASE, Memory, MemoryOptions};
+pub use options::{GuestOptions, Ring, Shape};
 pub use queue::{Incoming, Outgoing, Queue};
 pub use session::Session;
 
-use queue::Rules;
+use queue::QueueFeatures;
 
-/// Which kind of ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Ring {
-    /// The one that every device knows.
-    #[default]
-    Split,
-    /// virtio 1.1's.
-    Packed,
-}
-
-/// How a frame lies in descriptors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Shape {
-    /// Header and frame in one.
-    #[default]
-    Single,
-    /// A chain of so many, 2 at least, the first with the header alone.
-    Chained(u16),
-    /// As before (or, with 1, as [`Shape::Single`]), in an indirect table.
-    Indirect(u16),
-}
-
-impl Shape {
-    /// Descriptors that hold the frame.
-    pub fn pieces(self) -> u16 {
-        match self {
-            Shape::Single => 1,
-            Shape::Chained(count) | Shape::Indirect(count) => count,
-        }
-    }
-
-    /// Entries of the ring that it takes.
-    pub fn in_ring(self) -> u16 {
-        match self {
-            Shape::Single | Shape::Indirect(_) => 1,
-            Shape::Chained(count) => count,
-        }
-    }
-}
-
-/// What a guest is like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GuestOptions {
-    /// Kind of its rings.
-    pub ring: Ring,
-    /// Entries of each ring: 2 to 32768, for split rings a power of two.
-    pub queue_size: u16,
-    /// Pairs of queues.
-    pub pairs: u16,
-    /// Received frames may lie in several buffers.
-    pub mergeable: bool,
-    /// Wants buffers used in order.
-    pub in_order: bool,
-    /// Wants notifications by position.
-    pub event_idx: bool,
-    /// Other features to agree on where the back end offers them: [`features`].
-    pub features: u64,
-    /// How frames lie in transmit queues.
-    pub send_shape: Shape,
-    /// How room for frames lies in receive queues.
-    pub receive_shape: Shape,
-    /// Longest frame to send, in bytes.
-    pub send_room: usize,
-    /// Room for a frame in each receive buffer, in bytes.
-    pub receive_room: usize,
-    /// What the memory is made of.
-    pub memory: MemoryOptions,
-}
-
-impl Default for GuestOptions {
-    fn default() -> Self {
-        GuestOptions {
-            ring: Ring::Split,
-            queue_size: 256,
-            pairs: 1,
-            mergeable: false,
-            in_order: false,
-            event_idx: false,
-            features: 0,
-            send_shape: Shape::Single,
-            receive_shape: Shape::Single,
-            send_room: 1522,
-            receive_room: 1522,
-            memory: MemoryOptions::default(),
-        }
-    }
-}
-
-impl GuestOptions {
-    fn wanted(&self) -> u64 {
-        let mut wanted = self.features | features::VERSION_1;
-        for (set, bit) in [
-            (self.ring == Ring::Packed, features::RING_PACKED),
-            (self.mergeable, features::MRG_RXBUF),
-            (self.in_order, features::IN_ORDER),
-            (self.event_idx, features::EVENT_IDX),
-            (self.pairs > 1, features::MQ),
-            (
-                matches!(self.send_shape, Shape::Indirect(_))
-                    || matches!(self.receive_shape, Shape::Indirect(_)),
-                features::INDIRECT_DESC,
-            ),
-        ] {
-            if set {
-                wanted |= bit;
-            }
-        }
-        wanted
-    }
-
-    /// What the guest cannot do without.
-    fn needed(&self) -> u64 {
-        self.wanted() & !self.features & !features::IN_ORDER & !features::EVENT_IDX
-    }
-
-    fn check(&self) -> Result<(), GuestError> {
-        let refused = |why| Err(GuestError::Options(why));
-        let size = self.queue_size;
-        if !(2..=32768).contains(&size) || self.ring == Ring::Split && !size.is_power_of_two() {
-            return refused("queue sizes are 2 to 32768, and powers of two for split rings");
-        }
-        for shape in [self.send_shape, self.receive_shape] {
-            if shape.pieces() == 0 || shape == Shape::Chained(1) || shape.pieces() > size {
-                return refused("a chain has 2 descriptors at least, and fits into the queue");
-            }
-            if self.in_order && !size.is_multiple_of(shape.in_ring()) {
-                return refused("in order, the queue size is a multiple of the chain's length");
-            }
-        }
-        if self.pairs == 0 {
-            return refused("there is at least one pair of queues");
-        }
-        Ok(())
-    }
-}
-
-/// How a back end broke the rules of virtio.
+/// A violation of virtio's rules by the back end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BackEndFault {
-    /// It used more buffers than there are.
+    /// The back end used more buffers than the guest made available.
     #[error("its used index runs ahead of the available one")]
     UsedIndex,
-    /// No buffer has this id.
+    /// The back end used a buffer with an id beyond the last slot.
     #[error("it used a buffer {0} that does not exist")]
     UnknownId(u32),
-    /// This buffer is not its.
-    #[error("it used buffer {0}, which it did not have")]
-    NotOffered(u16),
-    /// IN_ORDER was agreed on.
+    /// The back end used a buffer that belonged to the guest.
+    #[error("it used buffer {0}, which was not available to it")]
+    NotAvailable(u16),
+    /// The back end broke the order that IN_ORDER promises.
     #[error("it used receive buffers out of order")]
     OutOfOrder,
-    /// It wrote more than there was room for.
-    #[error("it says that it wrote {0} bytes, more than there is room for")]
+    /// The back end reported more bytes than the buffer has.
+    #[error("it reports {0} written bytes, more than the buffer has")]
     TooLong(u32),
-    /// What it wrote is no frame.
-    #[error("it wrote a frame without a whole virtio-net header")]
+    /// The back end wrote less than a header, or a header with an impossible `num_buffers`.
+    #[error("it wrote a frame without a valid virtio-net header")]
     NoHeader,
 }
 
-/// Why a guest does not run.
+/// Why a guest cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
-    /// No such guest can be.
-    #[error("this guest cannot be: {0}")]
+    /// The options contradict each other or are out of range.
+    #[error("invalid options for a guest: {0}")]
     Options(&'static str),
-    /// The socket failed.
+    /// Connecting to the socket, or using it, failed.
     #[error("the vhost-user socket failed: {0}")]
     Socket(#[source] io::Error),
-    /// The back end did not answer as it should.
+    /// The back end refused a message or did not answer it in time.
     #[error("{action} failed: {error}")]
     Protocol {
-        /// The message.
+        /// Name of the message.
         action: &'static str,
-        /// What the protocol's crate says.
+        /// The error of the vhost crate.
         error: vhost::Error,
     },
-    /// The back end lacks what the guest needs.
+    /// The back end does not offer features that the options require.
     #[error("the back end does not offer the features {0:#x}")]
     Features(u64),
-    /// The back end has fewer queues.
+    /// The back end offers fewer queues than the options require.
     #[error("the back end offers {offered} pairs of queues, not {wanted}")]
     TooFewQueues {
-        /// Pairs it has.
+        /// Pairs that the back end offers.
         offered: u64,
-        /// Pairs asked for.
+        /// Pairs that the options require.
         wanted: u64,
     },
-    /// No memory to share.
+    /// The kernel provided no memory to share.
     #[error("cannot make memory to share: {0}")]
     Memory(#[source] Errno),
-    /// An eventfd failed.
-    #[error("cannot ring or make a bell: {0}")]
-    Bell(#[source] io::Error),
-    /// The back end broke a rule.
+    /// Creating or writing an eventfd failed.
+    #[error("an eventfd failed: {0}")]
+    Eventfd(#[source] io::Error),
+    /// The back end broke a rule of virtio.
     #[error("the back end broke a rule: {0}")]
     BackEnd(#[from] BackEndFault),
 }
 
-/// See the module's text.
+/// A guest that is plugged into a back end. Dropping it unplugs it.
 pub struct Guest {
     session: Session,
     memory: Arc<Memory>,
@@ -269,13 +135,14 @@ impl Guest {
     /// Plugs into a back end that listens on a socket, and starts every queue.
     ///
     /// # Errors
-    /// When the back end cannot be reached, does not answer, or lacks a feature.
+    /// When the options are invalid, or the back end cannot be reached, does not answer, or lacks a
+    /// feature or queues.
     pub fn connect(path: &Path, options: &GuestOptions) -> Result<Guest, GuestError> {
         let socket = UnixStream::connect(path).map_err(GuestError::Socket)?;
         Self::plug(socket, options)
     }
 
-    /// As [`Guest::connect`], on a socket that is connected already.
+    /// Like [`Guest::connect`], on a socket that is already connected.
     ///
     /// # Errors
     /// As [`Guest::connect`].
@@ -290,7 +157,7 @@ impl Guest {
         Ok(guest)
     }
 
-    /// As [`Guest::plug`], but no queue is started, and no receive buffer posted.
+    /// Like [`Guest::plug`], but starts no queue and posts no receive buffer.
     ///
     /// # Errors
     /// As [`Guest::connect`].
@@ -302,16 +169,17 @@ impl Guest {
         if missing != 0 {
             return Err(GuestError::Features(missing));
         }
-        let agreed = session.agree(options.wanted())?;
+        let agreed = session.negotiate(options.wanted())?;
         let mut end = 0;
         let layouts: Vec<_> = (0..count)
             .map(|index| {
-                let (shape, room) = if index % 2 == 0 {
-                    (options.receive_shape, options.receive_room)
+                let (shape, capacity) = if index % 2 == 0 {
+                    (options.receive_shape, options.receive_capacity)
                 } else {
-                    (options.send_shape, options.send_room)
+                    (options.send_shape, options.send_capacity)
                 };
-                let layout = QueueLayout::new(end, options.ring, options.queue_size, shape, room);
+                let layout =
+                    QueueLayout::new(end, options.ring, options.queue_size, shape, capacity);
                 end = layout.end;
                 layout
             })
@@ -321,13 +189,13 @@ impl Guest {
         let queues = (0..)
             .zip(layouts)
             .map(|(index, layout)| {
-                let rules = Rules {
+                let negotiated = QueueFeatures {
                     writable: index % 2 == 0,
                     in_order: agreed & features::IN_ORDER != 0,
                     event_idx: agreed & features::EVENT_IDX != 0,
                     mergeable: agreed & features::MRG_RXBUF != 0,
                 };
-                Queue::new(memory.clone(), layout, rules)
+                Queue::new(memory.clone(), layout, negotiated)
             })
             .collect::<Result<_, _>>()?;
         Ok(Guest {
@@ -339,7 +207,7 @@ impl Guest {
         })
     }
 
-    /// The features in force.
+    /// The negotiated feature bits.
     pub fn features(&self) -> u64 {
         self.features
     }
@@ -349,22 +217,22 @@ impl Guest {
         &self.memory
     }
 
-    /// The protocol's side.
+    /// The connection to the back end.
     pub fn session(&mut self) -> &mut Session {
         &mut self.session
     }
 
-    /// Number of queues.
+    /// Number of queues: two for each pair.
     pub fn queues(&self) -> usize {
         self.queues.len()
     }
 
-    /// One queue: even ones receive, odd ones send.
+    /// The queue with this index. Queues with even indices receive, those with odd indices send.
     pub fn queue(&mut self, index: usize) -> &mut Queue {
         &mut self.queues[index]
     }
 
-    /// The first pair: what receives, what sends.
+    /// The first pair: its receive queue and its transmit queue.
     pub fn pair(&mut self) -> (&mut Queue, &mut Queue) {
         let [receive, send, ..] = self.queues.as_mut_slice() else {
             unreachable!("a guest has at least one pair of queues");
@@ -372,14 +240,14 @@ impl Guest {
         (receive, send)
     }
 
-    /// Frames of this size that the first receive queue has room for.
-    pub fn receive_room(&self, size: usize) -> usize {
+    /// How many frames of `size` bytes fit into the buffers of the first receive queue.
+    pub fn receive_capacity(&self, size: usize) -> usize {
         let layout = self.queues[0].layout();
         let buffers = (HEADER + size).div_ceil(HEADER + layout.capacity);
         layout.slots as usize / buffers
     }
 
-    /// The base of a ring that has not run yet.
+    /// The base to start a ring from that has not run yet.
     pub fn first_base(&self) -> u32 {
         match self.ring {
             Ring::Split => 0,
@@ -388,16 +256,15 @@ impl Guest {
         }
     }
 
-    /// Lets the back end use a ring, from `base` on.
+    /// Lets the back end use the queue's ring, from `base` on.
     ///
     /// # Errors
     /// [`GuestError::Protocol`].
     pub fn start(&mut self, index: usize, base: u32) -> Result<(), GuestError> {
-        self.session
-            .start(index, &self.queues[index], &self.memory, base)
+        self.session.start(index, &self.queues[index], base)
     }
 
-    /// Stops a ring. Returns the base to start it from again.
+    /// Stops the queue's ring. Returns the base to start it from again.
     ///
     /// # Errors
     /// [`GuestError::Protocol`].
@@ -405,20 +272,20 @@ impl Guest {
         self.session.stop(index)
     }
 
-    /// Asks for an interrupt on a queue and waits until it comes, or something is there
-    /// already. `false` when neither happened in time.
+    /// Waits until the back end has used a buffer of the queue. Returns `false` when `limit` passes
+    /// or a signal arrives first.
     ///
     /// # Errors
-    /// When waiting is impossible.
+    /// When the kernel refuses to wait (epoll).
     pub fn wait(&mut self, index: usize, limit: Duration) -> io::Result<bool> {
         wait_for_queues(&mut [&mut self.queues[index]], limit)
     }
 }
 
-/// As [`Guest::wait`], on the first receive queues of several guests at once.
+/// Like [`Guest::wait`], on the first receive queues of several guests together.
 ///
 /// # Errors
-/// When waiting is impossible.
+/// When the kernel refuses to wait (epoll).
 pub fn wait_for_frames<'g>(
     guests: impl IntoIterator<Item = &'g mut Guest>,
     limit: Duration,
@@ -436,7 +303,7 @@ fn wait_for_queues(queues: &mut [&mut Queue], limit: Duration) -> io::Result<boo
     }
     let mut used = queues.iter_mut().any(|queue| queue.has_used());
     if !used {
-        used = wait_for_bells(queues, limit)?;
+        used = wait_for_calls(queues, limit)?;
     }
     for queue in queues {
         queue.interrupts(false);
@@ -444,7 +311,8 @@ fn wait_for_queues(queues: &mut [&mut Queue], limit: Duration) -> io::Result<boo
     Ok(used)
 }
 
-fn wait_for_bells(queues: &[&mut Queue], limit: Duration) -> io::Result<bool> {
+/// Waits until the back end signals one of the queues' call eventfds.
+fn wait_for_calls(queues: &[&mut Queue], limit: Duration) -> io::Result<bool> {
     let mut poll = Poll::new()?;
     for (token, queue) in queues.iter().enumerate() {
         let call = queue.call().as_raw_fd();
@@ -453,55 +321,14 @@ fn wait_for_bells(queues: &[&mut Queue], limit: Duration) -> io::Result<bool> {
     }
     let mut events = Events::with_capacity(queues.len().max(1));
     match poll.poll(&mut events, Some(limit)) {
-        // A signal is no frame.
+        // A signal ended the wait, not a frame.
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
         result => result?,
     }
-    let mut rung = false;
+    // Every eventfd is read, so that none ends the next wait at once.
+    let mut called = false;
     for queue in queues {
-        rung |= queue.call().read().is_ok();
+        called |= queue.call().read().is_ok();
     }
-    Ok(rung)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_cannot_be_is_refused() {
-        let good = GuestOptions::default();
-        assert!(good.check().is_ok());
-        for bad in [
-            GuestOptions {
-                queue_size: 100,
-                ..good
-            },
-            GuestOptions {
-                send_shape: Shape::Chained(1),
-                ..good
-            },
-            GuestOptions {
-                receive_shape: Shape::Indirect(0),
-                ..good
-            },
-            GuestOptions {
-                in_order: true,
-                send_shape: Shape::Chained(3),
-                ..good
-            },
-            GuestOptions { pairs: 0, ..good },
-        ] {
-            assert!(bad.check().is_err(), "{bad:?}");
-        }
-        assert!(
-            GuestOptions {
-                queue_size: 100,
-                ring: Ring::Packed,
-                ..good
-            }
-            .check()
-            .is_ok()
-        );
-    }
+    Ok(called)
 }

@@ -1,7 +1,7 @@
-//! A guest's memory: files that a back end maps too, seen here as one range of bytes.
+//! A guest's memory: files that the back end maps too, here mapped as one range of bytes.
 //!
-//! The only file of this crate that may hold `unsafe`. What it offers is safe: the other side
-//! may change every byte at any time, so all access is by atomics, and every offset is checked.
+//! The only file of this crate that may contain `unsafe`. Its interface is safe: the back end may
+//! change every byte at any time, so all accesses are atomic, and every offset is checked.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,29 +12,29 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-/// Where the memory begins for the guest. Not 0, and not [`USER_BASE`]: a back end that takes
-/// one kind of address for the other finds nothing.
+/// The guest address of the memory's first byte. Neither 0 nor the front end's own address
+/// (`USER_BASE`), so a back end that confuses the two kinds of address finds no memory.
 pub const GUEST_BASE: u64 = 0x4000_0000;
 
-/// Where it begins as "user address", by which a front end names its rings.
-pub const USER_BASE: u64 = 0x5500_0000_0000;
+/// The user address of the memory's first byte. A front end names its rings by user addresses.
+const USER_BASE: u64 = 0x5500_0000_0000;
 
-/// Size of a huge page, and what sizes of huge-page files are multiples of.
+/// Bytes of a huge page. The size of a file of huge pages is a multiple of it.
 const HUGE: usize = 2 << 20;
 
-/// Size of a small page.
+/// Bytes of a normal page.
 const PAGE: usize = 4096;
 
-/// How the memory is made.
+/// Properties of a guest's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryOptions {
-    /// Files that it consists of, 1 to 8, one behind the other: each is a region of its own for
-    /// the back end, and buffers may lie across two.
+    /// Number of files, 1 to 8, mapped one after another. Each is a region of its own for the back
+    /// end, and a buffer may cross from one to the next.
     pub regions: usize,
-    /// From huge pages where the machine has enough of them.
+    /// Whether to use huge pages, if the machine has enough of them.
     pub huge: bool,
-    /// The files cannot be made shorter later. A front end that wants its back end to live seals
-    /// them; a hostile one does not (see [`Memory::truncate`]).
+    /// Whether the files are sealed against shrinking. An honest front end seals them to protect
+    /// its back end; a hostile one does not (see [`Memory::truncate`]).
     pub sealed: bool,
 }
 
@@ -50,12 +50,12 @@ impl Default for MemoryOptions {
 
 /// One file of the memory.
 #[derive(Debug)]
-pub struct Region {
+pub(crate) struct Region {
     file: OwnedFd,
-    /// Offset of its first byte in the memory.
-    pub at: usize,
-    /// Its size in bytes.
-    pub size: usize,
+    /// Offset of the file's first byte in the memory.
+    pub(crate) at: usize,
+    /// Bytes of the file.
+    pub(crate) size: usize,
 }
 
 impl AsFd for Region {
@@ -64,11 +64,11 @@ impl AsFd for Region {
     }
 }
 
-/// See the module's text. Offsets count from the memory's first byte; numbers are little-endian
-/// there, as virtio 1.x wants them.
+/// Memory that a guest shares with its back end. Offsets count from its first byte. Its numbers are
+/// little-endian, as virtio 1.x requires.
 ///
-/// Every accessor panics when it is asked for bytes outside of the memory, or for a number that
-/// is not aligned to its size: offsets come from this crate or a test, never from the back end.
+/// Every accessor panics for bytes outside the memory and for a number that is not aligned to its
+/// size: offsets come from this crate or a test, never from the back end.
 #[derive(Debug)]
 pub struct Memory {
     base: NonNull<u8>,
@@ -85,21 +85,21 @@ impl Memory {
     /// Makes at least `size` bytes of zeroed memory.
     ///
     /// # Errors
-    /// When the kernel has no memory, descriptors or address space left.
+    /// When the kernel is out of memory, descriptors or address space.
     pub fn new(size: usize, options: MemoryOptions) -> Result<Memory, Errno> {
         if options.huge
-            && let Ok(memory) = Self::of_pages(size, options, HUGE)
+            && let Ok(memory) = Self::with_page_size(size, options, HUGE)
         {
             return Ok(memory);
         }
-        Self::of_pages(size, options, PAGE)
+        Self::with_page_size(size, options, PAGE)
     }
 
-    fn of_pages(size: usize, options: MemoryOptions, page: usize) -> Result<Memory, Errno> {
+    fn with_page_size(size: usize, options: MemoryOptions, page: usize) -> Result<Memory, Errno> {
         let count = options.regions.clamp(1, 8);
         let part = size.div_ceil(count).next_multiple_of(page);
         let reserved = part * count + HUGE;
-        // SAFETY: a new anonymous mapping at a place that the kernel chooses touches nothing.
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no other.
         let start = unsafe {
             mmap_anonymous(
                 std::ptr::null_mut(),
@@ -110,7 +110,7 @@ impl Memory {
         }?;
         let skipped = start.addr().next_multiple_of(HUGE) - start.addr();
         let base = start.wrapping_byte_add(skipped).cast::<u8>();
-        // SAFETY: both ends of the reservation were just mapped and nobody uses them.
+        // SAFETY: both ends belong to the reservation just made, and nothing uses them yet.
         unsafe {
             if skipped > 0 {
                 munmap(start, skipped)?;
@@ -119,15 +119,16 @@ impl Memory {
                 munmap(base.wrapping_add(part * count).cast(), HUGE - skipped)?;
             }
         }
-        // From here on the memory unmaps itself if something fails.
+        // From here on `Memory`'s drop unmaps the reservation if a step fails.
         let mut memory = Memory {
             base: NonNull::new(base).ok_or(Errno::NOMEM)?,
             len: part * count,
             regions: Vec::new(),
         };
         for index in 0..count {
-            let file = file_of(part, options.sealed, page == HUGE)?;
-            // SAFETY: replaces a part of the reservation above, which is ours and unused.
+            let file = memory_file(part, options.sealed, page == HUGE)?;
+            // SAFETY: replaces a part of the reservation above, which this value owns and nothing
+            // uses yet.
             unsafe {
                 mmap(
                     base.wrapping_add(index * part).cast(),
@@ -147,33 +148,28 @@ impl Memory {
         Ok(memory)
     }
 
-    /// Its size in bytes.
-    pub fn len(&self) -> usize {
+    /// Bytes of the memory: a whole number of pages for each region.
+    pub fn size(&self) -> usize {
         self.len
     }
 
-    /// Never.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The files that it consists of, in the order of their offsets.
-    pub fn regions(&self) -> &[Region] {
+    /// The memory's files, in the order of their offsets.
+    pub(crate) fn regions(&self) -> &[Region] {
         &self.regions
     }
 
-    /// What the guest calls the byte at this offset.
+    /// The guest address of the byte at this offset: descriptors contain guest addresses.
     pub fn guest_address(&self, at: usize) -> u64 {
         GUEST_BASE + at as u64
     }
 
-    /// What a front end calls it in its messages.
-    pub fn user_address(&self, at: usize) -> u64 {
+    /// The user address of the byte at this offset: messages of the front end contain those.
+    pub(crate) fn user_address(at: usize) -> u64 {
         USER_BASE + at as u64
     }
 
-    /// Takes a region's pages away under the back end's eyes, for tests of that. Whoever
-    /// touches them afterwards is killed by SIGBUS: here, do not.
+    /// Removes a region's pages while the back end has them mapped, for tests of hostile guests.
+    /// Do not access the region afterwards: the kernel kills a process that does (SIGBUS).
     ///
     /// # Errors
     /// `EPERM` when the memory is sealed.
@@ -181,36 +177,36 @@ impl Memory {
         ftruncate(&self.regions[region].file, 0)
     }
 
-    /// The byte at an offset.
+    /// The byte at offset `at`.
     pub fn u8(&self, at: usize) -> &AtomicU8 {
-        // SAFETY: `checked` returned a pointer into the mapping, which lives as long as `self`,
-        // aligned for the type. Other processes use the bytes too; they are no part of this
-        // program, and within it only atomics do.
+        // SAFETY: `checked` returns a pointer into the mapping, which lives as long as `self`, and
+        // aligned for the type. Within this program only atomics access the bytes; other
+        // processes that access them are outside the program's memory model.
         unsafe { AtomicU8::from_ptr(self.checked(at, 1, 1)) }
     }
 
-    /// The number at an offset, in the memory's byte order.
+    /// The number at offset `at`, in the memory's byte order (little-endian).
     #[inline]
     pub fn u16(&self, at: usize) -> &AtomicU16 {
         // SAFETY: as in `u8`.
         unsafe { AtomicU16::from_ptr(self.checked(at, 2, 2).cast()) }
     }
 
-    /// The number at an offset, in the memory's byte order.
+    /// The number at offset `at`, in the memory's byte order (little-endian).
     #[inline]
     pub fn u32(&self, at: usize) -> &AtomicU32 {
         // SAFETY: as in `u8`.
         unsafe { AtomicU32::from_ptr(self.checked(at, 4, 4).cast()) }
     }
 
-    /// The number at an offset, in the memory's byte order.
+    /// The number at offset `at`, in the memory's byte order (little-endian).
     #[inline]
     pub fn u64(&self, at: usize) -> &AtomicU64 {
         // SAFETY: as in `u8`.
         unsafe { AtomicU64::from_ptr(self.checked(at, 8, 8).cast()) }
     }
 
-    /// Copies bytes into the memory.
+    /// Copies `bytes` into the memory, from offset `at` on.
     pub fn write(&self, at: usize, bytes: &[u8]) {
         let (head, words, tail) = self.split(at, bytes.len());
         for (index, byte) in bytes[..head].iter().enumerate() {
@@ -225,7 +221,7 @@ impl Memory {
         }
     }
 
-    /// Copies bytes out of the memory.
+    /// Fills `bytes` from the memory, from offset `at` on.
     pub fn read(&self, at: usize, bytes: &mut [u8]) {
         let (head, words, tail) = self.split(at, bytes.len());
         let len = bytes.len();
@@ -240,7 +236,7 @@ impl Memory {
         }
     }
 
-    /// Whether the memory holds these bytes.
+    /// Whether the memory contains `bytes` at offset `at`.
     pub fn holds(&self, at: usize, bytes: &[u8]) -> bool {
         let (head, words, tail) = self.split(at, bytes.len());
         let single = |index: usize| self.u8(at + index).load(Ordering::Relaxed) == bytes[index];
@@ -255,12 +251,12 @@ impl Memory {
         differ == 0 && (0..head).all(single) && (bytes.len() - tail..bytes.len()).all(single)
     }
 
-    /// Begins to load the cache line at an offset, so that it is there when it is needed.
+    /// Begins to load the cache line at offset `at`, so that a later access finds it in the cache.
     #[inline]
-    pub fn prefetch(&self, at: usize) {
+    pub(crate) fn prefetch(&self, at: usize) {
         let pointer = self.checked(at, 1, 1);
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch reads nothing that the program could see.
+        // SAFETY: a prefetch has no effect that the program could observe.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             _mm_prefetch::<_MM_HINT_T0>(pointer.cast());
@@ -269,7 +265,8 @@ impl Memory {
         let _ = pointer;
     }
 
-    /// Bytes up to the first multiple of 8, the words behind, and the bytes behind those.
+    /// Divides a range for word-wise access: the number of bytes before the first multiple of 8,
+    /// the aligned words, and the number of bytes after them.
     fn split(&self, at: usize, len: usize) -> (usize, &[AtomicU64], usize) {
         let head = (at.next_multiple_of(8) - at).min(len);
         let count = (len - head) / 8;
@@ -283,8 +280,8 @@ impl Memory {
             .checked(at + head, count * 8 + tail, 8)
             .cast::<AtomicU64>();
         self.checked(at, head, 1);
-        // SAFETY: `checked` saw to it that the words lie in the mapping, which lives as long as
-        // `self`, and are aligned. An AtomicU64 has the memory layout of a u64.
+        // SAFETY: `checked` ensures that the words are aligned and lie in the mapping, which lives
+        // as long as `self`. An AtomicU64 has the memory layout of a u64.
         (
             head,
             unsafe { std::slice::from_raw_parts(first, count) },
@@ -292,31 +289,33 @@ impl Memory {
         )
     }
 
+    /// The address of offset `at`, after checks of bounds and alignment.
     #[inline]
     fn checked(&self, at: usize, len: usize, align: usize) -> *mut u8 {
         assert!(
             at.is_multiple_of(align) && at <= self.len && len <= self.len - at,
-            "offset outside of the guest's memory, or not aligned"
+            "offset outside the guest's memory, or not aligned"
         );
-        // SAFETY: within the mapping, as was just checked.
+        // SAFETY: the assertion keeps the result within the mapping.
         unsafe { self.base.as_ptr().add(at) }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and no reference into it outlives `self`.
-        // Nothing could be done about a failure.
+        // SAFETY: this value owns the mapping, and no reference into it outlives `self`.
+        // The result is ignored: nothing could be done about a failure.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
 
-fn file_of(size: usize, sealed: bool, huge: bool) -> Result<OwnedFd, Errno> {
+/// A file in memory that other processes can map.
+fn memory_file(size: usize, sealed: bool, huge: bool) -> Result<OwnedFd, Errno> {
     let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     if huge {
         flags |= MemfdFlags::HUGETLB;
     }
-    let file = memfd_create("ikv-bench-guest", flags)?;
+    let file = memfd_create("ikv-guest", flags)?;
     ftruncate(&file, size as u64)?;
     if sealed {
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
@@ -329,13 +328,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_back_wherever_they_lie() {
+    fn bytes_read_back_equal_at_every_alignment() {
         let options = MemoryOptions {
             regions: 3,
             ..MemoryOptions::default()
         };
         let memory = Memory::new(10_000, options).unwrap();
-        assert_eq!((memory.regions().len(), memory.len()), (3, 12_288));
+        assert_eq!((memory.regions().len(), memory.len), (3, 12_288));
         for (at, len) in [
             (0, 0),
             (1, 3),
@@ -363,14 +362,14 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "outside of the guest's memory")]
-    fn no_offset_leads_outside() {
+    #[should_panic(expected = "outside the guest's memory")]
+    fn an_offset_outside_the_memory_panics() {
         let memory = Memory::new(4096, MemoryOptions::default()).unwrap();
         memory.write(4095, &[0; 2]);
     }
 
     #[test]
-    fn sealed_memory_stays() {
+    fn sealed_memory_cannot_shrink() {
         let sealed = Memory::new(4096, MemoryOptions::default()).unwrap();
         assert_eq!(sealed.truncate(0), Err(Errno::PERM));
         let options = MemoryOptions {

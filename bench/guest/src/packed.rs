@@ -1,11 +1,11 @@
-//! The driver's side of a packed ring (virtio 1.2, 2.8).
+//! The driver side of a packed ring (virtio 1.2, 2.8).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use crate::layout::{DESCRIPTOR, QueueLayout};
-use crate::queue::{Rules, Used};
+use crate::queue::{QueueFeatures, Used};
 use crate::split::needs_event;
 use crate::{BackEndFault, Memory, Shape};
 
@@ -15,19 +15,19 @@ const INDIRECT: u16 = 4;
 const AVAIL: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
 
-/// Event suppression: always, never, at a position.
+// Flags of event suppression: notify always, never, or at a position.
 const ENABLE: u16 = 0;
 const DISABLE: u16 = 1;
-const AT: u16 = 2;
+const AT_POSITION: u16 = 2;
 
-/// A place in the ring, and the lap's parity.
+/// A position in the ring, with the wrap counter.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct RingPosition {
     index: u16,
     wrap: bool,
 }
 
-impl Place {
+impl RingPosition {
     fn advance(&mut self, by: u16, size: u16) {
         self.index += by;
         if self.index >= size {
@@ -36,28 +36,37 @@ impl Place {
         }
     }
 
+    /// The flags that make a descriptor available at this position.
     fn available(self) -> u16 {
         if self.wrap { AVAIL } else { USED }
     }
 }
 
-/// See the module's text.
+/// The driver side of one packed ring.
 #[derive(Debug)]
 pub(super) struct Packed {
     memory: Arc<Memory>,
     layout: QueueLayout,
-    rules: Rules,
-    next: Place,
-    told: u16,
-    seen: Place,
-    /// In order: the last slot of the batch that is being given back, and the next of it.
+    negotiated: QueueFeatures,
+    /// Where the next buffer is offered.
+    next: RingPosition,
+    /// Ring entries offered since the last [`Packed::publish`].
+    unpublished: u16,
+    /// Where the next used buffer is expected.
+    seen: RingPosition,
+    /// With IN_ORDER, the last slot of the batch that the device is giving back.
     batch: Option<u16>,
+    /// With IN_ORDER, the next slot that the device gives back.
     oldest: u16,
 }
 
 impl Packed {
-    pub(super) fn new(memory: Arc<Memory>, layout: QueueLayout, rules: Rules) -> Packed {
-        let start = Place {
+    pub(super) fn new(
+        memory: Arc<Memory>,
+        layout: QueueLayout,
+        negotiated: QueueFeatures,
+    ) -> Packed {
+        let start = RingPosition {
             index: 0,
             wrap: true,
         };
@@ -69,9 +78,9 @@ impl Packed {
         let mut ring = Packed {
             memory,
             layout,
-            rules,
+            negotiated,
             next: start,
-            told: 0,
+            unpublished: 0,
             seen: start,
             batch: None,
             oldest: 0,
@@ -85,10 +94,11 @@ impl Packed {
         ring
     }
 
+    /// Makes a slot available, with a frame of `len` bytes or with space for one.
     #[inline]
     pub(super) fn offer(&mut self, slot: u16, len: u32) {
         let layout = self.layout;
-        let write = if self.rules.writable { WRITE } else { 0 };
+        let write = if self.negotiated.writable { WRITE } else { 0 };
         match layout.shape {
             Shape::Single => {
                 let address = self.memory.guest_address(layout.header(slot));
@@ -103,42 +113,45 @@ impl Packed {
             }
             Shape::Chained(count) => {
                 let mut head = None;
-                let mut place = self.next;
+                let mut position = self.next;
                 for (index, (at, bytes)) in (1..).zip(layout.pieces(slot, len as usize)) {
                     let flags = if index == count { write } else { write | NEXT };
                     let address = self.memory.guest_address(at);
                     if head.is_none() {
                         head = Some((address, bytes, flags));
                     } else {
-                        self.put(place, address, bytes, slot, flags);
+                        self.put(position, address, bytes, slot, flags);
                     }
-                    place.advance(1, layout.size);
+                    position.advance(1, layout.size);
                 }
-                // The first one last: with it the device may take all of them.
+                // The head is written last: it makes the whole chain available.
                 if let Some((address, bytes, flags)) = head {
                     self.put(self.next, address, bytes, slot, flags);
                 }
             }
         }
-        self.next.advance(layout.shape.in_ring(), layout.size);
-        self.told += layout.shape.in_ring();
+        self.next.advance(layout.shape.ring_entries(), layout.size);
+        self.unpublished += layout.shape.ring_entries();
     }
 
+    /// Ends a series of offers. Returns whether the device wants a kick.
     #[inline]
     pub(super) fn publish(&mut self) -> bool {
-        let offered = std::mem::take(&mut self.told);
+        let offered = std::mem::take(&mut self.unpublished);
         if offered == 0 {
             return false;
         }
-        // As in a split ring: first visible, then look what the device wants.
+        // As in a split ring, the device must see the descriptors before the driver reads what
+        // the device wants: it asks for a kick and then looks once more.
         fence(SeqCst);
         let event = u32::from_le(self.memory.u32(self.layout.device).load(Relaxed));
-        let (place, flags) = (event as u16, (event >> 16) as u16);
+        let (position, flags) = (event as u16, (event >> 16) as u16);
         match flags & 3 {
             ENABLE => true,
-            AT if self.rules.event_idx => {
-                let mut wanted = place & 0x7fff;
-                if (place >> 15 != 0) != self.next.wrap {
+            AT_POSITION if self.negotiated.event_idx => {
+                let mut wanted = position & 0x7fff;
+                // Of the previous lap: count from that lap's start.
+                if (position >> 15 != 0) != self.next.wrap {
                     wanted = wanted.wrapping_sub(self.layout.size);
                 }
                 needs_event(
@@ -151,11 +164,12 @@ impl Packed {
         }
     }
 
+    /// Whether [`Packed::used`] would return a buffer.
     pub(super) fn has_used(&self) -> bool {
         self.batch.is_some() || self.flags_at_seen().0
     }
 
-    /// Whether the next place was used, and the word that says so.
+    /// Whether the device has used the next position, and the descriptor's second word.
     #[inline]
     fn flags_at_seen(&self) -> (bool, u64) {
         let at = self.layout.descriptors + DESCRIPTOR * self.seen.index as usize + 8;
@@ -165,6 +179,7 @@ impl Packed {
         (avail == used && used == self.seen.wrap, word)
     }
 
+    /// The next buffer that the device has used.
     #[inline]
     pub(super) fn used(&mut self) -> Result<Option<Used>, BackEndFault> {
         let Some(last) = self.batch else {
@@ -176,26 +191,27 @@ impl Packed {
             if id >= self.layout.slots {
                 return Err(BackEndFault::UnknownId(u32::from(id)));
             }
-            if self.rules.in_order && id != self.oldest {
-                if self.rules.writable {
+            if self.negotiated.in_order && id != self.oldest {
+                if self.negotiated.writable {
                     return Err(BackEndFault::OutOfOrder);
                 }
+                // The device may report only the last buffer of a batch.
                 self.batch = Some(id);
                 return self.used();
             }
-            return Ok(Some(self.done(id, written)));
+            return Ok(Some(self.advance_used(id, written)));
         };
         if self.oldest == last {
             self.batch = None;
         }
-        Ok(Some(self.done(self.oldest, 0)))
+        Ok(Some(self.advance_used(self.oldest, 0)))
     }
 
     #[inline]
-    fn done(&mut self, slot: u16, written: u32) -> Used {
+    fn advance_used(&mut self, slot: u16, written: u32) -> Used {
         self.seen
-            .advance(self.layout.shape.in_ring(), self.layout.size);
-        if self.rules.in_order {
+            .advance(self.layout.shape.ring_entries(), self.layout.size);
+        if self.negotiated.in_order {
             self.oldest = if slot + 1 == self.layout.slots {
                 0
             } else {
@@ -205,27 +221,29 @@ impl Packed {
         Used { slot, written }
     }
 
+    /// Asks the device for an interrupt at the next used buffer, or for none.
     pub(super) fn interrupts(&mut self, wanted: bool) {
-        let event = match (wanted, self.rules.event_idx) {
+        let event = match (wanted, self.negotiated.event_idx) {
             (false, _) => u32::from(DISABLE) << 16,
             (true, false) => u32::from(ENABLE) << 16,
             (true, true) => {
-                let place = self.seen.index | u16::from(self.seen.wrap) << 15;
-                u32::from(AT) << 16 | u32::from(place)
+                let position = self.seen.index | u16::from(self.seen.wrap) << 15;
+                u32::from(AT_POSITION) << 16 | u32::from(position)
             }
         };
         self.memory
             .u32(self.layout.driver)
             .store(event.to_le(), Relaxed);
+        // The driver looks once more afterwards, when the device can see the request.
         fence(SeqCst);
     }
 
     /// Writes a slot's table of indirect descriptors.
     fn describe(&self, slot: u16, len: usize) {
-        let write = if self.rules.writable { WRITE } else { 0 };
+        let write = if self.negotiated.writable { WRITE } else { 0 };
         let mut at = self.layout.table(slot);
-        for (place, bytes) in self.layout.pieces(slot, len) {
-            let address = self.memory.guest_address(place);
+        for (piece, bytes) in self.layout.pieces(slot, len) {
+            let address = self.memory.guest_address(piece);
             self.memory.u64(at).store(address.to_le(), Relaxed);
             let rest = u64::from(bytes) | u64::from(write) << 48;
             self.memory.u64(at + 8).store(rest.to_le(), Relaxed);
@@ -233,10 +251,11 @@ impl Packed {
         }
     }
 
+    /// Writes a descriptor; its second word, with the flags, makes it visible.
     #[inline]
-    fn put(&self, place: Place, address: u64, len: u32, id: u16, flags: u16) {
-        let at = self.layout.descriptors + DESCRIPTOR * place.index as usize;
-        let flags = flags | place.available();
+    fn put(&self, position: RingPosition, address: u64, len: u32, id: u16, flags: u16) {
+        let at = self.layout.descriptors + DESCRIPTOR * position.index as usize;
+        let flags = flags | position.available();
         let rest = u64::from(len) | u64::from(id) << 32 | u64::from(flags) << 48;
         self.memory.u64(at).store(address.to_le(), Relaxed);
         self.memory.u64(at + 8).store(rest.to_le(), Release);

@@ -1,4 +1,4 @@
-//! One queue of a guest: a ring, a buffer for each of its slots, and the two bells.
+//! One queue of a guest: a ring, a buffer for each of its slots, and the eventfds for kick and call.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,28 +11,29 @@ use crate::packed::Packed;
 use crate::split::Split;
 use crate::{BackEndFault, GuestError, Memory, Ring};
 
-/// Used buffers looked at together: long enough for a prefetch to arrive, short enough that
-/// what it brought is still there.
-const LOOK_AHEAD: usize = 32;
+/// Number of used buffers whose cache lines are prefetched before the first of them is read: enough
+/// for a prefetch to finish, and few enough for its lines to stay in the cache.
+const PREFETCHED: usize = 32;
 
-/// What both sides agreed on for a ring.
+/// The negotiated features that matter to a ring.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
-    /// The device writes: a receive queue.
+pub(super) struct QueueFeatures {
+    /// Whether the device writes the buffers: a receive queue.
     pub(super) writable: bool,
     pub(super) in_order: bool,
     pub(super) event_idx: bool,
     pub(super) mergeable: bool,
 }
 
-/// A buffer that the device is done with.
+/// A buffer that the device has used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Used {
     pub(super) slot: u16,
+    /// Bytes that the device reports as written, header included.
     pub(super) written: u32,
 }
 
-/// See [`Queue::load`].
+/// The frame that [`Queue::send`] starts from; `number` distinguishes it from earlier ones.
 #[derive(Debug)]
 struct Template {
     number: u32,
@@ -41,124 +42,110 @@ struct Template {
 }
 
 #[derive(Debug)]
-enum Driver {
+enum AnyRing {
     Split(Split),
     Packed(Packed),
 }
 
-/// Calls the same method of either kind of ring.
+/// Calls the same method on either kind of ring.
 macro_rules! ring {
     ($queue:expr, $ring:ident => $call:expr) => {
         match &mut $queue.ring {
-            Driver::Split($ring) => $call,
-            Driver::Packed($ring) => $call,
+            AnyRing::Split($ring) => $call,
+            AnyRing::Packed($ring) => $call,
         }
     };
 }
 
-/// See the module's text. Even ones receive, odd ones send.
+/// One queue of a guest. Queues with even indices receive, those with odd indices send.
 #[derive(Debug)]
 pub struct Queue {
     memory: Arc<Memory>,
     layout: QueueLayout,
-    rules: Rules,
-    ring: Driver,
-    /// Slots that are ours, in the order in which they became so.
+    negotiated: QueueFeatures,
+    ring: AnyRing,
+    /// Slots that the driver owns, oldest first.
     free: VecDeque<u16>,
-    /// Whose the slot is: what comes back twice is the back end's fault.
+    /// For each slot, whether the device owns it. If it returns a slot twice, it broke a rule.
     offered: Vec<bool>,
-    /// Buffers taken from the ring whose frame is not complete yet.
+    /// Buffers taken from the ring whose frames have not been handed on yet.
     pending: VecDeque<Used>,
     kick: EventFd,
     call: EventFd,
     kicks: u64,
-    /// What [`Queue::send`] starts from, counted, and which of them each buffer holds.
     template: Template,
-    holds: Vec<u32>,
+    /// For each slot, the number of the template that its buffer contains; 0 for none.
+    loaded: Vec<u32>,
 }
 
 impl Queue {
     pub(super) fn new(
         memory: Arc<Memory>,
         layout: QueueLayout,
-        rules: Rules,
+        negotiated: QueueFeatures,
     ) -> Result<Queue, GuestError> {
-        let bell = || EventFd::new(rustix::event::EventfdFlags::NONBLOCK.bits().cast_signed());
-        let mut queue = Queue {
-            ring: Self::ring(&memory, layout, rules),
+        let eventfd = || {
+            let flags = rustix::event::EventfdFlags::NONBLOCK.bits().cast_signed();
+            EventFd::new(flags).map_err(GuestError::Eventfd)
+        };
+        let ring = match layout.ring {
+            Ring::Split => AnyRing::Split(Split::new(memory.clone(), layout, negotiated)),
+            Ring::Packed => AnyRing::Packed(Packed::new(memory.clone(), layout, negotiated)),
+        };
+        Ok(Queue {
+            ring,
             memory,
             layout,
-            rules,
-            free: VecDeque::new(),
-            offered: Vec::new(),
+            negotiated,
+            free: (0..layout.slots).collect(),
+            offered: vec![false; layout.slots as usize],
             pending: VecDeque::new(),
-            kick: bell().map_err(GuestError::Bell)?,
-            call: bell().map_err(GuestError::Bell)?,
+            kick: eventfd()?,
+            call: eventfd()?,
             kicks: 0,
             template: Template {
                 number: 1,
                 header: [0; HEADER],
                 frame: Vec::new(),
             },
-            holds: Vec::new(),
-        };
-        queue.all_ours();
-        Ok(queue)
+            loaded: vec![0; layout.slots as usize],
+        })
     }
 
-    fn ring(memory: &Arc<Memory>, layout: QueueLayout, rules: Rules) -> Driver {
-        match layout.ring {
-            Ring::Split => Driver::Split(Split::new(memory.clone(), layout, rules)),
-            Ring::Packed => Driver::Packed(Packed::new(memory.clone(), layout, rules)),
-        }
-    }
-
-    fn all_ours(&mut self) {
-        self.free = (0..self.layout.slots).collect();
-        self.offered = vec![false; self.layout.slots as usize];
-        self.holds = vec![0; self.layout.slots as usize];
-        self.pending.clear();
-    }
-
-    /// Starts over with an empty ring, as after a reset. The back end must have been stopped.
-    pub fn reset(&mut self) {
-        self.ring = Self::ring(&self.memory, self.layout, self.rules);
-        self.all_ours();
-    }
-
-    /// Where ring and buffers lie.
+    /// The positions of the queue's ring and buffers in the guest's memory.
     pub fn layout(&self) -> &QueueLayout {
         &self.layout
     }
 
-    /// What the back end waits on; it is rung by [`Queue::send`] and [`Queue::post`] as needed.
+    /// The eventfd that the back end waits on. [`Queue::send`] and [`Queue::post`] signal it when
+    /// the back end asks for that.
     pub fn kick(&self) -> &EventFd {
         &self.kick
     }
 
-    /// What the back end rings.
-    pub fn call(&self) -> &EventFd {
+    /// The eventfd that the back end signals.
+    pub(crate) fn call(&self) -> &EventFd {
         &self.call
     }
 
-    /// How often the back end was kicked.
+    /// How often the driver has kicked the back end.
     pub fn kicks(&self) -> u64 {
         self.kicks
     }
 
-    /// Slots that are ours.
+    /// Number of slots that the driver owns.
     pub fn free(&self) -> usize {
         self.free.len()
     }
 
-    /// Asks for an interrupt on the next used buffer, or for none. As after each such change,
-    /// look once more before waiting for it.
-    pub fn interrupts(&mut self, wanted: bool) {
+    /// Asks for an interrupt at the next used buffer, or for none. After asking for one, call
+    /// [`Queue::has_used`] before waiting: the device may have used a buffer just before.
+    pub(crate) fn interrupts(&mut self, wanted: bool) {
         ring!(self, ring => ring.interrupts(wanted));
     }
 
-    /// From now on [`Queue::send`] starts from this header and frame. Each buffer gets them only
-    /// once: what `fill` does not change is not written again.
+    /// Sets the header and frame that [`Queue::send`] starts from. It copies them into each buffer
+    /// only once, so bytes that `fill` leaves alone cost nothing afterwards.
     ///
     /// # Panics
     /// When the frame is longer than the buffers.
@@ -175,8 +162,8 @@ impl Queue {
         };
     }
 
-    /// Sends up to `limit` frames. `fill` completes each where it lies; without its doing it is
-    /// what was loaded. Returns how many there was room for.
+    /// Sends up to `limit` frames. `fill` completes each frame in its buffer, which contains the
+    /// frame set by [`Queue::load`]. Returns the number of frames for which buffers were free.
     ///
     /// # Errors
     /// [`GuestError::BackEnd`] when the back end broke a rule.
@@ -195,10 +182,10 @@ impl Queue {
                 break;
             };
             let header = self.layout.header(slot);
-            if self.holds[slot as usize] != self.template.number {
+            if self.loaded[slot as usize] != self.template.number {
                 self.memory.write(header, &self.template.header);
                 self.memory.write(header + HEADER, &self.template.frame);
-                self.holds[slot as usize] = self.template.number;
+                self.loaded[slot as usize] = self.template.number;
             }
             let mut outgoing = Outgoing {
                 memory: &self.memory,
@@ -210,7 +197,7 @@ impl Queue {
             fill(&mut outgoing);
             let len = outgoing.len;
             if outgoing.rewritten {
-                self.holds[slot as usize] = 0;
+                self.loaded[slot as usize] = 0;
             }
             self.offered[slot as usize] = true;
             ring!(self, ring => ring.offer(slot, len));
@@ -219,27 +206,27 @@ impl Queue {
         Ok(count)
     }
 
-    /// Takes back the buffers of frames that were sent.
+    /// Takes back the buffers of frames that the back end has sent.
     ///
     /// # Errors
     /// [`GuestError::BackEnd`] when the back end broke a rule.
     pub fn reclaim(&mut self) -> Result<(), GuestError> {
         while let Some(used) = ring!(self, ring => ring.used())? {
-            self.take_back(used)?;
+            self.check_used(used)?;
             self.free.push_back(used.slot);
         }
         Ok(())
     }
 
-    /// Whether the device has used a buffer that was not looked at yet.
-    pub fn has_used(&mut self) -> bool {
+    /// Whether the device has used a buffer that the driver has not taken yet.
+    pub(crate) fn has_used(&mut self) -> bool {
         !self.pending.is_empty() || ring!(self, ring => ring.has_used())
     }
 
-    /// Gives all buffers that are ours to the back end, to receive into.
+    /// Gives all buffers that the driver owns to the back end, to receive into.
     ///
     /// # Errors
-    /// [`GuestError::Bell`].
+    /// [`GuestError::Eventfd`] when the kick fails.
     pub fn post(&mut self) -> Result<(), GuestError> {
         let capacity = self.layout.capacity as u32;
         while let Some(slot) = self.free.pop_front() {
@@ -249,7 +236,8 @@ impl Queue {
         self.publish()
     }
 
-    /// Takes up to `limit` received frames and gives their buffers back. Returns how many.
+    /// Passes up to `limit` received frames to `take` and gives their buffers back. Returns the
+    /// number of frames.
     ///
     /// # Errors
     /// [`GuestError::BackEnd`] when the back end broke a rule.
@@ -261,19 +249,20 @@ impl Queue {
     ) -> Result<usize, GuestError> {
         let mut count = 0;
         while count < limit {
-            while self.pending.len() < LOOK_AHEAD {
+            while self.pending.len() < PREFETCHED {
                 let Some(used) = ring!(self, ring => ring.used())? else {
                     break;
                 };
-                self.take_back(used)?;
+                self.check_used(used)?;
                 let header = self.layout.header(used.slot);
-                if self.rules.mergeable {
+                // `num_buffers` lies on the cache line before the frame.
+                if self.negotiated.mergeable {
                     self.memory.prefetch(header);
                 }
                 self.memory.prefetch(header + HEADER);
                 self.pending.push_back(used);
             }
-            let taken = self.take(limit - count, &mut take)?;
+            let taken = self.take_complete(limit - count, &mut take)?;
             count += taken;
             if taken == 0 {
                 break;
@@ -285,9 +274,9 @@ impl Queue {
         Ok(count)
     }
 
-    /// Hands complete frames on.
+    /// Passes up to `limit` complete frames to `take`.
     #[inline]
-    fn take(
+    fn take_complete(
         &mut self,
         limit: usize,
         take: &mut impl FnMut(&Incoming<'_>),
@@ -297,7 +286,7 @@ impl Queue {
             && let Some(first) = self.pending.front().copied()
         {
             let header = self.layout.header(first.slot);
-            let buffers = if self.rules.mergeable {
+            let buffers = if self.negotiated.mergeable {
                 u16::from_le(self.memory.u16(header + 10).load(Relaxed))
             } else {
                 1
@@ -306,11 +295,11 @@ impl Queue {
                 return Err(BackEndFault::NoHeader.into());
             }
             if buffers as usize > self.pending.len() {
-                // A frame in more buffers than are looked at in one go.
+                // The frame spans buffers that are not taken from the ring yet.
                 let Some(used) = ring!(self, ring => ring.used())? else {
                     break;
                 };
-                self.take_back(used)?;
+                self.check_used(used)?;
                 self.pending.push_back(used);
                 continue;
             }
@@ -327,12 +316,13 @@ impl Queue {
         Ok(count)
     }
 
+    /// Makes the driver the owner of a used buffer, unless the device broke a rule.
     #[inline]
-    fn take_back(&mut self, used: Used) -> Result<(), BackEndFault> {
+    fn check_used(&mut self, used: Used) -> Result<(), BackEndFault> {
         if !std::mem::replace(&mut self.offered[used.slot as usize], false) {
-            return Err(BackEndFault::NotOffered(used.slot));
+            return Err(BackEndFault::NotAvailable(used.slot));
         }
-        if self.rules.writable && used.written as usize > HEADER + self.layout.capacity {
+        if self.negotiated.writable && used.written as usize > HEADER + self.layout.capacity {
             return Err(BackEndFault::TooLong(used.written));
         }
         Ok(())
@@ -342,13 +332,13 @@ impl Queue {
     fn publish(&mut self) -> Result<(), GuestError> {
         if ring!(self, ring => ring.publish()) {
             self.kicks += 1;
-            self.kick.write(1).map_err(GuestError::Bell)?;
+            self.kick.write(1).map_err(GuestError::Eventfd)?;
         }
         Ok(())
     }
 }
 
-/// A frame that is about to be sent, in the guest's memory.
+/// A frame to send, in its buffer in the guest's memory.
 pub struct Outgoing<'q> {
     memory: &'q Memory,
     header: usize,
@@ -358,16 +348,16 @@ pub struct Outgoing<'q> {
 }
 
 impl Outgoing<'_> {
-    /// Sets the virtio-net header.
+    /// Writes the virtio-net header.
     pub fn header(&mut self, header: &[u8; HEADER]) {
         self.memory.write(self.header, header);
         self.rewritten = true;
     }
 
-    /// Sets the whole frame.
+    /// Writes the whole frame and sets its length.
     ///
     /// # Panics
-    /// When it is longer than the buffer.
+    /// When the frame is longer than the buffer.
     pub fn frame(&mut self, frame: &[u8]) {
         assert!(
             frame.len() <= self.capacity,
@@ -378,7 +368,8 @@ impl Outgoing<'_> {
         self.rewritten = true;
     }
 
-    /// Sets eight bytes of the frame, at a multiple of 8, to a number in this machine's order.
+    /// Writes a number into eight bytes of the frame, in this machine's byte order. `at` is a
+    /// multiple of 8.
     #[inline]
     pub fn word(&mut self, at: usize, word: u64) {
         self.memory
@@ -387,7 +378,7 @@ impl Outgoing<'_> {
     }
 }
 
-/// A frame that was received, in the guest's memory.
+/// A received frame, in its buffers in the guest's memory.
 pub struct Incoming<'q> {
     memory: &'q Memory,
     layout: &'q QueueLayout,
@@ -396,7 +387,7 @@ pub struct Incoming<'q> {
 }
 
 impl Incoming<'_> {
-    /// Its virtio-net header.
+    /// The frame's virtio-net header.
     pub fn header(&self) -> [u8; HEADER] {
         let mut header = [0; HEADER];
         self.memory
@@ -404,31 +395,26 @@ impl Incoming<'_> {
         header
     }
 
-    /// Buffers that it lies in.
-    pub fn buffers(&self) -> usize {
-        self.count
-    }
-
-    /// Its length in bytes, without the header.
+    /// The frame's length in bytes, without the header.
     #[inline]
     pub fn len(&self) -> usize {
         self.pieces().map(|(_, len)| len).sum()
     }
 
-    /// Whether only a header came.
+    /// Whether the back end wrote only a header.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Eight bytes of the frame, at a multiple of 8, as a number in this machine's order. `None`
-    /// when its first buffer does not hold them.
+    /// Eight bytes of the frame as a number, in this machine's byte order. `at` is a multiple of 8.
+    /// `None` when the first buffer does not contain all of them.
     #[inline]
     pub fn word(&self, at: usize) -> Option<u64> {
         let (from, len) = self.pieces().next()?;
         (at + 8 <= len).then(|| self.memory.u64(from + at).load(Relaxed))
     }
 
-    /// Whether the frame has these bytes at an offset.
+    /// Whether the frame contains `bytes` at offset `at`.
     pub fn holds(&self, mut at: usize, mut bytes: &[u8]) -> bool {
         for (from, len) in self.pieces() {
             if at >= len {
@@ -455,7 +441,7 @@ impl Incoming<'_> {
         frame
     }
 
-    /// Offset and length of each part.
+    /// Offset in memory and length of each part of the frame.
     #[inline]
     fn pieces(&self) -> impl Iterator<Item = (usize, usize)> {
         self.buffers

@@ -1,4 +1,4 @@
-//! The front end's end of a vhost-user socket: the protocol's messages.
+//! The messages of the vhost-user protocol, as its front end sends them.
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -13,17 +13,17 @@ use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use crate::queue::Queue;
 use crate::{GuestError, Memory, features};
 
-/// How long a back end may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
+/// The longest time that a back end may take to answer a message.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Numbers of messages that the crate cannot express.
+// Numbers of messages that the vhost crate cannot express.
 const SET_VRING_BASE: u32 = 10;
 const GET_QUEUE_NUM: u32 = 17;
 
-/// Version 1 of the protocol.
+/// Flags of a message: version 1 of the protocol, no reply.
 const VERSION: u32 = 1;
 
-/// A connection to a back end, before and after the rings run.
+/// A connection to a back end. It exists before the rings run and outlives them.
 pub struct Session {
     front: Frontend,
     socket: UnixStream,
@@ -33,22 +33,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins a session on a connected socket and learns what the back end offers.
+    /// Begins a session with up to `queues` queues on a connected socket, and asks which features
+    /// the back end offers.
     ///
     /// # Errors
-    /// [`GuestError::Protocol`] when the back end does not answer as it should.
+    /// [`GuestError::Protocol`] when the back end refuses a message or does not answer it in 5 s.
     pub fn begin(socket: UnixStream, queues: u64) -> Result<Session, GuestError> {
         socket
-            .set_read_timeout(Some(ANSWER))
+            .set_read_timeout(Some(ANSWER_TIMEOUT))
             .map_err(GuestError::Socket)?;
         socket
-            .set_write_timeout(Some(ANSWER))
+            .set_write_timeout(Some(ANSWER_TIMEOUT))
             .map_err(GuestError::Socket)?;
         let ours = socket.try_clone().map_err(GuestError::Socket)?;
         let front = Frontend::from_stream(socket, queues);
-        let told = |action| move |error| GuestError::Protocol { action, error };
-        front.set_owner().map_err(told("SET_OWNER"))?;
-        let offered = front.get_features().map_err(told("GET_FEATURES"))?;
+        front.set_owner().map_err(failed("SET_OWNER"))?;
+        let offered = front.get_features().map_err(failed("GET_FEATURES"))?;
         Ok(Session {
             front,
             socket: ours,
@@ -58,63 +58,55 @@ impl Session {
         })
     }
 
-    /// The back end's features.
-    pub fn offered(&self) -> u64 {
+    /// The feature bits that the back end offers.
+    pub(crate) fn offered(&self) -> u64 {
         self.offered
     }
 
-    /// The features in force.
-    pub fn acked(&self) -> u64 {
-        self.acked
-    }
-
-    /// Agrees on features: those of `wanted` that the back end offers. Returns them.
-    ///
-    /// # Errors
-    /// [`GuestError::Protocol`].
-    pub fn agree(&mut self, wanted: u64) -> Result<u64, GuestError> {
-        let told = |action| move |error| GuestError::Protocol { action, error };
+    /// Accepts the features of `wanted` that the back end offers, and returns them.
+    pub(crate) fn negotiate(&mut self, wanted: u64) -> Result<u64, GuestError> {
         let agreed = (wanted | features::PROTOCOL_FEATURES) & self.offered;
         if agreed & features::PROTOCOL_FEATURES != 0 {
-            let can = self
-                .front
-                .get_protocol_features()
-                .map_err(told("GET_PROTOCOL_FEATURES"))?;
-            let ours = VhostUserProtocolFeatures::MQ
-                | VhostUserProtocolFeatures::REPLY_ACK
-                | VhostUserProtocolFeatures::RESET_DEVICE
-                | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;
-            let both = can & ours;
-            self.front
-                .set_protocol_features(both)
-                .map_err(told("SET_PROTOCOL_FEATURES"))?;
-            if both.contains(VhostUserProtocolFeatures::MQ) {
-                let offered = self.queue_pairs().map_err(GuestError::Socket)?;
-                if offered * 2 < self.queues {
-                    return Err(GuestError::TooFewQueues {
-                        offered,
-                        wanted: self.queues / 2,
-                    });
-                }
-            } else if self.queues > 2 {
-                return Err(GuestError::TooFewQueues {
-                    offered: 1,
-                    wanted: self.queues / 2,
-                });
-            }
-            if both.contains(VhostUserProtocolFeatures::REPLY_ACK) {
-                self.front.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-            }
+            self.negotiate_protocol()?;
         }
         self.acked = agreed;
         self.front
             .set_features(agreed)
-            .map_err(told("SET_FEATURES"))?;
+            .map_err(failed("SET_FEATURES"))?;
         Ok(agreed & !features::PROTOCOL_FEATURES)
     }
 
-    /// By hand: for network devices the answer counts pairs of queues (QEMU, DPDK), and the
-    /// crate, which takes it for queues, would refuse half of them.
+    fn negotiate_protocol(&mut self) -> Result<(), GuestError> {
+        let supported = VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::RESET_DEVICE
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;
+        let agreed = self
+            .front
+            .get_protocol_features()
+            .map_err(failed("GET_PROTOCOL_FEATURES"))?
+            & supported;
+        self.front
+            .set_protocol_features(agreed)
+            .map_err(failed("SET_PROTOCOL_FEATURES"))?;
+        let offered = if agreed.contains(VhostUserProtocolFeatures::MQ) {
+            self.queue_pairs().map_err(GuestError::Socket)?
+        } else {
+            1
+        };
+        let wanted = self.queues / 2;
+        if offered < wanted {
+            return Err(GuestError::TooFewQueues { offered, wanted });
+        }
+        if agreed.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+            self.front.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        }
+        Ok(())
+    }
+
+    /// Asks for the number of queue pairs, without the vhost crate: back ends of network devices
+    /// answer with a number of pairs (QEMU, DPDK), which the crate takes for a number of queues, so
+    /// that it would refuse half of them.
     fn queue_pairs(&self) -> io::Result<u64> {
         self.message(GET_QUEUE_NUM, VERSION, &[], &[])?;
         let mut answer = [0; 20];
@@ -125,7 +117,7 @@ impl Session {
         ))
     }
 
-    /// Tells the back end where the memory is.
+    /// Shares the guest's memory with the back end.
     ///
     /// # Errors
     /// [`GuestError::Protocol`].
@@ -136,7 +128,7 @@ impl Session {
             .map(|region| VhostUserMemoryRegionInfo {
                 guest_phys_addr: memory.guest_address(region.at),
                 memory_size: region.size as u64,
-                userspace_addr: memory.user_address(region.at),
+                userspace_addr: Memory::user_address(region.at),
                 mmap_offset: 0,
                 mmap_handle: std::os::fd::AsFd::as_fd(region).as_raw_fd(),
             })
@@ -144,29 +136,21 @@ impl Session {
         self.front
             .set_mem_table(&regions)
             .map(drop)
-            .map_err(|error| GuestError::Protocol {
-                action: "SET_MEM_TABLE",
-                error,
-            })
+            .map_err(failed("SET_MEM_TABLE"))
     }
 
-    /// Starts a ring where it stopped (`base`, as [`Session::stop`] returned it).
-    ///
-    /// # Errors
-    /// [`GuestError::Protocol`].
-    pub fn start(
+    /// Starts the queue's ring at `base`, where it has not run yet or where it stopped.
+    pub(crate) fn start(
         &mut self,
         index: usize,
         queue: &Queue,
-        memory: &Memory,
         base: u32,
     ) -> Result<(), GuestError> {
-        let told = |action| move |error| GuestError::Protocol { action, error };
         let layout = queue.layout();
         self.front
             .set_vring_num(index, layout.size)
-            .map_err(told("SET_VRING_NUM"))?;
-        // By hand: a packed ring's base has 32 bits, and the crate's only 16.
+            .map_err(failed("SET_VRING_NUM"))?;
+        // Without the vhost crate, whose base has 16 bits: a packed ring's has 32.
         let body = [index as u32, base].map(u32::to_ne_bytes).concat();
         self.message(SET_VRING_BASE, VERSION, &body, &[])
             .map_err(GuestError::Socket)?;
@@ -174,53 +158,37 @@ impl Session {
             queue_max_size: layout.size,
             queue_size: layout.size,
             flags: 0,
-            desc_table_addr: memory.user_address(layout.descriptors),
-            avail_ring_addr: memory.user_address(layout.driver),
-            used_ring_addr: memory.user_address(layout.device),
+            desc_table_addr: Memory::user_address(layout.descriptors),
+            avail_ring_addr: Memory::user_address(layout.driver),
+            used_ring_addr: Memory::user_address(layout.device),
             log_addr: None,
         };
         self.front
             .set_vring_addr(index, &addresses)
-            .map_err(told("SET_VRING_ADDR"))?;
+            .map_err(failed("SET_VRING_ADDR"))?;
         self.front
             .set_vring_call(index, queue.call())
-            .map_err(told("SET_VRING_CALL"))?;
+            .map_err(failed("SET_VRING_CALL"))?;
         self.front
             .set_vring_kick(index, queue.kick())
-            .map_err(told("SET_VRING_KICK"))?;
-        self.enable(index, true)
-    }
-
-    /// Lets the back end use a started ring, or not.
-    ///
-    /// # Errors
-    /// [`GuestError::Protocol`].
-    pub fn enable(&mut self, index: usize, enabled: bool) -> Result<(), GuestError> {
+            .map_err(failed("SET_VRING_KICK"))?;
+        // Without VHOST_USER_F_PROTOCOL_FEATURES a ring starts enabled (vhost-user, "Ring states").
         if self.acked & features::PROTOCOL_FEATURES == 0 {
             return Ok(());
         }
         self.front
-            .set_vring_enable(index, enabled)
-            .map_err(|error| GuestError::Protocol {
-                action: "SET_VRING_ENABLE",
-                error,
-            })
+            .set_vring_enable(index, true)
+            .map_err(failed("SET_VRING_ENABLE"))
     }
 
-    /// Stops a ring. Returns where it can be started again.
-    ///
-    /// # Errors
-    /// [`GuestError::Protocol`].
-    pub fn stop(&self, index: usize) -> Result<u32, GuestError> {
+    /// Stops the queue's ring. Returns the base to start it from again.
+    pub(crate) fn stop(&self, index: usize) -> Result<u32, GuestError> {
         self.front
             .get_vring_base(index)
-            .map_err(|error| GuestError::Protocol {
-                action: "GET_VRING_BASE",
-                error,
-            })
+            .map_err(failed("GET_VRING_BASE"))
     }
 
-    /// Whether the back end still holds its end.
+    /// Whether the back end keeps the connection open.
     pub fn is_open(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         match recv(&self.socket, &mut [0; 1][..], flags) {
@@ -229,10 +197,10 @@ impl Session {
         }
     }
 
-    /// Sends any message, right or wrong: a header and these bytes, with these descriptors.
+    /// Sends any message, valid or not: a header, then `body`, with `descriptors` attached.
     ///
     /// # Errors
-    /// What the socket says.
+    /// The error of sendmsg(2).
     pub fn message(
         &self,
         request: u32,
@@ -246,10 +214,10 @@ impl Session {
         self.bytes(&[header, body.to_vec()].concat(), descriptors)
     }
 
-    /// Sends any bytes.
+    /// Sends any bytes, with `descriptors` attached.
     ///
     /// # Errors
-    /// What the socket says.
+    /// The error of sendmsg(2).
     pub fn bytes(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut space = vec![std::mem::MaybeUninit::uninit(); 4096];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -261,8 +229,13 @@ impl Session {
         Ok(())
     }
 
-    /// The socket itself.
+    /// The connected socket, for tests that read or write it themselves.
     pub fn socket(&self) -> &UnixStream {
         &self.socket
     }
+}
+
+/// Turns the vhost crate's error for a message into [`GuestError::Protocol`].
+fn failed(action: &'static str) -> impl Fn(vhost::Error) -> GuestError {
+    move |error| GuestError::Protocol { action, error }
 }

@@ -1,44 +1,51 @@
-//! The driver's side of a split ring (virtio 1.2, 2.7).
+//! The driver side of a split ring (virtio 1.2, 2.7).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use crate::layout::{DESCRIPTOR, QueueLayout};
-use crate::queue::{Rules, Used};
+use crate::queue::{QueueFeatures, Used};
 use crate::{BackEndFault, Memory, Shape};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
-/// See the module's text. A slot's descriptors are written once; afterwards only lengths change.
+/// The driver side of one split ring. It writes a slot's descriptors again only when the frame's
+/// length changes.
 #[derive(Debug)]
 pub(super) struct Split {
     memory: Arc<Memory>,
     layout: QueueLayout,
-    rules: Rules,
-    /// The frame length that each slot's descriptors say.
+    negotiated: QueueFeatures,
+    /// The frame length in each slot's descriptors.
     lengths: Vec<u32>,
-    /// Next entry of the available ring, and how far the device has been told.
+    /// Next entry of the available ring.
     next: u16,
-    told: u16,
-    /// Next entry of the used ring, and how far it is known to be filled.
+    /// The available index that the device sees.
+    published: u16,
+    /// Next entry of the used ring.
     seen: u16,
+    /// The used index as last read.
     filled: u16,
-    /// The position at which the device was asked to interrupt, far behind while polling.
+    /// The position at which the device is to interrupt; far behind while the driver polls.
     event: u16,
 }
 
 impl Split {
-    pub(super) fn new(memory: Arc<Memory>, layout: QueueLayout, rules: Rules) -> Split {
+    pub(super) fn new(
+        memory: Arc<Memory>,
+        layout: QueueLayout,
+        negotiated: QueueFeatures,
+    ) -> Split {
         let mut ring = Split {
             memory,
             layout,
-            rules,
+            negotiated,
             lengths: vec![0; layout.slots as usize],
             next: 0,
-            told: 0,
+            published: 0,
             seen: 0,
             filled: 0,
             event: 0,
@@ -54,32 +61,32 @@ impl Split {
         ring
     }
 
-    /// Makes a slot available, with a frame of `len` bytes or room for so many.
+    /// Makes a slot available, with a frame of `len` bytes or with space for one.
     #[inline]
     pub(super) fn offer(&mut self, slot: u16, len: u32) {
         if self.lengths[slot as usize] != len {
             self.describe(slot, len);
         }
-        let head = slot * self.layout.shape.in_ring();
+        let head = slot * self.layout.shape.ring_entries();
         let entry = self.layout.driver + 4 + 2 * (self.next & (self.layout.size - 1)) as usize;
         self.memory.u16(entry).store(head.to_le(), Relaxed);
         self.next = self.next.wrapping_add(1);
     }
 
-    /// Tells the device of all slots offered since the last time. Whether it wants a kick.
+    /// Shows the device all slots offered since the last call. Returns whether it wants a kick.
     #[inline]
     pub(super) fn publish(&mut self) -> bool {
-        if self.told == self.next {
+        if self.published == self.next {
             return false;
         }
         self.memory
             .u16(self.layout.driver + 2)
             .store(self.next.to_le(), Release);
-        let before = std::mem::replace(&mut self.told, self.next);
-        // What the device wants must not be read before it can see the entries: it asks for a
-        // kick and then looks once more (virtio 1.2, 2.7.13.4.1).
+        let before = std::mem::replace(&mut self.published, self.next);
+        // The driver must not read what the device wants before the device can see the entries:
+        // the device asks for a kick and then looks once more (virtio 1.2, 2.7.13.4.1).
         fence(SeqCst);
-        if self.rules.event_idx {
+        if self.negotiated.event_idx {
             let at = self.layout.device + 4 + 8 * self.layout.size as usize;
             let event = u16::from_le(self.memory.u16(at).load(Relaxed));
             needs_event(event, self.next, before)
@@ -96,19 +103,20 @@ impl Split {
             if self.seen == self.filled {
                 return Ok(None);
             }
-            if self.filled.wrapping_sub(self.seen) > self.told.wrapping_sub(self.seen) {
+            if self.filled.wrapping_sub(self.seen) > self.published.wrapping_sub(self.seen) {
                 return Err(BackEndFault::UsedIndex);
             }
-            if self.rules.event_idx && self.seen.wrapping_sub(self.event) > 0x4000 {
+            if self.negotiated.event_idx && self.seen.wrapping_sub(self.event) > 0x4000 {
                 self.interrupts(false);
             }
         }
-        let place = self.seen & (self.layout.size - 1);
-        let entry = self.layout.device + 4 + 8 * place as usize;
+        let position = self.seen & (self.layout.size - 1);
+        let entry = self.layout.device + 4 + 8 * position as usize;
         self.seen = self.seen.wrapping_add(1);
-        let per_slot = self.layout.shape.in_ring();
-        if self.rules.in_order && !self.rules.writable {
-            // A batch may have one entry for all of it: the others mean nothing.
+        let per_slot = self.layout.shape.ring_entries();
+        if self.negotiated.in_order && !self.negotiated.writable {
+            // The device may write a single entry for a whole batch (virtio 1.2, 2.7.9), so the
+            // other entries contain nothing valid.
             let slot = self.seen.wrapping_sub(1) % self.layout.slots;
             return Ok(Some(Used { slot, written: 0 }));
         }
@@ -124,14 +132,14 @@ impl Split {
         }))
     }
 
-    /// Whether [`Split::used`] would find one.
+    /// Whether [`Split::used`] would return a buffer.
     pub(super) fn has_used(&self) -> bool {
         self.seen != u16::from_le(self.memory.u16(self.layout.device + 2).load(Acquire))
     }
 
-    /// Asks the device for an interrupt on the next buffer used, or for none.
+    /// Asks the device for an interrupt at the next used buffer, or for none.
     pub(super) fn interrupts(&mut self, wanted: bool) {
-        if self.rules.event_idx {
+        if self.negotiated.event_idx {
             self.event = if wanted {
                 self.seen
             } else {
@@ -144,7 +152,7 @@ impl Split {
                 .u16(self.layout.driver)
                 .store(u16::from(!wanted).to_le(), Relaxed);
         }
-        // Look once more only after the device can see it.
+        // The driver looks once more afterwards, when the device can see the request.
         fence(SeqCst);
     }
 
@@ -153,8 +161,8 @@ impl Split {
     fn describe(&mut self, slot: u16, len: u32) {
         self.lengths[slot as usize] = len;
         let layout = self.layout;
-        let write = if self.rules.writable { WRITE } else { 0 };
-        let head = slot * layout.shape.in_ring();
+        let write = if self.negotiated.writable { WRITE } else { 0 };
+        let head = slot * layout.shape.ring_entries();
         let (table, first) = if let Shape::Indirect(count) = layout.shape {
             let bytes = u32::from(count) * DESCRIPTOR as u32;
             let address = self.memory.guest_address(layout.table(slot));
@@ -183,8 +191,8 @@ impl Split {
     }
 }
 
-/// Whether the step from `before` to `now` passed the position that the other side named
-/// (virtio 1.2, 2.7.7.1).
+/// Whether the move from `before` to `now` passes the position `event` that the other side asked
+/// for (virtio 1.2, 2.7.7.1).
 pub(super) fn needs_event(event: u16, now: u16, before: u16) -> bool {
     now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(before)
 }

@@ -1,4 +1,4 @@
-//! The driver of [`guest`] against a back end of others: DPDK's testpmd, which joins two
+//! The driver of [`guest`] against another project's back end: DPDK's testpmd, which joins two
 //! vhost-user ports as a cable does. Needs root and testpmd.
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -11,10 +11,10 @@ use guest::{Guest, GuestOptions, HEADER, Incoming, MemoryOptions, Outgoing, Ring
 
 const PROGRAM: &str = "/usr/bin/dpdk-testpmd";
 
-/// Longest time for anything.
+/// The longest wait for any one event.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A cable made of testpmd.
+/// testpmd in the place of a cable, with a vhost-user socket at either end.
 struct Wire {
     testpmd: Child,
     work: tempfile::TempDir,
@@ -26,7 +26,7 @@ impl Wire {
             eprintln!("SKIP the driver against testpmd: needs root and {PROGRAM}");
             assert!(
                 std::env::var_os("CI").is_none(),
-                "under CI nothing is skipped"
+                "under CI a skip is a failure"
             );
             return None;
         }
@@ -62,7 +62,7 @@ impl Wire {
                 "--burst=32",
             ])
             .args(["--max-pkt-len=9600", "--auto-start"])
-            // It ends with its standard input.
+            // testpmd ends when its standard input does.
             .stdin(Stdio::piped())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -97,7 +97,7 @@ impl Drop for Wire {
     }
 }
 
-/// Sends frames of many sizes from `from` to `to`, and checks each byte that arrives.
+/// Sends frames of many sizes from `from` to `to` and checks every byte that arrives.
 fn every_frame_arrives(from: &mut Guest, to: &mut Guest, longest: usize) {
     let count = 3_000;
     let frame = |number: usize| -> Vec<u8> {
@@ -133,7 +133,7 @@ fn every_frame_arrives(from: &mut Guest, to: &mut Guest, longest: usize) {
     }
 }
 
-/// Waits until the back end polls both ends: what comes earlier it drops.
+/// Waits until the back end polls both ends: it drops frames that arrive earlier.
 fn warm_up(guests: &mut [Guest; 2]) {
     let began = Instant::now();
     for (from, to) in [(0, 1), (1, 0)] {
@@ -156,10 +156,10 @@ fn warm_up(guests: &mut [Guest; 2]) {
     }
 }
 
-/// What guests may be like, but for the kind of ring.
-fn kinds() -> Vec<(&'static str, GuestOptions)> {
+/// All combinations of options to test, except for the kind of ring.
+fn variants() -> Vec<(&'static str, GuestOptions)> {
     let plain = GuestOptions {
-        send_room: 1514,
+        send_capacity: 1514,
         ..GuestOptions::default()
     };
     let chained = |count| GuestOptions {
@@ -169,7 +169,7 @@ fn kinds() -> Vec<(&'static str, GuestOptions)> {
     let indirect = Shape::Indirect(3);
     let mergeable = GuestOptions {
         mergeable: true,
-        send_room: 9014,
+        send_capacity: 9014,
         ..plain
     };
     let memory = MemoryOptions {
@@ -250,13 +250,13 @@ fn kinds() -> Vec<(&'static str, GuestOptions)> {
 fn every_kind_of_ring_carries_frames() {
     let Some(wire) = Wire::start() else { return };
     for ring in [Ring::Split, Ring::Packed] {
-        for (what, options) in kinds() {
+        for (what, options) in variants() {
             let options = GuestOptions { ring, ..options };
             let mut guests = wire.guests(&options);
             warm_up(&mut guests);
             let [a, b] = &mut guests;
-            every_frame_arrives(a, b, options.send_room);
-            every_frame_arrives(b, a, options.send_room);
+            every_frame_arrives(a, b, options.send_capacity);
+            every_frame_arrives(b, a, options.send_capacity);
             println!(
                 "{ring:?} {what}: features {:#x}, {} kicks",
                 a.features(),
@@ -266,9 +266,9 @@ fn every_kind_of_ring_carries_frames() {
     }
 }
 
-/// The most that the driver takes through testpmd, both ways at once, from one thread.
+/// Prints the highest rate of the driver through testpmd, in both directions, from one thread.
 #[test]
-#[ignore = "a figure, no check"]
+#[ignore = "prints a figure, checks nothing"]
 fn rate() {
     let Some(wire) = Wire::start() else { return };
     for ring in [Ring::Split, Ring::Packed] {
@@ -291,12 +291,12 @@ fn rate() {
             let (began, mut received, mut sent, mut next) = (Instant::now(), [0; 2], [0; 2], 0);
             while began.elapsed() < Duration::from_secs(3) {
                 for lane in [0, 1].repeat(64) {
-                    let room = 512 - (sent[lane] - received[lane]);
+                    let free = 512 - (sent[lane] - received[lane]);
                     let fill = |frame: &mut Outgoing<'_>| {
                         next += 1;
                         frame.word(16, next);
                     };
-                    sent[lane] += guests[lane].queue(1).send(room.min(32), fill).unwrap();
+                    sent[lane] += guests[lane].queue(1).send(free.min(32), fill).unwrap();
                     let mut sum = 0;
                     let take = |frame: &Incoming<'_>| sum += frame.word(16).unwrap();
                     received[lane] += guests[1 - lane].queue(0).receive(64, take).unwrap();

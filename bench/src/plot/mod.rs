@@ -1,4 +1,4 @@
-//! Pictures of results, as SVG or PNG. The font is inside this program: a server has none.
+//! Plots of results, as SVG or PNG. The program contains the font, as a server may have none.
 
 mod comparison;
 mod report;
@@ -12,16 +12,17 @@ use plotters::style::{FontStyle, register_font};
 
 use crate::BenchError;
 
-pub use comparison::{Bar, Panel, comparison, figure};
+pub(crate) use comparison::figure;
+pub use comparison::{Bar, FigureChart, comparison};
 pub use report::report;
 
-/// Name of the font, in SVG one that every viewer replaces by its own.
+/// The font's family. A viewer of an SVG substitutes its own font for this generic one.
 const FONT: &str = "sans-serif";
 
 const INK: RGBColor = RGBColor(0x22, 0x2b, 0x36);
 const FAINT: RGBColor = RGBColor(0xd5, 0xda, 0xe0);
 
-/// Told apart by people with any kind of sight (Okabe and Ito).
+/// Colours that people with colour blindness can distinguish (Okabe and Ito).
 const COLOURS: [RGBColor; 5] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xe6, 0x9f, 0x00),
@@ -30,15 +31,15 @@ const COLOURS: [RGBColor; 5] = [
     RGBColor(0x8c, 0x95, 0xa0),
 ];
 
-/// The font is known to the library.
+/// Set once the plotting library knows the font.
 static REGISTERED: OnceLock<()> = OnceLock::new();
 
-/// What went wrong while drawing, as text: the back ends have errors of different types.
-type Drawn = Result<(), String>;
+/// The error as text, because the errors of SVG and PNG drawing have different types.
+type DrawResult = Result<(), String>;
 
-/// A picture that can be drawn on whatever surface.
+/// A plot that can be drawn as SVG and as PNG.
 trait Picture {
-    fn draw<B: DrawingBackend>(&self, surface: &DrawingArea<B, Shift>) -> Drawn;
+    fn draw<B: DrawingBackend>(&self, surface: &DrawingArea<B, Shift>) -> DrawResult;
 }
 
 fn save(picture: &impl Picture, path: &Path, size: (u32, u32)) -> Result<(), BenchError> {
@@ -47,18 +48,21 @@ fn save(picture: &impl Picture, path: &Path, size: (u32, u32)) -> Result<(), Ben
         why,
     };
     REGISTERED.get_or_init(|| {
-        // It fails on bytes that are no font; these are one.
+        // Registration fails only on bytes that are not a font.
         let _ = register_font(FONT, FontStyle::Normal, dejavu::sans::regular());
     });
-    let drawn = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("svg") => on(picture, &SVGBackend::new(path, size).into_drawing_area()),
-        Some("png") => on(picture, &BitMapBackend::new(path, size).into_drawing_area()),
+    let result = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("svg") => draw_on(picture, &SVGBackend::new(path, size).into_drawing_area()),
+        Some("png") => draw_on(picture, &BitMapBackend::new(path, size).into_drawing_area()),
         _ => Err("its name must end in .svg or .png".into()),
     };
-    drawn.map_err(failed)
+    result.map_err(failed)
 }
 
-fn on<B: DrawingBackend>(picture: &impl Picture, surface: &DrawingArea<B, Shift>) -> Drawn {
+fn draw_on<B: DrawingBackend>(
+    picture: &impl Picture,
+    surface: &DrawingArea<B, Shift>,
+) -> DrawResult {
     surface.fill(&WHITE).map_err(text)?;
     picture.draw(surface)?;
     surface.present().map_err(text)

@@ -1,4 +1,4 @@
-//! The picture of one measurement: throughput by frame size, and latency by frame size and load.
+//! The plot of one measurement: throughput by frame size, and latency by frame size and load.
 
 use std::path::Path;
 
@@ -7,26 +7,28 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{COLOURS, Drawn, FAINT, FONT, INK, Picture, save, text};
+use super::{COLOURS, DrawResult, FAINT, FONT, INK, Picture, save, text};
 use crate::BenchError;
-use crate::report::{Report, SizeReport, count, time};
+use crate::report::{LoadReport, SizeReport, count, time};
 
-/// In pixels.
+/// Width and height in pixels.
 const SIZE: (u32, u32) = (1280, 620);
+
+/// Height of the title in pixels.
 const TITLE: u32 = 64;
 
-/// Draws a report.
+/// Draws a report as SVG or PNG.
 ///
 /// # Errors
 /// When the file cannot be written, or its name ends neither in .svg nor in .png.
-pub fn report(report: &Report, path: &Path) -> Result<(), BenchError> {
+pub fn report(report: &LoadReport, path: &Path) -> Result<(), BenchError> {
     save(report, path, SIZE)
 }
 
 type Chart<'c, B, Y> = ChartContext<'c, B, Cartesian2d<RangedCoordf64, Y>>;
 
-impl Picture for Report {
-    fn draw<B: DrawingBackend>(&self, surface: &DrawingArea<B, Shift>) -> Drawn {
+impl Picture for LoadReport {
+    fn draw<B: DrawingBackend>(&self, surface: &DrawingArea<B, Shift>) -> DrawResult {
         let (title, rest) = surface.split_vertically(TITLE);
         let big = (FONT, 20).into_font().color(&INK);
         let heading = format!("{}: {} – {}", self.cable, self.ends[0], self.ends[1]);
@@ -51,7 +53,10 @@ impl Picture for Report {
     }
 }
 
-fn throughput<B: DrawingBackend>(sizes: &[&SizeReport], area: &DrawingArea<B, Shift>) -> Drawn {
+fn throughput<B: DrawingBackend>(
+    sizes: &[&SizeReport],
+    area: &DrawingArea<B, Shift>,
+) -> DrawResult {
     let gbits = |rate: f64, size: usize| rate * size as f64 * 8.0 / 1e9;
     let highest = sizes
         .iter()
@@ -78,16 +83,16 @@ fn throughput<B: DrawingBackend>(sizes: &[&SizeReport], area: &DrawingArea<B, Sh
         .label_style((FONT, 13).into_font().color(&INK))
         .draw()
         .map_err(text)?;
-    for (place, size) in sizes.iter().enumerate() {
-        let found = [
+    for (column, size) in sizes.iter().enumerate() {
+        let rates = [
             size.throughput
                 .as_ref()
                 .map(|found| found.frames_per_second),
             size.no_drop.as_ref().map(|found| found.frames_per_second),
         ];
-        for (index, rate) in found.into_iter().enumerate() {
+        for (index, rate) in rates.into_iter().enumerate() {
             let Some(rate) = rate else { continue };
-            let from = place as f64 + 0.12 + 0.39 * index as f64;
+            let from = column as f64 + 0.12 + 0.39 * index as f64;
             let top = gbits(rate, size.size);
             let bar = Rectangle::new([(from, 0.0), (from + 0.37, top)], COLOURS[index].filled());
             chart.draw_series([bar]).map_err(text)?;
@@ -101,7 +106,7 @@ fn throughput<B: DrawingBackend>(sizes: &[&SizeReport], area: &DrawingArea<B, Sh
         }
         write_at(
             &chart,
-            (place as f64 + 0.5, 0.0),
+            (column as f64 + 0.5, 0.0),
             (0, 18),
             VPos::Top,
             &format!("{} B", size.size),
@@ -113,7 +118,7 @@ fn throughput<B: DrawingBackend>(sizes: &[&SizeReport], area: &DrawingArea<B, Sh
     )
 }
 
-fn latency<B: DrawingBackend>(sizes: &[&SizeReport], area: &DrawingArea<B, Shift>) -> Drawn {
+fn latency<B: DrawingBackend>(sizes: &[&SizeReport], area: &DrawingArea<B, Shift>) -> DrawResult {
     let all = || sizes.iter().flat_map(|size| &size.latency);
     let micros = |nanoseconds: u64| (nanoseconds as f64 / 1e3).max(0.01);
     let lowest = all()
@@ -143,14 +148,14 @@ fn latency<B: DrawingBackend>(sizes: &[&SizeReport], area: &DrawingArea<B, Shift
         .draw()
         .map_err(text)?;
     let mut loads: Vec<&str> = Vec::new();
-    for (place, size) in sizes.iter().enumerate() {
+    for (column, size) in sizes.iter().enumerate() {
         let share = 0.8 / size.latency.len().max(1) as f64;
         for (index, found) in size.latency.iter().enumerate() {
             if !loads.contains(&found.load.as_str()) {
                 loads.push(&found.load);
             }
             let colour = COLOURS[index % COLOURS.len()];
-            let x = place as f64 + 0.1 + share * (index as f64 + 0.5);
+            let x = column as f64 + 0.1 + share * (index as f64 + 0.5);
             let marks = [found.p50, found.p99, found.p99_9, found.max].map(micros);
             let line = PathElement::new(vec![(x, marks[0]), (x, marks[3])], colour.stroke_width(2));
             chart.draw_series([line]).map_err(text)?;
@@ -162,7 +167,7 @@ fn latency<B: DrawingBackend>(sizes: &[&SizeReport], area: &DrawingArea<B, Shift
         let label = format!("{} B", size.size);
         write_at(
             &chart,
-            (place as f64 + 0.5, lowest / 2.0),
+            (column as f64 + 0.5, lowest / 2.0),
             (0, 18),
             VPos::Top,
             &label,
@@ -172,14 +177,14 @@ fn latency<B: DrawingBackend>(sizes: &[&SizeReport], area: &DrawingArea<B, Shift
     legend(area, &loads.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Writes a line near a point of the chart, centred, moved by some pixels.
+/// Writes a centred line near a point of the chart, `by` pixels away.
 fn write_at<B, Y>(
     chart: &Chart<'_, B, Y>,
     point: (f64, f64),
     by: (i32, i32),
     side: VPos,
     line: &str,
-) -> Drawn
+) -> DrawResult
 where
     B: DrawingBackend,
     Y: Ranged<ValueType = f64>,
@@ -190,16 +195,16 @@ where
         .color(&INK)
         .pos(Pos::new(HPos::Center, side));
     let (left, top) = chart.plotting_area().get_base_pixel();
-    let place = (x - left + by.0, y - top + by.1);
+    let position = (x - left + by.0, y - top + by.1);
     chart
         .plotting_area()
         .strip_coord_spec()
-        .draw(&Text::new(line.to_owned(), place, style))
+        .draw(&Text::new(line.to_owned(), position, style))
         .map_err(text)
 }
 
-/// Names the colours, at the foot of an area.
-fn legend<B: DrawingBackend>(area: &DrawingArea<B, Shift>, names: &[&str]) -> Drawn {
+/// Writes the names of the colours along the lower edge of an area.
+fn legend<B: DrawingBackend>(area: &DrawingArea<B, Shift>, names: &[&str]) -> DrawResult {
     let (_, height) = area.dim_in_pixel();
     let (mut x, y) = (84, height.cast_signed() - 22);
     let style = (FONT, 13).into_font().color(&INK);

@@ -1,13 +1,15 @@
-//! The report: bench/RESULTS.md, and the panels of its picture. Pure.
+//! The report bench/RESULTS.md, and the charts of its plot. Pure.
 
-use super::{Figure, Group, OURS, Outcomes, Versus};
+use super::groups::{Figure, Group, Target};
+use super::{OURS, Outcomes};
 use crate::machine::Machine;
-use crate::plot::{Bar, Panel, figure as digits};
+use crate::plot::{Bar, FigureChart, figure as digits};
 
-/// A program and its version.
+/// Names of programs and their versions.
 pub type Versions = Vec<(String, String)>;
 
-/// Everything for people to read. `busy` is the share of the CPUs that other work took.
+/// The report of `runs` runs of each contestant. `busy` is the share of the CPUs, 0..=1, that other
+/// work took before.
 pub fn markdown(
     groups: &[Group],
     outcomes: &Outcomes,
@@ -17,18 +19,18 @@ pub fn markdown(
     busy: f64,
 ) -> String {
     let mut text = format!(
-        "# Side by side\n\nWritten by `make bench`. Contestants took turns {runs} times in one run; figures are \
-         medians, with the lowest and the highest turn. Ratios are of medians, more than 1 in favour of \
-         ikv-fabric. On another machine all of it differs.\n\n{machine}"
+        "# Side by side\n\nWritten by `make bench`. Each contestant ran {runs} times, alternating with the others; \
+         figures are medians, with the lowest and the highest run. Ratios are of medians, more than 1 in favour of \
+         ikv-fabric. On another machine all figures differ.\n\n{machine}"
     );
     for (program, version) in versions {
         text += &format!("; {program} {version}");
     }
     text += &format!(
-        ". Other work took {:.0} % of the CPUs before the first turn.",
+        ". Other work took {:.0} % of the CPUs before the first run.",
         busy * 100.0
     );
-    text += "\n\n![medians and spread](results.svg)\n\n";
+    text += "\n\n![medians and ranges](results.svg)\n\n";
     text += "| case | contestant | median | lowest – highest | ikv-fabric is | wanted | aim |\n";
     text += "|---|---|---:|---:|---:|---:|---:|\n";
     for (group, figure) in figures(groups) {
@@ -51,63 +53,66 @@ fn figures(groups: &[Group]) -> impl Iterator<Item = (&Group, &Figure)> {
 }
 
 fn rows(group: &Group, figure: &Figure, outcomes: &Outcomes) -> String {
-    let of = |contestant| outcomes.get(&(group.name, contestant))?.spread(figure.key);
+    let of = |contestant| outcomes.get(&(group.name, contestant))?.summary(figure.key);
     let ours = of(OURS);
     let mut text = String::new();
-    let mut case = format!("{} ({})", figure.title, figure.unit);
+    // Only the group's first row names the figure.
+    let mut title = format!("{} ({})", figure.title, figure.unit);
     for job in &group.jobs {
-        let Some(spread) = of(job.contestant) else {
+        let Some(summary) = of(job.contestant) else {
             continue;
         };
         let mut cells = [String::new(), String::new(), String::new()];
         if job.contestant == OURS {
-            if let Some((least, aim)) = figure.wanted.iter().find_map(alone) {
-                let sign = if figure.less_is_better { "≤" } else { "≥" };
-                let missed = if figure.less_is_better {
-                    spread.median > least
+            if let Some((limit, aim)) = figure.targets.iter().find_map(median_target) {
+                let (sign, missed) = if figure.less_is_better {
+                    ("≤", summary.median > limit)
                 } else {
-                    spread.median < least
+                    ("≥", summary.median < limit)
                 };
-                cells[1] = format!("{sign} {least}{}", if missed { " **missed**" } else { "" });
+                cells[1] = format!("{sign} {limit}{}", mark(missed));
                 cells[2] = format!("{aim}");
             }
         } else if let Some(ours) = ours {
-            let ratio = ratio(ours.median, spread.median, figure.less_is_better);
-            let wanted = figure
-                .wanted
-                .iter()
-                .find_map(|versus| against(versus, job.contestant));
+            let ratio = if figure.less_is_better {
+                summary.median / ours.median
+            } else {
+                ours.median / summary.median
+            };
+            let mut targets = figure.targets.iter();
+            let target = targets.find_map(|target| ratio_target(target, job.contestant));
             if ratio.is_finite() {
                 cells[0] = format!("{ratio:.2} ×");
             }
-            if let Some((least, aim)) = wanted {
-                let missed = if ratio < least { " **missed**" } else { "" };
-                cells[1] = format!("{least}{missed}");
+            if let Some((least, aim)) = target {
+                cells[1] = format!("{least}{}", mark(ratio < least));
                 cells[2] = format!("{aim}");
             }
         }
         text += &format!(
-            "| {case} | {} | {} | {} – {} | {} | {} | {} |\n",
+            "| {title} | {} | {} | {} – {} | {} | {} | {} |\n",
             job.contestant,
-            digits(spread.median),
-            digits(spread.min),
-            digits(spread.max),
+            digits(summary.median),
+            digits(summary.min),
+            digits(summary.max),
             cells[0],
             cells[1],
             cells[2]
         );
-        case.clear();
+        title.clear();
     }
     text
 }
 
-/// What guests gain over the predecessor: their frames through a cable of ours against the same
-/// through two taps and a bridge.
+/// The row that compares a guest's frames through a cable of this build with frames through two taps
+/// and a bridge, as in ikvswitch.
 fn against_ikvswitch(outcomes: &Outcomes) -> Option<String> {
-    let ours = outcomes.get(&("vhost-64-split", OURS))?.spread("mpps")?;
-    let bridge = outcomes.get(&("taps-60", "Linux bridge"))?.spread("mpps")?;
+    let ours = outcomes.get(&("vhost-64-split", OURS))?.summary("mpps")?;
+    let bridge = outcomes
+        .get(&("taps-60", "Linux bridge"))?
+        .summary("mpps")?;
     let ratio = ours.median / bridge.median;
-    let missed = if ratio < 8.0 { " **missed**" } else { "" };
+    let missed = mark(ratio < 8.0);
     Some(format!(
         "| vhost – vhost, 64 B, against tap – bridge – tap | Linux bridge | {} | {} – {} | {ratio:.2} × | 8{missed} | 12 |\n",
         digits(bridge.median),
@@ -116,6 +121,7 @@ fn against_ikvswitch(outcomes: &Outcomes) -> Option<String> {
     ))
 }
 
+/// The contestants that were skipped, and the runs that failed.
 fn remarks(groups: &[Group], outcomes: &Outcomes) -> String {
     let mut text = String::new();
     for group in groups {
@@ -128,7 +134,7 @@ fn remarks(groups: &[Group], outcomes: &Outcomes) -> String {
             }
             for why in &outcome.failures {
                 text += &format!(
-                    "- {}, {}: a turn failed, {why}\n",
+                    "- {}, {}: a run failed, {why}\n",
                     group.name, job.contestant
                 );
             }
@@ -137,50 +143,42 @@ fn remarks(groups: &[Group], outcomes: &Outcomes) -> String {
     text
 }
 
-/// More than 1 in our favour.
-fn ratio(ours: f64, theirs: f64, less_is_better: bool) -> f64 {
-    if less_is_better {
-        theirs / ours
-    } else {
-        ours / theirs
+fn mark(missed: bool) -> &'static str {
+    if missed { " **missed**" } else { "" }
+}
+
+fn median_target(target: &Target) -> Option<(f64, f64)> {
+    match target {
+        Target::Median(limit, aim) => Some((*limit, *aim)),
+        Target::Ratio(..) => None,
     }
 }
 
-fn alone(versus: &Versus) -> Option<(f64, f64)> {
-    match versus {
-        Versus::Alone(least, aim) => Some((*least, *aim)),
-        Versus::Contestant(..) => None,
-    }
-}
-
-fn against(versus: &Versus, contestant: &str) -> Option<(f64, f64)> {
-    match versus {
-        Versus::Contestant(name, least, aim) if *name == contestant => Some((*least, *aim)),
+fn ratio_target(target: &Target, contestant: &str) -> Option<(f64, f64)> {
+    match target {
+        Target::Ratio(name, least, aim) if *name == contestant => Some((*least, *aim)),
         _ => None,
     }
 }
 
-/// What the picture shows.
-pub fn panels(groups: &[Group], outcomes: &Outcomes) -> Vec<Panel> {
+/// A chart for each figure that has been measured.
+pub fn charts(groups: &[Group], outcomes: &Outcomes) -> Vec<FigureChart> {
     figures(groups)
         .filter_map(|(group, figure)| {
             let bars: Vec<_> = group
                 .jobs
                 .iter()
                 .filter_map(|job| {
-                    let spread = outcomes
-                        .get(&(group.name, job.contestant))?
-                        .spread(figure.key)?;
-                    let ours = job.contestant == OURS;
+                    let outcome = outcomes.get(&(group.name, job.contestant))?;
                     Some(Bar {
                         name: job.contestant.into(),
-                        spread,
-                        ours,
+                        summary: outcome.summary(figure.key)?,
+                        ours: job.contestant == OURS,
                     })
                 })
                 .collect();
             let (title, unit) = (figure.title.clone(), figure.unit.to_owned());
-            (!bars.is_empty()).then_some(Panel { title, unit, bars })
+            (!bars.is_empty()).then_some(FigureChart { title, unit, bars })
         })
         .collect()
 }
@@ -241,15 +239,9 @@ mod tests {
                 ..Outcome::default()
             },
         );
-        let machine = Machine {
-            cpu: "Example 9000".into(),
-            cores: 2,
-            memory_gib: 8,
-            kernel: "6.1.0".into(),
-            version: "0.1.0".into(),
-        };
+        let machine = Machine::example();
         let versions = vec![("DPDK".to_owned(), "22.11".to_owned())];
         insta::assert_snapshot!(markdown(&groups, &outcomes, &machine, &versions, 3, 0.02));
-        assert_eq!(panels(&groups, &outcomes).len(), 4);
+        assert_eq!(charts(&groups, &outcomes).len(), 4);
     }
 }

@@ -1,20 +1,20 @@
 //! This build against others that could carry the same frames: what `make bench` runs.
 //!
-//! Contestants take turns within one run, several times over, so that whatever else the machine
-//! does meets all of them. Each turn is a script of bench/peers that prints `key=number`; what is
-//! reported is the median and how far the turns lie apart.
+//! Each contestant's run is a script of bench/peers, which prints `key=number` lines.
+//! The contestants alternate, several rounds over, so that disturbances on the machine affect all
+//! of them. The report contains the median and the range of each figure.
 
-mod cases;
-mod crowd;
+mod groups;
+mod many_idle;
 mod markdown;
-mod pump;
-mod turns;
+mod runs;
+mod tap_load;
 
-pub use cases::{Figure, Group, Job, Tools, Versus, groups};
-pub use crowd::crowd;
-pub use markdown::{Versions, markdown, panels};
-pub use pump::pump;
-pub use turns::{Options, Outcome, Outcomes, run};
+pub use groups::{Group, Tools, groups};
+pub use many_idle::measure_many_idle;
+pub use markdown::{Versions, charts, markdown};
+pub use runs::{Options, Outcome, Outcomes, run};
+pub use tap_load::load_taps;
 
-/// What this build is called among the contestants.
-pub const OURS: &str = "ikv-fabric";
+/// The name of this build among the contestants.
+const OURS: &str = "ikv-fabric";

@@ -62,9 +62,7 @@ pub use positions::{Position, Positions};
 pub use recorder::{DumpRequest, RecorderStatus, Trigger, TriggersRequest};
 pub use server::serve;
 pub use status::{NodeState, NodeStatus, Sessions, Status};
-pub use switches::{
-    BmcReport, ExecAnswer, ExecRequest, IpmiAccess, PowerAction, PowerRequest, SshAccess,
-};
+pub use switches::{BmcReport, ExecAnswer, ExecRequest, IpmiAccess, PowerRequest, SshAccess};
 
 /// The body of every answer with a status of 4xx or 5xx.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use model::power::PowerAction;
+
 /// What an SSH client needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SshAccess {
@@ -43,20 +45,6 @@ pub struct ExecAnswer {
 pub struct PowerRequest {
     /// Which change.
     pub action: PowerAction,
-}
-
-/// A change of a switch's power, in the words of ipmitool(1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum PowerAction {
-    /// Start it.
-    On,
-    /// Pull the plug.
-    Off,
-    /// Press the reset button.
-    Reset,
-    /// Off, then on.
-    Cycle,
 }
 
 /// What an IPMI client needs. The password itself is in a file that only the owner can read.

@@ -18,7 +18,7 @@ use super::change::Change;
 use super::descriptors::make_room;
 use super::ends::Sockets;
 use super::impair::CheckedBatch;
-use super::links::{Plugged, SharedApplied, Watched, write_down};
+use super::links::{Plugged, SharedHostChanges, Watched, write_down};
 use super::look_ahead::{host_input, host_words, look_ahead};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
@@ -27,7 +27,7 @@ use super::whole::Whole;
 use super::{displays, rights, sockets, start};
 use crate::progress::Progress;
 use api::{self};
-use host::execute::{self, Applied, ApplyError, HostTaps};
+use host::execute::{self, HostChangeError, HostChanges, HostTaps};
 use host::lock::{Lock, StatePaths};
 use host::plan;
 use host::watch::LinkWatch;
@@ -39,7 +39,7 @@ use model::topology::{End, EndOwner, Topology};
 #[derive(Default)]
 pub struct Running {
     lock: Option<Lock>,
-    applied: SharedApplied,
+    applied: SharedHostChanges,
     fabric: Option<Arc<Fabric>>,
     tasks: JoinSet<()>,
 }
@@ -201,7 +201,7 @@ impl Running {
     ///
     /// # Errors
     /// What could not be undone; `ikv-fabric clean` tries again.
-    pub async fn take_down(mut self) -> Result<(), ApplyError> {
+    pub async fn take_down(mut self) -> Result<(), HostChangeError> {
         if let Some(fabric) = &self.fabric {
             fabric.change.end().await;
         }
@@ -219,7 +219,7 @@ impl Running {
             .lock()
             .expect("no holder of this lock can panic")
             .take();
-        let undone = applied.map_or(Ok(()), Applied::undo);
+        let undone = applied.map_or(Ok(()), HostChanges::undo);
         if let Some(fabric) = &self.fabric {
             fabric.whole().cables.stop();
         }

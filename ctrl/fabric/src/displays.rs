@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::sleep;
 
-use super::links::{SharedApplied, write_down};
+use super::links::{SharedHostChanges, write_down};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
 use super::seeds::make_folder;
@@ -50,7 +50,7 @@ fn port(first: u16, switch: usize) -> Option<u16> {
 /// The first address that cannot be listened at.
 pub(super) fn open(
     options: &Options,
-    applied: &SharedApplied,
+    applied: &SharedHostChanges,
     paths: &StatePaths,
     owner: &Person,
 ) -> Result<Vec<Display>, BringUpError> {

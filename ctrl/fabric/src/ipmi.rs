@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use super::Fabric;
-use super::links::{SharedApplied, write_down};
+use super::links::{SharedHostChanges, write_down};
 use super::options::BringUpError;
 use super::owner::Person;
 use super::seeds::{SeedsError, make_folder};
@@ -105,7 +105,7 @@ impl Fabric {
     pub(super) fn start_bmcs(
         self: &Arc<Self>,
         owner: &Person,
-        applied: &SharedApplied,
+        applied: &SharedHostChanges,
         paths: &StatePaths,
         progress: &Progress,
     ) -> Result<(), BringUpError> {

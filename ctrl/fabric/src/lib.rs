@@ -17,7 +17,6 @@ mod links;
 mod look_ahead;
 mod options;
 mod owner;
-mod password;
 mod patch;
 mod places;
 pub mod preflight;
@@ -52,15 +51,16 @@ use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
     ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
-    Positions, PowerAction, Recording, SshAccess, Status,
+    Positions, Recording, SshAccess, Status,
 };
 use host::execute::HostTaps;
 use host::lock::StatePaths;
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
 use model::plugging::PlugOptions;
+use model::power::PowerAction;
 use model::topology::{EndOwner, Side, TopologyJson};
+use vm::Vm;
 use vm::agent::{Limits, MAX_OUTPUT};
-use vm::{Power, Vm};
 
 pub use bring_up::{Running, bring_up, listen};
 pub use cables::{Cables, CablesError};
@@ -398,14 +398,8 @@ impl Backend for Fabric {
 
     async fn power(&self, node: &str, action: PowerAction) -> Result<NodeStatus, ApiError> {
         let switch = self.whole().switch(node)?;
-        let power = match action {
-            PowerAction::On => Power::On,
-            PowerAction::Off => Power::Off,
-            PowerAction::Reset => Power::Reset,
-            PowerAction::Cycle => Power::Cycle,
-        };
         let failed = |error| ApiError::conflict(format!("{node}: {error}"));
-        switch.vm().power(power).await.map_err(failed)?;
+        switch.vm().power(action).await.map_err(failed)?;
         Ok(switch.status())
     }
 

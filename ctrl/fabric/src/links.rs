@@ -12,7 +12,7 @@ use super::cables::CableEvent;
 use super::claims::Claims;
 use super::whole::Whole;
 use super::{Fabric, is_host};
-use host::execute::{Applied, ApplyError};
+use host::execute::{HostChangeError, HostChanges};
 use host::watch::{LinkEvent, LinkWatch};
 use model::cable_change::CableState;
 use model::topology::Side;
@@ -22,7 +22,7 @@ const BUSY: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_secs(2);
 
 /// The host's part, shared with the one who takes it away; `None` once that has begun.
-pub(super) type SharedApplied = Arc<Mutex<Option<Applied>>>;
+pub(super) type SharedHostChanges = Arc<Mutex<Option<HostChanges>>>;
 
 /// Devices that are ours from now on, and those that are not any more.
 pub(super) struct Watched {
@@ -66,7 +66,7 @@ impl Fabric {
     pub(super) async fn attend_links(
         self: Arc<Self>,
         (mut watch, mut changes): (LinkWatch, mpsc::UnboundedReceiver<Watched>),
-        applied: SharedApplied,
+        applied: SharedHostChanges,
     ) {
         let whole = self.whole();
         let ends = whole.topology.ends().map(|found| &found.end.tap);
@@ -99,7 +99,7 @@ impl Fabric {
         }
     }
 
-    fn take_in(&self, event: LinkEvent, applied: &SharedApplied) {
+    fn take_in(&self, event: LinkEvent, applied: &SharedHostChanges) {
         match event {
             LinkEvent::Plugged { name } => self.tap_changed(&name, true),
             LinkEvent::Unplugged { name } => self.tap_changed(&name, false),
@@ -235,7 +235,7 @@ impl Fabric {
         }
     }
 
-    fn make_anew(&self, name: &str, applied: &SharedApplied) -> String {
+    fn make_anew(&self, name: &str, applied: &SharedHostChanges) -> String {
         let mut applied = applied.lock().expect("no holder of this lock can panic");
         let Some(applied) = applied.as_mut() else {
             return "the fabric is ending".into();
@@ -258,7 +258,7 @@ impl Fabric {
 }
 
 /// Before a file is made, so that it is removed at the end, come what may.
-pub(super) fn write_down(applied: &SharedApplied, path: &Path) -> Result<(), ApplyError> {
+pub(super) fn write_down(applied: &SharedHostChanges, path: &Path) -> Result<(), HostChangeError> {
     let mut applied = applied.lock().expect("no holder of this lock can panic");
     applied
         .as_mut()

@@ -8,8 +8,8 @@ use crate::preflight::{
 };
 use crate::progress::Progress;
 use host::lock::StatePaths;
-use host::plan::{self, HostLinkPlan, HostPlanInput, IpmiLinkPlan, TapPlan};
-use model::config::{Config, Snat};
+use host::plan::{HostLinkPlan, HostPlanInput, IpmiLinkPlan, TapPlan};
+use model::config::Config;
 use model::topology::EndBackend;
 use model::topology::{MTU, Selection, Topology};
 use vm::image;
@@ -53,7 +53,7 @@ pub fn preflight(
     if !switches.is_empty() {
         programs.extend(FOR_SWITCHES);
         memory_mib = u64::from(config.vm.memory.mib()) * switches.len() as u64;
-        let image = image::Wanted::new(&config.image);
+        let image = image::WantedImage::new(&config.image);
         if image.is_ok_and(|image| image.built().is_none()) {
             programs.extend(FOR_IMAGE);
         }
@@ -86,20 +86,17 @@ pub(super) fn host_input(
         tap_owner: Some(owner.uid),
         host: Some(HostLinkPlan {
             name: host.name.clone(),
-            mac: host.mac.0,
+            mac: host.mac,
             mtu: MTU.into(),
             address: host.address,
             peer: host.peer,
             range: host.range,
-            snat: match host.snat {
-                Snat::Masquerade => plan::Snat::Masquerade,
-                Snat::Address(address) => plan::Snat::Address(address),
-            },
+            snat: host.snat,
             ipv6_forwarding: host.ipv6_forwarding,
         }),
         ipmi: topology.ipmi.as_ref().map(|ipmi| IpmiLinkPlan {
             name: ipmi.name.clone(),
-            mac: ipmi.mac.0,
+            mac: ipmi.mac,
             mtu: MTU.into(),
             address: ipmi.address,
             ports: switches.iter().map(|switch| ipmi.port(switch)).collect(),

@@ -11,7 +11,7 @@ use super::seeds::SeedsError;
 use crate::preflight::{Finding, text};
 use api::ApiError;
 use host::HostError;
-use host::execute::ApplyError;
+use host::execute::HostChangeError;
 use host::lock::LockError;
 use model::config::Config;
 use model::topology::{Choice, Selection, Topology};
@@ -59,7 +59,7 @@ pub enum BringUpError {
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
-    Apply(#[from] ApplyError),
+    Apply(#[from] HostChangeError),
     #[error(transparent)]
     Cables(#[from] CablesError),
     #[error("the API cannot listen at {}: {source}", .socket.display())]

@@ -25,11 +25,12 @@ use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
     ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
-    Positions, PowerAction, Recording, SshAccess, Status,
+    Positions, Recording, SshAccess, Status,
 };
 use host::lock::StatePaths;
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
 use model::plugging::PlugOptions;
+use model::power::PowerAction;
 use model::topology::{Side, TopologyJson};
 use vm::spec::MAX_SOCKET_PATH;
 

@@ -474,7 +474,7 @@ pub fn firewall_warnings(traffic: Traffic, link: &str, range: Ipv4Net) -> Vec<Fi
             .map(|o| {
                 Finding::new(
                     Severity::Warning,
-                    format!("the firewall drops {what}: {}: {}", o.place, o.reason),
+                    format!("the firewall drops {what}: {}: {}", o.chain, o.reason),
                     o.remedy,
                 )
             })

@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 
 use super::reconfigure::Make;
 use model::config::{Config, Listen, Nic};
-use model::topology::{Mac, PortKind, Switch, Topology};
+use model::topology::{PortKind, Switch, Topology};
 use vm::accel::Accel;
 use vm::keys::{FabricKeys, KeyError};
 use vm::seed::{self, SeedError, SeedFile};
-use vm::template;
+use vm::shape;
 use vm::{Display, Image, NicBackend, NicSpec, VmSpec, ssh};
 
 /// Why a switch's disk could not be made.
@@ -34,8 +34,8 @@ pub enum SeedsError {
         reason: String,
     },
     /// Root's password.
-    #[error("{0}")]
-    Password(String),
+    #[error(transparent)]
+    Password(#[from] vm::root_password::HashError),
     /// The archive.
     #[error(transparent)]
     Seed(#[from] SeedError),
@@ -139,7 +139,7 @@ impl Common<'_> {
                 .ports
                 .iter()
                 .map(|port| NicSpec {
-                    mac: port.mac.0,
+                    mac: port.mac,
                     backend: match vm.nic {
                         Nic::VhostUser => NicBackend::VhostUser,
                         Nic::Tap => NicBackend::Tap {
@@ -208,11 +208,11 @@ fn template_files(switch: &Switch) -> Vec<SeedFile> {
     let mut nics = String::new();
     for (index, port) in switch.ports.iter().enumerate() {
         // Writing to a String cannot fail.
-        _ = writeln!(nics, "{} {}", Mac(template::mac(index)), port.nic);
+        _ = writeln!(nics, "{} {}", shape::mac(index), port.nic);
     }
     vec![
         file("etc/ikv/sysctl.conf", frr_conf::SYSCTL.into()),
-        file(template::MARK, String::new()),
+        file(shape::MARK, String::new()),
         file("etc/hostname", "template\n".into()),
         file("etc/ikv/nics", nics),
         file("etc/ikv/network.batch", "link set dev lo up\n".into()),

@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use dataplane::sys::tap::{TapFlags, open_tap};
 
-use super::links::{SharedApplied, write_down};
+use super::links::{SharedHostChanges, write_down};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
-use super::password;
 use super::seeds::{Common, SeedsError, make_folder};
 use super::switch::Switch;
 use super::warm;
@@ -23,7 +22,7 @@ use vm::accel::{self, Facts};
 use vm::image;
 use vm::keys::FabricKeys;
 use vm::states::States;
-use vm::{Launcher, Vm, VmSpec, ssh};
+use vm::{Launcher, Vm, VmSpec, root_password, ssh};
 
 /// What the switches will run on.
 pub(super) struct Machine {
@@ -41,12 +40,7 @@ impl Machine {
 
 /// Finds out what the switches can run on, and builds their image if it is not there.
 pub(super) async fn machine(config: &Config, progress: &Progress) -> Result<Machine, BringUpError> {
-    let wanted = match config.vm.accel {
-        model::config::Accel::Auto => accel::Wanted::Auto,
-        model::config::Accel::Kvm => accel::Wanted::Kvm,
-        model::config::Accel::Tcg => accel::Wanted::Tcg,
-    };
-    let decision = accel::decide(wanted, &Facts::read())?;
+    let decision = accel::decide(config.vm.accel, &Facts::read())?;
     let mut stage = progress.stage("image");
     let image = image::ensure(&config.image, |news| stage.update(&news.to_string())).await?;
     stage.done(
@@ -120,10 +114,7 @@ impl Fleet {
             paths: paths.clone(),
             key_folder: key_folder(config, paths),
             authorized: ssh::authorized_keys(&wanted)?,
-            password: password
-                .map(password::crypt)
-                .transpose()
-                .map_err(SeedsError::Password)?,
+            password: password.map(root_password::hash).transpose()?,
             states,
         })
     }
@@ -198,7 +189,7 @@ pub(super) async fn start(
     options: &Options,
     owner: &Person,
     machine: Machine,
-    applied: &SharedApplied,
+    applied: &SharedHostChanges,
     paths: &StatePaths,
     progress: &Progress,
 ) -> Result<(BTreeMap<usize, Arc<Switch>>, Fleet), BringUpError> {

@@ -1,5 +1,6 @@
-//! IPv4 addresses and routes of the host link, and what the host has already.
+//! IPv4 addresses and routes: adds and removes those of our links, and lists those of the host.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,15 +12,15 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::links::{self, absent};
-use super::netlink::{Netlink, Request};
+use crate::links::{self, absent};
+use crate::netlink::{Netlink, Request};
 
-/// A route of the host, as far as overlaps are concerned.
+/// A route of the host, with what is needed to find overlaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRoute {
-    /// Where it leads.
+    /// The destination.
     pub destination: Ipv4Net,
-    /// The device it leads through; empty for `unreachable` and the like.
+    /// The device it leads through. Empty for `unreachable` and the like.
     pub link: String,
     /// The routing table; 254 is `main`.
     pub table: u32,
@@ -42,7 +43,8 @@ pub fn index_of(link: &str) -> io::Result<u32> {
 ///
 /// # Errors
 /// `ENODEV` without the device, `EEXIST` if it has the address.
-pub fn add_address(netlink: &mut Netlink, link: &str, address: Ipv4Net) -> io::Result<()> {
+pub(crate) fn add_address(netlink: &mut Netlink, link: &str, address: Ipv4Net) -> io::Result<()> {
+    // EXCL: an address that exists is another program's and must not become ours to remove.
     let message = address_message(index_of(link)?, address);
     netlink.change(Request {
         message: RouteNetlinkMessage::NewAddress(message),
@@ -50,17 +52,24 @@ pub fn add_address(netlink: &mut Netlink, link: &str, address: Ipv4Net) -> io::R
     })
 }
 
-/// Takes an address from `link`; no error if it (or the device) is gone.
+/// Removes an address from `link`. It counts as removed if it, or the device, no longer exists.
 ///
 /// # Errors
 /// What the kernel answered.
-pub fn delete_address(netlink: &mut Netlink, link: &str, address: Ipv4Net) -> io::Result<()> {
-    let removed = index_of(link).and_then(|index| {
-        netlink.change(RouteNetlinkMessage::DelAddress(address_message(
-            index, address,
-        )))
-    });
-    removed.or_else(|e| if absent(&e) { Ok(()) } else { Err(e) })
+pub(crate) fn delete_address(
+    netlink: &mut Netlink,
+    link: &str,
+    address: Ipv4Net,
+) -> io::Result<()> {
+    gone(index_of(link).and_then(|index| {
+        let message = address_message(index, address);
+        netlink.change(RouteNetlinkMessage::DelAddress(message))
+    }))
+}
+
+/// The outcome of a removal: what no longer exists counts as removed.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if absent(&error) { Ok(()) } else { Err(error) })
 }
 
 fn address_message(index: u32, address: Ipv4Net) -> AddressMessage {
@@ -80,7 +89,7 @@ fn address_message(index: u32, address: Ipv4Net) -> AddressMessage {
 ///
 /// # Errors
 /// `EEXIST` if there is a route to the range, `ENETUNREACH` if `via` is not on the link.
-pub fn add_route(
+pub(crate) fn add_route(
     netlink: &mut Netlink,
     range: Ipv4Net,
     via: Ipv4Addr,
@@ -93,22 +102,20 @@ pub fn add_route(
     })
 }
 
-/// Removes exactly that route; no error if it (or the device) is gone.
+/// Removes exactly that route. It counts as removed if it, or the device, no longer exists.
 ///
 /// # Errors
 /// What the kernel answered.
-pub fn delete_route(
+pub(crate) fn delete_route(
     netlink: &mut Netlink,
     range: Ipv4Net,
     via: Ipv4Addr,
     link: &str,
 ) -> io::Result<()> {
-    let removed = index_of(link).and_then(|index| {
-        netlink.change(RouteNetlinkMessage::DelRoute(route_message(
-            range, via, index,
-        )))
-    });
-    removed.or_else(|e| if absent(&e) { Ok(()) } else { Err(e) })
+    gone(index_of(link).and_then(|index| {
+        let message = route_message(range, via, index);
+        netlink.change(RouteNetlinkMessage::DelRoute(message))
+    }))
 }
 
 fn route_message(range: Ipv4Net, via: Ipv4Addr, index: u32) -> RouteMessage {
@@ -130,15 +137,12 @@ fn route_message(range: Ipv4Net, via: Ipv4Addr, index: u32) -> RouteMessage {
     message
 }
 
-/// The IPv4 routes of all tables but the kernel's own of local addresses.
+/// The IPv4 routes of all tables, without the kernel's entries for local and broadcast addresses.
 ///
 /// # Errors
 /// What the kernel answered.
 pub fn list_routes(netlink: &mut Netlink) -> io::Result<Vec<HostRoute>> {
-    let names: std::collections::HashMap<u32, String> = links::list(netlink)?
-        .into_iter()
-        .map(|l| (l.index, l.name))
-        .collect();
+    let names = names(netlink)?;
     let mut get = RouteMessage::default();
     get.header.address_family = AddressFamily::Inet;
     let entries = netlink.dump(&RouteNetlinkMessage::GetRoute(get))?;
@@ -151,10 +155,13 @@ pub fn list_routes(netlink: &mut Netlink) -> io::Result<Vec<HostRoute>> {
         .collect())
 }
 
-fn host_route(
-    route: &RouteMessage,
-    names: &std::collections::HashMap<u32, String>,
-) -> Option<HostRoute> {
+/// The names of all devices by their numbers.
+fn names(netlink: &mut Netlink) -> io::Result<HashMap<u32, String>> {
+    let links = links::list(netlink)?.into_iter();
+    Ok(links.map(|link| (link.index, link.name)).collect())
+}
+
+fn host_route(route: &RouteMessage, names: &HashMap<u32, String>) -> Option<HostRoute> {
     if matches!(
         route.header.kind,
         RouteType::Local | RouteType::Broadcast | RouteType::Multicast
@@ -187,10 +194,7 @@ fn host_route(
 /// # Errors
 /// What the kernel answered.
 pub fn list_addresses(netlink: &mut Netlink) -> io::Result<Vec<(String, Ipv4Net)>> {
-    let names: std::collections::HashMap<u32, String> = links::list(netlink)?
-        .into_iter()
-        .map(|l| (l.index, l.name))
-        .collect();
+    let names = names(netlink)?;
     let mut get = AddressMessage::default();
     get.header.family = AddressFamily::Inet;
     let entries = netlink.dump(&RouteNetlinkMessage::GetAddress(get))?;

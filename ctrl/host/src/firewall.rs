@@ -1,9 +1,8 @@
-//! Looks whether a firewall of the host would drop the fabric's traffic. Never changes it.
+//! Checks whether a firewall of the host would drop the fabric's traffic. It changes nothing.
 //!
-//! A ruleset is walked with made-up packets: one from the range to the outside and one back, or one
-//! from a segment to the host itself.
-//! Only what surely drops one of them is reported; a rule that may or may not match is taken as
-//! not matching.
+//! The ruleset is evaluated for example packets: one from the range to the outside and its answer, or
+//! one from a segment to the host itself. Only what certainly drops one of them is reported: a rule
+//! that may or may not match is taken as not matching.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -11,19 +10,19 @@ use std::process::{Command, Stdio};
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
-use super::nft::{self, NftError};
-use super::program;
+use crate::nft::{self, NftError};
 use crate::plan::TABLE;
+use crate::program;
 
 /// Jumps deeper than the kernel allows are a loop.
 const MAX_DEPTH: usize = 16;
 
-/// Something of the host that drops the fabric's traffic.
+/// A chain of the host's firewall that drops the fabric's traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
-    /// Where: `table ip filter, chain FORWARD`.
-    pub place: String,
-    /// What it does: `policy drop`.
+    /// The chain: `table ip filter, chain FORWARD`.
+    pub chain: String,
+    /// Why it drops: `policy drop`.
     pub reason: String,
     /// The commands that let the traffic pass.
     pub remedy: String,
@@ -39,7 +38,7 @@ pub fn check(traffic: Traffic, link: &str, range: Ipv4Net) -> Result<Vec<Obstacl
     Ok(found)
 }
 
-/// What has to pass.
+/// Which traffic has to pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traffic {
     /// From a link to the outside, and the answers.
@@ -72,13 +71,14 @@ impl Traffic {
     }
 }
 
-/// Which side a packet comes from.
+/// Which side an example packet comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Out,
     Back,
 }
 
+/// An example packet.
 struct Probe<'a> {
     direction: Direction,
     link: &'a str,
@@ -93,7 +93,7 @@ enum Outcome {
 }
 
 /// The obstacles in a ruleset as `nft -j list ruleset` prints it.
-pub fn obstacles(ruleset: &Value, traffic: Traffic, link: &str, range: Ipv4Net) -> Vec<Obstacle> {
+fn obstacles(ruleset: &Value, traffic: Traffic, link: &str, range: Ipv4Net) -> Vec<Obstacle> {
     let rules = Rules::new(ruleset);
     let mut found: Vec<Obstacle> = Vec::new();
     for chain in rules.chains_at(traffic.hook()) {
@@ -106,16 +106,16 @@ pub fn obstacles(ruleset: &Value, traffic: Traffic, link: &str, range: Ipv4Net) 
             let Outcome::Drop(reason) = rules.base_outcome(chain, &probe) else {
                 continue;
             };
-            let place = format!(
+            let location = format!(
                 "table {} {}, chain {}",
                 text(chain, "family"),
                 text(chain, "table"),
                 text(chain, "name")
             );
-            if !found.iter().any(|o| o.place == place) {
+            if !found.iter().any(|known| known.chain == location) {
                 let remedy = rules.remedy(chain, traffic, link);
                 found.push(Obstacle {
-                    place,
+                    chain: location,
                     reason,
                     remedy,
                 });
@@ -161,15 +161,15 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Walks the chain `name` in the table of `place`.
-    fn walk(&self, place: &Value, name: &str, probe: &Probe<'_>, depth: usize) -> Outcome {
+    /// Walks the chain `name` in the table of `base`.
+    fn walk(&self, base: &Value, name: &str, probe: &Probe<'_>, depth: usize) -> Outcome {
         if depth > MAX_DEPTH {
             return Outcome::Continue;
         }
         let same = |rule: &&&Value| {
             ["family", "table"]
                 .iter()
-                .all(|key| rule[*key] == place[*key])
+                .all(|key| rule[*key] == base[*key])
                 && text(rule, "chain") == name
         };
         for rule in self.rules.iter().filter(same) {
@@ -177,7 +177,7 @@ impl<'a> Rules<'a> {
                 continue;
             };
             if let Some(target) = verdict.get("jump").or_else(|| verdict.get("goto")) {
-                let outcome = self.walk(place, text(target, "target"), probe, depth + 1);
+                let outcome = self.walk(base, text(target, "target"), probe, depth + 1);
                 if outcome != Outcome::Continue || verdict.get("goto").is_some() {
                     return outcome;
                 }
@@ -224,12 +224,13 @@ impl<'a> Rules<'a> {
             return format!("ufw route allow in on {link}; ufw route allow out on {link}");
         }
         if (family, table, name) == ("ip", "filter", "FORWARD") {
-            let place = if has("DOCKER-USER") {
+            // Docker keeps rules in its own chain when it rewrites FORWARD.
+            let chain = if has("DOCKER-USER") {
                 "DOCKER-USER"
             } else {
                 "FORWARD"
             };
-            return iptables_remedy("iptables", place, link);
+            return iptables_remedy("iptables", chain, link);
         }
         format!(
             "nft insert rule {family} {table} {name} iifname \"{link}\" accept; \
@@ -242,12 +243,13 @@ fn iptables_remedy(program: &str, chain: &str, link: &str) -> String {
     format!("{program} -I {chain} -i {link} -j ACCEPT; {program} -I {chain} -o {link} -j ACCEPT")
 }
 
-/// The verdict of a rule for this packet, if all its conditions surely hold.
+/// The verdict of a rule for this packet, if all its conditions certainly hold.
 fn applies<'v>(rule: &'v Value, probe: &Probe<'_>) -> Option<&'v Value> {
     for part in rule["expr"].as_array()? {
         let (kind, content) = part.as_object()?.iter().next()?;
         match kind.as_str() {
             "match" if holds(content, probe) == Some(true) => {}
+            // Statements without a condition.
             "counter" | "log" | "comment" | "notrack" | "mangle" => {}
             "vmap" => return vmap(content, probe),
             "accept" | "drop" | "reject" | "return" | "jump" | "goto" => return Some(part),
@@ -258,7 +260,7 @@ fn applies<'v>(rule: &'v Value, probe: &Probe<'_>) -> Option<&'v Value> {
     None
 }
 
-/// `None`: cannot be told.
+/// Whether a condition holds. `None` if that cannot be decided for the example packet.
 fn holds(content: &Value, probe: &Probe<'_>) -> Option<bool> {
     let (left, right) = (&content["left"], &content["right"]);
     let equal = if let Some(key) = left["meta"]["key"].as_str() {
@@ -282,7 +284,7 @@ fn meta_is(key: &str, right: &Value, probe: &Probe<'_>) -> Option<bool> {
         _ => return None,
     };
     let is_ours = contains(right, probe.link);
-    // The other device is any but ours: it can be told from ours alone.
+    // The other device may have any name but ours, so only a rule about ours can be decided.
     if ours {
         Some(is_ours)
     } else if only(right, probe.link) {
@@ -299,7 +301,7 @@ fn address_is(field: &str, right: &Value, probe: &Probe<'_>) -> Option<bool> {
     );
     let network = network_of(right)?;
     if network.contains(&probe.range) {
-        // Of the far side we know nothing, but that a network over everything has it.
+        // The far side's address is unknown; only a network of all addresses certainly contains it.
         return if ours || network.prefix_len() == 0 {
             Some(true)
         } else {
@@ -319,7 +321,7 @@ fn network_of(right: &Value) -> Option<Ipv4Net> {
     Ipv4Net::new(prefix["addr"].as_str()?.parse().ok()?, length).ok()
 }
 
-/// A verdict map by connection state, the only kind that can be told.
+/// The verdict of a verdict map by connection state, the only kind that can be decided.
 fn vmap<'v>(content: &'v Value, probe: &Probe<'_>) -> Option<&'v Value> {
     if content["key"]["ct"]["key"] != "state" {
         return None;
@@ -364,7 +366,7 @@ fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_default()
 }
 
-/// The old iptables' chain, if the kernel has such a table.
+/// The rules of the old iptables' chain, if the kernel has its table.
 fn legacy_rules(traffic: Traffic) -> Option<String> {
     let tables = fs::read_to_string("/proc/net/ip_tables_names").ok()?;
     if !tables.lines().any(|table| table == "filter") {
@@ -393,6 +395,7 @@ fn legacy_obstacle(rules: &str, traffic: Traffic, link: &str) -> Option<Obstacle
             continue;
         };
         match rule {
+            // Accepts everything before a later rule could drop it.
             "-j ACCEPT" => return None,
             _ if rule == format!("-i {link} -j ACCEPT") => return None,
             _ if rule == "-j DROP" || rule.starts_with("-j REJECT") => {
@@ -403,7 +406,7 @@ fn legacy_obstacle(rules: &str, traffic: Traffic, link: &str) -> Option<Obstacle
         }
     }
     Some(Obstacle {
-        place: format!("iptables-legacy, table filter, chain {chain}"),
+        chain: format!("iptables-legacy, table filter, chain {chain}"),
         reason: reason?,
         remedy: match traffic {
             Traffic::Forwarded => iptables_remedy("iptables-legacy", chain, link),

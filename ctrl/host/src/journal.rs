@@ -1,8 +1,8 @@
-//! What the running fabric did to the host, written down before it is done.
+//! What the running fabric does to the host, recorded before it is done.
 //!
-//! The journal is a file beside the API socket. A fabric that ends by itself removes it; one
-//! that was killed leaves it behind, and the next `run`, or `clean`, undoes what it says. Each
-//! entry carries enough to recognise our own: nothing else of the host is ever touched.
+//! The journal is a file beside the API socket. A fabric that ends by itself removes it. One that
+//! was killed leaves it behind, and the next `run`, or `clean`, undoes what it lists. With the
+//! [`Identity`] in it, our own devices and tables are recognised: nothing else of the host is touched.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -16,20 +16,21 @@ use serde::{Deserialize, Serialize};
 use crate::netns::NetnsId;
 use crate::sysctl::Setting;
 
-/// Changes when an older program could not undo what a newer one wrote.
+/// The version of the file. It rises when an older program could not undo what a newer one wrote.
 const FORMAT: u32 = 1;
 
 /// The fabric process that owns things on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Its process id.
+    /// Process id.
     pub pid: u32,
-    /// When it started, in clock ticks since the machine did: pids are used again.
+    /// When the process started, in clock ticks since the machine did. It tells the process from a
+    /// later one with the same pid.
     pub started: u64,
 }
 
 impl Identity {
-    /// This process.
+    /// The calling process.
     ///
     /// # Errors
     /// When `/proc` is not mounted.
@@ -58,7 +59,7 @@ impl Identity {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     }
 
-    /// The device group of our devices: one message sets all up, one removes all.
+    /// The device group of our devices: one message sets all of them up, and one removes them.
     pub fn group(&self) -> u32 {
         // 'i' in the top byte keeps away from the small numbers that people use; a pid has at
         // most 22 bits.
@@ -66,23 +67,23 @@ impl Identity {
     }
 
     /// The device group of those of our devices that are about to be removed while others stay.
-    pub fn leaving_group(&self) -> u32 {
+    pub(crate) fn leaving_group(&self) -> u32 {
         0x6a00_0000 | (self.pid & 0x00ff_ffff)
     }
 
-    /// The name of the chain in our nftables tables that tells whose they are.
+    /// The name of the empty chain in our nftables tables that shows whose tables they are.
     pub fn chain(&self) -> String {
         format!("owner-{}-{}", self.pid, self.started)
     }
 }
 
-/// Whether there is a process of that pid that has not ended.
+/// Whether a process with that pid exists and has not ended.
 pub(crate) fn is_running(pid: u32) -> bool {
     started(pid).is_ok()
 }
 
 /// When a process started, in clock ticks since the machine did (proc_pid_stat(5), field 22).
-/// One that has ended and only waits for its parent does not count.
+/// `NotFound` also for a process that has ended and only waits for its parent.
 fn started(pid: u32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, field 2, may hold blanks and brackets; so count from its end.
@@ -97,37 +98,37 @@ fn started(pid: u32) -> io::Result<u64> {
         .ok_or_else(malformed)
 }
 
-/// How to take back one step.
+/// How to undo one step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "undo")]
 pub enum Undo {
-    /// Remove the devices that carry our mark. Until the step is done, also those of these names
-    /// that are unmarked, unused taps.
+    /// Remove the devices that carry our mark. If the step was not finished, also remove unmarked,
+    /// unused taps of these names.
     Links {
-        /// Names they were made with.
+        /// The names they were to be made with.
         names: Vec<String>,
     },
     /// Remove our nftables tables, if our owner chain is in them.
     Tables,
-    /// Take an address off our device.
+    /// Remove an address from our device.
     Address {
-        /// Our device.
+        /// The device's name.
         link: String,
         /// The address with its prefix length.
         address: Ipv4Net,
     },
     /// Remove a route through our device.
     Route {
-        /// Where it leads.
+        /// The destination.
         range: Ipv4Net,
         /// The next hop.
         via: Ipv4Addr,
-        /// Our device.
+        /// The device's name.
         link: String,
     },
-    /// Put kernel switches back, if the first still has the value we set.
+    /// Put kernel settings back, if the first still has the value we set.
     Sysctl {
-        /// The switch we set and the value before, then what the kernel changed along with it.
+        /// The setting we changed with its value before, then those that the kernel changed with it.
         saved: Vec<Setting>,
         /// The value we set the first one to.
         ours: String,
@@ -142,9 +143,9 @@ pub enum Undo {
 /// One step in the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The step was finished; before, anything from nothing to all of it may have happened.
+    /// The step was finished. While this is false, any part of it may have happened.
     pub done: bool,
-    /// How to take it back.
+    /// How to undo it.
     #[serde(flatten)]
     pub undo: Undo,
 }
@@ -153,38 +154,38 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     format: u32,
-    /// Whose it is.
+    /// The fabric that wrote the journal.
     pub identity: Identity,
-    /// Where it happened.
+    /// The network namespace in which it was done.
     pub netns: NetnsId,
-    /// The folder of the journal did not exist before.
+    /// The fabric created the journal's folder, so it is to be removed too.
     pub created_folder: bool,
-    /// What was done, in order.
+    /// What was done, in that order.
     pub entries: Vec<Entry>,
 }
 
 /// Why a journal cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// The system refused.
+    /// The system refused access to the file.
     #[error("journal {path}: {source}")]
     Io {
         /// The journal's file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's reason.
         source: io::Error,
     },
-    /// It is not one of ours.
+    /// The file is not a journal of this version.
     #[error(
         "journal {path} cannot be read: {reason}; if no fabric uses that folder, remove the file"
     )]
     Malformed {
         /// The journal's file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The parser's message, or the version it has.
         reason: String,
     },
-    /// Somebody else could have written it, and undoing acts as root.
+    /// Another user could have written it, and undoing acts as root.
     #[error(
         "journal {path} belongs to user {owner} or may be written by others, so it is not trusted; look at it and remove it"
     )]
@@ -196,7 +197,7 @@ pub enum JournalError {
     },
 }
 
-/// The journal of this process.
+/// A journal in memory, with the file that holds it.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -226,10 +227,10 @@ impl Journal {
         })
     }
 
-    /// Takes over the journal that another process left; `None` if there is none.
+    /// Takes over the journal that another process left. `None` if no such file exists.
     ///
     /// # Errors
-    /// When it cannot be read, is no journal, or others than the caller could have written it.
+    /// When it cannot be read or parsed, or when a user other than the caller could have written it.
     pub fn load(path: &Path) -> Result<Option<Self>, JournalError> {
         let at = |source| JournalError::Io {
             path: path.to_owned(),
@@ -268,71 +269,64 @@ impl Journal {
         }))
     }
 
-    /// What it says.
+    /// Its content.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// Writes down a step that is about to be done.
+    /// Records a step that is about to be done.
     ///
     /// # Errors
-    /// When the file cannot be written; the step must not be done then.
+    /// When the file cannot be written. The step must then not be done.
     pub fn begin(&mut self, undo: Undo) -> Result<(), JournalError> {
         self.state.entries.push(Entry { done: false, undo });
-        let written = self.write();
+        let written = self.save();
         if written.is_err() {
             self.state.entries.pop();
         }
         written
     }
 
-    /// Marks the last step as done. Written with the next step: until then the undo is only
-    /// less picky than it could be.
+    /// Marks the last step as done. The mark reaches the file with the next step: until then an undo
+    /// would also remove unmarked taps, which does no harm.
     pub fn done(&mut self) {
         if let Some(entry) = self.state.entries.last_mut() {
             entry.done = true;
         }
     }
 
-    /// Puts a step back that could not be undone.
+    /// Puts an entry back that could not be undone.
     pub fn push(&mut self, entry: Entry) {
         self.state.entries.push(entry);
     }
 
-    /// Drops everything that went with its network namespace.
-    pub fn keep_paths_only(&mut self) {
+    /// Drops the entries of what vanished with its network namespace.
+    pub(crate) fn keep_paths_only(&mut self) {
         self.state
             .entries
             .retain(|entry| matches!(entry.undo, Undo::Path { .. }));
     }
 
-    /// Forgets the last step after it was undone.
+    /// Removes the last entry from memory, for the caller to undo it.
     pub fn pop(&mut self) -> Option<Entry> {
         self.state.entries.pop()
-    }
-
-    /// Keeps in the file what is left to undo.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn save(&self) -> Result<(), JournalError> {
-        self.write()
     }
 
     /// Removes the file.
     ///
     /// # Errors
-    /// When the system refuses; no error if it is gone.
+    /// When the system refuses. A file that is already gone counts as removed.
     pub fn remove(&self) -> Result<(), JournalError> {
         Self::remove_unfinished(&self.path)?;
         remove(&self.path)
     }
 
-    /// Removes what a process that was killed while it wrote a journal at `path` left.
+    /// Removes the half-written file that a process leaves when it is killed while it writes a
+    /// journal at `path`.
     ///
     /// # Errors
-    /// When the system refuses; no error if there is nothing.
-    pub fn remove_unfinished(path: &Path) -> Result<(), JournalError> {
+    /// When the system refuses. A file that does not exist counts as removed.
+    pub(crate) fn remove_unfinished(path: &Path) -> Result<(), JournalError> {
         remove(&unfinished(path))
     }
 
@@ -341,15 +335,19 @@ impl Journal {
         self.path.parent().unwrap_or(Path::new("/"))
     }
 
-    /// Replaces the file as a whole: a reader, or the next `clean`, sees the old or the new one.
-    fn write(&self) -> Result<(), JournalError> {
+    /// Replaces the file as a whole: a reader, or the next `clean`, sees either the old content or the
+    /// new one.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self) -> Result<(), JournalError> {
         let at = |source| JournalError::Io {
             path: self.path.clone(),
             source,
         };
         let text = serde_json::to_vec(&self.state).map_err(|e| at(e.into()))?;
         let new = unfinished(&self.path);
-        // create_new refuses to follow a link.
+        // create_new refuses to follow a link that another user put there.
         Self::remove_unfinished(&self.path)?;
         let mut file = File::options()
             .write(true)
@@ -357,7 +355,7 @@ impl Journal {
             .mode(0o600)
             .open(&new)
             .map_err(at)?;
-        // No sync: what the journal describes does not outlive the kernel either.
+        // Without fsync: what the journal describes does not outlive the kernel either.
         file.write_all(&text)
             .and_then(|()| fs::rename(&new, &self.path))
             .map_err(at)

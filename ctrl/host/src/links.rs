@@ -1,18 +1,19 @@
-//! Network devices: what exists, and the taps of the patch panel made and removed in bulk.
+//! Network devices: lists them, and makes and removes the taps of the patch panel in bulk.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use dataplane::sys::tap::{self, TapFlags};
+use model::mac::Mac;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo,
     LinkMessage,
 };
 
-use super::HostError;
-use super::netlink::{Netlink, Request};
+use crate::error::HostError;
 use crate::journal::Identity;
+use crate::netlink::{Netlink, Request};
 use crate::plan::TapPlan;
 
 /// Frames that may wait in a tap until QEMU reads them.
@@ -21,9 +22,9 @@ const TX_QUEUE_FRAMES: u32 = 1000;
 /// A network device as the kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// The kernel's number of it.
+    /// The kernel's number for it, unique in its network namespace.
     pub index: u32,
-    /// Its name now.
+    /// Its present name; devices can be renamed.
     pub name: String,
     /// The free text set on it; ours start with [`Identity::tag`].
     pub alias: String,
@@ -42,7 +43,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn from_message(message: &LinkMessage) -> Self {
+    pub(crate) fn from_message(message: &LinkMessage) -> Self {
         let flags = message.header.flags;
         let mut link = Self {
             index: message.header.index,
@@ -87,11 +88,13 @@ pub fn list(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
         .collect())
 }
 
-/// Creates persistent taps and marks them as ours; they stay down until [`raise`].
+/// Creates persistent taps and marks them as ours. They stay down until [`raise`].
+///
+/// `owner` is a uid, `mtu` in bytes.
 ///
 /// # Errors
-/// The first tap that could not be made or set; those before it exist then.
-pub fn create_taps(
+/// The first tap that could not be created or set up; those before it then exist.
+pub(crate) fn create_taps(
     netlink: &mut Netlink,
     taps: &[TapPlan],
     owner: Option<u32>,
@@ -135,15 +138,15 @@ fn create_persistent(name: &str, owner: Option<u32>) -> io::Result<()> {
     tap::set_persistent(&fd, true)
 }
 
-/// Creates the host's own tap and returns its descriptor, the cable end. The device goes away
-/// with the descriptor. It stays down until [`raise`].
+/// Creates the host's own tap and returns its descriptor, the end of a cable. The kernel removes the
+/// device when the descriptor is closed. It stays down until [`raise`].
 ///
 /// # Errors
-/// When the tap cannot be made or set.
-pub fn create_host_tap(
+/// When the tap cannot be created or set up.
+pub(crate) fn create_host_tap(
     netlink: &mut Netlink,
     name: &str,
-    mac: [u8; 6],
+    mac: Mac,
     mtu: u32,
     link_local: bool,
     identity: &Identity,
@@ -157,7 +160,7 @@ pub fn create_host_tap(
     let mut message = marked(name, "host", mtu, identity);
     message
         .attributes
-        .push(LinkAttribute::Address(mac.to_vec()));
+        .push(LinkAttribute::Address(mac.0.to_vec()));
     message
         .attributes
         .push(LinkAttribute::TxQueueLen(TX_QUEUE_FRAMES));
@@ -170,6 +173,21 @@ pub fn create_host_tap(
     Ok(fd)
 }
 
+/// A message about one device.
+fn about(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
+/// The message, asking to set the device up.
+fn up(mut message: LinkMessage) -> LinkMessage {
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message
+}
+
+/// A message that gives a device our mark: group and alias.
 fn marked(name: &str, alias: &str, mtu: u32, identity: &Identity) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes = vec![
@@ -181,9 +199,10 @@ fn marked(name: &str, alias: &str, mtu: u32, identity: &Identity) -> LinkMessage
     message
 }
 
-/// No IPv6 link-local address, ever: with one, the host would be a neighbour on the cable.
+/// Keeps IPv6 link-local addresses off a device for good: with one, the routers on the cable would
+/// take the host for a neighbour.
 fn no_link_local() -> Option<LinkAttribute> {
-    // A kernel without IPv6 refuses the attribute, and needs none.
+    // A kernel without IPv6 refuses the attribute.
     std::path::Path::new("/proc/sys/net/ipv6")
         .exists()
         .then(|| {
@@ -192,14 +211,12 @@ fn no_link_local() -> Option<LinkAttribute> {
         })
 }
 
-/// Sets all our devices up, in one message.
+/// Sets all our devices up, by one message to their group.
 ///
 /// # Errors
 /// What the kernel answered.
-pub fn raise(netlink: &mut Netlink, identity: &Identity) -> Result<(), HostError> {
-    let mut message = LinkMessage::default();
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
+pub(crate) fn raise(netlink: &mut Netlink, identity: &Identity) -> Result<(), HostError> {
+    let mut message = up(LinkMessage::default());
     message
         .attributes
         .push(LinkAttribute::Group(identity.group()));
@@ -212,127 +229,104 @@ pub fn raise(netlink: &mut Netlink, identity: &Identity) -> Result<(), HostError
 ///
 /// # Errors
 /// `ENODEV` if it is gone.
-pub fn raise_one(netlink: &mut Netlink, index: u32) -> io::Result<()> {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    netlink.change(RouteNetlinkMessage::SetLink(message))
+pub(crate) fn raise_one(netlink: &mut Netlink, index: u32) -> io::Result<()> {
+    netlink.change(RouteNetlinkMessage::SetLink(up(about(index))))
 }
 
 /// Takes one device off its bridge or bond.
 ///
 /// # Errors
 /// `ENODEV` if it is gone.
-pub fn free_from_master(netlink: &mut Netlink, index: u32) -> io::Result<()> {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
+pub(crate) fn free_from_master(netlink: &mut Netlink, index: u32) -> io::Result<()> {
+    let mut message = about(index);
     message.attributes.push(LinkAttribute::Controller(0));
     netlink.change(RouteNetlinkMessage::SetLink(message))
 }
 
-/// Removes the devices that carry our mark, whatever they are called now. `unmarked` names
-/// those that may have been created without having been marked yet.
+/// Removes the devices that carry our mark, even if they were renamed. `unmarked` are names under
+/// which devices may have been created that do not carry the mark yet.
 ///
 /// # Errors
-/// What the kernel answered; a device that is gone is no error.
-pub fn delete_ours(
+/// What the kernel answered. A device that is already gone counts as removed.
+pub(crate) fn delete_ours(
     netlink: &mut Netlink,
     identity: &Identity,
     unmarked: &[String],
 ) -> Result<(), HostError> {
-    let links = list(netlink).map_err(HostError::Netlink)?;
-    let group = identity.group();
-    let ours = |link: &Link| {
-        identity.marks(&link.alias)
-            || (link.tun && link.alias.is_empty() && !link.up && unmarked.contains(&link.name))
-    };
-    let (mine, others): (Vec<_>, Vec<_>) = links.iter().partition(|link| ours(link));
-    if mine.is_empty() {
-        return Ok(());
-    }
-    if others.iter().any(|link| link.group == group) {
-        // Somebody else uses our group number: one by one, about 16 ms each.
-        let requests = mine
-            .iter()
-            .map(|link| delete_message(link.index, None))
-            .collect();
-        return gone(netlink.batch(requests).map_err(HostError::Netlink)?);
-    }
-    let strays = mine.iter().filter(|link| link.group != group);
-    let requests = strays
-        .map(|link| {
-            let mut message = LinkMessage::default();
-            message.header.index = link.index;
-            message.attributes.push(LinkAttribute::Group(group));
-            Request::from(RouteNetlinkMessage::SetLink(message))
-        })
-        .collect();
-    gone(netlink.batch(requests).map_err(HostError::Netlink)?)?;
-    gone(vec![netlink.change(delete_message(0, Some(group)))])
+    delete_where(netlink, identity.group(), |link| {
+        identity.marks(&link.alias) || just_made(link, unmarked)
+    })
 }
 
-/// Removes those of our devices that have these names, all at once; `unmarked` are names that we
-/// have just made and not marked yet. Their guards may go once this has returned.
+/// Removes those of our devices that have these names, all at once. `unmarked` are names under which
+/// we have just made devices that do not carry our mark yet. Their guards may go once this has
+/// returned.
 ///
 /// # Errors
-/// When netlink fails; that some of them are gone already is none.
-pub fn delete_named(
+/// What the kernel answered. A device that is already gone counts as removed.
+pub(crate) fn delete_named(
     netlink: &mut Netlink,
     identity: &Identity,
     names: &[String],
     unmarked: &[String],
 ) -> Result<(), HostError> {
+    delete_where(netlink, identity.leaving_group(), |link| {
+        names.contains(&link.name) && identity.marks(&link.alias) || just_made(link, unmarked)
+    })
+}
+
+/// Whether a device looks as one that we were making under one of these names: no other program's
+/// device in use does.
+fn just_made(link: &Link, names: &[String]) -> bool {
+    link.tun && link.alias.is_empty() && !link.up && names.contains(&link.name)
+}
+
+/// Removes devices by moving them to `group` and removing that: the kernel waits once (about 16 ms)
+/// for all of them instead of once for each.
+fn delete_where(
+    netlink: &mut Netlink,
+    group: u32,
+    doomed: impl Fn(&Link) -> bool,
+) -> Result<(), HostError> {
     let links = list(netlink).map_err(HostError::Netlink)?;
-    let doomed = |link: &&Link| {
-        names.contains(&link.name) && identity.marks(&link.alias)
-            || link.tun && link.alias.is_empty() && !link.up && unmarked.contains(&link.name)
-    };
-    let doomed: Vec<_> = links.iter().filter(doomed).collect();
+    let (doomed, others): (Vec<_>, Vec<_>) = links.iter().partition(|link| doomed(link));
     if doomed.is_empty() {
         return Ok(());
     }
-    let group = identity.leaving_group();
-    if links.iter().any(|link| link.group == group) {
-        // Somebody else uses that number: one by one, about 16 ms each.
-        let requests = doomed
-            .iter()
-            .map(|link| delete_message(link.index, None))
-            .collect();
-        return gone(netlink.batch(requests).map_err(HostError::Netlink)?);
+    if others.iter().any(|link| link.group == group) {
+        // Another program uses our group number, so removing the group would take its devices too.
+        let requests = doomed.iter().map(|link| delete_message(link.index, None));
+        return all_gone(netlink, requests.collect());
     }
-    let requests = doomed.iter().map(|link| {
-        let mut message = LinkMessage::default();
-        message.header.index = link.index;
+    let strays = doomed.iter().filter(|link| link.group != group);
+    let moves = strays.map(|link| {
+        let mut message = about(link.index);
         message.attributes.push(LinkAttribute::Group(group));
         Request::from(RouteNetlinkMessage::SetLink(message))
     });
-    gone(
-        netlink
-            .batch(requests.collect())
-            .map_err(HostError::Netlink)?,
-    )?;
-    gone(vec![netlink.change(delete_message(0, Some(group)))])
+    all_gone(netlink, moves.collect())?;
+    all_gone(netlink, vec![delete_message(0, Some(group))])
 }
 
 fn delete_message(index: u32, group: Option<u32>) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
+    let mut message = about(index);
     message.attributes.extend(group.map(LinkAttribute::Group));
     RouteNetlinkMessage::DelLink(message).into()
 }
 
-fn gone(answers: Vec<io::Result<()>>) -> Result<(), HostError> {
-    for answer in answers {
+/// Sends changes of devices that are to be removed: it does not matter if one is gone already.
+fn all_gone(netlink: &mut Netlink, requests: Vec<Request>) -> Result<(), HostError> {
+    for answer in netlink.batch(requests).map_err(HostError::Netlink)? {
         match answer {
-            Err(e) if !absent(&e) => return Err(HostError::Netlink(e)),
+            Err(error) if !absent(&error) => return Err(HostError::Netlink(error)),
             _ => {}
         }
     }
     Ok(())
 }
 
-pub(super) fn absent(error: &io::Error) -> bool {
+/// Whether the kernel says that what was to be changed does not exist.
+pub(crate) fn absent(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [
         Errno::NODEV,

@@ -1,4 +1,5 @@
-//! One fabric per socket: a lock file beside it, with the process id inside.
+//! One fabric per socket: a lock file beside it that holds the process id. Also names all other files
+//! of a fabric ([`StatePaths`]).
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -11,27 +12,27 @@ use rustix::fs::FlockOperation;
 
 use crate::journal::is_running;
 
-/// After the pid where the folder was made for the lock file: who takes over after a process
-/// that was killed before it began a journal removes the folder too.
+/// Written after the pid where the folder was created for the lock file. The fabric that takes over
+/// after a killed process then removes the folder too.
 const FOLDER_MADE: &str = " made this folder";
 
-/// A child that a process was just starting when it was killed holds a copy of its lock until
-/// the child's program begins.
+/// How long to wait for a lock whose process was killed: a child that it was just starting holds a
+/// copy of the lock until the child's program begins.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Between two tries.
+/// Pause between two attempts at the lock.
 const TRY_AGAIN: Duration = Duration::from_millis(5);
 
 /// The files that a fabric keeps beside its API socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatePaths {
-    /// The socket.
+    /// The API socket.
     pub socket: PathBuf,
     /// The folder of the socket.
     pub folder: PathBuf,
-    /// The lock file.
+    /// The lock file, with the pid inside.
     pub lock: PathBuf,
-    /// The journal.
+    /// The journal of changes to the host.
     pub journal: PathBuf,
     /// The folder of the switch VMs' files.
     pub vms: PathBuf,
@@ -48,8 +49,8 @@ pub struct StatePaths {
 }
 
 impl StatePaths {
-    /// `lock`, `state.json`, `vm`, `ssh`, `vhost`, `vnc`, `ipmi` and `recorder` beside `control.sock`; beside a socket
-    /// `NAME.sock` of another name `NAME.lock` and so on, so that two fabrics can share a folder.
+    /// The paths beside `socket`: `lock`, `state.json`, `vm`, `ssh` and so on beside `control.sock`,
+    /// and `NAME.lock` and so on beside another `NAME.sock`, so that two fabrics can share a folder.
     pub fn beside(socket: &Path) -> Self {
         let folder = match socket.parent() {
             Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
@@ -92,21 +93,21 @@ pub enum LockError {
     Held {
         /// The lock file.
         path: PathBuf,
-        /// What the lock file says; `?` if its owner has not written it yet.
+        /// The pid in the lock file; `?` if its owner has not written it yet.
         pid: String,
     },
-    /// It is somebody else's file.
-    #[error("{path} is no lock file of a fabric; move it away, or name another --socket")]
+    /// The file holds something other than a fabric's pid, so it is not overwritten.
+    #[error("{path} is not the lock file of a fabric; move it away, or name another --socket")]
     Foreign {
-        /// The file.
+        /// The file at the lock's path.
         path: PathBuf,
     },
-    /// The system refused.
+    /// The system refused access to the lock file.
     #[error("cannot lock {path}: {source}; name another --socket")]
     Io {
         /// The lock file or its folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's reason.
         source: io::Error,
     },
 }
@@ -120,8 +121,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock, creating the folder if need be. Waits for nothing but the last moments of
-    /// a process that was killed.
+    /// Takes the lock, and creates the folder if it does not exist. Blocks for at most 2 s, and only
+    /// while a child of a killed process still holds the lock.
     ///
     /// # Errors
     /// [`LockError::Held`] with the pid of the fabric that has it.
@@ -150,7 +151,8 @@ impl Lock {
                 }
                 Err(e) => return Err(at(path, e.into())),
             }
-            // Its last owner may have removed the file between our opening and locking it.
+            // Its last owner may have removed the file after we opened it: then the lock that we
+            // hold excludes no other fabric.
             if !is_at(&file, path) {
                 continue;
             }
@@ -170,13 +172,13 @@ impl Lock {
         }
     }
 
-    /// The pid of the fabric that holds the lock now, if one does. Needs no rights but to read,
-    /// and does not get in the way of a fabric that is taking the lock at the same time.
+    /// The pid of the fabric that holds the lock now, if one does. It reads the kernel's list of locks
+    /// instead of trying the lock, so it cannot disturb a fabric that is just taking it.
     pub fn holder(paths: &StatePaths) -> Option<String> {
         let mut file = File::open(&paths.lock).ok()?;
         let meta = file.metadata().ok()?;
         let device = meta.dev();
-        let place = format!(
+        let file_id = format!(
             "{:02x}:{:02x}:{}",
             rustix::fs::major(device),
             rustix::fs::minor(device),
@@ -185,27 +187,27 @@ impl Lock {
         let locks = fs::read_to_string("/proc/locks").ok()?;
         let held = locks.lines().any(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            fields.contains(&"FLOCK") && fields.contains(&"WRITE") && fields.contains(&&*place)
+            fields.contains(&"FLOCK") && fields.contains(&"WRITE") && fields.contains(&&*file_id)
         });
         held.then(|| holder_of(&mut file))
     }
 
-    /// The files it guards.
+    /// The files of the fabric that holds the lock.
     pub fn paths(&self) -> &StatePaths {
         &self.paths
     }
 
-    /// The folder did not exist before [`Lock::acquire`].
-    pub fn created_folder(&self) -> bool {
+    /// Whether the folder did not exist before [`Lock::acquire`].
+    pub(crate) fn created_folder(&self) -> bool {
         self.created_folder
     }
 
-    /// Someone before us made the folder and left it: it is ours to remove.
+    /// Notes that a killed fabric created the folder, so that [`Lock::release`] removes it.
     pub(crate) fn adopt_folder(&mut self) {
         self.created_folder = true;
     }
 
-    /// Removes the lock file, and the folder if it was made for it and is empty.
+    /// Removes the lock file, and the folder if it was created for it and is empty.
     ///
     /// # Errors
     /// When the file cannot be removed.
@@ -218,7 +220,7 @@ impl Lock {
             })?;
         }
         if self.created_folder {
-            // Something else may live there by now; then the folder stays.
+            // It stays if there is something in it by now.
             let _ = fs::remove_dir(&self.paths.folder);
         }
         Ok(())
@@ -240,7 +242,7 @@ fn create_folder(folder: &Path) -> io::Result<bool> {
 
 fn open(path: &Path) -> io::Result<File> {
     let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    // Readable by all: a user's `check` wants to know the pid.
+    // Readable by all: `check` of an ordinary user shows the pid.
     let mut options = File::options();
     options
         .read(true)
@@ -256,7 +258,7 @@ fn outlived(pid: &str) -> bool {
     pid.parse().is_ok_and(|pid| !is_running(pid))
 }
 
-/// What its last owner wrote, if that is one of ours. Whatever else it is would be overwritten.
+/// What the last owner wrote. `None` if the content is not a fabric's: it must not be overwritten.
 fn left_inside(file: &mut File) -> io::Result<Option<String>> {
     let mut text = Vec::new();
     file.rewind()?;
@@ -268,6 +270,7 @@ fn left_inside(file: &mut File) -> io::Result<Option<String>> {
     Ok(ours.then(|| line.to_owned()))
 }
 
+/// Whether the open file is still the one at that path.
 fn is_at(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(there)) = (file.metadata(), fs::symlink_metadata(path)) else {
         return false;
@@ -307,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_is_told_the_pid_of_the_first() {
+    fn the_second_fabric_learns_the_pid_of_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let paths = StatePaths::beside(&folder.path().join("run/control.sock"));
         assert_eq!(Lock::holder(&paths), None);
@@ -350,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_lock_is_left_alone() {
+    fn a_file_with_other_content_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let paths = StatePaths::beside(&folder.path().join("control.sock"));
         fs::write(&paths.lock, "the combination is 1234\n").unwrap();

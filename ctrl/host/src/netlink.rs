@@ -1,7 +1,7 @@
 //! A blocking rtnetlink client that sends many requests before it reads the first answer.
 //!
-//! `rtnetlink`'s own handle waits for one acknowledgement at a time; for the 282 links of a
-//! patch panel that is most of the time budget. Its message types and sockets are used here.
+//! `rtnetlink`'s own handle waits for one acknowledgement at a time, which takes too long for the 282
+//! links of a patch panel. Its message types and sockets are used here.
 //!
 //! Everything acts in the network namespace of the thread that called [`Netlink::open`].
 
@@ -14,23 +14,23 @@ use rtnetlink::packet_core::{
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-/// Requests in one `send`. The kernel answers all of them before the send returns, and the
-/// answers have to fit in the socket's receive buffer (about 800 bytes each of 208 KiB).
+/// Requests in one `send`. The kernel answers all of them before the send returns, so the answers
+/// (about 800 bytes each) have to fit in the socket's receive buffer (208 KiB).
 const PIPELINE: usize = 64;
 
-/// The kernel fills at most 32 KiB per datagram of a dump.
+/// Twice the 32 KiB that the kernel puts into a datagram of a dump at most.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
-/// How often a dump is taken again when links changed while it ran.
+/// How often a dump is tried while links change as it runs.
 const DUMP_ATTEMPTS: usize = 8;
 
 /// One change to ask for: the message and its flags besides `REQUEST` and `ACK`.
 #[derive(Debug, Clone)]
-pub struct Request {
-    /// What to change.
-    pub message: RouteNetlinkMessage,
+pub(crate) struct Request {
+    /// The object, as it should become.
+    pub(crate) message: RouteNetlinkMessage,
     /// `NLM_F_CREATE`, `NLM_F_EXCL` and the like; 0 for plain changes.
-    pub flags: u16,
+    pub(crate) flags: u16,
 }
 
 impl From<RouteNetlinkMessage> for Request {
@@ -66,19 +66,19 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel answered, as an OS error.
-    pub fn change(&mut self, request: impl Into<Request>) -> io::Result<()> {
+    pub(crate) fn change(&mut self, request: impl Into<Request>) -> io::Result<()> {
         let mut results = self.batch(vec![request.into()])?;
         results
             .pop()
             .unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))
     }
 
-    /// Asks for many changes; the answers come in the same order. A refused one does not keep
-    /// the others from being made.
+    /// Asks for many changes. The answers are in the same order. The kernel makes the other changes
+    /// even if it refuses one.
     ///
     /// # Errors
-    /// Only if the socket itself fails; the kernel's refusals are in the list.
-    pub fn batch(&mut self, requests: Vec<Request>) -> io::Result<Vec<io::Result<()>>> {
+    /// Only if the socket itself fails. The kernel's refusals are in the list.
+    pub(crate) fn batch(&mut self, requests: Vec<Request>) -> io::Result<Vec<io::Result<()>>> {
         let mut results = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
@@ -95,11 +95,14 @@ impl Netlink {
         Ok(results)
     }
 
-    /// Reads a whole table: links, addresses or routes, by the `GET` message given.
+    /// Reads a whole table: links, addresses or routes, depending on the `GET` message.
     ///
     /// # Errors
-    /// What the kernel answered; `Interrupted` if the table did not hold still for a while.
-    pub fn dump(&mut self, get: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    /// What the kernel answered; `Interrupted` if the table changed during each of 8 attempts.
+    pub(crate) fn dump(
+        &mut self,
+        get: &RouteNetlinkMessage,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut bytes = Vec::new();
             self.append(&mut bytes, get.clone(), NLM_F_DUMP);
@@ -138,6 +141,7 @@ impl Netlink {
             self.receive()?;
             for packet in Packets(&self.buffer) {
                 let packet = packet?;
+                // An answer to an earlier batch that failed half-way.
                 if packet.header.sequence_number.wrapping_sub(first) as usize >= count {
                     continue;
                 }
@@ -154,7 +158,7 @@ impl Netlink {
         Ok(())
     }
 
-    /// `None` if the kernel says that the table changed meanwhile.
+    /// `None` if the kernel reports that the table changed meanwhile.
     fn read_dump(&mut self) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
         let mut entries = Vec::new();
         let mut consistent = true;
@@ -191,7 +195,7 @@ impl Netlink {
 }
 
 /// The messages in one datagram.
-pub(super) struct Packets<'a>(pub(super) &'a [u8]);
+pub(crate) struct Packets<'a>(pub(crate) &'a [u8]);
 
 impl Iterator for Packets<'_> {
     type Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>;
@@ -206,6 +210,7 @@ impl Iterator for Packets<'_> {
             .as_ref()
             .map_or(0, |p| p.header.length as usize)
             .next_multiple_of(4);
+        // A length of 0 would never end; a message cut short ends the datagram.
         self.0 = if length == 0 {
             &[]
         } else {

@@ -1,4 +1,4 @@
-//! Which network namespace this thread is in, so that a journal is not undone in another one.
+//! Tells network namespaces apart, so that a journal is not undone in another one.
 
 use std::fs;
 use std::io;
@@ -8,25 +8,25 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// A network namespace, told apart from every other one since the machine was started.
+/// What identifies a network namespace among all that existed since the machine started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetnsId {
-    /// The kernel's start (`/proc/sys/kernel/random/boot_id`).
+    /// Identifies the machine's start (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
-    /// The inode of `/proc/thread-self/ns/net`; used again once the namespace is gone.
+    /// The inode of `/proc/thread-self/ns/net`. The kernel reuses it once the namespace is gone.
     pub inode: u64,
-    /// The kernel's own number, never used again; `None` before Linux 5.14.
+    /// The kernel's own number for it, which is never reused; `None` before Linux 5.14.
     pub cookie: Option<u64>,
 }
 
-/// What became of a namespace that a journal names.
+/// Where a namespace that a journal names is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whereabouts {
+pub(crate) enum Whereabouts {
     /// It is the one this thread is in.
     Here,
-    /// It exists; the path leads into it (`nsenter --net=PATH`).
+    /// It exists, and this path leads into it (`nsenter --net=PATH`).
     Elsewhere(PathBuf),
-    /// Nobody holds it any more, so its devices, routes and rules are gone with it.
+    /// The kernel has removed it, with its devices, routes and rules.
     Gone,
 }
 
@@ -36,7 +36,7 @@ impl NetnsId {
     /// # Errors
     /// When `/proc` is not mounted.
     pub fn current() -> io::Result<Self> {
-        // A socket is the only thing that knows the cookie; binding it needs no address.
+        // Only a socket option reveals the cookie.
         let cookie = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
             .ok()
             .and_then(|socket| dataplane::sys::netns::cookie(&socket).ok());
@@ -53,12 +53,12 @@ impl NetnsId {
     ///
     /// # Errors
     /// When `/proc` is not mounted.
-    pub fn whereabouts(&self) -> io::Result<Whereabouts> {
+    pub(crate) fn whereabouts(&self) -> io::Result<Whereabouts> {
         let here = Self::current()?;
         if *self == here {
             return Ok(Whereabouts::Here);
         }
-        // Another cookie under our inode number: the number was used again.
+        // Our own inode number with another cookie: the number was reused.
         if self.boot != here.boot || self.inode == here.inode {
             return Ok(Whereabouts::Gone);
         }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inode_nobody_has_is_gone() {
+    fn an_inode_without_a_namespace_is_gone() {
         let here = NetnsId::current().unwrap();
         let nowhere = NetnsId {
             inode: 1,

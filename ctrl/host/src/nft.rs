@@ -1,25 +1,28 @@
 //! Our two nftables tables, as JSON for `nft -j` (libnftables-json(5)).
 //!
 //! `netdev ikv-fabric` holds for each tap a chain at that device's ingress hook that drops
-//! everything. AF_PACKET reads before that hook, so the fabric sees the frames; the host's stack
-//! (and a bridge that somebody puts the tap on) does not. It has to be the netdev family: an
-//! ingress chain of the inet family lets everything pass that is not IP, ARP first of all. One
-//! chain a tap: it can be put back alone when its tap is made anew, the kernel's limit of 256
-//! devices a chain does not matter, and loading 282 of them takes 8 ms.
+//! everything. AF_PACKET reads before that hook, so the fabric sees the frames, while the host's
+//! stack (and a bridge that another program puts the tap on) does not. It has to be the netdev
+//! family: an ingress chain of the inet family passes everything that is not IP, such as ARP. Each
+//! tap has a chain of its own, so that one chain can be put back alone when its tap is made again,
+//! and because the kernel takes at most 256 devices in a chain. Loading 282 chains takes 8 ms.
 //!
-//! `inet ikv-fabric` holds source NAT for what leaves the range, and what the segment of the BMCs
-//! may reach: their ports, an echo, and what the host itself asked for; nothing is forwarded from it
-//! or to it, and nobody else reaches the host's address there.
+//! `inet ikv-fabric` holds source NAT for what leaves the range, and what may come from the segment
+//! of the BMCs: packets to their ports, echo requests, and answers to the host's own requests.
+//! Nothing is forwarded from that segment or to it, and no other device reaches the host's address
+//! there.
 //!
-//! Each also has an empty chain whose name tells which fabric it belongs to.
+//! Each table also has an empty chain whose name shows which fabric the table belongs to.
 
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::program;
-use crate::plan::{IpmiGuard, Nat, Snat, TABLE};
+use model::config::Snat;
+
+use crate::plan::{IpmiGuard, Nat, TABLE};
+use crate::program;
 
 /// The family of the table that keeps the host's stack from the taps.
 const GUARD: &str = "netdev";
@@ -31,23 +34,23 @@ const BMCS: &str = "bmcs";
 /// Why a ruleset could not be loaded or read.
 #[derive(Debug, thiserror::Error)]
 pub enum NftError {
-    /// No such program.
-    #[error("nft is not installed; `apt install nftables` mends it")]
+    /// The program `nft` was not found.
+    #[error("nft is not installed; install it with `apt install nftables`")]
     Missing,
-    /// It could not be started or fed.
+    /// The program could not be started, or did not take its input.
     #[error("nft cannot be run: {0}")]
     Run(#[from] io::Error),
-    /// It refused; the kernel may lack nf_tables or one of its parts.
+    /// The program refused. The kernel may lack nf_tables or one of its parts.
     #[error("nft refused: {0}")]
     Refused(String),
-    /// It printed something else than JSON.
-    #[error("nft printed what is no JSON: {0}")]
+    /// Its output is not JSON.
+    #[error("the output of nft is not JSON: {0}")]
     Malformed(#[from] serde_json::Error),
 }
 
-/// The commands that make the tables; they fail if one of this name exists. Without taps there
-/// is no netdev table, without NAT and BMCs no inet table.
-pub fn create_tables(
+/// The commands that make the tables. They fail if a table of this name exists. Without taps they
+/// make no netdev table, and without NAT and BMCs no inet table.
+pub(crate) fn create_tables(
     guard: &[String],
     nat: Option<&Nat>,
     ipmi: Option<&IpmiGuard>,
@@ -73,23 +76,24 @@ pub fn create_tables(
     json!({"nftables": commands})
 }
 
-/// The commands that guard these taps, whether or not a chain of theirs is still there; all or
-/// none. (Until Linux 6.15 a chain goes with its device.)
-pub fn guard_again<'t>(taps: impl IntoIterator<Item = &'t str>) -> Value {
+/// The commands that guard these taps (all or none), whether or not a chain of theirs still exists:
+/// until Linux 6.15 the kernel removes a chain with its device.
+pub(crate) fn guard_again<'t>(taps: impl IntoIterator<Item = &'t str>) -> Value {
     let commands = taps.into_iter().flat_map(|tap| {
-        // To delete a chain that is not there is an error, to add one that is there is none.
+        // Deleting a chain that does not exist is an error; adding one that exists is not.
         [guard_chain(tap), delete_chain(tap), guard_chain(tap)]
     });
     json!({"nftables": commands.collect::<Vec<_>>()})
 }
 
-/// Takes the guards of devices away that are down or gone. Chains that went with their devices
-/// are no error.
+/// Removes the guards of devices that are down or gone. Chains that the kernel has removed with their
+/// devices count as removed.
 ///
 /// # Errors
 /// See [`NftError`].
-pub fn unguard<'t>(taps: impl IntoIterator<Item = &'t str> + Clone) -> Result<(), NftError> {
+pub(crate) fn unguard<'t>(taps: impl IntoIterator<Item = &'t str> + Clone) -> Result<(), NftError> {
     let delete = |taps: Vec<Value>| load(&json!({"nftables": taps}));
+    // One transaction in the usual case. If a chain is missing it fails as a whole: then one by one.
     match delete(taps.clone().into_iter().map(delete_chain).collect()) {
         Err(error) if error.is_absence() => {}
         other => return other,
@@ -107,7 +111,8 @@ fn delete_chain(tap: &str) -> Value {
     json!({"delete": {"chain": {"family": GUARD, "table": TABLE, "name": guard_name(tap)}}})
 }
 
-/// The commands that remove tables: all or nothing, so only if the owner chain is in each.
+/// The commands that remove tables. They succeed only if each table has the owner chain; otherwise
+/// they change nothing.
 fn delete_tables(families: &[&str], owner_chain: &str) -> Value {
     let deletes = families.iter().flat_map(|family| {
         [
@@ -151,7 +156,7 @@ fn nat_rule(nat: &Nat) -> Value {
     ]}}})
 }
 
-/// What comes from the segment and what leads there.
+/// The rules for packets from the segment of the BMCs and to it.
 fn ipmi_rules(ipmi: &IpmiGuard) -> Vec<Value> {
     let link = |key: &str, op: &str, names: &[&str]| {
         json!({"match": {
@@ -225,7 +230,7 @@ impl NftError {
 /// Loads commands in one transaction.
 ///
 /// # Errors
-/// [`NftError::Refused`] with nft's own words; nothing was changed then.
+/// [`NftError::Refused`] with nft's own message; then nothing was changed.
 pub fn load(commands: &Value) -> Result<(), NftError> {
     let mut child = nft()?
         .args(["-j", "-f", "-"])
@@ -235,7 +240,7 @@ pub fn load(commands: &Value) -> Result<(), NftError> {
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         match stdin.write_all(&serde_json::to_vec(commands)?) {
-            // It may have failed before reading; its words tell more than ours.
+            // nft may have failed before it read its input; its own message says more.
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e.into()),
             _ => {}
         }
@@ -248,12 +253,12 @@ pub fn load(commands: &Value) -> Result<(), NftError> {
     }
 }
 
-/// Removes our tables, each only if our owner chain is in it; no error if there is none.
+/// Removes our tables, each only if our owner chain is in it. Tables that do not exist count as removed.
 ///
 /// # Errors
 /// When nft cannot be run, or refuses for another reason.
-pub fn remove(owner_chain: &str) -> Result<(), NftError> {
-    // Together in the usual case; one by one if only one is there, or only one is ours.
+pub(crate) fn remove(owner_chain: &str) -> Result<(), NftError> {
+    // Together in the usual case; one by one if only one exists, or only one is ours.
     match load(&delete_tables(&[GUARD, NAT], owner_chain)) {
         Err(error) if error.is_absence() => {}
         other => return other,
@@ -343,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_line_is_kept_and_the_echo_is_not() {
+    fn the_error_line_is_kept_and_the_echoed_input_is_dropped() {
         let words = "internal:0:0-0: Error: Could not process rule: File exists\n\ntable …\n^^^\n";
         let NftError::Refused(kept) = refused(words.as_bytes()) else {
             panic!()

@@ -1,17 +1,19 @@
-//! What must exist on the host, in order: a pure function from a few names and addresses to
-//! [`Step`]s. `apply` executes them and knows how to take each back.
+//! What must exist on the host, in order: a pure function from names and addresses to
+//! [`HostStep`]s. [`crate::execute`] performs them and knows how to undo each.
 //!
-//! The order is the safe one: nothing that a guest plugs into is up before the guard is in
-//! place, and no packet is forwarded before everything else stands.
+//! The order is the safe one: no device that a guest plugs into is up before its guard is in
+//! place, and no packet is forwarded before everything else is there.
 
 use std::fmt;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use model::config::Snat;
+use model::mac::Mac;
 
 use crate::sysctl::Family;
 
-/// The name of our nftables tables, of the families `netdev` and `inet`.
+/// The name of our two nftables tables (families `netdev` and `inet`).
 pub const TABLE: &str = "ikv-fabric";
 
 /// A tap that waits for a VM to plug in.
@@ -23,22 +25,13 @@ pub struct TapPlan {
     pub alias: String,
 }
 
-/// Which source address the outside sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Snat {
-    /// The address of the device that a packet leaves by.
-    Masquerade,
-    /// Always this one.
-    Address(Ipv4Addr),
-}
-
 /// The host's own link to the `internet` switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostLinkPlan {
     /// The device's name: `ikhn`.
     pub name: String,
     /// Its MAC address, the same on every start.
-    pub mac: [u8; 6],
+    pub mac: Mac,
     /// Largest payload of a frame in bytes.
     pub mtu: u32,
     /// The host's address with the link's prefix length.
@@ -60,7 +53,7 @@ pub struct IpmiLinkPlan {
     /// The device's name: `bripmi`.
     pub name: String,
     /// Its MAC address, the same on every start.
-    pub mac: [u8; 6],
+    pub mac: Mac,
     /// Largest payload of a frame in bytes.
     pub mtu: u32,
     /// The host's address with the segment's prefix length.
@@ -69,18 +62,18 @@ pub struct IpmiLinkPlan {
     pub ports: Vec<u16>,
 }
 
-/// What the plan is made from.
+/// What [`plan`] starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPlanInput {
-    /// Taps for VMs, in any number.
+    /// Taps that users' VMs plug into.
     pub taps: Vec<TapPlan>,
     /// Largest payload of a frame on the taps in bytes.
     pub tap_mtu: u32,
-    /// The user who may open the taps besides root.
+    /// The uid that may open the taps besides root.
     pub tap_owner: Option<u32>,
-    /// The host's link; without one there is no route, no NAT and no forwarding either.
+    /// The host's link. Without one the plan has no route, no NAT and no forwarding either.
     pub host: Option<HostLinkPlan>,
-    /// The segment of the BMCs, if there are any.
+    /// The host's device at the segment of the BMCs, if there are BMCs.
     pub ipmi: Option<IpmiLinkPlan>,
 }
 
@@ -93,12 +86,13 @@ pub struct Nat {
     pub snat: Snat,
 }
 
-/// What reaches the host from the segment of the BMCs: these, their echo and nothing else.
+/// What may reach the host from the segment of the BMCs: their UDP ports, echo requests, and answers
+/// to the host's own requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IpmiGuard {
     /// The host's device at the segment.
     pub link: String,
-    /// The host's address there, which no other device leads to.
+    /// The host's address there. Packets to it from any other device are dropped.
     pub address: Ipv4Addr,
     /// UDP ports of the BMCs.
     pub ports: Vec<u16>,
@@ -109,22 +103,22 @@ pub struct IpmiGuard {
 pub enum HostStep {
     /// Create persistent taps, marked as ours, down.
     Taps {
-        /// Which.
+        /// Names and aliases.
         taps: Vec<TapPlan>,
-        /// The user who may open them.
+        /// The uid that may open them besides root.
         owner: Option<u32>,
-        /// Bytes.
+        /// Largest payload of a frame in bytes.
         mtu: u32,
     },
     /// Create the host's tap, marked as ours, down.
     HostLink {
-        /// Its name.
+        /// The device's name.
         name: String,
         /// Its MAC address.
-        mac: [u8; 6],
-        /// Bytes.
+        mac: Mac,
+        /// Largest payload of a frame in bytes.
         mtu: u32,
-        /// With IPv6, else without.
+        /// Whether the device speaks IPv6 at all.
         ipv6: bool,
     },
     /// Load our nftables tables.
@@ -147,18 +141,18 @@ pub enum HostStep {
     },
     /// Route a range through a device of ours.
     Route {
-        /// Where it leads.
+        /// The destination.
         range: Ipv4Net,
         /// The next hop.
         via: Ipv4Addr,
         /// The device.
         link: String,
     },
-    /// Switch forwarding on, if it is off.
+    /// Switch forwarding on, unless it is on already.
     Forwarding(Family),
 }
 
-/// The steps that bring the host's part up; undoing goes backwards.
+/// The steps that bring the host's part up, in order. Undo them in reverse order.
 pub fn plan(input: &HostPlanInput) -> Vec<HostStep> {
     let mut steps = Vec::new();
     if !input.taps.is_empty() {
@@ -194,10 +188,12 @@ pub fn plan(input: &HostPlanInput) -> Vec<HostStep> {
         address: ipmi.address.addr(),
         ports: ipmi.ports.clone(),
     });
+    // Without a device of ours the tables would guard nothing.
     if guard.is_empty() && nat.is_none() && ipmi.is_none() {
         return steps;
     }
     steps.push(HostStep::Tables { guard, nat, ipmi });
+    // From here on every device of ours has its guard.
     steps.push(HostStep::Raise);
     if let Some(ipmi) = &input.ipmi {
         steps.push(HostStep::Address {
@@ -216,6 +212,7 @@ pub fn plan(input: &HostPlanInput) -> Vec<HostStep> {
             via: host.peer,
             link,
         });
+        // Last: until here the host forwards none of the fabric's packets.
         steps.push(HostStep::Forwarding(Family::Ipv4));
         if host.ipv6_forwarding {
             steps.push(HostStep::Forwarding(Family::Ipv6));
@@ -266,7 +263,8 @@ impl fmt::Display for HostStep {
     }
 }
 
-/// `tap ikvm1-3-1`, `282 taps ikhn … iklt62`.
+/// One name, or the number of names with the first and the last: `tap ikvm1-3-1`,
+/// `282 taps ikhn … iklt62`.
 fn counted<'a>(mut names: impl ExactSizeIterator<Item = &'a str>, what: &str) -> String {
     let count = names.len();
     match (names.next(), names.last()) {
@@ -294,7 +292,7 @@ mod tests {
             tap_owner: Some(1000),
             host: Some(HostLinkPlan {
                 name: "ikhn".into(),
-                mac: [0, 0x22, 0x22, 0xdd, 0xee, 1],
+                mac: Mac([0, 0x22, 0x22, 0xdd, 0xee, 1]),
                 mtu: 9000,
                 address: "192.168.96.1/24".parse().unwrap(),
                 peer: "192.168.96.2".parse().unwrap(),
@@ -328,13 +326,13 @@ mod tests {
     }
 
     #[test]
-    fn other_wishes_in_words() {
-        let mut wishes = input(1);
-        wishes.tap_owner = None;
-        let host = wishes.host.as_mut().unwrap();
+    fn other_choices_in_words() {
+        let mut input = input(1);
+        input.tap_owner = None;
+        let host = input.host.as_mut().unwrap();
         host.snat = Snat::Address("203.0.113.7".parse().unwrap());
         host.ipv6_forwarding = true;
-        insta::assert_snapshot!(words(&wishes), @r"
+        insta::assert_snapshot!(words(&input), @r"
         create tap ikvm1-3-1, MTU 9000
         create host link ikhn, MTU 9000
         load nftables tables ikv-fabric: keep the host's stack from tap ikvm1-3-1, SNAT 192.168.96.0/19 to 203.0.113.7
@@ -348,16 +346,16 @@ mod tests {
 
     #[test]
     fn the_segment_of_the_bmcs_in_words() {
-        let mut wishes = input(1);
-        wishes.host = None;
-        wishes.ipmi = Some(IpmiLinkPlan {
+        let mut input = input(1);
+        input.host = None;
+        input.ipmi = Some(IpmiLinkPlan {
             name: "bripmi".into(),
-            mac: [0, 0x22, 0x22, 0xdd, 0xee, 2],
+            mac: Mac([0, 0x22, 0x22, 0xdd, 0xee, 2]),
             mtu: 9000,
             address: "192.168.200.1/24".parse().unwrap(),
             ports: vec![9080, 9081],
         });
-        insta::assert_snapshot!(words(&wishes), @r"
+        insta::assert_snapshot!(words(&input), @r"
         create tap ikvm1-3-1, MTU 9000, for user 1000
         create host link bripmi, MTU 9000, without IPv6
         load nftables tables ikv-fabric: let bripmi reach the BMCs alone, keep the host's stack from tap ikvm1-3-1
@@ -367,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_wished_is_nothing_done() {
+    fn an_empty_input_makes_an_empty_plan() {
         let nothing = HostPlanInput {
             taps: vec![],
             tap_mtu: 9000,
@@ -379,7 +377,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is wished: links are guarded before they are up, and forwarding comes last.
+        /// For every input, links are guarded before they are up, and forwarding comes last.
         #[test]
         fn guarded_before_up(taps in 0usize..40, host: bool, ipv6: bool) {
             let mut input = input(taps);

@@ -1,16 +1,16 @@
-//! Finds the programs that the host's part starts.
+//! Finds the programs that a fabric starts on its host.
 
 use std::path::{Path, PathBuf};
 
-/// Where administrators' programs are; a plain user's PATH often lacks them.
+/// Folders of administrators' programs, which the PATH of an ordinary user often lacks.
 const ADMINISTRATORS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// A program and the Debian package that has it.
+/// A program and the Debian package that contains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Program {
-    /// What is started.
+    /// The file name.
     pub name: &'static str,
-    /// What `apt-get install` wants.
+    /// The package's name for `apt-get install`.
     pub package: &'static str,
 }
 
@@ -21,7 +21,7 @@ impl Program {
     }
 }
 
-/// The full path of a program, from PATH or the administrators' folders.
+/// The full path of a program in PATH or in the administrators' folders.
 pub fn find(name: &str) -> Option<PathBuf> {
     find_in(std::env::var_os("PATH").as_deref(), name)
 }

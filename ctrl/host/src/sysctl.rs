@@ -1,8 +1,8 @@
-//! Kernel switches that the fabric turns on, and everything the kernel changes along with them.
+//! Kernel settings that the fabric changes, and those that the kernel changes along with them.
 //!
 //! Writing `net.ipv4.ip_forward` also writes the `forwarding` of every device and flips
-//! `conf.all.accept_redirects` (`inet_forward_change` in the kernel's devinet.c), so these are
-//! remembered too: switching back off would leave a hardened host accepting redirects.
+//! `conf.all.accept_redirects` (`inet_forward_change` in the kernel's devinet.c). These are
+//! recorded too: switching forwarding back off alone would leave a hardened host accepting redirects.
 //!
 //! `/proc/sys/net` shows the network namespace of the thread that opens a file in it.
 
@@ -12,15 +12,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// The only part of the tree that is ever written.
+/// The only part of /proc/sys that is ever written.
 const ROOT: &str = "/proc/sys/net/";
 
-/// One kernel switch and its value, as text without the line's end.
+/// One kernel setting and its value, as text without the line's end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setting {
     /// `net.` key as a path below `/proc/sys/net/`: `ipv4/ip_forward`.
     pub key: String,
-    /// The value.
+    /// The value before the fabric changed it.
     pub value: String,
 }
 
@@ -35,7 +35,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The switch, as a path below `/proc/sys/net/`.
+    /// The setting that switches forwarding, as a path below `/proc/sys/net/`.
     pub fn switch(self) -> &'static str {
         match self {
             Self::Ipv4 => "ipv4/ip_forward",
@@ -50,12 +50,12 @@ impl Family {
         }
     }
 
-    /// What switching forwarding on would change: the switch first, then its side effects.
-    /// Empty if it is on already.
+    /// The present values of what switching forwarding on changes: the switch itself first, then its
+    /// side effects. Empty if forwarding is on already.
     ///
     /// # Errors
     /// When the kernel lacks the protocol.
-    pub fn before_switching_on(self) -> io::Result<Vec<Setting>> {
+    pub(crate) fn before_switching_on(self) -> io::Result<Vec<Setting>> {
         let switch = read(self.switch())?;
         if switch != "0" {
             return Ok(Vec::new());
@@ -86,15 +86,15 @@ impl Family {
     }
 }
 
-/// The value of a switch below `/proc/sys/net/`.
+/// The value of a setting below `/proc/sys/net/`.
 ///
 /// # Errors
-/// `NotFound` if the kernel has no such switch.
+/// `NotFound` if the kernel does not have the setting.
 pub fn read(key: &str) -> io::Result<String> {
     Ok(fs::read_to_string(path(key)?)?.trim_end().to_owned())
 }
 
-/// Sets a switch below `/proc/sys/net/`.
+/// Changes a setting below `/proc/sys/net/`.
 ///
 /// # Errors
 /// `PermissionDenied` if the key leads elsewhere or the caller is not root of the namespace.
@@ -102,11 +102,11 @@ pub fn write(key: &str, value: &str) -> io::Result<()> {
     fs::write(path(key)?, value)
 }
 
-/// Puts `saved` back if its first setting still has the value `ours`; if somebody changed it
-/// meanwhile, everything is left as it is. Switches that are gone are skipped.
+/// Puts `saved` back if its first setting still has the value `ours`. If another program changed it
+/// meanwhile, everything is left as it is. Settings that no longer exist are skipped.
 ///
 /// # Errors
-/// When a switch that exists cannot be written.
+/// When a setting that exists cannot be written.
 pub fn restore(saved: &[Setting], ours: &str) -> io::Result<()> {
     let Some((switch, others)) = saved.split_first() else {
         return Ok(());
@@ -123,13 +123,13 @@ pub fn restore(saved: &[Setting], ours: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A journal must not be able to name a file outside of the tree.
+/// The setting's file. The key may come from a journal, which must not name a file outside of the tree.
 fn path(key: &str) -> io::Result<std::path::PathBuf> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
     if !key.split('/').all(plain) {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            format!("`{key}` is no switch below {ROOT}"),
+            format!("`{key}` does not name a setting below {ROOT}"),
         ));
     }
     Ok(Path::new(ROOT).join(key))
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_reads_as_text() {
+    fn a_setting_reads_as_text() {
         assert!(["0", "1"].contains(&read(Family::Ipv4.switch()).unwrap().as_str()));
     }
 }

@@ -1,8 +1,8 @@
-//! Watches our links: who plugs in, and who meddles.
+//! Watches our links: reports what plugs in and out, and what other programs change.
 //!
 //! Debian's `/etc/qemu-ifup` (QEMU without `script=no`) puts the tap on the bridge of the
-//! default route, and some network managers do the like. A link of ours is taken off at once,
-//! and set up again if somebody set it down; everything is reported.
+//! default route, and some network managers do the same. A link of ours is taken off the bridge at
+//! once, and set up again if another program set it down. Everything is reported.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -13,75 +13,75 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
-use super::links::{self, Link};
-use super::netlink::{Netlink, Packets};
+use crate::links::{self, Link};
+use crate::netlink::{Netlink, Packets};
 
 /// `RTNLGRP_LINK` of rtnetlink(7).
 const LINK_GROUP: u32 = 1;
-/// Room for the messages of a burst, as when 282 links come up at once.
+/// Holds a burst of messages, as when 282 links come up at once.
 const RECEIVE_BUFFER_BYTES: usize = 1024 * 1024;
 const DATAGRAM_BYTES: usize = 64 * 1024;
 
 /// What happened to one of our links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// A VM, or whoever opens a tap, took the link's far end.
+    /// A VM, or another program that opens a tap, took the link's far end.
     Plugged {
-        /// The link.
+        /// The link's name.
         name: String,
     },
-    /// The far end was closed. The kernel may tell up to a second later.
+    /// The far end was closed. The kernel may report this up to a second later.
     Unplugged {
-        /// The link.
+        /// The link's name.
         name: String,
     },
-    /// Somebody put the link on a bridge or bond.
+    /// Another program put the link on a bridge or bond.
     Enslaved {
-        /// The link.
+        /// The link's name.
         name: String,
         /// The bridge or bond.
         master: String,
-        /// It was taken off again, or why not.
+        /// Whether it was taken off again; otherwise the reason.
         freed: Result<(), String>,
     },
-    /// Somebody set the link down.
+    /// Another program set the link down.
     WentDown {
-        /// The link.
+        /// The link's name.
         name: String,
-        /// It was set up again, or why not.
+        /// Whether it was set up again; otherwise the reason.
         raised: Result<(), String>,
     },
-    /// Somebody changed the largest payload.
+    /// Another program changed the largest payload of a frame (the MTU).
     MtuChanged {
-        /// The link.
+        /// The link's name.
         name: String,
-        /// Bytes.
+        /// The new MTU in bytes.
         mtu: u32,
     },
-    /// Somebody gave the link another name; nobody can plug in by the old one.
+    /// Another program renamed the link, so a VM cannot plug in by the old name.
     Renamed {
-        /// The name it had.
+        /// The old name.
         name: String,
-        /// The name it has.
+        /// The new name.
         to: String,
     },
     /// The link was removed, or moved to another network namespace.
     Deleted {
-        /// The link.
+        /// The link's name.
         name: String,
     },
-    /// A link of this name is there again, with another index.
+    /// A link of this name exists again, with another index.
     Created {
-        /// The link.
+        /// The link's name.
         name: String,
-        /// Its index.
+        /// Its new index.
         index: u32,
     },
 }
 
-/// What the links looked like last; tells differences and knows nothing of sockets.
+/// The last known state of our links. It finds differences and knows nothing of sockets.
 #[derive(Debug, Default)]
-struct Seen {
+struct KnownLinks {
     names: HashSet<String>,
     links: HashMap<u32, Link>,
 }
@@ -98,8 +98,8 @@ enum Change {
     Created,
 }
 
-impl Seen {
-    /// Compares a link with what it was; links that are not ours are none of our business.
+impl KnownLinks {
+    /// Records the link and returns what changed. A link that is not ours makes no change.
     fn observe(&mut self, now: Link) -> Vec<Change> {
         let Some(before) = self.links.get(&now.index) else {
             if !self.names.contains(&now.name) {
@@ -144,7 +144,7 @@ impl Seen {
         self.links.remove(&index)
     }
 
-    /// What is in `links` no more.
+    /// Forgets our links that are not in `links`, and returns them.
     fn missing(&mut self, links: &[Link]) -> Vec<Link> {
         let present: HashSet<u32> = links.iter().map(|link| link.index).collect();
         let gone: Vec<u32> = self
@@ -163,13 +163,13 @@ impl Seen {
 pub struct LinkWatch {
     socket: TokioSocket,
     control: Netlink,
-    seen: Seen,
+    known: KnownLinks,
     events: VecDeque<LinkEvent>,
 }
 
 impl LinkWatch {
-    /// Watches the links of these names in the calling thread's network namespace. What they
-    /// are now is known afterwards and makes no events, but for those on a bridge.
+    /// Watches the links of these names in the calling thread's network namespace. Their present state
+    /// makes no events, except for a link that is on a bridge.
     ///
     /// # Errors
     /// When the system is out of sockets, or the caller is outside of a tokio runtime.
@@ -179,17 +179,17 @@ impl LinkWatch {
         socket.bind(&SocketAddr::new(0, 0))?;
         socket.add_membership(LINK_GROUP)?;
         socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES)?;
-        // Subscribed first, read then: nothing falls between.
+        // Read after subscribing: a change in between arrives as a message.
         let mut control = Netlink::open()?;
         let links = links::list(&mut control)?;
-        let seen = Seen {
+        let known = KnownLinks {
             names: names.into_iter().collect(),
             links: HashMap::new(),
         };
         let mut watch = Self {
             socket: subscription,
             control,
-            seen,
+            known,
             events: VecDeque::new(),
         };
         for link in links {
@@ -201,53 +201,53 @@ impl LinkWatch {
         Ok(watch)
     }
 
-    /// Watches links of these names too. What they are now makes events.
+    /// Watches links of these names too. Their present state makes events.
     ///
     /// # Errors
     /// When the links cannot be read.
     pub fn add(&mut self, names: impl IntoIterator<Item = String>) -> io::Result<()> {
-        // What was told before is older than what they are now: how they were made is no news.
+        // Messages that wait describe how the links were made, which must not make events.
         loop {
             let mut buffer = Vec::with_capacity(DATAGRAM_BYTES);
-            // By the socket itself: tokio hears of what waits only when it has a turn.
+            // Past tokio, which learns what waits only when its loop runs.
             let received = self.socket.socket_ref().recv(&mut buffer, 0).map(drop);
             if (received.as_ref()).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
                 break;
             }
-            self.take(received, &buffer)?;
+            self.handle(received, &buffer)?;
         }
-        self.seen.names.extend(names);
+        self.known.names.extend(names);
         for link in links::list(&mut self.control)? {
             self.observe(link);
         }
         Ok(())
     }
 
-    /// Watches the links of these names no more: whatever happens to them makes no event.
+    /// Stops watching the links of these names.
     pub fn remove(&mut self, names: &[String]) {
-        self.seen.names.retain(|name| !names.contains(name));
+        self.known.names.retain(|name| !names.contains(name));
         let stays = |link: &mut Link| !names.contains(&link.name);
-        self.seen.links.retain(|_, link| stays(link));
+        self.known.links.retain(|_, link| stays(link));
     }
 
-    /// The index of one of our links.
+    /// The kernel's number of one of our links.
     pub fn index(&self, name: &str) -> Option<u32> {
         self.link(name).map(|link| link.index)
     }
 
-    /// Whether somebody holds the far end of one of our links.
+    /// Whether a VM or another program holds the far end of one of our links.
     pub fn plugged(&self, name: &str) -> bool {
         self.link(name).is_some_and(|link| link.carrier)
     }
 
     fn link(&self, name: &str) -> Option<&Link> {
-        self.seen.links.values().find(|link| link.name == name)
+        self.known.links.values().find(|link| link.name == name)
     }
 
     /// The next thing that happens. May be dropped and called again without loss.
     ///
     /// # Errors
-    /// When the socket fails; lost messages are no error, the links are read anew then.
+    /// When the socket fails. When messages were lost, the links are read again instead.
     pub async fn next(&mut self) -> io::Result<LinkEvent> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -255,22 +255,23 @@ impl LinkWatch {
             }
             let mut buffer = Vec::with_capacity(DATAGRAM_BYTES);
             let received = self.socket.recv(&mut buffer).await;
-            self.take(received, &buffer)?;
+            self.handle(received, &buffer)?;
         }
     }
 
-    fn take(&mut self, received: io::Result<()>, buffer: &[u8]) -> io::Result<()> {
+    fn handle(&mut self, received: io::Result<()>, buffer: &[u8]) -> io::Result<()> {
         match received {
-            Ok(()) => self.digest(buffer),
+            Ok(()) => self.parse(buffer),
             Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
-                self.read_anew()
+                // The receive buffer overflowed: messages were lost.
+                self.read_again()
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(e) => Err(e),
         }
     }
 
-    fn digest(&mut self, datagram: &[u8]) -> io::Result<()> {
+    fn parse(&mut self, datagram: &[u8]) -> io::Result<()> {
         for packet in Packets(datagram) {
             let NetlinkPayload::InnerMessage(message) = packet?.payload else {
                 continue;
@@ -280,7 +281,7 @@ impl LinkWatch {
                     self.observe(Link::from_message(&message));
                 }
                 RouteNetlinkMessage::DelLink(message) if about_the_link(&message) => {
-                    if let Some(link) = self.seen.forget(message.header.index) {
+                    if let Some(link) = self.known.forget(message.header.index) {
                         self.events
                             .push_back(LinkEvent::Deleted { name: link.name });
                     }
@@ -291,9 +292,9 @@ impl LinkWatch {
         Ok(())
     }
 
-    fn read_anew(&mut self) -> io::Result<()> {
+    fn read_again(&mut self) -> io::Result<()> {
         let links = links::list(&mut self.control)?;
-        for link in self.seen.missing(&links) {
+        for link in self.known.missing(&links) {
             self.events
                 .push_back(LinkEvent::Deleted { name: link.name });
         }
@@ -306,12 +307,12 @@ impl LinkWatch {
     fn observe(&mut self, link: Link) {
         let index = link.index;
         let name = self
-            .seen
+            .known
             .links
             .get(&index)
             .map_or(&link.name, |before| &before.name)
             .clone();
-        for change in self.seen.observe(link) {
+        for change in self.known.observe(link) {
             let name = name.clone();
             let event = match change {
                 Change::Plugged => LinkEvent::Plugged { name },
@@ -319,7 +320,7 @@ impl LinkWatch {
                 Change::MtuChanged { mtu } => LinkEvent::MtuChanged { name, mtu },
                 Change::Renamed { to } => LinkEvent::Renamed { name, to },
                 Change::Created => LinkEvent::Created { name, index },
-                // A link that is being removed goes down first; its end comes with the next message.
+                // A link that is being removed goes down first; its removal is the next message.
                 Change::WentDown => match links::raise_one(&mut self.control, index) {
                     Err(e) if links::absent(&e) => continue,
                     raised => LinkEvent::WentDown {
@@ -354,7 +355,8 @@ impl LinkWatch {
     }
 }
 
-/// A bridge reports its ports with messages of its own family, also their removal from it.
+/// A bridge also sends messages about its ports, of its own family. When a port leaves the bridge,
+/// such a message looks as if the link was deleted.
 fn about_the_link(message: &LinkMessage) -> bool {
     message.header.interface_family == AddressFamily::Unspec
 }
@@ -377,49 +379,49 @@ mod tests {
         }
     }
 
-    fn seen() -> Seen {
-        let mut seen = Seen {
+    fn known() -> KnownLinks {
+        let mut known = KnownLinks {
             names: ["ikvm1-3-1".to_owned()].into(),
             links: HashMap::new(),
         };
-        assert_eq!(seen.observe(tap(7)), [Change::Created]);
-        seen
+        assert_eq!(known.observe(tap(7)), [Change::Created]);
+        known
     }
 
     #[test]
-    fn the_same_again_is_no_change() {
-        assert_eq!(seen().observe(tap(7)), []);
+    fn an_unchanged_link_makes_no_change() {
+        assert_eq!(known().observe(tap(7)), []);
     }
 
     #[test]
-    fn each_difference_is_told_once() {
-        let mut seen = seen();
+    fn each_difference_is_reported_once() {
+        let mut known = known();
         let enslaved = Link {
             master: Some(3),
             carrier: true,
             ..tap(7)
         };
         assert_eq!(
-            seen.observe(enslaved.clone()),
+            known.observe(enslaved.clone()),
             [Change::Enslaved { master: 3 }, Change::Plugged]
         );
-        assert_eq!(seen.observe(enslaved), []);
+        assert_eq!(known.observe(enslaved), []);
         let down = Link {
             up: false,
             mtu: 1500,
             ..tap(7)
         };
         assert_eq!(
-            seen.observe(down.clone()),
+            known.observe(down.clone()),
             [
                 Change::WentDown,
                 Change::MtuChanged { mtu: 1500 },
                 Change::Unplugged
             ]
         );
-        assert_eq!(seen.observe(down), []);
+        assert_eq!(known.observe(down), []);
         assert_eq!(
-            seen.observe(Link {
+            known.observe(Link {
                 mtu: 1500,
                 ..tap(7)
             }),
@@ -428,22 +430,22 @@ mod tests {
     }
 
     #[test]
-    fn others_links_are_left_alone() {
-        let mut seen = seen();
+    fn links_of_other_programs_make_no_change() {
+        let mut known = known();
         let other = Link {
             name: "eth0".into(),
             master: Some(3),
             ..tap(8)
         };
-        assert_eq!(seen.observe(other), []);
-        assert_eq!(seen.forget(8), None);
+        assert_eq!(known.observe(other), []);
+        assert_eq!(known.forget(8), None);
     }
 
     #[test]
-    fn a_link_that_vanished_while_messages_were_lost_is_missed() {
-        let mut seen = seen();
-        assert_eq!(seen.missing(&[tap(7)]), []);
-        assert_eq!(seen.missing(&[tap(9)]), [tap(7)]);
-        assert_eq!(seen.observe(tap(9)), [Change::Created]);
+    fn a_link_that_vanished_while_messages_were_lost_is_found_missing() {
+        let mut known = known();
+        assert_eq!(known.missing(&[tap(7)]), []);
+        assert_eq!(known.missing(&[tap(9)]), [tap(7)]);
+        assert_eq!(known.observe(tap(9)), [Change::Created]);
     }
 }

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::impairment::ImpairKeys;
 
 /// State of a cable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum CableState {
     /// Frames pass.

@@ -1,8 +1,10 @@
-//! KVM or TCG: which one truly works here, and why.
+//! KVM or TCG: which one works on this host, and why.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use model::config::AccelChoice;
 
 const KVM: &str = "/dev/kvm";
 
@@ -27,9 +29,9 @@ impl Accel {
         }
     }
 
-    /// What a `virtio-net-pci` device on a vhost-user netdev must be told, with a comma before
-    /// it. QEMU 7.2 crashes in `vhost_net_start` when the guest uses MSI-X under TCG; without
-    /// vectors it uses the INTx line.
+    /// The option, after a comma, that a `virtio-net-pci` device on a vhost-user netdev needs. QEMU 7.2
+    /// crashes in `vhost_net_start` when the guest uses MSI-X under TCG. Without vectors the guest uses
+    /// the INTx line.
     pub fn vhost_user_vectors(self) -> &'static str {
         match self {
             Self::Kvm { .. } => "",
@@ -38,36 +40,24 @@ impl Accel {
     }
 }
 
-/// What the configuration asks for (`[vm] accel`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Wanted {
-    /// KVM where it works.
-    #[default]
-    Auto,
-    /// KVM or an error.
-    Kvm,
-    /// TCG always.
-    Tcg,
-}
-
-/// A choice and the sentence that explains it.
+/// An accelerator and the reason for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// The choice.
+    /// The chosen accelerator.
     pub accel: Accel,
-    /// Why, for people; without a full stop.
+    /// The reason, as a clause without a full stop.
     pub reason: String,
 }
 
-/// KVM was asked for and cannot be had.
+/// The configuration asks for KVM, which does not work on this host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("accel = \"kvm\", but {reason}; use accel = \"auto\" or \"tcg\"")]
 pub struct AccelError {
-    /// What is missing, with its remedy where there is one.
+    /// What is missing, with its remedy if there is one.
     pub reason: String,
 }
 
-/// What the machine offers.
+/// What the host offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// The CPU advertises `vmx` or `svm`.
@@ -107,12 +97,12 @@ fn open(path: &Path) -> Result<(u32, u32), String> {
 
 /// Chooses KVM only where the CPU advertises it, /dev/kvm opens, and QEMU's unprivileged uid can
 /// open it too. /dev/kvm alone proves nothing: on a machine without `vmx` and `svm` it may open,
-/// and even create a VM, in which no guest boots.
+/// and even create a VM, but no guest boots in it.
 ///
 /// # Errors
-/// When `wanted` is [`Wanted::Kvm`] and it cannot be had.
-pub fn decide(wanted: Wanted, facts: &Facts) -> Result<Decision, AccelError> {
-    if wanted == Wanted::Tcg {
+/// When `wanted` is [`AccelChoice::Kvm`] and KVM does not work.
+pub fn decide(wanted: AccelChoice, facts: &Facts) -> Result<Decision, AccelError> {
+    if wanted == AccelChoice::Tcg {
         return Ok(Decision {
             accel: Accel::Tcg,
             reason: "accel = \"tcg\" is configured".into(),
@@ -123,7 +113,7 @@ pub fn decide(wanted: Wanted, facts: &Facts) -> Result<Decision, AccelError> {
             accel,
             reason: format!("the CPU has it and {KVM} opens"),
         }),
-        (Err(reason), Wanted::Kvm) => Err(AccelError { reason }),
+        (Err(reason), AccelChoice::Kvm) => Err(AccelError { reason }),
         (Err(reason), _) => Ok(Decision {
             accel: Accel::Tcg,
             reason,
@@ -170,7 +160,7 @@ mod tests {
 
     #[test]
     fn kvm_needs_the_cpu_the_device_and_access_for_the_child() {
-        let group = |facts: &Facts| decide(Wanted::Auto, facts).unwrap().accel;
+        let group = |facts: &Facts| decide(AccelChoice::Auto, facts).unwrap().accel;
         assert_eq!(
             group(&facts(true, Ok((0o20660, 107)))),
             Accel::Kvm { group: Some(107) }
@@ -187,10 +177,10 @@ mod tests {
             ),
             (facts(true, Ok((0o20600, 0))), "chmod 660 /dev/kvm"),
         ] {
-            let decision = decide(Wanted::Auto, &no).unwrap();
+            let decision = decide(AccelChoice::Auto, &no).unwrap();
             assert_eq!(decision.accel, Accel::Tcg);
             assert!(decision.reason.contains(why), "{}", decision.reason);
-            let error = decide(Wanted::Kvm, &no).unwrap_err().to_string();
+            let error = decide(AccelChoice::Kvm, &no).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("\"tcg\""), "{error}");
         }
     }
@@ -198,6 +188,6 @@ mod tests {
     #[test]
     fn tcg_can_be_forced() {
         let good = facts(true, Ok((0o20666, 0)));
-        assert_eq!(decide(Wanted::Tcg, &good).unwrap().accel, Accel::Tcg);
+        assert_eq!(decide(AccelChoice::Tcg, &good).unwrap().accel, Accel::Tcg);
     }
 }

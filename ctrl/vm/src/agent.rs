@@ -1,9 +1,9 @@
 //! The QEMU guest agent (docs/interop/qemu-ga-ref): running commands in a switch.
 //!
-//! One request at a time on one connection; callers queue in order. Everything that comes back
-//! is the guest's, hence hostile: bounded in bytes and time, and parsed into fixed shapes. After any
-//! doubt (a timeout, a caller that went away half-way, nonsense) the connection is dropped, and
-//! the next request starts on a new one with `guest-sync-delimited`.
+//! There is one connection and one request at a time; callers queue in order. Answers come from the
+//! guest and are untrusted: bounded in bytes and time, and parsed into fixed types. After a timeout, a
+//! dropped request or a malformed answer the connection is dropped, and the next request opens a new
+//! one with `guest-sync-delimited`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,44 +20,45 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::line;
+use crate::line;
 use model::printable;
 
 /// Most bytes that [`Agent::exec`] sends as stdin.
 pub const MAX_STDIN: usize = 4 << 20;
 
-/// Most bytes of stdout and stderr together that [`Agent::exec`] takes.
+/// Most bytes of stdout and stderr together that [`Agent::exec`] accepts.
 pub const MAX_OUTPUT: usize = 16 << 20;
 
-/// Answers that carry no output.
+/// Most bytes of an answer without output.
 const SHORT: usize = 64 << 10;
 
-/// Stale bytes that may stand before a sync's answer: one largest answer.
+/// Most stale bytes before a sync's answer: one answer of the largest size.
 const STALE: usize = 2 * MAX_OUTPUT;
 
-/// First and longest pause between two looks at a running command. Under TCG each look costs
+/// First and longest pause between two questions about a running command. Under TCG each question costs
 /// the guest milliseconds, so the pause grows with the age of the command.
 const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 
-/// Time given to end a command that ran out of its own.
+/// Time to kill a command whose own time has run out.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why a request to the guest failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// Not done in time; a started command has been killed where the agent still answered.
+    /// The request did not end in time. A command that had started was killed, if the agent still
+    /// answered.
     #[error("no answer from the guest within {0:?}")]
     Timeout(Duration),
-    /// The agent answered, with an error of its own.
+    /// The agent answered with an error, escaped here.
     #[error("the guest agent refused: {0}")]
     Refused(String),
     /// The guest broke the protocol.
-    #[error("the guest agent's answer makes no sense: {0}")]
-    Nonsense(String),
+    #[error("the guest agent's answer cannot be read: {0}")]
+    Malformed(String),
     /// stdin is over [`MAX_STDIN`].
     #[error("{0} bytes of stdin: at most {MAX_STDIN} can be sent")]
     StdinTooLong(usize),
-    /// Nothing to run.
+    /// The command has no words.
     #[error("no command was given")]
     NoCommand,
     /// The VM is off, or its socket failed.
@@ -68,9 +69,9 @@ pub enum AgentError {
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// By itself, with this code.
+    /// It exited with this code.
     Code(i32),
-    /// By this signal.
+    /// This signal killed it.
     Signal(i32),
 }
 
@@ -84,23 +85,23 @@ impl ExitStatus {
     }
 }
 
-/// What a command left.
+/// What a command printed, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecOutput {
     /// How it ended.
     pub status: ExitStatus,
-    /// Its stdout.
+    /// Its stdout, as the guest sent it.
     pub stdout: Vec<u8>,
-    /// Its stderr.
+    /// Its stderr, as the guest sent it.
     pub stderr: Vec<u8>,
-    /// The agent cut one of them short (at 16 MiB).
+    /// The agent cut stdout or stderr short (at 16 MiB).
     pub truncated: bool,
 }
 
-/// What an [`Agent::exec`] may take.
+/// The limits of an [`Agent::exec`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// From the call to the result, waiting for other callers included.
+    /// From the call to the result, including the wait for other callers.
     pub time: Duration,
     /// Bytes of stdout and stderr together; more is an error. At most [`MAX_OUTPUT`].
     pub output: usize,
@@ -110,8 +111,8 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Agent {
     socket: PathBuf,
-    /// Taken out for the length of a request, so that a request that is dropped half-way takes
-    /// the connection with it.
+    /// A request takes the connection out and puts it back at its end. So a request that is dropped
+    /// half-way drops the connection too.
     link: Mutex<Option<BufReader<UnixStream>>>,
     sync: AtomicI64,
 }
@@ -160,20 +161,20 @@ impl Agent {
         }
     }
 
-    /// Where it connects to.
-    pub(super) fn socket(&self) -> &Path {
+    /// The agent's socket.
+    pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Drops the connection: the QEMU behind the socket is another one.
-    /// A request that is under way meets the end of its connection by itself.
-    pub(super) fn forget(&self) {
+    /// Drops the connection, because another QEMU is behind the socket now. A request that is under
+    /// way notices the end of its connection by itself.
+    pub(crate) fn forget(&self) {
         if let Ok(mut link) = self.link.try_lock() {
             *link = None;
         }
     }
 
-    /// Asks for a sign of life.
+    /// Checks that the agent answers.
     ///
     /// # Errors
     /// See [`AgentError`].
@@ -188,11 +189,11 @@ impl Agent {
         .map(drop)
     }
 
-    /// Runs `argv` in the guest with `stdin`, and waits for its end. The agent searches its own
-    /// `PATH`; no shell is involved.
+    /// Runs `argv` in the guest with `stdin`, without a shell, and waits for its end. The agent looks
+    /// for the program in its own `PATH`.
     ///
     /// # Errors
-    /// See [`AgentError`]. A command that exits with a status of its own is no error.
+    /// See [`AgentError`]. A command that exits with a status other than 0 is not an error.
     pub async fn exec(
         &self,
         argv: &[String],
@@ -203,6 +204,7 @@ impl Agent {
         let pid = within(limits.time, deadline, self.begin(argv, stdin)).await?;
         let outcome = within(limits.time, deadline, self.finish(pid, limits.output)).await;
         if matches!(outcome, Err(AgentError::Timeout(_))) {
+            // It would run on in the guest although its caller has given up.
             self.kill(pid).await;
         }
         outcome
@@ -223,7 +225,7 @@ impl Agent {
     }
 
     async fn finish(&self, pid: i64, output: usize) -> Result<ExecOutput, AgentError> {
-        // Base64 makes 4 of 3; the rest of the answer is short.
+        // Base64 turns 3 bytes into 4; the rest of the answer is short.
         let limit = output.min(MAX_OUTPUT) / 3 * 4 + SHORT;
         let mut pause = POLL.0;
         loop {
@@ -237,7 +239,7 @@ impl Agent {
         }
     }
 
-    /// Best effort: the guest may be the reason why there is no answer.
+    /// Tries to kill a command. The guest itself may be the reason why there is no answer.
     async fn kill(&self, pid: i64) {
         let arguments = json!({ "path": "kill", "arg": ["-KILL", pid.to_string()] });
         let deadline = Instant::now() + KILL_LIMIT;
@@ -267,19 +269,19 @@ impl Agent {
             .write_all(format!("{request}\n").as_bytes())
             .await?;
         let answer = read_answer(&mut stream, limit).await?;
-        // From here the stream stands between two answers again.
+        // The stream is between two answers again, so the next request can use it.
         *link = Some(stream);
         let answer = answer.map_err(AgentError::Refused)?;
         serde_json::from_value(answer).map_err(|error| {
-            AgentError::Nonsense(printable::head(
+            AgentError::Malformed(printable::head(
                 format!("{command}: {error}").as_bytes(),
                 200,
             ))
         })
     }
 
-    /// A new connection may still carry what the agent wrote for the last one. The agent puts a
-    /// 0xFF before a sync's answer, which no JSON holds; the leading one flushes its parser.
+    /// A new connection may still deliver what the agent wrote for the last one. Before a sync's answer
+    /// the agent sends 0xFF, which never occurs in JSON; the 0xFF that we send resets its parser.
     async fn connect(&self) -> Result<BufReader<UnixStream>, AgentError> {
         let mut stream = BufReader::new(UnixStream::connect(&self.socket).await?);
         let id = self.sync.fetch_add(1, Ordering::Relaxed);
@@ -303,12 +305,12 @@ impl Progress {
         let decode = |data: &str| {
             STANDARD
                 .decode(data)
-                .map_err(|error| AgentError::Nonsense(format!("output: {error}")))
+                .map_err(|error| AgentError::Malformed(format!("output: {error}")))
         };
         let status = match (self.exitcode, self.signal) {
             (Some(code), _) => ExitStatus::Code(code),
             (None, Some(signal @ 1..=127)) => ExitStatus::Signal(signal),
-            _ => return Err(AgentError::Nonsense("neither exit code nor signal".into())),
+            _ => return Err(AgentError::Malformed("neither exit code nor signal".into())),
         };
         Ok(ExecOutput {
             status,
@@ -319,7 +321,7 @@ impl Progress {
     }
 }
 
-/// The outer result is the connection's, the inner one the agent's.
+/// Reads an answer. The outer error is the connection's, the inner one the agent's refusal.
 async fn read_answer(
     stream: &mut BufReader<UnixStream>,
     limit: usize,
@@ -327,12 +329,12 @@ async fn read_answer(
     let line = line::read(stream, b'\n', limit)
         .await
         .map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => AgentError::Nonsense(error.to_string()),
+            io::ErrorKind::InvalidData => AgentError::Malformed(error.to_string()),
             _ => AgentError::Io(error),
         })?
         .ok_or_else(|| AgentError::Io(io::ErrorKind::UnexpectedEof.into()))?;
     let answer: Answer = serde_json::from_slice(&line).map_err(|error| {
-        AgentError::Nonsense(format!("{} ({error})", printable::head(&line, 80)))
+        AgentError::Malformed(format!("{} ({error})", printable::head(&line, 80)))
     })?;
     Ok(match (answer.answer, answer.error) {
         (_, Some(refusal)) => Err(printable::head(refusal.desc.as_bytes(), 200)),
@@ -340,6 +342,7 @@ async fn read_answer(
     })
 }
 
+/// The outcome of `work`, or the time limit's error at the deadline.
 async fn within<T>(
     limit: Duration,
     deadline: Instant,

@@ -1,46 +1,46 @@
-//! BGP sessions as FRR's bgpd sees them, read through the guest agent.
+//! BGP sessions as FRR's bgpd reports them, read through the guest agent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::agent::{Agent, AgentError, Limits};
+use crate::agent::{Agent, AgentError, Limits};
 use model::printable;
 
-/// Largest answer taken, in bytes; one peer is about 600.
+/// Largest answer that is read, in bytes. One peer takes about 600.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// Most peers believed.
+/// Most peers that are read. More are taken for an attack on this program's memory.
 const MAX_PEERS: usize = 1024;
 
 /// State of a session (RFC 4271 section 8.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerState {
-    /// Neither of the below, such as FRR's `Clearing`.
+    /// None of the other states, such as FRR's `Clearing`.
     Other,
-    /// Not tried, or administratively down.
+    /// The router does not try to connect, or the session is administratively down.
     Idle,
-    /// Connecting.
+    /// The router connects to its peer.
     Connect,
-    /// Listening.
+    /// The router waits for its peer to connect.
     Active,
-    /// Open sent.
+    /// The router has sent its OPEN message.
     OpenSent,
-    /// Open received.
+    /// The router has received the peer's OPEN message.
     OpenConfirm,
-    /// Routes are exchanged.
+    /// The session is up and routes are exchanged.
     Established,
 }
 
-/// One neighbour.
+/// A neighbour and its session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// As configured: an interface (`ens5`) or an address. Escaped, at most 64 characters.
     pub name: String,
-    /// The session's state; the highest, should the address families differ.
+    /// The session's state. If the address families differ, the highest.
     pub state: PeerState,
-    /// How long the session has been up, or down; zero if never up.
+    /// How long the session has been up, or down since it was up; zero if it was never up.
     pub uptime: Duration,
 }
 
@@ -51,23 +51,23 @@ pub struct Summary {
     pub peers: Vec<Peer>,
 }
 
-/// Why a switch's sessions are not known.
+/// Why a switch's sessions could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BgpError {
-    /// The guest could not be asked.
+    /// The guest agent did not run the command.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// bgpd is not there (yet).
+    /// bgpd did not answer vtysh, as while the switch boots.
     #[error("vtysh ended with status {status}: {words}")]
     Vtysh {
-        /// As a shell reports it.
+        /// The status as a shell reports it.
         status: i32,
-        /// What it wrote, escaped.
+        /// The end of its output, escaped.
         words: String,
     },
-    /// Not what bgpd writes.
-    #[error("bgpd's summary makes no sense: {0}")]
-    Nonsense(String),
+    /// The answer is not a summary of bgpd's.
+    #[error("bgpd's summary cannot be read: {0}")]
+    Malformed(String),
 }
 
 #[derive(Deserialize)]
@@ -91,7 +91,7 @@ struct PeerJson {
     peer_uptime_msec: u64,
 }
 
-/// Asks bgpd of the switch behind `agent`.
+/// Asks bgpd in the switch behind `agent` for its sessions.
 ///
 /// # Errors
 /// See [`BgpError`]; while the switch boots, [`BgpError::Vtysh`] is normal.
@@ -113,9 +113,8 @@ pub async fn read(agent: &Agent, limit: Duration) -> Result<Summary, BgpError> {
     Summary::parse(&output.stdout)
 }
 
-/// The BGP connections that are established in the switch behind `agent`, as its kernel lists
-/// them. While this stays the same no session was lost and none was made; it costs the guest a
-/// tenth of asking bgpd.
+/// The established BGP connections of the switch behind `agent`, as its kernel lists them. While they
+/// stay the same, no session was lost and none was made. This costs the guest a tenth of asking bgpd.
 ///
 /// # Errors
 /// See [`BgpError`].
@@ -147,10 +146,10 @@ impl Summary {
     /// Parses `show bgp summary json` of FRR 8 and later.
     ///
     /// # Errors
-    /// When it is not that, or has more than 1024 peers.
+    /// When the text is not such a summary, or has more than 1024 peers.
     pub fn parse(json: &[u8]) -> Result<Self, BgpError> {
         let families: Families = serde_json::from_slice(json).map_err(|error| {
-            BgpError::Nonsense(printable::head(error.to_string().as_bytes(), 200))
+            BgpError::Malformed(printable::head(error.to_string().as_bytes(), 200))
         })?;
         let mut peers = BTreeMap::<String, Peer>::new();
         for family in [families.ipv4_unicast, families.ipv6_unicast]
@@ -158,7 +157,7 @@ impl Summary {
             .flatten()
         {
             if family.peers.len() > MAX_PEERS {
-                return Err(BgpError::Nonsense(format!("{} peers", family.peers.len())));
+                return Err(BgpError::Malformed(format!("{} peers", family.peers.len())));
             }
             for (name, json) in family.peers {
                 let peer = Peer::new(&name, &json);
@@ -177,8 +176,7 @@ impl Summary {
         })
     }
 
-    /// How many of the interfaces in `nics` have an established session. Sessions with servers
-    /// are left out by not naming their interfaces.
+    /// How many of the interfaces in `nics` have an established session.
     pub fn established<'a>(&self, nics: impl IntoIterator<Item = &'a str>) -> usize {
         let up = |nic: &str| {
             self.peers
@@ -275,7 +273,7 @@ mod tests {
         ] {
             assert!(matches!(
                 Summary::parse(json.as_bytes()),
-                Err(BgpError::Nonsense(_))
+                Err(BgpError::Malformed(_))
             ));
         }
         let name = format!(

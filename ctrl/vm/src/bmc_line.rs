@@ -1,4 +1,4 @@
-//! The line between a VM and its BMC: QEMU's end of it, anew with each QEMU.
+//! The line between a VM and its BMC. Each new QEMU brings a new end of it.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,32 +7,32 @@ use tokio::sync::Notify;
 
 /// A VM's line to its BMC; cheap to clone. It outlives the VM's restarts.
 #[derive(Debug, Clone, Default)]
-pub struct BmcLine {
+pub(crate) struct BmcLine {
     shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Until somebody takes it.
+    /// The end of the newest QEMU, until the BMC takes it.
     end: Mutex<Option<UnixStream>>,
-    news: Notify,
+    arrived: Notify,
 }
 
 impl BmcLine {
-    /// Leads to a QEMU that has just been started, instead of the one before.
-    pub(super) fn connect(&self, end: UnixStream) {
+    /// Offers the end of a QEMU that has just been started, in place of the one before.
+    pub(crate) fn connect(&self, end: UnixStream) {
         *self.lock() = Some(end);
-        self.shared.news.notify_one();
+        self.shared.arrived.notify_one();
     }
 
-    /// The line to a QEMU that has been started since the last call. For one caller.
-    pub async fn next(&self) -> UnixStream {
+    /// Waits for a QEMU that was started since the last call, and returns its end. For one caller.
+    pub(crate) async fn next(&self) -> UnixStream {
         loop {
             let end = self.lock().take();
             if let Some(end) = end {
                 return end;
             }
-            self.shared.news.notified().await;
+            self.shared.arrived.notified().await;
         }
     }
 

@@ -1,4 +1,4 @@
-//! The serial console: what a switch said last, live output, and input from anyone attached.
+//! The serial console: the last output, live output, and input from every attached client.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,14 +11,15 @@ use tokio::task::AbortHandle;
 
 use model::printable;
 
-/// Bytes of output kept.
-pub const KEPT: usize = 64 * 1024;
+/// How many bytes of output are kept.
+const KEPT: usize = 64 * 1024;
 
-/// Chunks a slow client may lag behind before it loses some, each at most [`CHUNK`] bytes.
+/// How many chunks, each of at most [`CHUNK`] bytes, a slow client may lag behind before it loses the
+/// oldest.
 const LAG: usize = 256;
 const CHUNK: usize = 4096;
 
-/// Pieces of input waiting for the guest to read them.
+/// How many pieces of input may wait for the guest to read them.
 const INPUT: usize = 64;
 
 /// One VM's console; cheap to clone. It outlives the VM's restarts: attached clients stay.
@@ -31,7 +32,7 @@ pub struct Console {
 struct Shared {
     state: Mutex<State>,
     input: mpsc::Sender<Vec<u8>>,
-    /// Borrowed by the task that serves the present QEMU.
+    /// The task that serves the present QEMU holds the lock.
     input_end: tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>,
 }
 
@@ -42,10 +43,10 @@ struct State {
     serving: Option<AbortHandle>,
 }
 
-/// A client's view.
+/// A client's view of a console.
 #[derive(Debug)]
 pub struct Attachment {
-    /// Output before this moment, at most [`KEPT`] bytes.
+    /// Output before this moment, at most 64 KiB.
     pub backlog: Vec<u8>,
     output: broadcast::Receiver<Arc<[u8]>>,
     input: mpsc::Sender<Vec<u8>>,
@@ -71,8 +72,8 @@ impl Default for Console {
 }
 
 impl Console {
-    /// Serves the console of a QEMU that has just been started, instead of the one before.
-    pub(super) fn connect(&self, stream: UnixStream) {
+    /// Serves the console of a new QEMU, and stops to serve that of the one before.
+    pub(crate) fn connect(&self, stream: UnixStream) {
         let shared = Arc::clone(&self.shared);
         let task = tokio::spawn(async move {
             if let Err(error) = shared.serve(stream).await {
@@ -84,7 +85,7 @@ impl Console {
         }
     }
 
-    /// Everything kept, then everything new, without a gap.
+    /// Attaches a client: first all kept output, then all new output, without a gap.
     pub fn attach(&self) -> Attachment {
         let state = self.shared.lock();
         Attachment {
@@ -94,16 +95,16 @@ impl Console {
         }
     }
 
-    /// The last `limit` characters for logs and error messages: line feeds stay, every other
-    /// control character is escaped.
+    /// The last `limit` characters, for logs and error messages. Line feeds stay; every other control
+    /// character is escaped.
     pub fn tail_escaped(&self, limit: usize) -> String {
         printable::tail_lines(self.shared.lock().ring.make_contiguous(), limit)
     }
 }
 
 impl Attachment {
-    /// The next output. `None` once the console is gone for good. A client that is slower than
-    /// the guest loses the oldest part.
+    /// The next output. `None` once the VM is no longer supervised. A client that is slower than the
+    /// guest loses the oldest part.
     pub async fn read(&mut self) -> Option<Arc<[u8]>> {
         loop {
             match self.output.recv().await {
@@ -114,14 +115,14 @@ impl Attachment {
         }
     }
 
-    /// Types `bytes`. Waits while the guest does not read; typed text for a VM that is off waits
-    /// for its next start.
+    /// Types `bytes`. Waits while the guest does not read. Text for a VM that is off waits for its next
+    /// start.
     pub async fn write(&self, bytes: Vec<u8>) {
-        // Fails only without receiver, and the console holds that as long as we hold it.
+        // The receiver lives as long as the console, to which this attachment belongs.
         let _ = self.input.send(bytes).await;
     }
 
-    /// A sender of its own for a task that only types.
+    /// A sender for a task that only types.
     pub fn typist(&self) -> mpsc::Sender<Vec<u8>> {
         self.input.clone()
     }
@@ -133,6 +134,7 @@ impl Shared {
     }
 
     async fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+        // Waits for the end of the task that serves the QEMU before: input goes to one guest.
         let mut input = self.input_end.lock().await;
         let (mut read, mut write) = stream.split();
         let from_guest = async {
@@ -161,7 +163,7 @@ impl Shared {
         state.ring.extend(bytes);
         let excess = state.ring.len().saturating_sub(KEPT);
         state.ring.drain(..excess);
-        // No receiver is no error: nobody is attached.
+        // Fails if no client is attached, which does not matter.
         let _ = state.output.send(bytes.into());
     }
 }

@@ -11,43 +11,44 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
-use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
+use ssh_key::rand_core::{OsRng, RngCore};
+use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
-/// The pair that opens every switch, inside the key folder.
+/// File of the pair that opens every switch, in the key folder.
 const FABRIC_KEY: &str = "fabric_ed25519";
 
 /// No OpenSSH ed25519 key is longer, in bytes.
 const MAX_KEY_FILE: u64 = 4096;
 
-/// Why the keys could not be had.
+/// Why the keys could not be read or made.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// A file could not be read or written.
     #[error("ssh key {0}: {1}")]
     File(PathBuf, io::Error),
-    /// A file is there but holds no usable key.
+    /// A file does not hold a usable key.
     #[error("ssh key {0}: {1}; remove the file and a new key will be made")]
     Broken(PathBuf, ssh_key::Error),
-    /// A switch's name is not fit for a file's.
+    /// A switch's name is not fit for a file name.
     #[error("\"{0}\" cannot be part of a file name")]
     Name(String),
 }
 
-/// A pair in OpenSSH's formats.
+/// A key pair in OpenSSH's formats.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyPair {
-    /// The private key's file.
+    /// The private key, as its file's content.
     pub private: String,
     /// The public key as one line without a line feed: `ssh-ed25519 AAAA… comment`.
     pub public: String,
 }
 
-/// All keys of a fabric.
+/// All SSH keys of a fabric.
 #[derive(Debug, Clone)]
 pub struct FabricKeys {
     /// The pair that opens every switch.
     pub fabric: KeyPair,
-    /// Host key by switch name.
+    /// Each switch's host key, by the switch's name.
     pub hosts: BTreeMap<String, KeyPair>,
     dir: PathBuf,
 }
@@ -62,11 +63,11 @@ impl std::fmt::Debug for KeyPair {
 }
 
 impl FabricKeys {
-    /// Reads the keys in `dir`, making those that are missing, for the switches `names`.
+    /// Reads the keys in `dir` for the switches `names`, and makes those that are missing.
     ///
-    /// Every private key is 0600. The folder stays root's, so that nobody can put links into it;
-    /// `owner` (uid, gid), the person who uses the fabric, gets the fabric's private key alone, and
-    /// the folder is then 0711 instead of 0700.
+    /// Every private key has mode 0600. The folder belongs to root, so that no user can put links into
+    /// it. `owner` (uid, gid), who uses the fabric, owns only the fabric's private key; the folder then
+    /// has mode 0711 instead of 0700.
     ///
     /// # Errors
     /// See [`KeyError`].
@@ -85,6 +86,7 @@ impl FabricKeys {
         let fabric = pair(&dir.join(FABRIC_KEY), "ikv-fabric", owner)?;
         let mut hosts = BTreeMap::new();
         for name in names {
+            // The name becomes part of a path that root writes.
             if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0', '\n']) {
                 return Err(KeyError::Name(name.into()));
             }
@@ -124,7 +126,16 @@ fn pair(path: &Path, comment: &str, owner: Option<(u32, u32)>) -> Result<KeyPair
     })
 }
 
-/// Reads a file of the key folder, which must be no link.
+/// Random bytes of the host's kernel, fit for secrets.
+pub(crate) fn random<const BYTES: usize>() -> io::Result<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
+    OsRng
+        .try_fill_bytes(&mut bytes)
+        .map_err(|error| io::Error::other(format!("the host has no random numbers: {error}")))?;
+    Ok(bytes)
+}
+
+/// Reads a file of the key folder. A link there is refused.
 pub(crate) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
@@ -136,7 +147,8 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Whole or not at all: a key cut short by a full disk would be refused for ever.
+/// Creates the file as a whole or not at all: a key cut short by a full disk would be refused on
+/// every later start.
 pub(crate) fn create(path: &Path, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
     let draft = path.with_extension("new");
     let write = |mut file: File| {

@@ -1,61 +1,74 @@
-//! The switch VMs: QEMU processes, what they are told, and how they are asked.
+//! The switch VMs: QEMU processes, the image they run, how they are controlled and asked.
 //!
 //! ```text
-//!  VmSpec ──argv──> setpriv ─> QEMU (uid of its own, seccomp)      per VM one task: supervisor.rs
-//!                     ▲ inherits: taps, disks, three listening sockets
-//!  Launcher ──────────┘
+//!  VmSpec ──qemu.rs──> setpriv ─> QEMU (uid of its own, seccomp)   one task for each VM: supervisor.rs
+//!                       ▲ inherits: taps, disks, listening sockets
+//!  Launcher ────────────┘
 //!       ├ monitor  qmp.rs      power, links, "the guest reset / powered off / opened its agent port"
 //!       ├ console  console.rs  serial line: ring of 64 KiB, any number of attached clients
-//!       ├ BMC      bmc_line.rs the line to a BMC, if there is one: crate::bmc
+//!       ├ BMC      bmc_line.rs the line to a BMC, if there is one: bmc/
 //!       └ agent    agent.rs    exec in the guest; bgp.rs reads FRR's sessions through it
 //! ```
 //!
-//! A VM is given everything as open descriptors, so its uid needs no access to any path but the
-//! kernel's and the initrd's contents (mode `o+r` on the two files; their folders may be closed).
-//! Of its vhost-user sockets it is given the folder, for it must find them again.
-//! The sockets are bound here, in a folder that the uid cannot write: a guest that has taken over
-//! its QEMU cannot put something else in their place.
+//! A VM inherits everything as open descriptors, so its uid needs no access to any path but to the
+//! contents of kernel and initrd (mode `o+r` on the two files; their folders may be closed). Of its
+//! vhost-user sockets it inherits the folder, because QEMU connects to them again and again. The fabric
+//! binds the sockets, in a folder that the uid cannot write: a guest that has taken over its QEMU
+//! cannot replace them.
 //!
-//! Under TCG a VM is not booted but restored from the state of a template of its shape:
-//! [`template`] has how, [`states`] where they are.
+//! Under TCG a VM does not boot but is restored from the saved state of a template of its shape:
+//! [`shape`] has what makes a shape, [`template`] how states are made, [`states`] where they are.
 //!
-//! Order of calls: [`accel::decide`] → [`Launcher::probe`] → [`keys::FabricKeys`] and
-//! [`seed::write`] → [`Vm::start`] for each [`VmSpec`] → [`Vm::watch`] until running →
-//! [`bgp::read`] → [`Vm::stop`] for all at once.
+//! Order of calls: [`accel::decide`] → [`image::ensure`] → [`Launcher::probe`] → [`keys::FabricKeys`]
+//! and [`seed::write`] → [`Vm::start`] for each [`VmSpec`] → [`Vm::watch`] until running →
+//! [`bgp::read`] → [`Vm::stop`] for all at once. A running VM can get NICs and lose them
+//! ([`Vm::plug`]), or get another specification for its next start ([`Vm::respec`]).
 //!
-//! A VM that runs can get NICs and lose them ([`Vm::plug`]), or have another make-up from its next
-//! start on ([`Vm::respec`]).
+//! Everything that comes out of a guest is untrusted: bounded in size, depth and time, and escaped
+//! before it is shown.
 //!
-//! Everything that comes out of a guest is bounded in size, depth and time, and never shown raw.
+//! This crate uses `model` (configuration, printable text), `host` (where programs are) and the taps
+//! and namespaces of `dataplane`; `fabric` and the binary may use it.
 
 pub mod accel;
 pub mod agent;
 pub mod bgp;
 pub mod bmc;
 mod bmc_line;
+mod child;
 pub mod console;
+mod fingerprint;
+mod handle;
 pub mod image;
 pub mod keys;
-pub(crate) mod launch;
-pub mod lifecycle;
+mod launch;
+mod lifecycle;
 mod line;
+mod live;
 mod plug;
 mod process;
-pub mod qemu;
-pub mod qmp;
+mod qemu;
+mod qmp;
+mod reports;
+pub mod root_password;
 pub mod seed;
+pub mod shape;
 pub mod spec;
 pub mod ssh;
 pub mod states;
-pub(crate) mod stderr;
+mod stderr;
 mod supervisor;
+mod taps;
 pub mod template;
 
-pub use bmc_line::BmcLine;
-pub use launch::{LaunchError, Launcher, OpenTap, strays};
-pub use lifecycle::{Power, PowerError, VmState};
+pub use child::strays;
+pub use handle::Vm;
+pub use launch::{LaunchError, Launcher};
+pub use lifecycle::{PowerError, VmState};
 pub use plug::{CannotPlug, PlugError};
+pub use qmp::QmpError;
 pub use spec::{
     Display, Image, NIC_FOLDER, NicBackend, NicSpec, SpecError, VmSpec, nic_socket_name,
 };
-pub use supervisor::{Vm, VmStatus};
+pub use supervisor::VmStatus;
+pub use taps::OpenTap;

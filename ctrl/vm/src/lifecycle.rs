@@ -1,25 +1,26 @@
-//! When a VM is started, restarted, given up: a state machine without I/O. Time is an argument.
+//! When a VM is started, restarted, and given up: a state machine without I/O. Time is an argument.
 
 use std::time::{Duration, Instant};
 
+use model::power::PowerAction;
 use serde::{Deserialize, Serialize};
 
 /// First and longest pause before a restart; it doubles in between.
-pub const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+pub(crate) const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// A VM that has run this long has forgotten its deaths.
-pub const STABLE: Duration = Duration::from_secs(60);
+/// After a run of this length earlier deaths no longer count.
+pub(crate) const STABLE: Duration = Duration::from_secs(60);
 
-/// Deaths in a row, without a stable run between them, after which a VM is given up. The pauses
-/// before that sum up to about four minutes.
-pub const MAX_DEATHS: u32 = 12;
+/// A VM is given up after this many deaths without a stable run in between. The pauses before that
+/// add up to about four minutes.
+pub(crate) const MAX_DEATHS: u32 = 12;
 
-/// Resets in a row, without an answer of the guest agent between them, that make a boot loop. Such
-/// a QEMU is ended and counts as dead, so that the pauses apply. These are three to six boots: after
-/// a soft reset by the guest, SeaBIOS makes a hard one, which QEMU reports too.
-pub const MAX_RESETS: u32 = 6;
+/// This many resets without an answer of the guest agent in between count as a boot loop. Its QEMU is
+/// ended and counts as dead, so that the pauses apply. These are three to six boots: after a soft reset
+/// by the guest SeaBIOS makes a hard one, which QEMU reports too.
+pub(crate) const MAX_RESETS: u32 = 6;
 
-/// What a VM is doing.
+/// Whether a VM boots, runs, is off, or has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VmState {
@@ -29,36 +30,22 @@ pub enum VmState {
     Running,
     /// QEMU died; it will be started again after a pause.
     Restarting,
-    /// Switched off, by us or by the guest.
+    /// Switched off, by `power` or by the guest.
     Off,
     /// Given up, until `power on`.
     Failed,
 }
 
-/// What `power` can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Power {
-    /// Start, if not running.
-    On,
-    /// Stop hard. The guest loses nothing: its disks are read-only.
-    Off,
-    /// The reset button.
-    Reset,
-    /// Off, then on: a new QEMU.
-    Cycle,
-}
-
-/// A `power` command that makes no sense now.
+/// Why a `power` command was not executed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PowerError {
-    /// There is nothing to reset.
+    /// It is off, so there is no guest to reset.
     #[error("it is off: use power on")]
     Off,
-    /// There is nothing to reset, and nothing starts by itself.
+    /// It was given up, so there is no guest to reset.
     #[error("it has failed: power on tries again")]
     Failed,
-    /// There is nothing to reset yet.
+    /// It waits for its next start, so there is no guest to reset.
     #[error("it is being restarted: power on does so at once")]
     Restarting,
     /// The monitor did not take the command.
@@ -74,10 +61,10 @@ pub enum PowerError {
 
 /// How a QEMU ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// The guest powered itself off.
     PoweredOff,
-    /// It ran and then ended, whatever the reason.
+    /// It ran and then ended, for any other reason.
     Died,
     /// It ended by itself before its monitor greeted: bad options, no memory, no permission.
     Refused,
@@ -85,8 +72,8 @@ pub enum Exit {
 
 /// What the supervisor must do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Start a QEMU; there is none.
+pub(crate) enum Action {
+    /// Start a QEMU. None runs.
     Start,
     /// End the QEMU.
     Stop,
@@ -96,9 +83,9 @@ pub enum Action {
     Reset,
 }
 
-/// The state machine of one VM. It begins with [`Action::Start`] due at once.
+/// The state machine of one VM. [`Action::Start`] is due from the beginning.
 #[derive(Debug, Clone)]
-pub struct Lifecycle {
+pub(crate) struct Lifecycle {
     state: VmState,
     /// When the present QEMU was started, or is to be started.
     since: Instant,
@@ -106,13 +93,13 @@ pub struct Lifecycle {
     deaths: u32,
     restarts: u32,
     resets: u32,
-    /// A QEMU of this VM has greeted: its options are good, so a refusal is passing.
+    /// A QEMU of this VM has greeted, so its options are valid and a later refusal is temporary.
     proven: bool,
 }
 
 impl Lifecycle {
     /// A VM that is to be started at `now`.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             state: VmState::Booting,
             since: now,
@@ -125,22 +112,22 @@ impl Lifecycle {
     }
 
     /// The present state.
-    pub fn state(&self) -> VmState {
+    pub(crate) fn state(&self) -> VmState {
         self.state
     }
 
-    /// QEMUs started beyond the first one because one died.
-    pub fn restarts(&self) -> u32 {
+    /// How many QEMUs were started because the one before died.
+    pub(crate) fn restarts(&self) -> u32 {
         self.restarts
     }
 
-    /// When [`Self::due`] will have something; `None` if only an event can change that.
-    pub fn deadline(&self) -> Option<Instant> {
+    /// When a start is due; `None` if only an event can make one due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.due.then_some(self.since)
     }
 
-    /// Whether a QEMU must be started at `now`. Saying so counts as having started it.
-    pub fn due(&mut self, now: Instant) -> Option<Action> {
+    /// [`Action::Start`] if a QEMU must be started at `now`. It then counts as started.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<Action> {
         if !self.due || now < self.since {
             return None;
         }
@@ -150,21 +137,22 @@ impl Lifecycle {
     }
 
     /// The monitor has greeted.
-    pub fn greeted(&mut self) {
+    pub(crate) fn greeted(&mut self) {
         self.proven = true;
     }
 
     /// The guest agent has answered.
-    pub fn ready(&mut self) {
+    pub(crate) fn ready(&mut self) {
+        // While a start is due, a late answer comes from the QEMU before.
         if self.state == VmState::Booting && !self.due {
             self.state = VmState::Running;
             self.resets = 0;
         }
     }
 
-    /// QEMU has reset the guest, by its own wish or by ours. True when it is in a boot loop and its
-    /// QEMU must be ended, as one that [`Exit::Died`].
-    pub fn was_reset(&mut self) -> bool {
+    /// QEMU has reset the guest, at the guest's request or at ours. True if the guest is in a boot loop:
+    /// the caller must end its QEMU and report [`Exit::Died`].
+    pub(crate) fn was_reset(&mut self) -> bool {
         if self.state == VmState::Running {
             self.state = VmState::Booting;
         }
@@ -172,12 +160,13 @@ impl Lifecycle {
         self.resets >= MAX_RESETS
     }
 
-    /// The QEMU is gone, and nobody asked for it.
-    pub fn exited(&mut self, exit: Exit, now: Instant) {
+    /// The QEMU has ended by itself.
+    pub(crate) fn exited(&mut self, exit: Exit, now: Instant) {
         if now.saturating_duration_since(self.since) >= STABLE {
             self.deaths = 0;
         }
         self.deaths += 1;
+        // Bad options and missing rights do not change by themselves.
         let hopeless = exit == Exit::Refused && !self.proven;
         (self.state, self.due) = match exit {
             Exit::PoweredOff => (VmState::Off, false),
@@ -187,29 +176,34 @@ impl Lifecycle {
         self.since = now + self.pause();
     }
 
-    /// Takes a command.
+    /// Decides what a `power` command needs; `None` if the VM is as it asks already.
     ///
     /// # Errors
-    /// When there is nothing to reset.
-    pub fn power(&mut self, power: Power, now: Instant) -> Result<Option<Action>, PowerError> {
+    /// For a reset without a guest.
+    pub(crate) fn power(
+        &mut self,
+        power: PowerAction,
+        now: Instant,
+    ) -> Result<Option<Action>, PowerError> {
         let alive = matches!(self.state, VmState::Booting | VmState::Running) && !self.due;
         match power {
-            Power::On if alive => Ok(None),
-            Power::Off => {
+            PowerAction::On if alive => Ok(None),
+            PowerAction::Off => {
                 self.state = VmState::Off;
+                // Cancels a start that is due after a pause.
                 self.due = false;
                 Ok(alive.then_some(Action::Stop))
             }
-            Power::Reset if !alive => Err(match self.state {
+            PowerAction::Reset if !alive => Err(match self.state {
                 VmState::Off => PowerError::Off,
                 VmState::Failed => PowerError::Failed,
                 _ => PowerError::Restarting,
             }),
-            Power::Reset => {
+            PowerAction::Reset => {
                 self.resets = 0;
                 Ok(Some(Action::Reset))
             }
-            Power::On | Power::Cycle => {
+            PowerAction::On | PowerAction::Cycle => {
                 self.deaths = 0;
                 self.booting(now);
                 Ok(Some(if alive {
@@ -228,8 +222,9 @@ impl Lifecycle {
         self.since = now;
     }
 
-    /// 1, 2, 4, … 30 s.
+    /// The pause before the next start: 1, 2, 4, … 30 s.
     fn pause(&self) -> Duration {
+        // 2^6 s is beyond the longest pause; a larger shift would overflow.
         (BACKOFF.0 * (1 << self.deaths.saturating_sub(1).min(6))).min(BACKOFF.1)
     }
 }
@@ -269,7 +264,7 @@ mod tests {
         let mut answered = life.clone();
         answered.ready();
         assert!(!answered.was_reset());
-        life.power(Power::Reset, now).unwrap();
+        life.power(PowerAction::Reset, now).unwrap();
         assert!(!life.was_reset());
     }
 
@@ -316,13 +311,13 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_powers_itself_off_stays_off_until_told() {
+    fn a_guest_that_powers_itself_off_stays_off_until_power_on() {
         let (mut life, now) = started();
         life.exited(Exit::PoweredOff, now);
         assert_eq!((life.state(), life.deadline()), (VmState::Off, None));
-        assert_eq!(life.power(Power::Reset, now), Err(PowerError::Off));
-        assert_eq!(life.power(Power::Off, now), Ok(None));
-        assert_eq!(life.power(Power::On, now), Ok(Some(Action::Start)));
+        assert_eq!(life.power(PowerAction::Reset, now), Err(PowerError::Off));
+        assert_eq!(life.power(PowerAction::Off, now), Ok(None));
+        assert_eq!(life.power(PowerAction::On, now), Ok(Some(Action::Start)));
         assert_eq!(life.state(), VmState::Booting);
     }
 
@@ -330,18 +325,21 @@ mod tests {
     fn power_on_a_living_vm() {
         let (mut life, now) = started();
         life.ready();
-        assert_eq!(life.power(Power::On, now), Ok(None));
-        assert_eq!(life.power(Power::Reset, now), Ok(Some(Action::Reset)));
+        assert_eq!(life.power(PowerAction::On, now), Ok(None));
+        assert_eq!(life.power(PowerAction::Reset, now), Ok(Some(Action::Reset)));
         assert_eq!(
             life.state(),
             VmState::Running,
             "until QEMU says that it was reset"
         );
-        assert_eq!(life.power(Power::Cycle, now), Ok(Some(Action::Replace)));
+        assert_eq!(
+            life.power(PowerAction::Cycle, now),
+            Ok(Some(Action::Replace))
+        );
         assert_eq!(life.state(), VmState::Booting);
-        assert_eq!(life.power(Power::Off, now), Ok(Some(Action::Stop)));
+        assert_eq!(life.power(PowerAction::Off, now), Ok(Some(Action::Stop)));
         assert_eq!(life.state(), VmState::Off);
-        assert_eq!(life.power(Power::Cycle, now), Ok(Some(Action::Start)));
+        assert_eq!(life.power(PowerAction::Cycle, now), Ok(Some(Action::Start)));
     }
 
     #[test]
@@ -349,9 +347,15 @@ mod tests {
         let (mut life, now) = started();
         life.greeted();
         life.exited(Exit::Died, now);
-        assert_eq!(life.power(Power::Reset, now), Err(PowerError::Restarting));
-        assert_eq!(life.clone().power(Power::On, now), Ok(Some(Action::Start)));
-        assert_eq!(life.power(Power::Off, now), Ok(None));
+        assert_eq!(
+            life.power(PowerAction::Reset, now),
+            Err(PowerError::Restarting)
+        );
+        assert_eq!(
+            life.clone().power(PowerAction::On, now),
+            Ok(Some(Action::Start))
+        );
+        assert_eq!(life.power(PowerAction::Off, now), Ok(None));
         assert_eq!(
             (life.state(), life.due(now + BACKOFF.1)),
             (VmState::Off, None)
@@ -359,7 +363,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, there is never a second QEMU, and never a stop without one.
+        /// No sequence of events leads to a second QEMU, or to a stop without one.
         #[test]
         fn one_qemu_at_most(steps in proptest::collection::vec((0u8..9, 0u64..70), 0..200)) {
             let mut now = Instant::now();
@@ -368,10 +372,10 @@ mod tests {
             for (step, seconds) in steps {
                 now += Duration::from_secs(seconds);
                 let action = match step {
-                    0 => life.power(Power::On, now).unwrap_or(None),
-                    1 => life.power(Power::Off, now).unwrap_or(None),
-                    2 => life.power(Power::Reset, now).unwrap_or(None),
-                    3 => life.power(Power::Cycle, now).unwrap_or(None),
+                    0 => life.power(PowerAction::On, now).unwrap_or(None),
+                    1 => life.power(PowerAction::Off, now).unwrap_or(None),
+                    2 => life.power(PowerAction::Reset, now).unwrap_or(None),
+                    3 => life.power(PowerAction::Cycle, now).unwrap_or(None),
                     4 => { life.ready(); None }
                     5 => { life.was_reset(); None }
                     6..8 if alive => {

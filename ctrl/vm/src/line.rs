@@ -1,4 +1,4 @@
-//! JSON lines from a stream that is not trusted: each line bounded before it is parsed.
+//! Lines from an untrusted stream: each is bounded before it is parsed.
 
 use std::io;
 
@@ -6,14 +6,13 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
 /// Reads up to and without the next `end`, at most `limit` bytes.
 ///
-/// `Ok(None)` is the end of the stream; a reset connection counts as one, because that is what a
-/// QEMU that exits leaves behind. What stands before the end of the stream without `end` is not
-/// a line and is dropped.
+/// `Ok(None)` is the end of the stream. A connection that was reset counts as ended: a QEMU that exits
+/// leaves it like that. Bytes without an `end` before the end of the stream are dropped.
 ///
 /// # Errors
-/// `InvalidData` when the limit is passed; then the stream is in the middle of a line and of no
-/// further use. Else what reading gave.
-pub(super) async fn read<R: AsyncBufRead + Unpin>(
+/// `InvalidData` when a line is longer than `limit`; the stream is then in the middle of that line and
+/// must not be read on. Otherwise the error of the stream.
+pub(crate) async fn read<R: AsyncBufRead + Unpin>(
     reader: &mut R,
     end: u8,
     limit: usize,
@@ -43,12 +42,12 @@ pub(super) async fn read<R: AsyncBufRead + Unpin>(
     }
 }
 
-/// Drops everything up to and with the next `end`, at most `limit` bytes. `false` is the end of
+/// Drops everything up to and including the next `end`, at most `limit` bytes. `false` at the end of
 /// the stream.
 ///
 /// # Errors
 /// As [`read`].
-pub(super) async fn skip<R: AsyncBufRead + Unpin>(
+pub(crate) async fn skip<R: AsyncBufRead + Unpin>(
     reader: &mut R,
     end: u8,
     limit: usize,
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn skips_to_the_mark_but_not_for_ever() {
+    async fn skips_to_the_mark_within_a_limit() {
         let mut reader = BufReader::with_capacity(3, &b"garbage\xffrest\n"[..]);
         assert!(skip(&mut reader, 0xff, 7).await.unwrap());
         assert_eq!(read(&mut reader, b'\n', 9).await.unwrap().unwrap(), b"rest");

@@ -1,6 +1,5 @@
-//! A QEMU that runs: its process, its monitor, and what it has reported.
+//! A running QEMU: its process, its monitor, and the next thing that happens to it.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -10,81 +9,55 @@ use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::bmc_line::BmcLine;
-use super::console::Console;
-use super::launch::Launched;
-use super::qemu::{AGENT_ID, nic_index};
-use super::qmp::{Event, Qmp, QmpError};
-use super::stderr::Stderr;
+use crate::bmc_line::BmcLine;
+use crate::console::Console;
+use crate::launch::Launched;
+use crate::qmp::{Qmp, QmpError};
+use crate::reports::Reports;
+use crate::stderr::Stderr;
 
 /// Time for QEMU to greet. Nine at once on two busy cores took under a second.
 const GREETING_LIMIT: Duration = Duration::from_secs(30);
 
-/// Time for QEMU to read a saved state of its guest.
+/// Time for QEMU to read the saved state of its guest.
 const RESTORE_LIMIT: Duration = Duration::from_secs(60);
 
-/// What QEMU has reported, as a state, so that a flood of events needs no room.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) guest_shutdown: bool,
-    pub(super) agent_open: bool,
-    pub(super) resets: u64,
-    /// How often each NIC has gone; a NIC that never did is not in here.
-    deleted: BTreeMap<usize, u64>,
-}
-
-impl Seen {
-    fn take(&mut self, event: Event) {
-        match event {
-            Event::Shutdown { guest } => self.guest_shutdown = guest,
-            Event::Reset => self.resets += 1,
-            Event::Port { id, open } if id == AGENT_ID => self.agent_open = open,
-            Event::Deleted { id } => {
-                if let Some(index) = nic_index(&id) {
-                    *self.deleted.entry(index).or_default() += 1;
-                }
-            }
-            Event::Port { .. } | Event::Other(_) => {}
-        }
-    }
-
-    /// How often NIC `index` has gone.
-    pub(super) fn deletions(&self, index: usize) -> u64 {
-        self.deleted.get(&index).copied().unwrap_or_default()
-    }
-}
-
-/// A QEMU.
-pub(super) struct Process {
-    pub(super) child: Child,
-    pub(super) stderr: Stderr,
+/// A running QEMU.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) stderr: Stderr,
     greeting: Option<JoinHandle<Result<Qmp, QmpError>>>,
-    pub(super) monitor: Option<Arc<Qmp>>,
-    pub(super) seen: watch::Receiver<Seen>,
-    pub(super) resets: u64,
-    /// It was started from a make-up that the VM has no more.
-    pub(super) outdated: bool,
-    pub(super) restored: Option<Restored>,
+    pub(crate) monitor: Option<Arc<Qmp>>,
+    pub(crate) reports: watch::Receiver<Reports>,
+    /// How many of its resets have been handled.
+    pub(crate) resets: u64,
+    /// It was started from a specification that the VM no longer has.
+    pub(crate) outdated: bool,
+    pub(crate) restored: Option<Restored>,
 }
 
 /// A guest that was restored from a saved state and is not yet a switch.
-pub(super) struct Restored {
-    /// The state's.
-    pub(super) key: String,
-    pub(super) waking: Option<JoinHandle<Result<(), String>>>,
+pub(crate) struct Restored {
+    /// Of the state.
+    pub(crate) key: String,
+    /// Turns it into a switch, once QEMU has greeted.
+    pub(crate) waking: Option<JoinHandle<Result<(), String>>>,
 }
 
-/// Something happened to the QEMU.
-pub(super) enum Happened {
+/// What happened to a QEMU.
+pub(crate) enum ProcessEvent {
     Exited(io::Result<ExitStatus>),
+    /// Its monitor takes commands, or will not.
     Greeted(Result<Qmp, QmpError>),
+    /// The restored guest is a switch, or the reason why not.
     Woken(Result<(), String>),
+    /// [`Process::reports`] has changed.
     Reported,
 }
 
 impl Process {
     /// `state`: the key of the saved state that it starts from.
-    pub(super) fn new(
+    pub(crate) fn new(
         launched: Launched,
         console: &Console,
         line: &BmcLine,
@@ -102,9 +75,10 @@ impl Process {
         if let Some(bmc) = bmc {
             line.connect(bmc);
         }
-        let (report, seen) = watch::channel(Seen::default());
-        let on_event = move |event| report.send_modify(|seen| seen.take(event));
+        let (sender, reports) = watch::channel(Reports::default());
+        let on_event = move |event| sender.send_modify(|reports| reports.add(event));
         let resumes = state.is_some();
+        // A task of its own: while QEMU starts, the supervisor still handles requests.
         let greeting = tokio::spawn(async move {
             let monitor = Qmp::open(monitor, GREETING_LIMIT, on_event).await?;
             if resumes {
@@ -117,17 +91,17 @@ impl Process {
             stderr,
             greeting: Some(greeting),
             monitor: None,
-            seen,
+            reports,
             resets: 0,
             outdated: false,
             restored: state.map(|key| Restored { key, waking: None }),
         }
     }
 
-    /// Whether an answer of the guest agent would say that the guest has booted. That of one that
-    /// was restored has been running ever since.
-    pub(super) fn may_answer(&self) -> bool {
-        self.restored.is_none() && self.seen.borrow().agent_open
+    /// Whether an answer of the guest agent shows that the guest has booted. In a restored guest the
+    /// agent runs from the start.
+    pub(crate) fn agent_shows_boot(&self) -> bool {
+        self.restored.is_none() && self.reports.borrow().agent_open
     }
 }
 
@@ -147,15 +121,15 @@ impl Drop for Process {
     }
 }
 
-/// Never resolves without a QEMU.
-pub(super) async fn next(process: &mut Option<Process>) -> Happened {
+/// The next event of the QEMU. Never resolves without a QEMU. May be dropped and called again.
+pub(crate) async fn next_event(process: &mut Option<Process>) -> ProcessEvent {
     let Some(process) = process else {
         return std::future::pending().await;
     };
     let Process {
         child,
         greeting,
-        seen,
+        reports,
         restored,
         ..
     } = process;
@@ -179,14 +153,15 @@ pub(super) async fn next(process: &mut Option<Process>) -> Happened {
             None => std::future::pending().await,
         }
     };
-    let happened = tokio::select! {
-        status = child.wait() => Happened::Exited(status),
-        outcome = greeted => Happened::Greeted(outcome),
-        outcome = woken => Happened::Woken(outcome),
-        Ok(()) = seen.changed() => Happened::Reported,
+    let event = tokio::select! {
+        status = child.wait() => ProcessEvent::Exited(status),
+        outcome = greeted => ProcessEvent::Greeted(outcome),
+        outcome = woken => ProcessEvent::Woken(outcome),
+        Ok(()) = reports.changed() => ProcessEvent::Reported,
     };
-    if matches!(happened, Happened::Greeted(_)) {
+    if matches!(event, ProcessEvent::Greeted(_)) {
+        // A finished task must not be awaited again.
         *greeting = None;
     }
-    happened
+    event
 }

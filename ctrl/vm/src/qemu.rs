@@ -1,47 +1,48 @@
-//! VmSpec → QEMU's command line. Pure; the descriptors it names are opened by `launch.rs`.
+//! QEMU's command line for a [`VmSpec`]. Pure: `launch.rs` opens the descriptors that it names.
 
 use std::os::fd::RawFd;
 
-use super::accel::Accel;
-use super::spec::{Display, MAX_NICS, NicBackend, VmSpec, nic_socket_name};
+use crate::accel::Accel;
+use crate::spec::{Display, MAX_NICS, NicBackend, VmSpec, nic_socket_name};
 
 /// The virtio-serial port that the guest agent opens.
-pub const AGENT_PORT: &str = "org.qemu.guest_agent.0";
+pub(crate) const AGENT_PORT: &str = "org.qemu.guest_agent.0";
 
 /// QEMU's id of the virtio-serial port, as it appears in `VSERPORT_CHANGE`.
-pub const AGENT_ID: &str = "agent";
+pub(crate) const AGENT_ID: &str = "agent";
 
-/// What a QEMU with seccomp is held to: no exec, no change of uid, no scheduling calls.
-pub const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+/// What a QEMU with seccomp may not do: exec, change its uid, change its scheduling.
+pub(crate) const SANDBOX: &str =
+    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
 /// Descriptor numbers that QEMU inherits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fds {
+pub(crate) struct Fds {
     /// Listening socket of the serial console.
-    pub console: RawFd,
+    pub(crate) console: RawFd,
     /// Listening socket of the monitor.
-    pub monitor: RawFd,
+    pub(crate) monitor: RawFd,
     /// Listening socket of the guest agent.
-    pub agent: RawFd,
+    pub(crate) agent: RawFd,
     /// Listening socket of the line to the BMC, if there is one.
-    pub bmc: Option<RawFd>,
+    pub(crate) bmc: Option<RawFd>,
     /// The kernel.
-    pub kernel: RawFd,
+    pub(crate) kernel: RawFd,
     /// The initramfs.
-    pub initrd: RawFd,
+    pub(crate) initrd: RawFd,
     /// The root file system.
-    pub rootfs: RawFd,
+    pub(crate) rootfs: RawFd,
     /// The seed.
-    pub seed: RawFd,
+    pub(crate) seed: RawFd,
     /// The saved state to start from, if any.
-    pub state: Option<RawFd>,
+    pub(crate) state: Option<RawFd>,
     /// For each NIC, in the order of [`VmSpec::nics`], its tap or the folder of its socket.
-    pub nics: Vec<RawFd>,
+    pub(crate) nics: Vec<RawFd>,
 }
 
 impl Fds {
-    /// Numbers that stand for descriptors where no QEMU is started: a command line is compared.
-    pub(super) fn numbered(nics: Vec<RawFd>) -> Self {
+    /// Example numbers for command lines that are compared and never run.
+    pub(crate) fn numbered(nics: Vec<RawFd>) -> Self {
         Fds {
             console: 10,
             monitor: 11,
@@ -57,18 +58,18 @@ impl Fds {
     }
 }
 
-/// Where a device is that is there from the start.
+/// The PCI address of a device that a QEMU starts with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// On the first PCI bus, 0 to 31.
-    pub slot: usize,
-    /// 0 to 7.
-    pub function: usize,
-    /// Others may be in the same slot, so that it cannot leave alone.
-    pub shared: bool,
+pub(crate) struct PciAddress {
+    /// Slot on the first PCI bus, 0 to 31.
+    pub(crate) slot: usize,
+    /// Function in the slot, 0 to 7.
+    pub(crate) function: usize,
+    /// Other devices may be in the same slot, so this one cannot be unplugged alone.
+    pub(crate) shared: bool,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for PciAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "addr={:02x}.{}", self.slot, self.function)?;
         if self.shared && self.function == 0 {
@@ -79,18 +80,18 @@ impl std::fmt::Display for Place {
 }
 
 /// QEMU's id of a VM's NIC, for `set_link`.
-pub fn nic_id(index: usize) -> String {
+pub(crate) fn nic_id(index: usize) -> String {
     format!("nic{index}")
 }
 
-/// The NIC of which that is the id.
-pub fn nic_index(id: &str) -> Option<usize> {
+/// The index of the NIC with that id; `None` for other devices' ids.
+pub(crate) fn nic_index(id: &str) -> Option<usize> {
     let index = id.strip_prefix("nic")?.parse().ok()?;
     (index < MAX_NICS && nic_id(index) == id).then_some(index)
 }
 
 /// QEMU's arguments, without the program's name. `sandbox` says whether this QEMU has seccomp.
-pub fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
+pub(crate) fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
     let mut args = Args(Vec::new());
     args.flag("-nodefaults");
     args.flag("-no-user-config");
@@ -103,13 +104,16 @@ pub fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
     bmc(&mut args, fds);
     display(&mut args, spec.display);
     disks(&mut args, spec.display, fds);
-    let places = nic_places(spec.nics.len());
-    for (index, ((nic, fd), place)) in spec.nics.iter().zip(&fds.nics).zip(places).enumerate() {
-        let as_seen = netdev(&mut args, spec, index, *fd);
-        let (id, mac) = (nic_id(index), nic.mac_text());
+    let addresses = nic_addresses(spec.nics.len());
+    let nics = spec.nics.iter().zip(&fds.nics).zip(addresses);
+    for (index, ((nic, fd), address)) in nics.enumerate() {
+        let features = netdev(&mut args, spec, index, *fd);
+        let (id, mac) = (nic_id(index), nic.mac);
         args.pair(
             "-device",
-            format!("virtio-net-pci,id={id},netdev=net{index},mac={mac}{as_seen},{VIRTIO},{place}"),
+            format!(
+                "virtio-net-pci,id={id},netdev=net{index},mac={mac}{features},{VIRTIO},{address}"
+            ),
         );
     }
     if let Some(fd) = fds.state {
@@ -118,20 +122,21 @@ pub fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
     args.0
 }
 
-/// What a tap could do and the fabric's vhost-user ports do not offer. A saved state comes from a
-/// NIC that is joined to a tap, and the guest must not have agreed on more than it gets later.
+/// Switches off what taps offer and the fabric's vhost-user ports do not. A saved state comes from a
+/// VM whose NICs are on taps, and its guest must not have agreed to features that it loses later.
 const IN_MEMORY: &str = ",guest_ufo=off,host_ufo=off,queue_reset=off";
 
-/// What a NIC is joined to. Returns what its device must be told for that.
+/// Adds what a NIC is connected to. Returns the options that its device needs for that, each after a
+/// comma.
 fn netdev(args: &mut Args, spec: &VmSpec, index: usize, fd: RawFd) -> String {
     let backend = &spec.nics[index].backend;
     match backend {
-        NicBackend::Tap { .. } | NicBackend::Nobody { .. } => {
+        NicBackend::Tap { .. } | NicBackend::Unconnected { .. } => {
             args.pair("-netdev", format!("tap,id=net{index},fd={fd}"));
         }
         NicBackend::VhostUser => {
-            // A folder's number in /proc leads into it whatever its path, and however closed the
-            // folders above it are.
+            // Through its number in /proc QEMU reaches the folder without access to the folders
+            // above it.
             let path = socket_path(fd, index);
             let chardev = format!("socket,id=cable{index},path={path},reconnect=1");
             args.pair("-chardev", chardev);
@@ -141,55 +146,56 @@ fn netdev(args: &mut Args, spec: &VmSpec, index: usize, fd: RawFd) -> String {
             );
         }
     }
-    if backend.as_in_memory() {
+    if backend.like_vhost_user() {
         format!("{}{IN_MEMORY}", spec.accel.vhost_user_vectors())
     } else {
         String::new()
     }
 }
 
-/// The socket of a NIC as QEMU sees it, by the folder that it inherited.
-pub(super) fn socket_path(folder: RawFd, index: usize) -> String {
+/// The path of a NIC's socket for QEMU, through the folder that it inherited.
+pub(crate) fn socket_path(folder: RawFd, index: usize) -> String {
     format!("/proc/self/fd/{folder}/{}", nic_socket_name(index))
 }
 
-/// Modern virtio only: no legacy I/O ports (24 KiB of them would be too few for 60 NICs), and no
-/// option ROM to look for.
+/// Modern virtio only: legacy devices need I/O ports, of which 60 NICs would take more than there are.
+/// No option ROM, for which the BIOS would search.
 const VIRTIO: &str = "disable-legacy=on,romfile=";
 
-/// Slots 0 and 1 are the chip set's.
+/// For disks and other service devices. Slots 0 and 1 belong to the chip set.
 const SERVICE_SLOT: usize = 2;
-/// The slots that are the NICs'.
+/// The slots for NICs.
 const NIC_SLOTS: std::ops::RangeInclusive<usize> = 3..=31;
 
-/// The bridge behind which NICs come to a running QEMU, a function of the service slot. Without
-/// ACPI's routing of interrupts (`acpi=noirq`) a guest knows those of slots 1 to 6 only, by the
-/// BIOS's $PIR table, and of what was there at the start; but also of all that is behind them.
-pub const BRIDGE: &str = "later";
+/// QEMU's id of the bridge behind which NICs are plugged into a running QEMU. It is in the service
+/// slot: without ACPI's routing of interrupts (`acpi=noirq`) a guest knows, besides devices that were
+/// there at the start, only the interrupts of slots 1 to 6 (the BIOS's $PIR table) and of what is
+/// behind them.
+pub(crate) const BRIDGE: &str = "later";
 const BRIDGE_FUNCTION: usize = 4;
-/// Its slots; the first one is its own hot-plug controller's.
-pub(super) const BRIDGE_SLOTS: std::ops::RangeInclusive<usize> = 1..=31;
+/// The bridge's slots. Slot 0 belongs to its own hot-plug controller.
+pub(crate) const BRIDGE_SLOTS: std::ops::RangeInclusive<usize> = 1..=31;
 
-/// Where the NICs of a QEMU are that starts with `count` of them. If they can, they have a slot
-/// each, and may leave. Else eight share a slot, so that 232 find room. PCI order is NIC order.
-pub fn nic_places(count: usize) -> Vec<Place> {
+/// The addresses of the NICs of a QEMU that starts with `count` of them. Up to 29 have a slot each and
+/// can be unplugged. Of more, eight share a slot, so that 232 fit. PCI order is NIC order.
+pub(crate) fn nic_addresses(count: usize) -> Vec<PciAddress> {
     let first = *NIC_SLOTS.start();
-    let place = |index| {
+    let address = |index| {
         if count > NIC_SLOTS.count() {
             return function_of(first, index);
         }
-        Place {
+        PciAddress {
             slot: first + index,
             function: 0,
             shared: false,
         }
     };
-    (0..count).map(place).collect()
+    (0..count).map(address).collect()
 }
 
-/// Eight to a slot, from `first` on.
-fn function_of(first: usize, index: usize) -> Place {
-    Place {
+/// Address `index` where eight devices share a slot, from slot `first` on.
+fn function_of(first: usize, index: usize) -> PciAddress {
+    PciAddress {
         slot: first + index / 8,
         function: index % 8,
         shared: true,
@@ -199,8 +205,9 @@ fn function_of(first: usize, index: usize) -> Place {
 fn machine(args: &mut Args, spec: &VmSpec, fds: &Fds) {
     let (accel, cpu) = match spec.accel {
         Accel::Kvm { .. } => ("kvm", "host"),
-        // Translated code takes up to 1 GiB a VM unless it is limited, for no gain in speed: a
-        // switch's working set is a tenth of that. RDRAND spares the guest its wait for entropy.
+        // Translated code may take up to 1 GiB for each VM unless it is limited, and that is not
+        // faster: a switch's working set is a tenth of it. With RDRAND the guest does not wait for
+        // entropy.
         Accel::Tcg => ("tcg,thread=multi,tb-size=128", "qemu64,+rdrand"),
     };
     args.pair(
@@ -208,8 +215,8 @@ fn machine(args: &mut Args, spec: &VmSpec, fds: &Fds) {
         format!("guest={},debug-threads=on", escape(&spec.name)),
     );
     let machine = "pc,usb=off,vmport=off,dump-guest-core=off";
-    if spec.nics.iter().any(|nic| nic.backend.as_in_memory()) {
-        // Memory that the fabric can map too.
+    if spec.nics.iter().any(|nic| nic.backend.like_vhost_user()) {
+        // The fabric maps the guest's memory too.
         args.pair(
             "-object",
             format!(
@@ -226,7 +233,7 @@ fn machine(args: &mut Args, spec: &VmSpec, fds: &Fds) {
     args.pair("-smp", spec.vcpus.to_string());
     args.pair("-m", format!("{}M", spec.memory_mib));
     args.pair("-smbios", format!("type=1,serial={}", escape(&spec.name)));
-    // A file of this number in /proc is opened anew, so the inode must be readable by the uid.
+    // QEMU opens the file again by its number in /proc, so its uid must be allowed to read it.
     args.pair("-kernel", format!("/proc/self/fd/{}", fds.kernel));
     args.pair("-initrd", format!("/proc/self/fd/{}", fds.initrd));
     args.pair("-append", spec.cmdline.clone());
@@ -258,8 +265,8 @@ fn bmc(args: &mut Args, fds: &Fds) {
     args.pair("-device", "isa-ipmi-kcs,bmc=bmc0");
 }
 
-/// A console of text that QEMU draws itself: the guest needs neither a graphics card nor a
-/// keyboard, which cost it boot time. Nobody can connect but whom the monitor hands in.
+/// A text console that QEMU draws itself: a graphics card and a keyboard would cost the guest boot
+/// time. QEMU listens for no client; the monitor hands connections to it.
 fn display(args: &mut Args, display: Display) {
     let password = match display {
         Display::None => return,
@@ -272,7 +279,7 @@ fn display(args: &mut Args, display: Display) {
 
 fn disks(args: &mut Args, display: Display, fds: &Fds) {
     let disk = |args: &mut Args, index: usize, id: &str, fd: RawFd| {
-        // A descriptor set hands QEMU the very file, whatever its mode and path.
+        // Through a descriptor set QEMU uses the open file itself: mode and path do not matter.
         args.pair("-add-fd", format!("fd={fd},set={}", index + 1));
         args.pair(
             "-blockdev",
@@ -282,18 +289,18 @@ fn disks(args: &mut Args, display: Display, fds: &Fds) {
                 index + 1
             ),
         );
-        let place = function_of(SERVICE_SLOT, index);
+        let address = function_of(SERVICE_SLOT, index);
         args.pair(
             "-device",
-            format!("virtio-blk-pci,drive={id},{VIRTIO},{place}"),
+            format!("virtio-blk-pci,drive={id},{VIRTIO},{address}"),
         );
     };
     disk(args, 0, "rootfs", fds.rootfs);
     disk(args, 1, "seed", fds.seed);
-    let place = |index| function_of(SERVICE_SLOT, index);
+    let address = |index| function_of(SERVICE_SLOT, index);
     args.pair(
         "-device",
-        format!("virtio-serial-pci,max_ports=2,{VIRTIO},{}", place(2)),
+        format!("virtio-serial-pci,max_ports=2,{VIRTIO},{}", address(2)),
     );
     args.pair(
         "-device",
@@ -302,15 +309,15 @@ fn disks(args: &mut Args, display: Display, fds: &Fds) {
     if display != Display::None {
         args.pair("-device", "virtconsole,chardev=screen");
     }
-    args.pair("-device", format!("virtio-rng-pci,{VIRTIO},{}", place(3)));
-    let place = place(BRIDGE_FUNCTION);
+    args.pair("-device", format!("virtio-rng-pci,{VIRTIO},{}", address(3)));
+    let address = address(BRIDGE_FUNCTION);
     args.pair(
         "-device",
-        format!("pci-bridge,id={BRIDGE},chassis_nr=1,{place}"),
+        format!("pci-bridge,id={BRIDGE},chassis_nr=1,{address}"),
     );
 }
 
-/// A comma inside a value of QEMU's `key=value` lists is written twice.
+/// Doubles commas, as QEMU wants them inside the values of its `key=value` lists.
 fn escape(value: &str) -> String {
     value.replace(',', ",,")
 }
@@ -330,8 +337,8 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
-    use super::super::spec::example;
     use super::*;
+    use crate::spec::example;
     use proptest::prelude::*;
 
     fn fds(nics: usize) -> Fds {
@@ -376,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_display_is_drawn_by_qemu_and_open_to_nobody() {
+    fn a_display_is_drawn_by_qemu_which_listens_for_no_client() {
         let shown = |display| {
             let spec = VmSpec {
                 display,
@@ -391,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bmc_is_found_at_its_line() {
+    fn a_bmc_is_behind_a_kcs_interface() {
         let with = Fds {
             bmc: Some(17),
             ..fds(0)
@@ -408,27 +415,27 @@ mod tests {
     #[test]
     fn nics_fill_the_slots_function_by_function() {
         let all = argv(&example(60), true, &fds(60));
-        let places: Vec<_> = all
+        let addresses: Vec<_> = all
             .iter()
             .filter(|arg| arg.starts_with("virtio-net-pci"))
             .map(|arg| arg.split("addr=").nth(1).unwrap())
             .collect();
-        assert_eq!(places.len(), 60);
-        assert_eq!(places[0], "03.0,multifunction=on");
-        assert_eq!(places[7], "03.7");
-        assert_eq!(places[8], "04.0,multifunction=on");
-        assert_eq!(places[59], "0a.3");
+        assert_eq!(addresses.len(), 60);
+        assert_eq!(addresses[0], "03.0,multifunction=on");
+        assert_eq!(addresses[7], "03.7");
+        assert_eq!(addresses[8], "04.0,multifunction=on");
+        assert_eq!(addresses[59], "0a.3");
     }
 
     proptest! {
         #[test]
         fn pci_order_is_nic_order_and_slots_suffice(count in 0usize..=232) {
-            let places = nic_places(count);
-            prop_assert!(places.is_sorted_by_key(|place| (place.slot, place.function)));
-            for (index, place) in places.iter().enumerate() {
-                prop_assert!(NIC_SLOTS.contains(&place.slot) && place.function < 8);
-                let alone = places.iter().filter(|other| other.slot == place.slot).count() == 1;
-                prop_assert!(alone || place.shared, "{index}: {place:?}");
+            let all = nic_addresses(count);
+            prop_assert!(all.is_sorted_by_key(|address| (address.slot, address.function)));
+            for (index, address) in all.iter().enumerate() {
+                prop_assert!(NIC_SLOTS.contains(&address.slot) && address.function < 8);
+                let alone = all.iter().filter(|other| other.slot == address.slot).count() == 1;
+                prop_assert!(alone || address.shared, "{index}: {address:?}");
             }
         }
     }

@@ -7,14 +7,14 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// One file of a seed.
+/// A file that a switch unpacks from its seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeedFile {
     /// Relative to `/`, without `..`: `etc/hostname`.
     pub path: String,
     /// Permission bits, 0..=0o7777.
     pub mode: u32,
-    /// Content.
+    /// The file's content.
     pub bytes: Vec<u8>,
 }
 
@@ -31,13 +31,13 @@ impl From<frr_conf::File> for SeedFile {
 /// Why a seed could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
-    /// The path would land elsewhere, or nowhere.
+    /// The path would lead out of the guest's root, or is not canonical.
     #[error("seed file \"{0}\": the path must be relative, and without . and ..")]
     Path(String),
-    /// Two files of one name: one would silently win.
-    #[error("seed file \"{0}\" is there twice")]
+    /// Two files have the same path; one would silently replace the other.
+    #[error("seed file \"{0}\" occurs twice")]
     Twice(String),
-    /// Not permission bits.
+    /// The mode has more than permission bits.
     #[error("seed file \"{0}\": mode {1:o} is over 7777")]
     Mode(String, u32),
     /// The archive could not be built.
@@ -48,12 +48,12 @@ pub enum SeedError {
     Write(PathBuf, io::Error),
 }
 
-/// Seeds are multiples of this, in bytes: a guest that was restored from a template's state goes
-/// on with the size of the template's disk, and most seeds are of one size so.
-pub const SIZE: usize = 256 << 10;
+/// The size of a seed is a multiple of this, in bytes: a guest that was restored from a template's state
+/// keeps the size of the template's disk, so it helps that most seeds have the same size.
+const SIZE: usize = 256 << 10;
 
-/// The archive: sorted, owned by root, times zero, so that equal files give equal bytes. Its
-/// length is a multiple of [`SIZE`].
+/// The archive of the files: sorted by path, owned by root, with times of 0, so that equal files give
+/// equal bytes. Its length is a multiple of [`SIZE`].
 ///
 /// # Errors
 /// See [`SeedError`].
@@ -79,12 +79,12 @@ pub fn archive(files: &[SeedFile]) -> Result<Vec<u8>, SeedError> {
     let mut bytes = builder
         .into_inner()
         .map_err(|error| SeedError::Archive("end".into(), error))?;
-    // A tar may be followed by zeros.
+    // Readers of a tar ignore zeros after its end.
     bytes.resize(bytes.len().next_multiple_of(SIZE), 0);
     Ok(bytes)
 }
 
-/// Writes the archive to `path`, mode 0600: it holds private keys, and QEMU inherits it as a
+/// Writes the archive to `path` with mode 0600: it holds private keys, and QEMU inherits it as a
 /// descriptor.
 ///
 /// # Errors
@@ -93,8 +93,8 @@ pub fn write(path: &Path, files: &[SeedFile]) -> Result<(), SeedError> {
     write_at_least(path, files, 0)
 }
 
-/// The same, filled up with zeros to `size` bytes.
-pub(super) fn write_at_least(
+/// Does the same, and appends zeros up to `size` bytes.
+pub(crate) fn write_at_least(
     path: &Path,
     files: &[SeedFile],
     size: usize,
@@ -116,7 +116,7 @@ pub(super) fn write_at_least(
 fn check(file: &SeedFile) -> Result<(), SeedError> {
     let plain = |part| matches!(part, Component::Normal(_));
     let path = Path::new(&file.path);
-    // Components hide `a/./b` and a final slash; their number of bytes does not.
+    // Components do not show `a/./b` or a final slash; the comparison of the whole path does.
     let whole = path.components().collect::<PathBuf>().as_os_str() == file.path.as_str();
     if file.path.is_empty() || !path.components().all(plain) || !whole {
         return Err(SeedError::Path(file.path.clone()));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn is_the_same_whatever_the_order() {
+    fn does_not_depend_on_the_order() {
         let a = file("etc/hostname", 0o644, b"leaf1\n");
         let b = file("root/.ssh/id_ed25519", 0o600, b"secret");
         let one = archive(&[a.clone(), b.clone()]).unwrap();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_would_land_elsewhere() {
+    fn refuses_paths_that_lead_elsewhere() {
         for path in [
             "",
             "/etc/passwd",

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::accel::Accel;
-use super::seed::SeedFile;
+use model::mac::Mac;
+
+use crate::accel::Accel;
+use crate::seed::SeedFile;
 
 /// Most NICs one VM can have: PCI slots 3..=31 with eight functions each.
-pub const MAX_NICS: usize = 29 * 8;
+pub(crate) const MAX_NICS: usize = 29 * 8;
 
 /// Longest path of a unix socket, in bytes (`sun_path` without its final zero, unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
@@ -14,13 +16,13 @@ pub const MAX_SOCKET_PATH: usize = 107;
 /// One switch VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmSpec {
-    /// Node name; also the SMBIOS serial number.
+    /// The node's name; also the SMBIOS serial number.
     pub name: String,
     /// Guest memory in MiB, 1 and up.
     pub memory_mib: u32,
     /// Virtual CPUs, 1 and up.
     pub vcpus: u16,
-    /// Hardware or software execution, see [`super::accel::decide`].
+    /// Hardware or software execution, see [`crate::accel::decide`].
     pub accel: Accel,
     /// QEMU CPU model; `None` is `host` under KVM and `qemu64,+rdrand` under TCG.
     pub cpu: Option<String>,
@@ -30,27 +32,27 @@ pub struct VmSpec {
     pub image: Image,
     /// Kernel command line.
     pub cmdline: String,
-    /// This VM's own second disk, a tar written by [`super::seed::write`].
+    /// This VM's own second disk, a tar written by [`crate::seed::write`].
     pub seed: PathBuf,
-    /// The seed of its template, with nothing of this VM's own in it; `None` for a VM that is
-    /// always booted. See [`super::template`].
+    /// The seed of its template, which holds nothing of this VM's own. `None` for a VM that is always
+    /// booted. See [`crate::template`].
     pub template: Option<Vec<SeedFile>>,
     /// Folder for the VM's sockets. Must belong to root and not be writable by `uid`.
     pub run_dir: PathBuf,
     /// A second console, shown to VNC clients.
     pub display: Display,
-    /// Whether it has a BMC: then its kernel finds one, and [`super::Vm::bmc_line`] leads there.
+    /// Whether the VM has a BMC, for [`crate::bmc::Bmc`] to serve.
     pub bmc: bool,
     /// The NICs in port order, which becomes their PCI order.
     pub nics: Vec<NicSpec>,
 }
 
-/// Files of the switch image.
+/// Files of the switch image that a VM uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// bzImage; must be readable by everyone (`o+r`), its folder need not be.
+    /// Kernel; must be readable by everyone (`o+r`), its folder need not be.
     pub kernel: PathBuf,
-    /// initramfs; must be readable by everyone (`o+r`), its folder need not be.
+    /// Initial root file system in memory; must be readable by everyone (`o+r`), its folder need not be.
     pub initrd: PathBuf,
     /// Root file system, first disk, read-only. Any mode.
     pub rootfs: PathBuf,
@@ -59,49 +61,49 @@ pub struct Image {
 /// Whether a VM has a console that VNC clients can be handed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Display {
-    /// None.
+    /// It has none.
     #[default]
     None,
-    /// One; how a client reaches it says that it may.
+    /// It has one without a password: who can reach the fabric's VNC socket may use it.
     Open,
-    /// One for clients that know its password.
+    /// It has one for clients that know the password.
     Password,
 }
 
 /// One network card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicSpec {
-    /// MAC address.
-    pub mac: [u8; 6],
-    /// What the card is joined to.
+    /// Its MAC address.
+    pub mac: Mac,
+    /// What the card is connected to.
     pub backend: NicBackend,
 }
 
-/// What is behind a NIC.
+/// What a NIC is connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NicBackend {
     /// An existing persistent tap, opened by the fabric with `IFF_VNET_HDR`.
     Tap {
-        /// Interface name.
+        /// The tap's name.
         name: String,
     },
-    /// Rings in the VM's memory, agreed on at [`VmSpec::nic_socket`], where the fabric listens.
+    /// Rings in the VM's memory, agreed on through the NIC's socket in [`NIC_FOLDER`], at which the
+    /// fabric listens.
     VhostUser,
-    /// Nobody: a tap in a network namespace of its own. The guest is offered what it is offered
-    /// at a cable in its memory (`vhost_user`) or at a tap.
-    Nobody {
-        /// As at a cable in its memory.
+    /// Nothing: a tap in a network namespace of its own.
+    Unconnected {
+        /// The guest is offered the features of a vhost-user NIC instead of a tap's.
         vhost_user: bool,
     },
 }
 
 impl NicBackend {
-    /// Whether the guest sees the NIC that it would see at a cable in its memory.
-    pub(super) fn as_in_memory(&self) -> bool {
+    /// Whether the guest sees a vhost-user NIC's features.
+    pub(crate) fn like_vhost_user(&self) -> bool {
         match self {
             Self::VhostUser => true,
             Self::Tap { .. } => false,
-            Self::Nobody { vhost_user } => *vhost_user,
+            Self::Unconnected { vhost_user } => *vhost_user,
         }
     }
 }
@@ -112,7 +114,7 @@ pub enum SpecError {
     /// The PCI bus is full.
     #[error("{vm}: {nics} NICs, but the PCI bus takes {MAX_NICS}: use fewer ports on this switch")]
     TooManyNics {
-        /// Node name.
+        /// The node's name.
         vm: String,
         /// NICs asked for.
         nics: usize,
@@ -123,15 +125,15 @@ pub enum SpecError {
          choose a shorter folder with --socket"
     )]
     SocketPath {
-        /// Node name.
+        /// The node's name.
         vm: String,
         /// The path that does not fit.
         path: PathBuf,
     },
-    /// Memory or CPUs of zero.
+    /// Memory or CPUs are 0.
     #[error("{vm}: {what} is 0: give at least 1 in [vm]")]
     Zero {
-        /// Node name.
+        /// The node's name.
         vm: String,
         /// `memory` or `cpus`.
         what: &'static str,
@@ -140,36 +142,36 @@ pub enum SpecError {
 
 impl VmSpec {
     /// The serial console's socket.
-    pub fn console_socket(&self) -> PathBuf {
+    pub(crate) fn console_socket(&self) -> PathBuf {
         self.run_dir.join("console.sock")
     }
 
     /// The QEMU monitor's socket (QMP). The supervisor holds its only connection.
-    pub fn monitor_socket(&self) -> PathBuf {
+    pub(crate) fn monitor_socket(&self) -> PathBuf {
         self.run_dir.join("monitor.sock")
     }
 
     /// The guest agent's socket.
-    pub fn agent_socket(&self) -> PathBuf {
+    pub(crate) fn agent_socket(&self) -> PathBuf {
         self.run_dir.join("agent.sock")
     }
 
     /// The socket of the line to the BMC.
-    pub fn bmc_socket(&self) -> PathBuf {
+    pub(crate) fn bmc_socket(&self) -> PathBuf {
         self.run_dir.join("bmc.sock")
     }
 
-    /// The folder of [`VmSpec::nic_socket`]. `uid` must be able to enter it and nothing more.
-    pub fn nic_folder(&self) -> PathBuf {
+    /// The folder of [`VmSpec::nic_socket`]. `uid` must be able to enter it, but not to write it.
+    pub(crate) fn nic_folder(&self) -> PathBuf {
         self.run_dir.join(NIC_FOLDER)
     }
 
     /// The vhost-user socket of NIC `index`.
-    pub fn nic_socket(&self, index: usize) -> PathBuf {
+    pub(crate) fn nic_socket(&self, index: usize) -> PathBuf {
         self.nic_folder().join(nic_socket_name(index))
     }
 
-    /// Refuses what would only fail later, with a worse message.
+    /// Refuses what would otherwise fail later with a worse message.
     ///
     /// # Errors
     /// See [`SpecError`].
@@ -212,15 +214,8 @@ pub fn nic_socket_name(index: usize) -> String {
     format!("{index}.sock")
 }
 
-impl NicSpec {
-    /// The MAC address in QEMU's notation.
-    pub fn mac_text(&self) -> String {
-        self.mac.map(|octet| format!("{octet:02x}")).join(":")
-    }
-}
-
 #[cfg(test)]
-pub(super) fn example(nics: usize) -> VmSpec {
+pub(crate) fn example(nics: usize) -> VmSpec {
     VmSpec {
         name: "leaf1".into(),
         memory_mib: 512,
@@ -241,7 +236,7 @@ pub(super) fn example(nics: usize) -> VmSpec {
         bmc: false,
         nics: (0..nics)
             .map(|i| NicSpec {
-                mac: [8, 0, 0x27, 6, 0xac, i as u8],
+                mac: Mac([8, 0, 0x27, 6, 0xac, i as u8]),
                 backend: NicBackend::Tap {
                     name: format!("iklt1{}", i + 1),
                 },

@@ -1,5 +1,5 @@
-//! The files that make `ssh leaf3` work without a question: from the host, and from switch to
-//! switch by name, loopback or link-local address.
+//! The files with which `ssh leaf3` asks no question: from the host, and from switch to switch by
+//! name, loopback or link-local address.
 //!
 //! No certificate authority: every host key is known before the switch has booted, so plain
 //! `known_hosts` lines bind each name and address to exactly one key. OpenSSH looks a link-local
@@ -14,15 +14,15 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::keys::{FabricKeys, KeyPair};
-use super::seed::SeedFile;
+use crate::keys::{FabricKeys, KeyPair};
+use crate::seed::SeedFile;
 
-/// Under which names and addresses a switch can be reached.
+/// The names and addresses of a switch for SSH.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// Node name.
     pub name: String,
-    /// The address that `ssh NAME` goes to: the loopback.
+    /// The address to which `ssh NAME` connects: the loopback.
     pub address: IpAddr,
     /// Further addresses (`internet` on the host link, the DHCP and VLAN gateways).
     pub others: Vec<IpAddr>,
@@ -33,10 +33,10 @@ pub struct Host {
 /// Why a list of authorized keys was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorizedKeysError {
-    /// Neither a key nor a file.
+    /// An entry is neither a key nor a file that can be read.
     #[error("[ssh] authorized_keys: cannot read {0}: {1}; give a key or an absolute path")]
     File(PathBuf, std::io::Error),
-    /// Not a line of authorized_keys(5).
+    /// A line is not one of authorized_keys(5).
     #[error("[ssh] authorized_keys: {origin}: no public key in \"{line}\"")]
     Line {
         /// The file, or `the configuration`.
@@ -129,7 +129,7 @@ pub fn client_config(keys: &FabricKeys, hosts: &[Host], known_hosts: &Path) -> S
     text
 }
 
-/// In ssh_config a value may stand in quotes, and `%` starts a token (ssh_config(5), TOKENS).
+/// A path as a quoted value of ssh_config(5), where `%` starts a token.
 fn quoted(path: &Path) -> String {
     format!(
         "\"{}\"",
@@ -140,10 +140,10 @@ fn quoted(path: &Path) -> String {
     )
 }
 
-/// What SSH needs in the switch `name`: who may log in, how it proves itself, and the key and
-/// known hosts for going on to the others. `known_hosts` is [`known_hosts`]' text.
+/// The files that SSH needs in the switch `name`: who may log in, the switch's host key, and the key and
+/// known hosts for logins to other switches. `known_hosts` is the text of [`known_hosts`].
 ///
-/// Returns nothing for a switch without a key.
+/// Empty for a switch without a key.
 pub fn seed_files(
     keys: &FabricKeys,
     name: &str,

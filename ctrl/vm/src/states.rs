@@ -1,7 +1,7 @@
-//! The saved states on disk: one file for each shape of VM, in a folder of the image that they
-//! were made from, so that they go when it goes.
+//! The saved states on disk: one file for each shape of VM, in the folder of the image that they
+//! were made from, so that they are removed with it.
 //!
-//! A state is the memory of a machine that root trusts: only root may read or write it.
+//! A state becomes the memory of a machine that root trusts: only root may read or write it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -14,33 +14,32 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
 
-/// Folder of the states, beside the files of their image.
+/// The states' folder, beside the files of their image.
 pub const FOLDER: &str = "states";
 
-/// States kept for one image, the ones that were used last. Each takes about half of its VM's
-/// memory: 82 MiB by default.
-pub const KEPT: usize = 8;
+/// How many states are kept for one image: those used last. Each takes 82 MiB by default.
+const MAX_STORED: usize = 8;
 
-/// End of the name of a state.
+/// File name extension of a state.
 const STATE: &str = "state";
-/// End of the name of one that is being written.
+/// File name extension of a state that is being written.
 const DRAFT: &str = "draft";
-/// Age at which a draft has been left by a fabric that was killed.
+/// A draft of this age was left by a fabric that was killed.
 const ABANDONED: Duration = Duration::from_secs(15 * 60);
 
 /// The states of one image on this machine.
 #[derive(Debug)]
 pub struct States {
     folder: PathBuf,
-    /// What is the same for all of them: see [`super::template::key`].
+    /// Identifies image and QEMU: see [`crate::shape`].
     made_with: String,
-    /// Those that failed in this run.
+    /// Keys of those that failed in this run.
     failed: Mutex<BTreeSet<String>>,
 }
 
-/// A state that is there.
+/// A state on disk.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Kept {
+pub struct StoredState {
     /// Its file.
     pub path: PathBuf,
     /// Size in bytes.
@@ -50,15 +49,15 @@ pub struct Kept {
     pub used: SystemTime,
 }
 
-/// One that is being written; removed on drop.
+/// A state that is being written; removed on drop unless [`States::keep`] took it.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(crate) struct Draft {
     path: PathBuf,
     file: File,
 }
 
 impl States {
-    /// Those in `folder`, of an image and with a QEMU that `made_with` tells from all others.
+    /// The states in `folder`. `made_with` identifies the image and the QEMU that they need.
     pub fn new(folder: PathBuf, made_with: String) -> Self {
         Self {
             folder,
@@ -67,22 +66,22 @@ impl States {
         }
     }
 
-    /// Where they are.
+    /// The folder of the states. It need not exist.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    pub(super) fn made_with(&self) -> &str {
+    pub(crate) fn made_with(&self) -> &str {
         &self.made_with
     }
 
-    /// Whether there is one for `key`.
-    pub(super) fn holds(&self, key: &str) -> bool {
+    /// Whether there is a state for `key`.
+    pub(crate) fn holds(&self, key: &str) -> bool {
         self.path(key).is_file()
     }
 
-    /// Opens the state for `key` to start from.
-    pub(super) fn open(&self, key: &str) -> Option<File> {
+    /// Opens the state for `key` for a VM to start from, and records that it was used.
+    pub(crate) fn open(&self, key: &str) -> Option<File> {
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
@@ -92,7 +91,7 @@ impl States {
             tv_sec: 0,
             tv_nsec: UTIME_NOW,
         };
-        // At worst it is taken for older than it is.
+        // If that fails, the state only seems older than it is.
         let _ = futimens(
             file.as_fd(),
             &Timestamps {
@@ -103,8 +102,8 @@ impl States {
         Some(file)
     }
 
-    /// Removes a state that does not work. True if nobody has said so before in this run.
-    pub(super) fn fail(&self, key: &str) -> bool {
+    /// Removes a state that does not work. True for the first call with `key` in this run.
+    pub(crate) fn fail(&self, key: &str) -> bool {
         let _ = fs::remove_file(self.path(key));
         self.failed
             .lock()
@@ -112,8 +111,8 @@ impl States {
             .insert(key.into())
     }
 
-    /// A file to save into; [`States::keep`] makes it the state for `key`.
-    pub(super) fn draft(&self, key: &str) -> io::Result<Draft> {
+    /// A file to save a state into. [`States::keep`] makes it the state for `key`.
+    pub(crate) fn draft(&self, key: &str) -> io::Result<Draft> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -129,18 +128,19 @@ impl States {
         Ok(Draft { path, file })
     }
 
-    /// Whole or not at all, also when the machine loses its power. Returns the size in bytes.
-    pub(super) fn keep(&self, draft: &Draft, key: &str) -> io::Result<u64> {
+    /// Makes a complete draft the state for `key`. After a power failure there is the whole state or
+    /// none. Returns its size in bytes.
+    pub(crate) fn keep(&self, draft: &Draft, key: &str) -> io::Result<u64> {
         draft.file.sync_data()?;
         let size = draft.file.metadata()?.len();
         fs::rename(&draft.path, self.path(key))?;
         Ok(size)
     }
 
-    /// Removes what is there too many, and what was left half-written.
+    /// Removes the states beyond those used last, and old drafts.
     pub fn tidy(&self) {
         let now = SystemTime::now();
-        for path in superfluous(kept(&self.folder)) {
+        for path in superfluous(list(&self.folder)) {
             let _ = fs::remove_file(path);
         }
         for (path, meta) in files(&self.folder, DRAFT) {
@@ -160,22 +160,22 @@ impl States {
 }
 
 impl Draft {
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // Not there if it was kept.
+        // Fails if it was kept.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// The states in `folder`, in no order; none if there is no such folder.
-pub fn kept(folder: &Path) -> Vec<Kept> {
+/// The states in `folder`, in any order. Empty if the folder does not exist.
+pub fn list(folder: &Path) -> Vec<StoredState> {
     files(folder, STATE)
-        .map(|(path, meta)| Kept {
+        .map(|(path, meta)| StoredState {
             path,
             bytes: meta.size(),
             used: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
@@ -192,11 +192,11 @@ fn files(folder: &Path, end: &str) -> impl Iterator<Item = (PathBuf, fs::Metadat
         .filter(move |(path, meta)| meta.is_file() && path.extension().is_some_and(|is| is == end))
 }
 
-/// Those that were not among the [`KEPT`] used last.
-fn superfluous(mut kept: Vec<Kept>) -> Vec<PathBuf> {
-    kept.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.path.cmp(&b.path)));
-    kept.drain(..KEPT.min(kept.len()));
-    kept.into_iter().map(|state| state.path).collect()
+/// The files of all states but the [`MAX_STORED`] used last.
+fn superfluous(mut stored: Vec<StoredState>) -> Vec<PathBuf> {
+    stored.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.path.cmp(&b.path)));
+    stored.drain(..MAX_STORED.min(stored.len()));
+    stored.into_iter().map(|state| state.path).collect()
 }
 
 #[cfg(test)]
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_there_once_it_is_whole_and_for_root_alone() {
+    fn a_state_exists_once_it_is_complete_and_for_root_alone() {
         let folder = tempfile::tempdir().unwrap();
         let states = states(folder.path());
         let half = states.draft("a").unwrap();
@@ -232,12 +232,12 @@ mod tests {
         assert_eq!(text, "whole");
         assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o600);
         assert_eq!(states.folder.metadata().unwrap().mode() & 0o7777, 0o700);
-        let shown = kept(&states.folder);
+        let shown = list(&states.folder);
         assert_eq!((shown.len(), shown[0].bytes), (1, 5));
     }
 
     #[test]
-    fn one_that_failed_is_gone_and_told_once() {
+    fn a_state_that_failed_is_removed_and_reported_once() {
         let folder = tempfile::tempdir().unwrap();
         let states = states(folder.path());
         save(&states, "a", b"x");
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_no_state() {
+    fn a_link_is_not_opened() {
         let folder = tempfile::tempdir().unwrap();
         let states = states(folder.path());
         save(&states, "a", b"x");
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_fabric_left_goes_when_it_is_old() {
+    fn a_draft_that_a_killed_fabric_left_is_removed_when_it_is_old() {
         let folder = tempfile::tempdir().unwrap();
         let states = states(folder.path());
         save(&states, "a", b"x");
@@ -274,14 +274,14 @@ mod tests {
             let all: Vec<_> = ages
                 .iter()
                 .enumerate()
-                .map(|(index, age)| Kept {
+                .map(|(index, age)| StoredState {
                     path: format!("{index}").into(),
                     bytes: 1,
                     used: SystemTime::UNIX_EPOCH + Duration::from_secs(*age),
                 })
                 .collect();
             let gone = superfluous(all.clone());
-            prop_assert_eq!(gone.len(), all.len().saturating_sub(KEPT));
+            prop_assert_eq!(gone.len(), all.len().saturating_sub(MAX_STORED));
             let used = |stays: bool| {
                 let some = all.iter().filter(|state| gone.contains(&state.path) != stays);
                 some.map(|state| state.used).collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! The last words of a QEMU: its stderr in a bounded ring, for the error message.
+//! The end of a child's stderr in a bounded ring, for error messages.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -9,11 +9,12 @@ use tokio::task::JoinHandle;
 
 use model::printable;
 
-/// Bytes kept.
+/// How many bytes are kept.
 const KEPT: usize = 8 * 1024;
-/// Characters shown.
+/// How many characters an error message shows.
 const SHOWN: usize = 600;
-/// A process that has ended may have left stderr to a child that has not; do not wait for that.
+/// Time to read the rest of an ended process's stderr. A child of that process may hold stderr open,
+/// so its end may never come.
 const DRAIN: Duration = Duration::from_millis(200);
 
 /// Reads a child's stderr to its end and keeps the tail.
@@ -39,8 +40,8 @@ impl Stderr {
         Self { kept, reader }
     }
 
-    /// What stands at the end, as one escaped line; empty if nothing was written. Call after the
-    /// process has ended.
+    /// The end of what was written, escaped and as one line; empty if there was no output. Call it
+    /// after the process has ended.
     pub(crate) async fn last_words(&mut self) -> String {
         let _ = tokio::time::timeout(DRAIN, &mut self.reader).await;
         self.reader.abort();

@@ -1,37 +1,37 @@
-//! One task per VM: starts its QEMU, watches it, starts it again, obeys `power`.
+//! One task per VM: starts its QEMU, watches it, starts it again, handles `power`.
 //!
-//! What to do is decided by `lifecycle.rs`; here it is done.
+//! `lifecycle.rs` decides what to do; this module does it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use model::power::PowerAction;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::agent::Agent;
-use super::bmc_line::BmcLine;
-use super::console::Console;
-use super::launch::{Launcher, Saved};
-use super::lifecycle::{Action, Exit, Lifecycle, Power, PowerError, VmState};
-use super::plug::{self, CannotPlug, PlugError, SharedShape};
-use super::process::{Happened, Process, next};
-use super::qemu;
-use super::qmp::{Qmp, QmpError};
-use super::spec::VmSpec;
-use super::template;
+use crate::agent::Agent;
+use crate::bmc_line::BmcLine;
+use crate::console::Console;
+use crate::launch::{Launcher, SavedState};
+use crate::lifecycle::{Action, Exit, Lifecycle, PowerError, VmState};
+use crate::live::{self, SharedLiveSpec};
+use crate::plug::{self, CannotPlug, PlugError};
+use crate::process::{Process, ProcessEvent, next_event};
+use crate::qmp::{Qmp, QmpError};
+use crate::spec::VmSpec;
+use crate::template;
 
 /// Time for QEMU to quit when asked, before it is killed.
 const QUIT_LIMIT: Duration = Duration::from_millis(700);
-/// Time for the kernel to take a killed QEMU away.
+/// Time for the kernel to remove a killed QEMU.
 const KILL_LIMIT: Duration = Duration::from_millis(1500);
 /// Time for a monitor command: QEMU's main loop is busy at most this long.
-const COMMAND_LIMIT: Duration = Duration::from_secs(5);
-/// Time for the agent's first answer, and the pause after a failed try.
+pub(crate) const COMMAND_LIMIT: Duration = Duration::from_secs(5);
+/// Time for the agent's first answer, and the pause after a failed attempt.
 const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(500));
 /// signal(7).
 const SIGKILL: i32 = 9;
@@ -39,234 +39,76 @@ const SIGKILL: i32 = 9;
 const LAST_EVENTS: Duration = Duration::from_millis(200);
 /// Characters of the console shown for a guest that does not come up.
 const CONSOLE_TAIL: usize = 500;
-/// `power` commands that may wait.
-const REQUESTS: usize = 16;
 
 /// What is known of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VmStatus {
-    /// What it is doing.
+    /// Whether it boots, runs, is off, or has failed.
     pub state: VmState,
     /// QEMU's pid, if there is one.
     pub pid: Option<u32>,
     /// How often its QEMU has been started again after a death.
     pub restarts: u32,
-    /// Why it last died, failed or could not be started; with QEMU's last words.
+    /// Why it last died, failed or could not be started, with the end of QEMU's stderr.
     pub last_error: Option<String>,
     /// QEMU takes commands: links can be set, and displays handed to it.
     pub commanded: bool,
-    /// The saved state that it was to start from is of no use, so that it boots plainly: told by
-    /// the first of those that start from the same.
+    /// Why the saved state that it was to start from does not work, so that it boots instead. Only the
+    /// first of the VMs that start from the same state reports this.
     pub bad_state: Option<String>,
 }
 
-/// A supervised VM; cheap to clone. The QEMU lives until [`Vm::stop`], or until the runtime ends.
-#[derive(Debug, Clone)]
-pub struct Vm {
-    name: Arc<str>,
-    requests: mpsc::Sender<Request>,
-    status: watch::Receiver<VmStatus>,
-    monitor: Monitor,
-    shape: SharedShape,
-    agent: Arc<Agent>,
-    console: Console,
-    bmc: BmcLine,
-}
-
-/// The present QEMU's monitor, for callers from outside.
-type Monitor = Arc<Mutex<Option<Arc<Qmp>>>>;
-
+/// A request of a VM's handle, with the sender of its answer.
 #[derive(Debug)]
-enum Request {
-    Power(Power, oneshot::Sender<Result<(), PowerError>>),
+pub(crate) enum Request {
+    Power(PowerAction, oneshot::Sender<Result<(), PowerError>>),
     Respec(Box<VmSpec>, oneshot::Sender<()>),
     Plug(Box<VmSpec>, oneshot::Sender<Result<(), PlugError>>),
     Stop(oneshot::Sender<()>),
 }
 
-impl Vm {
-    /// Starts to supervise a VM; its QEMU starts at the next turn of the runtime.
-    ///
-    /// Call it on a current-thread runtime on the process's main thread (see `launch.rs`).
-    pub fn start(spec: VmSpec, launcher: Launcher) -> Self {
-        let (requests, incoming) = mpsc::channel(REQUESTS);
-        let life = Lifecycle::new(Instant::now());
-        let first = VmStatus {
-            state: life.state(),
-            pid: None,
-            restarts: 0,
-            last_error: None,
-            commanded: false,
-            bad_state: None,
-        };
-        let (status, watcher) = watch::channel(first);
-        let vm = Self {
-            name: spec.name.as_str().into(),
-            requests,
-            status: watcher,
-            monitor: Monitor::default(),
-            shape: SharedShape::default(),
+/// What the supervisor and the handles of a VM share; it outlives each QEMU.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    /// The present QEMU's monitor, once it has greeted.
+    monitor: Arc<Mutex<Option<Arc<Qmp>>>>,
+    pub(crate) live: SharedLiveSpec,
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) console: Console,
+    pub(crate) bmc: BmcLine,
+}
+
+impl Shared {
+    pub(crate) fn new(spec: &VmSpec) -> Self {
+        Self {
+            monitor: Arc::default(),
+            live: SharedLiveSpec::default(),
             agent: Arc::new(Agent::new(spec.agent_socket())),
             console: Console::default(),
             bmc: BmcLine::default(),
-        };
-        let supervisor = Supervisor {
-            spec,
-            launcher,
-            life,
-            process: None,
-            last_error: None,
-            bad_state: None,
-            status,
-            monitor: Arc::clone(&vm.monitor),
-            shape: Arc::clone(&vm.shape),
-            agent: Arc::clone(&vm.agent),
-            console: vm.console.clone(),
-            bmc: vm.bmc.clone(),
-        };
-        tokio::spawn(supervisor.run(incoming));
-        vm
-    }
-
-    /// Node name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What is known now.
-    pub fn status(&self) -> VmStatus {
-        self.status.borrow().clone()
-    }
-
-    /// Follows the status.
-    pub fn watch(&self) -> watch::Receiver<VmStatus> {
-        self.status.clone()
-    }
-
-    /// The guest agent's client.
-    pub fn agent(&self) -> &Arc<Agent> {
-        &self.agent
-    }
-
-    /// The serial console.
-    pub fn console(&self) -> &Console {
-        &self.console
-    }
-
-    /// The line to its BMC, if [`VmSpec::bmc`] says that it has one.
-    pub fn bmc_line(&self) -> &BmcLine {
-        &self.bmc
-    }
-
-    /// Switches the VM. Returns once it is done: off means that QEMU is gone, on that it has been
-    /// spawned.
-    ///
-    /// # Errors
-    /// See [`PowerError`].
-    pub async fn power(&self, power: Power) -> Result<(), PowerError> {
-        let (sender, answer) = oneshot::channel();
-        let request = Request::Power(power, sender);
-        self.requests
-            .send(request)
-            .await
-            .map_err(|_| PowerError::Stopped)?;
-        answer.await.unwrap_or(Err(PowerError::Stopped))
-    }
-
-    /// Gives the VM another make-up, from its next QEMU on: after a death, by `power`, and when
-    /// the guest resets itself, which its present QEMU would do with the old disk. What runs
-    /// goes on unchanged until then; [`Power::Cycle`] brings the change about.
-    ///
-    /// # Errors
-    /// [`PowerError::Stopped`].
-    ///
-    /// # Panics
-    /// If name or run folder are others: these are the VM's identity.
-    pub async fn respec(&self, spec: VmSpec) -> Result<(), PowerError> {
-        assert_eq!(spec.name, *self.name, "a VM keeps its name");
-        assert_eq!(spec.agent_socket(), self.agent.socket(), "and its folder");
-        let (sender, answer) = oneshot::channel();
-        let request = Request::Respec(Box::new(spec), sender);
-        self.requests
-            .send(request)
-            .await
-            .map_err(|_| PowerError::Stopped)?;
-        answer.await.map_err(|_| PowerError::Stopped)
-    }
-
-    /// Whether [`Vm::plug`] would be tried.
-    ///
-    /// # Errors
-    /// Why not; [`Vm::respec`] and [`Power::Cycle`] then bring the change about.
-    pub fn can_plug(&self, spec: &VmSpec) -> Result<(), CannotPlug> {
-        if self.status().state != VmState::Running {
-            return Err(CannotPlug::NotRunning);
-        }
-        match &*plug::lock(&self.shape) {
-            Some(shape) => plug::plan(shape, spec).map(drop),
-            None => Err(CannotPlug::NotRunning),
         }
     }
 
-    /// Gives the VM another make-up, as [`Vm::respec`] does, and the running QEMU the NICs of it.
-    /// The sockets and taps of those that come must be there. The guest must have stopped using
-    /// those that go, and still has to set up those that come.
-    ///
-    /// # Errors
-    /// See [`PlugError`]; the VM then keeps its make-up, but may have some of the NICs.
-    pub async fn plug(&self, spec: VmSpec) -> Result<(), PlugError> {
-        let (sender, answer) = oneshot::channel();
-        let request = Request::Plug(Box::new(spec), sender);
-        let sent = self.requests.send(request).await;
-        sent.map_err(|_| PlugError::Stopped)?;
-        answer.await.unwrap_or(Err(PlugError::Stopped))
+    pub(crate) fn monitor(&self) -> Option<Arc<Qmp>> {
+        self.lock_monitor().clone()
     }
 
-    /// Sets the carrier of NIC `index` (0-based, order of [`VmSpec::nics`]) as the guest sees
-    /// it. It does not outlive the QEMU.
-    ///
-    /// # Errors
-    /// See [`QmpError`]; `Closed` while there is no QEMU.
-    pub async fn set_link(&self, index: usize, up: bool) -> Result<(), QmpError> {
-        let monitor = lock(&self.monitor).clone();
-        let monitor = monitor.ok_or(QmpError::Closed)?;
-        monitor
-            .set_link(&qemu::nic_id(index), up, COMMAND_LIMIT)
-            .await
+    fn lock_monitor(&self) -> MutexGuard<'_, Option<Arc<Qmp>>> {
+        self.monitor
+            .lock()
+            .expect("no holder of this lock can panic")
     }
 
-    /// Hands the QEMU a VNC client's connection, which has to know `password`, if there is one.
-    /// [`VmSpec::display`] must allow for it.
-    ///
-    /// # Errors
-    /// See [`QmpError`]; `Closed` while there is no QEMU.
-    pub async fn add_display(
-        &self,
-        client: OwnedFd,
-        password: Option<&str>,
-    ) -> Result<(), QmpError> {
-        let monitor = lock(&self.monitor).clone();
-        let monitor = monitor.ok_or(QmpError::Closed)?;
-        monitor
-            .add_vnc_client(client.as_fd(), password, COMMAND_LIMIT)
-            .await
-    }
-
-    /// Ends the QEMU (quit, then SIGKILL: 2.2 s at worst) and the supervision. Stop all VMs at
-    /// once with `join_all`, so that a fabric takes no longer than its slowest VM.
-    pub async fn stop(&self) {
-        let (sender, done) = oneshot::channel();
-        if self.requests.send(Request::Stop(sender)).await.is_ok() {
-            let _ = done.await;
-        }
+    /// From now on the handles reach no QEMU.
+    fn disconnect(&self) {
+        *self.lock_monitor() = None;
+        *live::lock(&self.live) = None;
     }
 }
 
-fn lock(monitor: &Monitor) -> std::sync::MutexGuard<'_, Option<Arc<Qmp>>> {
-    monitor.lock().expect("no holder of this lock can panic")
-}
-
-struct Supervisor {
+/// The task of one VM.
+pub(crate) struct Supervisor {
+    /// For the next QEMU; the present one may have been started from another.
     spec: VmSpec,
     launcher: Launcher,
     life: Lifecycle,
@@ -274,15 +116,39 @@ struct Supervisor {
     last_error: Option<String>,
     bad_state: Option<String>,
     status: watch::Sender<VmStatus>,
-    monitor: Monitor,
-    shape: SharedShape,
-    agent: Arc<Agent>,
-    console: Console,
-    bmc: BmcLine,
+    shared: Shared,
 }
 
 impl Supervisor {
-    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+    pub(crate) fn new(
+        spec: VmSpec,
+        launcher: Launcher,
+        shared: Shared,
+    ) -> (Self, watch::Receiver<VmStatus>) {
+        let life = Lifecycle::new(Instant::now());
+        let (status, watcher) = watch::channel(VmStatus {
+            state: life.state(),
+            pid: None,
+            restarts: 0,
+            last_error: None,
+            commanded: false,
+            bad_state: None,
+        });
+        let supervisor = Self {
+            spec,
+            launcher,
+            life,
+            process: None,
+            last_error: None,
+            bad_state: None,
+            status,
+            shared,
+        };
+        (supervisor, watcher)
+    }
+
+    /// Runs until [`Request::Stop`], or until every handle is dropped.
+    pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         loop {
             if self.life.due(Instant::now()).is_some() {
                 self.launch();
@@ -290,7 +156,7 @@ impl Supervisor {
             self.publish();
             let deadline = self.life.deadline();
             let probing = self.life.state() == VmState::Booting
-                && self.process.as_ref().is_some_and(Process::may_answer);
+                && self.process.as_ref().is_some_and(Process::agent_shows_boot);
             tokio::select! {
                 request = requests.recv() => match request {
                     Some(Request::Power(power, answer)) => {
@@ -307,21 +173,22 @@ impl Supervisor {
                     }
                     Some(Request::Stop(done)) => {
                         self.halt().await;
-                        let _ = self.life.power(Power::Off, Instant::now());
+                        let _ = self.life.power(PowerAction::Off, Instant::now());
                         self.publish();
                         let _ = done.send(());
                         return;
                     }
-                    // Every handle is gone: nobody could ever stop it.
+                    // Every handle is dropped, so no request can arrive any more.
                     None => return self.halt().await,
                 },
-                happened = next(&mut self.process) => self.happened(happened).await,
-                () = answers(&self.agent), if probing => self.life.ready(),
+                event = next_event(&mut self.process) => self.handle(event).await,
+                () = answers(&self.shared.agent), if probing => self.life.ready(),
                 () = until(deadline), if deadline.is_some() => {}
             }
         }
     }
 
+    /// See [`crate::Vm::respec`].
     fn respec(&mut self, spec: VmSpec) {
         self.spec = spec;
         if let Some(process) = &mut self.process {
@@ -329,32 +196,34 @@ impl Supervisor {
         }
     }
 
+    /// See [`crate::Vm::plug`].
     async fn plug(&mut self, spec: VmSpec) -> Result<(), PlugError> {
         let process = self.process.as_ref().ok_or(CannotPlug::NotRunning)?;
         let monitor = process.monitor.as_ref().ok_or(CannotPlug::NotRunning)?;
         if self.life.state() != VmState::Running {
             return Err(CannotPlug::NotRunning.into());
         }
-        let (seen, open_tap) = (process.seen.clone(), self.launcher.open_tap());
-        plug::carry_out(&self.shape, &spec, monitor, seen, open_tap).await?;
+        let (reports, open_tap) = (process.reports.clone(), self.launcher.open_tap());
+        plug::execute(&self.shared.live, &spec, monitor, reports, open_tap).await?;
         self.respec(spec);
         Ok(())
     }
 
     /// Starts a QEMU, from a saved state if there is one.
     fn launch(&mut self) {
-        let saved = self.launcher.saved(&self.spec);
+        let saved = self.launcher.saved_state(&self.spec);
         self.launch_from(saved);
     }
 
-    fn launch_from(&mut self, saved: Option<Saved>) {
+    fn launch_from(&mut self, saved: Option<SavedState>) {
         debug_assert!(self.process.is_none(), "one QEMU at most");
         let key = saved.as_ref().map(|saved| saved.key.clone());
         match self.launcher.launch(&self.spec, saved) {
             Ok(launched) => {
-                self.agent.forget();
-                *plug::lock(&self.shape) = Some(launched.shape.clone());
-                self.process = Some(Process::new(launched, &self.console, &self.bmc, key));
+                self.shared.agent.forget();
+                *live::lock(&self.shared.live) = Some(launched.live.clone());
+                let (console, bmc) = (&self.shared.console, &self.shared.bmc);
+                self.process = Some(Process::new(launched, console, bmc, key));
             }
             Err(error) => {
                 self.last_error = Some(error.to_string());
@@ -363,68 +232,74 @@ impl Supervisor {
         }
     }
 
-    async fn happened(&mut self, happened: Happened) {
-        match happened {
-            Happened::Exited(status) => self.exited(status).await,
-            Happened::Greeted(Ok(monitor)) => {
-                let monitor = Arc::new(monitor);
-                *lock(&self.monitor) = Some(Arc::clone(&monitor));
-                self.life.greeted();
-                if let Some(process) = &mut self.process {
-                    process.monitor = Some(monitor);
-                    if let Some(restored) = &mut process.restored {
-                        let waking = template::wake(Arc::clone(&self.agent));
-                        restored.waking = Some(tokio::spawn(waking));
-                    }
-                }
-            }
-            // A QEMU that ends before it greets says why on stderr: wait for its exit. One that
-            // lives and does not greet is of no use.
-            Happened::Greeted(Err(error)) => {
-                let Some(process) = &mut self.process else {
-                    return;
-                };
-                if timeout(QUIT_LIMIT, process.child.wait()).await.is_ok() {
-                    return;
-                }
-                if process.restored.is_some() {
-                    return self.boot_instead(&error.to_string()).await;
-                }
-                self.last_error = Some(error.to_string());
-                let _ = process.child.start_kill();
-            }
-            Happened::Woken(Ok(())) => {
+    async fn handle(&mut self, event: ProcessEvent) {
+        match event {
+            ProcessEvent::Exited(status) => self.exited(status).await,
+            ProcessEvent::Greeted(Ok(monitor)) => self.greeted(Arc::new(monitor)),
+            ProcessEvent::Greeted(Err(error)) => self.did_not_greet(error).await,
+            ProcessEvent::Woken(Ok(())) => {
                 if let Some(process) = &mut self.process {
                     process.restored = None;
                 }
                 self.life.ready();
             }
-            Happened::Woken(Err(reason)) => self.boot_instead(&reason).await,
-            Happened::Reported => {
-                let Some(process) = &mut self.process else {
-                    return;
-                };
-                let resets = process.seen.borrow_and_update().resets;
-                // Two at once are one to the state machine: a slow observer is no boot loop.
-                if std::mem::replace(&mut process.resets, resets) == resets {
-                    return;
-                }
-                // Whatever it was restored from, it boots now.
-                process.restored = None;
-                if process.outdated {
-                    // The guest would boot from a disk that is not its own any more.
-                    if let Err(error) = self.power(Power::Cycle).await {
-                        tracing::warn!(vm = self.spec.name, %error, "it could not be replaced");
-                    }
-                } else if self.life.was_reset() {
-                    self.halt().await;
-                    let tail = self.console.tail_escaped(CONSOLE_TAIL);
-                    let error = format!(
-                        "the guest resets itself before it is up; its console says:\n{tail}"
-                    );
-                    self.died(Exit::Died, error);
-                }
+            ProcessEvent::Woken(Err(reason)) => self.boot_instead(&reason).await,
+            ProcessEvent::Reported => self.reported().await,
+        }
+    }
+
+    fn greeted(&mut self, monitor: Arc<Qmp>) {
+        *self.shared.lock_monitor() = Some(Arc::clone(&monitor));
+        self.life.greeted();
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        process.monitor = Some(monitor);
+        if let Some(restored) = &mut process.restored {
+            let waking = template::wake(Arc::clone(&self.shared.agent));
+            restored.waking = Some(tokio::spawn(waking));
+        }
+    }
+
+    async fn did_not_greet(&mut self, error: QmpError) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        // A QEMU that ends before it greets says why on stderr: leave that to its exit.
+        if timeout(QUIT_LIMIT, process.child.wait()).await.is_ok() {
+            return;
+        }
+        if process.restored.is_some() {
+            return self.boot_instead(&error.to_string()).await;
+        }
+        // One that runs but does not greet cannot be controlled.
+        self.last_error = Some(error.to_string());
+        let _ = process.child.start_kill();
+    }
+
+    /// QEMU has reported something; only resets need an action.
+    async fn reported(&mut self) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let resets = process.reports.borrow_and_update().resets;
+        // Two resets between two looks count as one: a slow observer must not see a boot loop.
+        if std::mem::replace(&mut process.resets, resets) == resets {
+            return;
+        }
+        // Even a guest that was restored boots after a reset.
+        process.restored = None;
+        if process.outdated {
+            // The guest would boot from the disk of an old specification.
+            if let Err(error) = self.power(PowerAction::Cycle).await {
+                tracing::warn!(vm = self.spec.name, %error, "it could not be replaced");
             }
+        } else if self.life.was_reset() {
+            self.halt().await;
+            let tail = self.shared.console.tail_escaped(CONSOLE_TAIL);
+            let error =
+                format!("the guest resets itself before it is up; its console says:\n{tail}");
+            self.died(Exit::Died, error);
         }
     }
 
@@ -432,7 +307,7 @@ impl Supervisor {
         let Some(mut process) = self.process.take() else {
             return;
         };
-        self.forget();
+        self.shared.disconnect();
         if let Some(monitor) = &process.monitor {
             let _ = timeout(LAST_EVENTS, monitor.closed()).await;
         }
@@ -440,19 +315,20 @@ impl Supervisor {
             Ok(status) => status,
             Err(error) => return self.died(Exit::Died, format!("QEMU is lost: {error}")),
         };
-        // Who kills it does not mean its state.
+        // A QEMU that was killed from outside says nothing about the saved state.
         if process.restored.is_some() && status.signal() != Some(SIGKILL) {
             let words = process.stderr.last_words().await;
+            // boot_instead() needs to know which state it was.
             self.process = Some(process);
-            return self
-                .boot_instead(&format!("QEMU ended with {status}: {words}"))
-                .await;
+            let reason = format!("QEMU ended with {status}: {words}");
+            return self.boot_instead(&reason).await;
         }
-        if status.success() && process.seen.borrow().guest_shutdown {
+        if status.success() && process.reports.borrow().guest_shutdown {
             self.life.exited(Exit::PoweredOff, Instant::now());
             return;
         }
         let greeted = process.monitor.is_some();
+        // A signal is not a refusal: the kernel kills a QEMU when memory runs out.
         let exit = if greeted || status.code().is_none() {
             Exit::Died
         } else {
@@ -467,37 +343,37 @@ impl Supervisor {
         );
     }
 
-    /// The state that the present QEMU was started from does not make a switch: it is dropped, and
-    /// the VM boots. That is no death.
+    /// Drops the saved state that the present QEMU was started from, because it does not work, and boots
+    /// the VM. This does not count as a death.
     async fn boot_instead(&mut self, reason: &str) {
         let restored = (self.process.as_mut()).and_then(|process| process.restored.take());
         self.halt().await;
-        tracing::warn!(vm = self.spec.name, reason, "its saved state is of no use");
+        tracing::warn!(vm = self.spec.name, reason, "its saved state does not work");
         if restored.is_some_and(|restored| self.launcher.drop_state(&restored.key)) {
             self.bad_state = Some(reason.to_owned());
         }
         self.launch_from(None);
     }
 
+    /// Records a death that is to be shown and logged.
     fn died(&mut self, exit: Exit, error: String) {
         self.life.exited(exit, Instant::now());
         tracing::warn!(vm = self.spec.name, state = ?self.life.state(), error);
         self.last_error = Some(error);
     }
 
-    async fn power(&mut self, power: Power) -> Result<(), PowerError> {
+    async fn power(&mut self, power: PowerAction) -> Result<(), PowerError> {
         let outdated = (self.process.as_ref()).is_some_and(|process| process.outdated);
         let power = match power {
-            Power::Reset if outdated => Power::Cycle,
+            // A reset would boot the guest from the disk of an old specification.
+            PowerAction::Reset if outdated => PowerAction::Cycle,
             power => power,
         };
         let Some(action) = self.life.power(power, Instant::now())? else {
             return Ok(());
         };
         if action == Action::Reset {
-            let monitor = lock(&self.monitor)
-                .clone()
-                .ok_or(PowerError::Unresponsive)?;
+            let monitor = self.shared.monitor().ok_or(PowerError::Unresponsive)?;
             let reset = monitor.execute("system_reset", None, COMMAND_LIMIT).await;
             reset.map_err(|_| PowerError::Unresponsive)?;
             return Ok(());
@@ -513,21 +389,15 @@ impl Supervisor {
         }
     }
 
-    /// Nobody can ask the QEMU any more.
-    fn forget(&self) {
-        *lock(&self.monitor) = None;
-        *plug::lock(&self.shape) = None;
-    }
-
     /// Ends the QEMU, if there is one, in bounded time.
     async fn halt(&mut self) {
-        self.forget();
+        self.shared.disconnect();
         let Some(mut process) = self.process.take() else {
             return;
         };
         let quit = async {
             if let Some(monitor) = &process.monitor {
-                // QEMU may end before the answer is out; its exit is what counts.
+                // QEMU may end before it answers; only its exit counts.
                 let _ = monitor.execute("quit", None, QUIT_LIMIT).await;
                 let _ = process.child.wait().await;
                 return true;
@@ -537,18 +407,19 @@ impl Supervisor {
         if !timeout(QUIT_LIMIT, quit).await.unwrap_or(false) {
             let _ = process.child.start_kill();
             if timeout(KILL_LIMIT, process.child.wait()).await.is_err() {
-                tracing::error!(vm = self.spec.name, "a killed QEMU does not go away");
+                tracing::error!(vm = self.spec.name, "a killed QEMU does not end");
             }
         }
     }
 
+    /// Shows the status to the handles, if it has changed.
     fn publish(&self) {
         let status = VmStatus {
             state: self.life.state(),
             pid: self.process.as_ref().and_then(|process| process.child.id()),
             restarts: self.life.restarts(),
             last_error: self.last_error.clone(),
-            commanded: lock(&self.monitor).is_some(),
+            commanded: self.shared.monitor().is_some(),
             bad_state: self.bad_state.clone(),
         };
         self.status.send_if_modified(|known| {
@@ -566,6 +437,7 @@ async fn answers(agent: &Agent) {
     }
 }
 
+/// Never resolves without a deadline.
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,

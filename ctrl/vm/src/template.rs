@@ -1,48 +1,39 @@
 //! Starting switches from one saved state for each shape of VM, instead of booting each.
 //!
-//! A template is a VM of that shape that boots with a seed which is nobody's, on NICs that lead
-//! nowhere, until its guest agent answers; no other service runs in it. Its state is saved
-//! ([`Launcher::save_state`]) and kept ([`super::states`]). A switch of that shape starts from it, and
-//! is then woken: told its own MAC addresses, name, keys and configuration, the time of day, and
-//! random numbers that no other has.
-//!
-//! # What makes a shape
-//! QEMU restores a machine only into an equal one, and the guest goes on with what it was told at
-//! its boot. A shape's key is a hash over all that has to be equal: QEMU's command line but for what
-//! is a switch's own, the template's seed, the size of the seed's disk, the image, and QEMU's version.
+//! A template is a VM of that [shape](crate::shape) that boots on unconnected NICs, with a seed that
+//! holds nothing of any switch, until its guest agent answers. No other service runs in it. Its state
+//! is saved ([`Launcher::save_state`]) and kept ([`crate::states`]). A switch of that shape starts from
+//! it and is then woken: it gets its own MAC addresses, name, keys and configuration, the time of day,
+//! and random numbers of its own.
 //!
 //! # The NICs
 //! QEMU does not save a machine with a vhost-user NIC whose back end cannot log what it writes
-//! (`VHOST_F_LOG_ALL`). So a template's NICs are joined to taps, with the features switched off that
-//! the fabric's ports do not offer: `qemu.rs` does that to all NICs that end in a VM's memory.
+//! (`VHOST_F_LOG_ALL`). So a template's NICs are on taps, without the features that the fabric's ports
+//! do not offer: `qemu.rs` switches those off for all NICs that are or stand for vhost-user ones.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sha2::{Digest, Sha256};
-use ssh_key::rand_core::{OsRng, RngCore};
 use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 
-use super::agent::{Agent, AgentError, ExitStatus, Limits};
-use super::console::Console;
-use super::launch::{LaunchError, Launched, Launcher};
-use super::qemu::{self, Fds};
-use super::qmp::{Qmp, QmpError};
-use super::seed::{self, SeedError};
-use super::spec::{NicBackend, NicSpec, VmSpec};
-use super::states::States;
-use super::stderr::Stderr;
+use crate::agent::{Agent, AgentError, ExitStatus, Limits};
+use crate::console::Console;
+use crate::fingerprint::hexadecimal;
+use crate::keys;
+use crate::launch::{LaunchError, Launched, Launcher};
+use crate::qmp::{Qmp, QmpError};
+use crate::seed::{self, SeedError};
+use crate::shape::{key_of, template_of};
+use crate::spec::VmSpec;
+use crate::states::States;
+use crate::stderr::Stderr;
 use model::printable;
 
-/// The file of a template's seed that tells the guest that it is one.
-pub const MARK: &str = "etc/ikv/template";
-
-/// The program in the guest that makes a switch of a restored template.
+/// The program in the guest that turns a restored template into a switch.
 const WAKE: &str = "/usr/lib/ikv/wake";
 
 /// Time for a template to boot. One alone takes 4 s under TCG.
@@ -53,12 +44,12 @@ const SAVE_LIMIT: Duration = Duration::from_secs(60);
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 /// Time for QEMU to end.
 const QUIT_LIMIT: Duration = Duration::from_secs(5);
-/// Time for the agent's first answer, and the pause after a failed try.
+/// Time for the agent's first answer, and the pause after a failed attempt.
 const PING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(50));
-/// From the start of a QEMU until its guest is a switch. Nine at once take 6 s under TCG on two
-/// cores; one that takes this long will not come.
-pub(super) const WAKE_LIMIT: Duration = Duration::from_secs(90);
-/// Random bytes for a guest.
+/// Time from the start of a QEMU until its guest is a switch. Nine at once take 6 s under TCG on two
+/// cores.
+const WAKE_LIMIT: Duration = Duration::from_secs(90);
+/// How many random bytes a guest gets for its kernel's pool.
 const ENTROPY: usize = 64;
 
 /// Why there is no saved state.
@@ -67,30 +58,30 @@ pub enum TemplateError {
     /// QEMU did not start.
     #[error(transparent)]
     Launch(#[from] LaunchError),
-    /// Its seed.
+    /// Its seed could not be made.
     #[error(transparent)]
     Seed(#[from] SeedError),
-    /// Its monitor.
+    /// Its monitor failed.
     #[error(transparent)]
     Monitor(#[from] QmpError),
-    /// It did not come up.
+    /// The guest agent did not answer in time. Has the end of the console.
     #[error("the template did not boot within {BOOT_LIMIT:?}; its console says:\n{0}")]
     Boot(String),
-    /// QEMU ended meanwhile.
+    /// QEMU ended before the state was saved. Has its status and the end of its stderr.
     #[error("QEMU ended: {0}")]
     Ended(String),
-    /// The state could not be written: QEMU does not say more than that.
+    /// The state could not be written. QEMU gives no reason.
     #[error("{path} could not be written{}", full(path))]
     Save {
-        /// Where.
+        /// The folder of the states.
         path: PathBuf,
     },
-    /// A file of the state.
+    /// A file or folder of the state failed.
     #[error("{0}: {1}")]
     File(PathBuf, std::io::Error),
 }
 
-/// The most likely reason, if it is the one.
+/// The most likely reason why a state could not be written, if the disk is nearly full.
 fn full(path: &Path) -> String {
     let free = path
         .parent()
@@ -102,80 +93,49 @@ fn full(path: &Path) -> String {
     }
 }
 
-/// The MAC address of NIC `index` in a template: locally administered, and nobody's else.
-pub fn mac(index: usize) -> [u8; 6] {
-    let [high, low] = u16::try_from(index)
-        .expect("a VM has at most 232 NICs")
-        .to_be_bytes();
-    [0x02, 0x69, 0x6b, 0x76, high, low]
-}
-
-/// The template of a VM, with its files in `run_dir`.
-fn template_of(spec: &VmSpec, run_dir: PathBuf) -> VmSpec {
-    let nic = |(index, nic): (usize, &NicSpec)| NicSpec {
-        mac: mac(index),
-        backend: NicBackend::Nobody {
-            vhost_user: nic.backend.as_in_memory(),
-        },
-    };
-    VmSpec {
-        name: "template".into(),
-        seed: run_dir.join("seed.tar"),
-        nics: spec.nics.iter().enumerate().map(nic).collect(),
-        run_dir,
-        template: None,
-        ..spec.clone()
+impl Launcher {
+    /// The shapes of `specs` that have no saved state: each a key, and the index of the first VM of
+    /// that shape. The VMs' seeds must have been written.
+    pub fn without_state<'s>(
+        &self,
+        specs: impl IntoIterator<Item = &'s VmSpec>,
+    ) -> Vec<(String, usize)> {
+        let mut missing: Vec<(String, usize)> = Vec::new();
+        let Some(states) = self.states() else {
+            return missing;
+        };
+        for (index, spec) in specs.into_iter().enumerate() {
+            if let Some(key) = key_of(spec, states)
+                && !states.holds(&key)
+                && !missing.iter().any(|(known, _)| *known == key)
+            {
+                missing.push((key, index));
+            }
+        }
+        missing
     }
-}
 
-/// Tells shapes apart: 16 hexadecimal digits. `None` for a VM that is always booted. `seed_size`:
-/// of the VM's own seed, in bytes. `made_with`: image and QEMU.
-fn key(spec: &VmSpec, seed_size: u64, made_with: &str) -> Result<Option<String>, SeedError> {
-    let Some(seed) = &spec.template else {
-        return Ok(None);
-    };
-    let nics = (100..).take(spec.nics.len()).collect();
-    let fds = Fds {
-        bmc: spec.bmc.then_some(17),
-        ..Fds::numbered(nics)
-    };
-    let template = template_of(spec, "/".into());
-    let mut hasher = Sha256::new();
-    let mut field = |bytes: &[u8]| {
-        // The length before each field keeps two of them from running into one another.
-        hasher.update((bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    for argument in qemu::argv(&template, false, &fds) {
-        field(argument.as_bytes());
+    /// Makes the state for `key`, from which `spec` (among others) starts. `run_dir` is for files and
+    /// sockets while it is made. Returns the state's size in bytes.
+    ///
+    /// # Errors
+    /// See [`TemplateError`].
+    pub async fn save_state(
+        &self,
+        spec: &VmSpec,
+        key: &str,
+        run_dir: &Path,
+    ) -> Result<u64, TemplateError> {
+        match self.states() {
+            Some(states) => build(self, states, spec, key, run_dir).await,
+            None => Ok(0),
+        }
     }
-    field(&seed::archive(seed)?);
-    field(&seed_size.to_le_bytes());
-    field(made_with.as_bytes());
-    Ok(Some(hexadecimal(&hasher.finalize()[..8])))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        _ = write!(hex, "{byte:02x}");
-        hex
-    })
-}
-
-/// The key of the shape of `spec`, whose seed has been written.
-pub(super) fn key_of(spec: &VmSpec, states: &States) -> Option<String> {
-    let size = fs::metadata(&spec.seed).ok()?.len();
-    // A seed that cannot be made is told by whoever builds the template.
-    key(spec, size, states.made_with()).ok().flatten()
 }
 
 /// Boots the template of `spec` in `run_dir`, saves its state for `key`, and ends it. Returns the
-/// size of the state in bytes. Dropping the future ends the QEMU and leaves nothing.
-///
-/// # Errors
-/// See [`TemplateError`].
-pub(super) async fn build(
+/// size of the state in bytes. Dropping the future ends the QEMU and leaves no files.
+async fn build(
     launcher: &Launcher,
     states: &States,
     spec: &VmSpec,
@@ -188,6 +148,7 @@ pub(super) async fn build(
     fs::create_dir_all(run_dir).map_err(file)?;
     let size = fs::metadata(&spec.seed).map_err(file)?.len();
     let size = usize::try_from(size).unwrap_or(usize::MAX);
+    // The restored guest keeps this disk's size, so it must be that of the VM's own seed.
     seed::write_at_least(&template.seed, files, size)?;
     let draft = states.draft(key).map_err(file)?;
 
@@ -208,64 +169,60 @@ pub(super) async fn build(
         if timeout(BOOT_LIMIT, answers(&agent)).await.is_err() {
             return Err(TemplateError::Boot(console.tail_escaped(500)));
         }
-        let path = || TemplateError::Save {
-            path: run_dir.to_owned(),
-        };
         let saved = monitor.save(draft.file().as_fd(), SAVE_LIMIT, COMMAND_LIMIT);
-        saved.await?.then_some(()).ok_or_else(path)?;
+        if !saved.await? {
+            let path = states.folder().into();
+            return Err(TemplateError::Save { path });
+        }
         let _ = monitor.execute("quit", None, COMMAND_LIMIT).await;
         Ok(())
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
-        words = ended(&mut child, &mut stderr) => Err(TemplateError::Ended(words)),
+        reason = ended(&mut child, &mut stderr) => Err(TemplateError::Ended(reason)),
     };
     let _ = timeout(QUIT_LIMIT, child.wait()).await;
+    // Kills a QEMU that has not ended by now.
     drop(child);
     let _ = fs::remove_dir_all(run_dir);
-    outcome.map_err(|error| match error {
-        TemplateError::Save { .. } => TemplateError::Save {
-            path: states.folder().into(),
-        },
-        other => other,
-    })?;
+    outcome?;
     let kept = states.keep(&draft, key);
     kept.map_err(|error| TemplateError::File(states.folder().into(), error))
 }
 
+/// Waits for the end of a QEMU and returns its reason.
 async fn ended(child: &mut Child, stderr: &mut Stderr) -> String {
     let status = child.wait().await;
     let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
     format!("{status}: {}", stderr.last_words().await)
 }
 
+/// Waits until the guest agent answers.
 async fn answers(agent: &Agent) {
     while agent.ping(PING.0).await.is_err() {
         sleep(PING.1).await;
     }
 }
 
-/// Makes a switch of a restored template; to be done once.
+/// Turns a restored template into a switch. Call it once for each restored guest.
 ///
 /// # Errors
-/// Why it is none, as a sentence without a full stop.
-pub(super) async fn wake(agent: Arc<Agent>) -> Result<(), String> {
+/// The reason, as a sentence without a full stop.
+pub(crate) async fn wake(agent: Arc<Agent>) -> Result<(), String> {
     let began = Instant::now();
     let work = async {
         answers(&agent).await;
-        let mut entropy = [0; ENTROPY];
-        OsRng
-            .try_fill_bytes(&mut entropy)
-            .map_err(|error| format!("the host has no random numbers: {error}"))?;
+        let entropy: [u8; ENTROPY] = keys::random().map_err(|error| error.to_string())?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |now| now.as_secs());
-        let words = format!("{now}\n{}\n", hexadecimal(&entropy));
+        let input = format!("{now}\n{}\n", hexadecimal(&entropy));
         let limits = Limits {
+            // What the wait for the agent has left.
             time: WAKE_LIMIT.saturating_sub(began.elapsed()),
             output: 64 << 10,
         };
-        let told = agent.exec(&[WAKE.into()], words.as_bytes(), limits).await;
-        match told {
+        let woken = agent.exec(&[WAKE.into()], input.as_bytes(), limits).await;
+        match woken {
             Ok(output) if output.status == ExitStatus::Code(0) => Ok(()),
             Ok(output) => Err(format!(
                 "{WAKE} ended with {}: {}",
@@ -282,142 +239,4 @@ pub(super) async fn wake(agent: Arc<Agent>) -> Result<(), String> {
 
 fn too_late() -> String {
     format!("it was not awake within {} s", WAKE_LIMIT.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::accel::Accel;
-    use super::super::seed::SeedFile;
-    use super::super::spec::{Display, example};
-    use super::*;
-    use proptest::prelude::*;
-
-    fn shape(nics: usize) -> VmSpec {
-        VmSpec {
-            template: Some(vec![SeedFile {
-                path: MARK.into(),
-                mode: 0o644,
-                bytes: Vec::new(),
-            }]),
-            ..example(nics)
-        }
-    }
-
-    fn of(spec: &VmSpec) -> Option<String> {
-        key(spec, 1 << 18, "an image, a QEMU").unwrap()
-    }
-
-    #[test]
-    fn what_must_be_equal_makes_another_shape() {
-        let base = shape(3);
-        let mut others = vec![
-            shape(4),
-            VmSpec {
-                memory_mib: 513,
-                ..base.clone()
-            },
-            VmSpec {
-                vcpus: 1,
-                ..base.clone()
-            },
-            VmSpec {
-                cpu: Some("max".into()),
-                ..base.clone()
-            },
-            VmSpec {
-                accel: Accel::Kvm { group: None },
-                ..base.clone()
-            },
-            VmSpec {
-                cmdline: "quiet".into(),
-                ..base.clone()
-            },
-            VmSpec {
-                bmc: true,
-                ..base.clone()
-            },
-            VmSpec {
-                display: Display::Open,
-                ..base.clone()
-            },
-            VmSpec {
-                display: Display::Password,
-                ..base.clone()
-            },
-        ];
-        others.push(base.clone());
-        others[9].nics[1].backend = NicBackend::VhostUser;
-        others.push(base.clone());
-        others[10].template.as_mut().unwrap()[0].bytes = b"x".into();
-        let mut keys: Vec<_> = others.iter().map(of).collect();
-        keys.push(of(&base));
-        keys.push(key(&base, 2 << 18, "an image, a QEMU").unwrap());
-        keys.push(key(&base, 1 << 18, "an image, another QEMU").unwrap());
-        let count = keys.len();
-        keys.sort();
-        keys.dedup();
-        assert_eq!(keys.len(), count);
-        assert!(
-            keys.iter()
-                .all(|key| key.as_ref().is_some_and(|key| key.len() == 16))
-        );
-    }
-
-    #[test]
-    fn one_that_is_always_booted_has_no_shape() {
-        assert_eq!(of(&example(3)), None);
-    }
-
-    #[test]
-    fn a_template_sees_the_nics_that_its_switches_see() {
-        let mut spec = shape(2);
-        for nic in &mut spec.nics {
-            nic.backend = NicBackend::VhostUser;
-        }
-        let devices = |spec: &VmSpec, nics: Vec<i32>| -> Vec<String> {
-            let argv = qemu::argv(spec, true, &Fds::numbered(nics));
-            let devices = argv.iter().filter(|arg| arg.starts_with("virtio-net-pci"));
-            let own = |device: &String| {
-                let parts = device.split(',').filter(|part| !part.starts_with("mac="));
-                parts.collect::<Vec<_>>().join(",")
-            };
-            devices.map(own).collect()
-        };
-        let template = template_of(&spec, "/x".into());
-        assert_eq!(
-            devices(&spec, vec![20, 20]),
-            devices(&template, vec![30, 31])
-        );
-        assert!(
-            qemu::argv(&template, true, &Fds::numbered(vec![30, 31]))
-                .contains(&"tap,id=net1,fd=31".into())
-        );
-    }
-
-    proptest! {
-        /// Nothing that is a switch's own: else each would need a state of its own.
-        #[test]
-        fn switches_of_one_shape_share_its_key(
-            name in "[a-z]{1,8}[0-9]{1,2}",
-            uid in 1u32..100_000,
-            macs in proptest::array::uniform3(any::<[u8; 6]>()),
-        ) {
-            let mut other = shape(3);
-            other.uid = uid;
-            other.seed = format!("/other/{name}.tar").into();
-            other.run_dir = format!("/other/{name}").into();
-            for (nic, mac) in other.nics.iter_mut().zip(macs) {
-                nic.mac = mac;
-                nic.backend = NicBackend::Tap { name: format!("ik{name}") };
-            }
-            other.name = name;
-            prop_assert_eq!(of(&other), of(&shape(3)));
-        }
-
-        #[test]
-        fn templates_nics_have_addresses_of_their_own(a in 0usize..232, b in 0usize..232) {
-            prop_assert_eq!(mac(a) == mac(b), a == b);
-            prop_assert_eq!(mac(a)[0] & 3, 2, "locally administered, not multicast");
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use super::{BpfError, Instruction, MAX_INSTRUCTIONS, Program};
 use crate::arbitrary::Bytes;
-use crate::capture::FrameBytes;
+use crate::frame::FrameBytes;
 
 /// Codes that there are, so that random programs get somewhere.
 const CODES: [u16; 48] = [
@@ -79,9 +79,9 @@ fn is_just(error: &BpfError, program: &[Instruction]) -> bool {
                     it.code & 7 == 5 && skips(it).into_iter().any(goes)
                 })
         }
-        BpfError::NoSuchPlace { at, place } => {
+        BpfError::NoSuchScratchWord { at, index } => {
             let codes = [0x02, 0x03, 0x60, 0x61];
-            *place > 15 && has(at, &|it| it.k == *place && codes.contains(&it.code))
+            *index > 15 && has(at, &|it| it.k == *index && codes.contains(&it.code))
         }
         BpfError::DivisionByZero { at } => {
             has(at, &|it| it.k == 0 && [0x34, 0x94].contains(&it.code))
@@ -90,7 +90,7 @@ fn is_just(error: &BpfError, program: &[Instruction]) -> bool {
     }
 }
 
-/// A frame in pieces of so many bytes.
+/// A frame in pieces of this many bytes.
 struct Pieces<'a>(&'a [u8], usize);
 
 impl FrameBytes for Pieces<'_> {

@@ -1,5 +1,5 @@
 //! Filters: classic BPF programs as libpcap compiles them from a tcpdump expression
-//! ([`Program`]), checked once and then run on frames wherever they lie.
+//! ([`Program`]), checked once and then run on frames in any memory.
 //!
 //! The machine is that of McCanne and Jacobson's paper (1993): an accumulator, an index
 //! register, sixteen words of scratch memory, loads from the frame in network byte order. A load
@@ -15,36 +15,36 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::capture::FrameBytes;
+use crate::frame::FrameBytes;
 use op::{Arithmetic, Op, Operand, Size, Test};
 
-/// Instructions of a program, at most: what Linux takes too (BPF_MAXINSNS).
+/// Most instructions of a program, the same limit as in Linux (BPF_MAXINSNS).
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
 /// Words of scratch memory (BPF_MEMWORDS).
 const SCRATCH: usize = 16;
 
-/// Bytes copied out before a program runs: two addresses, two tags, IPv6 and the transport's
-/// ports are within, and so is nearly every load.
+/// Bytes of a frame that are copied before a program runs: enough for two addresses, two tags, IPv6
+/// and the transport's ports, and so for nearly every load.
 const HEAD: usize = 128;
 
 /// One instruction, as in `struct bpf_insn` of libpcap and as `tcpdump -ddd` prints it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Instruction {
-    /// What it does.
+    /// The operation code.
     pub code: u16,
     /// Instructions that a jump skips when its test holds.
     pub jt: u8,
     /// Instructions that a jump skips when it does not.
     pub jf: u8,
-    /// Constant, offset or place, as the code says.
+    /// A constant, an offset in the frame or the index of a scratch word, depending on the code.
     pub k: u32,
 }
 
 /// Why a program is refused. Instructions are counted from 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BpfError {
-    /// Nothing to run.
+    /// The program has no instruction.
     #[error("a filter of no instructions: leave it out to match every frame")]
     Empty,
     /// More instructions than [`MAX_INSTRUCTIONS`].
@@ -52,55 +52,55 @@ pub enum BpfError {
         "a filter of {0} instructions, more than {MAX_INSTRUCTIONS}: write a shorter expression"
     )]
     TooLong(usize),
-    /// A code that classic BPF does not have.
+    /// Classic BPF does not have this code.
     #[error(
-        "instruction {at}: {code:#06x} is no code of classic BPF: send what libpcap compiles for \
+        "instruction {at}: {code:#06x} is not a code of classic BPF: send what libpcap compiles for \
          Ethernet (`tcpdump -y EN10MB -ddd …`)"
     )]
     UnknownCode {
-        /// Which instruction.
+        /// The index of the instruction.
         at: usize,
-        /// Its code.
+        /// The code of that instruction.
         code: u16,
     },
     /// A jump past the last instruction.
     #[error("instruction {at} jumps to {to}, past the end: send the whole program")]
     JumpOutside {
-        /// Which instruction.
+        /// The index of the instruction.
         at: usize,
-        /// Where it jumps.
+        /// The index that it jumps to.
         to: u64,
     },
-    /// A place in scratch memory that there is not.
-    #[error("instruction {at}: scratch memory has places 0 to 15, not {place}")]
-    NoSuchPlace {
-        /// Which instruction.
+    /// The index of a scratch word is out of range.
+    #[error("instruction {at}: scratch memory has words 0 to 15, not {index}")]
+    NoSuchScratchWord {
+        /// The index of the instruction.
         at: usize,
-        /// The place.
-        place: u32,
+        /// The index of the word.
+        index: u32,
     },
     /// A division by the constant 0.
     #[error("instruction {at} divides by zero: take that division out of the expression")]
     DivisionByZero {
-        /// Which instruction.
+        /// The index of the instruction.
         at: usize,
     },
-    /// The last instruction is none that ends the program.
+    /// The last instruction does not end the program.
     #[error("the last instruction does not return: send the whole program")]
     NoReturn,
 }
 
-/// A filter that is known to end: every jump goes forward and stays inside, and the last
-/// instruction returns. Cloning it costs nothing.
+/// A filter that is known to terminate: every jump goes forward and stays inside the program, and the
+/// last instruction returns. A clone shares its instructions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Program {
     instructions: Arc<[Instruction]>,
-    /// The same, taken apart.
+    /// The same instructions, decoded.
     ops: Arc<[Op]>,
 }
 
 impl Program {
-    /// Checks a program that came from anywhere.
+    /// Checks a program from an untrusted source.
     ///
     /// # Errors
     /// The first fault; see [`BpfError`].
@@ -123,7 +123,7 @@ impl Program {
         }
     }
 
-    /// As it was given.
+    /// The instructions as they were given to [`Program::new`].
     pub fn instructions(&self) -> &[Instruction] {
         &self.instructions
     }
@@ -143,13 +143,13 @@ impl Program {
             frame,
             len: frame.len() as u32,
         };
-        // Division by zero and loads past the end.
+        // `None`: a division by zero, or a load past the frame's end.
         Machine::default().run(&self.ops, &packet).unwrap_or(0)
     }
 }
 
-/// A frame with its beginning copied out. Guests may change what lies in their memory at any
-/// time: nothing here refers to it, each load copies.
+/// A frame with a copy of its beginning. A guest may change its memory at any time: so nothing here
+/// borrows from it, and each load copies.
 struct Packet<'a, F: ?Sized> {
     head: &'a [u8],
     frame: &'a F,
@@ -157,7 +157,7 @@ struct Packet<'a, F: ?Sized> {
 }
 
 impl<F: FrameBytes + ?Sized> Packet<'_, F> {
-    /// The big-endian number at `at`. `None` when it is not all inside.
+    /// The big-endian number at `at`. `None` when it is not entirely inside the frame.
     #[inline]
     fn load(&self, at: u64, size: Size) -> Option<u32> {
         match size {
@@ -192,8 +192,8 @@ struct Machine {
 }
 
 impl Machine {
-    /// Ends: each turn goes on to a later instruction. `None` where a program ends without
-    /// having returned.
+    /// Terminates, because each turn continues at a later instruction. `None` when a program ends
+    /// without returning.
     fn run(&mut self, ops: &[Op], packet: &Packet<'_, impl FrameBytes + ?Sized>) -> Option<u32> {
         let mut next = 0;
         loop {
@@ -211,10 +211,10 @@ impl Machine {
                 Op::SetX(k) => self.x = k,
                 Op::Length => self.a = packet.len,
                 Op::LengthX => self.x = packet.len,
-                Op::Recall(place) => self.a = self.scratch[place.index()],
-                Op::RecallX(place) => self.x = self.scratch[place.index()],
-                Op::Store(place) => self.scratch[place.index()] = self.a,
-                Op::StoreX(place) => self.scratch[place.index()] = self.x,
+                Op::Recall(word) => self.a = self.scratch[word.get()],
+                Op::RecallX(word) => self.x = self.scratch[word.get()],
+                Op::Store(word) => self.scratch[word.get()] = self.a,
+                Op::StoreX(word) => self.scratch[word.get()] = self.x,
                 Op::Compute(how, by) => self.a = compute(how, self.a, self.value(by))?,
                 Op::Negate => self.a = self.a.wrapping_neg(),
                 Op::Jump(skip) => next += skip as usize,
@@ -251,7 +251,7 @@ fn compute(how: Arithmetic, a: u32, b: u32) -> Option<u32> {
         Arithmetic::Or => a | b,
         Arithmetic::And => a & b,
         Arithmetic::Xor => a ^ b,
-        // By 32 and more nothing is left, whatever the CPU would do.
+        // A shift by 32 or more leaves 0, also on CPUs that would shift by the remainder.
         Arithmetic::Lsh => a.checked_shl(b).unwrap_or(0),
         Arithmetic::Rsh => a.checked_shr(b).unwrap_or(0),
     })

@@ -1,26 +1,26 @@
-//! Instructions taken apart: [`Op`]. What cannot be run cannot be written as one.
+//! Decoded instructions: [`Op`]. An instruction that cannot be run cannot be represented.
 
 use super::{BpfError, Instruction, SCRATCH};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {
     Load(Size, u32),
-    /// From where the index register and the constant together point.
+    /// From the offset that is the sum of index register and constant.
     LoadIndexed(Size, u32),
-    /// An IPv4 header's length in bytes, from its first byte, to the index register.
+    /// Loads the length of an IPv4 header, in bytes, from its first byte to the index register.
     LoadHeaderLength(u32),
     Set(u32),
     SetX(u32),
     Length,
     LengthX,
-    Recall(Place),
-    RecallX(Place),
-    Store(Place),
-    StoreX(Place),
+    Recall(ScratchIndex),
+    RecallX(ScratchIndex),
+    Store(ScratchIndex),
+    StoreX(ScratchIndex),
     Compute(Arithmetic, Operand),
     Negate,
     Jump(u32),
-    /// Test, with what, and how many instructions are skipped when it holds or does not.
+    /// The test, its operand, and how many instructions are skipped when it holds or does not hold.
     Branch(Test, Operand, u8, u8),
     Return(u32),
     ReturnA,
@@ -63,13 +63,13 @@ pub(super) enum Test {
     AnyBit,
 }
 
-/// A place in scratch memory, below [`SCRATCH`].
+/// The index of a word in scratch memory, below [`SCRATCH`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(u8);
+pub(super) struct ScratchIndex(u8);
 
-impl Place {
+impl ScratchIndex {
     #[inline]
-    pub(super) fn index(self) -> usize {
+    pub(super) fn get(self) -> usize {
         usize::from(self.0) % SCRATCH
     }
 }
@@ -99,7 +99,7 @@ const MSH: u16 = 0xa0;
 const X: u16 = 0x08;
 
 impl Op {
-    /// Takes the instruction at `at` of a program of `count` apart.
+    /// Decodes the instruction at `at` of a program of `count`.
     pub(super) fn parse(
         instruction: Instruction,
         at: usize,
@@ -110,8 +110,8 @@ impl Op {
         match code & 7 {
             LD => load(code, k, at)?.ok_or(unknown),
             LDX => load_x(code, k, at)?.ok_or(unknown),
-            ST if code == ST => Ok(Op::Store(place(k, at)?)),
-            STX if code == STX => Ok(Op::StoreX(place(k, at)?)),
+            ST if code == ST => Ok(Op::Store(scratch_index(k, at)?)),
+            STX if code == STX => Ok(Op::StoreX(scratch_index(k, at)?)),
             ALU => alu(code, k, at)?.ok_or(unknown),
             JMP => {
                 let op = jump(code, jt, jf, k).ok_or(unknown)?;
@@ -140,7 +140,7 @@ fn load(code: u16, k: u32, at: usize) -> Result<Option<Op>, BpfError> {
     Ok(Some(match code {
         IMMEDIATE => Op::Set(k),
         LENGTH => Op::Length,
-        MEMORY => Op::Recall(place(k, at)?),
+        MEMORY => Op::Recall(scratch_index(k, at)?),
         _ => {
             let size = match code & 0x18 {
                 W => Size::Word,
@@ -165,7 +165,7 @@ fn load_x(code: u16, k: u32, at: usize) -> Result<Option<Op>, BpfError> {
     Ok(Some(match code {
         IMMEDIATE => Op::SetX(k),
         LENGTH => Op::LengthX,
-        MEMORY => Op::RecallX(place(k, at)?),
+        MEMORY => Op::RecallX(scratch_index(k, at)?),
         HEADER => Op::LoadHeaderLength(k),
         _ => return Ok(None),
     }))
@@ -205,7 +205,7 @@ fn jump(code: u16, jt: u8, jf: u8, k: u32) -> Option<Op> {
     Some(Op::Branch(test, operand(code, k), jt, jf))
 }
 
-/// The jump, if all that it skips is there, and something behind.
+/// The jump, if it does not leave the program of `count` instructions.
 fn inside(op: Op, at: usize, count: usize) -> Result<Op, BpfError> {
     let longest = match op {
         Op::Jump(skip) => skip,
@@ -228,10 +228,10 @@ fn operand(code: u16, k: u32) -> Operand {
     }
 }
 
-fn place(k: u32, at: usize) -> Result<Place, BpfError> {
+fn scratch_index(k: u32, at: usize) -> Result<ScratchIndex, BpfError> {
     if (k as usize) < SCRATCH {
-        Ok(Place(k as u8))
+        Ok(ScratchIndex(k as u8))
     } else {
-        Err(BpfError::NoSuchPlace { at, place: k })
+        Err(BpfError::NoSuchScratchWord { at, index: k })
     }
 }

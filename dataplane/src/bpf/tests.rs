@@ -224,7 +224,7 @@ fn bad_programs_are_refused_with_a_reason() {
     for code in [0x02, 0x03, 0x60, 0x61] {
         assert_eq!(
             refused(&[op(code, 0, 0, 16), ret]),
-            BpfError::NoSuchPlace { at: 0, place: 16 }
+            BpfError::NoSuchScratchWord { at: 0, index: 16 }
         );
     }
     for code in [0x34, 0x94] {
@@ -262,7 +262,7 @@ fn every_other_code_is_unknown() {
     assert_eq!(refused, Err(BpfError::UnknownCode { at: 0, code: 0x99 }));
 }
 
-/// A frame that says it is longer than what can be copied: a short copy is no match, no panic.
+/// A frame whose length exceeds the bytes that can be copied: such a copy neither matches nor panics.
 #[test]
 fn a_frame_that_shrinks_does_not_match() {
     struct Shrunk;

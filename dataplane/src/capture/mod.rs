@@ -1,7 +1,7 @@
-//! What a lane tells about its frames: [`Record`] and [`Verdict`], and the two ways out of the
-//! worker. A tap ([`LaneCapture`]) gives every frame from now on to one reader, the flight
-//! recorder ([`RecorderReader`]) the last frames to whoever asks. Neither ever makes the worker
-//! wait.
+//! Observing a lane: what it reports about each frame ([`Record`], [`Verdict`]), and the two ways
+//! in which that leaves the worker. A tap ([`LaneCapture`]) gives every frame from now on to one
+//! reader; the flight recorder ([`RecorderReader`]) gives the last frames to any reader that asks.
+//! Neither makes the worker wait.
 
 mod overwrite_ring;
 mod recorder;
@@ -9,120 +9,53 @@ mod tap;
 
 use crate::frame::VnetHeader;
 use crate::stats::DropReason;
-use crate::sync::{AtomicU64, Ordering};
 
 pub use recorder::RecorderReader;
 pub(crate) use recorder::{Recorder, recorder};
 pub use tap::{LaneCapture, TapSpec};
 pub(crate) use tap::{LaneTap, lane_tap};
 
-/// The bytes of a frame, wherever they lie; from the destination address on, without FCS. Guests
-/// may change theirs at any time, so they can only be copied.
-pub trait FrameBytes {
-    /// How many.
-    fn len(&self) -> usize;
-
-    /// Copies the bytes from `at` on, as many as both have; returns how many.
-    fn copy_out(&self, at: usize, to: &mut [u8]) -> usize;
-
-    /// Whether there are none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Copies the bytes from the first on to words, in the machine's byte order; the last word
-    /// may get fewer than eight.
-    #[inline]
-    fn copy_words(&self, to: &[AtomicU64]) {
-        copy_in_steps(self, to);
-    }
-}
-
-/// [`FrameBytes::copy_words`] by way of the stack.
-pub(crate) fn copy_in_steps(frame: &(impl FrameBytes + ?Sized), to: &[AtomicU64]) {
-    // As much is zeroed as a frame may need: most are short.
-    match to.len() {
-        0..=8 => copy_steps::<8>(frame, to),
-        9..=32 => copy_steps::<32>(frame, to),
-        _ => copy_steps::<256>(frame, to),
-    }
-}
-
-fn copy_steps<const WORDS: usize>(frame: &(impl FrameBytes + ?Sized), to: &[AtomicU64]) {
-    let mut bytes = [[0; 8]; WORDS];
-    for (step, words) in to.chunks(WORDS).enumerate() {
-        let bytes = &mut bytes[..words.len()];
-        frame.copy_out(step * WORDS * 8, bytes.as_flattened_mut());
-        for (word, bytes) in words.iter().zip(bytes) {
-            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
-        }
-    }
-}
-
-impl FrameBytes for [u8] {
-    fn len(&self) -> usize {
-        <[u8]>::len(self)
-    }
-
-    fn copy_out(&self, at: usize, to: &mut [u8]) -> usize {
-        let from = self.get(at..).unwrap_or_default();
-        let len = from.len().min(to.len());
-        to[..len].copy_from_slice(&from[..len]);
-        len
-    }
-}
-
-impl<F: FrameBytes + ?Sized> FrameBytes for &F {
-    fn len(&self) -> usize {
-        (**self).len()
-    }
-
-    fn copy_out(&self, at: usize, to: &mut [u8]) -> usize {
-        (**self).copy_out(at, to)
-    }
-}
-
 /// One frame on one lane, without its bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Record {
-    /// When, in ns of the monotonic clock.
+    /// When it entered or left the lane, in ns of the monotonic clock.
     pub time: u64,
     /// Bytes of the frame, without FCS.
     pub len: u32,
-    /// How many of them are here; at most `len`.
+    /// How many of them were captured; at most `len`.
     pub captured: u32,
-    /// What the sender left to others: an unfinished checksum, pieces to be cut.
+    /// The work that the sender left to others: an unfinished checksum, pieces to be cut.
     pub header: VnetHeader,
     /// What became of it.
     pub verdict: Verdict,
 }
 
-/// What became of a frame. The default: it was sent at once, as it came.
+/// What became of a frame. The default is a frame that was sent at once, as it came.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// It was not sent, and why.
+    /// Why it was not sent; `None` when it was.
     pub dropped: Option<DropReason>,
-    /// Of a super-frame, how many of its wire frames the receiver lost.
+    /// How many wire frames of a super-frame the receiver lost.
     pub lost_pieces: u16,
-    /// How long it was asked to wait, in ns.
+    /// How long the impairment made it wait, in ns.
     pub delay: Option<u64>,
     /// A second copy of it was made.
     pub duplicated: bool,
     /// This is that second copy.
     pub copy: bool,
-    /// The bit that was flipped, counted from the frame's start.
+    /// The index of the bit that was flipped, counted from the frame's start.
     pub corrupted: Option<u32>,
-    /// It overtook others.
+    /// It overtook other frames on purpose.
     pub reordered: bool,
     /// It was marked as having met congestion (ECN) instead of being lost.
     pub marked: bool,
 }
 
 impl Record {
-    /// Bytes of one on its way, whatever became of the frame.
+    /// The size of an encoded record, in bytes: the same for every frame.
     pub const LEN: usize = 8 * Record::WORDS;
 
-    /// Words of one in memory.
+    /// The size of a record in 64-bit words.
     const WORDS: usize = 6;
 
     /// The record in little-endian bytes.
@@ -134,8 +67,8 @@ impl Record {
         bytes
     }
 
-    /// The record at the beginning of `bytes`. `None` when they are too few, or name what this
-    /// version does not know.
+    /// The record at the beginning of `bytes`. `None` when they are too few, or contain a value that
+    /// this version does not know.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut words = [0; Record::WORDS];
         let bytes = bytes.first_chunk::<{ Record::LEN }>()?;
@@ -145,12 +78,12 @@ impl Record {
         Record::from_words(words)
     }
 
-    /// Time, lengths, and then what is all zeros for a plain frame that was sent at once.
+    /// Time and lengths first, then the words that are zero for a plain frame that was sent at once.
     #[inline]
     fn words(&self) -> [u64; Record::WORDS] {
         let VnetHeader([h0, h1, h2, h3, h4, h5, h6, h7, h8, h9]) = self.header;
         let verdict = &self.verdict;
-        // 0 is for none, so that a new reason changes no number.
+        // 0 stands for `None`, so that a new reason does not renumber the others.
         let dropped = verdict.dropped.map_or(0, |reason| reason.index() + 1);
         let [lost0, lost1] = verdict.lost_pieces.to_le_bytes();
         [
@@ -228,7 +161,7 @@ impl Verdict {
     }
 }
 
-/// Bits of a verdict on its way.
+/// Bits of an encoded verdict.
 mod flag {
     pub(super) const DELAY: u8 = 1;
     pub(super) const DUPLICATED: u8 = 1 << 1;

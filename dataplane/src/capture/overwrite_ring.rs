@@ -1,23 +1,23 @@
-//! A ring of words that one thread overwrites for ever ([`Writer`]) and others copy at any time
-//! ([`Ring::copy`]); nobody waits.
+//! A ring of words that one thread keeps overwriting ([`Writer`]) and others copy at any time
+//! ([`Ring::copy`]); neither waits for the other.
 //!
 //! Positions count the words that were ever written; a word lies at its position modulo the
-//! ring's size. The writer says up to where it is going to write, writes, and says that it has.
-//! A reader copies and then asks how far the writer meanwhile went: what may have been overwritten
-//! while it was copied is thrown away.
+//! ring's size. The writer publishes up to where it is going to write, writes, and publishes that it
+//! has. A reader copies, then reads how far the writer has gone meanwhile, and discards the words that
+//! may have been overwritten while it copied them.
 
 use std::sync::Arc;
 
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::sys::pool::zero_words;
 
-/// Words that a reader copies before it asks whether they were whole.
+/// Words that a reader copies before it checks whether they were overwritten.
 const COPIED_AT_ONCE: u64 = if cfg!(loom) { 2 } else { 256 };
 
-/// Copies that a reader makes, at most, when the writer overtakes it.
+/// Most attempts of a reader that the writer overtakes.
 const TRIES: usize = 16;
 
-/// What worker and readers share.
+/// The memory that the worker and the readers share.
 #[derive(Debug)]
 #[repr(align(128))] // no other lane's positions on the same pair of cache lines
 pub(super) struct Ring {
@@ -29,7 +29,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Its memory is touched as it is written to: one that nobody writes to costs none.
+    /// Its memory is touched only when it is written: a ring that is not written to costs none.
     pub(super) fn new(words: usize) -> Self {
         Ring {
             reserved: AtomicU64::new(0),
@@ -38,8 +38,8 @@ impl Ring {
         }
     }
 
-    /// The newest words, as many as are whole; the last is the last of a piece. Tries again
-    /// when the writer overtook it as a whole.
+    /// The newest words, as many as were not overwritten; the last one is the end of a piece. Tries
+    /// again when the writer has overwritten all of them.
     pub(super) fn copy(&self) -> Vec<u64> {
         for _ in 1..TRIES {
             let words = self.copy_once();
@@ -68,7 +68,8 @@ impl Ring {
                 from,
                 &mut words[(from - start) as usize..(whole_from - start) as usize],
             );
-            // Whoever got a word that was written over gets the reservation for it, too.
+            // A load that got an overwriting word synchronises with the writer's fence: the load
+            // below sees the reservation that was made before that word was written.
             fence(Ordering::Acquire);
             let overwritten = self.reserved.load(Ordering::Relaxed).saturating_sub(size);
             if overwritten > from {
@@ -91,8 +92,8 @@ impl Ring {
     }
 }
 
-/// The end of a ring that writes. Where it stands is what it says in the ring: one store less
-/// for each piece.
+/// The writing end of a ring. Its position is the one that it published in the ring: that saves a
+/// store for each piece.
 #[derive(Debug)]
 pub(super) struct Writer {
     ring: Arc<Ring>,
@@ -105,8 +106,8 @@ impl Writer {
         Writer { ring, lap: 0 }
     }
 
-    /// Has a piece of `count` words filled, which lie side by side. Where they do not fit in front
-    /// of the ring's end, what is left there becomes a piece of its own: `gap` gives its last word.
+    /// Has `fill` write a piece of `count` consecutive words. If they do not fit in front of the ring's
+    /// end, the words left there become a piece of their own, whose last word `gap` makes.
     ///
     /// # Panics
     /// When the ring has fewer words.
@@ -128,7 +129,7 @@ impl Writer {
         }
         let end = start + count as u64;
         ring.reserved.store(end, Ordering::Relaxed);
-        // Nobody sees a word of what follows without the reservation.
+        // No reader sees one of the following words without the reservation.
         fence(Ordering::Release);
         if !fits && let Some(last) = rest.last() {
             last.store(gap(rest.len()), Ordering::Relaxed);

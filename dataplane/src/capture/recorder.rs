@@ -1,14 +1,15 @@
-//! The flight recorder of a lane: the last frames, in memory that the worker overwrites for
-//! ever ([`Recorder`]) and anyone reads at any time ([`RecorderReader`]).
+//! The flight recorder of a lane: the last frames, in memory that the worker keeps overwriting
+//! ([`Recorder`]) and any thread reads at any time ([`RecorderReader`]).
 //!
-//! A record is its frame's bytes, for a frame that is not plain its header and verdict, the time,
-//! and one word with its lengths, the last: a reader goes backwards, from the newest. So a 64 B
-//! frame is ten words.
+//! A record consists of the frame's bytes, then, for a frame that is not plain, its header and
+//! verdict, then the time, and last one word with its lengths: a reader goes backwards, from the
+//! newest record. A plain frame of 64 bytes takes ten words.
 
 use std::sync::Arc;
 
 use super::overwrite_ring::{Ring, Writer};
-use super::{FrameBytes, Record, Verdict};
+use super::{Record, Verdict};
+use crate::frame::FrameBytes;
 use crate::frame::{MAX_FRAME, VnetHeader};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -33,7 +34,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Keeps a frame, and what became of it, in place of the oldest.
+    /// Keeps a frame and what became of it, and overwrites the oldest ones.
     #[inline]
     pub(crate) fn see(
         &mut self,
@@ -63,7 +64,7 @@ impl Recorder {
     }
 }
 
-/// What is all zeros for a plain frame that was sent at once.
+/// Stores the words that are zero for a plain frame that was sent at once.
 fn store_rest(place: &[AtomicU64], header: &VnetHeader, verdict: &Verdict) {
     let record = Record {
         header: *header,
@@ -75,17 +76,17 @@ fn store_rest(place: &[AtomicU64], header: &VnetHeader, verdict: &Verdict) {
     }
 }
 
-/// Reads a flight recorder, from any thread, as often as wanted.
+/// Reads a flight recorder, from any thread and any number of times.
 #[derive(Debug, Clone)]
 pub struct RecorderReader {
     ring: Arc<Ring>,
 }
 
 impl RecorderReader {
-    /// Gives the frames that are still there and whose time is `since` or later (ns of the
-    /// monotonic clock), in order of time, each with as many bytes as it says were captured.
-    /// The worker goes on meanwhile and overwrites the oldest; for as long as this takes, it
-    /// takes as much memory again as the recorder has.
+    /// Calls `each` for the frames that are still there and whose time is `since` or later (ns of the
+    /// monotonic clock), in order of time, with the bytes that were captured. The worker goes on
+    /// overwriting the oldest meanwhile. While this runs, it needs as much memory again as the
+    /// recorder has.
     pub fn dump(&self, since: u64, mut each: impl FnMut(&Record, &[u8])) {
         let copy = self.ring.copy();
         let mut found = records(&copy);
@@ -105,7 +106,7 @@ impl RecorderReader {
 /// Words of a record besides time and lengths.
 const REST: usize = Record::WORDS - 2;
 
-/// The last word of what was written in one go: how long it is, and what.
+/// The last word of a piece: its kind and length.
 #[derive(Debug, Clone, Copy)]
 struct Trailer(u64);
 
@@ -120,7 +121,7 @@ impl Trailer {
         Trailer(u64::from(len) | u64::from(captured) << 24 | plain)
     }
 
-    /// Words in front of the ring's end that are left out, because the next record would not fit.
+    /// A piece of `words` words at the ring's end that is left out because the next record does not fit.
     fn gap(words: usize) -> u64 {
         words as u64 | Trailer::GAP
     }
@@ -134,7 +135,7 @@ impl Trailer {
         self.0 & Trailer::PLAIN != 0
     }
 
-    /// Bytes of the frame, and those that were captured.
+    /// The bytes of the frame, and how many of them were captured.
     #[inline]
     fn lengths(self) -> (u32, u32) {
         let length = |word: u64| (word & Trailer::LENGTH) as u32;
@@ -157,8 +158,8 @@ impl Trailer {
     }
 }
 
-/// Every whole record of a copy with the words of its payload, the newest first. The oldest one
-/// may lack its beginning.
+/// Every whole record of a copy with the words of its payload, the newest first. A record that lacks
+/// its beginning, as the oldest one may, is left out.
 fn records(mut words: &[u64]) -> Vec<(Record, &[u64])> {
     let mut found = Vec::new();
     while let Some(last) = words.last() {

@@ -5,20 +5,21 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::{FrameBytes, Record, Verdict};
+use super::{Record, Verdict};
 use crate::bpf::Program;
+use crate::frame::FrameBytes;
 use crate::frame::VnetHeader;
 
-/// What is to be captured on a lane.
+/// Which frames of a lane are captured, and how much of each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TapSpec {
-    /// Only frames that match. `None`: all.
+    /// Captures only frames that match. `None`: all frames.
     pub filter: Option<Program>,
-    /// Bytes of each frame, at most.
+    /// Most bytes of each frame that are kept.
     pub snap: u32,
-    /// Frames as they leave the lane, at that time; else as they entered it.
+    /// Captures frames as they leave the lane, with that time; otherwise as they entered it.
     pub wire: bool,
-    /// Memory of the ring. A frame for which there is no room in it is lost to the capture,
+    /// Bytes of the ring between worker and reader. A frame that does not fit is lost to the capture,
     /// and counted.
     pub bytes: usize,
 }
@@ -58,12 +59,12 @@ pub(crate) struct LaneTap {
 }
 
 impl LaneTap {
-    /// What is captured.
+    /// What to capture.
     pub(crate) fn spec(&self) -> &TapSpec {
         &self.spec
     }
 
-    /// Copies a frame, if it matches, as far as wanted, with what became of it.
+    /// Copies a frame, if it matches, with what became of it.
     pub(crate) fn see(
         &mut self,
         time: u64,
@@ -102,7 +103,7 @@ impl LaneTap {
     }
 }
 
-/// Adds one, as the only writer.
+/// Adds one. The worker is the only writer: no atomic addition is needed.
 fn bump(counter: &AtomicU64) {
     let before = counter.load(Ordering::Relaxed);
     counter.store(before.wrapping_add(1), Ordering::Relaxed);
@@ -113,13 +114,13 @@ fn bump(counter: &AtomicU64) {
 pub struct LaneCapture {
     ring: Consumer<u8>,
     counters: Arc<Counters>,
-    /// A record's bytes, where they run over the ring's end.
+    /// The bytes of a record that wraps around the ring's end.
     wrapped: Vec<u8>,
 }
 
 impl LaneCapture {
-    /// Gives what waited in the ring when it was called, oldest first: each record with as many
-    /// bytes as it says were captured. Returns how many records.
+    /// Calls `each` for every record that waits in the ring now, oldest first, with the bytes that were
+    /// captured. Returns how many records.
     pub fn read(&mut self, mut each: impl FnMut(&Record, &[u8])) -> usize {
         let mut left = self.ring.slots();
         let mut count = 0;
@@ -131,20 +132,21 @@ impl LaneCapture {
         count
     }
 
-    /// Frames that passed the filter: those read, those lost, and those that still wait.
+    /// The number of frames that matched: read, lost, and still waiting.
     pub fn seen(&self) -> u64 {
         self.counters.seen.load(Ordering::Relaxed)
     }
 
-    /// Of those, how many were lost because the ring was full.
+    /// The number of frames that matched and were lost because the ring was full.
     pub fn lost(&self) -> u64 {
         self.counters.lost.load(Ordering::Relaxed)
     }
 
-    /// The lane is gone: what waits now is the last, and the counts are final.
+    /// Whether the capture has ended at the lane: no record follows those that wait now, and the
+    /// counts are final.
     pub fn is_finished(&self) -> bool {
         let gone = self.ring.is_abandoned();
-        // rtrb asks how many ends are left without ordering what the other did before.
+        // rtrb reads the number of ends without ordering what the other end did before.
         fence(Ordering::Acquire);
         gone
     }
@@ -259,7 +261,7 @@ mod tests {
         let (mut tap, capture) = lane_tap(spec(100, 4096));
         assert!(!capture.is_finished());
         drop(capture);
-        // Until the worker is told.
+        // Until the worker drops its end.
         for _ in 0..100 {
             tap.see(1, &VnetHeader::default(), &[0; 60][..], &Verdict::default());
         }

@@ -1,21 +1,21 @@
-//! What goes with every frame: [`VnetHeader`].
+//! The header that goes with every frame: [`VnetHeader`].
 
 use std::fmt;
 
-use super::VLAN_TAG;
-use crate::offload::Offloads;
+use super::{Offloads, VLAN_TAG};
+use crate::sys::VNET_HEADER_LEN;
 
 /// A virtio-net header without `num_buffers` (virtio 1.2, 5.1.6): what the kernel puts in
 /// front of frames on taps with IFF_VNET_HDR and packet sockets with PACKET_VNET_HDR. It
-/// tells which checksum and segmentation work the sender left for others to do.
+/// says which checksum and segmentation work the sender left to the receiver.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct VnetHeader(pub [u8; VnetHeader::LEN]);
 
 impl VnetHeader {
-    /// Bytes on the way from and to the kernel.
-    pub const LEN: usize = 10;
+    /// Its size in bytes, as the kernel reads and writes it.
+    pub const LEN: usize = VNET_HEADER_LEN;
 
-    /// Neither a checksum nor a segmentation is left to do.
+    /// Whether neither checksum nor segmentation is left to the receiver.
     pub fn is_plain(&self) -> bool {
         self.needs() == Offloads::NONE
     }
@@ -25,7 +25,7 @@ impl VnetHeader {
         self.0[1]
     }
 
-    /// Moves the offsets that count from the frame's start by one VLAN tag, put back into
+    /// Moves the offsets that count from the frame's start by one VLAN tag, which was put back into
     /// the frame in front of what they point to.
     pub(crate) fn shift_for_vlan_tag(&mut self) {
         if self.gso_type() != 0 {
@@ -36,8 +36,8 @@ impl VnetHeader {
         }
     }
 
-    /// What a receiver must have agreed to for taking the frame as it is. An unknown kind
-    /// of super-frame needs what nobody agrees to.
+    /// The offloads that a receiver must have agreed to in order to take the frame as it is. An
+    /// unknown kind of super-frame needs one that no receiver agrees to.
     #[inline]
     pub(crate) fn needs(&self) -> Offloads {
         if self.0[0] & Self::NEEDS_CSUM == 0 && self.0[1] == 0 {
@@ -83,10 +83,9 @@ impl VnetHeader {
         self.field(8)
     }
 
-    /// The header as it may be handed on, from one that a guest or a stranger wrote: flags
-    /// that mean nothing on this way are taken out. `None` when it contradicts itself or
-    /// the frame of `frame_len` bytes behind it, or asks for an offload that is not in
-    /// `agreed` (virtio 1.2, 5.1.6.2).
+    /// Checks a header that an untrusted guest wrote, and clears the flags that have no meaning in
+    /// this direction. `None` when it contradicts itself or the frame of `frame_len` bytes behind it,
+    /// or asks for an offload that is not in `agreed` (virtio 1.2, 5.1.6.2).
     #[inline]
     pub(crate) fn checked(mut self, frame_len: usize, agreed: Offloads) -> Option<Self> {
         if self.0[0] & Self::NEEDS_CSUM == 0 && self.0[1] == 0 {
@@ -108,26 +107,18 @@ impl VnetHeader {
         may_pass.then_some(self)
     }
 
-    /// For a frame that is no super-frame any more; whether its checksum is unfinished stays.
+    /// The header of a piece that was cut from the super-frame; an unfinished checksum stays so.
     #[inline]
     pub(crate) fn without_segmentation(mut self) -> Self {
         self.0[1..6].fill(0);
         self
     }
 
-    /// Without the flags that only devices may set, which not every driver knows.
+    /// Without the flags that only a device may set: not every driver accepts them.
     #[inline]
     pub(crate) fn for_guest(mut self) -> Self {
         self.0[0] &= Self::NEEDS_CSUM;
         self
-    }
-
-    /// For the kernel to read from.
-    pub(crate) fn io_vector(&self) -> libc::iovec {
-        libc::iovec {
-            iov_base: self.0.as_ptr().cast_mut().cast(),
-            iov_len: Self::LEN,
-        }
     }
 
     const NEEDS_CSUM: u8 = 1;

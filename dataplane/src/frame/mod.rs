@@ -1,31 +1,36 @@
-//! Frames as a worker handles them: [`Burst`] and [`VnetHeader`].
+//! Frames as a worker handles them: [`Burst`], [`VnetHeader`] and [`Offloads`].
 
+mod bytes;
 mod header;
+mod offloads;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
-use crate::capture::{FrameBytes, copy_in_steps};
-use crate::offload::Offloads;
 use crate::sync::AtomicU64;
+use crate::sys::MAX_VECTORS;
+use crate::sys::packet::VlanTag;
 use crate::sys::pool::{Pool, Segment};
 
+pub(crate) use bytes::FrameBytes;
+use bytes::copy_in_steps;
 pub use header::VnetHeader;
+pub use offloads::Offloads;
 
-/// Frames handled in one go, at most.
+/// Most frames in one [`Burst`].
 pub const MAX_BURST: usize = 64;
 
 /// Longest frame that a port takes in, in bytes without FCS: a 64 KiB
 /// super-frame's IP packet, an Ethernet header and two VLAN tags.
 pub const MAX_FRAME: usize = 65_536 + 14 + 2 * VLAN_TAG;
 
-/// Shortest frame that is one at all: an Ethernet header.
+/// Shortest frame, in bytes: an Ethernet header.
 pub const MIN_FRAME: usize = 14;
 
-/// Segments of one frame, at most: what one writev(2) takes (UIO_MAXIOV), less one for the
-/// virtio-net header. A guest's chain of 1024 descriptors has a header too.
-pub(crate) const MAX_FRAME_SEGMENTS: usize = 1023;
+/// Segments of one frame, at most: what one writev(2) takes, less one for the virtio-net header. A
+/// guest's chain of 1024 descriptors has a header too.
+pub(crate) const MAX_FRAME_SEGMENTS: usize = MAX_VECTORS - 1;
 
 /// Segments of all frames of a burst, at most; the burst ends early when fewer are left than
 /// one frame may need.
@@ -38,14 +43,14 @@ pub(crate) const VLAN_TAG: usize = 4;
 /// took out, without moving more than the two addresses.
 const HEADROOM: usize = 16;
 
-/// Frames begin at so many different distances from the beginning of a page: else all of a burst
-/// would compete for the same few sets of the cache.
+/// The number of different offsets, 64 bytes apart, at which frames begin in their page (cache
+/// colouring). At one offset, all frames of a burst would compete for the same few cache sets.
 const COLOURS: usize = 60;
 
 /// Bytes of memory for one frame: whole pages, so that it can change its owner.
 const STRIDE: usize = (HEADROOM + MAX_FRAME + COLOURS * 64).next_multiple_of(4096);
 
-/// Where the frame in a stride begins.
+/// Where the frame begins in its memory.
 fn frame_start(stride: &Pool) -> usize {
     HEADROOM + stride.address() / 4096 % COLOURS * 64
 }
@@ -60,14 +65,14 @@ struct FrameRef {
     count: u16,
 }
 
-/// Up to [`MAX_BURST`] frames: where each lies, and memory for those that lie nowhere else.
-/// A worker has one and reuses it for ever: receiving overwrites what was sent before.
+/// Up to [`MAX_BURST`] frames: where each lies, and memory for those that do not lie in a guest.
+/// A worker reuses its bursts: receiving overwrites what was sent before.
 ///
 /// Frames from a vhost-user port stay in the guest's memory; what comes from the kernel is
 /// read into the burst's own. Pages of that are touched only as frames need them, so a burst
 /// of small frames costs 64 pages of real memory, not the 4 MiB that it reserves.
 pub struct Burst {
-    /// For each index the memory that the frame there may use.
+    /// By index in the burst: the memory that the frame there may use.
     strides: Vec<Pool>,
     frames: [FrameRef; MAX_BURST],
     len: usize,
@@ -75,7 +80,7 @@ pub struct Burst {
     segments_len: usize,
     bytes: u64,
     needs: Offloads,
-    /// Which queue of a port with several it came from.
+    /// Which queue of its port the burst came from.
     queue: usize,
 }
 
@@ -109,13 +114,13 @@ impl Burst {
         }
     }
 
-    /// Frames in it.
+    /// The number of frames.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no frame in it.
+    /// Whether it holds no frame.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -133,7 +138,7 @@ impl Burst {
         self.bytes
     }
 
-    /// What a receiver must have agreed to for taking all of it as it is.
+    /// The offloads that a receiver must have agreed to in order to take all frames as they are.
     #[inline]
     pub(crate) fn needs(&self) -> Offloads {
         self.needs
@@ -158,7 +163,7 @@ impl Burst {
         &self.segments[frame.first as usize..][..frame.count as usize]
     }
 
-    /// Copies the beginning of the frame at `index` out, as much as fits; returns how much.
+    /// Copies the beginning of the frame at `index` to `to`, as many bytes as fit; returns how many.
     pub fn copy_out(&self, index: usize, to: &mut [u8]) -> usize {
         let mut done = 0;
         for segment in self.segments(index) {
@@ -167,14 +172,14 @@ impl Burst {
         done
     }
 
-    /// The frame at `index`, copied.
+    /// A copy of the frame at `index`.
     pub fn to_vec(&self, index: usize) -> Vec<u8> {
         let mut frame = vec![0; self.frame_len(index)];
         self.copy_out(index, &mut frame);
         frame
     }
 
-    /// Forgets the frames.
+    /// Removes all frames.
     #[inline]
     pub fn clear(&mut self) {
         self.len = 0;
@@ -196,12 +201,23 @@ impl Burst {
     }
 
     /// Where the frame `ahead` places behind the last one may be received to: its header,
-    /// and [`MAX_FRAME`] bytes. `None` where the burst ends.
+    /// and [`MAX_FRAME`] bytes. `None` behind the burst's end.
     pub(crate) fn vacant(&mut self, ahead: usize) -> Option<(&mut VnetHeader, &mut [u8])> {
         let index = self.len + ahead;
         let stride = self.strides.get_mut(index)?;
         let memory = stride.piece(frame_start(stride), MAX_FRAME);
         Some((&mut self.frames[index].header, memory))
+    }
+
+    /// Where the next frames may be received to, in order: for each its header, and [`MAX_FRAME`]
+    /// bytes.
+    pub(crate) fn vacant_frames(&mut self) -> impl Iterator<Item = (&mut VnetHeader, &mut [u8])> {
+        let frames = self.frames[self.len..].iter_mut();
+        let strides = self.strides[self.len..].iter_mut();
+        frames.zip(strides).map(|(frame, stride)| {
+            let memory = stride.piece(frame_start(stride), MAX_FRAME);
+            (&mut frame.header, memory)
+        })
     }
 
     /// Takes in the frame of `len` bytes that was received to the vacant place `ahead`.
@@ -280,7 +296,7 @@ impl Burst {
     /// Appends a frame of another burst; it stays where it lies.
     ///
     /// # Panics
-    /// When there is no room.
+    /// When it does not fit: ask [`Burst::has_room`] first.
     pub(crate) fn push_again(&mut self, other: &Burst, index: usize) {
         for segment in other.segments(index) {
             self.add_segment(*segment);
@@ -288,17 +304,17 @@ impl Burst {
         self.add_frame(*other.header(index), other.frame_len(index));
     }
 
-    /// Memory as one frame of a burst has it.
+    /// Memory for one frame, as [`Burst::exchange`] takes it.
     ///
     /// # Errors
-    /// When there is none left.
+    /// When the system is out of memory.
     pub(crate) fn new_stride() -> std::io::Result<Pool> {
         Pool::try_new(STRIDE)
     }
 
-    /// Takes the frame at `index` with its memory, and puts a spare one in place; returns also
-    /// where in it the frame begins. Gives the spare one back when the frame lies elsewhere. The
-    /// frame's segments stay valid for as long as the memory is.
+    /// Takes the memory of the frame at `index`, and puts `spare` in its place. Returns the memory and
+    /// where in it the frame begins, or `spare` when the frame does not lie in the burst's own
+    /// memory. The frame's segments stay valid for as long as that memory lives.
     pub(crate) fn exchange(&mut self, index: usize, spare: Pool) -> Result<(Pool, usize), Pool> {
         let at = match self.segments(index) {
             [segment] => self.strides[index].offset_of(segment),
@@ -310,7 +326,7 @@ impl Burst {
         }
     }
 
-    /// Takes the last frame back out.
+    /// Removes the last frame.
     pub(crate) fn pop(&mut self) {
         let Some(last) = self.len.checked_sub(1) else {
             return;
@@ -320,7 +336,7 @@ impl Burst {
         self.abandon_frame();
     }
 
-    /// The frame at `index`, to be read from.
+    /// The bytes of the frame at `index`.
     #[inline]
     pub(crate) fn frame(&self, index: usize) -> BurstFrame<'_> {
         BurstFrame {
@@ -329,7 +345,7 @@ impl Burst {
         }
     }
 
-    /// Takes back the segments that were added since the last frame.
+    /// Removes the segments that were added since the last frame.
     pub(crate) fn abandon_frame(&mut self) {
         self.segments_len = match self.len {
             0 => 0,
@@ -352,7 +368,7 @@ impl Burst {
     }
 }
 
-/// One frame of a burst, to be read from.
+/// The bytes of one frame of a burst.
 pub(crate) struct BurstFrame<'a> {
     segments: &'a [Segment],
     len: usize,
@@ -382,7 +398,7 @@ impl FrameBytes for BurstFrame<'_> {
         done
     }
 
-    /// Most frames are one segment: straight from there.
+    /// Most frames are one segment, and are copied without a detour over the stack.
     #[inline]
     fn copy_words(&self, to: &[AtomicU64]) {
         match self.segments {
@@ -390,11 +406,4 @@ impl FrameBytes for BurstFrame<'_> {
             _ => copy_in_steps(self, to),
         }
     }
-}
-
-/// An 802.1Q tag that the kernel stripped into metadata.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct VlanTag {
-    pub(crate) tpid: u16,
-    pub(crate) tci: u16,
 }

@@ -1,4 +1,4 @@
-//! Frames copied into chunks of one size: [`Chunks`].
+//! Frames that were copied into chunks of one size: [`Chunks`].
 
 use super::{HeldFrame, NONE};
 use crate::frame::Burst;
@@ -33,7 +33,7 @@ impl Chunks {
         Some(chunks)
     }
 
-    /// Copies a frame in; returns its first chunk. `None` when there is no room.
+    /// Copies a frame in; returns its first chunk. `None` when too few chunks are free.
     pub(super) fn copy_in(&mut self, burst: &Burst, index: usize) -> Option<u32> {
         let first = self.chunk()?;
         let (mut chunk, mut used) = (first, 0);
@@ -77,7 +77,7 @@ impl Chunks {
         if fresh == self.capacity {
             return None;
         }
-        // Reserved when it was made: neither allocates.
+        // Both have the capacity since they were made: neither allocates.
         self.links.push(NONE);
         self.frames.push(HeldFrame::default());
         Some(fresh as u32)
@@ -92,7 +92,7 @@ impl Chunks {
         }
     }
 
-    /// The byte of a frame, to be changed.
+    /// The byte at `at` of a frame, to be changed.
     pub(super) fn byte(&mut self, first: u32, mut at: usize) -> Option<&mut u8> {
         let mut chunk = first;
         while at >= self.size {

@@ -1,4 +1,4 @@
-//! Where frames wait that a lane sends later: [`Hold`].
+//! The queue of the frames that a lane sends later: [`Hold`].
 
 mod chunks;
 #[cfg(test)]
@@ -17,12 +17,12 @@ use zero_copy::ZeroCopyFrames;
 /// Frames up to this length, in bytes, lie in chunks of this size each.
 const SHORT: usize = 256;
 
-/// All others lie in as many of these as they need: one for a frame of the usual MTU, 33 for the
-/// longest super-frame.
+/// Longer frames lie in as many chunks of this size as they need: one for a frame of the usual MTU,
+/// 33 for the longest super-frame.
 const LONG: usize = 2048;
 
-/// A frame of at least so many bytes that lies in a burst's own memory is not copied: it takes
-/// that memory with it, and the burst gets other.
+/// A frame of at least this many bytes that lies in a burst's own memory is not copied: it takes
+/// that memory with it, and the burst gets a spare piece in exchange.
 const ZERO_COPY_FROM: usize = 8 << 10;
 
 /// Marks the number of a frame that lies in long chunks.
@@ -31,31 +31,31 @@ const IN_LONG: u32 = 1 << 31;
 /// Marks the number of a frame that took its memory with it.
 const IN_ZERO_COPY: u32 = 1 << 30;
 
-/// A hold has room for no fewer bytes: the longest frame fits in any.
+/// The least capacity of a hold, in bytes: the longest frame fits in any.
 const MIN_BYTES: u64 = 128 << 10;
 
 const NONE: u32 = u32::MAX;
 
-/// Frames of one lane, copied, each with the time of its release. They leave in that order, and
-/// those of the same time in the order they came.
+/// Frames of one lane, each with the time of its release. They leave in that order, and frames of the
+/// same time in the order in which they came.
 ///
-/// All memory is reserved when it is made, and touched only as far as frames wait at the same
-/// time: the chunk that was freed last is used first.
+/// All memory is reserved when the hold is made, and only as much of it is touched as frames wait at
+/// the same time: the chunk that was freed last is used first.
 pub(crate) struct Hold {
     short: Chunks,
     long: Chunks,
     zero_copy: ZeroCopyFrames,
-    /// What it was made for.
+    /// Bytes of frames that it was made for.
     capacity: u64,
-    /// Frames in the order of their release, as far as they came in that order: most do.
+    /// The list of the frames that came in the order of their release, as most do.
     first: u32,
     last: u32,
-    /// The others.
+    /// All other frames, by the time of their release.
     out_of_order: BinaryHeap<Reverse<(u64, u64, u32)>>,
     sequence: u64,
     waiting: u64,
     bytes: u64,
-    /// The frames that were handed out and not yet reclaimed.
+    /// The frames that were taken and whose memory is not yet reclaimed.
     lent: [u32; MAX_BURST],
     lent_len: usize,
 }
@@ -71,7 +71,7 @@ struct HeldFrame {
     verdict: Verdict,
 }
 
-/// How a frame waits: since when, until when, and what became of it.
+/// How a frame waits: since when and until when, in ns, and what became of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wait {
     pub(crate) arrival: u64,
@@ -80,8 +80,8 @@ pub(crate) struct Wait {
 }
 
 impl Hold {
-    /// Room for `bytes` of frames of any length, but of short ones for no more than one in 128
-    /// bytes. `None` when there is not so much memory.
+    /// Reserves memory for `bytes` of frames of any length, but for no more than one short frame in
+    /// 128 bytes. `None` when the system has too little memory.
     pub(crate) fn new(bytes: u64) -> Option<Self> {
         let room = usize::try_from(bytes.max(MIN_BYTES)).ok()?;
         let counts = [room / 128, room / 512, room / MAX_FRAME];
@@ -108,7 +108,7 @@ impl Hold {
         Some(hold)
     }
 
-    /// Whether it has room for as many bytes as the other.
+    /// Whether its capacity is at least that of the other.
     pub(crate) fn is_as_large_as(&self, other: &Hold) -> bool {
         self.capacity >= other.capacity
     }
@@ -117,17 +117,17 @@ impl Hold {
         self.waiting == 0
     }
 
-    /// Frames that wait.
+    /// The number of frames that wait.
     pub(crate) fn frames(&self) -> u64 {
         self.waiting
     }
 
-    /// Their bytes.
+    /// The bytes of the frames that wait.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// When the next frame is due.
+    /// When the next frame is due, in ns.
     #[inline]
     pub(crate) fn next_release(&self) -> Option<u64> {
         let in_order = (self.first != NONE).then(|| self.held(self.first).release);
@@ -141,8 +141,8 @@ impl Hold {
         }
     }
 
-    /// Takes the frame at `index` out of a burst that nobody sends any more: with its memory, if
-    /// that is better than a copy. `false` when there is no room.
+    /// Moves the frame at `index` out of a burst that is not sent any more: with its memory, if
+    /// that is cheaper than a copy. `false` when the hold is full.
     pub(crate) fn take_over(&mut self, burst: &mut Burst, index: usize, wait: Wait) -> bool {
         let plain = wait.verdict.corrupted.is_none() && !wait.verdict.marked;
         if plain
@@ -155,14 +155,14 @@ impl Hold {
         self.copy_in(burst, index, wait, None)
     }
 
-    /// Copies the frame at `index` in, with a bit flipped if so wished, and what `mend` makes of
-    /// its first bytes. `false` when there is no room.
+    /// Copies the frame at `index` in. The copy has the bit flipped that `wait` names, and its first
+    /// bytes as `rewrite` leaves them. `false` when the hold is full.
     pub(crate) fn copy_in(
         &mut self,
         burst: &Burst,
         index: usize,
         wait: Wait,
-        mend: Option<fn(&mut [u8])>,
+        rewrite: Option<fn(&mut [u8])>,
     ) -> bool {
         let len = burst.frame_len(index);
         let (chunks, mark) = if len <= SHORT {
@@ -173,9 +173,9 @@ impl Hold {
         let Some(first) = chunks.copy_in(burst, index) else {
             return false;
         };
-        if let Some(mend) = mend {
+        if let Some(rewrite) = rewrite {
             let at = first as usize * chunks.size;
-            mend(chunks.pool.piece(at, len.min(chunks.size)));
+            rewrite(chunks.pool.piece(at, len.min(chunks.size)));
         }
         if let Some(bit) = wait.verdict.corrupted
             && let Some(byte) = chunks.byte(first, (bit / 8) as usize)
@@ -246,8 +246,8 @@ impl Hold {
         }
     }
 
-    /// Appends the next frame to `out`, which has room for it, if it is due. It lies here until
-    /// [`Hold::reclaim`].
+    /// Appends the next frame to `out`, which must have room for it, if it is due. The frame lies in
+    /// the hold until [`Hold::reclaim`].
     pub(crate) fn take(&mut self, now: u64, out: &mut Burst) -> Option<Wait> {
         if self.lent_len == MAX_BURST {
             return None;
@@ -305,7 +305,7 @@ impl Hold {
         self.bytes -= u64::from(held.len);
     }
 
-    /// Takes back the memory of what was handed out.
+    /// Takes back the memory of the frames that were taken.
     pub(crate) fn reclaim(&mut self) {
         for lent in 0..self.lent_len {
             self.give_back(self.lent[lent]);
@@ -313,7 +313,7 @@ impl Hold {
         self.lent_len = 0;
     }
 
-    /// Forgets every frame that waits; returns how many those were.
+    /// Drops every frame that waits; returns how many.
     pub(crate) fn purge(&mut self) -> u64 {
         let purged = self.waiting;
         while self.first != NONE {

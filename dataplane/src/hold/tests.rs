@@ -38,7 +38,7 @@ fn a_long_frame_takes_its_memory_with_it_and_gives_it_back() {
         let at = burst.segments(0)[0].start();
         assert!(hold.take_over(&mut burst, 0, wait(0)));
         burst.clear();
-        // Whoever comes next writes elsewhere.
+        // The next frame is written to other memory.
         assert!(burst.push(VnetHeader::default(), &vec![255; 60_000]));
         burst.clear();
         let mut out = Burst::new();

@@ -1,16 +1,16 @@
-//! Long frames that wait in the memory that they came in: [`ZeroCopyFrames`].
+//! Long frames that wait in the memory in which they were received: [`ZeroCopyFrames`].
 
 use super::HeldFrame;
 use crate::frame::Burst;
 use crate::sys::pool::Pool;
 
-/// Frames that took their memory with them.
+/// Frames that were moved here with their memory.
 pub(super) struct ZeroCopyFrames {
     pub(super) frames: Vec<HeldFrame>,
     /// By frame: its memory, and where in it the frame begins.
     pub(super) memory: Vec<Option<(Pool, usize)>>,
     free: Vec<u32>,
-    /// Memory to give for theirs.
+    /// Memory to give to a burst in exchange for a frame's.
     pub(super) spare: Vec<Pool>,
 }
 
@@ -25,7 +25,7 @@ impl ZeroCopyFrames {
         kept.frames.try_reserve_exact(capacity).ok()?;
         kept.memory.try_reserve_exact(capacity).ok()?;
         kept.free.try_reserve_exact(capacity).ok()?;
-        // What was given for the frames' memory comes back.
+        // Never more than `capacity`: each exchange takes one and later gives one back.
         kept.spare.try_reserve_exact(capacity).ok()?;
         for _ in 0..capacity {
             kept.spare.push(Burst::new_stride().ok()?);
@@ -39,7 +39,7 @@ impl ZeroCopyFrames {
             Ok(memory) => {
                 let frame = self.free.pop().unwrap_or(self.frames.len() as u32);
                 if frame as usize == self.frames.len() {
-                    // Reserved when it was made: as many as there were spare ones.
+                    // Does not allocate: the capacity is that of the spare ones.
                     self.frames.push(HeldFrame::default());
                     self.memory.push(None);
                 }

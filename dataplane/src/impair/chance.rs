@@ -5,11 +5,11 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::curve::Curve;
 
-/// Random numbers are 0..`WHOLE`, each as likely. Leaves a bit to say «always».
+/// Random numbers are uniform in 0..`WHOLE`. The value itself, which none reaches, means «always».
 pub(super) const WHOLE: u64 = 1 << 63;
 
-/// A probability as what a random number has to stay below: 0 for 0, which none does; [`WHOLE`]
-/// for 1, which all do.
+/// A probability as the bound that a random number has to stay below: 0 for 0, below which none is;
+/// [`WHOLE`] for 1, below which all are.
 pub(super) fn threshold(probability: f64) -> u64 {
     ((probability * WHOLE as f64) as u64).min(WHOLE)
 }
@@ -20,8 +20,8 @@ pub(super) fn scale(number: u64, range: u64) -> u64 {
     ((u128::from(number) * u128::from(range)) >> 63) as u64
 }
 
-/// Hands out a source for each key, far apart in one generator's sequence: so a key that is
-/// added or changed leaves the others' luck as it was.
+/// Hands out a source for each key, far apart in one generator's sequence. So adding or changing a key
+/// leaves the verdicts of the others as they were.
 #[derive(Debug)]
 pub(super) struct Sources(Xoshiro256PlusPlus);
 
@@ -47,11 +47,11 @@ pub(super) struct Source {
 /// netem's correlated numbers: each is the mean of the one before and a new one, by weight.
 #[derive(Debug)]
 struct Correlated {
-    /// Weight of the one before, of [`WHOLE`].
+    /// The weight of the number before, of [`WHOLE`].
     weight: u64,
     last: u64,
-    /// Such means crowd around one half, so that netem with 1 % and a correlation of 50 % loses
-    /// only a tenth of that. This spreads them out again: what was asked for is what happens.
+    /// Such means cluster around one half, so that netem with 1 % and a correlation of 50 % loses
+    /// only a tenth of that. The curve makes them uniform again, so that the probability holds.
     curve: Curve,
 }
 
@@ -82,7 +82,7 @@ impl Source {
         }
     }
 
-    /// The next number, whatever those before were.
+    /// The next number, uncorrelated.
     #[inline]
     pub(super) fn plain(&mut self) -> u64 {
         self.random.next_u64() >> 1
@@ -107,7 +107,7 @@ impl Correlated {
     }
 }
 
-/// An event that befalls some frames.
+/// An event that happens to some frames.
 #[derive(Debug)]
 pub(super) struct Odds {
     below: u64,
@@ -122,7 +122,7 @@ impl Odds {
         }
     }
 
-    /// Whether it befalls this one.
+    /// Whether it happens to the next frame.
     #[inline]
     pub(super) fn hit(&mut self) -> bool {
         self.below > 0 && self.source.next() < self.below

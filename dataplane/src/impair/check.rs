@@ -1,4 +1,4 @@
-//! What an [`Impairment`] may be: [`Impairment::check`].
+//! The limits of an [`Impairment`]: [`Impairment::check`].
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use super::settings::{
     Rate, Slot, SlotWait,
 };
 
-/// Why an [`Impairment`] cannot be.
+/// Why an [`Impairment`] is refused.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum ImpairError {
     /// A value is out of its range.
     #[error("{key} {value} is out of range: it has to be {range}")]
     Range {
-        /// The key.
+        /// The key, as the user writes it.
         key: &'static str,
-        /// What it was.
+        /// The value that was given.
         value: String,
-        /// What it may be.
+        /// The range of its values.
         range: String,
     },
-    /// Two values contradict each other, or one means nothing without the other.
+    /// Two values contradict each other, or one has no meaning without the other.
     #[error("{key} {problem}")]
     Without {
-        /// The key.
+        /// The key, as the user writes it.
         key: &'static str,
         /// What is missing, and the way out.
         problem: &'static str,
@@ -34,10 +34,10 @@ pub enum ImpairError {
 }
 
 impl Impairment {
-    /// Whether this can be done.
+    /// Checks every key against its range and against the others.
     ///
     /// # Errors
-    /// Names the key and its range, or what it needs beside it.
+    /// Names the first wrong key, and its range or the key that it needs.
     pub fn check(&self) -> Result<(), ImpairError> {
         time("delay", self.delay)?;
         time("jitter", self.jitter)?;
@@ -66,7 +66,7 @@ impl Impairment {
         self.check_together()
     }
 
-    /// tc-netem(8) refuses what does nothing, for the user meant something by it.
+    /// As tc-netem(8), refuses a key that has no effect without another: the user meant it to have one.
     fn check_together(&self) -> Result<(), ImpairError> {
         let without = |key, problem| Err(ImpairError::Without { key, problem });
         if self.jitter.is_zero() && self.distribution != Distribution::Uniform {
@@ -125,7 +125,7 @@ impl Chance {
 impl Loss {
     fn check(&self) -> Result<(), ImpairError> {
         let sum = |key, sum: f64| {
-            // Decimal fractions that add up to 1 do so in binary but for the last digit.
+            // Decimal fractions that add up to 1 may differ from 1 in the last binary digit.
             if sum <= 1.0 + 1e-9 {
                 Ok(())
             } else {

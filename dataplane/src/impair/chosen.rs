@@ -1,12 +1,12 @@
 //! Frames that are dropped by their numbers: [`Chosen`].
 
-/// Frames that are dropped by their numbers.
+/// The numbers of the frames to drop, and how many frames have passed.
 #[derive(Debug)]
 pub(super) struct Chosen {
-    /// In ascending order, each once.
+    /// Ascending, without repetition.
     numbers: Box<[u64]>,
     seen: u64,
-    /// How many of the numbers are past.
+    /// How many of the numbers have passed.
     past: usize,
 }
 

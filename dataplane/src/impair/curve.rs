@@ -4,11 +4,11 @@ use super::chance::WHOLE;
 use super::normal;
 
 const CELLS: usize = 2048;
-/// Beyond so many deviations there is nothing to draw.
+/// The number of deviations beyond which the curve is flat.
 const REACH: f64 = 8.0;
 
-/// The cumulative distribution of `x = w x' + (1 - w) u`, where x' was the value before, u is
-/// anything in 0..1 and w the weight. Puts correlated numbers back to where each is as likely.
+/// The cumulative distribution of `x = w x' + (1 - w) u`, where x' was the value before, u is uniform
+/// in 0..1, and w is the weight. It maps correlated numbers back to uniform ones.
 #[derive(Debug)]
 pub(super) struct Curve {
     /// Where it begins to rise, of [`WHOLE`].
@@ -23,7 +23,7 @@ impl Curve {
     /// For a weight above 0, up to 1.
     pub(super) fn new(weight: f64) -> Self {
         if weight >= 1.0 {
-            // The first number stays for ever: it can be any.
+            // With weight 1 the first number is repeated: any curve will do.
             return Curve::on_grid(0.0, 1.0, Clone::clone);
         }
         let deviation = ((1.0 - weight) / (1.0 + weight) / 12.0).sqrt();
@@ -52,7 +52,7 @@ impl Curve {
             .into_iter()
             .map(|height| ((height.clamp(0.0, 1.0) * WHOLE as f64) as u64).min(WHOLE))
             .collect();
-        // Rounding may have bent it down by a hair.
+        // Rounding may have made it decrease by a tiny amount.
         for at in 1..heights.len() {
             heights[at] = heights[at].max(heights[at - 1]);
         }
@@ -63,7 +63,7 @@ impl Curve {
         }
     }
 
-    /// How high it is at `x`: 0..[`WHOLE`].
+    /// Its height at `x`: 0..[`WHOLE`].
     #[inline]
     pub(super) fn of(&self, x: u64) -> u64 {
         let x = x.saturating_sub(self.from);
@@ -76,7 +76,7 @@ impl Curve {
         (low + more as u64).min(WHOLE - 1)
     }
 
-    /// Where it is so high.
+    /// The `x` at which it has this height.
     pub(super) fn inverse(&self, height: u64) -> u64 {
         let cell = self
             .heights
@@ -90,9 +90,9 @@ impl Curve {
     }
 }
 
-/// A normal curve of the right mean and deviation has all right but what the fourth power sees
-/// and higher ones do. Every step takes that down by the weight's fourth power; where that
-/// takes many steps there is little to take down.
+/// How many steps to take from a normal curve of the right mean and deviation. Its error is in the
+/// fourth moment and higher ones, and every step reduces it by the weight's fourth power. For weights
+/// that would need many steps, the error is small to begin with.
 fn rounds(weight: f64) -> u32 {
     if weight > 0.99 {
         return 0;

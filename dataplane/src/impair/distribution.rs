@@ -8,25 +8,25 @@ use thiserror::Error;
 use super::chance::scale;
 use super::normal;
 
-/// What a table's values count: so many are one deviation (`NETEM_DIST_SCALE`).
+/// One deviation in units of a table's values (`NETEM_DIST_SCALE`).
 const SCALE: i64 = 8192;
 /// Most values of a table (`NETEM_DIST_MAX`).
 pub const MAX_TABLE: usize = 16384;
-/// Values of the tables made here, as many as those of iproute2 have.
+/// The number of values in the built-in tables, the same as in those of iproute2.
 const MADE: usize = 4096;
 
-/// How jitter is distributed around the delay. All but the first reach four times the jitter at
-/// most, for that is what a table can hold.
+/// How jitter is distributed around the delay. All but the first reach at most four times the jitter,
+/// which is the largest value that a table can hold.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Distribution {
-    /// Anything within the jitter either way, each as likely. The kernel's default, whatever
-    /// tc-netem(8) says.
+    /// Uniform within the jitter either way. It is the kernel's default, although tc-netem(8) says
+    /// otherwise.
     #[default]
     Uniform,
-    /// Bell-shaped: the jitter is the deviation.
+    /// Bell-shaped; the jitter is the standard deviation.
     Normal,
-    /// Many frames a little early, few very late, with the shape 3 that iproute2 has. Cut off at
-    /// four times the jitter its mean is 0.033 jitters early, its deviation 0.82 of the jitter.
+    /// Many frames a little early, few very late, with shape 3 as in iproute2. Because it is cut off at
+    /// four times the jitter, its mean is 0.033 jitters early and its deviation 0.82 of the jitter.
     Pareto,
     /// A quarter [`Distribution::Normal`], three quarters [`Distribution::Pareto`].
     ParetoNormal,
@@ -35,25 +35,25 @@ pub enum Distribution {
     Table(Arc<[i16]>),
 }
 
-/// Why a text is no table.
+/// Why a text is not a table.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TableError {
-    /// Something that is not a value.
+    /// A word is not a value.
     #[error(
         "line {line}: «{found}» is not a whole number of {}..={}; comments begin their line with #",
         i16::MIN,
         i16::MAX
     )]
     Value {
-        /// Counted from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// The word.
+        /// The word, at most 32 characters of it.
         found: String,
     },
-    /// None, or too many.
+    /// The table is empty or too long.
     #[error("the table has {found} values: it has to have 1..={MAX_TABLE}")]
     Length {
-        /// How many there are.
+        /// The number of values.
         found: usize,
     },
 }
@@ -83,7 +83,7 @@ pub fn parse_table(text: &str) -> Result<Vec<i16>, TableError> {
 }
 
 impl Distribution {
-    /// How many jitters a value is from the mean at most.
+    /// The largest distance of a value from the mean, in jitters.
     pub(super) fn reach(&self) -> u32 {
         match self {
             Distribution::Uniform => 1,
@@ -91,7 +91,7 @@ impl Distribution {
         }
     }
 
-    /// The table, but for [`Distribution::Uniform`]. Made when it is first asked for.
+    /// The table; `None` for [`Distribution::Uniform`]. Built-in tables are computed when first used.
     fn table(&self) -> Option<Arc<[i16]>> {
         static NORMAL: LazyLock<Arc<[i16]>> = LazyLock::new(|| rounded(&normal_values()));
         static PARETO: LazyLock<Arc<[i16]>> = LazyLock::new(|| rounded(&pareto_values()));
@@ -109,7 +109,7 @@ impl Distribution {
     }
 }
 
-/// In the middle of each of [`MADE`] equal steps of likelihood, in deviations.
+/// The values in the middle of each of [`MADE`] equal steps of probability, in deviations.
 fn normal_values() -> Vec<f64> {
     let mut above = Vec::with_capacity(MADE / 2);
     let mut last = 0.0;
@@ -143,7 +143,7 @@ fn rounded(values: &[f64]) -> Arc<[i16]> {
         .collect()
 }
 
-/// Times around a mean.
+/// Draws times around a mean.
 #[derive(Debug)]
 pub(super) struct Spread {
     mean: i64,

@@ -17,7 +17,7 @@ const V4_CHECKSUM: Range<usize> = 10..12;
 const V6_LEN: usize = 40;
 const V6_SHIFT: u32 = 4;
 
-/// Bytes of a frame that [`ect`] wants to see: two tags and an IPv6 header.
+/// Bytes of a frame that [`ect`] needs: two tags and an IPv6 header.
 pub(crate) const HEAD: usize = ETHERTYPE + 2 + 4 * MAX_TAGS + V6_LEN;
 
 #[derive(Debug, Clone, Copy)]
@@ -26,14 +26,14 @@ enum Packet {
     V6,
 }
 
-/// Whether the packet in this frame says that its ends understand a mark, or carries one
-/// already. `head` is the frame's beginning, [`HEAD`] bytes or all of it.
+/// Whether the packet in this frame declares that its ends understand a mark, or carries one
+/// already. `head` is the frame's beginning: [`HEAD`] bytes, or all of a shorter frame.
 pub(crate) fn ect(head: &[u8]) -> bool {
     packet(head).is_some_and(|(packet, at)| field(head, packet, at) != 0)
 }
 
-/// Marks the packet in this frame, and mends the checksum of an IPv4 header (RFC 1624).
-/// Leaves a frame alone that is not [`ect`].
+/// Marks the packet in this frame, and updates the checksum of an IPv4 header (RFC 1624).
+/// Does not change a frame that is not [`ect`].
 pub(crate) fn mark(frame: &mut [u8]) {
     let Some((packet, at)) = packet(frame) else {
         return;
@@ -57,7 +57,7 @@ pub(crate) fn mark(frame: &mut [u8]) {
     }
 }
 
-/// The IP packet in a frame, and where it begins. Its fixed header is there.
+/// The version of the IP packet in a frame, and where the packet begins. Its fixed header is complete.
 fn packet(frame: &[u8]) -> Option<(Packet, usize)> {
     let mut at = ETHERTYPE;
     for _ in 0..=MAX_TAGS {

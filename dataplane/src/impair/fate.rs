@@ -1,8 +1,8 @@
-//! What becomes of one frame: [`Fate`].
+//! What becomes of a frame: [`Fate`]; and what waits in front of it: [`Backlog`].
 
 use crate::stats::DropReason;
 
-/// What waits at this moment, on this lane: with every frame of the burst that was judged before.
+/// The frames that wait in a lane, including those of the same burst that were judged before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Backlog {
     pub(crate) frames: u64,
@@ -12,18 +12,18 @@ pub(crate) struct Backlog {
 /// What becomes of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fate {
-    /// It is not sent. The rest of the fate then means nothing, but for `duplicate`.
+    /// Why it is not sent. Of the other fields only `duplicate` then has a meaning.
     pub(crate) dropped: Option<DropReason>,
-    /// When it is to be sent, ns; never before now. Now: at once.
+    /// When it is to be sent, in ns; now or later.
     pub(crate) release: u64,
-    /// It goes out a second time: ask [`Impairer::judge_copy`](super::Impairer::judge_copy) for that one's own fate. The copy
-    /// counts as a frame that entered, whatever becomes of it.
+    /// It is duplicated: [`Impairer::judge_copy`](super::Impairer::judge_copy) decides the fate of the
+    /// copy, which counts as a frame that entered even if it is lost.
     pub(crate) duplicate: bool,
-    /// `frame[bit / 8] ^= 1 << (bit % 8)`
+    /// The bit to flip: `frame[bit / 8] ^= 1 << (bit % 8)`.
     pub(crate) corrupt: Option<u32>,
     /// It gets a congestion mark ([`ecn::mark`](super::ecn::mark)) instead of being lost.
     pub(crate) mark: bool,
-    /// It overtakes those that wait.
+    /// It overtakes the frames that wait.
     pub(crate) reordered: bool,
 }
 

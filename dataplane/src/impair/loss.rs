@@ -3,7 +3,7 @@
 use super::chance::{Source, Sources, threshold};
 use super::settings::Loss;
 
-/// Decides frame by frame.
+/// Decides for one frame after the other.
 #[derive(Debug)]
 pub(super) struct LossModel {
     model: Model,
@@ -12,7 +12,7 @@ pub(super) struct LossModel {
 
 #[derive(Debug)]
 enum Model {
-    /// When the number is below this. 0: none, and no number is drawn.
+    /// A frame is lost when its random number is below this. 0: none is lost, and no number drawn.
     Random(u64),
     State(FourStates),
     Gemodel(GilbertElliott),
@@ -71,7 +71,7 @@ impl LossModel {
         }
     }
 
-    /// A burst that has begun goes on under other probabilities of the same model.
+    /// Continues a burst of losses that has begun, under other probabilities of the same model.
     pub(super) fn follow(&mut self, before: &LossModel) {
         self.source.follow(&before.source);
         match (&mut self.model, &before.model) {
@@ -134,7 +134,7 @@ struct GilbertElliott {
 }
 
 impl GilbertElliott {
-    /// The state turns for the next frame: this one is judged by the state as it was.
+    /// Judges this frame by the state as it is, and then changes the state for the next one.
     fn next(&mut self, source: &mut Source) -> bool {
         let (turns, lost) = if self.bad {
             (self.turns_good, self.lost_in_bad)

@@ -1,33 +1,32 @@
-//! What a lane does to its frames on purpose: loss, delay and the rest of tc-netem(8).
+//! What a lane does to its frames on purpose: loss, delay and the other keys of tc-netem(8).
 //!
-//! Pure: time is an argument and chance comes from a seed, so the same frames at the same times
-//! meet the same fate. [`Impairment`] is what was asked for; the `Impairer` judges the frames of
-//! one lane after the other, and the lane does as it says.
+//! Pure: time is an argument and random numbers come from a seed, so the same frames at the same times
+//! meet the same fate. An [`Impairment`] is the settings; the `Impairer` judges the frames of one lane,
+//! one after the other, and the lane carries out its verdicts.
 //!
 //! # How the keys act together
 //! A frame passes them in this order, which is netem's:
 //!
-//! 1. *drop_nth*: a chosen frame is dropped, and meets nothing of what follows.
-//! 2. *duplicate* is decided before the frame's own loss. The copy then passes all that
-//!    follows by itself: it can be lost, corrupted or delayed alone, but not duplicated.
-//! 3. *loss*, or the *ecn* mark in its stead. Of a frame that is lost and duplicated the copy is
-//!    left, and that one is not lost again. The copy of a marked frame is marked.
+//! 1. *drop_nth*: a chosen frame is dropped; no further key applies to it.
+//! 2. *duplicate* is decided before the frame's own loss. The copy then passes the following keys by
+//!    itself: it can be lost, corrupted or delayed alone, but not duplicated.
+//! 3. *loss*, or the *ecn* mark instead. If a frame is lost and duplicated, its copy remains and is
+//!    not lost as well. The copy of a marked frame is marked.
 //! 4. *corrupt*: one bit, anywhere in the frame.
 //! 5. *limit*: if frames can wait at all, one that comes when it is full is dropped.
-//! 6. *reorder*: a chosen frame goes at once. No delay, rate or slot holds it.
+//! 6. *reorder*: a chosen frame is sent at once. No delay, rate or slot holds it.
 //! 7. *delay* and *jitter*. Jitter alone reorders, too, as soon as frames come closer together
 //!    than it is wide.
-//! 8. *rate*: the line sends a frame when it is through with the one before, so the order stays
-//!    whatever the jitter. Delay that a frame spends in this queue counts: a frame leaves
-//!    the queue when its delay is over or the line is free, whatever is later.
+//! 8. *rate*: the line sends a frame when it has finished the one before, so the order stays
+//!    the same under any jitter. Delay that a frame spends in this queue counts: a frame leaves
+//!    the queue when its delay is over and the line is free.
 //! 9. *slot*: frames that are due wait for the next slot.
 //!
-//! *matches* comes before all: frames that do not match are not judged, nor counted for
+//! *matches* comes before all of these: frames that do not match are neither judged nor counted for
 //! *drop_nth*.
 //!
 //! Each key draws from a sequence of its own, so that changing one leaves the others' verdicts
-//! as they were. A change of the settings goes on where the sequences were, unless the seed
-//! changes.
+//! as they were. When the settings change, the sequences continue, unless the seed changes.
 //!
 //! # Where this is not netem
 //! - 0 % is never and 100 % always: netem compares so that one in 2^32 slips through.
@@ -84,7 +83,7 @@ pub(crate) struct Impairer {
     holds: bool,
     limit: Backlog,
     reorder: Odds,
-    /// Frames that waited since the last one that did not.
+    /// The number of frames that have waited since the last one that was reordered.
     in_gap: u32,
     delay: Delay,
     line: Option<Line>,
@@ -92,14 +91,14 @@ pub(crate) struct Impairer {
 }
 
 impl Impairer {
-    /// May compute tables and allocates: not for the frame path.
+    /// May compute tables, and allocates: not for the frame path.
     pub(crate) fn new(settings: Impairment) -> Self {
         let mut sources = Sources::new(settings.seed);
         let sources = &mut sources;
         let odds = |sources: &mut Sources, chance: Chance| {
             Odds::new(chance.probability, sources.next(chance.correlation))
         };
-        // Every key takes a source, used or not: the others' have to stay the same.
+        // Every key takes a source, used or not, so that the other keys' sources stay the same.
         Impairer {
             chosen: Chosen::new(&settings.drop_nth),
             duplicate: odds(sources, settings.duplicate),
@@ -129,9 +128,9 @@ impl Impairer {
         &self.settings
     }
 
-    /// Goes on where `before` stopped, which had this lane's other settings: the same chances,
-    /// behind what waits. `drop_nth` counts on if it is the same. Costs little, allocates
-    /// nothing.
+    /// Continues where `before` stopped, which had this lane's previous settings: with the same random
+    /// sequences, and behind the frames that wait. `drop_nth` continues to count if it is the same.
+    /// Costs little and does not allocate.
     pub(crate) fn follow(&mut self, before: &Impairer) {
         self.chosen.follow(&before.chosen);
         let same_seed = self.settings.seed == before.settings.seed;
@@ -151,7 +150,7 @@ impl Impairer {
         }
     }
 
-    /// What waited was thrown away: nobody queues behind it.
+    /// The frames that waited were dropped: the next one does not queue behind them.
     pub(crate) fn emptied(&mut self) {
         if let Some(line) = &mut self.line {
             line.clear();
@@ -184,8 +183,8 @@ impl Impairer {
         }
     }
 
-    /// The fate of the copy of a frame whose own is `first`: to be asked right after it, with
-    /// the same of all else. If the first waits, it waits in front.
+    /// The fate of the copy of a frame whose own fate is `first`. To be called right after
+    /// [`Impairer::judge`], with the same arguments. If the original waits, the copy waits behind it.
     pub(crate) fn judge_copy(
         &mut self,
         first: &Fate,

@@ -1,11 +1,11 @@
-//! The normal distribution, which `std` does not have.
+//! The normal distribution: `std` lacks it.
 
 use std::f64::consts::TAU;
 
-/// Beyond so many deviations nothing is left that a double would show beside 1.
+/// The number of deviations beyond which the rest is too small for a double to show beside 1.
 const FAR: f64 = 8.0;
 
-/// How likely a normally distributed value is below `z`.
+/// The probability that a normally distributed value is below `z`.
 pub(super) fn cumulative(z: f64) -> f64 {
     if z.abs() >= FAR {
         return if z < 0.0 { 0.0 } else { 1.0 };
@@ -20,10 +20,10 @@ pub(super) fn cumulative(z: f64) -> f64 {
     0.5 + density(z) * sum
 }
 
-/// The value below which a normally distributed one is with this likelihood, 0.5..1, sought
-/// from a smaller one on.
+/// The value below which a normally distributed one is with this probability, 0.5..1. The search starts
+/// from a value that is not larger.
 pub(super) fn quantile_from(mut z: f64, likelihood: f64) -> f64 {
-    // Newton's steps: the cumulative curve bends down here, so none of them goes too far.
+    // Newton's method: the cumulative curve is concave here, so that no step overshoots.
     loop {
         let step = (likelihood - cumulative(z)) / density(z);
         z += step;

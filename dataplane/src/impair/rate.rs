@@ -5,7 +5,7 @@ use super::settings::Rate;
 const NS_PER_S: u64 = 1_000_000_000;
 
 impl Rate {
-    /// What a frame of `len` bytes takes on the line.
+    /// The bytes that a frame of `len` bytes takes on the line.
     pub(crate) fn bytes_on_line(&self, len: u32) -> u64 {
         let len = (i64::from(len) + i64::from(self.overhead)).max(0);
         if self.cell == 0 {
@@ -17,14 +17,14 @@ impl Rate {
     }
 }
 
-/// Sends one frame after the other.
+/// A line that sends one frame after the other.
 #[derive(Debug)]
 pub(super) struct Line {
     rate: Rate,
-    /// When the last frame has left, ns, ...
+    /// When the last frame has left, in ns, ...
     free: u64,
-    /// ... and the rest of a nanosecond in 1/`bits_per_second`: rounding it away with every frame
-    /// would make a line of 5 Gbit/s faster by a hundredth for frames of 64 bytes.
+    /// ... and the fraction of a nanosecond, in units of 1/`bits_per_second`: rounding it off at every
+    /// frame would make a line of 5 Gbit/s one per cent faster for frames of 64 bytes.
     rest: u64,
 }
 
@@ -37,20 +37,20 @@ impl Line {
         }
     }
 
-    /// When a frame of `len` bytes has left that is there at `ready`.
+    /// Sends a frame of `len` bytes that is ready at `ready`; returns when it has left.
     #[inline]
     pub(super) fn send(&mut self, ready: u64, len: u32) -> u64 {
         if ready > self.free {
             (self.free, self.rest) = (ready, 0);
         }
-        // With the ranges that `Rate` gives and frames of 64 KiB this stays below 2^60.
+        // Within the ranges of `Rate`, and for frames of 64 KiB, this stays below 2^60.
         let work = self.rate.bytes_on_line(len) * 8 * NS_PER_S + self.rest;
         self.free = self.free.saturating_add(work / self.rate.bits_per_second);
         self.rest = work % self.rate.bits_per_second;
         self.free
     }
 
-    /// The frames that wait for the old rate stay in front.
+    /// The frames that wait under the old rate stay in front.
     pub(super) fn follow(&mut self, before: &Line) {
         self.free = before.free;
         if self.rate.bits_per_second == before.rate.bits_per_second {

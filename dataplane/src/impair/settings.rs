@@ -1,4 +1,4 @@
-//! What a lane is to do to its frames: [`Impairment`], passive data.
+//! The settings of an impairment: [`Impairment`], passive data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::bpf::Program;
 
 /// Longest delay, jitter or slot.
 pub const MAX_TIME: Duration = Duration::from_secs(3600);
-/// Fastest rate, bit/s: what exact arithmetic has room for.
+/// Fastest rate, in bit/s: the largest for which the arithmetic is exact.
 pub const MAX_RATE: u64 = 10_000_000_000_000;
 /// Most bytes, either way, that a rate may add to a frame.
 pub const MAX_OVERHEAD: i32 = 65_535;
@@ -17,9 +17,9 @@ pub const MAX_CELL: u32 = 65_535;
 /// Most bytes, either way, that a rate may add to a cell.
 pub const MAX_CELL_OVERHEAD: i32 = 1_024;
 
-/// Rate that the default limit counts with where none is set: a lane is not faster.
+/// The rate that the default limit assumes where none is set: a lane is not faster.
 const FASTEST: u64 = 40_000_000_000;
-/// Queue in front of a rate, beyond what its delay holds.
+/// The queue in front of a rate, in addition to the frames that its delay holds.
 const QUEUE: Duration = Duration::from_millis(200);
 /// The default limit's range, in bytes.
 const LEAST_HOLD: u64 = 16 << 20;
@@ -34,10 +34,10 @@ const MOST_HOLD: u64 = 1 << 30;
 pub struct Impairment {
     /// Every frame waits this long. Up to [`MAX_TIME`].
     pub delay: Duration,
-    /// The delay varies by this much: at most so much either way when it is distributed
-    /// uniformly, else this is the deviation. Up to [`MAX_TIME`]. A delay is never below 0.
+    /// The delay varies by this much: at most by this either way when it is distributed uniformly,
+    /// otherwise this is the standard deviation. Up to [`MAX_TIME`]. A delay is never below 0.
     pub jitter: Duration,
-    /// How much a frame's jitter is that of the frame before.
+    /// The correlation of a frame's jitter with that of the frame before.
     pub delay_correlation: f64,
     /// How the jitter is distributed.
     pub distribution: Distribution,
@@ -45,50 +45,50 @@ pub struct Impairment {
     pub loss: Loss,
     /// Frames that can carry a congestion mark (RFC 3168) get one instead of being lost.
     pub ecn: bool,
-    /// Frames that go out twice.
+    /// Frames that are sent twice.
     pub duplicate: Chance,
-    /// Frames of which one bit is turned over.
+    /// Frames of which one bit is flipped.
     pub corrupt: Chance,
     /// Frames that do not wait, and so overtake those that do.
     pub reorder: Chance,
-    /// With `reorder`: of so many frames at most one overtakes; `gap - 1` frames wait before the
-    /// next may. 0 and 1: every frame may.
+    /// With `reorder`: of this many frames at most one overtakes; `gap - 1` frames wait before the
+    /// next may overtake. 0 and 1: every frame may.
     pub gap: u32,
-    /// How fast the line is.
+    /// The rate of the line. `None`: unlimited.
     pub rate: Option<Rate>,
-    /// How much may wait. `None`: [`Impairment::hold_bytes`].
+    /// How much may wait at a time. `None`: [`Impairment::hold_bytes`].
     pub limit: Option<Limit>,
-    /// Frames come out in bursts.
+    /// Frames leave in bursts.
     pub slot: Option<Slot>,
     /// The same seed and the same frames give the same verdicts. Two lanes of one seed lose
     /// frames of the same numbers: give each its own.
     pub seed: u64,
-    /// Drops exactly these of the frames that match, counted from 1 since this was set.
+    /// Drops exactly these frames; the frames that match are counted from 1 since this was set.
     pub drop_nth: Arc<[u64]>,
-    /// Only frames that match are touched; the rest passes as if there were no impairment.
+    /// Only frames that match are judged; all others pass as without an impairment.
     pub matches: Option<Program>,
 }
 
-/// An event that befalls some frames.
+/// An event that happens to some frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Chance {
-    /// Share of the frames.
+    /// The share of the frames, 0..=1.
     pub probability: f64,
-    /// How much a frame's luck is that of the frame before.
+    /// The correlation of a frame's random number with that of the frame before, 0..=1.
     pub correlation: f64,
 }
 
 /// Which frames are lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum Loss {
-    /// None.
+    /// No frame is lost.
     #[default]
     None,
-    /// Each with the same probability.
+    /// Every frame is lost with the same probability.
     Random {
-        /// Share of the frames.
+        /// The share of the frames, 0..=1.
         probability: f64,
-        /// How much a frame's luck is that of the frame before.
+        /// The correlation of a frame's random number with that of the frame before, 0..=1.
         correlation: f64,
     },
     /// The Markov chain of Salsano, Ludovici and Ordine. States: 1 all is well, 2 received
@@ -127,27 +127,27 @@ pub struct Rate {
     /// Bytes that a frame takes on the line beyond its own (Ethernet: 24, with FCS, preamble and
     /// gap); below 0 for less. Up to [`MAX_OVERHEAD`] either way.
     pub overhead: i32,
-    /// The line carries cells of so many bytes of payload (ATM: 48), the last one filled up;
-    /// 0: no cells. Up to [`MAX_CELL`].
+    /// The line carries cells of this many bytes of payload (ATM: 48), the last one padded;
+    /// 0: not divided into cells. Up to [`MAX_CELL`].
     pub cell: u32,
     /// Bytes that a cell takes beyond its payload (ATM: 5). Up to [`MAX_CELL_OVERHEAD`] either
-    /// way; a cell cannot be shorter than nothing.
+    /// way; a cell cannot be shorter than 0 bytes.
     pub cell_overhead: i32,
 }
 
 /// How much may wait at once. A frame that comes when this is full is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// Above 0.
+    /// Bytes that may wait; above 0.
     Bytes(u64),
-    /// Above 0. Their bytes stay below [`Impairment::hold_bytes`] all the same.
+    /// Frames that may wait; above 0. Their bytes are still limited to [`Impairment::hold_bytes`].
     Frames(u64),
 }
 
 /// Frames gather until a slot opens and then leave together, as on DOCSIS, Wi-Fi or LTE.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slot {
-    /// From one slot to the next.
+    /// The time from one slot to the next.
     pub wait: SlotWait,
     /// Frames that fit into a slot; 0: any number.
     pub frames: u64,
@@ -159,14 +159,14 @@ pub struct Slot {
 /// How long until the next slot.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SlotWait {
-    /// Any time between the two, each as likely.
+    /// Uniform between the two.
     Between {
         /// Shortest wait.
         min: Duration,
         /// Longest wait, not below `min`, above 0, up to [`MAX_TIME`].
         max: Duration,
     },
-    /// As `delay` and `jitter` of a frame are distributed.
+    /// Distributed like the `delay` and `jitter` of a frame.
     Distributed {
         /// Mean, up to [`MAX_TIME`].
         delay: Duration,
@@ -178,8 +178,8 @@ pub enum SlotWait {
 }
 
 impl Loss {
-    /// [`Loss::State`] with the defaults of tc-netem(8) for what is not given: with `p13` alone
-    /// each frame has that probability to be lost.
+    /// [`Loss::State`] with the defaults of tc-netem(8) for values that are not given: with `p13` alone,
+    /// a frame is lost with that probability.
     pub fn state(
         p13: f64,
         p31: Option<f64>,
@@ -196,8 +196,8 @@ impl Loss {
         }
     }
 
-    /// [`Loss::Gemodel`] from the values that tc-netem(8) takes, with its defaults for what is
-    /// not given: `loss_in_bad` is its `1-h`, `loss_in_good` its `1-k`.
+    /// [`Loss::Gemodel`] from the values that tc-netem(8) takes, with its defaults for values
+    /// that are not given: `loss_in_bad` is its `1-h`, `loss_in_good` its `1-k`.
     pub fn gemodel(
         p: f64,
         r: Option<f64>,
@@ -212,7 +212,7 @@ impl Loss {
         }
     }
 
-    /// No frame is ever lost.
+    /// Whether it never loses a frame.
     fn is_none(&self) -> bool {
         match *self {
             Loss::None => true,
@@ -243,12 +243,12 @@ impl Slot {
 }
 
 impl Impairment {
-    /// Frames pass as if there were none: nothing that is set does anything.
+    /// Whether frames pass as without an impairment: no key that is set has an effect.
     pub fn is_clean(&self) -> bool {
         self.delay.is_zero() && !self.acts_on_wire_frames()
     }
 
-    /// Wire frames are judged, so super-frames have to be cut before. Constant delay alone
+    /// Whether wire frames are judged, so that super-frames have to be cut first. Constant delay alone
     /// leaves them whole.
     pub fn acts_on_wire_frames(&self) -> bool {
         !self.jitter.is_zero()
@@ -261,7 +261,7 @@ impl Impairment {
             || !self.drop_nth.is_empty()
     }
 
-    /// Some frame may have to wait.
+    /// Whether a frame may have to wait.
     pub(super) fn holds(&self) -> bool {
         !self.delay.is_zero()
             || !self.jitter.is_zero()
@@ -269,10 +269,10 @@ impl Impairment {
             || self.slot.is_some()
     }
 
-    /// Most bytes that wait at once. Where `limit` does not say: what a lane at full rate sends
-    /// in the longest delay, so that a delay never costs throughput (16 MiB..=1 GiB); with a
-    /// `rate`, what that sends in the longest delay and 200 ms more, the queue in front of a
-    /// line (256 KiB..=1 GiB).
+    /// Most bytes that wait at a time. Without a `limit` in bytes: as many as a lane at full rate sends
+    /// in the longest delay, so that a delay never costs throughput (16 MiB..=1 GiB); with a `rate`,
+    /// as many as that sends in the longest delay and 200 ms more, the queue in front of a line
+    /// (256 KiB..=1 GiB).
     pub fn hold_bytes(&self) -> u64 {
         if let Some(Limit::Bytes(bytes)) = self.limit {
             return bytes;
@@ -297,8 +297,8 @@ impl Impairment {
         self.delay.saturating_add(jitter)
     }
 
-    /// Whether a frame of `len` bytes that waited so many ns had others to wait for before the
-    /// line of limited rate was free.
+    /// Whether a frame of `len` bytes that waited this long, in ns, was queued behind others in front
+    /// of the line of limited rate.
     pub(crate) fn was_queued(&self, waited: u64, len: u32) -> bool {
         let Some(rate) = &self.rate else { return false };
         let alone = self.longest_delay();
@@ -307,7 +307,7 @@ impl Impairment {
         u128::from(waited) > alone.as_nanos() + on_the_line * 3 / 2
     }
 
-    /// A frame may be changed, so whatever a receiver would have finished is finished before.
+    /// Whether frames may be changed, so that their checksums have to be finished first.
     pub(crate) fn finishes_checksums(&self) -> bool {
         !self.corrupt.is_never()
     }

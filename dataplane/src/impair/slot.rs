@@ -10,9 +10,9 @@ pub(super) struct Slots {
     wait: Wait,
     frames: u64,
     bytes: u64,
-    /// The slot that frames are put into, ns, ...
+    /// When the slot opens that frames are put into, in ns, ...
     opens: u64,
-    /// ... and what fits into it yet.
+    /// ... and how much more fits into it.
     frames_left: u64,
     bytes_left: u64,
     source: Source,
@@ -50,8 +50,8 @@ impl Slots {
         }
     }
 
-    /// When a frame leaves that is there at `ready`. One that comes when its slot has opened
-    /// waits for the next.
+    /// When a frame leaves that is ready at `ready`. A frame that comes when its slot has opened
+    /// waits for the next one.
     pub(super) fn enter(&mut self, ready: u64, len: u32) -> u64 {
         if ready > self.opens {
             self.open_after(ready);
@@ -76,7 +76,7 @@ impl Slots {
         self.bytes_left = self.bytes;
     }
 
-    /// The slot that is waited for opens as it would have.
+    /// The slot that frames wait for opens when it would have opened.
     pub(super) fn follow(&mut self, before: &Slots, same_seed: bool) {
         self.opens = before.opens;
         if (self.frames, self.bytes) == (before.frames, before.bytes) {

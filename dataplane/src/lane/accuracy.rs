@@ -1,35 +1,36 @@
-//! How well a lane keeps to what it was asked: [`Accuracy`].
+//! How well an impairment keeps to its settings: [`Accuracy`].
 
 use hdrhistogram::Histogram;
 
 /// A frame that leaves later than this after its time counts as late, in ns.
 const LATE: u64 = 100_000;
 
-/// How well a lane kept to what its impairment asked, since it was set.
+/// How well a lane has kept to its impairment's settings since they were set.
 #[derive(Debug, Clone)]
 pub struct Accuracy {
-    /// How many ns after their time the delayed frames were handed to the port: 1 ns to 10 s, two
-    /// digits.
+    /// How many ns after they were due the delayed frames were handed to the port: 1 ns to 10 s, to
+    /// two digits.
     pub delay_error: Histogram<u64>,
-    /// Frames that were sent later than asked by more than 100 µs: the host was too busy.
+    /// Frames that were sent more than 100 µs late, because the host was too busy.
     pub late: u64,
-    /// Frames that the impairment decided on: super-frames as their pieces.
+    /// Frames that the impairment judged; each piece of a super-frame counts.
     pub judged: u64,
-    /// Of these: lost on purpose.
+    /// Judged frames that were lost on purpose.
     pub lost: u64,
-    /// Marked (ECN) instead of lost.
+    /// Judged frames that were marked (ECN) instead of lost.
     pub marked: u64,
-    /// Sent twice.
+    /// Duplicates that were made.
     pub duplicated: u64,
-    /// With a bit flipped.
+    /// Judged frames with a bit flipped.
     pub corrupted: u64,
-    /// Sent ahead of others.
+    /// Judged frames that overtook others on purpose.
     pub reordered: u64,
-    /// Bytes that left while a rate limit had a queue, without the overhead that it adds.
+    /// Bytes that left while frames were queued behind a rate limit, without the overhead that the
+    /// limit adds.
     pub busy_bytes: u64,
-    /// Frames that left then.
+    /// Frames that left in that time.
     pub busy_frames: u64,
-    /// How long that was, in ns.
+    /// The length of that time, in ns.
     pub busy_ns: u64,
 }
 

@@ -1,29 +1,31 @@
-//! The end of a lane: frames go out as their receiver takes them.
+//! The end of a lane: [`Egress`] sends frames in the form that their receiver takes.
 
 use super::{LaneTaps, Verdicts};
 use crate::capture::Verdict;
+use crate::frame::Offloads;
 use crate::frame::{Burst, MAX_BURST};
-use crate::offload::{Cut, Offloads};
+use crate::offload::Cut;
 use crate::port::Port;
 use crate::stats::{DropReason, Losses};
 
-/// Where frames leave, who looks on, and memory to cut them in.
+/// The port that frames leave by, the taps that observe them, and memory to cut them in.
 pub(super) struct Egress<'a> {
     pub(super) port: &'a mut Port,
     pub(super) cut: &'a mut Burst,
     pub(super) cut_losses: &'a mut Losses,
     pub(super) taps: &'a mut LaneTaps,
-    /// What is known of each frame of the burst that is sent; nothing, where nothing happened.
+    /// What became of each frame of the burst so far; `None` when nothing did.
     pub(super) verdicts: Option<&'a Verdicts>,
     pub(super) now: u64,
 }
 
-/// For each frame of the cut burst: which frame it was, and whether one of several pieces.
+/// For each frame of the cut burst: its index in the burst that it came from, and whether it is one of
+/// several pieces.
 type Origins = [(u8, bool); MAX_BURST];
 
 impl Egress<'_> {
-    /// Sends the burst as the receiver takes it. Returns how many frames more than the burst has
-    /// were made by cutting super-frames.
+    /// Sends the burst. Returns how many frames more than the burst has were made by cutting
+    /// super-frames.
     #[inline]
     pub(super) fn send(&mut self, burst: &Burst, losses: &mut Losses) -> u64 {
         let mut next = 0;
@@ -51,7 +53,8 @@ impl Egress<'_> {
             .map_or_else(Verdict::default, |verdicts| verdicts.0[index])
     }
 
-    /// As [`Egress::send`], doing first what the sender left to do and the receiver does not take.
+    /// As [`Egress::send`], but first finishes checksums and cuts super-frames that the receiver does
+    /// not take.
     fn send_finished(
         &mut self,
         burst: &Burst,
@@ -90,7 +93,7 @@ impl Egress<'_> {
 
     fn flush(&mut self, origins: &Origins, losses: &mut Losses) {
         let sent = self.port.send(self.cut, 0, self.cut_losses);
-        // A port refuses no frame that it said it takes, but count it rather than trust it.
+        // A port does not refuse a frame that it has just agreed to take. If it does, it is counted.
         let rest = sent..self.cut.len();
         self.cut_losses.lose_all(rest, DropReason::PortError);
         for (index, (origin, several)) in origins[..self.cut.len()].iter().enumerate() {

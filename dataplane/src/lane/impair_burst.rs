@@ -1,26 +1,27 @@
-//! A burst on its way through an impairment: [`ImpairBurst`].
+//! Puts one burst through an impairment: [`ImpairBurst`].
 
 use super::egress::Egress;
 use super::{Impaired, LaneTaps, Verdicts};
 use crate::capture::Verdict;
 use crate::frame::Burst;
+use crate::frame::Offloads;
 use crate::hold::Wait;
 use crate::impair::{Backlog, Fate, Impairer, ecn};
-use crate::offload::{Cut, Offloads};
+use crate::offload::Cut;
 use crate::port::Port;
 use crate::stats::{DropReason, Losses, Tally};
 
-/// Bytes of a frame's beginning in which ECN is looked for.
+/// Bytes from a frame's beginning in which the ECN field is found.
 const ECN_HEAD: usize = ecn::HEAD;
 
-/// One burst on its way through an impairment.
+/// The state of one burst on its way through an impairment.
 pub(super) struct ImpairBurst<'a> {
     pub(super) impaired: &'a mut Impaired,
     pub(super) now: u64,
     pub(super) taps: &'a mut LaneTaps,
     pub(super) to: Option<&'a mut Port>,
     pub(super) ready_losses: &'a mut Losses,
-    /// By index in the burst of those that are ready.
+    /// By index in the burst of ready frames.
     pub(super) verdicts: &'a mut Verdicts,
     pub(super) cut: &'a mut Burst,
     pub(super) cut_losses: &'a mut Losses,
@@ -29,7 +30,7 @@ pub(super) struct ImpairBurst<'a> {
 }
 
 impl ImpairBurst<'_> {
-    /// One frame as it came.
+    /// Judges one frame as it came, or each of its pieces.
     pub(super) fn frame(&mut self, received: &mut Burst, index: usize, ready: &mut Burst) {
         let settings = self.impaired.impairer.as_ref().map(Impairer::settings);
         let meant = settings.filter(|settings| match &settings.matches {
@@ -43,7 +44,7 @@ impl ImpairBurst<'_> {
         if !settings.acts_on_wire_frames() {
             return self.whole(received, index, ready);
         }
-        // A wrong bit in a frame whose checksum is made later would go unnoticed.
+        // With a checksum that is finished later, a flipped bit would go unnoticed.
         let takes = if settings.finishes_checksums() {
             Offloads::NONE
         } else {
@@ -66,7 +67,7 @@ impl ImpairBurst<'_> {
         }
     }
 
-    /// A frame that was not cut: it goes on, is kept to wait, or is lost.
+    /// Judges a frame that was not cut: it goes on, waits in the hold, or is lost.
     fn whole(&mut self, received: &mut Burst, index: usize, ready: &mut Burst) {
         let fate = self.decide(received, index);
         let mut verdict = self.verdict(&fate);
@@ -83,8 +84,8 @@ impl ImpairBurst<'_> {
         self.stays_behind(received, index, &verdict);
     }
 
-    /// The last of the frames that are ready, which is a piece of one that was cut: it stays
-    /// there, is copied to wait, or is lost.
+    /// Judges the last of the ready frames, a piece of one that was cut: it stays there, is copied to
+    /// wait, or is lost.
     fn piece(&mut self, ready: &mut Burst) {
         let index = ready.len() - 1;
         let fate = self.decide(ready, index);
@@ -119,7 +120,7 @@ impl ImpairBurst<'_> {
         }
     }
 
-    /// What becomes of a frame; of its second copy as well, if it gets one.
+    /// Decides what becomes of a frame, and of its duplicate if it gets one.
     fn decide(&mut self, burst: &Burst, index: usize) -> Fate {
         self.tally.frames_in += 1;
         let len = burst.frame_len(index) as u32;
@@ -147,7 +148,7 @@ impl ImpairBurst<'_> {
         fate
     }
 
-    /// The second copy of a frame.
+    /// Makes the duplicate of a frame.
     fn copy(&mut self, burst: &Burst, index: usize, fate: &Fate) {
         self.tally.frames_in += 1;
         self.tally.impaired.duplicated += 1;
@@ -177,8 +178,8 @@ impl ImpairBurst<'_> {
         }
     }
 
-    /// Whether a frame goes on from where it lies: now, unchanged, and past none that waits for
-    /// this very moment.
+    /// Whether a frame is sent from where it lies: it is due now, unchanged, and does not overtake a
+    /// frame that is due now as well.
     fn goes_at_once(&self, fate: &Fate) -> bool {
         let next = self.impaired.next_release();
         fate.dropped.is_none()

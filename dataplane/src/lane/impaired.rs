@@ -1,4 +1,4 @@
-//! What a lane with an impairment does: [`Impaired`].
+//! A lane's impairment while it is in force: [`Impaired`].
 
 use super::accuracy::Accuracy;
 use super::egress::Egress;
@@ -12,30 +12,30 @@ use crate::impair::{Impairer, Impairment};
 use crate::port::Port;
 use crate::stats::{DropReason, LaneStats, Losses, Tally};
 
-/// Holds of earlier impairments that frames may still wait in, and the one of this.
+/// Most holds of a lane: those of earlier impairments in which frames still wait, and its own.
 const MAX_HOLDS: usize = 4;
 
-/// Bursts of held frames that leave in one go, at most: other cables wait meanwhile.
+/// Most bursts of held frames that leave at a time: the worker's other cables wait meanwhile.
 const BURSTS_PER_RELEASE: usize = 4;
 
 /// An impairment in force, and the frames that wait because of it.
 #[derive(Debug)]
 pub(crate) struct Impaired {
-    /// `None` when it was taken away and only its frames still wait.
+    /// `None` when the impairment was taken away and only its frames still wait.
     pub(super) impairer: Option<Impairer>,
-    /// The last one takes frames in; the others are of earlier impairments.
+    /// The last one takes frames in; the others belong to earlier impairments.
     pub(super) holds: Vec<Hold>,
     pub(super) accuracy: Accuracy,
-    /// When a frame that had waited was released last, while others waited: the beginning of
-    /// what counts as busy.
+    /// When the frame before was released, in ns: the time from then on counts as busy if the next
+    /// frame was queued behind it.
     busy_since: Option<u64>,
-    /// Of the frames that are leaving: when they should; 0 for those that did not wait.
+    /// When each of the frames that are leaving was due, in ns; 0 for those that did not wait.
     promised: [u64; MAX_BURST],
 }
 
 impl Impaired {
-    /// Prepares an impairment; all memory that it may ever need is reserved here. `None` when
-    /// there is not so much.
+    /// Prepares an impairment and reserves all memory that it may need. `None` when the system has
+    /// too little.
     pub(crate) fn new(settings: Impairment) -> Option<Box<Self>> {
         let mut holds = Vec::with_capacity(MAX_HOLDS);
         holds.push(Hold::new(settings.hold_bytes())?);
@@ -48,8 +48,8 @@ impl Impaired {
         }))
     }
 
-    /// Takes over the frames that wait in an earlier one. What is of no more use stays with that,
-    /// to be freed elsewhere.
+    /// Takes over the frames that wait in the impairment before. Memory that is not needed any more
+    /// stays in `old`, for control to free.
     pub(super) fn take_over_from(&mut self, old: &mut Impaired, stats: &LaneStats) {
         if let (Some(new), Some(old)) = (&mut self.impairer, &old.impairer) {
             new.follow(old);
@@ -62,7 +62,7 @@ impl Impaired {
         if large_enough {
             return;
         }
-        // All of these vectors have room for MAX_HOLDS: nothing here allocates.
+        // All these vectors have the capacity MAX_HOLDS: nothing here allocates.
         let Some(ours) = old.holds.pop() else { return };
         while let Some(idle) = self.holds.iter().position(Hold::is_empty) {
             old.holds.push(self.holds.remove(idle));
@@ -77,7 +77,7 @@ impl Impaired {
         self.holds.push(ours);
     }
 
-    /// No frame is judged any more.
+    /// Ends the impairment: no further frame is judged.
     pub(super) fn end(&mut self) {
         self.impairer = None;
     }
@@ -105,7 +105,7 @@ impl Impaired {
         stats.add(&Tally::default(), &losses);
     }
 
-    /// Judges every frame that was received: it goes out at once, waits, or is lost.
+    /// Judges every frame that was received: it is sent at once, waits, or is lost.
     pub(super) fn pass(
         &mut self,
         now: u64,
@@ -114,7 +114,7 @@ impl Impaired {
         mut to: Option<&mut Port>,
         memory: &mut Bursts,
     ) {
-        // What is due goes first: nothing may overtake it.
+        // Frames that are due go first: no new one may overtake them.
         self.release(now, stats, taps, to.as_deref_mut(), memory);
         let mut impair_burst = ImpairBurst {
             tally: Tally {
@@ -138,11 +138,11 @@ impl Impaired {
         }
         impair_burst.flush(ready);
         stats.add(&impair_burst.tally, &memory.losses);
-        // A frame that was changed is a copy that waits, and may be due at once.
+        // A frame that was changed was copied into the hold, and may be due at once.
         self.release(now, stats, taps, to, memory);
     }
 
-    /// Sends what is due, as much as may go in one go.
+    /// Sends frames that are due, at most [`BURSTS_PER_RELEASE`] bursts of them.
     pub(super) fn release(
         &mut self,
         now: u64,
@@ -185,7 +185,7 @@ impl Impaired {
                 ready_losses.lose_all(0..ready.len(), DropReason::Unplugged);
             }
             let tally = Tally {
-                // A super-frame came in as one and leaves as its pieces.
+                // A super-frame entered as one frame and leaves as its pieces.
                 frames_in: frames - before,
                 frames_out: frames - ready_losses.total(),
                 ..Tally::default()
@@ -197,7 +197,7 @@ impl Impaired {
         }
     }
 
-    /// Moves what is due from the holds to a burst, in order.
+    /// Moves frames that are due from the holds to a burst, in order.
     fn collect(&mut self, now: u64, ready: &mut Burst, verdicts: &mut super::Verdicts) {
         let settings = self.impairer.as_ref().map(Impairer::settings);
         while ready.has_room() {

@@ -32,20 +32,20 @@ pub(crate) struct Lane {
     impaired: Option<Box<Impaired>>,
 }
 
-/// A worker's memory for frames, reused for ever.
+/// A worker's memory for the bursts of one lane at a time; reused by all.
 #[derive(Default)]
 pub(crate) struct Bursts {
-    /// As they came.
+    /// The frames as they came.
     pub(crate) received: Burst,
-    /// Those that the receiver has already, where somebody wants to see them.
+    /// Frames that the receiver has already, where a tap or the recorder observes the lane.
     pub(crate) seen: Burst,
-    /// What was lost of them; frames lost on the way in as well.
+    /// The losses among the received frames, and frames that were lost on the way in.
     pub(crate) losses: Losses,
-    /// As the impairment lets them go on.
+    /// The frames that the impairment lets go on.
     ready: Burst,
     ready_losses: Losses,
     verdicts: Verdicts,
-    /// As the receiver takes them.
+    /// The frames as the receiver takes them.
     cut: Burst,
     cut_losses: Losses,
 }
@@ -59,20 +59,20 @@ impl Default for Verdicts {
 }
 
 impl Lane {
-    /// Frames may be changed, lost, or have to wait.
+    /// Whether frames may be changed, lost, or have to wait.
     #[inline]
     pub(crate) fn is_impaired(&self) -> bool {
         self.impaired.is_some()
     }
 
-    /// Somebody looks on.
+    /// Whether a tap or the recorder observes the lane.
     #[inline]
     pub(crate) fn is_tapped(&self) -> bool {
         !self.taps.is_empty()
     }
 
     /// Counts frames that the source put straight into the receiver's buffers. `seen` has them
-    /// if somebody looks on, and is empty afterwards.
+    /// if the lane is observed, and is empty afterwards.
     pub(crate) fn pass_direct(&mut self, filled: &Filled, seen: &mut Burst) {
         if !seen.is_empty() {
             let (now, verdict) = (clock::now(), Verdict::default());
@@ -88,7 +88,7 @@ impl Lane {
         }
     }
 
-    /// Passes on the burst that was received. Afterwards everything is counted, and the burst
+    /// Passes on the burst that was received. Afterwards every frame is counted, and the burst
     /// and its losses are empty.
     #[inline]
     pub(crate) fn pass(&mut self, state: CableState, to: Option<&mut Port>, memory: &mut Bursts) {
@@ -159,7 +159,7 @@ impl Lane {
         impaired.pass(now, &self.stats, &mut self.taps, to, memory);
     }
 
-    /// Sends the held frames that are due. When the next one is, if there is one.
+    /// Sends the held frames that are due. Returns when the next one is due, if any is left.
     pub(crate) fn release(
         &mut self,
         now: u64,
@@ -171,7 +171,7 @@ impl Lane {
         impaired.next_release()
     }
 
-    /// When the next held frame is due.
+    /// When the next held frame is due, in ns.
     #[inline]
     pub(crate) fn next_release(&self) -> Option<u64> {
         self.impaired.as_ref()?.next_release()
@@ -184,8 +184,8 @@ impl Lane {
         }
     }
 
-    /// Puts another impairment in force, or none. Frames that wait go on waiting for their time.
-    /// Returns what has to be freed.
+    /// Puts another impairment in force, or none. Frames that wait still leave at their time.
+    /// Returns the memory that is not needed any more, for control to free.
     pub(crate) fn impair(&mut self, new: Option<Box<Impaired>>) -> Option<Box<Impaired>> {
         let old = self.impaired.take();
         match (old, new) {
@@ -209,7 +209,7 @@ impl Lane {
         }
     }
 
-    /// An impairment that has ended and whose last frame has left, to be freed.
+    /// Takes out an impairment that has ended and whose last frame has left, for control to free.
     pub(crate) fn take_ended(&mut self) -> Option<Box<Impaired>> {
         if self.impaired.as_ref()?.has_ended() {
             return self.impaired.take();
@@ -217,12 +217,12 @@ impl Lane {
         None
     }
 
-    /// Puts back what [`Lane::take_ended`] gave, for nobody could take it.
+    /// Puts back what [`Lane::take_ended`] gave, because the way to control is full.
     pub(crate) fn put_back(&mut self, ended: Box<Impaired>) {
         self.impaired = Some(ended);
     }
 
-    /// How well the impairment keeps its promises, if there is one.
+    /// How well the impairment keeps to its settings, if the lane has one.
     pub(crate) fn accuracy(&self) -> Option<Accuracy> {
         self.impaired.as_ref().map(|impaired| impaired.accuracy())
     }

@@ -1,7 +1,8 @@
 //! Frames that are cut or refused, whatever they are.
 
-use super::{Cut, Offloads};
+use super::Cut;
 use crate::arbitrary::Bytes;
+use crate::frame::Offloads;
 use crate::frame::{Burst, MAX_FRAME, MAX_FRAME_SEGMENTS, MIN_FRAME, VnetHeader};
 
 /// Bytes: what the receiver takes, the frame's kind, its virtio-net header, where it is split,

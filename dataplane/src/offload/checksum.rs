@@ -1,4 +1,4 @@
-//! The Internet checksum (RFC 1071) over bytes that lie in several places: [`Sum`].
+//! The Internet checksum (RFC 1071) over bytes in several pieces of memory: [`Sum`].
 
 use crate::sys::checksum;
 use crate::sys::pool::Segment;

@@ -1,13 +1,13 @@
-//! The same for frames that lie in ordinary memory, as those of a capture do.
+//! Finishes and cuts frames in ordinary memory, such as those of a capture.
 
 use super::checksum::Sum;
 use super::cut::Cut;
 use super::headers::{MAX_HEADERS, Template};
+use crate::frame::Offloads;
 use crate::frame::{Burst, VnetHeader};
-use crate::offload::Offloads;
 
-/// Finishes the checksum that the frame's sender left to others, in place; of a super-frame as
-/// of one long frame. `false` when none is unfinished, or its place is not inside the frame.
+/// Finishes the checksum that the frame's sender left to others, in place; a super-frame is treated as
+/// one long frame. `false` when no checksum is unfinished, or when it is not inside the frame.
 pub fn finish_checksum(header: &VnetHeader, frame: &mut [u8]) -> bool {
     if !header.needs().contains(Offloads::CSUM) {
         return false;
@@ -19,7 +19,7 @@ pub fn finish_checksum(header: &VnetHeader, frame: &mut [u8]) -> bool {
     }
     let mut sum = Sum::default();
     sum.add(&frame[start..]);
-    // As the lanes do it: 0 would mean that there is no checksum.
+    // As in the lanes: 0 would mean that the sender computed no checksum.
     let value = match !sum.folded() {
         0 => 0xffff,
         value => value,
@@ -28,9 +28,9 @@ pub fn finish_checksum(header: &VnetHeader, frame: &mut [u8]) -> bool {
     true
 }
 
-/// Into how many wire frames a super-frame of `len` bytes is to be cut, and how many bytes of
-/// payload each has but the last. `head`: as many of its first bytes as there are. `None` for
-/// what is no super-frame, or has no such headers.
+/// Into how many wire frames a super-frame of `len` bytes is to be cut, and how many bytes of payload
+/// each but the last has. `head` are as many of its first bytes as were captured. `None` when it is
+/// not a super-frame, or its headers contradict `header`.
 pub fn pieces(header: &VnetHeader, head: &[u8], len: usize) -> Option<(usize, usize)> {
     let size = usize::from(header.segment_size());
     if header.gso_type() == 0 || size == 0 {
@@ -43,7 +43,7 @@ pub fn pieces(header: &VnetHeader, head: &[u8], len: usize) -> Option<(usize, us
     (template.len() <= known).then(|| (template.payload().div_ceil(size).max(1), size))
 }
 
-/// Makes of frames what a wire would carry, by the code that the lanes use.
+/// Turns frames into those that a wire would carry, with the code that the lanes use.
 #[derive(Debug, Default)]
 pub struct Segmenter {
     whole: Burst,
@@ -53,8 +53,8 @@ pub struct Segmenter {
 
 impl Segmenter {
     /// Hands each wire frame of `frame` to `each`: the pieces of a super-frame, or the frame
-    /// itself, their checksums finished. `false`, and nothing handed out, when its
-    /// virtio-net header contradicts it.
+    /// itself, with checksums finished. `false`, and `each` is not called, when the frame
+    /// contradicts its virtio-net header.
     pub fn cut(&mut self, header: VnetHeader, frame: &[u8], mut each: impl FnMut(&[u8])) -> bool {
         if header.is_plain() {
             each(frame);

@@ -1,56 +1,55 @@
-//! From a frame that its receiver does not take to frames that it does: [`Cut`].
+//! Turns a frame that its receiver does not take into frames that it takes: [`Cut`].
 
 use super::checksum::Sum;
 use super::headers::{MAX_HEADERS, Piece, Template};
+use crate::frame::Offloads;
 use crate::frame::{Burst, VnetHeader};
-use crate::offload::Offloads;
 use crate::sys::pool::Segment;
 
-/// Most frames that one super-frame is cut into: 64 KiB at 32 bytes each, a smaller share
-/// than any TCP has on purpose. It bounds what one frame of a guest costs the other cables.
+/// Most frames that one super-frame is cut into: 64 KiB at 32 bytes each, which is less than any TCP
+/// chooses. It bounds the time that one frame of a guest takes from other cables.
 const MAX_PIECES: usize = 2048;
 
-/// Frames up to this length are copied whole: that is as cheap as pointing to their parts.
+/// Frames up to this length, in bytes, are copied whole: that is as cheap as pointing to their parts.
 const COPIED_WHOLE: usize = 256;
 
-/// Frames in more pieces of memory than this are copied, too: a guest cannot make a receiver
-/// walk long lists, and a piece with its new headers never lies in more segments than a frame
-/// may.
+/// Frames in more pieces of memory than this are copied, too. So a guest cannot make a receiver
+/// walk long lists, and a piece with its new headers never lies in more segments than are allowed.
 const MAX_PARTS: usize = 32;
 
-/// One frame of a burst as frames that a certain receiver takes: its checksum finished, or a
-/// super-frame cut into wire frames, exactly as the Linux kernel does both.
+/// One frame of a burst, as the frames that a certain receiver takes: with its checksum finished, or
+/// a super-frame cut into wire frames. Both are done exactly as the Linux kernel does them.
 ///
-/// Headers are copied; payloads stay where they are and the pieces point to them. A sender
-/// that changes the payload meanwhile spoils its own checksums, nothing else.
+/// Headers are copied; payloads stay where they are, and the pieces point to them. A sender
+/// that changes the payload meanwhile spoils only its own checksums.
 ///
-/// What is refused:
+/// It refuses
 /// - offsets that point outside the frame;
 /// - a super-frame whose headers are not (VLAN tags,) IPv4 or IPv6, TCP or UDP as its
-///   virtio-net header says, all within 256 bytes; so one inside a tunnel, or in MPLS, too;
+///   virtio-net header says, all within 256 bytes: so also one inside a tunnel, or in MPLS;
 /// - more than 2048 pieces, or pieces longer than an IP packet can be.
 #[derive(Debug)]
 pub(crate) struct Cut<'a> {
     burst: &'a Burst,
     index: usize,
     work: Work,
-    /// Of every frame that comes out.
+    /// The virtio-net header of every resulting frame.
     header: VnetHeader,
     template: Option<Template>,
-    /// What no frame has got yet.
+    /// The bytes that are in no resulting frame yet.
     rest: Rest<'a>,
-    /// Frames done, and to come.
+    /// Resulting frames done, and left.
     done: usize,
     left: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Work {
-    /// It is taken as it is.
+    /// The receiver takes it as it is.
     None,
-    /// The one checksum is to be finished.
+    /// Its one checksum is to be finished.
     Finish,
-    /// Cut into pieces of so many bytes; the checksums finished or left.
+    /// It is cut into pieces of `size` bytes of payload, their checksums finished or left unfinished.
     Pieces { size: usize, finish: bool },
 }
 
@@ -59,13 +58,13 @@ enum Work {
 struct Unfinished {
     start: usize,
     field: usize,
-    /// 0 means that there is none: its other form is written.
+    /// A checksum of 0 would mean that there is none: 0xffff, which is equal to it, is written.
     never_zero: bool,
 }
 
 impl<'a> Cut<'a> {
-    /// Prepares the frame at `index` for a receiver that takes what is in `takes`. `None`
-    /// when it is malformed.
+    /// Prepares the frame at `index` for a receiver that takes the offloads in `takes`. `None`
+    /// when the frame is malformed.
     pub(crate) fn new(burst: &'a Burst, index: usize, takes: Offloads) -> Option<Self> {
         let header = *burst.header(index);
         let mut cut = Cut {
@@ -92,7 +91,7 @@ impl<'a> Cut<'a> {
         let finish = !takes.contains(Offloads::CSUM);
         cut.header = header.without_segmentation();
         match template {
-            // What fits into one piece is none, and goes as it is: so does the kernel.
+            // A super-frame that fits into one piece is sent as it is, as the kernel does.
             Some(template) if template.payload() > size => {
                 cut.left = template.payload().div_ceil(size);
                 if cut.left > MAX_PIECES {
@@ -118,13 +117,13 @@ impl<'a> Cut<'a> {
         Some(cut)
     }
 
-    /// Frames to come.
+    /// How many frames are left.
     pub(crate) fn len(&self) -> usize {
         self.left
     }
 
-    /// Adds the next frame, if there is one left, to a burst that has room for it. It is of
-    /// use for as long as both this and the frame's own burst are not cleared.
+    /// Adds the next frame, if one is left, to a burst that has room for it. The frame is valid until
+    /// that burst, or the original frame's, is cleared.
     pub(crate) fn add_next(&mut self, out: &mut Burst) {
         if self.left == 0 {
             return;
@@ -166,7 +165,7 @@ impl<'a> Cut<'a> {
         let checksum = Unfinished {
             start: usize::from(old.checksum_start()),
             field: checksum_field(old),
-            // The kernel writes no 0 for TCP either on this way (`skb_checksum_help`).
+            // On this path the kernel does not write 0 for TCP either (`skb_checksum_help`).
             never_zero: true,
         };
         let own = checksum.field + 2;
@@ -201,8 +200,8 @@ impl<'a> Cut<'a> {
         self.add_behind(template.len(), len, checksum, out);
     }
 
-    /// Adds the frame whose first `own` bytes are in the burst's memory already, and its next
-    /// `payload` bytes those of the rest.
+    /// Adds a frame: its first `own` bytes are in the burst's memory already, and the next `payload`
+    /// bytes are taken from the rest.
     fn add_behind(
         &mut self,
         own: usize,
@@ -251,11 +250,11 @@ fn checksum_field(header: &VnetHeader) -> usize {
     usize::from(header.checksum_start()) + usize::from(header.checksum_offset())
 }
 
-/// The part of a frame that is still to be handed out.
+/// The part of a frame that is not handed out yet.
 #[derive(Debug, Clone, Copy)]
 struct Rest<'a> {
     segments: &'a [Segment],
-    /// Bytes of the first one that are gone.
+    /// How many bytes of the first segment are handed out.
     at: usize,
 }
 
@@ -264,7 +263,7 @@ impl Rest<'_> {
         self.take(len, |_| {});
     }
 
-    /// In how many segments the next `len` bytes lie; counts no further than matters.
+    /// In how many segments the next `len` bytes lie; stops counting above [`MAX_PARTS`].
     fn parts(&self, len: usize) -> usize {
         let mut parts = 0;
         let mut bytes = 0;
@@ -280,7 +279,7 @@ impl Rest<'_> {
         parts
     }
 
-    /// Hands out the next `len` bytes, fewer when there are no more.
+    /// Hands out the next `len` bytes, or as many as are left.
     fn take(&mut self, mut len: usize, mut each: impl FnMut(Segment)) {
         while len > 0 {
             let Some((first, others)) = self.segments.split_first() else {

@@ -2,11 +2,11 @@
 //! become in front of each piece ([`Template`]).
 
 use super::checksum::{Sum, fold};
+use crate::frame::Offloads;
 use crate::frame::VnetHeader;
-use crate::offload::Offloads;
 
-/// Longest chain of headers that is looked through: two tags, IPv6 with 130 bytes of
-/// extension headers, TCP with all its options.
+/// Longest chain of headers that is parsed, in bytes: two tags, IPv6 with 130 bytes of extension
+/// headers, TCP with all its options.
 pub(super) const MAX_HEADERS: usize = 256;
 
 const ETHERTYPE: usize = 12;
@@ -69,12 +69,12 @@ struct Layout {
 }
 
 impl Layout {
-    /// Looks through the first bytes of a super-frame. `None` when they are not the headers
-    /// that its virtio-net header speaks of, or do not end within `bytes`.
+    /// Parses the first bytes of a super-frame. `None` when they are not the headers that its
+    /// virtio-net header names, or when these do not end within `bytes`.
     ///
-    /// The unfinished checksum has to be that of the outermost TCP or UDP header. Behind the
-    /// headers of a tunnel virtio-net has other means to tell, which we did not agree to; the
-    /// kernel refuses such a super-frame as well.
+    /// The unfinished checksum has to be that of the outermost TCP or UDP header. For a super-frame
+    /// inside a tunnel virtio-net has further features, which we do not offer; the kernel refuses such
+    /// a super-frame without them as well.
     fn of(bytes: &[u8], header: &VnetHeader) -> Option<Self> {
         let needs = header.needs();
         let (transport, checksum_at) = if needs.contains(Offloads::USO) {
@@ -139,7 +139,7 @@ fn behind_tags(bytes: &[u8]) -> Option<(u16, usize)> {
 fn behind_v4(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     let first = *bytes.get(at)?;
     let len = usize::from(first & 0xf) * 4;
-    // A fragment has no whole datagram to cut.
+    // A fragment does not contain a whole datagram that could be cut.
     let fragment = word(bytes, at + V4_FRAGMENT)? & 0x3fff != 0;
     let good = first >> 4 == 4 && len >= V4_MIN && at + len <= bytes.len() && !fragment;
     good.then(|| (bytes[at + V4_PROTOCOL], at + len))
@@ -151,7 +151,7 @@ fn behind_v6(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     }
     let mut next = *bytes.get(at + V6_NEXT)?;
     let mut at = at + V6_LEN;
-    // Each header takes 8 bytes at least, so this ends with `bytes`.
+    // Each header takes at least 8 bytes, so this ends with `bytes`.
     while V6_EXTENSIONS.contains(&next) {
         next = *bytes.get(at)?;
         at += (usize::from(*bytes.get(at + 1)?) + 1) * 8;
@@ -165,7 +165,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 /// A copy of a super-frame's headers, from which those of its pieces are made. The sender may
-/// change its own meanwhile: only the copy was looked at, and only the copy is used.
+/// change its own meanwhile: only the copy is checked and used.
 #[derive(Debug, Clone)]
 pub(super) struct Template {
     bytes: [u8; MAX_HEADERS],
@@ -174,21 +174,21 @@ pub(super) struct Template {
     payload: usize,
 }
 
-/// Which piece of a super-frame.
+/// One piece of a super-frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Piece {
-    /// Its number, from 0.
+    /// Its index among the pieces.
     pub(super) number: usize,
-    /// Where its payload begins in that of the super-frame.
+    /// Where its payload begins in the payload of the super-frame.
     pub(super) at: usize,
-    /// Bytes of payload.
+    /// The length of its payload, in bytes.
     pub(super) len: usize,
     pub(super) last: bool,
 }
 
 impl Template {
-    /// From a copy of the first bytes of a frame of `frame_len`. `None` when they are not what
-    /// `header` says.
+    /// From a copy of the first bytes of a frame of `frame_len` bytes. `None` when they contradict
+    /// `header`.
     pub(super) fn new(
         bytes: [u8; MAX_HEADERS],
         frame_len: usize,
@@ -205,17 +205,17 @@ impl Template {
         })
     }
 
-    /// Bytes of all headers together.
+    /// The length of all headers together, in bytes.
     pub(super) fn len(&self) -> usize {
         self.layout.payload_at
     }
 
-    /// Bytes of payload behind them, in the whole super-frame.
+    /// The length of the super-frame's payload, in bytes.
     pub(super) fn payload(&self) -> usize {
         self.payload
     }
 
-    /// Where the transport's checksum begins to count, and where it goes.
+    /// Where the sum of the transport's checksum begins, and where the checksum is written.
     pub(super) fn checksum(&self) -> (usize, usize) {
         (self.layout.transport_at, self.layout.checksum_at())
     }
@@ -228,7 +228,7 @@ impl Template {
     /// Writes the headers of one piece, [`Template::len`] bytes. The transport's checksum is
     /// that of the pseudo header: unfinished.
     ///
-    /// As the kernel has it (`tcp_gso_segment`, `__udp_gso_segment`, `inet_gso_segment`,
+    /// The result is that of the kernel (`tcp_gso_segment`, `__udp_gso_segment`, `inet_gso_segment`,
     /// `ipv6_gso_segment`): IPv4 identifications count up whether fragments are allowed or
     /// not. The pseudo header's sum is taken over from the sender, with another length: behind
     /// a routing header its destination is not the one in the frame.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::arbitrary::{cut, scattered};
 use super::*;
-use crate::frame::{Burst, MAX_FRAME, VnetHeader};
+use crate::frame::{Burst, MAX_FRAME, Offloads, VnetHeader};
 
 const V4: ([u8; 4], [u8; 4]) = ([10, 0, 0, 1], [10, 0, 0, 2]);
 const V6: ([u8; 16], [u8; 16]) = ([0xfd; 16], [0xfe; 16]);
@@ -293,11 +293,11 @@ fn checksums_are_left_to_who_takes_them() {
 
 #[test]
 fn ecn_alone_is_a_reason_to_cut() {
-    let burst = Sender {
+    let sender = Sender {
         ecn: true,
         ..Sender::default()
-    }
-    .burst();
+    };
+    let burst = sender.burst();
     let takes = Offloads::ALL.without(Offloads::ECN);
     assert_eq!(cut(&burst, takes).unwrap().len(), 3);
     assert_eq!(cut(&burst, Offloads::ALL).unwrap().len(), 1);
@@ -462,11 +462,8 @@ fn speed() {
                 began.elapsed().as_secs_f64() / rounds as f64
             })
             .fold(f64::MAX, f64::min);
-        println!(
-            "{what}: {:.0} ns, {:.1} GB/s",
-            best * 1e9,
-            bytes as f64 / best / 1e9
-        );
+        let (ns, rate) = (best * 1e9, bytes as f64 / best / 1e9);
+        println!("{what}: {ns:.0} ns, {rate:.1} GB/s");
     };
     for len in [64, 1500, 9000, 65_000] {
         let bytes = vec![0x5a; len];

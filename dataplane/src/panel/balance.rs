@@ -39,7 +39,7 @@ impl Panel {
     /// ([`ErrorKind::WouldBlock`]).
     ///
     /// # Panics
-    /// When there is no such worker.
+    /// When `to` is not the number of a worker.
     pub fn move_cable(&self, id: CableId, to: usize) -> Reply<()> {
         let mut inner = self.lock();
         let from = match inner.owner(id) {
@@ -73,13 +73,11 @@ impl Panel {
         // Polled without the lock, which the end of a move takes.
         let moving = self.lock().balance.moving.take();
         if let Some(mut moving) = moving {
-            match moving.try_take() {
-                Some(moved) => moved?,
-                None => {
-                    self.lock().balance.moving = Some(moving);
-                    return Ok(None);
-                }
-            }
+            let Some(moved) = moving.try_take() else {
+                self.lock().balance.moving = Some(moving);
+                return Ok(None);
+            };
+            moved?;
         }
         let Some(CableMove { cable, to }) = self.lock().measure() else {
             return Ok(None);

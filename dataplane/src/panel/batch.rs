@@ -48,7 +48,7 @@ impl Panel {
 
 /// The answers to a batch.
 struct Answers {
-    /// Of whom a caller is told who gives up waiting.
+    /// The worker that [`PanelError::Silent`] names when the caller gives up waiting.
     from: Answerer,
     states: Vec<Sent<()>>,
     /// Each brings what the change replaced, to be freed here.

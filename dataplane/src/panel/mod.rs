@@ -210,7 +210,7 @@ impl Panel {
         let mut inner = self.lock();
         let workers = std::mem::take(&mut inner.workers);
         inner.cables.clear();
-        // Without the lock: a thread that is told so only now must not wait for the workers.
+        // Without the lock: a call on another thread must not wait until the workers have ended.
         drop(inner);
         workers::stop(workers)
     }

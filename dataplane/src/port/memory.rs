@@ -1,4 +1,4 @@
-//! A port whose other half is in this process: for tests, and for in-process hosts.
+//! A port whose other half is in this process: for tests, benchmarks and in-process hosts.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -8,23 +8,23 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use crate::frame::Offloads;
 use crate::frame::{Burst, MAX_FRAME, MIN_FRAME, VnetHeader};
-use crate::offload::Offloads;
 use crate::stats::{DropReason, Losses};
 
-/// A frame on its way between the halves; its memory is reused.
+/// A frame between the halves; its memory is reused.
 #[derive(Debug, Default)]
-struct Parcel {
+struct Slot {
     header: VnetHeader,
     frame: Vec<u8>,
 }
 
-/// One direction: parcels with frames, empty parcels on their way back, and a bell.
+/// One direction: full slots, empty ones that go back, and a wake-up.
 #[derive(Debug)]
 struct Way {
-    full: ArrayQueue<Parcel>,
-    empty: ArrayQueue<Parcel>,
-    bell: OwnedFd,
+    full: ArrayQueue<Slot>,
+    empty: ArrayQueue<Slot>,
+    wakeup: OwnedFd,
 }
 
 impl Way {
@@ -32,45 +32,51 @@ impl Way {
         let way = Way {
             full: ArrayQueue::new(capacity),
             empty: ArrayQueue::new(capacity),
-            bell: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+            wakeup: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
         };
         for _ in 0..capacity {
-            let parcel = Parcel {
+            let slot = Slot {
                 frame: Vec::with_capacity(2048),
-                ..Parcel::default()
+                ..Slot::default()
             };
-            way.empty.push(parcel).expect("as many parcels as places");
+            way.empty
+                .push(slot)
+                .expect("as many slots as the queue holds");
         }
         Ok(way)
     }
 
     fn send(&self, header: VnetHeader, len: usize, fill: impl FnOnce(&mut [u8])) -> bool {
-        let Some(mut parcel) = self.empty.pop() else {
+        let Some(mut slot) = self.empty.pop() else {
             return false;
         };
-        parcel.header = header;
-        parcel.frame.resize(len, 0);
-        fill(&mut parcel.frame);
-        self.full.push(parcel).expect("as many parcels as places");
+        slot.header = header;
+        slot.frame.resize(len, 0);
+        fill(&mut slot.frame);
+        self.full
+            .push(slot)
+            .expect("as many slots as the queue holds");
         true
     }
 
     fn receive(&self, take: impl FnOnce(VnetHeader, &[u8])) -> bool {
-        let Some(parcel) = self.full.pop() else {
+        let Some(slot) = self.full.pop() else {
             return false;
         };
-        take(parcel.header, &parcel.frame);
-        self.empty.push(parcel).expect("as many parcels as places");
+        take(slot.header, &slot.frame);
+        self.empty
+            .push(slot)
+            .expect("as many slots as the queue holds");
         true
     }
 
-    fn ring(&self) {
-        // Full means that the bell has rung 2^64 times unheard: it is ringing then.
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    fn wake(&self) {
+        // It fails when the counter is full: then the other half has been woken already.
+        let _ = rustix::io::write(&self.wakeup, &1u64.to_ne_bytes());
     }
 }
 
-/// The fabric's half; made by [`memory`].
+/// The half that is a port of a cable; made by [`memory`].
 #[derive(Debug)]
 pub struct Memory {
     takes: Offloads,
@@ -78,7 +84,8 @@ pub struct Memory {
     outward: Arc<Way>,
 }
 
-/// The host's half: what it sends enters the cable, what leaves the cable it receives.
+/// The host's half: the frames that it sends enter the cable, and those that leave the cable it
+/// receives.
 #[derive(Debug)]
 pub struct MemoryHost {
     inward: Arc<Way>,
@@ -133,25 +140,25 @@ impl Memory {
                 drops.lose(index, DropReason::ReceiverFull);
             }
         }
-        self.outward.ring();
+        self.outward.wake();
     }
 }
 
 impl AsRawFd for Memory {
     fn as_raw_fd(&self) -> RawFd {
-        self.inward.bell.as_raw_fd()
+        self.inward.wakeup.as_raw_fd()
     }
 }
 
 impl MemoryHost {
-    /// Sends one frame without FCS, [`MIN_FRAME`] to [`MAX_FRAME`] bytes. `false` when it
-    /// is not that, or when the cable has not kept up.
+    /// Sends one frame without FCS. `false` when it is not [`MIN_FRAME`] to [`MAX_FRAME`] bytes long,
+    /// or when as many frames wait as the queue holds.
     pub fn send(&self, header: VnetHeader, frame: &[u8]) -> bool {
         let sent = (MIN_FRAME..=MAX_FRAME).contains(&frame.len())
             && self
                 .inward
                 .send(header, frame.len(), |to| to.copy_from_slice(frame));
-        self.inward.ring();
+        self.inward.wake();
         sent
     }
 
@@ -168,9 +175,9 @@ impl MemoryHost {
             }
             let left = deadline.checked_duration_since(std::time::Instant::now())?;
             let left = Timespec::try_from(left).ok()?;
-            let bell = self.outward.bell.as_fd();
-            let _ = poll(&mut [PollFd::new(&bell, PollFlags::IN)], Some(&left));
-            let _ = rustix::io::read(bell, &mut [0; 8]);
+            let wakeup = self.outward.wakeup.as_fd();
+            let _ = poll(&mut [PollFd::new(&wakeup, PollFlags::IN)], Some(&left));
+            let _ = rustix::io::read(wakeup, &mut [0; 8]);
         }
     }
 }

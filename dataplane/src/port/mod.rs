@@ -1,4 +1,4 @@
-//! One end of a cable: [`Port`], something frames are received from and sent to.
+//! One end of a cable: [`Port`] receives frames and sends them.
 
 mod memory;
 mod packet;
@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use crate::frame::Burst;
-use crate::offload::Offloads;
+use crate::frame::Offloads;
 use crate::stats::Losses;
 
 pub use memory::{Memory, MemoryHost, memory, memory_taking};
@@ -25,35 +25,37 @@ pub enum PortError {
         "network device `{name}` does not exist in this network namespace; `ip link show` lists those that do"
     )]
     NoSuchDevice {
-        /// As it was asked for.
+        /// The name that was asked for.
         name: String,
     },
-    /// There is no way to a tap.
-    #[error("cannot open port `{name}`: /dev/net/tun: {source}; `modprobe tun` brings it")]
+    /// The kernel's TUN driver is unavailable.
+    #[error(
+        "cannot open port `{name}`: TUN driver unavailable: /dev/net/tun: {source}; `modprobe tun` loads it"
+    )]
     NoTun {
-        /// As it was asked for.
+        /// The name that was asked for.
         name: String,
-        /// What the kernel said.
+        /// The kernel's reason.
         source: io::Error,
     },
-    /// The kernel refused.
+    /// The kernel refused one step of opening it.
     #[error("cannot open port `{name}`: {action}: {source}")]
     Refused {
-        /// As it was asked for.
+        /// The name that was asked for.
         name: String,
-        /// What was tried.
+        /// The step, as an infinitive: `open`, `set its offloads`.
         action: &'static str,
-        /// What the kernel said.
+        /// The kernel's reason.
         source: io::Error,
     },
 }
 
-/// One end of a cable. An enum and no trait object: the frame path calls it directly.
+/// One end of a cable. An enum instead of a trait object: the frame path calls it directly.
 #[derive(Debug)]
 pub enum Port {
     /// A tap whose descriptor the fabric holds: the network device is the endpoint.
     Tap(Tap),
-    /// A network device that is there already, such as a tap that QEMU opened.
+    /// An existing network device, such as a tap that QEMU opened.
     Packet(Packet),
     /// The rings of a vhost-user front end: a VM, or a DPDK program.
     VhostUser(Box<VhostUser>),
@@ -62,12 +64,12 @@ pub enum Port {
 }
 
 impl Port {
-    /// Takes up to a burst of frames that wait, without waiting for more. Frames that were
-    /// lost on the way in are counted in `drops`. `Ok(true)` when more may be there.
+    /// Receives the frames that wait, up to a burst, and does not wait for more. Frames that were
+    /// lost on the way in are counted in `drops`. `Ok(true)` when more may wait.
     /// The frames may lie in buffers that stay taken until [`Port::release`].
     ///
     /// # Errors
-    /// When the port is of no more use.
+    /// When the port has failed: it will not deliver frames again.
     #[inline]
     pub(crate) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> io::Result<bool> {
         match self {
@@ -78,7 +80,7 @@ impl Port {
         }
     }
 
-    /// Gives back the buffers of what was received. No segment of it may be used any more.
+    /// Gives back the buffers of the frames that were received. Their segments are invalid then.
     #[inline]
     pub(crate) fn release(&mut self) {
         if let Port::VhostUser(port) = self {
@@ -100,7 +102,7 @@ impl Port {
 
     /// Sends every frame of the burst from `from` on, in order, or counts why not in
     /// `drops`. Returns the first frame that was not handled: the end of the burst, or a
-    /// frame for which [`Port::takes`] holds no more.
+    /// frame that the port turned out not to take, so that [`Port::takes`] has changed.
     #[inline]
     pub(crate) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Losses) -> usize {
         match self {
@@ -112,7 +114,7 @@ impl Port {
         burst.len()
     }
 
-    /// Drops what has come meanwhile: nobody was to carry it.
+    /// Drops the frames that came while another port carried the cable.
     pub(crate) fn discard(&mut self) {
         if let Port::Packet(port) = self {
             port.discard();
@@ -125,11 +127,11 @@ impl Port {
         matches!(self, Port::Tap(_) | Port::Packet(_))
     }
 
-    /// Asks for a wake-up when frames come. `true` when some came before that took effect.
+    /// Asks for a wake-up when frames come. `true` when frames came before that took effect.
     pub(crate) fn arm(&mut self) -> bool {
         match self {
             Port::VhostUser(port) => port.arm(),
-            // Edge-triggered, and empty when last asked: what comes makes an edge.
+            // Edge-triggered, and empty when last polled: the next frame makes an edge.
             Port::Tap(_) | Port::Packet(_) | Port::Memory(_) => false,
         }
     }
@@ -143,7 +145,7 @@ impl Port {
 }
 
 impl AsRawFd for Port {
-    /// What becomes readable when frames wait.
+    /// The descriptor that becomes readable when frames wait.
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Port::Tap(port) => port.as_raw_fd(),

@@ -1,9 +1,9 @@
 //! An existing network device as a port, by a packet socket. This is how a VM plugs in
 //! unmodified: QEMU opens the tap by its name, the fabric sees the device behind it.
 //!
-//! Offloads pass in both directions. What the device's owner did not agree to take (QEMU
-//! sets that by TUNSETOFFLOAD for its guest) shows when it is sent: checksums are finished by
-//! the kernel, super-frames are refused and cut by the lane.
+//! Offloads pass in both directions. What the device's owner agreed to take (QEMU sets that by
+//! TUNSETOFFLOAD for its guest) shows only when a frame is sent: the kernel finishes checksums
+//! where needed, and refuses super-frames, which the lane then cuts.
 
 use std::io;
 use std::ops::Range;
@@ -12,44 +12,48 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
-use crate::frame::{Burst, MAX_BURST};
-use crate::offload::Offloads;
+use crate::frame::{Burst, MAX_BURST, MIN_FRAME, Offloads, VnetHeader};
 use crate::port::PortError;
 use crate::stats::{DropReason, Losses};
-use crate::sys::packet;
+use crate::sys::packet::{self, Received};
 
-/// Frames asked for when the port wakes up: an idle cable carries single frames, and
-/// setting up a place for each of 64 costs more than the call itself.
+const _: () = assert!(MAX_BURST <= packet::MAX_MESSAGES);
+
+/// Frames to receive in one call when the port wakes up: an idle cable carries single frames, and
+/// preparing memory for each of 64 costs more than the call itself.
 const SMALLEST_ASK: usize = 4;
 
-/// Bursts between two questions for the kernel's count of overruns, on a busy port.
+/// Bursts after which a busy port asks the kernel for its count of overruns.
 const BURSTS_PER_CHECK: u32 = 256;
 
-/// Frames that wait in a socket at most, by far: who goes on sending is not waited for.
+/// More frames than ever wait in a socket. It bounds [`Packet::discard`] against a sender that does
+/// not pause.
 const MOST_WAITING: usize = 1 << 16;
 
-/// Bursts that are cut before a whole super-frame is tried again: at first, and at most.
+/// After how many bursts of cut frames a whole super-frame is tried again: at first, and at most.
 const BURSTS_PER_TRY: [u32; 2] = [16, 4096];
 
-/// Whether the device takes super-frames whole. The kernel gives one error for a device that
-/// does not and for one whose queue is full: what becomes of the pieces tells them apart. Not
-/// for certain, as a queue may get room in between; so each try that fails makes the time to
-/// the next one twice as long.
+/// Whether the device takes super-frames whole. The kernel returns the same error for a device that
+/// does not and for one whose queue is full; the difference shows when the pieces are sent. It is
+/// not certain, as the queue may drain in between; so each try that fails doubles the time to the
+/// next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whole {
+enum SuperFrames {
     Taken,
     Suspected,
     Refused { bursts_left: u32 },
 }
 
-/// See the module's text.
+/// A packet socket bound to a network device.
 #[derive(Debug)]
 pub struct Packet {
     socket: OwnedFd,
-    whole: Whole,
+    super_frames: SuperFrames,
     bursts_per_try: u32,
     name: String,
     ask: usize,
+    /// Of the frames that were received last; kept for its memory.
+    outcomes: Box<[Received]>,
     unchecked_bursts: u32,
 }
 
@@ -57,7 +61,7 @@ impl Packet {
     /// Opens a port on the network device `name` of this thread's network namespace.
     ///
     /// # Errors
-    /// When there is no such device, or CAP_NET_RAW is missing.
+    /// When the device does not exist, or CAP_NET_RAW is missing.
     pub fn open(name: &str) -> Result<Self, PortError> {
         let refused = |action| {
             move |source| PortError::Refused {
@@ -78,16 +82,20 @@ impl Packet {
         let socket = packet::open(ifindex).map_err(refused("open a packet socket on it"))?;
         Ok(Packet {
             socket,
-            whole: Whole::Taken,
+            super_frames: SuperFrames::Taken,
             bursts_per_try: BURSTS_PER_TRY[0],
             name: name.into(),
             ask: SMALLEST_ASK,
+            outcomes: vec![Received::default(); MAX_BURST].into(),
             unchecked_bursts: 0,
         })
     }
 
     pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> io::Result<bool> {
-        let received = match packet::receive(self.socket.as_fd(), burst, self.ask, drops) {
+        let vacant = burst.vacant_frames();
+        let vacant = vacant.map(|(header, memory)| (&mut header.0, memory));
+        let outcomes = &mut self.outcomes[..self.ask];
+        let received = match packet::receive(self.socket.as_fd(), vacant, outcomes) {
             Ok(received) => received,
             // Down for now: the socket goes on when the device is up again.
             Err(error) if is_passing(&error) => return Ok(true),
@@ -98,6 +106,7 @@ impl Packet {
             }
             Err(error) => return Err(error),
         };
+        take_in(&self.outcomes[..received], burst, drops);
         let more = received == self.ask;
         self.unchecked_bursts += u32::from(received > 0);
         let drained = !more && self.unchecked_bursts > 0;
@@ -114,7 +123,7 @@ impl Packet {
         Ok(more)
     }
 
-    /// Drops the frames that wait, as many as the socket has room for.
+    /// Drops the frames that wait in the socket.
     pub(super) fn discard(&mut self) {
         let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
         for _ in 0..MOST_WAITING {
@@ -124,17 +133,17 @@ impl Packet {
         }
     }
 
-    /// What the device takes as it is: everything, until it refused a super-frame and took
-    /// its pieces. Checksums the kernel finishes itself.
+    /// What the device takes as it is: everything, until it has refused a super-frame and taken
+    /// its pieces. The kernel finishes checksums itself.
     pub(super) fn takes(&mut self) -> Offloads {
-        match &mut self.whole {
-            Whole::Taken => Offloads::ALL,
-            Whole::Suspected => Offloads::CSUM,
-            Whole::Refused { bursts_left } => {
+        match &mut self.super_frames {
+            SuperFrames::Taken => Offloads::ALL,
+            SuperFrames::Suspected => Offloads::CSUM,
+            SuperFrames::Refused { bursts_left } => {
                 *bursts_left -= 1;
                 if *bursts_left == 0 {
-                    // Its owner may have changed its mind: another guest, another driver.
-                    self.whole = Whole::Taken;
+                    // The device may have another owner by now: another guest, another driver.
+                    self.super_frames = SuperFrames::Taken;
                 }
                 Offloads::CSUM
             }
@@ -146,7 +155,9 @@ impl Packet {
     pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Losses) -> usize {
         let mut next = from;
         while next < burst.len() {
-            let error = match packet::send(self.socket.as_fd(), burst, next) {
+            let frames = next..burst.len();
+            let frames = frames.map(|index| (&burst.header(index).0, burst.segments(index)));
+            let error = match packet::send(self.socket.as_fd(), frames) {
                 Ok(sent) => {
                     self.learn_from_taken(burst, next..next + sent);
                     next += sent;
@@ -158,14 +169,15 @@ impl Packet {
             let reason = self.why_refused(&error);
             let mut refused = 1;
             if reason == DropReason::Unplugged {
-                // Nobody is there to take the others either: spare the calls.
+                // The others would meet the same fate: spare the calls.
                 refused = burst.len() - next;
             } else if burst.header(next).gso_type() != 0 {
-                self.whole = Whole::Suspected;
+                self.super_frames = SuperFrames::Suspected;
                 return next;
-            } else if self.whole == Whole::Suspected {
-                // Not even a piece was taken: the queue was full, no more than that.
-                self.whole = Whole::Taken;
+            } else if self.super_frames == SuperFrames::Suspected {
+                // Not even a piece was taken: the queue was full, and the device may well take
+                // super-frames.
+                self.super_frames = SuperFrames::Taken;
             }
             drops.lose_all(next..next + refused, reason);
             next += refused;
@@ -175,8 +187,8 @@ impl Packet {
 
     fn learn_from_taken(&mut self, burst: &Burst, mut frames: Range<usize>) {
         let [first, most] = BURSTS_PER_TRY;
-        if self.whole == Whole::Suspected {
-            self.whole = Whole::Refused {
+        if self.super_frames == SuperFrames::Suspected {
+            self.super_frames = SuperFrames::Refused {
                 bursts_left: self.bursts_per_try,
             };
             self.bursts_per_try = (self.bursts_per_try * 2).min(most);
@@ -187,7 +199,7 @@ impl Packet {
         }
     }
 
-    /// The kernel says ENOBUFS both when the tap's queue is full and when nobody has the
+    /// The kernel returns ENOBUFS both when the tap's queue is full and when no process has the
     /// tap open.
     fn why_refused(&self, error: &io::Error) -> DropReason {
         match Errno::from_io_error(error) {
@@ -208,6 +220,22 @@ impl Packet {
 impl AsRawFd for Packet {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+}
+
+/// Takes the frames in that were received to the burst's vacant places, or counts why not.
+fn take_in(received: &[Received], burst: &mut Burst, drops: &mut Losses) {
+    let mut skipped = 0;
+    for frame in received {
+        if frame.is_truncated {
+            drops.count(DropReason::TooLong, 1);
+            skipped += 1;
+        } else if frame.bytes < VnetHeader::LEN + MIN_FRAME {
+            drops.count(DropReason::Malformed, 1);
+            skipped += 1;
+        } else {
+            burst.take_in(skipped, frame.bytes - VnetHeader::LEN, frame.vlan);
+        }
     }
 }
 

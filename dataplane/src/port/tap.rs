@@ -13,18 +13,18 @@ use crate::sys::tap::{
     TapFlags, TapOffloads, open_tap, set_offload, set_vnet_little_endian, write_frame,
 };
 
-/// See the module's text.
+/// A tap that the fabric reads from and writes to, one frame a system call.
 #[derive(Debug)]
 pub struct Tap {
     tap: OwnedFd,
 }
 
 impl Tap {
-    /// Opens the tap `name`, creating it if it is not there: a device that was created
+    /// Opens the tap `name`, or creates it if it does not exist: a device that was created
     /// goes away with the port.
     ///
     /// # Errors
-    /// When the name cannot be one, somebody else holds the tap, or CAP_NET_ADMIN is missing.
+    /// When no device can have the name, another process holds the tap, or CAP_NET_ADMIN is missing.
     pub fn open(name: &str) -> Result<Self, PortError> {
         let flags = TapFlags {
             vnet_hdr: true,
@@ -52,11 +52,11 @@ impl Tap {
     /// Takes over a tap that was opened with virtio-net headers of 10 bytes, non-blocking.
     ///
     /// # Errors
-    /// When the descriptor is no such tap.
+    /// When the descriptor does not belong to such a tap.
     pub fn from_fd(tap: OwnedFd) -> io::Result<Self> {
         set_vnet_little_endian(&tap)?;
-        // All of it: what the other end of the cable cannot take is completed there, by
-        // the kernel or by the lane. Kernels before 6.2 know no UDP super-frames.
+        // All offloads: what the other end of the cable cannot take is completed there, by
+        // the kernel or by the lane. Kernels before 6.2 refuse UDP super-frames.
         set_offload(
             &tap,
             TapOffloads {
@@ -87,7 +87,11 @@ impl Tap {
 
     pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Losses) {
         for index in from..burst.len() {
-            if let Err(error) = write_frame(self.tap.as_fd(), burst, index) {
+            if let Err(error) = write_frame(
+                self.tap.as_fd(),
+                &burst.header(index).0,
+                burst.segments(index),
+            ) {
                 drops.lose(index, why_refused(&error));
             }
         }

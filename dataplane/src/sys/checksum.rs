@@ -14,7 +14,7 @@ pub(crate) fn sum(bytes: &[u8]) -> u64 {
     unsafe { sum_at(bytes.as_ptr(), bytes.len()) }
 }
 
-/// As [`sum`], of what lies in a segment at this moment: somebody may be changing it.
+/// As [`sum`], of the bytes in a segment at this moment: a guest may be changing them.
 #[inline]
 pub(crate) fn sum_of_segment(segment: &Segment) -> u64 {
     // SAFETY: readable by the segment's own promise.
@@ -22,8 +22,8 @@ pub(crate) fn sum_of_segment(segment: &Segment) -> u64 {
 }
 
 /// # Safety
-/// `len` bytes at `start` must be readable. They may change meanwhile: nothing but the sum
-/// depends on them. Less than 2^32 bytes, so that no sum overflows.
+/// `len` bytes at `start` must be readable. They may change meanwhile: only the sum depends on
+/// them. `len` must be below 2^32, so that no sum overflows.
 #[expect(clippy::cast_ptr_alignment, reason = "read as unaligned")]
 unsafe fn sum_at(start: *const u8, len: usize) -> u64 {
     let mut lanes = [0u64; BLOCK / 4];

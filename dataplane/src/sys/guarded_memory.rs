@@ -1,9 +1,9 @@
-//! Memory that another process shares with us, mapped so that it cannot take us down.
+//! Memory that another process shares with us, mapped so that it cannot crash us.
 //!
-//! Whoever shares a file can cut it short while we use it; touching what is gone then raises
-//! SIGBUS. A handler replaces the whole mapping by private zero pages, marks it as lost and
-//! lets the thread go on: it reads zeros, and whoever asks [`SharedMapping`]'s flag learns why.
-//! A SIGBUS anywhere else goes to the handler that was there before.
+//! The process that shares a file can truncate it while we use it; an access behind its end then
+//! raises SIGBUS. Our handler replaces the whole mapping by private zero pages, marks it as lost and
+//! lets the thread go on: the thread reads zeros, and the flag of [`SharedMapping`] says why.
+//! A SIGBUS at any other address goes to the handler that was installed before.
 //!
 //! The handler takes no lock and allocates nothing. It finds the mapping in a list of
 //! [`Slot`]s that only ever grows.
@@ -40,7 +40,7 @@ impl SharedMapping {
     /// Children do not inherit it and core dumps do not contain it.
     ///
     /// # Errors
-    /// What the kernel says: the file is not writable, the address space is full, …
+    /// The kernel's error: the file is not writable, the address space is full, …
     pub(crate) fn new(
         file: &File,
         offset: u64,
@@ -87,14 +87,14 @@ impl SharedMapping {
 impl Drop for SharedMapping {
     fn drop(&mut self) {
         self.slot.release();
-        // SAFETY: the range was mapped by `new` and is unmapped once; whoever got the address
-        // keeps this value alive for as long as it is used.
+        // SAFETY: the range was mapped by `new` and is unmapped once; a user of the address keeps
+        // this value alive.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
 }
 
-/// One mapping, as the handler finds it. Changed under an odd `version`, so that the handler
-/// never puts the start of one mapping and the length of another together.
+/// One mapping, as the handler finds it. It is changed under an odd `version`, so that the handler
+/// never combines the start of one mapping with the length of another.
 #[derive(Debug)]
 struct Slot {
     version: AtomicUsize,
@@ -153,7 +153,7 @@ impl Slot {
             .store(version.wrapping_add(2), Ordering::Release);
     }
 
-    /// `None` while it is being changed: then it is not the one in use that we look for.
+    /// `None` while it is being changed: then it is not the mapping that faulted, which is in use.
     fn read(&self) -> Option<(usize, usize, *mut AtomicBool)> {
         let version = self.version.load(Ordering::Acquire);
         let start = self.start.load(Ordering::Relaxed);
@@ -175,7 +175,7 @@ fn slots() -> impl Iterator<Item = &'static Slot> {
     })
 }
 
-/// What handled SIGBUS before: std's, which tells of a stack that overflowed.
+/// The previous handler of SIGBUS: that of std, which reports stack overflows.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
 fn install_handler() -> io::Result<()> {
@@ -193,7 +193,7 @@ fn exchange_handler() -> io::Result<()> {
         }
         before.assume_init()
     };
-    // Before ours is in force, so that ours always finds it.
+    // Stored before ours is installed, so that ours always finds it.
     BEFORE.get_or_init(|| before);
     // SAFETY: all-zero bytes are a valid sigaction: no flags, an empty mask.
     let mut ours: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -219,12 +219,12 @@ extern "C" fn on_sigbus(
         let errno = *libc::__errno_location();
         let is_fault = (*info).si_code > 0;
         if !(is_fault && replace_mapping_at((*info).si_addr() as usize)) {
-            // None is only possible before ours is in force.
+            // Always there: it was stored before this handler was installed.
             if let Some(before) = BEFORE.get() {
                 libc::sigaction(libc::SIGBUS, before, null_mut());
             }
-            // Returning repeats a fault, and the other handler has it; but not what kill(2)
-            // sent.
+            // When this returns, a fault repeats and reaches the other handler; a signal that
+            // kill(2) sent does not.
             if !is_fault {
                 libc::raise(libc::SIGBUS);
             }
@@ -242,8 +242,8 @@ fn replace_mapping_at(address: usize) -> bool {
         return false;
     };
     // SAFETY: this thread is using the mapping at `address`, so its owner is alive: the range
-    // is ours, and so is the flag. What is put in place is as readable and writable as what was
-    // there; other threads in it see zeros from now on, as they must expect of a guest.
+    // is ours, and so is the flag. The new pages are as readable and writable as the old ones;
+    // other threads see zeros from now on, which they must expect of a guest anyway.
     unsafe {
         let replaced = libc::mmap(
             start as *mut libc::c_void,

@@ -1,10 +1,10 @@
-//! Which network namespace a socket lives in, and work in one that nobody else sees.
+//! Which network namespace a socket lives in, and work in a new one of its own.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// The number the kernel gave the network namespace of `socket`; never used again while the
-/// machine runs (unlike the inode number of `/proc/self/ns/net`). 1 is the first namespace.
+/// The kernel's number for the network namespace of `socket`. It is never reused while the machine
+/// runs (unlike the inode number of `/proc/self/ns/net`). The first namespace has number 1.
 ///
 /// # Errors
 /// `ENOPROTOOPT` on kernels before 5.14.
@@ -33,7 +33,7 @@ pub fn cookie(socket: impl AsFd) -> io::Result<u64> {
 /// long as a descriptor that was opened in it: a tap's, a socket's.
 ///
 /// # Errors
-/// `EPERM` without `CAP_SYS_ADMIN`; else those of `work`.
+/// `EPERM` without `CAP_SYS_ADMIN`; otherwise those of `work`.
 ///
 /// # Panics
 /// When `work` does.

@@ -4,8 +4,8 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use crate::frame::{Burst, MAX_BURST, MAX_FRAME_SEGMENTS, MIN_FRAME, VlanTag, VnetHeader};
-use crate::stats::{DropReason, Losses};
+use super::pool::Segment;
+use super::{MAX_VECTORS, VNET_HEADER_LEN, vector_over};
 
 /// Bytes that may wait in the kernel on the way in, and again on the way out: 60
 /// super-frames, or 10 ms of 64-byte frames at the rate a socket can take.
@@ -14,9 +14,26 @@ const BUFFER_BYTES: libc::c_int = 4 << 20;
 /// From `linux/if_packet.h`; the libc crate lacks it.
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
-/// Io vectors for one sendmmsg(2): two for each of a burst of plain frames, and more than one
-/// frame may need.
-const VECTORS: usize = MAX_FRAME_SEGMENTS + 1;
+/// Most frames that are received or sent in one call.
+pub(crate) const MAX_MESSAGES: usize = 64;
+
+/// What the kernel says about a frame that it received.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Received {
+    /// Of the virtio-net header and the frame.
+    pub(crate) bytes: usize,
+    /// The frame was longer than the memory that was offered.
+    pub(crate) is_truncated: bool,
+    /// The tag that the kernel took out of the frame.
+    pub(crate) vlan: Option<VlanTag>,
+}
+
+/// An 802.1Q tag that the kernel stripped into metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct VlanTag {
+    pub(crate) tpid: u16,
+    pub(crate) tci: u16,
+}
 
 /// Room for one PACKET_AUXDATA control message, aligned as `cmsghdr` wants it.
 #[derive(Clone, Copy)]
@@ -35,8 +52,8 @@ impl Control {
 /// The device may be down: frames come once it is up.
 ///
 /// What is sent goes straight to the device, past its queueing discipline: that way the
-/// kernel tells whether the device took it. It does not segment on that way, though: a
-/// super-frame that the device does not take whole is refused, and is the lane's to cut.
+/// kernel reports whether the device took it. It does not segment on that way, though: a
+/// super-frame that the device does not take whole is refused, and the caller has to cut it.
 ///
 /// # Errors
 /// `EPERM` without CAP_NET_RAW, `ENODEV` when there is no such device, and `ENOPROTOOPT`
@@ -55,12 +72,12 @@ pub fn open(ifindex: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Protocol 0 receives nothing until bound: no frame of another device slips in.
+/// With protocol 0 a socket receives nothing until it is bound: no frame of another device slips in.
 fn unbound() -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: takes three numbers and returns a descriptor or -1.
     let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
-    // SAFETY: `fd` was just opened and nobody else knows it.
+    // SAFETY: `fd` was just opened and has no other owner.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
 
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)?;
@@ -90,30 +107,26 @@ fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
     .map(|_| ())
 }
 
-/// Receives up to `limit` frames into `burst`, behind those already in it, without
-/// waiting. What cannot be passed on is counted in `drops`. Returns how many frames were
-/// taken from the kernel: fewer than `limit` when no more were there.
+/// Receives frames, without waiting, into the vacant places: each a virtio-net header, and memory
+/// for the longest frame. `received` bounds how many and says of each what came. Returns how many
+/// came: fewer than `received` has room for when no more were there.
 ///
 /// # Errors
 /// What recvmmsg(2) says; nothing waiting is `Ok(0)`.
-pub(crate) fn receive(
+pub(crate) fn receive<'v>(
     socket: BorrowedFd<'_>,
-    burst: &mut Burst,
-    limit: usize,
-    drops: &mut Losses,
+    vacant: impl Iterator<Item = (&'v mut [u8; VNET_HEADER_LEN], &'v mut [u8])>,
+    received: &mut [Received],
 ) -> io::Result<usize> {
-    let mut controls = [const { MaybeUninit::<Control>::uninit() }; MAX_BURST];
-    let mut vectors = [const { MaybeUninit::<[libc::iovec; 2]>::uninit() }; MAX_BURST];
-    let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_BURST];
+    let mut controls = [const { MaybeUninit::<Control>::uninit() }; MAX_MESSAGES];
+    let mut vectors = [const { MaybeUninit::<[libc::iovec; 2]>::uninit() }; MAX_MESSAGES];
+    let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_MESSAGES];
     let mut offered = 0;
-    while offered < limit.min(MAX_BURST) {
-        let Some((header, memory)) = burst.vacant(offered) else {
-            break;
-        };
+    for (header, memory) in vacant.take(received.len().min(MAX_MESSAGES)) {
         let parts = vectors[offered].write([
             libc::iovec {
-                iov_base: header.0.as_mut_ptr().cast(),
-                iov_len: VnetHeader::LEN,
+                iov_base: header.as_mut_ptr().cast(),
+                iov_len: VNET_HEADER_LEN,
             },
             libc::iovec {
                 iov_base: memory.as_mut_ptr().cast(),
@@ -128,11 +141,10 @@ pub(crate) fn receive(
     }
 
     // SAFETY: the first `offered` messages are initialised. Each points to its own control
-    // buffer, which is big enough, and to an iovec pair whose two parts are a vacant
-    // header and the vacant memory of one slot, given with its length. Slots do not share
-    // memory, all of them live in `burst`, which is borrowed mutably until after the call,
-    // and nothing else refers to them meanwhile.
-    let received = unsafe {
+    // buffer, which is big enough, and to an iovec pair whose two parts are a header and the
+    // memory beside it, given with its length. All are borrowed mutably, for a lifetime that
+    // does not end before this function, so they do not overlap and nothing else refers to them.
+    let count = unsafe {
         libc::recvmmsg(
             socket.as_raw_fd(),
             messages.as_mut_ptr().cast(),
@@ -141,49 +153,45 @@ pub(crate) fn receive(
             std::ptr::null_mut(),
         )
     };
-    let received = match check(received) {
-        Ok(received) => received.cast_unsigned() as usize,
+    let count = match check(count) {
+        Ok(count) => count.cast_unsigned() as usize,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
         Err(error) => return Err(error),
     };
-
-    let mut skipped = 0;
-    for message in &messages[..received] {
+    for (message, received) in messages[..count].iter().zip(received) {
         // SAFETY: written above, and by the kernel since.
         let message = unsafe { message.assume_init_ref() };
-        let bytes = message.msg_len as usize;
-        if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
-            drops.count(DropReason::TooLong, 1);
-            skipped += 1;
-        } else if bytes < VnetHeader::LEN + MIN_FRAME {
-            drops.count(DropReason::Malformed, 1);
-            skipped += 1;
-        } else {
+        *received = Received {
+            bytes: message.msg_len as usize,
+            is_truncated: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             // SAFETY: the kernel filled in this message's control buffer and its length.
-            let vlan = unsafe { stripped_tag(&message.msg_hdr) };
-            burst.take_in(skipped, bytes - VnetHeader::LEN, vlan);
-        }
+            vlan: unsafe { stripped_tag(&message.msg_hdr) },
+        };
     }
-    Ok(received)
+    Ok(count)
 }
 
-/// Sends frames of `burst` from `first` on. Returns how many the device took; fewer than
-/// there are when the one behind them was refused, or when they lie in very many pieces.
+/// Sends frames, each a virtio-net header and the segments that it lies in, fewer than
+/// [`MAX_VECTORS`]. Returns how many the device took; fewer than there are when the one behind them
+/// was refused, or when they lie in very many segments.
 ///
 /// # Errors
 /// Why the very first one was refused.
-pub(crate) fn send(socket: BorrowedFd<'_>, burst: &Burst, first: usize) -> io::Result<usize> {
-    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; VECTORS];
-    let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_BURST];
+pub(crate) fn send<'f>(
+    socket: BorrowedFd<'_>,
+    frames: impl Iterator<Item = (&'f [u8; VNET_HEADER_LEN], &'f [Segment])>,
+) -> io::Result<usize> {
+    // For all frames together: two for each of a burst of plain ones, and what one may need.
+    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_VECTORS];
+    let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_MESSAGES];
     let (mut count, mut used) = (0, 0);
-    for index in first..burst.len() {
-        let segments = burst.segments(index);
+    for (header, segments) in frames.take(MAX_MESSAGES) {
         let Some(parts) = vectors.get_mut(used..used + 1 + segments.len()) else {
             break;
         };
         used += parts.len();
-        let (header, rest) = parts.split_first_mut().expect("one more than segments");
-        header.write(burst.header(index).io_vector());
+        let (first, rest) = parts.split_first_mut().expect("one more than segments");
+        first.write(vector_over(header));
         for (part, segment) in rest.iter_mut().zip(segments) {
             part.write(segment.io_vector());
         }
@@ -191,9 +199,9 @@ pub(crate) fn send(socket: BorrowedFd<'_>, burst: &Burst, first: usize) -> io::R
         count += 1;
     }
     // SAFETY: the first `count` messages are initialised, and each points to as many
-    // initialised io vectors as it says, over a header and segments that `burst` keeps
-    // readable; sendmmsg only reads from them, and a segment that a guest unmapped under
-    // us is an EFAULT.
+    // initialised io vectors as it says, over a header that is borrowed and segments that are
+    // readable by their own promise; sendmmsg only reads from them, and a segment that a guest
+    // unmapped under us is an EFAULT.
     let sent = check(unsafe {
         libc::sendmmsg(
             socket.as_raw_fd(),
@@ -208,7 +216,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, burst: &Burst, first: usize) -> io::R
 /// Frames that the kernel dropped since the last call because the socket's buffer was full.
 ///
 /// # Errors
-/// Only if `socket` is no packet socket.
+/// Only if `socket` is not a packet socket.
 pub(crate) fn overruns(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut stats = libc::tpacket_stats {
         tp_packets: 0,
@@ -228,7 +236,7 @@ pub(crate) fn overruns(socket: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::from(stats.tp_drops))
 }
 
-/// Whether the device `name` is up and somebody holds its other end (IFF_RUNNING).
+/// Whether the device `name` is up and a program holds its other end (IFF_RUNNING).
 ///
 /// # Errors
 /// `ENODEV` when it is gone.
@@ -264,7 +272,7 @@ fn message(vectors: *mut libc::iovec, count: usize) -> libc::mmsghdr {
     message
 }
 
-/// The VLAN tag that the kernel took out of the frame, if it did.
+/// The VLAN tag, if the kernel took one out of the frame.
 ///
 /// # Safety
 /// `header` must be as recvmmsg left it, its control buffer alive.

@@ -1,8 +1,8 @@
 //! Memory that frames lie in, and pieces of it: [`Pool`] and [`Segment`].
 //!
 //! A frame is a list of segments. They point into a pool or into a guest's memory, which the
-//! guest may change at any moment: so nobody ever makes a reference out of a segment, its
-//! bytes are only copied out or handed to the kernel.
+//! guest may change at any moment. So no reference is ever made of a segment: its bytes are only
+//! copied out or handed to the kernel.
 
 use std::fmt;
 use std::io;
@@ -26,7 +26,7 @@ unsafe impl Send for Pool {}
 
 impl Pool {
     /// # Panics
-    /// When `bytes` is 0, or there is no memory left.
+    /// When `bytes` is 0, or the system is out of memory.
     pub(crate) fn new(bytes: usize) -> Self {
         match Self::try_new(bytes) {
             Ok(pool) => pool,
@@ -35,7 +35,7 @@ impl Pool {
     }
 
     /// # Errors
-    /// When there is not so much memory, or `bytes` is 0.
+    /// When the system has too little memory, or `bytes` is 0.
     pub(crate) fn try_new(bytes: usize) -> io::Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -45,8 +45,8 @@ impl Pool {
         Ok(Pool { start, size: bytes })
     }
 
-    /// Asks for huge pages: fewer faults when much of it is used. Where the kernel has none, it
-    /// is as before.
+    /// Asks for huge pages, so that using much of it costs fewer page faults. Without effect where
+    /// the kernel has none.
     pub(crate) fn prefer_huge_pages(&self) {
         let first = self.address();
         let begin = first.next_multiple_of(HUGE_PAGE);
@@ -98,7 +98,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: mapped with this very size, and nobody refers to it any more.
+        // SAFETY: mapped with this very size, and nothing refers to it any more.
         let result = unsafe { munmap(self.start.as_ptr().cast(), self.size) };
         debug_assert!(result.is_ok());
     }
@@ -109,7 +109,7 @@ impl Drop for Pool {
 pub(crate) fn zero_words(count: usize) -> Box<[AtomicU64]> {
     let words = Box::into_raw(vec![0_u64; count].into_boxed_slice());
     // SAFETY: an atomic word has size and, where pointers have 64 bits, alignment of a plain one;
-    // any value is one of its; and nobody else has the box.
+    // every bit pattern is valid for both; and the box has no other owner.
     unsafe { Box::from_raw(words as *mut [AtomicU64]) }
 }
 
@@ -122,9 +122,8 @@ pub(crate) fn zero_words(count: usize) -> Box<[AtomicU64]> {
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("ikv-fabric needs a machine with pointers of 64 bits");
 
-/// Some consecutive bytes of a frame. Valid from the moment that a port put it into a
-/// [`Burst`](crate::Burst) until that burst is cleared, which happens before the port gets
-/// its buffers back.
+/// Consecutive bytes of a frame. Valid from the moment that a port adds it to a burst of frames until
+/// that burst is cleared, which happens before the port gets its buffers back.
 #[derive(Clone, Copy)]
 pub(crate) struct Segment {
     start: *const u8,
@@ -136,7 +135,7 @@ pub(crate) struct Segment {
 unsafe impl Send for Segment {}
 
 impl Segment {
-    /// Of no bytes.
+    /// A segment of 0 bytes.
     pub(crate) const EMPTY: Segment = Segment {
         start: NonNull::dangling().as_ptr(),
         len: 0,
@@ -144,7 +143,7 @@ impl Segment {
 
     /// # Safety
     /// `len` bytes from `start` on must be mapped and readable until the burst that the
-    /// segment goes into is cleared. They may change meanwhile.
+    /// segment is added to is cleared. They may change meanwhile.
     #[inline]
     pub(crate) unsafe fn new(start: *const u8, len: u32) -> Self {
         Segment { start, len }
@@ -206,7 +205,7 @@ impl Segment {
         if whole == 0 {
             self.copy_to(&mut bytes);
         } else {
-            // Some of the word before once more: quicker than a copy of any length.
+            // Reads some bytes of the word before again: faster than a copy of variable length.
             let last = u64::from_le_bytes(eight(self.len() - 8));
             bytes = (last >> (64 - 8 * rest)).to_le_bytes();
         }

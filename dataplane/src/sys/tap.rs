@@ -10,7 +10,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use crate::frame::{Burst, MAX_BURST, MAX_FRAME_SEGMENTS, VnetHeader};
+use super::pool::Segment;
+use super::{MAX_VECTORS, VNET_HEADER_LEN, vector_over};
 
 /// Longest name of a network device, without the closing NUL (`IFNAMSIZ` - 1).
 pub const NAME_MAX: usize = libc::IFNAMSIZ - 1;
@@ -77,9 +78,9 @@ impl TapOffloads {
 /// A device created here goes away with the last descriptor unless [`set_persistent`] is called.
 ///
 /// # Errors
-/// `InvalidInput` if the name cannot be a device's; else what the kernel says: `EBUSY` if another
+/// `InvalidInput` if no device can have the name; otherwise the kernel's error: `EBUSY` if another
 /// process holds the tap (or, with `exclusive`, if the device exists), `EINVAL` if a device of
-/// this name is no tap, `EPERM` without `CAP_NET_ADMIN` on a tap owned by someone else.
+/// this name is not a tap, `EPERM` without `CAP_NET_ADMIN` on a tap of another owner.
 pub fn open_tap(name: &str, flags: TapFlags) -> io::Result<OwnedFd> {
     let mut request = request_for(name)?;
     let mut bits = libc::IFF_TAP | libc::IFF_NO_PI;
@@ -109,7 +110,7 @@ pub fn open_tap(name: &str, flags: TapFlags) -> io::Result<OwnedFd> {
 /// Keeps the device when the last descriptor is closed (or stops keeping it).
 ///
 /// # Errors
-/// Only if `tap` is no attached tap descriptor.
+/// Only if `tap` is not an attached tap descriptor.
 pub fn set_persistent(tap: impl AsFd, keep: bool) -> io::Result<()> {
     set_value(tap.as_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(keep))
 }
@@ -122,7 +123,8 @@ pub fn set_owner(tap: impl AsFd, uid: u32) -> io::Result<()> {
     set_value(tap.as_fd(), libc::TUNSETOWNER, libc::c_ulong::from(uid))
 }
 
-/// Says what the reader takes; the host's stack segments and checksums the rest before sending.
+/// Sets which offloads the reader takes; the host's stack segments and checksums all other frames
+/// before it sends them.
 ///
 /// # Errors
 /// `EINVAL` if the kernel does not know one of the offloads, or TSO is asked without checksums.
@@ -167,7 +169,7 @@ pub fn set_vnet_hdr_size(tap: impl AsFd, size: usize) -> io::Result<()> {
 /// The size in bytes of the virtio-net header before each frame (10 when freshly opened).
 ///
 /// # Errors
-/// Only if `tap` is no attached tap descriptor.
+/// Only if `tap` is not an attached tap descriptor.
 pub fn vnet_hdr_size(tap: impl AsFd) -> io::Result<usize> {
     let mut value: libc::c_int = 0;
     // SAFETY: TUNGETVNETHDRSZ writes one int, which `value` is, alive for the call.
@@ -185,7 +187,7 @@ pub fn vnet_hdr_size(tap: impl AsFd) -> io::Result<usize> {
 /// host's byte order. On a little-endian host this changes nothing.
 ///
 /// # Errors
-/// Only if `tap` is no attached tap descriptor.
+/// Only if `tap` is not an attached tap descriptor.
 pub fn set_vnet_little_endian(tap: impl AsFd) -> io::Result<()> {
     let value: libc::c_int = 1;
     // SAFETY: TUNSETVNETLE reads one int, which `value` is, alive for the call.
@@ -198,12 +200,16 @@ pub fn set_vnet_little_endian(tap: impl AsFd) -> io::Result<()> {
     })
 }
 
+/// Most vectors that [`read_frame`] reads into.
+pub(crate) const MAX_READ_VECTORS: usize = 64;
+
 /// Memory that the kernel may write a part of a frame to.
 pub(crate) struct ReadVector(libc::iovec);
 
 impl ReadVector {
     /// # Safety
-    /// `len` bytes at `start` must be mapped, and nobody's who minds, until the read.
+    /// `len` bytes at `start` must be mapped until the read, and their owner must expect that they
+    /// change.
     pub(crate) unsafe fn new(start: *mut u8, len: usize) -> Self {
         ReadVector(libc::iovec {
             iov_base: start.cast(),
@@ -213,19 +219,19 @@ impl ReadVector {
 }
 
 /// Reads one frame: its virtio-net header, and the frame into the vectors, at most
-/// [`MAX_BURST`] of them. Returns the frame's length.
+/// [`MAX_READ_VECTORS`] of them. Returns the frame's length in bytes.
 ///
 /// # Errors
 /// What readv(2) says: `EAGAIN` when none waits.
 pub(crate) fn read_frame(
     tap: BorrowedFd<'_>,
-    header: &mut VnetHeader,
+    header: &mut [u8; VNET_HEADER_LEN],
     into: impl Iterator<Item = ReadVector>,
 ) -> io::Result<usize> {
-    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_BURST + 1];
+    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_READ_VECTORS + 1];
     vectors[0].write(libc::iovec {
-        iov_base: header.0.as_mut_ptr().cast(),
-        iov_len: VnetHeader::LEN,
+        iov_base: header.as_mut_ptr().cast(),
+        iov_len: VNET_HEADER_LEN,
     });
     let mut count = 1;
     for (vector, ReadVector(part)) in vectors[1..].iter_mut().zip(into) {
@@ -237,7 +243,7 @@ pub(crate) fn read_frame(
         // over memory that may be written to, as each vector promises.
         let read = unsafe { libc::readv(tap.as_raw_fd(), vectors.as_ptr().cast(), count) };
         if let Ok(read) = usize::try_from(read) {
-            return Ok(read.saturating_sub(VnetHeader::LEN));
+            return Ok(read.saturating_sub(VNET_HEADER_LEN));
         }
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
@@ -246,22 +252,30 @@ pub(crate) fn read_frame(
     }
 }
 
-/// Hands one frame of `burst` to the device.
+/// Hands one frame to the device: its virtio-net header, and the segments that it lies in, fewer
+/// than [`MAX_VECTORS`].
 ///
 /// # Errors
 /// What writev(2) says: `EIO` while the device is down.
-pub(crate) fn write_frame(tap: BorrowedFd<'_>, burst: &Burst, index: usize) -> io::Result<()> {
-    let segments = burst.segments(index);
-    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_FRAME_SEGMENTS + 1];
-    vectors[0].write(burst.header(index).io_vector());
+pub(crate) fn write_frame(
+    tap: BorrowedFd<'_>,
+    header: &[u8; VNET_HEADER_LEN],
+    segments: &[Segment],
+) -> io::Result<()> {
+    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_VECTORS];
+    assert!(
+        segments.len() < vectors.len(),
+        "a frame has at most MAX_VECTORS - 1 segments"
+    );
+    vectors[0].write(vector_over(header));
     for (vector, segment) in vectors[1..].iter_mut().zip(segments) {
         vector.write(segment.io_vector());
     }
-    let count = libc::c_int::try_from(1 + segments.len()).expect("at most MAX_FRAME_SEGMENTS");
+    let count = libc::c_int::try_from(1 + segments.len()).expect("at most MAX_VECTORS");
     loop {
         // SAFETY: `count` vectors are initialised: over the header, and over
-        // segments that `burst` keeps readable. writev only reads from them, and what a
-        // guest unmapped under us is an EFAULT.
+        // segments, which are readable by their own promise. writev only reads from them, and what
+        // a guest unmapped under us is an EFAULT.
         let written = unsafe { libc::writev(tap.as_raw_fd(), vectors.as_ptr().cast(), count) };
         if written >= 0 {
             return Ok(());
@@ -277,7 +291,7 @@ pub(crate) fn write_frame(tap: BorrowedFd<'_>, burst: &Burst, index: usize) -> i
 /// namespace since it was opened.
 ///
 /// # Errors
-/// Only if `tap` is no attached tap descriptor (`EBADFD` once the device was deleted).
+/// Only if `tap` is not an attached tap descriptor (`EBADFD` once the device was deleted).
 pub fn name(tap: impl AsFd) -> io::Result<String> {
     let mut request = empty_request();
     // SAFETY: TUNGETIFF writes one `ifreq`, which `request` is, alive for the call.
@@ -371,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_that_is_no_tap_is_an_error() {
+    fn a_descriptor_of_another_kind_is_an_error() {
         let file = tempfile::tempfile().unwrap();
         assert!(set_persistent(&file, true).is_err());
         assert!(set_carrier(&file, true).is_err());

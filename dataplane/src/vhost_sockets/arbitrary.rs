@@ -79,7 +79,7 @@ struct Line {
     alarmed: Arc<AtomicBool>,
     memory: File,
     event: File,
-    /// What the session answered and nobody has looked at.
+    /// The session's answers that are not checked yet.
     answers: Vec<u8>,
     burst: Burst,
 }
@@ -144,7 +144,7 @@ impl Line {
         }
     }
 
-    /// As the jacks' thread does it.
+    /// As the thread of the sockets does it.
     fn serve(&mut self) -> Result<(), SessionError> {
         while self.session.serve(&mut self.cable_end)? {}
         self.settle()
@@ -170,7 +170,7 @@ impl Line {
             };
             let mut drops = Losses::default();
             let received = port.receive(burst, &mut drops);
-            received.expect("a port of rings tells by its alarm");
+            received.expect("a port of rings reports faults by its alarm");
             for index in 0..burst.len() {
                 assert_eq!(burst.to_vec(index).len(), burst.frame_len(index));
             }
@@ -187,7 +187,7 @@ impl Line {
             }
         });
         if self.alarmed.swap(false, Ordering::Relaxed) {
-            // The port says why, or whoever took it out has said so.
+            // Either the port still has the fault, or the session that took it out has reported it.
             self.session.backend.unplug(&mut self.cable_end)?;
             unreachable!("an alarm without a fault");
         }
@@ -242,30 +242,30 @@ impl Line {
         };
         let packed = if how & 2 == 0 { 0 } else { RING_PACKED };
         let features = (VERSION_1 | extra) & !RING_PACKED | packed;
-        self.tell(Is::SET_FEATURES, &words(&[features]), &[]);
+        self.request(Is::SET_FEATURES, &words(&[features]), &[]);
         let region = words(&[1, GUEST, MEMORY, USER, 0]);
-        self.tell(Is::SET_MEM_TABLE, &region, &[self.memory.as_fd()]);
+        self.request(Is::SET_MEM_TABLE, &region, &[self.memory.as_fd()]);
         for ring in 0..2 + 2 * u32::from(how >> 2 & 1) {
             let addresses = USER + 0x4000 * u64::from(ring);
-            self.tell(Is::SET_VRING_NUM, &state(ring, 64), &[]);
+            self.request(Is::SET_VRING_NUM, &state(ring, 64), &[]);
             let address = address(ring, [addresses, addresses + 0x2000, addresses + 0x1000]);
-            self.tell(Is::SET_VRING_ADDR, &address, &[]);
-            self.tell(
+            self.request(Is::SET_VRING_ADDR, &address, &[]);
+            self.request(
                 Is::SET_VRING_CALL,
                 &words(&[ring.into()]),
                 &[self.event.as_fd()],
             );
-            self.tell(
+            self.request(
                 Is::SET_VRING_KICK,
                 &words(&[ring.into()]),
                 &[self.event.as_fd()],
             );
-            self.tell(Is::SET_VRING_ENABLE, &state(ring, 1), &[]);
+            self.request(Is::SET_VRING_ENABLE, &state(ring, 1), &[]);
         }
         self.serve()
     }
 
-    fn tell(&self, request: Is, body: &[u8], files: &[BorrowedFd<'_>]) {
+    fn request(&self, request: Is, body: &[u8], files: &[BorrowedFd<'_>]) {
         self.send_borrowed(&message(request.into(), REQUEST, body), files);
     }
 

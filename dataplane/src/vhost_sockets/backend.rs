@@ -1,5 +1,5 @@
-//! The device behind one session: [`Backend`]. It answers messages, keeps what the front end
-//! told about its rings, and makes ports of them. It knows no sockets and no time.
+//! The device behind one session: [`Backend`]. It answers messages, keeps the state of the rings that
+//! the front end sets up, and makes ports of them. It is independent of sockets and of time.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ const QUEUE_PAIRS: u64 = 8;
 /// Rings of all pairs. The control queue is the front end's own.
 const RINGS: usize = 2 * QUEUE_PAIRS as usize;
 
-/// What a session may use of the protocol. Not offered: what serves the migration of a guest
-/// with its device (LOG_SHMFD, RARP, DEVICE_STATE), and RESET_DEVICE, to which GET_VRING_BASE
-/// and a status of 0 add up.
+/// The protocol features that are offered. Left out are those for migrating a guest with its device
+/// (LOG_SHMFD, RARP, DEVICE_STATE), and RESET_DEVICE, because GET_VRING_BASE and a status of 0
+/// do the same.
 const PROTOCOL_OFFERED: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::MTU)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
     .union(VhostUserProtocolFeatures::STATUS);
 
-/// Bit 8 of a ring's descriptor message: none comes with it.
+/// Bit 8 in a message that sets a ring's eventfd: no descriptor comes with it.
 const NO_FILE: u64 = 1 << 8;
 
 /// Why a session ends: one sentence that names the rule.
@@ -47,11 +47,11 @@ pub(crate) enum SessionError {
     NoSuchRing(u64),
     #[error("ring {0}: enable it with 1 or disable it with 0, not with {1}")]
     Enable(u32, u32),
-    #[error("ring {0}: its descriptor is no eventfd")]
+    #[error("ring {0}: its descriptor is not an eventfd")]
     NoEventfd(usize),
     #[error("ring {0}: started without a kick descriptor, and rings are not polled")]
     NoKick(usize),
-    #[error("ring {0}: {1} entries are more than any ring has")]
+    #[error("ring {0}: {1} entries are more than a ring can have")]
     RingSize(u32, u32),
     #[error("it wants features {0:#x} that were not offered")]
     Features(u64),
@@ -69,12 +69,12 @@ pub(crate) enum SessionError {
     Panel(#[from] PanelError),
 }
 
-/// What to answer.
+/// How a request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Nothing, or 0 if the front end asked whether it went well.
+    /// No answer, or 0 if the front end asked for the outcome.
     Done,
-    /// Nothing, or 1 if the front end asked.
+    /// No answer, or 1 if the front end asked for the outcome.
     Declined,
     Value(u64),
     Ring {
@@ -83,7 +83,7 @@ pub(crate) enum Answer {
     },
 }
 
-/// See the module's text.
+/// The device that one front end sees.
 #[derive(Debug)]
 pub(crate) struct Backend {
     /// The longest IP packet that the cable is meant for, in bytes.
@@ -93,12 +93,12 @@ pub(crate) struct Backend {
     status: u64,
     memory: Option<Arc<GuestMemory>>,
     rings: [Ring; RINGS],
-    /// The rings that the port in the cable_end has, as bits; 0: there is none.
+    /// The rings of the port that is plugged in, as bits; 0 when none is.
     plugged: u32,
 }
 
 impl Backend {
-    /// A device that nobody has told anything. `mtu`: what is offered to the guest.
+    /// A device as it is before the first message. `mtu` is advertised to the guest.
     pub(crate) fn new(mtu: Option<u16>) -> Self {
         Backend {
             mtu,
@@ -111,7 +111,7 @@ impl Backend {
         }
     }
 
-    /// Whether rings of it are in the cable_end.
+    /// Whether a port with its rings is plugged in.
     pub(crate) fn is_plugged(&self) -> bool {
         self.plugged != 0
     }
@@ -121,13 +121,13 @@ impl Backend {
         self.running() == self.plugged
     }
 
-    /// Whether the front end may ask how its requests went.
+    /// Whether the front end may ask for the outcome of its requests.
     pub(crate) fn acknowledges(&self) -> bool {
         self.protocol & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0
     }
 
-    /// Does what a message asks for. What must not happen while rings run takes their port out
-    /// first; [`Backend::settle`] plugs it in again.
+    /// Carries out a request. One that changes a running ring or its memory takes the port out first;
+    /// [`Backend::settle`] plugs it in again.
     pub(crate) fn handle(
         &mut self,
         mut message: Message,
@@ -154,13 +154,13 @@ impl Backend {
                 .map(|()| Answer::Done)
                 .map_err(SessionError::from),
             Is::RESET_OWNER => self.disable_all(&message, cable_end),
-            Is::GET_FEATURES => tell(&message, self.offered()),
+            Is::GET_FEATURES => answer(&message, self.offered()),
             Is::SET_FEATURES => self.set_features(number(&message)?, cable_end),
-            Is::GET_PROTOCOL_FEATURES => tell(&message, PROTOCOL_OFFERED.bits()),
+            Is::GET_PROTOCOL_FEATURES => answer(&message, PROTOCOL_OFFERED.bits()),
             Is::SET_PROTOCOL_FEATURES => self.set_protocol_features(number(&message)?),
-            Is::GET_QUEUE_NUM => tell(&message, QUEUE_PAIRS),
-            Is::GET_MAX_MEM_SLOTS => tell(&message, MAX_REGIONS as u64),
-            Is::GET_STATUS => tell(&message, self.status),
+            Is::GET_QUEUE_NUM => answer(&message, QUEUE_PAIRS),
+            Is::GET_MAX_MEM_SLOTS => answer(&message, MAX_REGIONS as u64),
+            Is::GET_STATUS => answer(&message, self.status),
             Is::SET_STATUS => self.set_status(number(&message)?, cable_end),
             Is::NET_SET_MTU => Ok(self.set_mtu(number(&message)?)),
             Is::SET_VRING_NUM => self.set_size(message.body()?, cable_end),
@@ -172,7 +172,7 @@ impl Backend {
         }
     }
 
-    /// Makes the cable_end's port have exactly the rings that run.
+    /// Has the plugged port consist of exactly the rings that run.
     pub(crate) fn settle(
         &mut self,
         cable_end: &mut CableEnd<impl ExchangePort>,
@@ -204,7 +204,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Takes the port out, if there is one, and its rings' state back.
+    /// Takes the port out, if one is plugged in, and takes the state of its rings back.
     pub(crate) fn unplug(
         &mut self,
         cable_end: &mut CableEnd<impl ExchangePort>,
@@ -276,7 +276,7 @@ impl Backend {
         Ok(Answer::Done)
     }
 
-    /// The guest's MTU, 68 (RFC 791) to what the cable is meant for.
+    /// The guest sets its MTU: at least 68 bytes (RFC 791), at most the cable's MTU.
     fn set_mtu(&self, mtu: u64) -> Answer {
         if (68..=self.mtu.map_or(65_535, u64::from)).contains(&mtu) {
             Answer::Done
@@ -303,7 +303,7 @@ impl Backend {
         }
         let files = message.take_files(specs.len())?;
         self.unplug(cable_end)?;
-        // First, so that the old and the new need not fit fallback each other.
+        // Unmapped first, so that the address space need not hold the old and the new memory.
         self.memory = None;
         let regions = specs.into_iter().zip(files.into_iter().map(File::from));
         self.memory = Some(Arc::new(GuestMemory::map(regions.collect())?));
@@ -374,7 +374,8 @@ impl Backend {
         state: VhostUserVringState,
         cable_end: &mut CableEnd<impl ExchangePort>,
     ) -> Result<Answer, SessionError> {
-        // Power of two or not depends on features that may come later: the port checks that.
+        // Whether it must be a power of two depends on features, which may come later: the port
+        // checks that.
         if state.num > 32_768 {
             return Err(SessionError::RingSize(state.index, state.num));
         }
@@ -407,7 +408,7 @@ impl Backend {
         Ok(Answer::Done)
     }
 
-    /// GET_VRING_BASE: stops the ring and tells where it stands.
+    /// GET_VRING_BASE: stops the ring and answers where it stands.
     fn stop(
         &mut self,
         state: VhostUserVringState,
@@ -441,7 +442,7 @@ impl Backend {
         Ok(Answer::Done)
     }
 
-    /// RESET_OWNER: old front ends send it to stop, new ones not at all.
+    /// RESET_OWNER: old front ends send it to stop a device, new ones do not send it.
     fn disable_all(
         &mut self,
         message: &Message,
@@ -455,7 +456,7 @@ impl Backend {
         Ok(Answer::Done)
     }
 
-    /// The ring, and no port has it.
+    /// The ring, after its port was taken out.
     fn stopped_ring(
         &mut self,
         index: usize,
@@ -468,7 +469,7 @@ impl Backend {
     }
 }
 
-fn tell(message: &Message, value: u64) -> Result<Answer, SessionError> {
+fn answer(message: &Message, value: u64) -> Result<Answer, SessionError> {
     message.is_bare()?;
     Ok(Answer::Value(value))
 }

@@ -1,4 +1,4 @@
-//! The end of a cable that a jack plugs its port into: [`CableEnd`].
+//! The end of a cable that a front end's port is plugged into: [`CableEnd`].
 
 use crate::command::CableId;
 use crate::panel::{Panel, PanelError};
@@ -6,9 +6,9 @@ use crate::port::Port;
 use crate::port::vhost_user::VhostUser;
 use crate::side::Side;
 
-/// What a jack needs of the panel: [`Panel`], or a stand-in in tests.
+/// The one thing that the sockets need of the panel: of [`Panel`] itself, or of a stand-in in tests.
 pub(crate) trait ExchangePort: Send + 'static {
-    /// Puts another port in place of one end of a cable and gives back what was there. No
+    /// Puts another port in place of one end of a cable and returns the one that was there. No
     /// worker uses the old port any more when this returns.
     fn exchange(
         &self,
@@ -25,6 +25,7 @@ impl ExchangePort for Panel {
         side: Side,
         port: Option<Port>,
     ) -> Result<Option<Port>, PanelError> {
+        // The sockets' thread may wait, and has to: it is about to unmap the guest's memory.
         Panel::exchange(self, cable, side, port).wait()
     }
 }
@@ -35,8 +36,8 @@ pub(crate) struct CableEnd<P> {
     pub(crate) panel: P,
     pub(crate) cable: CableId,
     pub(crate) side: Side,
-    /// What was there before the front end's port, such as the tap fallback it: put back when
-    /// the front end leaves.
+    /// The port that the front end's port replaced, such as a tap: put back when the front end
+    /// leaves.
     pub(crate) fallback: Option<Port>,
 }
 
@@ -47,7 +48,7 @@ impl<P: ExchangePort> CableEnd<P> {
         Ok(())
     }
 
-    /// Takes the port out. `None` when somebody else has put another one in its place.
+    /// Takes the port out. `None` when another port is in its place by now: that one stays.
     pub(crate) fn unplug(&mut self) -> Result<Option<VhostUser>, PanelError> {
         let mut fallback = self.fallback.take();
         if let Some(port) = &mut fallback {

@@ -1,8 +1,8 @@
 //! Messages of the vhost-user protocol on a socket: [`Reader`] and [`reply`].
 //!
 //! The `vhost` crate says what requests, bodies and bits there are; reading and answering is
-//! ours, because the crate's handler waits for what a hostile front end does not send or does
-//! not read, and leaves the descriptors that it received open to our children.
+//! our own code, because the crate's handler waits for bytes that a hostile front end does not send
+//! or does not read, and leaves the descriptors that it received open in our child processes.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -22,15 +22,15 @@ use crate::vhost_sockets::ring::is_eventfd;
 /// Bytes of request, flags and size.
 const HEADER: usize = 12;
 
-/// Most descriptors that the kernel passes in one go (SCM_MAX_FD).
-const MOST_IN_ONE_GO: usize = 253;
+/// Most descriptors that the kernel passes with one sendmsg(2) (SCM_MAX_FD).
+const MAX_RIGHTS: usize = 253;
 
 const VERSION: u32 = 1;
 
-/// Why a session cannot go on, as far as its bytes are concerned.
+/// Why a session cannot go on: its bytes are not messages of the protocol.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MessageError {
-    /// The other end is gone: no fault of anyone.
+    /// The front end has closed the connection, which is its right.
     #[error("the front end hung up")]
     HungUp,
     #[error("request {0} is none that vhost-user knows")]
@@ -39,9 +39,9 @@ pub(crate) enum MessageError {
     Flags { request: FrontendReq, flags: u32 },
     #[error("{request:?}: a body of {size} bytes, more than any message has")]
     Oversized { request: FrontendReq, size: u32 },
-    #[error("{0:?}: its body has not the size or the content that the protocol gives it")]
+    #[error("{0:?}: its body does not have the size or content that the protocol requires")]
     Body(FrontendReq),
-    #[error("{0:?}: another number of descriptors than it needs")]
+    #[error("{0:?}: another number of descriptors than it requires")]
     Files(FrontendReq),
     #[error("more than {MAX_ATTACHED_FD_ENTRIES} descriptors with one message")]
     TooManyFiles,
@@ -58,18 +58,18 @@ pub(crate) enum MessageError {
     Socket(#[from] Errno),
 }
 
-/// One request, complete.
+/// One complete request.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) request: FrontendReq,
-    /// The sender waits for an answer, if REPLY_ACK is agreed on.
+    /// The front end waits for an answer, if REPLY_ACK was agreed on.
     pub(crate) needs_reply: bool,
     body: Vec<u8>,
     files: Vec<OwnedFd>,
 }
 
 impl Message {
-    /// The body as the crate lays it out.
+    /// The body as a structure of the crate `vhost`.
     pub(crate) fn body<T: VhostUserMsgValidator + Default>(&self) -> Result<T, MessageError> {
         self.parts().and_then(|(body, rest)| match rest {
             [] => Ok(body),
@@ -77,7 +77,7 @@ impl Message {
         })
     }
 
-    /// The body's first part as the crate lays it out, and the rest.
+    /// The first part of the body as a structure of the crate `vhost`, and the rest.
     pub(crate) fn parts<T: VhostUserMsgValidator + Default>(
         &self,
     ) -> Result<(T, &[u8]), MessageError> {
@@ -111,18 +111,19 @@ pub(crate) fn split<T: VhostUserMsgValidator + Default>(bytes: &[u8]) -> Option<
     value.is_valid().then_some((value, rest))
 }
 
-/// Puts messages together from what the socket has, without ever waiting for it.
+/// Assembles messages from the bytes that wait in the socket, and never waits for more.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
-    /// Header and body so far. Never longer than the message: a read that went on into the
-    /// next one would take its descriptors for this one's.
+    /// Header and body so far. Never longer than the message: a read that went into the next message
+    /// would take that one's descriptors for this one's.
     bytes: Vec<u8>,
-    /// What came with it. Files that may not be closed on this thread never leave here.
+    /// The descriptors that came with it. One whose closing may wait never leaves the reader, which
+    /// is dropped on a thread of its own.
     files: Vec<OwnedFd>,
 }
 
 impl Reader {
-    /// The next message. `None` when the socket has no more for now.
+    /// The next message. `None` when it has not come completely yet.
     pub(crate) fn next(&mut self, socket: impl AsFd) -> Result<Option<Message>, MessageError> {
         loop {
             let missing = self.missing()?;
@@ -145,7 +146,7 @@ impl Reader {
     }
 
     fn receive(&mut self, socket: impl AsFd, have: usize) -> Result<usize, MessageError> {
-        const SPACE: usize = rustix::cmsg_space!(ScmRights(MOST_IN_ONE_GO));
+        const SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_RIGHTS));
         let mut space = [MaybeUninit::<u8>::uninit(); SPACE];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [IoSliceMut::new(&mut self.bytes[have..])];
@@ -206,14 +207,14 @@ impl Reader {
     }
 }
 
-/// Whether the file may be used and closed without waiting for whoever it came from. Asking
-/// waits for nobody either.
+/// Whether the file can be used and closed without waiting for the front end that sent it. The query
+/// does not wait either.
 fn is_harmless(file: &OwnedFd) -> bool {
     is_memory_file(file) || is_eventfd(file)
 }
 
-/// Answers a request. An answer is far smaller than a socket's buffer: when there is no room
-/// for it, the front end has left hundreds of others unread.
+/// Answers a request. An answer is far smaller than a socket's buffer: when the buffer is full, the
+/// front end has left hundreds of answers unread.
 pub(crate) fn reply(
     socket: impl AsFd,
     request: FrontendReq,

@@ -183,7 +183,7 @@ impl VhostUserSockets {
     /// does not answer: it is left behind and goes on closing.
     pub fn stop(self) -> bool {
         let thread = self.lock().0.take();
-        thread.is_none_or(|thread| stop(thread))
+        thread.is_none_or(stop)
     }
 
     fn request<T: Send + 'static>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Reply<T> {

@@ -1,4 +1,4 @@
-//! What a front end has told about one ring so far: [`Ring`].
+//! The state of one ring, as the front end has set it so far: [`Ring`].
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -7,7 +7,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use crate::port::vhost_user::{QueueSpec, VringBase};
 
-/// Where the three parts of a ring begin, in the front end's addresses.
+/// Where the three parts of a ring begin, as addresses in the front end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RingAddresses {
     pub(crate) descriptors: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Ring {
     pub(crate) base: Option<u32>,
     pub(crate) kick: Option<File>,
     pub(crate) call: Option<File>,
-    /// Held for the protocol's sake; we close the session instead of ringing it.
+    /// Kept because the protocol has it. On an error we end the session instead of signalling it.
     pub(crate) error: Option<File>,
     pub(crate) started: bool,
     pub(crate) enabled: bool,
@@ -45,9 +45,9 @@ impl Ring {
         ready && self.started && (self.enabled || always_enabled)
     }
 
-    /// Where it stands or begins. A packed ring begins with its wrap counter set (virtio 1.2,
-    /// 2.8.1), and what is taken is used by the time a ring stops: the used half is the same
-    /// as the available one, whatever the front end says (DPDK leaves it out).
+    /// Where it begins or has stopped. A packed ring begins with its wrap counter set (virtio 1.2,
+    /// 2.8.1), and every buffer that was taken is used by the time a ring stops: so the used half is
+    /// the same as the available one, even if the front end gives another (DPDK leaves it out).
     pub(crate) fn base(&self, packed: bool) -> u32 {
         if packed {
             let half = self.base.unwrap_or(1 << 15) & 0xffff;
@@ -57,7 +57,7 @@ impl Ring {
         }
     }
 
-    /// Hands its descriptors to a port. `None` when it has no address.
+    /// Hands its eventfds to a port. `None` when it has no addresses.
     pub(crate) fn lend(&mut self, index: u16, packed: bool) -> Option<QueueSpec> {
         let addresses = self.addresses?;
         Some(QueueSpec {
@@ -80,8 +80,8 @@ impl Ring {
     }
 }
 
-/// The descriptor as an eventfd that does not block. `None` when it is anything else: a worker
-/// writes to it, and must not wait for whoever is behind a pipe or a socket.
+/// The descriptor as an eventfd that does not block. `None` when it is not an eventfd: a worker
+/// writes to it, and must not wait for the reader of a pipe or a socket.
 pub(crate) fn eventfd(file: OwnedFd) -> Option<File> {
     if !is_eventfd(&file) {
         return None;
@@ -91,9 +91,9 @@ pub(crate) fn eventfd(file: OwnedFd) -> Option<File> {
     Some(file.into())
 }
 
-/// Whether it is an eventfd. Asking waits for nobody.
+/// Whether it is an eventfd. This query never waits.
 pub(crate) fn is_eventfd(file: impl AsFd) -> bool {
     let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-    // A path begins with a slash: nothing but the kernel makes a name like this one.
+    // A path begins with a slash: only the kernel makes a name like this one.
     std::fs::read_link(link).is_ok_and(|name| name.as_os_str() == "anon_inode:[eventfd]")
 }

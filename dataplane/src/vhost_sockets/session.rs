@@ -8,8 +8,8 @@ use crate::vhost_sockets::backend::{Answer, Backend, SessionError};
 use crate::vhost_sockets::cable_end::{CableEnd, ExchangePort};
 use crate::vhost_sockets::message::{MessageError, Reader, reply};
 
-/// Messages handled in one go, so that no front end keeps the others waiting. Bringing up a
-/// device takes some forty.
+/// Most messages that are handled at a time, so that no front end keeps the others waiting. Bringing
+/// up a device takes some forty.
 const BUDGET: usize = 64;
 
 /// A connected front end and the device that it sees.
@@ -29,7 +29,7 @@ impl Session {
         }
     }
 
-    /// Handles the messages that wait. `true` when there may be more.
+    /// Handles the messages that wait. `true` when more may wait.
     pub(crate) fn serve(
         &mut self,
         cable_end: &mut CableEnd<impl ExchangePort>,
@@ -44,7 +44,7 @@ impl Session {
             match answer {
                 Ok(answer) => self.answer(request, answer, asks)?,
                 Err(error) => {
-                    // The session ends for the error, whether or not this arrives.
+                    // The session ends for this error, whether or not the answer arrives.
                     let _ = self.answer(request, Answer::Declined, asks);
                     return Err(error);
                 }
@@ -54,15 +54,15 @@ impl Session {
     }
 
     fn answer(&self, request: FrontendReq, answer: Answer, asks: bool) -> Result<(), MessageError> {
-        let tell = |value: u64| reply(&self.stream, request, &value.to_ne_bytes());
+        let send = |value: u64| reply(&self.stream, request, &value.to_ne_bytes());
         match answer {
-            Answer::Value(value) => tell(value),
+            Answer::Value(value) => send(value),
             Answer::Ring { index, value } => {
                 let body = [index.to_ne_bytes(), value.to_ne_bytes()].concat();
                 reply(&self.stream, request, &body)
             }
-            Answer::Done if asks => tell(0),
-            Answer::Declined if asks => tell(1),
+            Answer::Done if asks => send(0),
+            Answer::Declined if asks => send(1),
             Answer::Done | Answer::Declined => Ok(()),
         }
     }

@@ -1,4 +1,5 @@
-//! One jack: its socket, who is plugged in, and who may: [`VhostUserSocket`].
+//! One socket, the front end that is connected to it, and which others may connect:
+//! [`VhostUserSocket`].
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -25,13 +26,13 @@ use crate::vhost_sockets::session::Session;
 use crate::vhost_sockets::token_bucket::TokenBucket;
 use crate::vhost_sockets::{Role, SocketSpec};
 
-/// Connections taken or turned away in one go.
+/// Most connections that are accepted or turned away at a time.
 const ACCEPTS: usize = 16;
 
-/// How long after a connection failed or ended the next one is tried.
+/// The pause after a connection failed or ended, before the next one is tried.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// One jack. Its methods return at once, whatever the front end does.
+/// One socket. Its methods never wait for a front end.
 #[derive(Debug)]
 pub(crate) struct VhostUserSocket<P> {
     name: String,
@@ -41,19 +42,19 @@ pub(crate) struct VhostUserSocket<P> {
     alarm: Alarm,
     alarmed: Arc<AtomicBool>,
     session: Option<Session>,
-    /// How many there were, with this one.
+    /// The number of sessions so far, this one included.
     sessions: u64,
     closer: Closer,
-    /// Down: the cable is cut, and that is how a guest is told.
+    /// `false`: the cable is cut. Disconnecting is how a guest learns that.
     carrier: bool,
-    /// Closed: something else carries the cable.
+    /// `false`: another port carries the cable.
     accepting: bool,
-    /// When to listen or connect again.
+    /// When to accept or connect again.
     retry: Option<Instant>,
-    /// One was turned away, and the next is not looked at before. A QEMU that starts tries again
-    /// at once, as fast as it can.
+    /// A front end was turned away, and no other is accepted before this. A QEMU that starts tries
+    /// again at once, as fast as it can.
     away_until: Option<Instant>,
-    /// When rings that are ready may be plugged in, if that had to wait.
+    /// When rings that are ready may be plugged in, if the rate limit made them wait.
     replug: Option<Instant>,
     plugs: TokenBucket,
     faults: TokenBucket,
@@ -63,7 +64,7 @@ pub(crate) struct VhostUserSocket<P> {
 }
 
 impl<P: ExchangePort> VhostUserSocket<P> {
-    /// `wake` is to make the jacks' thread look for [`VhostUserSocket::check_alarm`]; workers call it.
+    /// Workers call `wake` to have the sockets' thread call [`VhostUserSocket::check_alarm`].
     pub(crate) fn new(
         spec: SocketSpec,
         panel: P,
@@ -106,7 +107,7 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         }
     }
 
-    /// What to watch for new front ends.
+    /// The descriptor to watch for new front ends.
     pub(crate) fn listener(&self) -> Option<RawFd> {
         match &self.role {
             Role::Server(listener) => Some(listener.as_raw_fd()),
@@ -114,13 +115,13 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         }
     }
 
-    /// What to watch for messages, and the how many-th session that is: descriptors repeat.
+    /// The descriptor to watch for messages, and the number of its session: descriptors are reused.
     pub(crate) fn connection(&self) -> Option<(u64, RawFd)> {
         let session = self.session.as_ref()?;
         Some((self.sessions, session.stream.as_raw_fd()))
     }
 
-    /// What happened since the last call.
+    /// The events since the last call.
     pub(crate) fn events(&mut self) -> impl Iterator<Item = SocketEvent> {
         self.events.drain(..)
     }
@@ -130,7 +131,7 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         self.retry.into_iter().chain(self.replug).min()
     }
 
-    /// Does what is due. `true`: connections may wait.
+    /// Does what is due. `true` when connections may wait.
     pub(crate) fn tick(&mut self, now: Instant) -> bool {
         if self.replug.is_some_and(|due| due <= now) {
             self.settle(now);
@@ -153,7 +154,7 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         }
     }
 
-    /// Takes in or turns away who waits at the listener. `true` when there may be more.
+    /// Accepts or turns away the front ends that wait at the listener. `true` when more may wait.
     pub(crate) fn accept(&mut self, now: Instant) -> bool {
         for _ in 0..ACCEPTS {
             let Role::Server(listener) = &self.role else {
@@ -182,7 +183,7 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         true
     }
 
-    /// Handles what the front end sent. `true` when there may be more.
+    /// Handles messages of the front end. `true` when more may wait.
     pub(crate) fn serve(&mut self, now: Instant) -> bool {
         let Some(session) = &mut self.session else {
             return false;
@@ -195,7 +196,7 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         false
     }
 
-    /// Whether a worker says that the guest broke a rule, and what follows.
+    /// Ends the session if a worker has reported that the guest broke a rule.
     pub(crate) fn check_alarm(&mut self, now: Instant) {
         if !self.alarmed.swap(false, Ordering::Acquire) {
             return;
@@ -247,13 +248,13 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         session.is_some_and(|session| session.backend.is_plugged())
     }
 
-    /// Ends the session, if there is one. `None`: for no fault of its own.
+    /// Ends the session, if there is one. `None`: the front end did nothing wrong.
     pub(crate) fn end(&mut self, reason: Option<SessionError>, now: Instant) {
         let Some(mut session) = self.session.take() else {
             return;
         };
         let parting = session.backend.unplug(&mut self.cable_end).err();
-        // Now, for whoever waits at the other end; the rest may take its time.
+        // At once, for the front end that waits at the other end; closing may take its time.
         let _ = shutdown(&session.stream, Shutdown::Both);
         self.closer.drop_in_background(session);
         match reason.or(parting) {
@@ -269,21 +270,22 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         self.look_again(now);
     }
 
-    /// Ends the session and takes no other one. What wait at the listener are closed with it.
+    /// Ends the session and accepts no other. Connections that wait at the listener are closed with
+    /// it.
     pub(crate) fn close(&mut self, now: Instant) {
         if let Role::Server(listener) = &self.role {
-            // Whoever comes while it is being closed is refused and does not wait.
+            // A front end that connects while the listener is being closed is refused at once.
             let _ = shutdown(listener, Shutdown::Both);
         }
         self.end(None, now);
     }
 
-    /// Whether a front end that comes is taken in.
+    /// Whether a front end that connects now is accepted.
     fn admits(&self) -> bool {
         self.carrier && self.accepting && self.session.is_none()
     }
 
-    /// Whoever waits at the listener may be let in by now.
+    /// A front end that waits at the listener may be acceptable now.
     fn look_again(&mut self, now: Instant) {
         if self.away_until.take().is_some() {
             self.retry = Some(now);
@@ -308,13 +310,13 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         }
         match connected {
             Ok(stream) => self.begin(stream),
-            // Nobody is there yet, or has not the time.
+            // The front end does not listen yet, or its queue is full.
             Err(_) => self.retry = Some(now + RETRY),
         }
     }
 
     fn arrive(&mut self, stream: UnixStream, now: Instant) {
-        // Whoever was here may have gone, and been replaced, before we heard of either.
+        // The previous front end may have left, and this one come, before we heard of either.
         self.serve(now);
         if self.admits() {
             return self.begin(stream);
@@ -322,7 +324,7 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         self.away_until = Some(now + RETRY);
         self.closer.hang_up(stream);
         if !self.carrier {
-            // The operator's doing: nobody need be told.
+            // The operator cut the cable and knows: no event.
         } else if !self.accepting {
             self.refuse("turned a front end away: another port carries the cable");
         } else {
@@ -336,7 +338,7 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         self.reported_refused = false;
     }
 
-    /// Plugs in what runs, takes out what does not.
+    /// Plugs in the rings that run, takes out those that do not.
     fn settle(&mut self, now: Instant) {
         let Some(session) = &mut self.session else {
             return;
@@ -389,7 +391,7 @@ impl<P: ExchangePort> VhostUserSocket<P> {
     }
 }
 
-/// `Ok(None)` when nobody waits.
+/// `Ok(None)` when no connection waits.
 fn accept_from(listener: &UnixListener) -> io::Result<Option<UnixStream>> {
     loop {
         match listener.accept() {
@@ -403,7 +405,7 @@ fn accept_from(listener: &UnixListener) -> io::Result<Option<UnixStream>> {
     }
 }
 
-/// Connects without waiting for a listener whose queue is full.
+/// Connects, but does not wait for a listener whose queue is full.
 fn connect_to(path: &Path) -> io::Result<UnixStream> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

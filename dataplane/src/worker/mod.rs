@@ -301,11 +301,11 @@ impl Worker {
         round
     }
 
-    fn stays_active(&mut self, index: usize, now: Instant) -> bool {
+    fn stays_active(&mut self, at: usize, now: Instant) -> bool {
         if self.idle == Idle::Spin {
             return true;
         }
-        now - *self.active[index].quiet_since.get_or_insert(now) < self.polling.spin()
+        now - *self.active[at].quiet_since.get_or_insert(now) < self.polling.spin()
     }
 
     /// Polls the port from now on, instead of waiting for it in epoll.

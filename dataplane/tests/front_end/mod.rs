@@ -74,9 +74,9 @@ pub fn bench_with(role: impl FnOnce(&Path) -> Role) -> Bench {
     };
     let panel = Panel::start(&options, || {}).unwrap();
     let (port, host) = memory(64).unwrap();
-    let (nobody, _) = memory(1).unwrap();
+    let (unused, _) = memory(1).unwrap();
     let cable = panel
-        .add(Cable::new(Port::Memory(port), Port::Memory(nobody)))
+        .add(Cable::new(Port::Memory(port), Port::Memory(unused)))
         .wait()
         .unwrap();
     panel.exchange(cable.id, Side::B, None).wait().unwrap();
@@ -357,7 +357,7 @@ impl Guest {
         self.number(Self::area(ring, 2) + 2)
     }
 
-    /// Puts one buffer into a ring and tells of it.
+    /// Puts one buffer into a ring and kicks it.
     fn offer(&self, ring: u32, len: usize, flags: u16) {
         let index = self.number(Self::area(ring, 1) + 2);
         let slot = index % Self::SIZE;

@@ -1,98 +1,110 @@
-//! The routing daemons: which lines vtysh is given.
+//! The routing daemons: the lines for vtysh that lead from one frr.conf to another.
 
 use std::net::Ipv4Addr;
 
 use super::{Difference, Unchangeable, at_start};
 
-/// Lines for vtysh.
-pub(super) struct Lines {
+/// Lines for vtysh, in two parts.
+pub(super) struct VtyshLines {
     pub(super) now: Vec<String>,
-    /// Once the NICs that go are gone.
+    /// To run once the removed NICs are unplugged.
     pub(super) afterwards: Vec<String>,
 }
 
-/// A line of frr.conf and the blocks it stands in, outermost first. A block's first line is a
-/// statement too.
+/// A line of frr.conf and the blocks that enclose it, outermost first. The line that opens a block
+/// is a statement too.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Statement<'a> {
     blocks: Vec<&'a str>,
     line: &'a str,
 }
 
-/// What to do about a statement.
-enum Step {
-    /// Say so, in its blocks.
-    Say(String),
-    /// Nothing: another step brings it about.
+/// How vtysh adds or removes a statement.
+enum VtyshAction {
+    /// By this line, inside the statement's blocks.
+    Run(String),
+    /// The line of another statement does it.
     Implied,
-    /// Say so once the NICs are gone.
-    Afterwards(String),
+    /// By this line, once the removed NICs are unplugged.
+    RunAfterwards(String),
 }
 
-pub(super) fn change(before: &str, after: &str) -> Result<Lines, Unchangeable> {
+pub(super) fn change(before: &str, after: &str) -> Result<VtyshLines, Unchangeable> {
     let Difference { removed, added } = Difference::of(statements(before), statements(after));
     let mut script = Script::default();
     let mut afterwards = Vec::new();
-    // What is used stands before its users.
+    // frr.conf defines a thing before it uses it, so removal goes in reverse.
     for statement in removed.iter().rev() {
-        match take_back(statement, &removed)? {
-            Step::Say(line) => script.say(&statement.blocks, line),
-            Step::Implied => {}
-            Step::Afterwards(line) => afterwards.push(line),
+        match removal(statement, &removed)? {
+            VtyshAction::Run(line) => script.push(&statement.blocks, line),
+            VtyshAction::Implied => {}
+            VtyshAction::RunAfterwards(line) => afterwards.push(line),
         }
     }
     for statement in &added {
-        if let Step::Say(line) = give(statement, &added)? {
-            script.say(&statement.blocks, line);
+        if let VtyshAction::Run(line) = addition(statement, &added)? {
+            script.push(&statement.blocks, line);
         }
     }
     script.enter(&[]);
-    Ok(Lines {
+    Ok(VtyshLines {
         now: script.lines,
         afterwards,
     })
 }
 
-fn take_back(statement: &Statement<'_>, removed: &[Statement<'_>]) -> Result<Step, Unchangeable> {
+/// How vtysh removes a statement, given all statements that the new frr.conf lacks.
+fn removal(
+    statement: &Statement<'_>,
+    removed: &[Statement<'_>],
+) -> Result<VtyshAction, Unchangeable> {
     let words: Vec<_> = statement.line.split(' ').collect();
     Ok(match (statement.blocks.as_slice(), words.as_slice()) {
-        ([], words) if is_list(words) => Step::Say(format!("no {}", statement.line)),
-        ([], ["interface", _]) => Step::Afterwards(format!("no {}", statement.line)),
-        ([block], _) if is_interface(block) && has(removed, block) => Step::Implied,
+        ([], words) if is_list_entry(words) => VtyshAction::Run(format!("no {}", statement.line)),
+        ([], ["interface", _]) => VtyshAction::RunAfterwards(format!("no {}", statement.line)),
+        ([block], _) if is_interface(block) && opens(removed, block) => VtyshAction::Implied,
         ([_], ["neighbor", _, "interface", "peer-group", _]) => {
-            Step::Say(format!("no {}", statement.line))
+            VtyshAction::Run(format!("no {}", statement.line))
         }
         ([_], ["neighbor", peer, "remote-as", _]) if is_address(peer) => {
-            Step::Say(format!("no neighbor {peer}"))
+            VtyshAction::Run(format!("no neighbor {peer}"))
         }
-        (_, ["neighbor", peer, ..]) if introduced(peer, removed) => Step::Implied,
+        (_, ["neighbor", peer, ..]) if defines_neighbour(peer, removed) => VtyshAction::Implied,
         _ => return Err(refused(statement, removed)),
     })
 }
 
-fn give(statement: &Statement<'_>, added: &[Statement<'_>]) -> Result<Step, Unchangeable> {
+/// How vtysh adds a statement, given all statements that the old frr.conf lacks.
+fn addition(
+    statement: &Statement<'_>,
+    added: &[Statement<'_>],
+) -> Result<VtyshAction, Unchangeable> {
     let words: Vec<_> = statement.line.split(' ').collect();
     Ok(match (statement.blocks.as_slice(), words.as_slice()) {
-        // Entered for the sake of what stands in it.
-        ([], ["interface", _]) => Step::Implied,
-        ([], words) if is_list(words) => Step::Say(statement.line.into()),
-        ([block], _) if is_interface(block) && has(added, block) => {
-            Step::Say(statement.line.into())
+        // The first statement inside the block enters it.
+        ([], ["interface", _]) => VtyshAction::Implied,
+        ([], words) if is_list_entry(words) => VtyshAction::Run(statement.line.into()),
+        ([block], _) if is_interface(block) && opens(added, block) => {
+            VtyshAction::Run(statement.line.into())
         }
-        ([_], ["neighbor", _, "interface", "peer-group", _]) => Step::Say(statement.line.into()),
-        (_, ["neighbor", peer, ..]) if introduced(peer, added) => Step::Say(statement.line.into()),
+        ([_], ["neighbor", _, "interface", "peer-group", _]) => {
+            VtyshAction::Run(statement.line.into())
+        }
+        (_, ["neighbor", peer, ..]) if defines_neighbour(peer, added) => {
+            VtyshAction::Run(statement.line.into())
+        }
         _ => return Err(refused(statement, added)),
     })
 }
 
-/// By the outermost block that is not the same, if there is one.
+/// The refusal. It names the outermost enclosing block that changed, otherwise the statement.
 fn refused(statement: &Statement<'_>, changed: &[Statement<'_>]) -> Unchangeable {
-    let block = statement.blocks.iter().find(|block| has(changed, block));
+    let block = statement.blocks.iter().find(|block| opens(changed, block));
     at_start("etc/frr/frr.conf", block.unwrap_or(&statement.line))
 }
 
-/// Entries of lists have numbers of their own.
-fn is_list(words: &[&str]) -> bool {
+/// Whether a statement is a numbered list entry: vtysh can add and remove those one by one.
+fn is_list_entry(words: &[&str]) -> bool {
     matches!(
         words,
         ["ip" | "ipv6", "prefix-list", _, "seq", ..]
@@ -108,15 +120,15 @@ fn is_address(peer: &str) -> bool {
     peer.parse::<Ipv4Addr>().is_ok()
 }
 
-/// Whether the block itself is among the statements.
-fn has(statements: &[Statement<'_>], block: &str) -> bool {
+/// Whether the statements contain the line that opens this block.
+fn opens(statements: &[Statement<'_>], block: &str) -> bool {
     statements
         .iter()
         .any(|statement| statement.blocks.is_empty() && statement.line == block)
 }
 
-/// Whether a neighbour by address is named for the first time among the statements.
-fn introduced(peer: &str, statements: &[Statement<'_>]) -> bool {
+/// Whether the statements contain the one that defines this neighbour, which has an address.
+fn defines_neighbour(peer: &str, statements: &[Statement<'_>]) -> bool {
     let first = format!("neighbor {peer} remote-as ");
     is_address(peer)
         && statements
@@ -136,14 +148,14 @@ fn statements(text: &str) -> Vec<Statement<'_>> {
                     blocks: blocks.clone(),
                     line,
                 });
-                let opens = [
+                let openers = [
                     "interface ",
                     "route-map ",
                     "router ",
                     "line ",
                     "address-family ",
                 ];
-                if opens.iter().any(|word| line.starts_with(word)) {
+                if openers.iter().any(|word| line.starts_with(word)) {
                     blocks.push(line);
                 }
             }
@@ -152,7 +164,7 @@ fn statements(text: &str) -> Vec<Statement<'_>> {
     found
 }
 
-/// Lines for vtysh, with the entering and leaving of blocks between them.
+/// Collects lines for vtysh and adds the lines that enter and leave blocks.
 #[derive(Default)]
 struct Script {
     lines: Vec<String>,
@@ -160,13 +172,15 @@ struct Script {
 }
 
 impl Script {
-    fn say(&mut self, blocks: &[&str], line: String) {
+    fn push(&mut self, blocks: &[&str], line: String) {
         self.enter(blocks);
         self.lines.push(line);
     }
 
+    /// Leaves and enters blocks until the next line stands inside `blocks`.
     fn enter(&mut self, blocks: &[&str]) {
-        let common = (self.inside.iter().zip(blocks)).take_while(|(is, be)| is == be);
+        let common =
+            (self.inside.iter().zip(blocks)).take_while(|(current, wanted)| current == wanted);
         let common = common.count();
         for block in self.inside.drain(common..).rev() {
             let leave = if block.starts_with("address-family ") {

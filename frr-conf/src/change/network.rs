@@ -1,18 +1,21 @@
-//! The interfaces: which lines of network.batch to run, and what takes back the others.
+//! The interfaces: which new lines of network.batch to run, and which lines undo the old ones.
 
 use super::{Difference, Unchangeable, at_start};
 use crate::conf::Nic;
 
-/// Lines for `ip -batch`. `gone` are the NICs that are taken away afterwards.
+/// Lines for `ip -batch`. The caller unplugs the NICs `gone` afterwards.
 pub(super) fn change(lines: &Difference<&str>, gone: &[Nic]) -> Result<Vec<String>, Unchangeable> {
     let refused = |line: &str| at_start("etc/ikv/network.batch", line);
-    let remade = |device: &str| lines.added.iter().filter_map(made).any(|new| new == device);
+    let remade = |device: &str| {
+        let mut created = lines.added.iter().filter_map(created_device);
+        created.any(|new| new == device)
+    };
     let leaves = |device: &str| gone.iter().any(|nic| nic.name.as_str() == device);
-    let deleted: Vec<_> = lines.removed.iter().filter_map(made).collect();
+    let deleted: Vec<_> = lines.removed.iter().filter_map(created_device).collect();
     let mut batch = Vec::new();
-    // Last made, first deleted; what hangs on a deleted device goes with it.
+    // In reverse order of creation. The kernel deletes a device's addresses with the device.
     for line in lines.removed.iter().rev() {
-        let (device, verb) = words(line);
+        let (device, verb) = device_and_verb(line);
         match verb {
             "link add" if !remade(device) => batch.push(format!("link del dev {device}")),
             "address add" if deleted.contains(&device) && !remade(device) => {}
@@ -24,13 +27,14 @@ pub(super) fn change(lines: &Difference<&str>, gone: &[Nic]) -> Result<Vec<Strin
     Ok(batch)
 }
 
-/// The device that a line makes.
-fn made<'a>(line: &&'a str) -> Option<&'a str> {
-    line.starts_with("link add ").then(|| words(line).0)
+/// The device that a line creates, if it creates one.
+fn created_device<'a>(line: &&'a str) -> Option<&'a str> {
+    line.starts_with("link add ")
+        .then(|| device_and_verb(line).0)
 }
 
-/// The device that a line is about, and what it does to it.
-fn words(line: &str) -> (&str, &str) {
+/// The device that a line is about, and the command: its first two words, such as `link add`.
+fn device_and_verb(line: &str) -> (&str, &str) {
     let after = |key: &str| line.split_once(key).map(|(_, rest)| rest);
     let key = if line.starts_with("link add ") {
         " name "

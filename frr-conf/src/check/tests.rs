@@ -50,7 +50,7 @@ fn leaf() -> SwitchConf {
     }
 }
 
-/// What `check` says once `spoil` has been at work.
+/// The error of `check` after `spoil` has changed a valid configuration.
 fn refusal(spoil: impl FnOnce(&mut SwitchConf)) -> String {
     let mut conf = leaf();
     assert!(check(&conf).is_ok());
@@ -137,11 +137,11 @@ fn addresses_lie_where_they_must() {
         ),
         (
             spoil_dhcp(|dhcp| dhcp.first = [192, 168, 110, 1].into()),
-            "DHCP range holds the router's own address 192.168.110.1: leave it out",
+            "DHCP range contains the router's own address 192.168.110.1: leave it out",
         ),
         (
             spoil_dhcp(|dhcp| dhcp.address = "192.168.110.0/24".parse().unwrap()),
-            "192.168.110.0/24 is no host's address: take one between the network's and the \
+            "192.168.110.0/24 is not a host's address: use one between the network's and the \
              broadcast address",
         ),
         (
@@ -191,12 +191,12 @@ fn ports_fit_their_purpose() {
 fn times_are_in_order() {
     let short = spoil_dhcp(|dhcp| dhcp.lease = 119);
     assert!(
-        short.starts_with("lease of 119 s, at most 7200 s"),
+        short.starts_with("lease of 119 s with a maximum of 7200 s"),
         "{short}"
     );
     let long = spoil_dhcp(|dhcp| dhcp.lease = 7201);
     assert!(
-        long.starts_with("lease of 7201 s, at most 7200 s"),
+        long.starts_with("lease of 7201 s with a maximum of 7200 s"),
         "{long}"
     );
     for (keepalive, hold, connect, router_advertisement) in [

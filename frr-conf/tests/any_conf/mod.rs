@@ -1,4 +1,4 @@
-//! Configurations with all the freedom that their types allow.
+//! Random configurations, with every value that the types allow.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
@@ -10,7 +10,7 @@ use ikv_frr_conf::{
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 
-/// Names with all the freedom their types allow; unlike each other by a number in front.
+/// A name that ends in any characters its type allows; the number makes it unique.
 pub(crate) fn name<T: std::str::FromStr>(letter: char, number: usize, rest: &str) -> T
 where
     T::Err: std::fmt::Debug,

@@ -1,4 +1,4 @@
-//! ikvswitch's default fabric, as the caller would describe it: 1 internet, 2 spines, 6 leaves.
+//! ikvswitch's default fabric, as a caller describes it: 1 internet, 2 spines, 6 leaves.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
@@ -11,14 +11,14 @@ pub(crate) const NAMES: [&str; 9] = [
 
 /// The configuration of one of [`NAMES`].
 pub(crate) fn switch(name: &str) -> SwitchConf {
-    let place = NAMES.iter().position(|known| *known == name).unwrap();
-    let leaf = (place as u8).saturating_sub(2);
+    let index = NAMES.iter().position(|known| *known == name).unwrap();
+    let leaf = (index as u8).saturating_sub(2);
     let conf = SwitchConf {
         name: name.parse().unwrap(),
         nodes: nodes(),
-        nics: match place {
+        nics: match index {
             0 => internet(),
-            1 | 2 => spine(place as u8),
+            1 | 2 => spine(index as u8),
             _ => leaf_nics(leaf),
         },
         server_vlan: 10.try_into().unwrap(),
@@ -42,10 +42,10 @@ pub(crate) fn switch(name: &str) -> SwitchConf {
 }
 
 fn nodes() -> Vec<Node> {
-    let node = |(place, name): (usize, &&str)| Node {
+    let node = |(index, name): (usize, &&str)| Node {
         name: name.parse().unwrap(),
-        asn: NonZeroU32::new(65500 + place as u32).unwrap(),
-        loopback: Ipv4Addr::new(192, 168, 98, place as u8 + 1),
+        asn: NonZeroU32::new(65500 + index as u32).unwrap(),
+        loopback: Ipv4Addr::new(192, 168, 98, index as u8 + 1),
     };
     NAMES.iter().enumerate().map(node).collect()
 }

@@ -1,5 +1,5 @@
-//! What a switch's kernel, its FRR and its dnsmasq know, as far as our lines can tell them. A line
-//! that makes no sense in the present state is a panic, as it would be an error there.
+//! A model of a switch's kernel, FRR and dnsmasq, as far as this crate's lines reach. A line that a
+//! real switch would refuse in its present state panics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,25 +9,25 @@ use ikv_frr_conf::{Change, File, SwitchConf, render};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Running {
     links: BTreeMap<String, Device>,
-    /// What `address add` and `route add` were told, and the device.
+    /// The arguments of `address add` and `route add`, and the device.
     addresses: BTreeSet<(String, String)>,
-    /// Lines of FRR's configuration with the blocks they stand in.
+    /// Lines of FRR's configuration, each with the blocks that enclose it.
     frr: BTreeSet<(Vec<String>, String)>,
-    /// What dnsmasq has read.
+    /// The dnsmasq.conf that dnsmasq read last.
     dnsmasq: String,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Device {
     up: bool,
-    /// `mtu`, `master`, `address`, VLAN number: whatever has a value.
+    /// Everything that has a value: `mtu`, `master`, `address`, the VLAN number.
     settings: BTreeMap<String, String>,
-    /// The device below.
+    /// The device that a VLAN sub-interface belongs to.
     below: Option<String>,
 }
 
 impl Running {
-    /// A switch after its boot.
+    /// A switch that has booted with `conf`.
     pub(crate) fn start(conf: &SwitchConf) -> Self {
         let files = render(conf).unwrap();
         let mut running = Self {
@@ -46,7 +46,7 @@ impl Running {
         running
     }
 
-    /// A running switch that was changed. Its files have been replaced by those of `new`.
+    /// The switch after a change to `new`, whose files it has.
     pub(crate) fn changed(mut self, change: &Change, new: &SwitchConf) -> Self {
         for (_, nic) in &change.plugged {
             self.plug(nic.as_str());
@@ -85,7 +85,7 @@ impl Running {
                 self.set(name, settings);
             }
             ["link", "add", "link", below, "name", name, settings @ ..] => {
-                // It takes over what cannot be larger than below.
+                // The kernel copies the MTU: it must not exceed that of the device below.
                 let mtu = self.device(below).settings.get("mtu").cloned();
                 self.plug(name);
                 self.device(name).below = Some((*below).into());
@@ -96,9 +96,9 @@ impl Running {
             ["address" | "route", "add", what @ .., "dev", name] => {
                 self.device(name);
                 let new = self.addresses.insert((what.join(" "), (*name).into()));
-                assert!(new, "{line}: it has that");
+                assert!(new, "{line}: it is there already");
             }
-            _ => panic!("{line}: ip understands no such thing"),
+            _ => panic!("{line}: not a command of ip"),
         }
     }
 
@@ -127,9 +127,9 @@ impl Running {
         self.device(name);
         self.links.remove(name);
         self.addresses.retain(|(_, device)| device != name);
-        let hangs = |device: &Device| device.below.as_deref() == Some(name);
+        let is_above = |device: &Device| device.below.as_deref() == Some(name);
         let above: Vec<_> = (self.links.iter())
-            .filter(|(_, device)| hangs(device))
+            .filter(|(_, device)| is_above(device))
             .map(|(name, _)| name.clone())
             .collect();
         for device in above {
@@ -156,7 +156,7 @@ impl Running {
                     self.frr.insert((blocks.clone(), line.into()));
                     blocks.push(line.into());
                 }
-                // Of the template: what FRR does unless told.
+                // A line of the template that switches off a default of FRR.
                 ["no", "zebra" | "bgp", second, ..] if *second != "as-path" => {
                     self.frr.insert((blocks.clone(), line.into()));
                 }
@@ -179,7 +179,7 @@ impl Running {
                         self.device(name);
                     }
                     let new = self.frr.insert((blocks.clone(), line.into()));
-                    assert!(new, "{line}: it has that");
+                    assert!(new, "{line}: it is there already");
                 }
             }
         }
@@ -188,7 +188,7 @@ impl Running {
 
     fn forget(&mut self, blocks: &[String], line: &str) {
         let known = self.frr.remove(&(blocks.to_vec(), line.into()));
-        assert!(known, "no {line}: it has none in {blocks:?}");
+        assert!(known, "no {line}: missing in {blocks:?}");
     }
 }
 

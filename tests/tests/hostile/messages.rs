@@ -36,7 +36,7 @@ fn violations() -> Vec<Violation> {
         ("flags 0x5 are not", 1, VERSION | 4, vec![]),
         ("does not offer it", 6, VERSION, words(&[0, 0])),
         ("features 0x8000000000000000", 2, VERSION, words(&[1 << 63])),
-        ("its body has not the size", 2, VERSION, vec![1, 2, 3]),
+        ("its body does not have the size", 2, VERSION, vec![1, 2, 3]),
         ("ring 200: there are only", 8, VERSION, halves(&[200, 64])),
         (
             "entries are more than any",
@@ -51,7 +51,12 @@ fn violations() -> Vec<Violation> {
             halves(&[0, 7]),
         ),
         ("another number of descriptors", 12, VERSION, words(&[0])),
-        ("its body has not the size", 5, VERSION, halves(&[3, 0])),
+        (
+            "its body does not have the size",
+            5,
+            VERSION,
+            halves(&[3, 0]),
+        ),
     ]
 }
 

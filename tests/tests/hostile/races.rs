@@ -163,7 +163,7 @@ fn headers_may_change_while_they_are_read() {
         let sender = GuestOptions {
             ring,
             features: features::OFFLOADS,
-            send_room: 30_000,
+            send_capacity: 30_000,
             ..GuestOptions::default()
         };
         let pattern = bench::pattern::Pattern::new(20_000, 0, 0);

@@ -36,7 +36,7 @@ const fn split_case(rule: &'static str, reason: &'static str, break_rule: fn(&Ra
 }
 
 const ENDLESS: &str = "a loop or longer than";
-const OUTSIDE: &str = "are not the guest's memory";
+const OUTSIDE: &str = "are outside the memory that the front end shared";
 const TABLE: &str = "empty, cut off, nested or chained";
 
 /// `flags` has the bit of the queue's direction.
@@ -76,7 +76,7 @@ const CASES: [Case; 17] = [
         "addresses are not above the guest's memory",
         OUTSIDE,
         |raw, flags| {
-            raw.offer(&[at(GUEST_BASE + raw.memory.len() as u64, 72, flags)]);
+            raw.offer(&[at(GUEST_BASE + raw.memory.size() as u64, 72, flags)]);
         },
     ),
     case("addresses do not wrap", OUTSIDE, |raw, flags| {
@@ -86,7 +86,7 @@ const CASES: [Case; 17] = [
         "buffers end where the memory does",
         OUTSIDE,
         |raw, flags| {
-            let end = GUEST_BASE + raw.memory.len() as u64;
+            let end = GUEST_BASE + raw.memory.size() as u64;
             raw.offer(&[at(end - 64, 4096, flags)]);
         },
     ),
@@ -135,7 +135,7 @@ const CASES: [Case; 17] = [
         raw.offer(&[at(table, 0, INDIRECT)]);
     }),
     case("a table is in the guest's memory", OUTSIDE, |raw, _| {
-        let end = GUEST_BASE + raw.memory.len() as u64;
+        let end = GUEST_BASE + raw.memory.size() as u64;
         raw.offer(&[at(end, 64, INDIRECT)]);
     }),
     case(
@@ -227,8 +227,8 @@ fn empty_buffers_cost_little() {
         let large = GuestOptions {
             queue_size: 32_768,
             mergeable: true,
-            receive_room: 60,
-            send_room: 60,
+            receive_capacity: 60,
+            send_capacity: 60,
             ..options(ring)
         };
         let mut guest = cable.empty_guest(Side::A, &large);

@@ -84,7 +84,13 @@ async fn show(context: &Context, progress: &Progress) {
 
 /// One line for each refused key, with the line of the file or the option that set it.
 fn refused(config: &Config, refused: &[Refusal]) -> String {
-    let line = |it: &Refusal| format!("{}: {}", config.place(&it.key).with_key(&it.key), it.what);
+    let line = |it: &Refusal| {
+        format!(
+            "{}: {}",
+            config.location(&it.key).with_key(&it.key),
+            it.what
+        )
+    };
     refused.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 

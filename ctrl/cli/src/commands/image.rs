@@ -13,8 +13,8 @@ use super::configuration::ConfigArgs;
 use super::{print, print_json};
 use fabric::progress::say;
 use model::config;
-use vm::image::{self, ImageError, ImagePaths, Progress, Wanted};
-use vm::states::{self, Kept};
+use vm::image::{self, ImageError, ImagePaths, Progress, WantedImage};
+use vm::states::{self, StoredState};
 
 /// Build the switch image, or say where it is
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ struct Report {
     /// Whether the files are there.
     built: bool,
     /// The saved states that switches start from.
-    states: Vec<Kept>,
+    states: Vec<StoredState>,
     #[serde(flatten)]
     files: Option<ImagePaths>,
 }
@@ -65,7 +65,7 @@ pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<ExitCode
     if let Action::Build { force } = args.action {
         build(config, force).await?;
     }
-    let wanted = Wanted::new(config)?;
+    let wanted = WantedImage::new(config)?;
     if args.action == Action::ForgetStates {
         forget_states(&wanted)?;
     }
@@ -74,7 +74,7 @@ pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<ExitCode
         let report = Report {
             hash: wanted.hash(),
             built: files.is_some(),
-            states: states::kept(&folder.join(states::FOLDER)),
+            states: states::list(&folder.join(states::FOLDER)),
             path: folder,
             files,
         };
@@ -91,8 +91,8 @@ pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<ExitCode
 }
 
 /// Removes the saved states. A switch that is just starting from one goes on reading it.
-fn forget_states(wanted: &Wanted) -> anyhow::Result<()> {
-    let kept = states::kept(&wanted.folder().join(states::FOLDER));
+fn forget_states(wanted: &WantedImage) -> anyhow::Result<()> {
+    let kept = states::list(&wanted.folder().join(states::FOLDER));
     for state in &kept {
         std::fs::remove_file(&state.path)
             .with_context(|| format!("cannot remove {}", state.path.display()))?;

@@ -9,6 +9,7 @@ mod cables;
 mod capture;
 mod check;
 mod clean;
+mod config;
 mod configuration;
 mod console;
 mod converge;
@@ -46,6 +47,7 @@ pub(crate) enum Command {
     Setup(setup::SetupArgs),
     Check(check::CheckArgs),
     Clean(clean::CleanArgs),
+    Config(config::ConfigArgs),
     Topology(topology::TopologyArgs),
     Apply(apply::ApplyArgs),
     Status(status::StatusArgs),
@@ -82,6 +84,7 @@ impl Command {
             Command::Setup(args) => setup::run(args).await,
             Command::Check(args) => check::run(context, args),
             Command::Clean(args) => clean::run(context, args),
+            Command::Config(args) => config::run(args),
             Command::Topology(args) => topology::run(context.json, args),
             Command::Apply(args) => apply::run(context, args).await,
             Command::Status(args) => status::run(context, args).await,

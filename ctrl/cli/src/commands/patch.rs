@@ -14,7 +14,7 @@ use super::{Context, need_root};
 use api::recorder::Trigger;
 use fabric::progress::Progress;
 use fabric::{Patch, Person, PortSpec, RecorderOptions, listen};
-use host::execute::{self, Applied};
+use host::execute::{self, HostChanges};
 use host::lock::{Lock, StatePaths};
 use host::plan::HostStep;
 
@@ -96,7 +96,7 @@ async fn wire(
     }
     progress.quiet();
     patch.stop();
-    Ok(Applied::undo(applied)?)
+    Ok(HostChanges::undo(applied)?)
 }
 
 /// Tells what happens at the ports, for ever.

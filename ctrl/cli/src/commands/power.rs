@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Context, print, print_json};
-use api::PowerAction;
+use model::power::PowerAction;
 
 /// Switches a switch on or off, resets it, or takes its power away and gives it back.
 #[derive(Debug, Args)]

@@ -201,13 +201,13 @@ impl Fabric {
     fn remove_taps(&self, names: &[String]) -> Result<(), ChangeError> {
         self.with_host(|applied| {
             let removed = applied.remove_taps(names);
-            removed.map_err(|source| host::execute::ApplyError::Undo(vec![source.to_string()]))
+            removed.map_err(|source| host::execute::HostChangeError::Undo(vec![source.to_string()]))
         })
     }
 
     fn with_host<T>(
         &self,
-        act: impl FnOnce(&mut host::execute::Applied) -> Result<T, host::execute::ApplyError>,
+        act: impl FnOnce(&mut host::execute::HostChanges) -> Result<T, host::execute::HostChangeError>,
     ) -> Result<T, ChangeError> {
         let applied = self.change.applied.lock();
         let mut applied = applied.expect("no holder of this lock can panic");

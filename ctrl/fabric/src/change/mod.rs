@@ -17,14 +17,14 @@ use tokio::time::timeout;
 
 use super::Fabric;
 use super::cables::CablesError;
-use super::links::{SharedApplied, Watched};
+use super::links::{SharedHostChanges, Watched};
 use super::options::{BringUpError, Options};
 use super::owner::Person;
 use super::seeds::SeedsError;
 use super::whole::Whole;
 use crate::progress::duration;
 use api::{ApiError, ApplyAnswer, ApplyRequest, Peer};
-use host::execute::ApplyError;
+use host::execute::HostChangeError;
 use model::difference::{Difference, Plan, refusals};
 use model::topology::{self, Choice};
 use switches::SwitchToBe;
@@ -40,7 +40,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What changing a fabric takes, besides the fabric itself.
 pub(super) struct Change {
-    applied: SharedApplied,
+    applied: SharedHostChanges,
     owner: Person,
     choice: Choice,
     /// Lets so many ask their switches at the same time.
@@ -56,7 +56,7 @@ pub(super) struct Change {
 #[derive(Debug, thiserror::Error)]
 enum ChangeError {
     #[error(transparent)]
-    Host(#[from] ApplyError),
+    Host(#[from] HostChangeError),
     #[error(transparent)]
     Seeds(#[from] SeedsError),
     #[error(transparent)]
@@ -89,7 +89,7 @@ struct Prepared {
 
 impl Change {
     pub(super) fn new(
-        applied: &SharedApplied,
+        applied: &SharedHostChanges,
         options: &Options,
         owner: &Person,
         watched: mpsc::UnboundedSender<Watched>,

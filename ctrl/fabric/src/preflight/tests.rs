@@ -1,5 +1,7 @@
 use super::*;
-use host::plan::{HostLinkPlan, Snat, TapPlan};
+use host::plan::{HostLinkPlan, TapPlan};
+use model::config::Snat;
+use model::mac::Mac;
 use serde_json::json;
 
 fn input() -> HostPlanInput {
@@ -14,7 +16,7 @@ fn input() -> HostPlanInput {
         tap_owner: None,
         host: Some(HostLinkPlan {
             name: "ikhn".into(),
-            mac: [0; 6],
+            mac: Mac([0; 6]),
             mtu: 9000,
             address: "192.168.96.1/24".parse().unwrap(),
             peer: "192.168.96.2".parse().unwrap(),

@@ -47,7 +47,7 @@ fn docker_drops_by_policy() {
     insta::assert_debug_snapshot!(found, @r#"
     [
         Obstacle {
-            place: "table ip filter, chain FORWARD",
+            chain: "table ip filter, chain FORWARD",
             reason: "policy drop",
             remedy: "iptables -I DOCKER-USER -i ikhn -j ACCEPT; iptables -I DOCKER-USER -o ikhn -j ACCEPT",
         },

@@ -5,10 +5,11 @@ use std::net::Ipv4Addr;
 use super::error::{TopologyError, TopologyErrors};
 use super::networks::{networks, nth};
 use super::{
-    Cable, End, EndOwner, FIRST_U, HostLink, IpmiSegment, MTU, Mac, PortKind, Rack, Role, Switch,
+    Cable, End, EndOwner, FIRST_U, HostLink, IpmiSegment, MTU, PortKind, Rack, Role, Switch,
     SwitchPort, Topology, check, rewire,
 };
 use crate::config::{Config, Names};
+use crate::mac::Mac;
 
 /// The datacenter that `config` describes.
 ///

@@ -1,7 +1,6 @@
 //! Finding a cable, an end or a switch by what a person calls it.
 
 use super::{Cable, End, EndOwner, Switch, Topology};
-use crate::config::distance;
 
 /// No such thing in the datacenter; says what is near.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,7 +151,7 @@ fn near<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Vec<String> {
     let mut least = 2;
     let mut found: Vec<&str> = Vec::new();
     for known in known {
-        let far = distance(&lower, known);
+        let far = strsim::levenshtein(&lower, known);
         if far < least {
             found.clear();
             least = far;

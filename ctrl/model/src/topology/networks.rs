@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::check::blames;
 use super::error::TopologyError;
-use crate::config::{Config, Dhcp, Place};
+use crate::config::{Config, Dhcp, Location};
 
 /// Subnets and what is served on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,9 +139,9 @@ fn dhcp(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<DhcpNetwork> {
         let (first, last) = (config.dhcp.first, config.dhcp.last);
         let hosts = (nth(subnet, 1), nth(subnet, first), nth(subnet, last));
         let (Some(router), Some(first), Some(last)) = hosts else {
-            let key = match config.place("dhcp.last") {
-                Place::Default => format!("dhcp.subnets[{}]", rack - 1),
-                Place::Set | Place::File { .. } => "dhcp.last".to_owned(),
+            let key = match config.location("dhcp.last") {
+                Location::Default => format!("dhcp.subnets[{}]", rack - 1),
+                Location::Set | Location::File { .. } => "dhcp.last".to_owned(),
             };
             errors.push(TopologyError::LeaseOutside {
                 key,

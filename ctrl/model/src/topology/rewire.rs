@@ -12,7 +12,7 @@ use crate::impairment::{ImpairKeys, Spread};
 pub(super) fn rewire(topology: &mut Topology, config: &Config, errors: &mut Vec<TopologyError>) {
     let mut number = 0;
     for (index, keys) in config.cable.iter().enumerate() {
-        let [a, b] = keys.ends.as_slice() else {
+        let Some([a, b]) = &keys.ends else {
             continue;
         };
         number += 1;
@@ -113,10 +113,10 @@ fn join(topology: &mut Topology, name: String, a: (usize, Side), b: (usize, Side
 }
 
 impl CableKeys {
-    /// What it is called in the topology, or one of its ends is.
+    /// A name by which [`Topology::cable`] finds the cable: one of its ends, or its own.
     pub fn called(&self) -> &str {
-        match (self.ends.first(), &self.name) {
-            (Some(end), _) => end,
+        match (&self.ends, &self.name) {
+            (Some([end, _]), _) => end,
             (None, name) => name.as_deref().unwrap_or_default(),
         }
     }
@@ -132,8 +132,8 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
         };
         let cable = match topology.cable(keys.called()) {
             Ok(cable) => cable,
-            // The ends were told of above.
-            Err(_) if !keys.ends.is_empty() => continue,
+            // The ends were reported above.
+            Err(_) if keys.ends.is_some() => continue,
             Err(error) => {
                 wrong("name", error.to_string());
                 continue;

@@ -214,7 +214,7 @@ async fn hostile_answers_become_errors() {
             "output: Invalid",
         ),
         (json!({ "exited": "yes\u{1b}[2J" }), "\\u{1b}"),
-        (json!([]), "makes no sense"),
+        (json!([]), "cannot be read"),
     ] {
         let (agent, _dir) = reporting(status);
         let error = agent
@@ -243,7 +243,7 @@ async fn hostile_lines_are_cut_off() {
             _ => Raw(bytes.clone().into_bytes()),
         });
         let error = agent.ping(LIMITS.time).await.unwrap_err();
-        assert!(matches!(error, AgentError::Nonsense(_)), "{error}");
+        assert!(matches!(error, AgentError::Malformed(_)), "{error}");
     }
     let (agent, _dir) = reporting(json!({
         "exited": true, "exitcode": 0, "out-data": STANDARD.encode(vec![b'x'; 300_000])

@@ -1,10 +1,11 @@
-//! The line between an `ipmi_sim` and its VM's QEMU, as far as it passes through here: messages of
-//! the guest's kernel and their answers. Either end may go and come back; the other stays.
+//! The line between an `ipmi_sim` and its VM's QEMU. It passes on messages of the guest's kernel and
+//! their answers. Either end may end and come back; the other stays connected.
 //!
-//! It carries frames of the "VM" codec, which OpenIPMI's README.vm describes: bytes up to an end
-//! mark, of a message (a0) or of a command (a1); aa marks a byte whose bit 4 was set so that it is no
-//! mark. Only whole frames pass on.
+//! The line carries frames of the "VM" codec (OpenIPMI's README.vm). A frame ends with a mark: a0 for a
+//! message, a1 for a command. A byte that would be a mark has its bit 4 set and follows an aa. Only
+//! complete frames are passed on.
 
+use model::power::PowerAction;
 use std::io;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::chassis::Chassis;
-use crate::{BmcLine, Power};
+use crate::bmc_line::BmcLine;
 
 const END_OF_MESSAGE: u8 = 0xa0;
 const END_OF_COMMAND: u8 = 0xa1;
@@ -23,16 +24,16 @@ const ESCAPE: u8 = 0xaa;
 const POWER_OFF: u8 = 0x03;
 const RESET: u8 = 0x04;
 const SHUT_DOWN: u8 = 0x09;
-/// What QEMU can do; said once, when it connects.
+/// What QEMU can do. It sends this once, when it connects.
 const CAPABILITIES: u8 = 0x08;
 
 /// The longest frame: QEMU's messages have up to 300 bytes, each of which may be escaped.
 const LONGEST: usize = 640;
 
-/// Time for an end to take a frame, before it counts as gone.
+/// Time for an end to take a frame, before it counts as disconnected.
 const TAKE: Duration = Duration::from_secs(2);
 
-/// Cuts a stream into frames, their end marks included. What is longer than any frame vanishes.
+/// Cuts a stream into frames, including their end marks. It drops what is longer than any frame.
 #[derive(Debug, Default)]
 struct Frames {
     held: Vec<u8>,
@@ -58,7 +59,7 @@ impl Frames {
     }
 }
 
-/// The command that a frame is, if it is one.
+/// The command in a frame; `None` for a message.
 fn command(frame: &[u8]) -> Option<u8> {
     match frame {
         [ESCAPE, escaped, .., END_OF_COMMAND] => Some(escaped & !0x10),
@@ -67,12 +68,12 @@ fn command(frame: &[u8]) -> Option<u8> {
     }
 }
 
-/// What a BMC's frame asks of the supervisor, instead of QEMU. A watchdog that the guest has set
-/// says so.
-fn power(frame: &[u8]) -> Option<Power> {
+/// The power command in a BMC's frame, for the supervisor instead of QEMU. A watchdog that the guest has
+/// set sends it.
+fn power(frame: &[u8]) -> Option<PowerAction> {
     match command(frame)? {
-        POWER_OFF | SHUT_DOWN => Some(Power::Off),
-        RESET => Some(Power::Reset),
+        POWER_OFF | SHUT_DOWN => Some(PowerAction::Off),
+        RESET => Some(PowerAction::Reset),
         _ => None,
     }
 }
@@ -82,15 +83,14 @@ fn power(frame: &[u8]) -> Option<Power> {
 pub(super) struct Bus {
     vm: Option<UnixStream>,
     from_vm: Frames,
-    /// What QEMU said of itself, for the next `ipmi_sim`.
+    /// The frame with QEMU's capabilities, for the next `ipmi_sim`.
     capabilities: Vec<u8>,
 }
 
 impl Bus {
     /// Carries frames until the BMC closes its end.
     ///
-    /// # Errors
-    /// What ended it.
+    /// Returns the error that ended it.
     pub(super) async fn carry(
         &mut self,
         mut bmc: TcpStream,
@@ -99,6 +99,7 @@ impl Bus {
     ) -> io::Error {
         let mut from_bmc = Frames::default();
         let (mut ours, mut theirs) = ([0; 512], [0; 512]);
+        // QEMU sends them once, but each new `ipmi_sim` needs them.
         if let Err(error) = put(&mut bmc, &self.capabilities).await {
             return error;
         }
@@ -111,7 +112,7 @@ impl Bus {
                 read = bmc.read(&mut ours) => match read {
                     Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
                     Ok(length) => for frame in from_bmc.cut(&ours[..length]) {
-                        self.tell_vm(&frame, chassis).await;
+                        self.to_vm(&frame, chassis).await;
                     },
                     Err(error) => return error,
                 },
@@ -132,14 +133,14 @@ impl Bus {
         }
     }
 
-    async fn tell_vm(&mut self, frame: &[u8], chassis: &impl Chassis) {
+    async fn to_vm(&mut self, frame: &[u8], chassis: &impl Chassis) {
         if let Some(power) = power(frame) {
             if let Err(error) = chassis.set(power).await {
-                tracing::info!(?power, error, "a BMC's wish was not granted");
+                tracing::info!(?power, error, "a BMC's power command failed");
             }
             return;
         }
-        // Without a QEMU there is nobody to tell.
+        // Without a QEMU the frame is dropped.
         if let Some(vm) = &mut self.vm
             && put(vm, frame).await.is_err()
         {
@@ -148,11 +149,13 @@ impl Bus {
     }
 }
 
+/// Sends a frame in bounded time.
 async fn put(end: &mut (impl AsyncWriteExt + Unpin), frame: &[u8]) -> io::Result<()> {
     timeout(TAKE, end.write_all(frame)).await?
 }
 
-/// How much came; 0 at the end or after an error. Never resolves without a stream.
+/// Reads from the stream. Returns the number of bytes, and 0 at its end or after an error. Never resolves
+/// without a stream.
 async fn read_if(stream: &mut Option<UnixStream>, buffer: &mut [u8]) -> usize {
     match stream {
         Some(stream) => stream.read(buffer).await.unwrap_or(0),
@@ -167,11 +170,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn power_is_the_supervisors_however_it_is_written() {
-        assert_eq!(power(&[0x03, 0xa1]), Some(Power::Off));
-        assert_eq!(power(&[0xaa, 0x13, 0xa1]), Some(Power::Off));
-        assert_eq!(power(&[0x04, 0xa1]), Some(Power::Reset));
-        assert_eq!(power(&[0x09, 1, 2, 0xa1]), Some(Power::Off));
+    fn power_commands_go_to_the_supervisor_in_every_encoding() {
+        assert_eq!(power(&[0x03, 0xa1]), Some(PowerAction::Off));
+        assert_eq!(power(&[0xaa, 0x13, 0xa1]), Some(PowerAction::Off));
+        assert_eq!(power(&[0x04, 0xa1]), Some(PowerAction::Reset));
+        assert_eq!(power(&[0x09, 1, 2, 0xa1]), Some(PowerAction::Off));
         for passes in [
             &[0x03, 0xa0][..], // a message
             &[0x01, 0xa1],     // attention
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_without_end_vanishes_and_the_next_one_does_not() {
+    fn a_frame_that_is_too_long_is_dropped_and_the_next_one_is_not() {
         let mut frames = Frames::default();
         assert!(frames.cut(&[7; 3 * LONGEST]).is_empty());
         assert!(frames.cut(&[7, 0xa0]).is_empty());
@@ -192,7 +195,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes arrive: frames are the same, and end with their only mark.
+        /// Frames do not depend on how the bytes arrive, and each ends with its only mark.
         #[test]
         fn cutting_does_not_depend_on_pieces(
             bytes in proptest::collection::vec(prop_oneof![Just(0xa0), Just(0xa1), any::<u8>()], 0..900),

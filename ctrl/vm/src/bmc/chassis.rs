@@ -1,5 +1,5 @@
-//! The chassis that an `ipmi_sim` looks at and switches: questions by lines over one socket, for
-//! one switch. There is nothing else in this protocol, whatever comes over the socket.
+//! The chassis that an `ipmi_sim` reads and switches: lines with questions over one socket, about one
+//! switch. The protocol has no other questions, so a hostile `ipmi_sim` can do no more.
 //!
 //! | question | answer |
 //! |---|---|
@@ -8,33 +8,37 @@
 //! | `7 set power 1` | `7 0`, once it has been started |
 //! | `7 set reset 1` | `7 0`; `7 1 …` if it is off |
 //! | `7 get boot` | `7 0 boot:none`: a switch boots its image and nothing else |
-//! | any other | `7 1 …` with a sentence |
+//! | any other | `7 1 …` with the reason |
 //!
 //! The first word is a number that the asker chose, the second the exit status of the program that
-//! `ipmi_sim` started. A switch loses nothing by being switched off hard, so `shutdown` does so too.
+//! `ipmi_sim` started. A switch loses nothing when it is switched off hard, so `shutdown` does that
+//! too.
 
+use model::power::PowerAction;
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::{Power, Vm, VmState};
+use crate::handle::Vm;
+use crate::lifecycle::VmState;
 
-/// The longest question, in bytes; `ipmi_sim` asks in less than 40.
+/// The longest question in bytes; those of `ipmi_sim` are shorter than 40.
 const LONGEST: usize = 200;
 
-/// What may be asked.
+/// A question or order of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Question {
-    /// Is it on?
+    /// Whether the switch is on.
     Power,
-    /// What will it boot?
+    /// What the switch will boot.
     Boot,
-    /// Switch it.
-    Set(Power),
+    /// Switches it.
+    Set(PowerAction),
 }
 
-/// The number and what is asked; `None` where there is not even a number.
+/// The number and the question. The inner `None` is an unknown question; the outer one is a line without
+/// a number.
 fn parse(line: &str) -> Option<(u32, Option<Question>)> {
     let mut words = line.split_ascii_whitespace();
     let id = words.next()?.parse().ok()?;
@@ -42,15 +46,15 @@ fn parse(line: &str) -> Option<(u32, Option<Question>)> {
     let question = match words[..] {
         ["get", "power"] => Some(Question::Power),
         ["get", "boot"] => Some(Question::Boot),
-        ["set", "power", "0"] | ["set", "shutdown", "1"] => Some(Question::Set(Power::Off)),
-        ["set", "power", "1"] => Some(Question::Set(Power::On)),
-        ["set", "reset", "1"] => Some(Question::Set(Power::Reset)),
+        ["set", "power", "0"] | ["set", "shutdown", "1"] => Some(Question::Set(PowerAction::Off)),
+        ["set", "power", "1"] => Some(Question::Set(PowerAction::On)),
+        ["set", "reset", "1"] => Some(Question::Set(PowerAction::Reset)),
         _ => None,
     };
     Some((id, question))
 }
 
-/// The line of an answer.
+/// An answer's line.
 fn answer(id: u32, outcome: Result<&str, &str>) -> String {
     let (status, text) = match outcome {
         Ok(text) => (0, text),
@@ -60,7 +64,7 @@ fn answer(id: u32, outcome: Result<&str, &str>) -> String {
     format!("{} {}\n", id, format!("{status} {text}").trim_end())
 }
 
-/// Whether a chassis is told to be on. One that died by itself still has power.
+/// Whether the chassis counts as on. A VM that died by itself still has power.
 fn is_on(state: VmState) -> bool {
     match state {
         VmState::Booting | VmState::Running | VmState::Restarting => true,
@@ -68,12 +72,12 @@ fn is_on(state: VmState) -> bool {
     }
 }
 
-/// What can be asked of a switch; a test has one without a VM.
+/// What the protocol needs of a switch; tests implement it without a VM.
 pub(super) trait Chassis {
-    /// What it does.
+    /// The VM's state.
     fn state(&self) -> VmState;
-    /// Has it switched, and waits until it is.
-    async fn set(&self, power: Power) -> Result<(), String>;
+    /// Switches it, and returns once that is done.
+    async fn set(&self, power: PowerAction) -> Result<(), String>;
 }
 
 impl Chassis for Vm {
@@ -81,16 +85,14 @@ impl Chassis for Vm {
         self.status().state
     }
 
-    async fn set(&self, power: Power) -> Result<(), String> {
+    async fn set(&self, power: PowerAction) -> Result<(), String> {
         tracing::info!(vm = self.name(), ?power, "by IPMI");
         self.power(power).await.map_err(|error| error.to_string())
     }
 }
 
-/// Answers until the asker closes the socket, or says what is no question.
-///
-/// # Errors
-/// What ended it.
+/// Answers until the asker closes the socket or sends a line that is not a question. Returns the error
+/// that ended it.
 pub(super) async fn serve(mut socket: UnixStream, chassis: &impl Chassis) -> io::Error {
     let mut held = Vec::new();
     let mut buffer = [0; LONGEST];
@@ -98,19 +100,22 @@ pub(super) async fn serve(mut socket: UnixStream, chassis: &impl Chassis) -> io:
         while let Some(end) = held.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = held.drain(..=end).collect();
             let Some((id, question)) = std::str::from_utf8(&line).ok().and_then(parse) else {
-                return io::Error::new(io::ErrorKind::InvalidData, "it asks nonsense");
+                return io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "it sent a line that is not a question",
+                );
             };
-            let said = match question {
-                Some(question) => said(question, chassis).await,
+            let reply = match question {
+                Some(question) => reply(question, chassis).await,
                 None => Err("this chassis has no such thing".into()),
             };
-            let said = said.as_deref().map_err(String::as_str);
-            if let Err(error) = socket.write_all(answer(id, said).as_bytes()).await {
+            let reply = reply.as_deref().map_err(String::as_str);
+            if let Err(error) = socket.write_all(answer(id, reply).as_bytes()).await {
                 return error;
             }
         }
         if held.len() > LONGEST {
-            return io::Error::new(io::ErrorKind::InvalidData, "it asks without end");
+            return io::Error::new(io::ErrorKind::InvalidData, "it sent a line without an end");
         }
         match socket.read(&mut buffer).await {
             Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
@@ -120,7 +125,7 @@ pub(super) async fn serve(mut socket: UnixStream, chassis: &impl Chassis) -> io:
     }
 }
 
-async fn said(question: Question, chassis: &impl Chassis) -> Result<String, String> {
+async fn reply(question: Question, chassis: &impl Chassis) -> Result<String, String> {
     match question {
         Question::Power => Ok(format!("power:{}", u8::from(is_on(chassis.state())))),
         Question::Boot => Ok("boot:none".into()),
@@ -141,7 +146,7 @@ mod tests {
 
     /// A chassis that remembers what was done to it.
     #[derive(Default)]
-    struct Fake(Mutex<(bool, Vec<Power>)>);
+    struct Fake(Mutex<(bool, Vec<PowerAction>)>);
 
     impl Chassis for Fake {
         fn state(&self) -> VmState {
@@ -152,19 +157,19 @@ mod tests {
             }
         }
 
-        async fn set(&self, power: Power) -> Result<(), String> {
+        async fn set(&self, power: PowerAction) -> Result<(), String> {
             let mut fake = self.0.lock().unwrap();
-            if power == Power::Reset && !fake.0 {
+            if power == PowerAction::Reset && !fake.0 {
                 return Err("it is off:\nuse power on".into());
             }
-            fake.0 = power != Power::Off;
+            fake.0 = power != PowerAction::Off;
             fake.1.push(power);
             Ok(())
         }
     }
 
     /// What comes back for these bytes, and what was done.
-    fn asked(bytes: &[u8]) -> (String, Vec<Power>) {
+    fn asked(bytes: &[u8]) -> (String, Vec<PowerAction>) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -208,11 +213,14 @@ mod tests {
         10 0 power:0
         11 1 this chassis has no such thing
         ");
-        assert_eq!(done, [Power::On, Power::Reset, Power::Off]);
+        assert_eq!(
+            done,
+            [PowerAction::On, PowerAction::Reset, PowerAction::Off]
+        );
     }
 
     #[test]
-    fn nonsense_ends_it_before_anything_behind_it_is_done() {
+    fn a_malformed_line_ends_it_before_a_later_line_is_executed() {
         for bad in [
             &b"power\n1 set power 1\n"[..],
             b"\xff\n1 set power 1\n",
@@ -272,8 +280,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a taken-over ipmi_sim sends: this one switch is switched, or nothing is done,
-        /// and each answer is one line with a number and a status.
+        /// For all that a hostile ipmi_sim may send, each answer is one line with a number and a
+        /// status.
         #[test]
         fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let (said, _) = asked(&bytes);

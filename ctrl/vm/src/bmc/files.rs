@@ -1,5 +1,6 @@
-//! What an `ipmi_sim` reads: its configuration (ipmi_lan(5)), its make-up (ipmi_sim_cmd(5)), and
-//! the program that it starts to look at the chassis and to switch it. Pure, but for [`write`].
+//! The files of an `ipmi_sim`: its configuration (ipmi_lan(5)), the commands that define the BMC
+//! (ipmi_sim_cmd(5)), and the program that it starts to read and switch the chassis. All but [`write`]
+//! and [`set_line`] is pure.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -10,17 +11,18 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
-use super::{BmcError, BmcSpec, USER};
+use super::spec::{BmcError, BmcSpec, USER};
+use crate::fingerprint::hexadecimal;
 
-/// Names in the BMC's folder.
+/// File names in the BMC's folder.
 pub(super) const LAN_CONF: &str = "lan.conf";
 pub(super) const COMMANDS: &str = "bmc.emu";
 const CHASSIS: &str = "chassis";
 
-/// `lan.conf`; `line` is the TCP port of 127.0.0.1 where it waits for the line to its VM.
+/// The content of `lan.conf`. `line` is the TCP port of 127.0.0.1 at which `ipmi_sim` waits for its VM.
 ///
-/// Each address is a channel of its own, because `ipmi_sim` takes one address a channel. For
-/// IPMI 1.5 the password never goes over the wire (`md5`).
+/// Each address has a channel of its own, because `ipmi_sim` takes one address for each. With `md5`
+/// the password never crosses the network in IPMI 1.5.
 pub(super) fn lan_conf(spec: &BmcSpec, line: u16) -> String {
     let mut text = format!("name \"{}\"\nset_working_mc 0x20\n", spec.name);
     let guid = guid(&spec.name);
@@ -49,8 +51,8 @@ pub(super) fn lan_conf(spec: &BmcSpec, line: u16) -> String {
     text
 }
 
-/// The BMC itself, at its usual address, with a sensor for the watchdog, a log of events and no
-/// other sensors: IPMI version 2.0, manufacturer and product as in the simulator's own example.
+/// The BMC, at its usual address: IPMI version 2.0, a sensor for the watchdog and a log of events.
+/// Manufacturer and product are those of the simulator's own example.
 pub(super) const BMC_EMU: &str = "\
 mc_setbmc 0x20
 mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02
@@ -62,9 +64,9 @@ sensor_set_event_support 0x20 0 0 enable scanning per-state \\
 mc_enable 0x20
 ";
 
-/// The program: it passes its arguments on and prints the answer. Standard input is the socket
-/// that leads to us; it is inherited from `ipmi_sim`. A number goes before each question and comes
-/// back before its answer, in case one before it was not waited for.
+/// The chassis program: it passes its arguments on and prints the answer. Its standard input is the
+/// socket to us, inherited through `ipmi_sim`. A question begins with a number, and so does its answer:
+/// an earlier program may have ended without waiting for its own.
 pub(super) const CHASSIS_SH: &str = "\
 printf '%s %s\\n' \"$$\" \"$*\" >&0
 while read -r id status answer; do
@@ -75,17 +77,14 @@ done
 exit 1
 ";
 
-/// A switch's BMC has the same on every start: 16 bytes in hexadecimal.
+/// The BMC's GUID, the same on every start: 16 bytes in hexadecimal.
 fn guid(name: &str) -> String {
     let digest = Sha256::digest(format!("ikv-fabric BMC {name}"));
-    digest[..16].iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hexadecimal(&digest[..16])
 }
 
-/// Writes the files that stay as they are, and `lan.conf` as [`set_line`] will fill it. The
-/// BMC's group may read them.
+/// Writes the files that do not change, and an empty `lan.conf` for [`set_line`] to fill. The BMC's
+/// group may read them.
 pub(super) fn write(spec: &BmcSpec) -> Result<(), BmcError> {
     let create = |path: &Path, text: &str| -> io::Result<()> {
         let mut file = OpenOptions::new()
@@ -107,7 +106,8 @@ pub(super) fn write(spec: &BmcSpec) -> Result<(), BmcError> {
     Ok(())
 }
 
-/// Writes `lan.conf` anew, in place: its group stays, for which there is no right any more.
+/// Writes `lan.conf` again, in place, so that its group stays: when a BMC is started again, this process
+/// may no longer have the right to set it.
 pub(super) fn set_line(spec: &BmcSpec, line: u16) -> io::Result<()> {
     let mut file: File = OpenOptions::new()
         .write(true)
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_closed_to_others_and_written_anew_in_place() {
+    fn files_are_closed_to_others_and_rewritten_in_place() {
         let folder = tempfile::tempdir().unwrap();
         let spec = spec(folder.path());
         write(&spec).unwrap();

@@ -1,5 +1,5 @@
 //! The switches' BMCs: for each an `ipmi_sim` (of Debian's openipmi), which speaks IPMI on the LAN
-//! and with the switch's own kernel. It decides nothing: it asks, and the VM's supervisor does.
+//! and with the switch's own kernel. It decides nothing: it asks, and the VM's supervisor acts.
 //!
 //! ```text
 //!  ipmitool ──UDP──> ipmi_sim (uid of its own) ──chassis.rs──> Vm::power, Vm::status
@@ -7,13 +7,13 @@
 //!                     bus.rs ──unix socket──> QEMU's isa-ipmi-kcs ──> the guest's kernel
 //! ```
 //!
-//! An `ipmi_sim` is taken for hostile: LAN and guest both feed it, and it is written in C. It can
-//! write no file, gains no right, and what it is given is one socket (`chassis.rs`) by which it asks
-//! whether this switch is on and has it switched. Commands for QEMU itself, such as a watchdog's,
-//! do not pass `bus.rs`: they go to the supervisor too, so that there is one state.
+//! An `ipmi_sim` is untrusted: its input comes from LAN and guest, and it is written in C. It can
+//! write no file and gain no right. It has one socket (`chassis.rs`), by which it asks whether this
+//! switch is on, and asks to switch it. `bus.rs` does not pass commands for QEMU itself on, such as
+//! a watchdog's: it turns them to the supervisor, so that there is one state.
 //!
-//! The supervisor here starts an `ipmi_sim` again when it dies. The switch does not notice: its end
-//! of the line stays.
+//! The supervisor in `process.rs` starts an `ipmi_sim` again when it ends. The switch does not notice,
+//! because its end of the line stays.
 
 mod bus;
 mod chassis;
@@ -21,68 +21,15 @@ mod files;
 pub mod password;
 mod peer;
 mod process;
+mod spec;
 
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-use crate::Vm;
+use crate::handle::Vm;
 use process::Supervisor;
-
-/// Who logs in, as in ikvswitch.
-pub const USER: &str = "ipmiusr";
-
-/// A switch's BMC, as passive data.
-#[derive(Clone, PartialEq, Eq)]
-pub struct BmcSpec {
-    /// The switch's name.
-    pub name: String,
-    /// A folder for its files, which is there and which its uid may enter and no more. Root's.
-    pub folder: PathBuf,
-    /// The uid and gid it runs as. Numeric: no account is needed. Give each its own.
-    pub uid: u32,
-    /// Addresses at which it listens.
-    pub addresses: Vec<Ipv4Addr>,
-    /// UDP port at which it listens.
-    pub port: u16,
-    /// What [`USER`] must know: letters and digits, at most 16 (IPMI 1.5; 20 in 2.0).
-    pub password: String,
-}
-
-impl std::fmt::Debug for BmcSpec {
-    /// Without the password: it does not belong in logs.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BmcSpec")
-            .field("name", &self.name)
-            .field("port", &self.port)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a BMC has no files.
-#[derive(Debug, thiserror::Error)]
-#[error("the BMC of {name}: {}: {error}", .path.display())]
-pub struct BmcError {
-    /// The switch.
-    name: String,
-    /// The file.
-    path: PathBuf,
-    /// The system's words.
-    error: std::io::Error,
-}
-
-/// What a BMC does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BmcState {
-    /// It has been started and does not answer yet.
-    Starting,
-    /// It answers.
-    Running,
-    /// It ended, for this reason, and will be started again.
-    Down(String),
-}
+pub use spec::{BmcError, BmcSpec, BmcState, USER};
 
 /// A BMC that is kept running until [`Bmc::stop`].
 #[derive(Debug)]
@@ -93,7 +40,7 @@ pub struct Bmc {
 }
 
 impl Bmc {
-    /// Writes its files and starts it; it runs soon after.
+    /// Writes its files and starts it. [`Bmc::watch`] shows when it runs.
     ///
     /// # Errors
     /// When the files cannot be written.
@@ -115,21 +62,21 @@ impl Bmc {
         self.port
     }
 
-    /// What it does now.
+    /// Whether it runs now.
     pub fn state(&self) -> BmcState {
         self.state.borrow().clone()
     }
 
-    /// Follows what it does.
+    /// Follows its state.
     pub fn watch(&self) -> watch::Receiver<BmcState> {
         self.state.clone()
     }
 
-    /// Ends it. Afterwards it switches nothing any more.
+    /// Ends it. Once this has returned, it switches its switch no more.
     pub async fn stop(&self) {
         self.stop.notify_one();
         let mut state = self.state.clone();
-        // Its task holds the other end until it has ended.
+        // The task drops its end of the channel when it has ended.
         while state.changed().await.is_ok() {}
     }
 }

@@ -1,16 +1,14 @@
-//! The password of the BMCs: made once, kept beside the fabric's keys for its owner alone.
+//! The password of the BMCs: made once and kept beside the fabric's keys, readable by its owner alone.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ssh_key::rand_core::{OsRng, RngCore};
-
 use crate::keys;
 
-/// Its file in the key folder.
+/// The password's file in the key folder.
 pub const FILE: &str = "ipmi_password";
 
-/// Bytes, the most that IPMI 1.5 takes: 95 bits of luck.
+/// The most characters that IPMI 1.5 takes. They hold 95 random bits.
 const LENGTH: usize = 16;
 
 /// Letters and digits, so that no shell and no configuration file needs quotes.
@@ -19,15 +17,15 @@ const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 /// Why there is no password.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// The file could not be read or written, or there is no randomness.
+    /// The file could not be read or written, or the host has no random numbers.
     #[error("the BMCs' password {}: {error}", .path.display())]
     File {
-        /// Which.
+        /// The file's path.
         path: PathBuf,
-        /// The system's words.
+        /// The system's reason.
         error: io::Error,
     },
-    /// Something else is in the file.
+    /// The file holds something else.
     #[error(
         "{} is not {LENGTH} letters and digits; remove the file and a new password will be made",
         .0.display()
@@ -35,7 +33,7 @@ pub enum PasswordError {
     Broken(PathBuf),
 }
 
-/// Reads the password in `folder`, or makes it, for `owner` (uid, gid).
+/// Reads the password in `folder`. If there is none, makes one in a file of `owner` (uid, gid).
 ///
 /// # Errors
 /// See [`PasswordError`].
@@ -68,13 +66,10 @@ pub fn load_or_create(folder: &Path, owner: (u32, u32)) -> Result<String, Passwo
 fn random() -> io::Result<String> {
     let mut password = String::with_capacity(LENGTH);
     while password.len() < LENGTH {
-        let mut byte = [0];
-        OsRng
-            .try_fill_bytes(&mut byte)
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        // Every letter as likely as the next: 248 is four times 62.
-        if byte[0] < 248 {
-            password.push(char::from(LETTERS[usize::from(byte[0]) % LETTERS.len()]));
+        let [byte] = keys::random()?;
+        // 248 is four times 62: below it each letter is equally likely.
+        if byte < 248 {
+            password.push(char::from(LETTERS[usize::from(byte) % LETTERS.len()]));
         }
     }
     Ok(password)

@@ -1,5 +1,5 @@
-//! Whose process is at the other end of a TCP connection of this host. `ipmi_sim` waits for its VM
-//! at a port of 127.0.0.1, where any user of the host could wait in its place.
+//! Which user's process is at the other end of a local TCP connection. `ipmi_sim` waits for its VM at a
+//! port of 127.0.0.1, where any user of the host could wait in its place.
 
 use std::fs;
 use std::io;
@@ -7,17 +7,17 @@ use std::net::SocketAddrV4;
 
 use tokio::net::TcpStream;
 
-/// The uid of the process at the other end; `None` while nobody has accepted the connection.
+/// The uid of the process at the other end; `None` while no process has accepted the connection.
 ///
 /// # Errors
-/// When it is no connection of IPv4, or the kernel does not tell.
+/// When the connection is not IPv4, or the kernel's table cannot be read.
 pub(super) fn uid(connection: &TcpStream) -> io::Result<Option<u32>> {
     let (std::net::SocketAddr::V4(ours), std::net::SocketAddr::V4(theirs)) =
         (connection.local_addr()?, connection.peer_addr()?)
     else {
         return Err(io::ErrorKind::Unsupported.into());
     };
-    // Of the thread, for that may be in another network namespace than the process.
+    // The thread's table: it may be in another network namespace than the process.
     let table = fs::read_to_string("/proc/thread-self/net/tcp")?;
     Ok(owner(&table, theirs, ours))
 }
@@ -30,13 +30,13 @@ fn owner(table: &str, local: SocketAddrV4, remote: SocketAddrV4) -> Option<u32> 
         let [_, from, to, _, _, _, _, uid, _, inode, ..] = fields[..] else {
             return None;
         };
-        // Until it is accepted it has no inode, and is shown as root's.
+        // Until it is accepted, a connection has no inode and is listed as root's.
         let found = from == local && to == remote && inode != "0";
         found.then(|| uid.parse().ok()).flatten()
     })
 }
 
-/// The address as the host's own number in memory order, the port as a number.
+/// An address as the table has it: the number in the host's byte order, and the port.
 fn written(address: SocketAddrV4) -> String {
     let number = u32::from_ne_bytes(address.ip().octets());
     format!("{number:08X}:{:04X}", address.port())
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn our_own_uid_is_told() {
+    async fn our_own_uid_is_found() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let connect = TcpStream::connect(listener.local_addr().unwrap());
         let (client, _server) = tokio::join!(connect, listener.accept());

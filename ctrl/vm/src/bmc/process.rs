@@ -15,28 +15,29 @@ use tokio::time::{sleep, timeout};
 
 use super::bus::Bus;
 use super::files::{self, COMMANDS, LAN_CONF};
-use super::{BmcSpec, BmcState, chassis, peer};
-use crate::Vm;
-use crate::launch::{MARK, SETPRIV};
+use super::spec::{BmcSpec, BmcState};
+use super::{chassis, peer};
+use crate::child::{MARK, SETPRIV};
+use crate::handle::Vm;
 use crate::stderr::Stderr;
 
-/// Bounds what one that was taken over can take of the host.
+/// Bounds what a hostile `ipmi_sim` can take of the host's resources (util-linux).
 const PRLIMIT: &str = "prlimit";
 const IPMI_SIM: &str = "ipmi_sim";
 
 /// First and longest pause before it is started again; it doubles in between.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// One that ran this long has forgotten its deaths.
+/// After a run of this length the pause begins at its first value again.
 const STABLE: Duration = Duration::from_secs(30);
 
 /// Time to come up: it takes 20 ms on an idle machine.
 const COME_UP: Duration = Duration::from_secs(20);
 
-/// Time for the kernel to tell the end of a process whose sockets are closed.
+/// Time for the kernel to report the end of a process whose sockets are closed.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
 
-/// Between two looks whether it has come up.
+/// Pause between two attempts to connect to it.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 pub(super) struct Supervisor {
@@ -75,7 +76,7 @@ impl Supervisor {
             if began.elapsed() >= STABLE {
                 pause = PAUSE.0;
             }
-            // The fabric tells it, once.
+            // The fabric reports it once; here it would repeat.
             tracing::debug!(switch = self.spec.name, why, "its BMC ended");
             self.state.send_replace(BmcState::Down(why));
             sleep(pause).await;
@@ -84,7 +85,7 @@ impl Supervisor {
         }
     }
 
-    /// From its start to its end; the reason of that.
+    /// Runs an `ipmi_sim` from its start to its end. Returns the reason why it ended.
     async fn run_once(&mut self) -> String {
         let (ours, theirs) = match StdStream::pair() {
             Ok(pair) => pair,
@@ -126,20 +127,20 @@ impl Supervisor {
             }
         };
         let why = tokio::select! {
-            // It says best itself why it ended.
+            // Its own status explains an end best.
             biased;
             status = child.wait() => ended(status),
             error = serve => format!("its chassis: {error}"),
             error = carry => format!("its line to the switch: {error}"),
         };
-        // Its sockets close a moment before its end is told.
+        // Its sockets close a moment before its end is reported.
         let why = timeout(LAST_MOMENT, child.wait()).await.map_or(why, ended);
         self.end().await;
         let words = stderr.last_words().await;
         format!("{why}: {words}").trim_end_matches(": ").to_owned()
     }
 
-    /// Ends the process, if there is one. It holds nothing that could be lost.
+    /// Kills the process, if there is one. It has no state that could be lost.
     async fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill().await;
@@ -154,14 +155,14 @@ fn ended(status: io::Result<ExitStatus>) -> String {
     }
 }
 
-/// A TCP port of 127.0.0.1 that nobody has. Should somebody take it before `ipmi_sim` does, that
-/// one ends, and the next try has another.
+/// A free TCP port of 127.0.0.1. If another process takes it before `ipmi_sim` does, `ipmi_sim` ends and
+/// the next attempt uses another port.
 fn free_port() -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
 }
 
-/// Connects to the `ipmi_sim` that waits there, and to no other user's process.
+/// Connects to the `ipmi_sim` at that port, and refuses a process of another uid than `wanted`.
 async fn connect(port: u16, wanted: u32) -> io::Result<TcpStream> {
     let stream = loop {
         match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
@@ -183,7 +184,8 @@ async fn connect(port: u16, wanted: u32) -> io::Result<TcpStream> {
     }
 }
 
-/// setpriv(1) sets the parent-death signal after the uid, whose change would clear it.
+/// `ipmi_sim` behind setpriv(1), which sets the parent-death signal after the uid, as a change of uid
+/// clears it.
 fn command(spec: &BmcSpec, chassis: OwnedFd) -> Command {
     let uid = spec.uid.to_string();
     let mut command = Command::new(SETPRIV);
@@ -191,11 +193,12 @@ fn command(spec: &BmcSpec, chassis: OwnedFd) -> Command {
         .args(["--reuid", &uid, "--regid", &uid, "--clear-groups"])
         .args(["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"])
         .args(["--pdeathsig", "KILL", "--"])
-        // Its chassis program is two processes beside it. A file it could only fill the disk with.
+        // Its chassis program takes two more processes. It has no need to write files, which could
+        // only fill the disk.
         .args([PRLIMIT, "--nproc=16", "--nofile=64", "--fsize=0"])
         .args(["--core=0", "--as=268435456", "--"])
-        // Nothing on standard input and output but what the chassis program does there; nothing
-        // kept in files: whatever was changed by IPMI is as configured after the next start.
+        // -n: leaves standard input and output to the chassis program. -p: keeps nothing in files, so
+        // what was changed by IPMI is as configured after the next start.
         .args([IPMI_SIM, "-n", "-p", "-c", LAN_CONF, "-f", COMMANDS])
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())

@@ -1,4 +1,4 @@
-//! What can be wrong with the image, and what helps.
+//! Why there is no image, and what helps.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,18 +6,18 @@ use std::path::PathBuf;
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// Neither root nor a home.
+    /// The user is not root and has no home folder.
     #[error(
         "there is no folder for the switch image: set $HOME, or image.dir in the configuration"
     )]
     NoCacheFolder,
-    /// `/etc/os-release` names another distribution, or none.
+    /// `/etc/os-release` does not name Debian.
     #[error(
         "the switch image is Debian, and this host is {host}: set image.release \
          (as \"bookworm\") and image.mirror in the configuration"
     )]
     NotDebian {
-        /// What the host calls itself.
+        /// The host's distribution, as `/etc/os-release` has it.
         host: String,
     },
     /// No source in `/etc/apt` is the Debian archive.
@@ -27,63 +27,63 @@ pub enum ImageError {
         folder.display()
     )]
     NoSources {
-        /// Where they were looked for.
+        /// The folder of apt's configuration.
         folder: PathBuf,
-        /// The release that is wanted.
+        /// Code name of the release that is wanted.
         suite: String,
     },
-    /// A program is not installed.
+    /// Programs are not installed.
     #[error(
         "building the switch image needs {}: `ikv-fabric setup` installs it",
         missing.join(", ")
     )]
     Missing {
-        /// The packages, by name.
+        /// The names of their packages.
         missing: Vec<&'static str>,
     },
-    /// A file or folder of the cache.
+    /// A file or folder of the cache cannot be used.
     #[error("{what} {}: {source}", path.display())]
     File {
-        /// What was tried, as "cannot create".
+        /// The beginning of the message, as "cannot create".
         what: &'static str,
-        /// With which path.
+        /// The file or folder.
         path: PathBuf,
-        /// What came of it.
+        /// The system's reason.
         source: io::Error,
     },
-    /// There is less room than a build takes, from the start or in the end.
+    /// There is less disk space than a build needs. Found before it or when it failed.
     #[error(
         "no room for the switch image: building it takes {needed} for a while, and {} has {left} \
          left; make room there, or set image.dir in the configuration (--set image.dir=FOLDER)",
         folder.display()
     )]
-    NoRoom {
+    NoDiskSpace {
         /// The cache.
         folder: PathBuf,
-        /// What a build takes, in words.
+        /// What a build needs, as "600 MiB and 8000 files".
         needed: String,
-        /// What the folder's file system has left, in words.
+        /// What is free in the folder's file system, in the same form.
         left: String,
     },
     /// A program cannot be started.
     #[error("cannot start {program}: {source}; `ikv-fabric setup` installs what is missing")]
     Start {
-        /// Its name.
+        /// The program's name.
         program: &'static str,
-        /// What came of it.
+        /// The system's reason.
         source: io::Error,
     },
-    /// The build began and did not succeed.
+    /// The build's script ended with an error.
     #[error(
         "building the switch image failed while {stage} ({hint}). The whole log is {}; it ends:\n{tail}",
         log.display()
     )]
     Build {
-        /// What it was doing.
+        /// What it was doing, as in "installing packages".
         stage: &'static str,
-        /// What probably helps.
+        /// What probably helps, as a clause.
         hint: &'static str,
-        /// All that the build printed.
+        /// The file with everything that the build printed.
         log: PathBuf,
         /// The log's last lines.
         tail: String,

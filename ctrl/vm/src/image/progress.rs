@@ -1,13 +1,13 @@
-//! How far a build is, read off what it prints.
+//! How far a build is, read from its output.
 
 use std::fmt;
 
-/// A step of the build, and how much of the whole is done.
+/// The stage of a build, and how much of the whole is done.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Progress {
-    /// What is being done, as in "installing packages".
+    /// What the build is doing, as in "installing packages".
     pub stage: &'static str,
-    /// Share of the whole that is done, 0..=1; never falls.
+    /// Share of the whole that is done, 0..=1. It never falls.
     pub fraction: f64,
 }
 
@@ -39,7 +39,7 @@ const fn stage(opens: &'static str, name: &'static str, hint: &'static str, from
     }
 }
 
-/// In order. The shares are those of builds that took 22 to 33 s.
+/// All stages in order. The shares come from builds that took 22 to 33 s.
 const STAGES: &[Stage] = &[
     stage("ikv-stage: packages", "preparing", MMDEBSTRAP, 0.0),
     stage(
@@ -78,15 +78,16 @@ const STAGES: &[Stage] = &[
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     stage: usize,
-    /// Of the stage, 0..=1.
+    /// Share of the stage that is done, 0..=1.
     within: f64,
-    /// Packages of the stage, and those lines of dpkg's about them that have been seen.
+    /// Packages that the stage installs.
     packages: u32,
+    /// How many lines dpkg has printed about them; there are two for each.
     steps: u32,
 }
 
 impl Reader {
-    /// What is known from `line` and those before it, if that is new.
+    /// Takes the next line. Returns the progress if it has changed.
     pub(super) fn line(&mut self, line: &str) -> Option<Progress> {
         let ahead = &STAGES[self.stage + 1..];
         if let Some(skip) = ahead.iter().position(|stage| line.starts_with(stage.opens)) {
@@ -104,12 +105,12 @@ impl Reader {
         Some(self.progress())
     }
 
-    /// The stage that the output has come to.
+    /// The present stage's name.
     pub(super) fn stage(&self) -> &'static str {
         STAGES[self.stage].name
     }
 
-    /// What probably helps if this stage is the last.
+    /// What probably helps if the build fails in this stage.
     pub(super) fn hint(&self) -> &'static str {
         STAGES[self.stage].hint
     }
@@ -123,7 +124,8 @@ impl Reader {
         }
     }
 
-    /// apt says how many packages there are, dpkg names each twice; mksquashfs counts percents.
+    /// The share of the stage that is done, from a line that shows it: apt prints the number of packages,
+    /// dpkg names each twice, and mksquashfs prints percents.
     fn within(&mut self, line: &str) -> Option<f64> {
         if let Some((_, rest)) = line.split_once(" upgraded, ") {
             self.packages = rest.split_once(" newly installed")?.0.parse().ok()?;
@@ -138,7 +140,7 @@ impl Reader {
     }
 }
 
-/// `[=====/ ] 120/480  25%`, mksquashfs' bar.
+/// The number in mksquashfs' bar: `[=====/ ] 120/480  25%`.
 fn percent(line: &str) -> Option<f64> {
     let number = line.strip_prefix('[')?.strip_suffix('%')?;
     let (_, number) = number.rsplit_once(char::is_whitespace)?;

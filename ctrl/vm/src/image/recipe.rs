@@ -1,16 +1,15 @@
 //! The recipe as files of this binary, and its hash.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+use crate::fingerprint::Fingerprint;
 
-use super::ImageError;
+use super::error::ImageError;
 
 /// The files that make the image: path below `images/`, and contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recipe(Vec<(&'static str, &'static str)>);
+pub(super) struct Recipe(Vec<(&'static str, &'static str)>);
 
 macro_rules! embed {
     ($($path:literal),* $(,)?) => {
@@ -19,8 +18,8 @@ macro_rules! embed {
 }
 
 impl Recipe {
-    /// The one this binary was built with.
-    pub fn embedded() -> Self {
+    /// The recipe that this binary was built with.
+    pub(super) fn embedded() -> Self {
         Self(embed![
             "build.sh",
             "customize.sh",
@@ -43,25 +42,15 @@ impl Recipe {
 
     /// 16 hexadecimal digits that change with any file of the recipe, the suite, or the
     /// architecture.
-    pub fn hash(&self, suite: &str) -> String {
-        let mut hasher = Sha256::new();
-        let mut field = |bytes: &[u8]| {
-            // The length before each field keeps two of them from running into one another.
-            hasher.update((bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        field(std::env::consts::ARCH.as_bytes());
-        field(suite.as_bytes());
+    pub(super) fn hash(&self, suite: &str) -> String {
+        let mut digest = Fingerprint::default();
+        digest.field(std::env::consts::ARCH.as_bytes());
+        digest.field(suite.as_bytes());
         for (path, content) in &self.0 {
-            field(path.as_bytes());
-            field(content.as_bytes());
+            digest.field(path.as_bytes());
+            digest.field(content.as_bytes());
         }
-        let digest = hasher.finalize();
-        digest[..8].iter().fold(String::new(), |mut hex, byte| {
-            // Writing to a String cannot fail.
-            _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        digest.short()
     }
 
     /// Writes the files below `folder`.
@@ -125,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_recipe_names_no_registry() {
+    fn the_recipe_contains_no_address() {
         for (path, content) in Recipe::embedded().0 {
             assert!(!content.contains("://"), "{path} has an address in it");
         }

@@ -1,12 +1,12 @@
 //! Which of the host's apt sources the image is built from: those of the Debian archive, in
-//! both of apt's formats (sources.list(5)). Third parties' sources are left out: what they
-//! offer for the host is not meant for a switch, and each could break the build.
+//! both of apt's formats (sources.list(5)). Third parties' sources are left out: their packages are
+//! meant for the host and not for a switch, and each could break the build.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use super::ImageError;
+use super::error::ImageError;
 
 const APT: &str = "/etc/apt";
 const OS_RELEASE: &str = "/etc/os-release";
@@ -20,11 +20,11 @@ pub(super) struct Source {
     uris: Vec<String>,
     suites: Vec<String>,
     components: Vec<String>,
-    /// The other fields, deb822's names in lower case; values may have several lines.
+    /// The other fields, by deb822's names in lower case. Values may have several lines.
     options: Vec<(String, String)>,
 }
 
-/// Sources of the configuration, instead of the host's.
+/// The configuration's archive, used instead of the host's sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mirror {
     pub(super) uri: String,
@@ -36,7 +36,7 @@ pub(super) fn host_release() -> Result<String, ImageError> {
     release(&fs::read_to_string(OS_RELEASE).unwrap_or_default())
 }
 
-/// os-release(5): derivatives have another ID and other packages.
+/// The code name in an os-release(5) of Debian itself: derivatives have another ID and other packages.
 fn release(os_release: &str) -> Result<String, ImageError> {
     let value = |key: &str| {
         os_release.lines().find_map(|line| {
@@ -52,7 +52,7 @@ fn release(os_release: &str) -> Result<String, ImageError> {
     }
 }
 
-/// The deb822 file that mmdebstrap is to use.
+/// The sources for mmdebstrap, as a deb822 file.
 pub(super) fn for_build(suite: &str, mirror: Option<&Mirror>) -> Result<String, ImageError> {
     if let Some(mirror) = mirror {
         let keyring = Path::new(DEBIAN_KEYRING).is_file();
@@ -60,7 +60,7 @@ pub(super) fn for_build(suite: &str, mirror: Option<&Mirror>) -> Result<String, 
     }
     let apt = Path::new(APT);
     let chosen = select(read(apt), suite);
-    // Updates alone are no system.
+    // The updates alone do not hold a whole system.
     if !chosen.iter().any(|source| source.has_release(suite)) {
         return Err(ImageError::NoSources {
             folder: apt.into(),
@@ -86,7 +86,7 @@ fn of_mirror(suite: &str, mirror: &Mirror, keyring: bool) -> String {
     text
 }
 
-/// All sources of the folder, in apt's order. Files that cannot be read have none.
+/// All sources of the folder, in apt's order. Files that cannot be read are skipped.
 fn read(apt: &Path) -> Vec<Source> {
     let text = |path: &Path| fs::read_to_string(path).unwrap_or_default();
     let mut sources = one_line(&text(&apt.join("sources.list")));
@@ -107,7 +107,7 @@ fn read(apt: &Path) -> Vec<Source> {
     sources
 }
 
-/// `deb [option=value …] uri suite component…`, one a line.
+/// Parses lines of the form `deb [option=value …] uri suite component…`.
 fn one_line(text: &str) -> Vec<Source> {
     text.lines()
         .filter_map(|line| {
@@ -135,7 +135,7 @@ fn one_line(text: &str) -> Vec<Source> {
         .collect()
 }
 
-/// Stanzas of `Key: value` lines; a line that begins with a blank goes on.
+/// Parses stanzas of `Key: value` lines. A line that begins with a blank continues the value before.
 fn deb822(text: &str) -> Vec<Source> {
     let mut fields: Vec<(String, String)> = Vec::new();
     let mut sources = Vec::new();
@@ -173,7 +173,7 @@ impl Source {
                 "uris" => source.uris = words(),
                 "suites" => source.suites = words(),
                 "components" => source.components = words(),
-                // apt's words for false.
+                // apt accepts all of these as false.
                 "enabled" => {
                     source.enabled = !["no", "false", "without", "off", "disable", "0"]
                         .contains(&value.as_str());
@@ -191,8 +191,8 @@ impl Source {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Third parties sign with keys of their own, so a key that is not Debian's tells. Without
-    /// one the path has to: every mirror of the archive keeps its folders' names.
+    /// Third parties sign with keys of their own, so a named key decides. Without one the path decides:
+    /// every mirror of the archive keeps the names of its folders.
     fn is_debian(&self) -> bool {
         match self.signed_by() {
             Some(key) => key.contains("debian-archive"),
@@ -209,7 +209,7 @@ impl Source {
         self.suites.iter().any(|name| is_release(name, suite))
     }
 
-    /// As deb822, which can say all that both formats can.
+    /// The source as a deb822 stanza, which can express what either format can.
     fn stanza(&self) -> String {
         let mut text = format!(
             "Types: deb\nURIs: {}\nSuites: {}\nComponents: {}\n",
@@ -225,13 +225,13 @@ impl Source {
     }
 }
 
-/// The release itself, by its code name or by one that moves along.
+/// Whether a suite is the release itself, by its code name or by a name such as `stable`.
 fn is_release(name: &str, suite: &str) -> bool {
     name == suite || ["stable", "testing", "unstable", "sid"].contains(&name)
 }
 
-/// Keeps of the sources what is Debian's, of this release (with its updates, not its
-/// backports), and of `main`, where all of the image's packages are.
+/// Keeps the sources of Debian for this release (with its updates, without its backports) and of them
+/// only `main`, which has all packages of the image.
 fn select(sources: Vec<Source>, suite: &str) -> Vec<Source> {
     let wanted = |name: &String| {
         let base = name.strip_suffix("-updates");
@@ -245,7 +245,7 @@ fn select(sources: Vec<Source>, suite: &str) -> Vec<Source> {
             source.suites.retain(wanted);
             source.components.retain(|name| name == "main");
             source.uris.retain(|uri| !uri.starts_with("cdrom:"));
-            // The image has one architecture, the host's.
+            // The image is built for the host's architecture alone.
             source
                 .options
                 .retain(|(key, _)| key != "arch" && key != "architectures");
@@ -382,7 +382,7 @@ deb http://d.example/debian ./
     }
 
     #[test]
-    fn the_configured_mirror_takes_the_place_of_all() {
+    fn a_configured_mirror_replaces_all_sources() {
         let mirror = Mirror {
             uri: "http://m.example/debian".into(),
             security: Some("http://m.example/security".into()),

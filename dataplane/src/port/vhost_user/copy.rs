@@ -1,12 +1,12 @@
-//! Bytes into and out of guest memory. The guest may change them at any moment: what decides
-//! anything is copied out once, checked, and only the copy is used.
+//! Copies into and out of guest memory. The guest may change its bytes at any moment: whatever a
+//! decision depends on is copied out once and checked, and only the copy is used.
 #![allow(unsafe_code)]
 
 use std::ptr;
 
 use crate::frame::{Burst, VnetHeader};
 
-/// Consecutive bytes of a guest's memory that it gave to be written to.
+/// Consecutive bytes of a guest's memory, as one of its descriptors names them.
 #[derive(Clone, Copy)]
 pub(super) struct GuestBuffer {
     pub(super) start: *mut u8,
@@ -23,7 +23,7 @@ impl GuestBuffer {
     };
 }
 
-/// Asks for a cache line that will be read soon.
+/// Prefetches a cache line that will be read soon.
 #[inline(always)]
 pub(super) fn prefetch_to_read(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
@@ -36,7 +36,7 @@ pub(super) fn prefetch_to_read(at: *const u8) {
     let _ = at;
 }
 
-/// Asks for a cache line, to be ours alone, that will be written soon.
+/// Prefetches a cache line, exclusively, that will be written soon.
 #[inline(always)]
 pub(super) fn prefetch_to_write(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
@@ -59,8 +59,8 @@ pub(super) unsafe fn read_header(from: *const u8) -> VnetHeader {
     VnetHeader(unsafe { from.cast::<[u8; VnetHeader::LEN]>().read_unaligned() })
 }
 
-/// The header as it goes into a receive buffer: without what concerns only the way from a
-/// guest, and with `num_buffers`.
+/// The header as it goes into a receive buffer: without the flags that have a meaning only from a
+/// guest to a device, and with `num_buffers`.
 #[inline(always)]
 fn header_bytes(header: &VnetHeader, num_buffers: u16) -> [u8; 12] {
     let mut bytes = [0; 12];
@@ -149,8 +149,8 @@ pub(super) unsafe fn write_scattered(
 /// Small frames are many, and calling memcpy for each costs as much as the copy.
 ///
 /// # Safety
-/// `len` bytes must be mapped at both. They may overlap, or be changed by somebody else: the
-/// bytes copied are then unspecified, nothing else is.
+/// `len` bytes must be mapped at both. They may overlap, or a guest may change them: the bytes
+/// that are copied are unspecified then, nothing else is.
 #[inline(always)]
 unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
     // Two moves of a fixed length that overlap cover every length in between.

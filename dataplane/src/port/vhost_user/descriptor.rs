@@ -1,5 +1,5 @@
-//! Descriptors, as both kinds of ring have them, and the pieces of memory that a chain of them
-//! names.
+//! Descriptors, as both kinds of ring have them, and the pieces of memory that a chain of descriptors
+//! names ([`ScatterList`]).
 #![allow(unsafe_code)]
 
 use super::copy::GuestBuffer;
@@ -8,7 +8,7 @@ use super::memory::GuestMemory;
 
 /// VIRTQ_DESC_F_NEXT: the chain goes on.
 pub(super) const NEXT: u16 = 1;
-/// VIRTQ_DESC_F_WRITE: the device writes, else it reads.
+/// VIRTQ_DESC_F_WRITE: the device writes to the buffer; without it, it reads.
 pub(super) const WRITE: u16 = 2;
 /// VIRTQ_DESC_F_INDIRECT: the buffer holds a table of descriptors.
 pub(super) const INDIRECT: u16 = 4;
@@ -16,21 +16,21 @@ pub(super) const INDIRECT: u16 = 4;
 /// Bytes of one descriptor, in a ring and in an indirect table.
 pub(super) const DESCRIPTOR: u32 = 16;
 
-/// Descriptors of one chain that are followed: as many as the largest queue that we are asked
-/// for has, and more pieces than any frame needs.
+/// Most descriptors of one chain that are followed: as many as the largest queue in use has, and more
+/// than any frame needs.
 pub(super) const LONGEST_CHAIN: usize = 1024;
 
-/// A copy of one descriptor. The last two fields trade places between the kinds of ring.
+/// A copy of one descriptor. In memory the last two fields are swapped between the kinds of ring.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Descriptor {
     pub(super) address: u64,
     pub(super) len: u32,
     pub(super) flags: u16,
-    /// Split ring: the next descriptor's number. Packed ring: the buffer's.
+    /// Split ring: the number of the next descriptor. Packed ring: the buffer id.
     pub(super) number: u16,
 }
 
-/// Which kind of ring, and so of table.
+/// The kind of a ring, and so of its indirect tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Virtio 1.2, 2.7.
@@ -39,24 +39,24 @@ pub(super) enum Kind {
     Packed,
 }
 
-/// Which way the buffers of a queue go.
+/// The direction of a queue's buffers, as the device sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
-    /// The guest's transmit queue.
+    /// Of the guest's transmit queue.
     Read,
-    /// Its receive queue.
+    /// Of the guest's receive queue.
     Write,
 }
 
-/// The pieces of one or more chains, in host memory. Reused for ever.
+/// The pieces of memory that one or more chains name, as host addresses. Its queue reuses it.
 pub(super) struct ScatterList {
     buffers: Box<[GuestBuffer; LONGEST_CHAIN]>,
     len: usize,
     bytes: u64,
 }
 
-// SAFETY: the buffers are numbers until somebody writes through them, which their queue does
-// while it holds the memory that they are in.
+// SAFETY: the buffers are addresses; only their queue follows them, while it holds the memory
+// that they are in.
 unsafe impl Send for ScatterList {}
 
 impl Default for ScatterList {
@@ -100,7 +100,7 @@ impl ScatterList {
             ..
         } = *descriptor;
         if len == 0 {
-            // It takes a place as any other: chains of nothing would be followed for ever.
+            // Counted as any other: a chain of empty buffers must end, too.
             return self.push(GuestBuffer::NONE);
         }
         while len > 0 {
@@ -139,7 +139,7 @@ impl ScatterList {
         let mut next = Some(0);
         for _ in 0..LONGEST_CHAIN {
             let Some(entry) = next.filter(|entry| *entry < entries) else {
-                // Split: the chain ends. Beyond the table: it names what is not there.
+                // `None`: the chain has ended. Otherwise an index beyond the table's end.
                 return if next.is_none() { Ok(()) } else { Err(bad) };
             };
             let at = table.address.wrapping_add(u64::from(entry * DESCRIPTOR));
@@ -152,7 +152,7 @@ impl ScatterList {
                 Kind::Split => {
                     (descriptor.flags & NEXT != 0).then_some(u32::from(descriptor.number))
                 }
-                // One behind the other, to the table's end.
+                // A packed table is used in order, to its end.
                 Kind::Packed => Some(entry + 1).filter(|next| *next < entries),
             };
         }
@@ -174,8 +174,8 @@ fn read(memory: &GuestMemory, address: u64, kind: Kind) -> Result<Descriptor, Ru
     let (start, DESCRIPTOR) = memory.at(address, DESCRIPTOR).ok_or(outside)? else {
         return Err(outside);
     };
-    // SAFETY: 16 bytes at `start` are mapped. The guest may be writing to them: whatever
-    // mixture is read, only this copy is used.
+    // SAFETY: 16 bytes at `start` are mapped. The guest may be writing to them: the
+    // mixture that is read may be anything, and only this copy is used.
     let raw = unsafe { start.cast::<[u64; 2]>().read_unaligned() };
     Ok(Descriptor::from_raw(raw, kind))
 }

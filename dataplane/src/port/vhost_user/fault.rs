@@ -1,7 +1,7 @@
-//! How a guest may break the rules of a ring: [`GuestFault`].
+//! The rules of a ring that a guest may break: [`Rule`] and [`GuestFault`].
 
-/// A rule of the virtio specification that the driver broke. Its port is stopped: nothing that
-/// it says later can be trusted. Section numbers are those of virtio 1.2.
+/// A rule of the virtio specification that the driver broke. Its port is stopped, because the rest of
+/// its rings cannot be trusted either. Section numbers are those of virtio 1.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rule {
     /// 2.7.6: the available index runs at most a queue size ahead of what was taken.
@@ -15,7 +15,7 @@ pub enum Rule {
     /// 2.7.5: descriptors are named by numbers below the queue size.
     #[error("descriptor {number} does not exist in a queue of {size}")]
     NoSuchDescriptor {
-        /// As the driver gave it.
+        /// The number that the driver gave.
         number: u16,
         /// Entries of the queue.
         size: u16,
@@ -27,7 +27,9 @@ pub enum Rule {
         limit: usize,
     },
     /// 2.7.4: buffers lie in the memory that the front end shared.
-    #[error("{len} bytes at guest address {address:#x} are not the guest's memory")]
+    #[error(
+        "{len} bytes at guest address {address:#x} are outside the memory that the front end shared"
+    )]
     OutsideMemory {
         /// Guest physical address.
         address: u64,
@@ -37,10 +39,10 @@ pub enum Rule {
     /// 2.7.5.3: a table of indirect descriptors is whole and not inside another.
     #[error("a table of {len} bytes of indirect descriptors is empty, cut off, nested or chained")]
     BadIndirectTable {
-        /// Bytes, as the descriptor says.
+        /// Bytes, according to the descriptor that names the table.
         len: u32,
     },
-    /// 5.1.6: what is to be sent is readable, what is to be received writable.
+    /// 5.1.6: buffers to be sent are readable, buffers to be received into are writable.
     #[error("a buffer has the wrong direction")]
     WrongDirection,
     /// The front end cut its own memory off while it was in use.
@@ -48,7 +50,7 @@ pub enum Rule {
     MemoryLost,
 }
 
-/// Which queue, and what its driver did.
+/// Which queue's driver broke which rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the guest's {} queue {}: {rule}", if queue.is_multiple_of(2) { "receive" } else { "transmit" }, queue / 2)]
 pub struct GuestFault {

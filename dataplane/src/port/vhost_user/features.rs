@@ -1,13 +1,13 @@
 //! The feature bits of virtio-net over vhost-user, and what follows from those that a driver
-//! took (virtio 1.2, 5.1.3 and 6; the vhost-user specification).
+//! accepted (virtio 1.2, 5.1.3 and 6; the vhost-user specification).
 
-use crate::offload::Offloads;
+use crate::frame::Offloads;
 
 /// VIRTIO_NET_F_CSUM: we take frames with unfinished checksums.
 pub const CSUM: u64 = 1 << 0;
 /// VIRTIO_NET_F_GUEST_CSUM: the guest takes them.
 pub const GUEST_CSUM: u64 = 1 << 1;
-/// VIRTIO_NET_F_MTU: the guest is told an MTU.
+/// VIRTIO_NET_F_MTU: the device advertises an MTU.
 pub const MTU: u64 = 1 << 3;
 /// VIRTIO_NET_F_GUEST_TSO4.
 pub const GUEST_TSO4: u64 = 1 << 7;
@@ -23,7 +23,7 @@ pub const HOST_TSO6: u64 = 1 << 12;
 pub const HOST_ECN: u64 = 1 << 13;
 /// VIRTIO_NET_F_MRG_RXBUF: a frame may be spread over several receive buffers.
 pub const MRG_RXBUF: u64 = 1 << 15;
-/// VIRTIO_NET_F_STATUS: the front end tells the guest whether the link is up.
+/// VIRTIO_NET_F_STATUS: the front end reports to the guest whether the link is up.
 pub const STATUS: u64 = 1 << 16;
 /// VIRTIO_NET_F_CTRL_VQ: the front end has a control queue.
 pub const CTRL_VQ: u64 = 1 << 17;
@@ -55,9 +55,9 @@ pub const GUEST_USO6: u64 = 1 << 55;
 /// VIRTIO_NET_F_HOST_USO.
 pub const HOST_USO: u64 = 1 << 56;
 
-/// Everything that a port offers, whatever is at the cable's other end: features are fixed
-/// when a front end connects, and the other end may come later or change. What it does not
-/// take then, the lane does. [`MTU`] is added where one is configured.
+/// The features that every port offers. They do not depend on the cable's other end: features are
+/// fixed when a front end connects, and the other end may come later or change. The lane does the
+/// work that the other end does not take. [`MTU`] is added where one is configured.
 pub const OFFERED: u64 = CSUM
     | GUEST_CSUM
     | GUEST_TSO4
@@ -93,7 +93,7 @@ pub(super) fn header_len(features: u64) -> usize {
     }
 }
 
-/// What the guest takes as it is.
+/// The offloads of frames that the guest takes as they are.
 pub(super) fn taken_by_guest(features: u64) -> Offloads {
     offloads(
         features,
@@ -103,7 +103,7 @@ pub(super) fn taken_by_guest(features: u64) -> Offloads {
     )
 }
 
-/// What the guest may ask of us.
+/// The offloads that the guest may leave to us.
 pub(super) fn granted_to_guest(features: u64) -> Offloads {
     offloads(features, CSUM, [HOST_TSO4, HOST_TSO6, HOST_ECN], HOST_USO)
 }

@@ -1,5 +1,4 @@
-//! Frames from a tap straight into a guest's receive buffers: the kernel copies them there,
-//! and nobody copies them again.
+//! Reads frames from a tap straight into a guest's receive buffers: the kernel's copy is the only one.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -9,28 +8,29 @@ use rustix::io::Errno;
 
 use super::copy::{GuestBuffer, write_header};
 use super::fault::GuestFault;
-use super::{VhostUser, context};
+use super::{Terms, VhostUser, context};
 use crate::frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
 use crate::stats::{DropReason, Losses};
 use crate::sys::pool::Segment;
 use crate::sys::tap::{ReadVector, read_frame};
 
-/// What [`VhostUser::fill`] did.
+/// The result of [`VhostUser::fill`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Filled {
-    /// Frames that the guest has now.
+    /// Frames in the guest's buffers.
     pub(crate) frames: u64,
-    /// Their bytes.
+    /// The bytes of those frames.
     pub(crate) bytes: u64,
     /// More may wait in the tap.
     pub(crate) more: bool,
 }
 
 impl VhostUser {
-    /// Reads frames from `tap` into the guest's receive buffers for as long as there is room
-    /// for the longest of all. The guest gets them by [`VhostUser::settle`]; until then they are
-    /// in `seen`, where somebody wants to see them. A frame that the guest does not take as it is
-    /// goes to `burst`. `None`, and nothing is read, when there is not room for even one.
+    /// Reads frames from `tap` into the guest's receive buffers for as long as the free ones are
+    /// enough for the longest frame. The guest gets them by [`VhostUser::settle`]; until then they
+    /// are in `seen` as well, where a tap or the recorder observes the lane. A frame that the guest
+    /// does not take as it is goes to `burst`. `None`, and nothing is read, when the buffers are not
+    /// enough for even one.
     ///
     /// # Errors
     /// What readv(2) says of the tap, when nothing was read.
@@ -57,103 +57,122 @@ impl VhostUser {
                 return None;
             }
         };
-        let buffers = &buffers[..lent];
-        let longest = context.header_len + MAX_FRAME;
-        let lens = &mut self.filled;
-        let mut used = 0;
-        let mut filled = Filled::default();
-        let mut failure = None;
-        loop {
-            let enough = enough_for(&buffers[used..], longest, context.mergeable);
-            let shown = seen.as_ref().is_none_or(|seen| seen.has_room());
-            if enough == 0 || !shown {
-                filled.more = true;
-                break;
+        let mut filling = Filling {
+            terms: &self.terms,
+            buffers: &buffers[..lent],
+            lens: &mut self.filled,
+            used: 0,
+            filled: Filled::default(),
+        };
+        let ended = loop {
+            match filling.read_one(tap, burst, drops, seen.as_deref_mut()) {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
             }
-            let vectors = buffers[used..used + enough].iter().enumerate();
-            let vectors = vectors.map(|(index, buffer)| {
-                // The header goes to the front of the first buffer when it was looked at.
-                let skip = if index == 0 { context.header_len } else { 0 };
-                // SAFETY: mapped for their lengths, the guest's to be written to, and the
-                // first is longer than the header.
-                unsafe { ReadVector::new(buffer.start.add(skip), buffer.len as usize - skip) }
-            });
-            let mut header = VnetHeader::default();
-            let frame_len = match read_frame(tap, &mut header, vectors) {
-                Ok(len) if len >= MIN_FRAME => len,
-                Ok(0) => {
-                    failure = Some(io::ErrorKind::UnexpectedEof.into());
-                    break;
-                }
-                Ok(_) => {
-                    drops.count(DropReason::Malformed, 1);
-                    continue;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::FAULT) => {
-                    // The guest unmapped its memory under us; the ring will tell.
-                    drops.count(DropReason::Unplugged, 1);
-                    break;
-                }
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
-            };
-            if !self.terms.takes.contains(header.needs()) {
-                push_copy(
-                    burst,
-                    header,
-                    &buffers[used..],
-                    context.header_len,
-                    frame_len,
-                );
-                filled.more = true;
-                break;
-            }
-            let num_buffers = spread(
-                &buffers[used..],
-                context.header_len + frame_len,
-                &mut lens[used..],
-            );
-            // SAFETY: buffers that are lent hold a header at least.
-            unsafe {
-                write_header(
-                    buffers[used].start,
-                    context.header_len,
-                    &header,
-                    num_buffers as u16,
-                );
-            }
-            if let Some(seen) = seen.as_deref_mut() {
-                show(
-                    seen,
-                    header,
-                    &buffers[used..used + num_buffers],
-                    context.header_len,
-                    frame_len,
-                );
-            }
-            used += num_buffers;
-            filled.frames += 1;
-            filled.bytes += frame_len as u64;
-        }
+        };
+        let Filling { used, filled, .. } = filling;
         self.filled_len = used;
-        if used == 0 && failure.is_none() && filled.more && burst.is_empty() {
-            return None;
-        }
-        match failure {
-            Some(error) if used == 0 => Some(Err(error)),
+        match ended {
+            // The frames that were read first are not lost for it; the tap fails again.
+            Err(error) if used == 0 => Some(Err(error)),
+            Ok(()) if used == 0 && filled.more && burst.is_empty() => None,
             _ => Some(Ok(filled)),
         }
     }
 
-    /// Gives the guest what [`VhostUser::fill`] read.
+    /// Gives the guest the frames that [`VhostUser::fill`] read.
     pub(crate) fn settle(&mut self) {
         let filled = std::mem::take(&mut self.filled_len);
         if let (1.., [queue]) = (filled, &mut self.receive[..]) {
             queue.settle(&self.filled[..filled]);
         }
+    }
+}
+
+/// Receive buffers that are being filled, one frame after the other.
+struct Filling<'a> {
+    terms: &'a Terms,
+    /// Lent by the queue: mapped for their lengths, the guest's to be written to, and each longer
+    /// than a header.
+    buffers: &'a [GuestBuffer],
+    /// Bytes in each of those that are used.
+    lens: &'a mut [u32; MAX_BURST],
+    used: usize,
+    filled: Filled,
+}
+
+impl Filling<'_> {
+    /// Reads one frame. `false`: no further one, for now or until there are more buffers.
+    #[inline]
+    fn read_one(
+        &mut self,
+        tap: BorrowedFd<'_>,
+        burst: &mut Burst,
+        drops: &mut Losses,
+        seen: Option<&mut Burst>,
+    ) -> io::Result<bool> {
+        let free = &self.buffers[self.used..];
+        let enough = enough_for(
+            free,
+            self.terms.header_len + MAX_FRAME,
+            self.terms.mergeable,
+        );
+        if enough == 0 || seen.as_ref().is_some_and(|seen| !seen.has_room()) {
+            self.filled.more = true;
+            return Ok(false);
+        }
+        let mut header = VnetHeader::default();
+        let len = match read_frame(tap, &mut header.0, self.vectors(&free[..enough])) {
+            Ok(len) if len >= MIN_FRAME => len,
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {
+                drops.count(DropReason::Malformed, 1);
+                return Ok(true);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::FAULT) => {
+                // The guest unmapped its memory under us; its ring shows that next.
+                drops.count(DropReason::Unplugged, 1);
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        if !self.terms.takes.contains(header.needs()) {
+            push_copy(burst, header, free, self.terms.header_len, len);
+            self.filled.more = true;
+            return Ok(false);
+        }
+        self.finish(header, len, seen);
+        Ok(true)
+    }
+
+    /// Where a frame is read to: the header goes in front of it later, when it was checked.
+    #[inline]
+    fn vectors(&self, free: &[GuestBuffer]) -> impl Iterator<Item = ReadVector> {
+        let header_len = self.terms.header_len;
+        free.iter().enumerate().map(move |(index, buffer)| {
+            let skip = if index == 0 { header_len } else { 0 };
+            // SAFETY: mapped for its length, the guest's to be written to, and the first is
+            // longer than the header.
+            unsafe { ReadVector::new(buffer.start.add(skip), buffer.len as usize - skip) }
+        })
+    }
+
+    /// Completes the frame that was read into the free buffers.
+    #[inline]
+    fn finish(&mut self, header: VnetHeader, len: usize, seen: Option<&mut Burst>) {
+        let header_len = self.terms.header_len;
+        let free = &self.buffers[self.used..];
+        let count = spread(free, header_len + len, &mut self.lens[self.used..]);
+        // SAFETY: buffers that are lent hold a header at least.
+        unsafe { write_header(free[0].start, header_len, &header, count as u16) };
+        if let Some(seen) = seen {
+            show(seen, header, &free[..count], header_len, len);
+        }
+        self.used += count;
+        self.filled.frames += 1;
+        self.filled.bytes += len as u64;
     }
 }
 
@@ -172,7 +191,7 @@ fn show(seen: &mut Burst, header: VnetHeader, buffers: &[GuestBuffer], skip: usi
     seen.add_frame(header, len);
 }
 
-/// How many of the buffers are enough for a frame of any length; 0 when all are not.
+/// How many of the buffers are enough for a frame of any length; 0 when all together are not.
 fn enough_for(buffers: &[GuestBuffer], longest: usize, mergeable: bool) -> usize {
     let most = if mergeable { buffers.len() } else { 1 };
     let mut bytes = 0;
@@ -185,7 +204,8 @@ fn enough_for(buffers: &[GuestBuffer], longest: usize, mergeable: bool) -> usize
     0
 }
 
-/// How `needed` bytes lie in buffers that are filled one after the other; returns how many buffers.
+/// Spreads `needed` bytes over the buffers in order: writes each one's share to `lens` and returns how
+/// many buffers are used.
 fn spread(buffers: &[GuestBuffer], needed: usize, lens: &mut [u32]) -> usize {
     let (mut left, mut num_buffers) = (needed as u32, 0);
     for (buffer, len) in buffers.iter().zip(lens) {
@@ -199,7 +219,8 @@ fn spread(buffers: &[GuestBuffer], needed: usize, lens: &mut [u32]) -> usize {
     num_buffers
 }
 
-/// A frame that was read into buffers goes to the burst's own memory after all.
+/// Moves a frame that was read into buffers to the burst's own memory: the guest does not take it
+/// as it is.
 #[cold]
 fn push_copy(
     burst: &mut Burst,

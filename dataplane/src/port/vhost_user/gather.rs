@@ -1,9 +1,9 @@
-//! When to take what waits in a transmit queue: [`Gather`].
+//! When to take the frames that wait in a transmit queue: [`Gather`].
 
-/// Under load, bursts of a few frames cost nearly as much as full ones: most of it is the cache
-/// lines of the ring that go from the driver's core to ours and back. So when bursts have been
-/// large, a small one is left to grow for a few polls, well below a microsecond. A frame after
-/// a pause is taken at once.
+/// Under load, a burst of few frames costs nearly as much as a full one: most of the cost is the
+/// ring's cache lines that move between the driver's core and ours. So after large bursts, a small
+/// one is left to grow for up to 16 polls, well below a microsecond. A frame after a pause is taken
+/// at once.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
     last: u16,
@@ -11,11 +11,11 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// A burst of this many is taken at once.
+    /// A burst of at least this many frames is taken at once.
     pub(super) const ENOUGH: u16 = 32;
-    /// After a burst of this many a smaller one may grow.
+    /// Only after a burst of at least this many frames may a smaller one grow.
     const LARGE: u16 = 16;
-    /// Polls that it is given.
+    /// For how many polls it may grow.
     const POLLS: u8 = 16;
 
     /// Whether to leave a burst that is not [`Gather::ENOUGH`] for another poll.

@@ -2,11 +2,10 @@
 
 use crate::sync::{Ordering, fence};
 
-/// Makes something visible to the other side, and only then looks at what that one made
-/// visible. Both sides do so: one with an index, then looks whether it is to wake the other;
-/// the other with its wish to be woken, then looks at the index once more. So at least one of
-/// them sees what the other wrote, and never are both asleep with a frame waiting (virtio 1.2,
-/// 2.7.7.2 and 2.7.10).
+/// Publishes a value to the other side, and only then reads the value that the other side published.
+/// Both sides do so. One publishes an index, then reads whether it is to wake the other; the other
+/// publishes its wish to be woken, then reads the index once more. So at least one of them sees what
+/// the other wrote, and both are never asleep while a frame waits (virtio 1.2, 2.7.7.2 and 2.7.10).
 #[inline(always)]
 pub(super) fn publish_then_look<T>(publish: impl FnOnce(), look: impl FnOnce() -> T) -> T {
     publish();
@@ -31,7 +30,7 @@ mod loom {
     struct Shared {
         /// An index of a split ring, or the flags of a packed ring's descriptor.
         progress: AtomicU16,
-        /// Where the other side wants to be told.
+        /// At which position the other side wants to be notified.
         position: AtomicU16,
         /// Whether it does.
         flags: AtomicU16,
@@ -60,7 +59,7 @@ mod loom {
         });
     }
 
-    /// The driver, as virtio 1.2 tells it to: it does not run our code.
+    /// The driver's side as virtio 1.2 requires it: a driver does not run our code.
     fn driver<T>(publish: impl FnOnce(), look: impl FnOnce() -> T) -> T {
         publish();
         fence(SeqCst);
@@ -113,7 +112,7 @@ mod loom {
         );
     }
 
-    /// The driver writes place and flags, two stores, and we may see the one without the other.
+    /// The driver writes position and flags in two stores, and we may see one without the other.
     #[test]
     fn packed_call_by_position() {
         let size = 8;

@@ -13,11 +13,11 @@ use rustix::fs::{fcntl_get_seals, fstat};
 
 use crate::sys::guarded_memory::SharedMapping;
 
-/// Most regions that a guest's memory may have. QEMU needs two or three, and one for each
+/// Most regions that a guest's memory may have. QEMU needs two or three, and one more for each
 /// memory module that is plugged in later.
 pub const MAX_REGIONS: usize = 32;
 
-/// Most memory that one front end may share, in bytes: the address space is for all of them.
+/// Most memory that one front end may share, in bytes, so that no front end uses up the address space.
 const MAX_BYTES: u64 = 1 << 40;
 
 /// One region, as in the messages SET_MEM_TABLE and ADD_MEM_REG.
@@ -29,28 +29,28 @@ pub struct RegionSpec {
     pub size: u64,
     /// Its first address in the front end; the addresses of rings are of this kind.
     pub user: u64,
-    /// Where in the file it begins.
+    /// Offset in the file at which it begins, in bytes.
     pub offset: u64,
 }
 
-/// Why a guest's memory is refused.
+/// Why the memory that a front end shares is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// Its numbers make no sense, or exceed what one front end may share.
+    /// A region is empty, wraps around the address space, or exceeds what one front end may share.
     #[error("memory region at {0:#x} is empty, too large, or goes beyond the last address")]
     Extent(u64),
-    /// It claims the same addresses as another one.
+    /// Two regions share addresses.
     #[error("memory regions at {0:#x} and {1:#x} overlap")]
     Overlap(u64, u64),
     /// More than [`MAX_REGIONS`].
     #[error("more than {MAX_REGIONS} memory regions")]
     TooMany,
-    /// There is no such region to remove.
-    #[error("there is no memory region at {0:#x} to remove")]
+    /// A region that is to be removed does not exist.
+    #[error("memory region at {0:#x} cannot be removed: it is not shared")]
     Unknown(u64),
-    /// Reading it might wait for a disk or for another process.
+    /// The file is not in memory: reading it might wait for a disk or for another process.
     #[error(
-        "memory region at {0:#x} is no memory file: give QEMU memory-backend-memfd, or memory-backend-file with a path in /dev/shm or on hugetlbfs, and share=on"
+        "memory region at {0:#x} is not a file in memory: give QEMU memory-backend-memfd, or memory-backend-file with a path in /dev/shm or on hugetlbfs, and share=on"
     )]
     NoMemoryFile(u64),
     /// The file ends before the region does.
@@ -63,12 +63,12 @@ pub enum MemoryError {
         /// The file's size.
         found: u64,
     },
-    /// The kernel refused.
+    /// The kernel refused to map the region.
     #[error("cannot map memory region at {guest:#x}: {source}")]
     Map {
         /// The region.
         guest: u64,
-        /// What the kernel said.
+        /// The kernel's reason.
         source: io::Error,
     },
 }
@@ -76,17 +76,17 @@ pub enum MemoryError {
 #[derive(Debug, Clone)]
 struct Region {
     spec: RegionSpec,
-    /// Where its first byte is mapped.
+    /// The address at which its first byte is mapped.
     start: *mut u8,
     /// Keeps it mapped.
     _mapping: Arc<SharedMapping>,
 }
 
-/// A guest's memory, mapped. Few regions, without overlap; addresses are the guest's to choose
-/// and are checked at every use.
+/// A guest's memory, mapped: up to [`MAX_REGIONS`] regions that do not overlap. The guest chooses the
+/// addresses that it passes us, so each is checked whenever it is used.
 ///
-/// The guest and its front end write to it at any time: what is read twice may differ. They may
-/// even cut the file short; then it is lost.
+/// The guest and its front end write to it at any time: two reads of one address may differ. They may
+/// even truncate the file; then the memory is lost.
 #[derive(Debug)]
 pub struct GuestMemory {
     regions: Vec<Region>,
@@ -103,7 +103,7 @@ impl GuestMemory {
     /// Maps the regions that a front end shares, each from its file.
     ///
     /// # Errors
-    /// When the regions contradict each other or their files; nothing is mapped then.
+    /// When a region contradicts another one or its file; nothing is mapped then.
     pub fn map(regions: Vec<(RegionSpec, File)>) -> Result<GuestMemory, MemoryError> {
         let empty = GuestMemory {
             regions: Vec::new(),
@@ -114,7 +114,7 @@ impl GuestMemory {
             .try_fold(empty, |memory, (spec, file)| memory.with(spec, &file))
     }
 
-    /// The same memory and one region more.
+    /// The same memory with one region added.
     ///
     /// # Errors
     /// As [`GuestMemory::map`].
@@ -129,7 +129,7 @@ impl GuestMemory {
         })
     }
 
-    /// The same memory without one region. Its offset does not count: front ends leave it out.
+    /// The same memory without one region. The offset is not compared: front ends leave it out.
     ///
     /// # Errors
     /// [`MemoryError::Unknown`].
@@ -161,8 +161,8 @@ impl GuestMemory {
         None
     }
 
-    /// Where the `len` bytes at the front end's address `user` are: all of them in one region,
-    /// the first at a multiple of `align`.
+    /// Where the `len` bytes at the front end's address `user` are mapped. `None` unless all of them
+    /// are in one region and the first is at a multiple of `align`.
     pub(super) fn by_user(&self, user: u64, len: usize, align: usize) -> Option<*mut u8> {
         let region = self
             .regions
@@ -174,8 +174,8 @@ impl GuestMemory {
         (fits && (start as usize).is_multiple_of(align)).then_some(start)
     }
 
-    /// Whether part of the memory went away under us, most likely because the front end cut
-    /// its file short. All of it may read as zeros then.
+    /// Whether part of the memory has gone, most likely because the front end truncated its file. Any
+    /// of it may read as zeros then.
     #[inline]
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
@@ -204,9 +204,9 @@ impl GuestMemory {
     }
 }
 
-/// Whether it is a file in memory: on tmpfs (so memfd) or hugetlbfs, which alone have seals. Any
-/// other could make us wait: for a disk, or, on FUSE, for as long as a hostile front end likes.
-/// The question itself never waits.
+/// Whether it is a file in memory: on tmpfs (which includes memfd) or hugetlbfs, the only file systems
+/// with seals. Any other file could make us wait: for a disk or, on FUSE, for as long as a hostile
+/// front end likes. This query itself never waits.
 pub(crate) fn is_memory_file(file: impl AsFd) -> bool {
     fcntl_get_seals(file).is_ok()
 }
@@ -245,8 +245,8 @@ fn map_region(
     })
 }
 
-/// What offset and length of a mapping must be multiples of: hugetlbfs gives its page size as
-/// the block size.
+/// The page size of a file, of which offset and length of a mapping must be multiples: hugetlbfs
+/// reports it as the block size.
 fn page_size(block: u64) -> u64 {
     let page = rustix::param::page_size() as u64;
     if block.is_power_of_two() {

@@ -1,10 +1,10 @@
-//! The rings of a vhost-user front end as a port: [`VhostUser`]. No kernel is on this way:
+//! The rings of a vhost-user front end as a port: [`VhostUser`]. The kernel takes no part:
 //! frames are copied from one guest's memory straight into another's.
 //!
-//! The port is passive: `jack` talks with the front end, makes a port of the rings that it
-//! started, plugs it in, and takes it out again before anything about them changes. So a
-//! worker finds here only what stays as it is: memory that is mapped, and rings whose
-//! addresses were checked and translated once.
+//! The port is passive: a session of `vhost_sockets` talks with the front end, makes a port of the
+//! rings that it started, plugs it in, and takes it out again before anything about them changes. So
+//! nothing changes under a worker: the memory stays mapped, and the addresses of the rings were
+//! checked and translated once.
 //!
 //! ```text
 //!   guest's transmit queue ── receive ─> Burst (the frames stay where they are)
@@ -13,11 +13,11 @@
 //! ```
 //!
 //! # A guest is not trusted
-//! Whatever it writes into a ring is copied out once and checked, and only the copy is used;
-//! every address is looked up in the memory that the front end shared. A driver that breaks a
-//! rule ([`Rule`]) has its port stopped; a frame that makes no sense is dropped and counted.
+//! Each field that a guest writes into a ring is copied out once and checked, and only the copy is
+//! used; every address is looked up in the memory that the front end shared. The port of a driver
+//! that breaks a rule ([`Rule`]) is stopped; a malformed frame is dropped and counted.
 //!
-//! `unsafe` stands in the files that follow pointers into that memory, and nowhere else.
+//! Only the files that follow pointers into that memory contain `unsafe`.
 
 #![expect(
     clippy::inline_always,
@@ -51,8 +51,8 @@ use std::sync::Arc;
 
 use rustix::event::epoll;
 
+use crate::frame::Offloads;
 use crate::frame::{Burst, MAX_BURST};
-use crate::offload::Offloads;
 use crate::stats::{DropReason, Losses};
 use copy::GuestBuffer;
 use descriptor::{Descriptor, INDIRECT, NEXT, WRITE};
@@ -89,18 +89,18 @@ pub struct QueueSpec {
     pub driver: u64,
     /// The device area: the used ring.
     pub device: u64,
-    /// Where to go on.
+    /// Where the device goes on in the ring.
     pub base: VringBase,
-    /// An eventfd by which the driver wakes us; without one nothing does when we sleep.
+    /// The eventfd by which the driver wakes us. Without one, a sleeping worker is not woken.
     pub kick: Option<File>,
-    /// An eventfd by which we interrupt the driver; must not block.
+    /// The eventfd by which we interrupt the driver; must not block.
     pub call: Option<File>,
 }
 
-/// Why rings cannot be a port.
+/// Why no port can be made of the rings.
 #[derive(Debug, thiserror::Error)]
 pub enum VhostUserError {
-    /// An address of a ring.
+    /// A part of a ring is not where the front end says.
     #[error(
         "vring {queue}: its {part} at {address:#x} is not aligned, or not all of it is in the \
          memory that the front end shared"
@@ -110,23 +110,23 @@ pub enum VhostUserError {
         queue: u16,
         /// Descriptor, driver or device area.
         part: &'static str,
-        /// As an address of the front end's.
+        /// The address in the front end.
         address: u64,
     },
-    /// A size that no such ring has.
+    /// No ring of this kind can have that size.
     #[error("vring {queue} cannot have {size} entries")]
     BadSize {
         /// The vring's index.
         queue: u16,
-        /// As asked for.
+        /// The value that the front end gave.
         size: u16,
     },
-    /// A base outside the ring.
+    /// The base is outside the ring.
     #[error("vring {queue} cannot go on at {base:#x}: that is outside the ring")]
     BadBase {
         /// The vring's index.
         queue: u16,
-        /// As asked for.
+        /// The value that the front end gave.
         base: u32,
     },
     /// The kernel refused to watch the kicks.
@@ -134,7 +134,7 @@ pub enum VhostUserError {
     Kicks(#[from] io::Error),
 }
 
-/// What a port calls, once, when it has stopped itself.
+/// A function that a port calls, once, when it has stopped itself.
 #[derive(Clone)]
 pub struct Alarm(Arc<dyn Fn() + Send + Sync>);
 
@@ -151,17 +151,17 @@ impl fmt::Debug for Alarm {
     }
 }
 
-/// See the module's text.
+/// The started rings of one guest. See the module's text.
 pub struct VhostUser {
     memory: Arc<GuestMemory>,
     terms: Terms,
-    /// The guest's transmit queues: what we receive from.
+    /// The guest's transmit queues: we receive from them.
     transmit: Vec<Queue>,
-    /// The guest's receive queues: what we send to.
+    /// The guest's receive queues: we send to them.
     receive: Vec<Queue>,
-    /// The transmit queue that is to be asked next.
+    /// The transmit queue to poll next.
     next: usize,
-    /// The transmit queue whose buffers are taken.
+    /// The transmit queue whose buffers are in use as frames.
     held: Option<usize>,
     /// Bytes in each of the receive buffers that were filled and not yet handed over.
     filled: [u32; MAX_BURST],
@@ -172,20 +172,20 @@ pub struct VhostUser {
     kicks: OwnedFd,
 }
 
-/// What was agreed on with the driver.
+/// The terms that were agreed on with the driver.
 #[derive(Debug, Clone, Copy)]
 struct Terms {
     /// Bytes of the virtio-net header: 10 or 12.
     header_len: usize,
-    /// What the guest may leave to us.
+    /// The offloads that the guest may leave to us.
     granted: Offloads,
-    /// What we may leave to the guest.
+    /// The offloads that we may leave to the guest.
     takes: Offloads,
     /// A frame may be spread over several receive buffers.
     mergeable: bool,
 }
 
-/// What a queue must know to handle frames.
+/// What a queue needs to handle frames.
 pub(super) struct Context<'a> {
     memory: &'a GuestMemory,
     header_len: usize,
@@ -194,9 +194,9 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Where the buffer of a descriptor is that is all of its chain (neither NEXT nor
-    /// INDIRECT), goes the right way (`direction` is WRITE or 0), and lies in one piece of
-    /// memory. Of no length otherwise: that is for the slow way to look at.
+    /// The buffer of a descriptor that is its whole chain (neither NEXT nor INDIRECT), has the right
+    /// direction (`direction` is WRITE or 0), and lies in one piece of memory. A buffer of length 0
+    /// otherwise: the slow path handles those.
     #[inline(always)]
     fn single_buffer(&self, descriptor: &Descriptor, direction: u16) -> GuestBuffer {
         if descriptor.flags & (NEXT | INDIRECT | WRITE) == direction
@@ -213,7 +213,7 @@ impl VhostUser {
     /// Makes a port of rings that were started. `features` are those that the driver took.
     ///
     /// # Errors
-    /// When a ring is not where the front end says, or not what it can be.
+    /// When a part of a ring is not in the shared memory, or the ring has an impossible size or base.
     pub fn new(
         memory: Arc<GuestMemory>,
         features: u64,
@@ -224,7 +224,7 @@ impl VhostUser {
         let (mut transmit, mut receive) = (Vec::new(), Vec::new());
         for spec in queues {
             let mut queue = start(&memory, features, spec)?;
-            // Disarmed: nobody is asleep yet.
+            // Disarmed: a new port is polled first.
             queue.disarm();
             if queue.spec.index.is_multiple_of(2) {
                 receive.push(queue);
@@ -289,7 +289,7 @@ impl VhostUser {
                     return true;
                 }
                 Err(rule) => {
-                    // Nothing of the burst may be used: it was not checked to its end.
+                    // The burst must not be used: it was not checked to its end.
                     burst.clear();
                     let queue = queue.spec.index;
                     self.stop(GuestFault { queue, rule });
@@ -327,7 +327,8 @@ impl VhostUser {
         let context = context(&self.memory, &self.terms);
         let queue = &mut self.receive[index];
         if let Err(rule) = queue.send(&context, burst, from, drops) {
-            // What was placed before the fault is not told apart: nobody is there to take it.
+            // Frames that were placed before the fault count as lost, too: the guest will not
+            // get them, as its port stops.
             drops.lose_all(from..burst.len(), DropReason::Unplugged);
             let queue = queue.spec.index;
             return self.stop(GuestFault { queue, rule });
@@ -341,7 +342,7 @@ impl VhostUser {
         for queue in &mut self.transmit {
             some |= queue.arm();
         }
-        // A ring that is gone looks like one in which nothing waits.
+        // A ring in lost memory reads as zeros, that is, as an empty one.
         self.look_for_lost_memory(1);
         some && self.fault.is_none()
     }
@@ -363,7 +364,7 @@ impl VhostUser {
     #[cold]
     fn stop(&mut self, mut fault: GuestFault) {
         if self.fault.is_none() {
-            // Memory that became zeros breaks other rules, too.
+            // Memory that became zeros looks like other rules broken, too.
             if self.memory.is_lost() {
                 fault.rule = Rule::MemoryLost;
             }

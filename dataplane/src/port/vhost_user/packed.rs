@@ -1,8 +1,8 @@
 //! A queue on a packed ring (virtio 1.2, 2.8), seen from the device: [`Packed`].
 //!
-//! One ring of descriptors serves both sides. Two bits of each tell whose it is, by whether they
-//! agree with a counter that flips at every turn of the ring. All buffers of a burst become
-//! visible to the driver by one store: that of the flags of the first.
+//! One ring of descriptors serves both sides. Two bits of each descriptor say which side owns it, by
+//! whether they agree with a counter that flips at every turn of the ring. All buffers of a burst
+//! become visible to the driver by one store: that of the flags of the first.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::Ordering;
@@ -27,7 +27,7 @@ use crate::stats::{DropReason, Losses};
 struct Chain {
     position: RingPosition,
     first: Descriptor,
-    /// What the driver calls it by.
+    /// The buffer id by which the driver knows it.
     number: u16,
     descriptors: u16,
 }
@@ -52,24 +52,24 @@ impl Chain {
 /// A packed queue while it runs.
 pub(super) struct Packed {
     ring: PackedRing,
-    /// The next descriptor to take. Chains are given back one for one and in order, so it is
-    /// also where the next is given back, once all that was taken is.
+    /// The next descriptor to take. Chains are given back one for one and in order: so it is
+    /// also where the next one is given back, when none is taken.
     next: RingPosition,
-    /// Descriptors given back since the driver was asked whether it wants to know.
+    /// Descriptors given back since the driver's wish to be notified was last read.
     since: u32,
     in_order: bool,
     gather: Gather,
     /// Chains that are taken and not yet given back.
     chains: [Chain; MAX_BURST],
-    /// Where they are, if each is a single piece of memory.
+    /// The memory of those chains that are a single piece.
     buffers: [GuestBuffer; MAX_BURST],
     taken: usize,
     scatter: ScatterList,
 }
 
 impl Packed {
-    /// Goes on where a killed device left off; else where `base` says that used descriptors
-    /// go: what another device took and did not give back is taken again.
+    /// Goes on where a killed device left off; otherwise where `base` says that used descriptors
+    /// go: buffers that another device took and did not give back are taken again.
     pub(super) fn new(ring: PackedRing, base: VringBase, in_order: bool) -> Option<Self> {
         let given = RingPosition::from_bits((base.0 >> 16) as u16);
         let next = ring.noted_position().unwrap_or(given);
@@ -86,14 +86,14 @@ impl Packed {
         })
     }
 
-    /// Where another device goes on, which the front end is about to be told.
+    /// Where another device goes on. The front end learns it from us, so the note in its memory goes.
     pub(super) fn retire(&mut self) -> VringBase {
         self.ring.forget_position();
         let position = u32::from(self.next.bits());
         VringBase(position | position << 16)
     }
 
-    /// The chain at a place, if the driver made one available there.
+    /// The chain at a position, if the driver made one available there.
     #[inline(always)]
     fn chain_at(&self, position: RingPosition) -> Result<Option<Chain>, Rule> {
         let Some(first) = self.ring.available(position) else {
@@ -165,7 +165,7 @@ impl Packed {
             let Some(chain) = self.chain_at(position)? else {
                 break;
             };
-            // A driver that never takes anything back could lead us round and round.
+            // A driver that marks every descriptor available would lead us round and round.
             total += u32::from(chain.descriptors);
             if total > u32::from(self.ring.size) {
                 break;
@@ -203,7 +203,8 @@ impl Packed {
         Ok(true)
     }
 
-    /// Gives back what [`Packed::receive`] took. Whether the driver wants to be told.
+    /// Gives back the chains that [`Packed::receive`] took. Returns whether the driver wants to be
+    /// notified.
     pub(super) fn release(&mut self) -> bool {
         let taken = &self.chains[..std::mem::take(&mut self.taken)];
         let [first, others @ ..] = taken else {
@@ -228,7 +229,8 @@ impl Packed {
         self.publish(position, word)
     }
 
-    /// Copies frames into the buffers of a receive queue. Whether the driver wants to be told.
+    /// Copies frames into the buffers of a receive queue. Returns whether the driver wants to be
+    /// notified.
     pub(super) fn send(
         &mut self,
         context: &Context<'_>,
@@ -265,7 +267,7 @@ impl Packed {
         Ok(())
     }
 
-    /// Gives a receive buffer back; the very first one of a burst when all is done.
+    /// Gives a receive buffer back, but the first one of a burst only when all are filled.
     #[inline(always)]
     fn give_back(&mut self, chain: &Chain, len: u32, first: &mut Option<(RingPosition, u64)>) {
         let word = used_word(chain.position, chain.number, len, WRITE);
@@ -277,7 +279,7 @@ impl Packed {
         self.since += u32::from(chain.descriptors);
     }
 
-    /// Places frames from `from` on for as long as each fits into one buffer; returns how many.
+    /// Writes frames from `from` on for as long as each fits into one buffer; returns how many.
     #[inline(always)]
     fn write_single(
         &mut self,
@@ -352,8 +354,8 @@ impl Packed {
         first.is_some_and(|(position, word)| self.publish(position, word))
     }
 
-    /// Shows the driver all that was given back, by the first of it. Whether it wants to be
-    /// told of what was given back since this was asked last.
+    /// Makes all buffers that were given back visible to the driver, by writing the first one. Returns
+    /// whether the driver wants to be notified of those given back since this was last asked.
     #[inline(always)]
     fn publish(&mut self, first: RingPosition, word: u64) -> bool {
         let since = std::mem::take(&mut self.since);
@@ -369,7 +371,8 @@ impl Packed {
         })
     }
 
-    /// Places one frame into as many pieces and, if the driver takes that, buffers as needed.
+    /// Writes one frame into as many pieces of memory and, with mergeable buffers, as many buffers as
+    /// it needs.
     fn write_scattered(
         &mut self,
         context: &Context<'_>,
@@ -409,8 +412,8 @@ impl Packed {
                 num_buffers as u16,
                 burst,
                 index,
-            )
-        };
+            );
+        }
         for (ahead, len) in lens[..num_buffers].iter().enumerate() {
             let chain = self.chains[ahead];
             self.give_back(&chain, *len, first);
@@ -419,7 +422,7 @@ impl Packed {
         Ok(Ok(()))
     }
 
-    /// Asks for kicks. `true` when something came before that took effect.
+    /// Asks for kicks. `true` when a buffer became available before that took effect.
     pub(super) fn arm(&mut self) -> bool {
         self.gather.forget();
         let (ring, next) = (&self.ring, self.next);

@@ -8,12 +8,12 @@ use super::descriptor::{Descriptor, Kind};
 const AVAILABLE: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
 
-/// RING_EVENT_FLAGS_…: what a side wants to be told.
+/// RING_EVENT_FLAGS_…: when a side wants to be notified.
 pub(super) const EVENT_ENABLE: u16 = 0;
 pub(super) const EVENT_DISABLE: u16 = 1;
 pub(super) const EVENT_DESCRIPTOR: u16 = 2;
 
-/// A place in the ring, and which turn it is.
+/// A position in the ring: the index of a descriptor, and the wrap counter, which flips at every turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RingPosition {
     pub(super) index: u16,
@@ -32,7 +32,7 @@ impl RingPosition {
         self.index | u16::from(self.wrap) << 15
     }
 
-    /// The place `by` descriptors on, at most one turn.
+    /// The position `by` descriptors further on, at most one turn.
     #[inline(always)]
     pub(super) fn ahead(self, by: u16, size: u16) -> RingPosition {
         let index = u32::from(self.index) + u32::from(by);
@@ -58,9 +58,9 @@ impl RingPosition {
 #[derive(Debug)]
 pub(super) struct PackedRing {
     descriptors: *const [AtomicU64; 2],
-    /// What the driver wants to be told: where, and flags.
+    /// When the driver wants to be notified: position and flags.
     driver: *const [AtomicU16; 2],
-    /// What we want to be told.
+    /// When we want to be notified.
     device: *const [AtomicU16; 2],
     pub(super) size: u16,
 }
@@ -92,12 +92,12 @@ impl PackedRing {
 
     #[inline(always)]
     pub(super) fn words(&self, index: u16) -> &[AtomicU64; 2] {
-        assert!(index < self.size, "places stay inside the ring");
+        assert!(index < self.size, "positions stay inside the ring");
         // SAFETY: inside the ring.
         unsafe { &*self.descriptors.add(index as usize) }
     }
 
-    /// The descriptor at a place, once, if it is the device's.
+    /// Reads the descriptor at a position, once, if the driver made it available.
     #[inline(always)]
     pub(super) fn available(&self, position: RingPosition) -> Option<Descriptor> {
         let words = self.words(position.index);
@@ -111,8 +111,8 @@ impl PackedRing {
         })
     }
 
-    /// The descriptor at a place behind the first of a chain: the first's flags were written
-    /// last, so all of it is there.
+    /// Reads a descriptor behind the first of a chain: the driver writes the first one's flags last, so
+    /// the whole chain is there.
     pub(super) fn follower(&self, position: RingPosition) -> Descriptor {
         let [address, rest] = self.words(position.index);
         let raw = [
@@ -139,13 +139,13 @@ impl PackedRing {
         self.device_event()[1].store(flags.to_le(), Ordering::Relaxed);
     }
 
-    /// Our event structure says where it wants to be told of a descriptor, but we never ask
-    /// for one by its place: so the field is free, and survives us in the guest's memory. A
-    /// fabric that was killed leaves its place there; QEMU cannot tell it to the next one,
-    /// since a packed ring itself does not (QEMU 7.2 gives the place of the last clean stop).
+    /// Writes our position into the guest's memory, where it survives a fabric that is killed. A packed
+    /// ring itself does not contain it, so QEMU cannot give it to the next fabric (QEMU 7.2 gives the
+    /// position of the last clean stop). It goes into the field of our event structure that names the
+    /// descriptor to be notified of, which is free: we never ask for a particular descriptor.
     #[inline(always)]
     pub(super) fn note_position(&self, position: RingPosition) {
-        // Drivers begin with zeroes there: one more tells the first place from nothing.
+        // Drivers begin with zeros there: adding one distinguishes position 0 from no note.
         let note = RingPosition {
             index: position.index + 1,
             ..position
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_go_round_and_flip_the_counter() {
+    fn positions_go_round_and_flip_the_counter() {
         let position = RingPosition {
             index: 5,
             wrap: true,

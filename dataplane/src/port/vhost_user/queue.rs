@@ -1,5 +1,4 @@
-//! One virtqueue of either kind, with the descriptors that its two sides wake each other by:
-//! [`Queue`].
+//! One virtqueue of either kind, with the eventfds by which its two sides wake each other: [`Queue`].
 
 use std::fs::File;
 
@@ -11,7 +10,7 @@ use super::{Context, QueueSpec};
 use crate::frame::{Burst, MAX_BURST};
 use crate::stats::Losses;
 
-/// A queue while it runs. Which kind of ring it has is asked once a burst.
+/// A queue while it runs. Its kind of ring is decided once a burst.
 pub(super) struct Queue {
     pub(super) ring: Ring,
     pub(super) spec: QueueSpec,
@@ -40,7 +39,7 @@ impl Queue {
         }
     }
 
-    /// Gives back what was received, and tells the driver if it wants to know.
+    /// Gives back the buffers that were received, and interrupts the driver if it wants that.
     #[inline]
     pub(super) fn release(&mut self) {
         let call = match &mut self.ring {
@@ -70,8 +69,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Receive buffers that are one piece of memory each, and longer than a header, for as
-    /// many as come next; returns how many. They stay the driver's until [`Queue::settle`].
+    /// Writes the next receive buffers to `buffers`, up to the first that is not one piece of memory
+    /// or not longer than a header; returns how many. They stay the driver's until [`Queue::settle`].
     pub(super) fn lend(
         &mut self,
         context: &Context<'_>,
@@ -83,7 +82,8 @@ impl Queue {
         }
     }
 
-    /// Gives the first of the buffers lent back, filled with as many bytes as told.
+    /// Gives the first of the lent buffers to the driver, each filled with as many bytes as `lens`
+    /// says.
     pub(super) fn settle(&mut self, lens: &[u32]) {
         let call = match &mut self.ring {
             Ring::Split(ring) => ring.settle(lens),
@@ -108,7 +108,7 @@ impl Queue {
         }
     }
 
-    /// Ends the queue, and tells where another device goes on.
+    /// Ends the queue. The result's base says where another device goes on.
     pub(super) fn retire(mut self) -> QueueSpec {
         let base = match &mut self.ring {
             Ring::Split(ring) => ring.retire(),
@@ -118,8 +118,8 @@ impl Queue {
     }
 }
 
-/// Interrupts the driver. The descriptor is an eventfd and does not block: full, it has been
-/// signalled so often that one more tells nothing.
+/// Interrupts the driver. The descriptor is an eventfd that does not block. A write fails when its
+/// counter is full: then the driver has been signalled already.
 #[cold]
 fn signal(call: Option<&File>) {
     if let Some(call) = call {

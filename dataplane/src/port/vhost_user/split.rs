@@ -19,34 +19,34 @@ use super::{Context, VringBase};
 use crate::frame::{Burst, MAX_BURST};
 use crate::stats::{DropReason, Losses};
 
-/// Receive buffers that one frame may be spread over: a 64 KiB super-frame and 64-byte
-/// buffers, the smallest that drivers use for anything.
+/// Most receive buffers that one frame may be spread over: a 64 KiB super-frame in 64-byte buffers,
+/// the smallest that drivers use.
 const MAX_BUFFERS: usize = LONGEST_CHAIN;
 
 /// A split queue while it runs.
 pub(super) struct Split {
     ring: SplitRing,
     /// The next available entry to take. Chains are given back one for one and in order: so
-    /// it is also where the used index goes when all that was taken is given back.
+    /// it is also the used index when none is taken.
     next: u16,
     /// The driver's index, as last read.
     known: u16,
-    /// The used index when the driver was last told of it.
+    /// The used index when the driver's wish to be notified was last read.
     signalled: u16,
     event_index: bool,
     in_order: bool,
     gather: Gather,
     /// Heads of the chains that are taken and not yet given back.
     heads: [u16; MAX_BURST],
-    /// Where they are, if each is a single piece of memory.
+    /// The memory of those chains that are a single piece.
     buffers: [GuestBuffer; MAX_BURST],
     taken: u16,
     scatter: ScatterList,
 }
 
 impl Split {
-    /// Goes on where the used index stands: what another device took and did not give back
-    /// is taken again.
+    /// Goes on at the used index: buffers that another device took and did not give back are taken
+    /// again.
     pub(super) fn new(ring: SplitRing, event_index: bool, in_order: bool) -> Self {
         let next = ring.used_index();
         Split {
@@ -69,7 +69,7 @@ impl Split {
         VringBase(u32::from(self.next))
     }
 
-    /// Entries that the driver made available and nobody took.
+    /// Entries that the driver made available and that are not taken.
     #[inline(always)]
     fn waiting(&self) -> u16 {
         self.known.wrapping_sub(self.next)
@@ -98,7 +98,7 @@ impl Split {
             waiting = self.look()?;
         }
         if waiting < Gather::ENOUGH && self.gather.lets_grow() {
-            self.known = self.next; // look again
+            self.known = self.next; // so that the next poll reads the index again
             return Ok(true);
         }
         self.gather.took(waiting);
@@ -137,7 +137,8 @@ impl Split {
         Ok(true)
     }
 
-    /// Gives back what [`Split::receive`] took. Whether the driver wants to be told.
+    /// Gives back the chains that [`Split::receive`] took. Returns whether the driver wants to be
+    /// notified.
     pub(super) fn release(&mut self) -> bool {
         let count = std::mem::take(&mut self.taken);
         if count == 0 {
@@ -153,7 +154,8 @@ impl Split {
         self.publish()
     }
 
-    /// Copies frames into the buffers of a receive queue. Whether the driver wants to be told.
+    /// Copies frames into the buffers of a receive queue. Returns whether the driver wants to be
+    /// notified.
     pub(super) fn send(
         &mut self,
         context: &Context<'_>,
@@ -192,7 +194,7 @@ impl Split {
         Ok(())
     }
 
-    /// Places frames from `from` on for as long as each fits into one buffer; returns how many.
+    /// Writes frames from `from` on for as long as each fits into one buffer; returns how many.
     #[inline(always)]
     fn write_single(
         &mut self,
@@ -267,7 +269,8 @@ impl Split {
         self.publish()
     }
 
-    /// Places one frame into as many pieces and, if the driver takes that, buffers as needed.
+    /// Writes one frame into as many pieces of memory and, with mergeable buffers, as many buffers as
+    /// it needs.
     fn write_scattered(
         &mut self,
         context: &Context<'_>,
@@ -341,8 +344,8 @@ impl Split {
         })
     }
 
-    /// Shows the driver all that is in the used ring. Whether it wants to be told of what was
-    /// given back since it was told last.
+    /// Makes the used ring visible to the driver. Returns whether the driver wants to be notified of
+    /// the buffers given back since this was last asked.
     #[inline(always)]
     fn publish(&mut self) -> bool {
         let (ring, next) = (&self.ring, self.next);
@@ -354,7 +357,7 @@ impl Split {
         publish_then_look(publish, || needs_event(ring.used_event(), next, before))
     }
 
-    /// Asks for kicks. `true` when something came before that took effect.
+    /// Asks for kicks. `true` when a buffer became available before that took effect.
     pub(super) fn arm(&mut self) -> bool {
         self.gather.forget();
         let (ring, next) = (&self.ring, self.next);
@@ -365,15 +368,15 @@ impl Split {
                 ring.set_used_flags(0);
             }
         };
-        // A jump of the index is found, and told, by the next receive.
+        // An index that jumps too far is found by the next receive.
         publish_then_look(ask, || ring.available_index() != next)
     }
 
     /// Asks for no kicks.
     pub(super) fn disarm(&mut self) {
         if self.event_index {
-            // As far away as can be: the driver's index gets there after 65,535 buffers, and
-            // then sends one kick for nothing.
+            // As far away as possible: the driver's index gets there after 65,535 buffers, and
+            // then the driver sends one kick that is not needed.
             self.ring.set_available_event(self.next.wrapping_sub(1));
         } else {
             self.ring.set_used_flags(NO_SIGNAL);

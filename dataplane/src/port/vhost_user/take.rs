@@ -1,5 +1,5 @@
-//! From the buffers of a transmit queue to frames of a burst, without copying them: only the
-//! virtio-net header is, then checked, and the checked copy is what counts.
+//! Makes frames of a burst from the buffers of a transmit queue, without copying them. Only the
+//! virtio-net header is copied and checked, and the checked copy is used.
 #![allow(unsafe_code)]
 
 use super::Context;

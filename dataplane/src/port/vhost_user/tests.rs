@@ -376,7 +376,7 @@ fn each_broken_rule_stops_the_port_and_names_it() {
             }
         };
         let cases: [(Break<'_>, &str); 5] = [
-            (&outside, "not the guest's memory"),
+            (&outside, "outside the memory"),
             (&backwards, "wrong direction"),
             (&nested, "nested"),
             (&cut_table, "cut off"),
@@ -450,6 +450,6 @@ fn kicks_are_asked_for_only_while_nobody_polls() {
         assert!(!wanted(&driver));
         fill(&driver, BUFFERS, &frame(60, 1));
         driver.offer(&[(BUFFERS, 72)], 0);
-        assert!(port.arm(), "what came before is told");
+        assert!(port.arm(), "a buffer that came before is reported");
     }
 }

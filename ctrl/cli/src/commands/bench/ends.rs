@@ -7,9 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use bench::bed::Bed;
-use bench::clock::CpuMeter;
-use bench::endpoint::End;
+use bench::CableEnd;
+use bench::cpu_time::CpuMeter;
+use bench::testbed::Testbed;
 
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index};
 
@@ -30,7 +30,7 @@ pub(super) async fn of_running(
     client: &Client,
     cable: &str,
     nic: PlugKind,
-) -> anyhow::Result<(String, Bed)> {
+) -> anyhow::Result<(String, Testbed)> {
     let cables = client.cables(&[cable.to_owned()]).await?;
     let [cable] = cables.as_slice() else {
         bail!(
@@ -48,7 +48,7 @@ pub(super) async fn of_running(
     let ends = [end(&lane.from)?, end(&lane.to)?];
     Ok((
         cable.name.clone(),
-        Bed {
+        Testbed {
             ends,
             cpu: Some(CpuMeter::Process(fabric)),
         },
@@ -62,17 +62,22 @@ fn pid_of(socket: &Path) -> anyhow::Result<u32> {
     Ok(peer.pid.as_raw_nonzero().get().cast_unsigned())
 }
 
-fn end_called(name: &str, fabric: u32, paths: &StatePaths, nic: PlugKind) -> anyhow::Result<End> {
+fn end_called(
+    name: &str,
+    fabric: u32,
+    paths: &StatePaths,
+    nic: PlugKind,
+) -> anyhow::Result<CableEnd> {
     let is_socket =
         |path: &Path| fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
     // A wire's port that is a socket is called by its path.
     if is_socket(Path::new(name)) {
-        return Ok(End::VhostUser(name.into()));
+        return Ok(CableEnd::VhostUser(name.into()));
     }
     if let Some(holder) = holder_of(name) {
         // The fabric holds the tap: its network device is the cable's end.
         if holder.pid == fabric {
-            return Ok(End::Netdev(name.into()));
+            return Ok(CableEnd::Netdev(name.into()));
         }
         bail!(
             "its end {name} is held by {} (process {}); {WAY_OUT}",
@@ -82,12 +87,12 @@ fn end_called(name: &str, fabric: u32, paths: &StatePaths, nic: PlugKind) -> any
     }
     let socket = paths.vhost_socket(name);
     if nic == PlugKind::VhostUser && is_socket(&socket) {
-        return Ok(End::VhostUser(socket));
+        return Ok(CableEnd::VhostUser(socket));
     }
     if !is_device(name)? {
         bail!("its end {name} is a switch VM's, or in another network namespace; {WAY_OUT}");
     }
-    Ok(End::Tap(name.into()))
+    Ok(CableEnd::Tap(name.into()))
 }
 
 fn is_device(name: &str) -> io::Result<bool> {

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bench::bed::{Bed, CpuPair, FreshCable};
-use bench::endpoint::End;
+use bench::CableEnd;
 use bench::machine::Machine;
-use bench::measure::{News, Plan, Step, measure};
+use bench::measure::{LoadPlan, LoadProgress, LoadStep, measure};
 use bench::pattern::{LONGEST, SHORTEST};
-use bench::report::{Load, Report, SizeReport, bits, count, table};
+use bench::report::{LoadReport, OfferedLoad, SizeReport, bits, count, table};
+use bench::testbed::{CpuPair, FreshCable, Testbed};
 use clap::{Args, ValueEnum};
 use dataplane::PanelOptions;
 use guest::{GuestOptions, MemoryOptions, Ring};
@@ -35,7 +35,7 @@ pub(crate) struct BenchArgs {
     /// Instead of a cable of a fabric: whatever joins these two, each vhost-user:PATH (something
     /// listens there), tap:NAME or netdev:NAME.
     #[arg(long, num_args = 2, value_names = ["END", "END"], conflicts_with = "cable")]
-    between: Option<Vec<End>>,
+    between: Option<Vec<CableEnd>>,
     /// What to plug in where a cable's end has both.
     #[arg(long, value_enum, default_value_t = PlugKind::VhostUser)]
     nic: PlugKind,
@@ -69,7 +69,7 @@ pub(crate) struct BenchArgs {
         value_delimiter = ',',
         default_value = "1000,50%"
     )]
-    load: Vec<Load>,
+    load: Vec<OfferedLoad>,
     /// Load both directions at once; figures are of both together.
     #[arg(long)]
     both_ways: bool,
@@ -111,11 +111,11 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<E
     // Before this thread is bound to one CPU.
     let machine = Machine::this();
     let mut fresh = None;
-    let (cable, bed) = match (&args.cable, args.between.as_deref()) {
+    let (cable, testbed) = match (&args.cable, args.between.as_deref()) {
         (Some(cable), _) => ends::of_running(&context.client, cable, args.nic).await?,
         (None, Some([a, b])) => (
             "cable".to_owned(),
-            Bed {
+            Testbed {
                 ends: [a.clone(), b.clone()],
                 cpu: None,
             },
@@ -127,21 +127,21 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<E
                 cpus: cpus.worker.into_iter().collect(),
                 idle: args.idle.into(),
             };
-            let plugged = fresh.insert(FreshCable::plug(&worker)?);
+            let plugged = fresh.insert(FreshCable::start(&worker)?);
             cpus.bind_generator();
-            ("fresh cable".to_owned(), plugged.bed())
+            ("fresh cable".to_owned(), plugged.testbed())
         }
     };
     let plan = args.plan();
     let names = if fresh.is_some() {
         ["guest", "guest"].map(str::to_owned)
     } else {
-        bed.ends.clone().map(|end| end.to_string())
+        testbed.ends.clone().map(|end| end.to_string())
     };
     let progress = Progress::new();
-    let sizes = watched(bed, plan, &progress, &mut stop).await?;
+    let sizes = watched(testbed, plan, &progress, &mut stop).await?;
     drop(fresh);
-    let report = Report {
+    let report = LoadReport {
         cable,
         ends: names,
         settings: args.settings(),
@@ -161,8 +161,8 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<E
 
 /// Measures on a thread of its own and shows how far it is.
 async fn watched(
-    bed: Bed,
-    plan: Plan,
+    testbed: Testbed,
+    plan: LoadPlan,
     progress: &Progress,
     stop: &mut StopSignals,
 ) -> anyhow::Result<Vec<SizeReport>> {
@@ -171,7 +171,7 @@ async fn watched(
     let flag = interrupted.clone();
     let mut measuring = tokio::task::spawn_blocking(move || {
         // Nobody listens any more only once the process is about to end.
-        measure(&bed, &plan, &flag, |event| _ = news.send(event))
+        measure(&testbed, &plan, &flag, |event| _ = news.send(event))
     });
     let mut stage: Option<Stage<'_>> = None;
     loop {
@@ -179,10 +179,10 @@ async fn watched(
             biased;
             () = stop.wait() => interrupted.store(true, Ordering::Relaxed),
             Some(event) = inbox.recv() => match event {
-                News::Begins(size, step) => stage
+                LoadProgress::Begins(size, step) => stage
                     .get_or_insert_with(|| progress.stage(&format!("{size} B")))
                     .update(&said(step)),
-                News::Done(report) => if let Some(stage) = stage.take() {
+                LoadProgress::Done(report) => if let Some(stage) = stage.take() {
                     stage.done(&result(&report));
                 },
             },
@@ -191,18 +191,18 @@ async fn watched(
     }
 }
 
-fn said(step: Step) -> String {
+fn said(step: LoadStep) -> String {
     match step {
-        Step::Throughput => "throughput".into(),
-        Step::NoDrop(rate, _) if rate < 1.0 => "no drop".into(),
-        Step::NoDrop(rate, best) => {
+        LoadStep::Throughput => "throughput".into(),
+        LoadStep::NoDrop { rate, .. } if rate < 1.0 => "no drop".into(),
+        LoadStep::NoDrop { rate, best } => {
             format!(
                 "no drop: {}/s passed, trying {}/s",
                 count(best),
                 count(rate)
             )
         }
-        Step::Latency(rate) => format!("latency at {}/s", count(rate)),
+        LoadStep::Latency(rate) => format!("latency at {}/s", count(rate)),
     }
 }
 
@@ -220,11 +220,11 @@ fn result(report: &SizeReport) -> String {
 }
 
 impl BenchArgs {
-    fn plan(&self) -> Plan {
-        Plan {
+    fn plan(&self) -> LoadPlan {
+        LoadPlan {
             sizes: self.size.clone(),
             time: self.time,
-            trial: self.trial,
+            search_time: self.trial,
             tolerance: self.tolerance,
             attempts: self.attempts,
             resolution: self.resolution.max(1e-4),
@@ -244,7 +244,7 @@ impl BenchArgs {
             mergeable: self.mergeable,
             in_order: self.in_order,
             features: guest::features::TSO4,
-            receive_room: if self.mergeable { 1536 - 12 } else { 1522 },
+            receive_capacity: if self.mergeable { 1536 - 12 } else { 1522 },
             memory: MemoryOptions {
                 huge: true,
                 ..MemoryOptions::default()

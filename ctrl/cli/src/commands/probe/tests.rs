@@ -3,8 +3,8 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use bench::bed::FreshCable;
-use bench::endpoint::End;
+use bench::CableEnd;
+use bench::testbed::FreshCable;
 use dataplane::{Idle, PanelOptions};
 use smoltcp::wire::{EthernetAddress, Ipv4Address, Ipv4Cidr};
 
@@ -18,8 +18,8 @@ fn address(number: u8) -> Ipv4Address {
     Ipv4Address::new(10, 0, 0, number)
 }
 
-fn host(end: &End, number: u8) -> Host {
-    let End::VhostUser(socket) = end else {
+fn host(end: &CableEnd, number: u8) -> Host {
+    let CableEnd::VhostUser(socket) = end else {
         panic!("a fresh cable has sockets: {end}");
     };
     let nic = Nic::plug(socket).unwrap();
@@ -37,8 +37,8 @@ fn hosts_ping_each_other_and_carry_tcp_and_udp() {
         cpus: Vec::new(),
         idle: Idle::Sleep,
     };
-    let cable = FreshCable::plug(&options).unwrap();
-    let ends = cable.bed().ends;
+    let cable = FreshCable::start(&options).unwrap();
+    let ends = cable.testbed().ends;
     let mut hosts = [host(&ends[0], 1), host(&ends[1], 2)];
     let stop = AtomicBool::new(false);
 

@@ -230,11 +230,11 @@ fn wrong_forms() {
     );
     bad(
         "[dhcp]\ndomain = \"my lab\"\n",
-        r#"f.toml, line 2: dhcp.domain: "my lab" is no domain: use labels of letters, digits and inner dashes, joined by dots"#,
+        r#"f.toml, line 2: dhcp.domain: "my lab" is not a valid domain: use labels of letters, digits and inner dashes, joined by dots"#,
     );
     bad(
         "[dhcp]\nboot_bios = \"a,b\"\n",
-        r#"f.toml, line 2: dhcp.boot_bios: "a,b" is no boot file: use 1 to 127 printable ASCII characters without blanks, commas, quotes, # or \, not beginning with tag: or net:"#,
+        r#"f.toml, line 2: dhcp.boot_bios: "a,b" is not a valid boot file: use 1 to 127 printable ASCII characters without blanks, commas, quotes, # or \, not beginning with tag: or net:"#,
     );
 }
 
@@ -426,7 +426,7 @@ fn a_boot_file_too_long_with_the_address_in_it() {
             "[dhcp]\nboot_ipxe = \"{{next_server}}/{path}\"\nnext_server = \"192.168.100.200\"\n"
         ),
         &format!(
-            "f.toml, line 2: dhcp.boot_ipxe: \"192.168.100.200/{path}\" is no boot file: use 1 to 127 printable ASCII characters without blanks, commas, quotes, # or \\, not beginning with tag: or net:"
+            "f.toml, line 2: dhcp.boot_ipxe: \"192.168.100.200/{path}\" is not a valid boot file: use 1 to 127 printable ASCII characters without blanks, commas, quotes, # or \\, not beginning with tag: or net:"
         ),
     );
 }

@@ -1,65 +1,62 @@
-//! Who competes in what. Pure.
+//! The contestants, what each of them runs, and the figures to reach. Pure.
 
 use std::path::{Path, PathBuf};
 
 use super::OURS;
 
-/// Programs that turns start.
+/// The programs that runs start.
 #[derive(Debug, Clone)]
 pub struct Tools {
-    /// This build's binary.
+    /// The binary `ikv-fabric` of this build.
     pub fabric: PathBuf,
-    /// The program that holds taps, and makes a crowd of cables.
+    /// The program `side-by-side`, which loads taps and makes many idle cables.
     pub side_by_side: PathBuf,
-    /// The folder of scripts.
+    /// The folder of scripts, bench/peers.
     pub peers: PathBuf,
 }
 
-/// One contestant's turn.
+/// What a contestant runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Job {
-    /// Whose.
-    pub contestant: &'static str,
-    /// Programs without which it is skipped.
-    pub needs: &'static [&'static str],
-    /// What is started.
-    pub command: Vec<String>,
+pub(super) struct Job {
+    pub(super) contestant: &'static str,
+    /// Programs without which the contestant is skipped.
+    pub(super) needs: &'static [&'static str],
+    /// Program and arguments.
+    pub(super) command: Vec<String>,
 }
 
-/// Turns that give the same figures.
+/// Contestants whose runs yield the same figures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
-    /// A short name, for choosing.
-    pub name: &'static str,
-    /// In the order of their turns.
-    pub jobs: Vec<Job>,
-    /// What each turn prints.
-    pub figures: Vec<Figure>,
+    /// A short name, by which the user chooses groups.
+    pub(super) name: &'static str,
+    /// One for each contestant, in the order of their runs.
+    pub(super) jobs: Vec<Job>,
+    /// The numbers that each run prints.
+    pub(super) figures: Vec<Figure>,
 }
 
-/// One number that turns print.
+/// A number that a run prints.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Figure {
-    /// Its key.
-    pub key: &'static str,
-    /// What it is.
-    pub title: String,
-    /// Its unit.
-    pub unit: &'static str,
-    /// Whether less is better.
-    pub less_is_better: bool,
+pub(super) struct Figure {
+    /// The key in the run's output.
+    pub(super) key: &'static str,
+    /// What the number measures.
+    pub(super) title: String,
+    pub(super) unit: &'static str,
+    pub(super) less_is_better: bool,
     /// What this build is to reach.
-    pub wanted: Vec<Versus>,
+    pub(super) targets: Vec<Target>,
 }
 
-/// A ratio of medians, this build's to another's (or, if less is better, the other's to this
-/// build's); or a figure to reach alone.
+/// A figure to reach, with its limit and the aim beyond it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Versus {
-    /// A contestant, the least ratio, and the one aimed at.
-    Contestant(&'static str, f64, f64),
-    /// The least (or most) figure, and the one aimed at.
-    Alone(f64, f64),
+pub(super) enum Target {
+    /// The ratio of medians to a contestant, of which more is in favour of this build: the least
+    /// ratio, and the aim.
+    Ratio(&'static str, f64, f64),
+    /// This build's median: the worst allowed, and the aim.
+    Median(f64, f64),
 }
 
 const TESTPMD: &str = "testpmd";
@@ -67,56 +64,26 @@ const OVS: &str = "OVS-DPDK";
 const BRIDGE: &str = "Linux bridge";
 const VDE: &str = "VDE";
 
-/// Every case. A turn loads its cable for so many seconds.
+/// The contestant of the group `many-idle` without idle cables.
+const ALONE: &str = "alone";
+
+/// All groups. A run loads its cable for `seconds`.
 pub fn groups(tools: &Tools, seconds: u32) -> Vec<Group> {
+    let vhost_group = |name, bytes, ring, testpmd: (f64, f64), ovs: (f64, f64)| {
+        let targets = vec![
+            Target::Ratio(TESTPMD, testpmd.0, testpmd.1),
+            Target::Ratio(OVS, ovs.0, ovs.1),
+        ];
+        vhost(tools, name, (bytes, ring), seconds, targets)
+    };
     vec![
-        vhost(
-            tools,
-            "vhost-64-split",
-            64,
-            "split",
-            seconds,
-            vec![
-                Versus::Contestant(TESTPMD, 1.0, 1.3),
-                Versus::Contestant(OVS, 1.4, 2.0),
-            ],
-        ),
-        vhost(
-            tools,
-            "vhost-64-packed",
-            64,
-            "packed",
-            seconds,
-            vec![
-                Versus::Contestant(TESTPMD, 1.0, 1.2),
-                Versus::Contestant(OVS, 1.4, 2.0),
-            ],
-        ),
-        vhost(
-            tools,
-            "vhost-1514-split",
-            1514,
-            "split",
-            seconds,
-            vec![
-                Versus::Contestant(TESTPMD, 1.5, 2.0),
-                Versus::Contestant(OVS, 1.5, 2.0),
-            ],
-        ),
-        vhost(
-            tools,
-            "vhost-1514-packed",
-            1514,
-            "packed",
-            seconds,
-            vec![
-                Versus::Contestant(TESTPMD, 1.5, 2.0),
-                Versus::Contestant(OVS, 1.5, 2.0),
-            ],
-        ),
+        vhost_group("vhost-64-split", 64, "split", (1.0, 1.3), (1.4, 2.0)),
+        vhost_group("vhost-64-packed", 64, "packed", (1.0, 1.2), (1.4, 2.0)),
+        vhost_group("vhost-1514-split", 1514, "split", (1.5, 2.0), (1.5, 2.0)),
+        vhost_group("vhost-1514-packed", 1514, "packed", (1.5, 2.0), (1.5, 2.0)),
         taps(tools, seconds),
         tcp(tools, seconds),
-        beside_idle_cables(tools, seconds),
+        many_idle(tools, seconds),
         datacenter(tools),
     ]
 }
@@ -124,10 +91,9 @@ pub fn groups(tools: &Tools, seconds: u32) -> Vec<Group> {
 fn vhost(
     tools: &Tools,
     name: &'static str,
-    bytes: usize,
-    ring: &'static str,
+    (bytes, ring): (usize, &'static str),
     seconds: u32,
-    wanted: Vec<Versus>,
+    targets: Vec<Target>,
 ) -> Group {
     let job = |contestant, needs, dut: &str| Job {
         contestant,
@@ -159,7 +125,7 @@ fn vhost(
             title: format!("vhost – vhost, {bytes} B, {ring} rings"),
             unit: "million frames/s, both ways together",
             less_is_better: false,
-            wanted,
+            targets,
         }],
     }
 }
@@ -184,7 +150,7 @@ fn taps(tools: &Tools, seconds: u32) -> Group {
             title: "netdev – netdev, 60 B (two taps without vhost)".into(),
             unit: "million frames/s, one way",
             less_is_better: false,
-            wanted: vec![Versus::Contestant(BRIDGE, 0.5, 0.8)],
+            targets: vec![Target::Ratio(BRIDGE, 0.5, 0.8)],
         }],
     }
 }
@@ -215,23 +181,20 @@ fn tcp(tools: &Tools, seconds: u32) -> Group {
                 title: "TCP between two hosts (tap – tap; the bridge: veth)".into(),
                 unit: "Gbit/s",
                 less_is_better: false,
-                wanted: vec![Versus::Contestant(BRIDGE, 0.6, 0.8)],
+                targets: vec![Target::Ratio(BRIDGE, 0.6, 0.8)],
             },
             Figure {
                 key: "rtt_us",
                 title: "ping between them over the idle cable".into(),
                 unit: "µs there and back, mean; less is better",
                 less_is_better: true,
-                wanted: vec![Versus::Alone(40.0, 20.0)],
+                targets: vec![Target::Median(40.0, 20.0)],
             },
         ],
     }
 }
 
-/// The contestants of [`beside_idle_cables`].
-const ALONE: &str = "alone";
-
-fn beside_idle_cables(tools: &Tools, seconds: u32) -> Group {
+fn many_idle(tools: &Tools, seconds: u32) -> Group {
     let job = |contestant, idle: &str| Job {
         contestant,
         needs: &[],
@@ -239,13 +202,13 @@ fn beside_idle_cables(tools: &Tools, seconds: u32) -> Group {
             "unshare".into(),
             "--net".into(),
             text(&tools.side_by_side),
-            "crowd".into(),
+            "many-idle".into(),
             idle.into(),
             seconds.to_string(),
         ],
     };
     Group {
-        name: "crowd",
+        name: "many-idle",
         jobs: vec![job(OURS, "1000"), job(ALONE, "0")],
         figures: vec![
             Figure {
@@ -253,14 +216,14 @@ fn beside_idle_cables(tools: &Tools, seconds: u32) -> Group {
                 title: "one busy cable beside 1,000 idle ones, 64 B".into(),
                 unit: "million frames/s, both ways together",
                 less_is_better: false,
-                wanted: vec![Versus::Contestant(ALONE, 0.9, 1.0)],
+                targets: vec![Target::Ratio(ALONE, 0.9, 1.0)],
             },
             Figure {
                 key: "idle_percent",
                 title: "all cables idle: CPU time of the worker".into(),
                 unit: "% of a CPU; less is better",
                 less_is_better: true,
-                wanted: vec![Versus::Alone(1.0, 0.0)],
+                targets: vec![Target::Median(1.0, 0.0)],
             },
         ],
     }
@@ -277,14 +240,17 @@ fn datacenter(tools: &Tools) -> Group {
         title: title.into(),
         unit: "ms; less is better",
         less_is_better: true,
-        wanted: Vec::new(),
+        targets: Vec::new(),
     };
     Group {
         name: "datacenter",
         jobs: vec![job(OURS, OURS), job(BRIDGE, "bridge")],
         figures: vec![
-            figure("up_ms", "141 cables, made (the bridges: as ikvswitch did)"),
-            figure("down_ms", "141 cables, taken away"),
+            figure(
+                "up_ms",
+                "141 cables, created (the bridges: as by ikvswitch)",
+            ),
+            figure("down_ms", "141 cables, removed"),
         ],
     }
 }

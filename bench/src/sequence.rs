@@ -1,44 +1,45 @@
-//! Which of the frames that were sent arrived, and how.
+//! Checks the frames that arrive: which of the sent frames they are, in what order, and whether they
+//! are intact.
 
 use serde::Serialize;
 
-use crate::pattern::{Bytes, Damage, Pattern, Stamp};
+use crate::pattern::{FrameBytes, Mismatch, Pattern, Stamp};
 
-/// Numbers back from the highest one for which it is known whether they arrived.
+/// How far behind the highest number that arrived a tracker knows which numbers arrived.
 const WINDOW: u64 = 1 << 16;
 
-/// Of large frames every so many-th is looked at byte for byte, the others at both ends.
+/// One of this many long frames is compared byte by byte, of the others only stamp and last bytes.
 const SAMPLE: u64 = 64;
 
-/// Frames up to this length are always looked at byte for byte.
+/// Frames of up to this many bytes are always compared byte by byte.
 const SHORT: usize = 128;
 
-/// What became of the frames of a trial.
+/// Counts of the frames of a run, by what became of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Counts {
+pub struct FrameCounts {
     /// Frames that the schedule, or the window, called for.
     pub offered: u64,
-    /// Those that the cable's end took in time.
+    /// Offered frames that the cable's end accepted in time.
     pub sent: u64,
-    /// Those that arrived, each counted once, in whatever order.
+    /// Frames that arrived intact, each counted once, in any order.
     pub received: u64,
-    /// Sent and never received.
+    /// Frames that were sent and did not arrive.
     pub lost: u64,
-    /// Received after one that was sent later.
+    /// Received frames that came after one that was sent later.
     pub reordered: u64,
-    /// Received again.
+    /// Frames that arrived again.
     pub duplicated: u64,
-    /// Received with other bytes or of another length.
+    /// Frames that arrived with other bytes or another length.
     pub corrupted: u64,
-    /// Frames of others on the cable.
+    /// Frames that another sender put on the cable.
     pub foreign: u64,
 }
 
-impl Counts {
-    /// Of two trials, or two lanes.
+impl FrameCounts {
+    /// Adds the counts of two runs or of two lanes.
     #[must_use]
-    pub fn plus(self, other: Counts) -> Counts {
-        Counts {
+    pub(crate) fn plus(self, other: FrameCounts) -> FrameCounts {
+        FrameCounts {
             offered: self.offered + other.offered,
             sent: self.sent + other.sent,
             received: self.received + other.received,
@@ -50,12 +51,12 @@ impl Counts {
         }
     }
 
-    /// Whether each frame arrived once, whole and in order.
+    /// Whether every sent frame arrived once, intact and in order.
     pub fn is_clean(&self) -> bool {
         self.lost + self.reordered + self.duplicated + self.corrupted == 0
     }
 
-    /// What went wrong, for people; nothing if nothing did.
+    /// The counts of all faults as text, such as `3 lost, 1 reordered`; empty without faults.
     pub fn faults(&self) -> String {
         let faults: Vec<_> = [
             (self.offered - self.sent, "refused"),
@@ -67,74 +68,76 @@ impl Counts {
         ]
         .into_iter()
         .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
+        .map(|(count, fault)| format!("{count} {fault}"))
         .collect();
         faults.join(", ")
     }
 }
 
-/// Looks at what arrives at the end of one lane.
+/// Checks and counts the frames that arrive at the end of one lane.
 #[derive(Debug)]
-pub struct Tally {
+pub(crate) struct SequenceTracker {
     pattern: Pattern,
-    /// Behind the highest number that arrived.
+    /// One more than the highest number that arrived.
     next: u64,
-    /// A bit for each number of the window.
+    /// One bit for each number of the window: whether it arrived.
     seen: Vec<u64>,
-    counts: Counts,
+    counts: FrameCounts,
 }
 
-impl Tally {
-    /// Of frames like these.
-    pub fn new(pattern: Pattern) -> Tally {
-        Tally {
+impl SequenceTracker {
+    /// A tracker for the frames of `pattern`.
+    pub(crate) fn new(pattern: Pattern) -> SequenceTracker {
+        SequenceTracker {
             pattern,
             next: 0,
             seen: vec![0; (WINDOW / 64) as usize],
-            counts: Counts::default(),
+            counts: FrameCounts::default(),
         }
     }
 
-    /// Takes in a frame. Its stamp, if it is ours and whole.
+    /// Counts a frame. Returns its stamp if it is an intact test frame that arrives for the first
+    /// time.
     #[inline]
-    pub fn take(&mut self, frame: &impl Bytes) -> Option<Stamp> {
+    pub(crate) fn record(&mut self, frame: &impl FrameBytes) -> Option<Stamp> {
         let whole = frame.length() <= SHORT || self.counts.received.is_multiple_of(SAMPLE);
         match self.pattern.stamp(frame, whole) {
-            Ok(stamp) => self.arrived(stamp.number).then_some(stamp),
-            Err(Damage::Foreign) => {
+            Ok(stamp) => self.record_number(stamp.number).then_some(stamp),
+            Err(Mismatch::Foreign) => {
                 self.counts.foreign += 1;
                 None
             }
-            Err(Damage::Length | Damage::Bytes) => {
+            Err(Mismatch::Length | Mismatch::Bytes) => {
                 self.counts.corrupted += 1;
                 None
             }
         }
     }
 
-    /// One behind the highest number that arrived.
-    pub fn next(&self) -> u64 {
+    /// One more than the highest number that arrived.
+    pub(crate) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Frames that arrived, each counted once.
-    pub fn received(&self) -> u64 {
+    /// Frames that arrived intact, each counted once.
+    pub(crate) fn received(&self) -> u64 {
         self.counts.received
     }
 
-    /// The result, given how many frames were called for and how many of them sent.
-    pub fn finish(mut self, offered: u64, sent: u64) -> Counts {
+    /// The final counts of a lane on which `offered` frames were due and `sent` were sent.
+    pub(crate) fn finish(mut self, offered: u64, sent: u64) -> FrameCounts {
         self.counts.offered = offered;
         self.counts.sent = sent;
-        // A frame that came damaged is not missing.
+        // A frame that arrived damaged is not lost.
         self.counts.lost = sent.saturating_sub(self.counts.received + self.counts.corrupted);
         self.counts
     }
 
+    /// Counts an intact frame. Returns whether it arrives for the first time.
     #[inline]
-    fn arrived(&mut self, number: u64) -> bool {
+    fn record_number(&mut self, number: u64) -> bool {
         if number >= self.next {
-            // The numbers in between have not been seen.
+            // Clear the bits of the skipped numbers, which the window used for earlier ones.
             let gap = (number - self.next).min(WINDOW);
             for skipped in self.next..self.next + gap {
                 self.mark(skipped, false);
@@ -153,7 +156,7 @@ impl Tally {
 
     #[inline]
     fn mark(&mut self, number: u64, seen: bool) {
-        let (word, bit) = Self::place(number);
+        let (word, bit) = Self::position(number);
         if seen {
             self.seen[word] |= bit;
         } else {
@@ -162,14 +165,15 @@ impl Tally {
     }
 
     fn is_marked(&self, number: u64) -> bool {
-        let (word, bit) = Self::place(number);
+        let (word, bit) = Self::position(number);
         self.seen[word] & bit != 0
     }
 
+    /// The word and the bit that stand for a number.
     #[inline]
-    fn place(number: u64) -> (usize, u64) {
-        let place = number % WINDOW;
-        ((place / 64) as usize, 1 << (place % 64))
+    fn position(number: u64) -> (usize, u64) {
+        let index = number % WINDOW;
+        ((index / 64) as usize, 1 << (index % 64))
     }
 }
 
@@ -177,45 +181,45 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn counted(numbers: &[u64], sent: u64) -> Counts {
-        let mut tally = Tally::new(Pattern::new(64, 0, 0));
+    fn counts_of(numbers: &[u64], sent: u64) -> FrameCounts {
+        let mut tracker = SequenceTracker::new(Pattern::new(64, 0, 0));
         for number in numbers {
-            tally.arrived(*number);
+            tracker.record_number(*number);
         }
-        tally.finish(sent, sent)
+        tracker.finish(sent, sent)
     }
 
     #[test]
     fn each_fault_has_its_count() {
         let all: Vec<u64> = (0..200_000).collect();
-        let clean = counted(&all, 200_000);
+        let clean = counts_of(&all, 200_000);
         assert!(clean.is_clean() && clean.faults().is_empty(), "{clean:?}");
 
-        let counts = counted(&[0, 1, 4, 3, 4, 6], 8);
+        let counts = counts_of(&[0, 1, 4, 3, 4, 6], 8);
         assert_eq!((counts.received, counts.lost), (5, 3));
         assert_eq!((counts.reordered, counts.duplicated), (1, 1));
         assert_eq!(counts.faults(), "3 lost, 1 reordered, 1 duplicated");
     }
 
     #[test]
-    fn a_gap_longer_than_the_window_leaves_no_trace() {
+    fn a_gap_longer_than_the_window_clears_it() {
         let mut numbers: Vec<u64> = (0..WINDOW).collect();
         numbers.extend([3 * WINDOW, 3 * WINDOW - 5]);
-        let counts = counted(&numbers, 3 * WINDOW + 1);
+        let counts = counts_of(&numbers, 3 * WINDOW + 1);
         assert_eq!((counts.reordered, counts.duplicated), (1, 0));
         assert_eq!(counts.lost, 2 * WINDOW - 1);
     }
 
     #[test]
-    fn damage_is_no_loss() {
+    fn a_damaged_frame_is_not_lost() {
         let pattern = Pattern::new(64, 0, 0);
-        let mut tally = Tally::new(pattern.clone());
+        let mut tracker = SequenceTracker::new(pattern.clone());
         let mut frame = pattern.frame.clone();
         frame[20] ^= 1;
-        assert!(tally.take(&&frame[..]).is_none());
-        assert!(tally.take(&&[0_u8; 64][..]).is_none());
+        assert!(tracker.record(&&frame[..]).is_none());
+        assert!(tracker.record(&&[0_u8; 64][..]).is_none());
         assert_eq!(
-            tally.finish(2, 2).faults(),
+            tracker.finish(2, 2).faults(),
             "1 lost, 1 corrupted, 1 foreign"
         );
     }

@@ -1,20 +1,20 @@
-//! CPU time that a process, or some of its threads, used.
+//! The CPU time of a process or of some of its threads, from proc(5).
 
 use std::fs;
 use std::path::PathBuf;
 
-/// Whose CPU time.
+/// Meters the CPU time of a set of threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CpuMeter {
-    /// All threads of a process.
+    /// All threads of the process with this PID.
     Process(u32),
-    /// Those threads of this process whose names begin so: where the load comes from the same
-    /// process, its own time must not count.
+    /// The threads of this process whose names begin with this prefix. The load generator runs in
+    /// the same process, and its CPU time must not count.
     OwnThreads(&'static str),
 }
 
 impl CpuMeter {
-    /// Seconds used so far by the threads that there are now; `None` when it cannot be known.
+    /// Seconds of CPU time that the threads alive now have used; `None` if the process is gone.
     pub fn seconds(&self) -> Option<f64> {
         let (process, prefix) = match self {
             CpuMeter::Process(pid) => (pid.to_string(), ""),
@@ -24,9 +24,9 @@ impl CpuMeter {
         let mut nanoseconds = 0;
         for thread in threads.flatten() {
             let folder = thread.path();
-            let named = fs::read_to_string(folder.join("comm")).unwrap_or_default();
-            if named.starts_with(prefix) {
-                // A thread may end in between.
+            let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+            if name.starts_with(prefix) {
+                // A thread may have ended since its folder was listed.
                 nanoseconds += nanoseconds_of(&folder).unwrap_or(0);
             }
         }
@@ -38,14 +38,15 @@ fn nanoseconds_of(thread: &std::path::Path) -> Option<u64> {
     let path: PathBuf = thread.join("schedstat");
     match fs::read_to_string(path) {
         Ok(text) => text.split(' ').next()?.parse().ok(),
-        // Kernels without scheduler statistics count in ticks of 10 ms.
+        // Kernels without scheduler statistics report ticks of 10 ms.
         Err(_) => {
             ticks(&fs::read_to_string(thread.join("stat")).ok()?).map(|ticks| ticks * 10_000_000)
         }
     }
 }
 
-/// User and system time of proc_pid_stat(5). The name, in parentheses, may hold anything.
+/// User and system time in ticks, from proc_pid_stat(5). The name there, in parentheses, may
+/// contain spaces and parentheses.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_shows() {
+    fn cpu_time_grows_with_work() {
         let meter = CpuMeter::OwnThreads("");
         let before = meter.seconds().unwrap();
         let began = std::time::Instant::now();

@@ -1,46 +1,46 @@
-//! What a build takes of a file system, and whether that is there.
+//! What a build needs of a file system, and whether that much is free.
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::ImageError;
+use super::error::ImageError;
 
-/// What a build takes at most, MiB and files: 564 and 7326 were seen.
-const NEEDED: Room = Room {
+/// What a build needs at most. It was measured to need 564 MiB and 7326 files.
+const NEEDED: DiskSpace = DiskSpace {
     free: 600,
     files: 8000,
 };
 
-/// Below this, in either, a file system is full.
-const LEAST: Room = Room {
+/// Below either of these a file system counts as full.
+const LEAST: DiskSpace = DiskSpace {
     free: 16,
     files: 64,
 };
 
-/// What programs say of a full one (`ENOSPC`), in the locale that the build runs in.
+/// What programs print when the disk is full (`ENOSPC`), in the locale that the build runs in.
 pub(super) const FULL: &str = "No space left on device";
 
-/// Between two looks at the room that a running build has left.
+/// Pause between two measurements of the space that a running build has left.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Waits until the folder's file system is full.
 pub(super) async fn filled(folder: &Path) {
-    while !Room::of(folder).is_below(LEAST) {
+    while !DiskSpace::of(folder).is_below(LEAST) {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
-/// What a file system has left.
+/// What is free in a file system.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
+pub(super) struct DiskSpace {
     /// MiB.
     free: u64,
-    /// Files that can still be made; the highest number where they are not counted.
+    /// How many more files can be made; `u64::MAX` where the file system does not count them.
     files: u64,
 }
 
-impl Room {
-    /// As statvfs(3) tells of the folder's file system. Where it does not, there is enough.
+impl DiskSpace {
+    /// What statvfs(3) reports for the folder's file system. If it fails, enough for a build.
     pub(super) fn of(folder: &Path) -> Self {
         let Ok(left) = rustix::fs::statvfs(folder) else {
             return NEEDED;
@@ -52,7 +52,7 @@ impl Room {
         };
         Self {
             free: blocks.saturating_mul(left.f_frsize) >> 20,
-            // btrfs counts none.
+            // btrfs reports 0 of 0.
             files: if left.f_files == 0 {
                 u64::MAX
             } else {
@@ -61,11 +61,11 @@ impl Room {
         }
     }
 
-    fn is_below(self, other: Room) -> bool {
+    fn is_below(self, other: DiskSpace) -> bool {
         self.free < other.free || self.files < other.files
     }
 
-    /// There is enough for a build to begin.
+    /// Refuses to begin a build that would not fit.
     pub(super) fn suffices(self, folder: &Path) -> Result<(), ImageError> {
         if self.is_below(NEEDED) {
             return Err(self.lacking(folder));
@@ -73,8 +73,8 @@ impl Room {
         Ok(())
     }
 
-    /// What made a build fail, by what is left before anything of it is removed: a full disk
-    /// shows in many ways.
+    /// The reason why a build failed: `error`, unless the disk is full, which causes many different
+    /// errors. Call it before anything of the build is removed.
     pub(super) fn blame(self, folder: &Path, error: ImageError) -> ImageError {
         if self.is_below(LEAST) {
             return self.lacking(folder);
@@ -82,9 +82,9 @@ impl Room {
         error
     }
 
-    /// A build does not fit in.
+    /// The error that a build does not fit.
     pub(super) fn lacking(self, folder: &Path) -> ImageError {
-        ImageError::NoRoom {
+        ImageError::NoDiskSpace {
             folder: folder.into(),
             needed: NEEDED.in_words(),
             left: self.in_words(),
@@ -106,27 +106,27 @@ mod tests {
     const CACHE: &str = "/cache/image";
 
     #[test]
-    fn a_build_begins_where_there_is_room() {
+    fn a_build_begins_where_there_is_space() {
         let cache = Path::new(CACHE);
         NEEDED.suffices(cache).unwrap();
-        let uncounted = Room {
+        let uncounted = DiskSpace {
             files: u64::MAX,
             ..NEEDED
         };
         uncounted.suffices(cache).unwrap();
         for little in [
-            Room {
+            DiskSpace {
                 free: 599,
                 ..NEEDED
             },
-            Room {
+            DiskSpace {
                 files: 7999,
                 ..NEEDED
             },
         ] {
             little.suffices(cache).unwrap_err();
         }
-        let full = Room {
+        let full = DiskSpace {
             free: 3,
             ..uncounted
         };
@@ -144,17 +144,20 @@ mod tests {
         let cache = Path::new(CACHE);
         let blamed = LEAST.blame(cache, refused());
         assert!(matches!(blamed, ImageError::NoCacheFolder), "{blamed}");
-        for room in [Room { free: 3, ..NEEDED }, Room { files: 3, ..NEEDED }] {
-            let blamed = room.blame(cache, refused());
-            assert!(matches!(blamed, ImageError::NoRoom { .. }), "{blamed}");
+        for left in [
+            DiskSpace { free: 3, ..NEEDED },
+            DiskSpace { files: 3, ..NEEDED },
+        ] {
+            let blamed = left.blame(cache, refused());
+            assert!(matches!(blamed, ImageError::NoDiskSpace { .. }), "{blamed}");
         }
     }
 
     #[test]
     fn the_kernel_is_asked() {
-        let here = Room::of(&std::env::temp_dir());
+        let here = DiskSpace::of(&std::env::temp_dir());
         assert!(here.free > 0 && here.files > 0, "{here:?}");
-        let nowhere = Room::of(Path::new("/nonexistent"));
+        let nowhere = DiskSpace::of(Path::new("/nonexistent"));
         nowhere.suffices(Path::new(CACHE)).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! The turns themselves.
+//! Runs the contestants of the groups and collects their figures.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,58 +11,58 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::{Group, Job};
-use crate::spread::Spread;
+use super::groups::{Group, Job};
+use crate::summary::Summary;
 
-/// A turn that takes longer has failed.
+/// A run that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Where the kernel keeps the number of huge pages.
+/// The kernel's file with the number of huge pages.
 const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
 
-/// Huge pages of 2 MiB that the generator and a contestant need together.
-const WANTED_PAGES: u64 = 1024;
+/// Number of huge pages of 2 MiB that the generator and a contestant need together.
+const NEEDED_PAGES: u64 = 1024;
 
-/// How to run.
+/// Which groups to run, and how often.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Turns of each contestant.
+    /// Number of runs of each contestant.
     pub runs: usize,
-    /// Groups to run; all if none is named.
+    /// Prefixes of the names of the groups to run; all groups if empty.
     pub only: Vec<String>,
 }
 
-/// What became of one contestant in one group.
+/// The result of one contestant in one group.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Outcome {
-    /// Every run's figure, by key.
-    pub figures: BTreeMap<String, Vec<f64>>,
-    /// Why it did not take part.
-    pub skipped: Option<String>,
-    /// Turns that failed, and why.
-    pub failures: Vec<String>,
+    /// The figures of all runs, by key.
+    pub(super) figures: BTreeMap<String, Vec<f64>>,
+    /// Why the contestant did not take part.
+    pub(super) skipped: Option<String>,
+    /// For each failed run, why it failed.
+    pub(super) failures: Vec<String>,
 }
 
 impl Outcome {
-    /// Of one figure's runs.
-    pub fn spread(&self, key: &str) -> Option<Spread> {
-        Spread::of(self.figures.get(key)?)
+    /// Median and range of one figure.
+    pub(super) fn summary(&self, key: &str) -> Option<Summary> {
+        Summary::of(self.figures.get(key)?)
     }
 }
 
-/// By group and contestant.
+/// The results by group and contestant.
 pub type Outcomes = BTreeMap<(&'static str, &'static str), Outcome>;
 
-/// Lets every contestant of every group have its turns, one after the other, again and again;
-/// `tell` hears of each. Ends early once `stop` is set.
+/// Runs every contestant of every group once, and repeats that `options.runs` times. Reports each run
+/// to `progress` as a line of text. Ends early once `stop` is true.
 ///
 /// # Errors
-/// When the huge pages cannot be had.
+/// When the kernel cannot provide the huge pages.
 pub fn run(
     groups: &[Group],
     options: &Options,
     stop: &AtomicBool,
-    mut tell: impl FnMut(&str),
+    mut progress: impl FnMut(&str),
 ) -> std::io::Result<Outcomes> {
     let _pages = HugePages::reserve()?;
     let chosen = |group: &&Group| {
@@ -76,24 +76,25 @@ pub fn run(
                     return Ok(outcomes);
                 }
                 let outcome = outcomes.entry((group.name, job.contestant)).or_default();
-                turn(job, outcome, stop);
+                run_once(job, outcome, stop);
                 let label = format!(
                     "{number}/{} {} {}",
                     options.runs, group.name, job.contestant
                 );
-                tell(&format!("{label}: {}", said(group, outcome, number)));
+                progress(&format!("{label}: {}", last_run(group, outcome, number)));
             }
         }
     }
     Ok(outcomes)
 }
 
-fn turn(job: &Job, outcome: &mut Outcome, stop: &AtomicBool) {
-    if let Some(missing) = job.needs.iter().find(|program| !is_there(program)) {
+/// Runs a contestant and adds the result to its outcome.
+fn run_once(job: &Job, outcome: &mut Outcome, stop: &AtomicBool) {
+    if let Some(missing) = job.needs.iter().find(|program| !is_installed(program)) {
         outcome.skipped = Some(format!("{missing} is not installed"));
         return;
     }
-    match start(job, stop) {
+    match run_command(job, stop) {
         Ok(figures) => {
             for (key, figure) in figures {
                 outcome.figures.entry(key).or_default().push(figure);
@@ -103,11 +104,12 @@ fn turn(job: &Job, outcome: &mut Outcome, stop: &AtomicBool) {
     }
 }
 
-fn start(job: &Job, stop: &AtomicBool) -> Result<Vec<(String, f64)>, String> {
+/// Runs a contestant's command and returns the figures that it printed.
+fn run_command(job: &Job, stop: &AtomicBool) -> Result<Vec<(String, f64)>, String> {
     let [program, arguments @ ..] = job.command.as_slice() else {
         return Err("there is no command".into());
     };
-    // In a process group of its own: on the terminal's Ctrl-C it is this process that ends it.
+    // In a process group of its own, so that Ctrl-C reaches only this process, which ends it.
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -121,19 +123,19 @@ fn start(job: &Job, stop: &AtomicBool) -> Result<Vec<(String, f64)>, String> {
         output.read_to_string(&mut text).map(|_| text)
     });
     let began = Instant::now();
-    let mut told = false;
+    let mut terminated = false;
     let status = loop {
         if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
             break status;
         }
-        if !told && (stop.load(Ordering::Relaxed) || began.elapsed() > LIMIT) {
-            // What the script waits for ends, and its trap cleans up.
+        if !terminated && (stop.load(Ordering::Relaxed) || began.elapsed() > LIMIT) {
+            // The programs that the script waits for end, and its trap cleans up.
             signal(&child, Signal::TERM);
-            told = true;
+            terminated = true;
         }
         std::thread::sleep(Duration::from_millis(20));
     };
-    // Whatever it left behind would disturb those that follow, and hold its output open.
+    // Processes that the script left behind would disturb later runs and keep its output open.
     signal(&child, Signal::KILL);
     let text = reader.join().map_err(|_| "its output cannot be read")?;
     let text = text.map_err(|error| error.to_string())?;
@@ -148,12 +150,12 @@ fn start(job: &Job, stop: &AtomicBool) -> Result<Vec<(String, f64)>, String> {
     }
 }
 
-/// To the turn's whole process group, as far as it is still there.
+/// Sends a signal to the run's process group, if any process of it is left.
 fn signal(leader: &Child, signal: Signal) {
     let _ = kill_process_group(Pid::from_child(leader), signal);
 }
 
-/// Lines of `key=number`.
+/// The figures in a script's output: its lines of the form `key=number`.
 fn figures(text: &str) -> Vec<(String, f64)> {
     text.lines()
         .filter_map(|line| {
@@ -163,11 +165,12 @@ fn figures(text: &str) -> Vec<(String, f64)> {
         .collect()
 }
 
-fn said(group: &Group, outcome: &Outcome, number: usize) -> String {
+/// The result of run `number`, the last one, as text.
+fn last_run(group: &Group, outcome: &Outcome, number: usize) -> String {
     if let Some(why) = &outcome.skipped {
         return format!("SKIP: {why}");
     }
-    let last: Vec<_> = group
+    let figures: Vec<_> = group
         .figures
         .iter()
         .filter_map(|figure| {
@@ -176,18 +179,18 @@ fn said(group: &Group, outcome: &Outcome, number: usize) -> String {
                 .then(|| format!("{} {}", runs.last().unwrap_or(&0.0), figure.key))
         })
         .collect();
-    if last.is_empty() {
+    if figures.is_empty() {
         format!(
             "FAILED: {}",
             outcome.failures.last().map_or("no figures", String::as_str)
         )
     } else {
-        last.join(", ")
+        figures.join(", ")
     }
 }
 
-/// Whether a program is installed: a path, or a name to look for.
-pub(super) fn is_there(program: &str) -> bool {
+/// Whether a program exists: an absolute path, or a name in PATH.
+fn is_installed(program: &str) -> bool {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&folders)
         .chain(["/usr/sbin".into(), "/sbin".into()])
@@ -195,7 +198,7 @@ pub(super) fn is_there(program: &str) -> bool {
         || Path::new(program).is_absolute() && Path::new(program).is_file()
 }
 
-/// Enough huge pages while it lives; then as many as before.
+/// Keeps enough huge pages available; dropping it restores the number from before.
 struct HugePages {
     before: Option<u64>,
 }
@@ -204,16 +207,16 @@ impl HugePages {
     fn reserve() -> std::io::Result<HugePages> {
         let number = || fs::read_to_string(HUGE_PAGES).map(|text| text.trim().parse().unwrap_or(0));
         let before: u64 = number()?;
-        if before >= WANTED_PAGES {
+        if before >= NEEDED_PAGES {
             return Ok(HugePages { before: None });
         }
-        fs::write(HUGE_PAGES, WANTED_PAGES.to_string())?;
+        fs::write(HUGE_PAGES, NEEDED_PAGES.to_string())?;
         let pages = HugePages {
             before: Some(before),
         };
-        if number()? < WANTED_PAGES {
+        if number()? < NEEDED_PAGES {
             return Err(std::io::Error::other(format!(
-                "the machine has no {WANTED_PAGES} huge pages of 2 MiB in one piece to give: try after a reboot"
+                "the kernel cannot provide {NEEDED_PAGES} huge pages of 2 MiB, as its memory is fragmented: try again after a reboot"
             )));
         }
         Ok(pages)
@@ -223,7 +226,7 @@ impl HugePages {
 impl Drop for HugePages {
     fn drop(&mut self) {
         if let Some(before) = self.before {
-            // What cannot be given back now stays until the next boot; nothing else fails.
+            // Pages that cannot be freed now stay until the next boot; nothing depends on them.
             let _ = fs::write(HUGE_PAGES, before.to_string());
         }
     }
@@ -236,29 +239,29 @@ mod tests {
     fn job(script: &str, needs: &'static [&'static str]) -> Job {
         let command = ["sh", "-c", script].map(str::to_owned).to_vec();
         Job {
-            contestant: "someone",
+            contestant: "testpmd",
             needs,
             command,
         }
     }
 
     #[test]
-    fn turns_give_figures_or_say_why_not() {
+    fn runs_yield_figures_or_the_reason_for_none() {
         let stop = AtomicBool::new(false);
         let mut outcome = Outcome::default();
-        turn(
+        run_once(
             &job("echo mpps=1.5; echo noise; echo rtt_us=30", &["sh"]),
             &mut outcome,
             &stop,
         );
-        turn(&job("echo mpps=2.5", &[]), &mut outcome, &stop);
-        turn(&job("echo mpps=9; exit 3", &[]), &mut outcome, &stop);
-        turn(&job("true", &[]), &mut outcome, &stop);
+        run_once(&job("echo mpps=2.5", &[]), &mut outcome, &stop);
+        run_once(&job("echo mpps=9; exit 3", &[]), &mut outcome, &stop);
+        run_once(&job("true", &[]), &mut outcome, &stop);
         assert_eq!(outcome.figures["mpps"], [1.5, 2.5]);
         assert_eq!(outcome.figures["rtt_us"], [30.0]);
         assert_eq!(outcome.failures.len(), 2);
         assert!(outcome.failures[0].contains('3'), "{:?}", outcome.failures);
-        turn(
+        run_once(
             &job("echo mpps=1", &["no-such-program"]),
             &mut outcome,
             &stop,
@@ -270,11 +273,11 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_ends_when_all_is_to_end() {
+    fn a_run_ends_on_request() {
         let stop = AtomicBool::new(true);
         let mut outcome = Outcome::default();
         let began = Instant::now();
-        turn(&job("sleep 60", &[]), &mut outcome, &stop);
+        run_once(&job("sleep 60", &[]), &mut outcome, &stop);
         assert!(began.elapsed() < Duration::from_secs(30));
         assert_eq!(outcome.failures.len(), 1);
     }

@@ -1,4 +1,4 @@
-//! What is measured: the two ends of a cable and who forwards between them.
+//! The cable to measure: its two ends, and the threads that forward between them.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -13,29 +13,29 @@ use dataplane::{Cable, LaneSnapshot, LaneStats, Panel, PanelOptions, Port, Side}
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::BenchError;
-use crate::clock::CpuMeter;
-use crate::endpoint::End;
+use crate::CableEnd;
+use crate::cpu_time::CpuMeter;
 
-/// A cable that can be measured.
+/// A cable to measure.
 #[derive(Debug, Clone)]
-pub struct Bed {
-    /// What holds its ends.
-    pub ends: [End; 2],
-    /// Who forwards, for its CPU time.
+pub struct Testbed {
+    /// The cable's two ends.
+    pub ends: [CableEnd; 2],
+    /// Meters the CPU time of the threads that forward; `None` if they are unknown.
     pub cpu: Option<CpuMeter>,
 }
 
-/// The worker and the generator each get a CPU of their own, where there are two.
+/// A CPU for the load generator and another one for the worker; both `None` on a single CPU.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuPair {
-    /// Where the load comes from.
-    pub generator: Option<usize>,
-    /// Where frames are forwarded.
+    /// The load generator's CPU.
+    generator: Option<usize>,
+    /// The worker's CPU.
     pub worker: Option<usize>,
 }
 
 impl CpuPair {
-    /// The first and the last that this process may use.
+    /// The first and the last CPU that this process may use.
     pub fn of_this_process() -> CpuPair {
         let mask = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
         let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| mask.is_set(*cpu));
@@ -51,18 +51,19 @@ impl CpuPair {
         }
     }
 
-    /// Binds this thread, and those that it starts from now on, to the generator's CPU.
+    /// Binds this thread, and the threads that it starts later, to the generator's CPU.
     pub fn bind_generator(&self) {
         if let Some(cpu) = self.generator {
             let mut set = CpuSet::new();
             set.set(cpu);
-            // Unbound, figures are only less steady.
+            // Without the binding, figures only vary more.
             let _ = sched_setaffinity(None, &set);
         }
     }
 }
 
-/// A cable of our own, in this process, with a vhost-user socket at either end.
+/// A cable in this process, with a vhost-user socket at either end. Dropping it stops its worker and
+/// removes its sockets.
 pub struct FreshCable {
     panel: Panel,
     sockets: Option<VhostUserSockets>,
@@ -71,25 +72,24 @@ pub struct FreshCable {
 }
 
 impl FreshCable {
-    /// Plugs it in.
+    /// Starts a worker with the cable, and listens on the sockets.
     ///
     /// # Errors
-    /// When no worker can be started or no socket be made.
-    pub fn plug(options: &PanelOptions) -> Result<FreshCable, BenchError> {
-        let failed = |why: &dyn std::fmt::Display| BenchError::Fresh(why.to_string());
+    /// When the worker cannot start or a socket cannot be made.
+    pub fn start(options: &PanelOptions) -> Result<FreshCable, BenchError> {
         let folder = std::env::temp_dir().join(format!("ikv-bench-{}", std::process::id()));
         DirBuilder::new()
             .mode(0o700)
             .create(&folder)
-            .map_err(|error| failed(&error))?;
-        let panel = Panel::start(options, || {}).map_err(|error| failed(&error))?;
+            .map_err(failed)?;
+        let panel = Panel::start(options, || {}).map_err(failed)?;
         let mut fresh = FreshCable {
             panel,
             sockets: None,
             lanes: Vec::new(),
             folder,
         };
-        fresh.open().map_err(|error| failed(&error))?;
+        fresh.open().map_err(failed)?;
         Ok(fresh)
     }
 
@@ -119,7 +119,7 @@ impl FreshCable {
         Ok(())
     }
 
-    /// The cable's counters, a lane each.
+    /// The cable's counters, one set for each lane.
     pub fn counters(&self) -> Vec<LaneSnapshot> {
         self.lanes.iter().map(|lane| lane.snapshot()).collect()
     }
@@ -127,19 +127,15 @@ impl FreshCable {
     /// Adds another cable to the same panel.
     ///
     /// # Errors
-    /// When the worker cannot watch its ports.
-    pub fn beside(&self, cable: Cable) -> Result<(), BenchError> {
-        self.panel
-            .add(cable)
-            .wait()
-            .map(drop)
-            .map_err(|error| BenchError::Fresh(error.to_string()))
+    /// When the worker cannot watch the cable's ports.
+    pub(crate) fn add_cable(&self, cable: Cable) -> Result<(), BenchError> {
+        self.panel.add(cable).wait().map(drop).map_err(failed)
     }
 
-    /// What to measure.
-    pub fn bed(&self) -> Bed {
-        Bed {
-            ends: ["a", "b"].map(|name| End::VhostUser(self.folder.join(name))),
+    /// The cable's ends, and the meter of its worker.
+    pub fn testbed(&self) -> Testbed {
+        Testbed {
+            ends: ["a", "b"].map(|name| CableEnd::VhostUser(self.folder.join(name))),
             cpu: Some(CpuMeter::OwnThreads("worker")),
         }
     }
@@ -151,7 +147,11 @@ impl Drop for FreshCable {
             sockets.stop();
         }
         self.panel.stop();
-        // A folder that is left over in /tmp harms nobody.
+        // A folder that remains in /tmp does no harm.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+fn failed(error: impl std::fmt::Display) -> BenchError {
+    BenchError::FreshCable(error.to_string())
 }
