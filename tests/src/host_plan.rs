@@ -1,6 +1,8 @@
 //! A plan for the host's part of a fabric, as the default configuration has it.
 
-use host::plan::{HostLinkPlan, HostPlanInput, Snat, TapPlan};
+use host::plan::{HostLinkPlan, HostPlanInput, TapPlan};
+use model::config::Snat;
+use model::mac::Mac;
 
 /// Positions of a rack, and NICs of a position.
 const POSITIONS: usize = 21;
@@ -17,7 +19,7 @@ pub fn host_plan_input(taps: usize, host: bool) -> HostPlanInput {
         tap_owner: Some(65534),
         host: host.then(|| HostLinkPlan {
             name: "ikhn".into(),
-            mac: [0x00, 0x22, 0x22, 0xdd, 0xee, 0x01],
+            mac: Mac([0x00, 0x22, 0x22, 0xdd, 0xee, 0x01]),
             mtu: 9000,
             address: "192.168.96.1/24".parse().expect("a network"),
             peer: "192.168.96.2".parse().expect("an address"),

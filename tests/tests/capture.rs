@@ -219,7 +219,7 @@ fn filter_count_time_and_port_select_frames() {
     };
     refused(
         &["wire", "-f", "prot 9"],
-        "\"prot 9\" is no tcpdump expression",
+        "\"prot 9\" is not a tcpdump expression",
     );
     refused(&["pc"], "there is no cable \"pc\"");
     refused(&["wire", "--from", "pc"], "there is no port \"pc\"");

@@ -219,7 +219,7 @@ fn wireshark_lists_cables_and_captures_on_them() {
         "--extcap-capture-filter",
         "prot 9",
     ]);
-    assert!(wrong.contains("is no tcpdump expression"), "{wrong}");
+    assert!(wrong.contains("is not a tcpdump expression"), "{wrong}");
     assert!(asks(&["--extcap-interface", "wire", "--extcap-config"]).contains("{call=--from}"));
     let dlts = asks(&["--extcap-interface", "wire", "--extcap-dlts"]);
     assert!(dlts.starts_with("dlt {number=1}"), "{dlts}");

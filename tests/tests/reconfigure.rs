@@ -13,16 +13,17 @@ use fabric::reconfigure::{RestartReason, SwitchMake, can_be_live, reconfigure};
 use ikv_tests::patience::wait_until_async;
 use ikv_tests::{Netns, Wire, block_on, ensure_image, figure, lacks_for_vms, skip};
 use model::config;
+use model::power::PowerAction;
 use model::topology::{Topology, build};
 use tempfile::TempDir;
-use vm::accel::{Facts, Wanted, decide};
+use vm::accel::{Facts, decide};
 use vm::agent::Limits;
 use vm::bgp::{self, Peer, PeerState};
 use vm::image;
 use vm::keys::FabricKeys;
 use vm::seed::{self, SeedFile};
 use vm::{
-    CannotPlug, Display, Launcher, NIC_FOLDER, NicBackend, NicSpec, Power, Vm, VmSpec, VmState,
+    CannotPlug, Display, Launcher, NIC_FOLDER, NicBackend, NicSpec, Vm, VmSpec, VmState,
     nic_socket_name, ssh,
 };
 
@@ -85,7 +86,7 @@ impl Lab {
         files.extend(ssh::seed_files(&self.keys, name, &[], &known_hosts));
         let run_dir = self.folder.path().join(name);
         let nic = |(index, port): (usize, &model::topology::SwitchPort)| NicSpec {
-            mac: port.mac.0,
+            mac: port.mac,
             backend: if cables.contains(&index) {
                 NicBackend::VhostUser
             } else {
@@ -99,7 +100,9 @@ impl Lab {
                 name: name.into(),
                 memory_mib: 192,
                 vcpus: 1,
-                accel: decide(Wanted::Auto, &Facts::read()).unwrap().accel,
+                accel: decide(model::config::AccelChoice::Auto, &Facts::read())
+                    .unwrap()
+                    .accel,
                 cpu: None,
                 uid: uid(name),
                 image: self.image.clone(),
@@ -227,7 +230,7 @@ async fn rack() {
 
     // The running configuration is the same after the spine boots again.
     assert_eq!(spine.status().pid, pid);
-    spine.power(Power::Cycle).await.unwrap();
+    spine.power(PowerAction::Cycle).await.unwrap();
     established(&spine, "ens5", BOOT).await;
     established(&spine, "ens7", BOOT).await;
     assert_ne!(spine.status().pid, pid);

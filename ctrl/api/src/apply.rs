@@ -1,37 +1,38 @@
-//! Making another fabric of a running one.
+//! Giving a running fabric another configuration.
 
 use serde::{Deserialize, Serialize};
 
 use model::config::Config;
 use model::difference::{Difference, Refusal};
 
-/// Asks for another configuration. It comes as a whole: the fabric reads no file for a client.
+/// Asks for another configuration. It has all values in it: the fabric, which may run as root,
+/// reads no file that a client names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
-    /// Everything that can be chosen; filters compiled, tables read.
+    /// The configuration, with filters compiled and tables read.
     pub config: Config,
-    /// Only say what would be done.
+    /// Only answer what would be done.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// What was done, or would be.
+/// What an `apply` has done, or would do.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ApplyAnswer {
-    /// Keys that cannot be changed while the fabric runs. Where there are some, nothing is done.
+    /// Keys that cannot change while the fabric runs. If there are any, nothing was done.
     pub refused: Vec<Refusal>,
-    /// From what runs to what is wished for.
+    /// What differs between the running configuration and the requested one.
     pub difference: Difference,
-    /// It was done.
+    /// Whether it was done.
     pub applied: bool,
-    /// What the user should know of it.
+    /// What the user should know about it.
     pub notes: Vec<String>,
 }
 
-/// Who asks.
+/// The process at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// User id, as the kernel knows it (`SO_PEERCRED`); none if it would not say.
+    /// Its user id as the kernel knows it (`SO_PEERCRED`, unix(7)); `None` if that failed.
     pub uid: Option<u32>,
 }

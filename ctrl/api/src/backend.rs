@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
 use model::plugging::PlugOptions;
+use model::power::PowerAction;
 use model::topology::TopologyJson;
 
 use crate::capture::{CaptureRequest, CaptureStream};
@@ -14,7 +15,7 @@ use crate::error::ApiError;
 use crate::recorder::{DumpRequest, RecorderStatus, TriggersRequest};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, ExecAnswer, ExecRequest,
-    IpmiAccess, LaneImpairment, NodeStatus, Peer, Positions, PowerAction, SshAccess, Status,
+    IpmiAccess, LaneImpairment, NodeStatus, Peer, Positions, SshAccess, Status,
 };
 
 /// The bytes of a serial console, both ways.

@@ -1,15 +1,16 @@
-//! `POST /v1/capture`: what is asked for, and the stream that the connection becomes.
+//! Captured frames: what a client asks for, and the stream that its connection becomes.
 //!
-//! The fabric answers with one line of JSON, [`CaptureStart`], once every lane is tapped. Then
-//! come messages in little-endian order:
+//! Captures ([`routes::CAPTURE`](crate::routes::CAPTURE)) and the recorder's dumps have the same
+//! stream. The fabric first sends one line of JSON, [`CaptureStart`], once every lane is tapped.
+//! Then messages follow, all numbers in little-endian order:
 //!
 //! ```text
-//! u32 length of what follows | u32 interface  | Record, as `dataplane` encodes it | its bytes
+//! u32 length of what follows | u32 interface  | Record, as `dataplane` encodes it | the frame
 //! u32 length of what follows | u32 0xffffffff | u64 received, u64 lost, for each interface
 //! ```
 //!
-//! The client ends a capture by closing its half. Then comes what was captured until then, the
-//! statistics for the last time, and the end.
+//! The client ends a capture by closing its half of the connection. The fabric then sends the
+//! frames captured so far and the final statistics, and closes the other half.
 
 use std::io;
 use std::sync::Arc;
@@ -21,45 +22,45 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-/// In the place of an interface: statistics.
+/// Stands in place of an interface in a message of statistics.
 const STATISTICS: u32 = u32::MAX;
 
-/// Two words in front of every message.
-const WORDS: usize = 8;
+/// Length and interface, in front of every message, in bytes.
+const HEAD: usize = 8;
 
-/// Interfaces of one capture, at most: what is counted of all of them fits into one message.
+/// The most interfaces of one capture, so that their statistics fit into one message.
 pub const MOST_INTERFACES: usize = 1 << 15;
 
 /// Asks for a capture.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptureRequest {
-    /// Cables by name or either end; none means all.
+    /// Cables by name or either end; empty means all.
     pub cables: Vec<String>,
     /// Only frames that enter at this port.
     #[serde(default)]
     pub from: Option<String>,
-    /// Classic BPF, as libpcap compiles it for Ethernet: code, jt, jf, k. None takes every frame.
+    /// Classic BPF, as libpcap compiles it for Ethernet: code, jt, jf, k. Empty means all frames.
     #[serde(default)]
     pub filter: Vec<(u16, u8, u8, u32)>,
-    /// Bytes of each frame that are kept, at most; 0 keeps all.
+    /// The most bytes of each frame that are captured; 0 means all.
     #[serde(default)]
     pub snap: u32,
-    /// Frames as they leave, instead of as they enter.
+    /// Capture frames where they leave a cable, instead of where they enter it.
     #[serde(default)]
     pub wire: bool,
 }
 
-/// The first line of the answer.
+/// The first line of the stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaptureStart {
-    /// The tapped ports, by the numbers that the messages name.
+    /// The tapped ports; messages refer to them by their index here.
     pub interfaces: Vec<CaptureInterface>,
-    /// What to add to a record's time for the time since 1970 (UTC), in ns.
+    /// What to add to a record's time to get ns since 1970-01-01 UTC.
     pub wall_offset: u64,
-    /// The beginning, by the records' clock.
+    /// When the capture began, in ns of the records' clock.
     pub began: u64,
-    /// As asked for.
+    /// As in the request.
     pub wire: bool,
 }
 
@@ -68,35 +69,35 @@ pub struct CaptureStart {
 pub struct CaptureInterface {
     /// `ikst12`.
     pub name: String,
-    /// What people call it: `spine1:2`. As the name where there is nothing better.
+    /// Its readable name, `spine1:2`; the same as `name` if it has none.
     pub alias: String,
     /// The port at the other end of the cable.
     pub peer: String,
-    /// The cable.
+    /// Name of the cable.
     pub cable: String,
 }
 
-/// A capture on its way to a client. Dropped, it ends.
+/// A capture on its way to a client. Dropping it ends the capture.
 #[derive(Debug)]
 pub struct CaptureStream {
     /// The first line.
     pub start: CaptureStart,
-    /// Messages, some at a time. Ends after [`CaptureStream::stop`].
+    /// Several messages at a time. The channel closes some time after `stop` was set.
     pub chunks: mpsc::Receiver<Vec<u8>>,
-    /// Set to end the capture.
+    /// Set this to end the capture.
     pub stop: Arc<AtomicBool>,
 }
 
 impl CaptureStream {
-    /// Sends all of it, until the client closes its half.
+    /// Sends all of it; stops the capture when the client closes its half.
     ///
     /// # Errors
-    /// When the client does not read any more.
+    /// When the client has closed the connection.
     pub async fn send(mut self, to: impl AsyncRead + AsyncWrite) -> io::Result<()> {
         let (mut from_client, mut to_client) = tokio::io::split(to);
         let stop = self.stop.clone();
-        let asked_to_end = async {
-            // Whatever it says means nothing.
+        let watch_client = async {
+            // The protocol gives no meaning to what a client sends; only its end counts.
             while matches!(from_client.read(&mut [0; 64]).await, Ok(1..)) {}
             stop.store(true, Ordering::Relaxed);
             std::future::pending().await
@@ -112,38 +113,38 @@ impl CaptureStream {
         };
         tokio::select! {
             sent = all => sent,
-            never = asked_to_end => never,
+            never = watch_client => never,
         }
     }
 }
 
-/// What an interface has counted since the beginning.
+/// The statistics of one interface since the capture began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaptureCount {
-    /// Frames that the filter let pass, lost ones included.
+    /// Frames that passed the filter, including lost ones.
     pub received: u64,
-    /// Those of which there is no copy: the reader was too slow.
+    /// Of these, frames that were not captured because the reader was too slow.
     pub lost: u64,
 }
 
 /// One message of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'b> {
-    /// A frame.
+    /// One captured frame.
     Frame {
-        /// Place in [`CaptureStart::interfaces`].
+        /// Index in [`CaptureStart::interfaces`].
         interface: u32,
-        /// What is known of it.
+        /// Its time, length and verdict.
         record: Record,
-        /// Its bytes, as many as were kept.
+        /// Its bytes, cut to the `snap` of the request.
         bytes: &'b [u8],
     },
-    /// For each interface.
+    /// One for each interface.
     Statistics(Vec<CaptureCount>),
 }
 
 impl Message<'_> {
-    /// Appends it to a chunk of the stream.
+    /// Appends the encoded message to `to`.
     pub fn write(&self, to: &mut Vec<u8>) {
         match self {
             Message::Frame {
@@ -170,15 +171,16 @@ impl Message<'_> {
         }
     }
 
-    /// The first message of `stream`, and its length; `None` while it is not whole.
+    /// Decodes the first message of `stream`, and gives its encoded length; `None` if the message
+    /// is not complete yet.
     ///
     /// # Errors
-    /// When that is no such stream.
+    /// When the bytes cannot be the beginning of a message.
     pub fn read(stream: &[u8]) -> Result<Option<(Message<'_>, usize)>, BrokenStream> {
-        let Some((words, _)) = stream.split_first_chunk::<WORDS>() else {
+        let Some((head, _)) = stream.split_first_chunk::<HEAD>() else {
             return Ok(None);
         };
-        let [length, interface] = [0, 4].map(|at| word(words, at));
+        let [length, interface] = [0, 4].map(|at| u32_at(head, at));
         let length = length as usize;
         let longest = if interface == STATISTICS {
             16 * MOST_INTERFACES
@@ -187,13 +189,13 @@ impl Message<'_> {
         };
         let body = length.checked_sub(4).filter(|body| *body <= longest);
         let body = body.ok_or(BrokenStream)?;
-        let Some(body) = stream.get(WORDS..WORDS + body) else {
+        let Some(body) = stream.get(HEAD..HEAD + body) else {
             return Ok(None);
         };
         let message = if interface == STATISTICS {
             let counts = body.chunks_exact(16).map(|count| CaptureCount {
-                received: long(count, 0),
-                lost: long(count, 8),
+                received: u64_at(count, 0),
+                lost: u64_at(count, 8),
             });
             Message::Statistics(counts.collect())
         } else {
@@ -203,27 +205,27 @@ impl Message<'_> {
                 bytes: &body[Record::LEN..],
             }
         };
-        Ok(Some((message, WORDS + body.len())))
+        Ok(Some((message, HEAD + body.len())))
     }
 }
 
-/// The stream is none of ours: client and fabric are of different versions.
+/// The stream is not one of this version: client and fabric were built from different versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the fabric speaks another version of the capture protocol: use the ikv-fabric that it was started with"
 )]
 pub struct BrokenStream;
 
-fn word(bytes: &[u8], at: usize) -> u32 {
-    let mut word = [0; 4];
-    word.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(word)
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut number = [0; 4];
+    number.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(number)
 }
 
-fn long(bytes: &[u8], at: usize) -> u64 {
-    let mut long = [0; 8];
-    long.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(long)
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(number)
 }
 
 #[cfg(test)]
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_out_as_they_went_in_and_only_when_they_are_whole() {
+    fn a_message_is_decoded_once_it_is_complete() {
         let counts = vec![
             CaptureCount {
                 received: 1 << 40,
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_at_once() {
+    fn impossible_lengths_are_refused_at_once() {
         let refused = |length: u32, interface: u32| {
             let words = [length.to_le_bytes(), interface.to_le_bytes()].concat();
             Message::read(&words) == Err(BrokenStream)

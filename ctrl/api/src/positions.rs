@@ -13,35 +13,35 @@ use model::plugging::PlugKind;
 pub struct Positions {
     /// The host's address on its link to the fabric.
     pub host: Ipv4Addr,
-    /// By rack, position and NIC.
+    /// Ordered by rack, U and NIC.
     pub places: Vec<Position>,
 }
 
-/// A server's end of a cable.
+/// One NIC of a position, which is the server's end of a cable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// `ikvm1-3-1`.
+    /// Name of the port: `ikvm1-3-1`.
     pub name: String,
-    /// The rack, 1-based.
+    /// Number of the rack, from 1.
     pub rack: u16,
-    /// The position, 3 and up.
+    /// Height in the rack, from 3.
     pub u: u16,
-    /// 1: to the odd leaf, 2: to the even one.
+    /// 1 is cabled to the rack's odd leaf, 2 to the even one.
     pub nic: u16,
     /// The leaf at the other end.
     pub leaf: String,
     /// The MAC address that `vm-args` proposes.
     pub mac: String,
-    /// The vhost-user socket.
+    /// The vhost-user socket, where a VM can plug in without a tap.
     pub socket: PathBuf,
-    /// What the operator made of the cable.
+    /// The state of the cable.
     pub cable: CableState,
-    /// By what somebody is plugged in; `None`: nobody is.
+    /// How a VM is plugged in; `None` if the position is free.
     pub held: Option<PlugKind>,
 }
 
 impl Position {
-    /// `rack1:u3`.
+    /// `rack1:u3`, which both NICs of a server share.
     pub fn rack_and_u(&self) -> String {
         format!("rack{}:u{}", self.rack, self.u)
     }

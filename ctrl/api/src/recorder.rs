@@ -1,63 +1,64 @@
-//! The flight recorder: the last frames of every cable, and what of them was kept.
+//! The flight recorder holds the last frames of every cable, and keeps a dump of them when a
+//! [`Trigger`] fires.
 //!
-//! Dumps come as captures do: see [`super::capture`]. Their frames are in order of time within
-//! each interface only; the statistics at their end count what the dump holds.
+//! A dump is sent as a capture is: see [`crate::capture`]. Its frames are in order of time within
+//! each interface only; the statistics at its end count the frames in the dump.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// `GET /v1/recorder`.
+/// What the flight recorder does, and what it has kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecorderStatus {
-    /// Memory of all lanes' recorders, bytes.
+    /// Memory for the recorded frames of all lanes together, in bytes.
     pub memory: u64,
-    /// Bytes of each frame that are kept, at most.
+    /// The most bytes of each frame that are recorded.
     pub snap: u32,
-    /// Lanes that are recorded.
+    /// Number of lanes that are recorded.
     pub lanes: usize,
-    /// What makes it keep a dump.
+    /// The events at which it keeps a dump.
     pub triggers: Vec<Trigger>,
-    /// What was kept, the oldest first.
+    /// The dumps that it has kept, oldest first.
     pub dumps: Vec<KeptDump>,
 }
 
-/// A dump that a trigger made.
+/// A dump that was kept because a trigger fired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptDump {
-    /// To get it by: `003-bgp-iksb12`.
+    /// By which [`routes::KEPT_DUMP`](crate::routes::KEPT_DUMP) gives it: `003-bgp-iksb12`.
     pub name: String,
-    /// When it was made, in ms since 1970 (UTC).
+    /// When it was kept, in ms since 1970-01-01 UTC.
     pub at_ms: u64,
-    /// What happened: a sentence for each trigger.
+    /// One sentence for each trigger that fired.
     pub why: Vec<String>,
-    /// Frames in it.
+    /// Number of frames in it.
     pub frames: u64,
-    /// Its size, bytes.
+    /// Size of its file, in bytes.
     pub bytes: u64,
 }
 
-/// `POST /v1/recorder/dump`.
+/// Asks for the frames that the flight recorder holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DumpRequest {
-    /// Cables by name or either end; none means all.
+    /// Cables by name or either end; empty means all.
     #[serde(default)]
     pub cables: Vec<String>,
-    /// Only what is not older than this, in ms.
+    /// The greatest age of a frame, in ms; `None` means any.
     #[serde(default)]
     pub last_ms: Option<u64>,
 }
 
-/// `PUT /v1/recorder/triggers`: these and no others.
+/// Replaces all triggers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TriggersRequest {
-    /// All of them.
+    /// The new triggers; empty means that no dump is kept.
     pub triggers: Vec<Trigger>,
 }
 
-/// What makes the recorder keep a dump.
+/// An event at which the recorder keeps a dump.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "on", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Trigger {
@@ -67,32 +68,33 @@ pub enum Trigger {
     Bgp,
     /// A frame matches.
     Match {
-        /// As it was written.
+        /// The tcpdump expression that the user wrote; only shown.
         expression: String,
         /// Classic BPF, as libpcap compiles it for Ethernet: code, jt, jf, k.
         filter: Vec<(u16, u8, u8, u32)>,
-        /// On these cables; none means all.
+        /// Only frames on these cables; empty means all.
         #[serde(default)]
         cables: Vec<String>,
     },
-    /// A lane drops frames, other than those that a cut cable or an empty end cannot take.
+    /// A lane drops many frames. Drops on cut cables and at unconnected ends do not count.
     Drops {
-        /// At least this share of what enters it in a second, 0..=100.
+        /// The least share of the frames that enter the lane within a second, 0..=100.
         percent: f64,
-        /// Of one of these cables; none means any.
+        /// Only lanes of these cables; empty means all.
         #[serde(default)]
         cables: Vec<String>,
     },
 }
 
 impl Trigger {
-    /// Leaves out cables that are not there any more; `false` if none is left of those named.
-    pub fn keep_cables(&mut self, there: impl Fn(&str) -> bool) -> bool {
+    /// Removes cables that do not exist any more. Returns `false` if the trigger named cables and
+    /// none of them is left, so that it can never fire again.
+    pub fn keep_cables(&mut self, exists: impl Fn(&str) -> bool) -> bool {
         match self {
             Trigger::Down | Trigger::Bgp => true,
             Trigger::Match { cables, .. } | Trigger::Drops { cables, .. } => {
                 let named = !cables.is_empty();
-                cables.retain(|cable| there(cable));
+                cables.retain(|cable| exists(cable));
                 !(named && cables.is_empty())
             }
         }

@@ -1,9 +1,10 @@
-//! The command line of ikv-fabric: [`commands`] has one file a command.
+//! The command line of ikv-fabric: the global options, the runtime and how errors are printed.
+//! [`commands`] has one file for each command.
 //!
-//! `run` brings a fabric up in this process (`fabric`); nearly every other command is a client of
-//! the running fabric's API (`api`). All of it runs on one thread under tokio. The dataplane's
-//! workers move the frames, and its socket threads serve the vhost-user front ends; this program
-//! only sends them commands.
+//! `run` brings a fabric up in this process (crate `fabric`); nearly every other command is a
+//! client of the running fabric's API (crate `api`). All of that runs on one thread under tokio.
+//! The dataplane's workers move the frames, and its socket threads serve the vhost-user front
+//! ends; this program only sends them commands.
 //!
 //! No crate may depend on this one.
 
@@ -12,13 +13,9 @@ mod commands;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::commands::{
-    Context, apply, bench, cable, cables, capture, check, clean, console, converge, exec, extcap,
-    image, impair, import, ipmi, patch, power, probe, recorder, run, scenario, setup, ssh, status,
-    topology, vm_args,
-};
+use crate::commands::{Command, Context};
 use api::{Client, default_socket, own_socket};
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use fabric::progress::say;
 use model::printable;
 
@@ -38,36 +35,6 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    Run(run::RunArgs),
-    Setup(setup::SetupArgs),
-    Check(check::CheckArgs),
-    Clean(clean::CleanArgs),
-    Topology(topology::TopologyArgs),
-    Apply(apply::ApplyArgs),
-    Status(status::StatusArgs),
-    Cables(cables::CablesArgs),
-    Cable(cable::CableArgs),
-    Capture(capture::CaptureArgs),
-    Impair(Box<impair::ImpairArgs>),
-    Scenario(scenario::ScenarioArgs),
-    Exec(exec::ExecArgs),
-    Extcap(extcap::ExtcapArgs),
-    Image(image::ImageArgs),
-    Import(import::ImportArgs),
-    Console(console::ConsoleArgs),
-    Ssh(ssh::SshArgs),
-    Power(power::PowerArgs),
-    Ipmi(ipmi::IpmiArgs),
-    Probe(probe::ProbeArgs),
-    Converge(converge::ConvergeArgs),
-    Recorder(recorder::RecorderArgs),
-    Patch(patch::PatchArgs),
-    Bench(bench::BenchArgs),
-    VmArgs(vm_args::VmArgsArgs),
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
@@ -76,13 +43,13 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
         )
         .with_writer(std::io::stderr)
-        // Where standard error is gone, telling so would panic.
+        // If standard error is closed, tracing would panic when it reports that it cannot write.
         .log_internal_errors(false)
         .without_time()
         .with_target(false)
         .init();
-    // On one thread, the process's first: children are started from it, and they end when the
-    // thread that started them does.
+    // The runtime uses only the process's first thread. Children are started from it, and the
+    // kernel ends them together with the thread that started them (PR_SET_PDEATHSIG).
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -103,45 +70,18 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         own_socket,
         json: cli.json,
     };
-    match &cli.command {
-        Command::Run(args) => run::run(&context, args).await,
-        Command::Setup(args) => setup::run(args).await,
-        Command::Check(args) => check::run(&context, args),
-        Command::Clean(args) => clean::run(&context, args),
-        Command::Topology(args) => topology::run(context.json, args),
-        Command::Apply(args) => apply::run(&context, args).await,
-        Command::Status(args) => status::run(&context, args).await,
-        Command::Cables(args) => cables::run(&context, args).await,
-        Command::Cable(args) => cable::run(&context, args).await,
-        Command::Capture(args) => capture::run(&context, args).await,
-        Command::Impair(args) => impair::run(&context, args).await,
-        Command::Scenario(args) => scenario::run(&context, args).await,
-        Command::Exec(args) => exec::run(&context, args).await,
-        Command::Extcap(args) => extcap::run(&context, args).await,
-        Command::Image(args) => image::run(context.json, args).await,
-        Command::Import(args) => import::run(context.json, args),
-        Command::Console(args) => console::run(&context, args).await,
-        Command::Ssh(args) => ssh::run(&context, args).await,
-        Command::Converge(args) => converge::run(&context, args).await,
-        Command::Recorder(args) => recorder::run(&context, args).await,
-        Command::Patch(args) => patch::run(&context, args).await,
-        Command::Bench(args) => bench::run(&context, args).await,
-        Command::Probe(args) => probe::run(&context, args).await,
-        Command::Power(args) => power::run(&context, args).await,
-        Command::Ipmi(args) => ipmi::run(&context, args).await,
-        Command::VmArgs(args) => vm_args::run(&context, args).await,
-    }
+    cli.command.run(&context).await
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    // It may quote what was typed, or what a file or a guest says.
+    // The sentence may quote what the user typed, or what a file or a guest contains.
     let sentence = printable::tail_lines(sentence(error).as_bytes(), usize::MAX);
     say(&format!("ikv-fabric: {sentence}"));
     ExitCode::FAILURE
 }
 
-/// An error and its causes, but for those whose words it has already. What helps against a full
-/// disk is the same everywhere.
+/// An error and its causes, without those that it quotes already. To a full disk, which can happen
+/// anywhere, it adds the way out.
 fn sentence(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -152,7 +92,7 @@ fn sentence(error: &anyhow::Error) -> String {
             sentence += &cause;
         }
     }
-    // By its number: not every cause is handed on as what it was.
+    // By the number in the text, because some errors keep only the text of their cause.
     if sentence.contains("(os error 28)") {
         sentence += "; make room there, or name a folder elsewhere";
     }
@@ -183,13 +123,13 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_told_once() {
+    fn a_cause_is_not_repeated() {
         let refused = || std::io::Error::other("refused");
         let outer = anyhow::Error::new(refused()).context("cannot listen");
         assert_eq!(sentence(&outer), "cannot listen: refused");
-        let told: Result<(), _> = Err(refused()).context("cannot listen: refused; try again");
+        let quoted: Result<(), _> = Err(refused()).context("cannot listen: refused; try again");
         assert_eq!(
-            sentence(&told.unwrap_err()),
+            sentence(&quoted.unwrap_err()),
             "cannot listen: refused; try again"
         );
     }

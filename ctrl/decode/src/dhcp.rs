@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use super::Mac;
 use super::bytes::Cursor;
+use model::mac::Mac;
 use model::printable;
 
 /// UDP ports of the server and the client (RFC 2131 section 4.1).

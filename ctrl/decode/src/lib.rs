@@ -18,8 +18,6 @@ pub mod dhcp;
 pub mod link;
 pub mod nd;
 
-use std::fmt;
-
 pub use packet::{Arp, Body, Ip, Packet};
 pub use packet_key::{PacketKey, SNAP, packet_key};
 
@@ -29,18 +27,6 @@ pub fn summary(frame: &[u8]) -> String {
     match Packet::read(frame) {
         Some(packet) => packet.to_string(),
         None => format!("{} bytes, too few for a frame", frame.len()),
-    }
-}
-
-/// A MAC address, displayed as `52:54:00:00:00:01`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [first, others @ ..] = self.0;
-        write!(f, "{first:02x}")?;
-        others.iter().try_for_each(|byte| write!(f, ":{byte:02x}"))
     }
 }
 

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use super::Mac;
 use super::bytes::Cursor;
+use model::mac::Mac;
 use model::printable;
 
 /// The EtherType of LLDP.

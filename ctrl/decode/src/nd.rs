@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use super::Mac;
 use super::bytes::Cursor;
+use model::mac::Mac;
 
 /// A message of neighbour discovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

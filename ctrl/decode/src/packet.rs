@@ -9,7 +9,8 @@ use etherparse::{
 
 use super::bytes::Cursor;
 use super::link::{self, Lacp, Lldp, Stp};
-use super::{Mac, bfd, bgp};
+use super::{bfd, bgp};
+use model::mac::Mac;
 
 /// A frame, split into headers and payload.
 #[derive(Debug, Clone)]

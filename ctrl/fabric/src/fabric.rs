@@ -15,10 +15,11 @@ use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
     ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
-    Positions, PowerAction, Recording, SshAccess, Status,
+    Positions, Recording, SshAccess, Status,
 };
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
 use model::plugging::PlugOptions;
+use model::power::PowerAction;
 use model::topology::{Side, TopologyJson};
 
 /// A fabric while it runs.

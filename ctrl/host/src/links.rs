@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use dataplane::sys::tap::{self, TapFlags};
+use model::mac::Mac;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo,
@@ -145,7 +146,7 @@ fn create_persistent(name: &str, owner: Option<u32>) -> io::Result<()> {
 pub(crate) fn create_host_tap(
     netlink: &mut Netlink,
     name: &str,
-    mac: [u8; 6],
+    mac: Mac,
     mtu: u32,
     link_local: bool,
     identity: &Identity,
@@ -159,7 +160,7 @@ pub(crate) fn create_host_tap(
     let mut message = marked(name, "host", mtu, identity);
     message
         .attributes
-        .push(LinkAttribute::Address(mac.to_vec()));
+        .push(LinkAttribute::Address(mac.0.to_vec()));
     message
         .attributes
         .push(LinkAttribute::TxQueueLen(TX_QUEUE_FRAMES));

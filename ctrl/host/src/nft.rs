@@ -19,7 +19,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::plan::{IpmiGuard, Nat, Snat, TABLE};
+use model::config::Snat;
+
+use crate::plan::{IpmiGuard, Nat, TABLE};
 use crate::program;
 
 /// The family of the table that keeps the host's stack from the taps.

@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use model::config::Snat;
+use model::mac::Mac;
 
 use crate::sysctl::Family;
 
@@ -23,22 +25,13 @@ pub struct TapPlan {
     pub alias: String,
 }
 
-/// Which source address the outside sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Snat {
-    /// The address of the device that a packet leaves by.
-    Masquerade,
-    /// Always this one.
-    Address(Ipv4Addr),
-}
-
 /// The host's own link to the `internet` switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostLinkPlan {
     /// The device's name: `ikhn`.
     pub name: String,
     /// Its MAC address, the same on every start.
-    pub mac: [u8; 6],
+    pub mac: Mac,
     /// Largest payload of a frame in bytes.
     pub mtu: u32,
     /// The host's address with the link's prefix length.
@@ -60,7 +53,7 @@ pub struct IpmiLinkPlan {
     /// The device's name: `bripmi`.
     pub name: String,
     /// Its MAC address, the same on every start.
-    pub mac: [u8; 6],
+    pub mac: Mac,
     /// Largest payload of a frame in bytes.
     pub mtu: u32,
     /// The host's address with the segment's prefix length.
@@ -122,7 +115,7 @@ pub enum HostStep {
         /// The device's name.
         name: String,
         /// Its MAC address.
-        mac: [u8; 6],
+        mac: Mac,
         /// Largest payload of a frame in bytes.
         mtu: u32,
         /// Whether the device speaks IPv6 at all.
@@ -299,7 +292,7 @@ mod tests {
             tap_owner: Some(1000),
             host: Some(HostLinkPlan {
                 name: "ikhn".into(),
-                mac: [0, 0x22, 0x22, 0xdd, 0xee, 1],
+                mac: Mac([0, 0x22, 0x22, 0xdd, 0xee, 1]),
                 mtu: 9000,
                 address: "192.168.96.1/24".parse().unwrap(),
                 peer: "192.168.96.2".parse().unwrap(),
@@ -357,7 +350,7 @@ mod tests {
         input.host = None;
         input.ipmi = Some(IpmiLinkPlan {
             name: "bripmi".into(),
-            mac: [0, 0x22, 0x22, 0xdd, 0xee, 2],
+            mac: Mac([0, 0x22, 0x22, 0xdd, 0xee, 2]),
             mtu: 9000,
             address: "192.168.200.1/24".parse().unwrap(),
             ports: vec![9080, 9081],

@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::impairment::ImpairKeys;
 
-/// State of a cable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// The state of a cable, of both lanes together.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum CableState {
     /// Frames pass.
@@ -18,7 +20,7 @@ pub enum CableState {
 }
 
 impl CableState {
-    /// As in JSON.
+    /// The name in JSON, on the command line and in the TOML file.
     pub fn name(self) -> &'static str {
         match self {
             CableState::Up => "up",
@@ -32,12 +34,12 @@ impl CableState {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CableBatch {
-    /// In this order, where they are of one cable.
+    /// Applied in this order; of several changes to one cable the last wins.
     pub changes: Vec<CableChange>,
 }
 
 impl CableBatch {
-    /// The impairment of one cable.
+    /// A batch of one change: the impairment of `cable`.
     pub fn of(cable: &str, set: ImpairmentChange) -> Self {
         let change = CableChange {
             cable: cable.into(),
@@ -50,29 +52,29 @@ impl CableBatch {
     }
 }
 
-/// What is to become of one cable.
+/// A change to one cable; parts that are left out stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CableChange {
-    /// By name or either end.
+    /// The cable, by its name, either end or an alias.
     pub cable: String,
-    /// Its state, if that is to change.
+    /// The new state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<CableState>,
-    /// Its impairments, if those are to change.
+    /// The change to its impairments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub impair: Option<ImpairmentChange>,
 }
 
-/// Asks for an impairment. Keys that are left out keep their value.
+/// A change to the impairment of one lane or both. Keys that are left out keep their value.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImpairmentChange {
-    /// The port whose frames are meant, by name or alias; both lanes without.
+    /// The port where the impaired frames enter, by name or alias. Default: both ports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Take away all that was set before.
+    /// Whether to remove every key that was set before.
     pub clear: bool,
-    /// What to set.
+    /// The keys to set.
     pub set: ImpairKeys,
 }

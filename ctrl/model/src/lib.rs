@@ -14,9 +14,11 @@
 //! - [`config`]: the TOML file as written, with every default in place.
 //! - [`topology`]: the typed model that follows from it: names, addresses, cables, ends.
 //! - [`impairment`]: the keys by which commands, API and TOML file say what a cable does to frames.
-//! - [`cable_change`], [`plugging`]: what the API and the configuration both say of cables and VMs.
+//! - [`cable_change`], [`plugging`], [`power`]: what API, configuration and VMs all say of cables
+//!   and VMs.
 //! - [`difference`]: what has to change to turn one running fabric into another.
 //! - [`import`]: ikvswitch's configuration as ours.
+//! - [`mac`]: MAC addresses, of the plan and of any frame.
 //! - [`printable`]: bytes from a guest, made safe to print.
 
 pub mod cable_change;
@@ -24,6 +26,8 @@ pub mod config;
 pub mod difference;
 pub mod impairment;
 pub mod import;
+pub mod mac;
 pub mod plugging;
+pub mod power;
 pub mod printable;
 pub mod topology;

@@ -1,16 +1,17 @@
-//! How a VM is to be plugged into the fabric.
+//! How a VM, a switch's or a user's, is plugged into the fabric.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a VM is to be plugged in; what is left out is as by default.
+/// Asks for QEMU's options of a VM; keys that are left out have the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlugOptions {
-    /// By what.
+    /// How the VM's NICs are plugged in. Default: taps.
     pub nic: PlugKind,
-    /// Its QEMU will run under TCG; matters to vhost-user alone.
+    /// Whether its QEMU will run under TCG; matters to vhost-user alone. Default: false.
     pub tcg: bool,
-    /// Its memory in MiB; matters to vhost-user alone.
+    /// Its memory in MiB; matters to vhost-user alone. Default: 1024.
     pub memory_mib: u32,
 }
 
@@ -24,12 +25,14 @@ impl Default for PlugOptions {
     }
 }
 
-/// By what a VM is plugged in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// How a NIC is joined to its cable.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum PlugKind {
-    /// By a tap that the fabric made and QEMU opens by name.
+    /// By a tap on the host, which QEMU opens by name and where tcpdump can look on.
     Tap,
-    /// By the vhost-user socket beside it: rings in the VM's memory, no kernel on the path.
+    /// By a vhost-user socket: rings in the VM's memory, no kernel on the path.
     VhostUser,
 }

@@ -4,6 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use model::config::AccelChoice;
+
 const KVM: &str = "/dev/kvm";
 
 /// How guest code is executed.
@@ -36,18 +38,6 @@ impl Accel {
             Self::Tcg => ",vectors=0",
         }
     }
-}
-
-/// What the configuration asks for (`[vm] accel`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Wanted {
-    /// KVM where it works.
-    #[default]
-    Auto,
-    /// KVM or an error.
-    Kvm,
-    /// TCG always.
-    Tcg,
 }
 
 /// An accelerator and the reason for it.
@@ -110,9 +100,9 @@ fn open(path: &Path) -> Result<(u32, u32), String> {
 /// and even create a VM, but no guest boots in it.
 ///
 /// # Errors
-/// When `wanted` is [`Wanted::Kvm`] and KVM does not work.
-pub fn decide(wanted: Wanted, facts: &Facts) -> Result<Decision, AccelError> {
-    if wanted == Wanted::Tcg {
+/// When `wanted` is [`AccelChoice::Kvm`] and KVM does not work.
+pub fn decide(wanted: AccelChoice, facts: &Facts) -> Result<Decision, AccelError> {
+    if wanted == AccelChoice::Tcg {
         return Ok(Decision {
             accel: Accel::Tcg,
             reason: "accel = \"tcg\" is configured".into(),
@@ -123,7 +113,7 @@ pub fn decide(wanted: Wanted, facts: &Facts) -> Result<Decision, AccelError> {
             accel,
             reason: format!("the CPU has it and {KVM} opens"),
         }),
-        (Err(reason), Wanted::Kvm) => Err(AccelError { reason }),
+        (Err(reason), AccelChoice::Kvm) => Err(AccelError { reason }),
         (Err(reason), _) => Ok(Decision {
             accel: Accel::Tcg,
             reason,
@@ -170,7 +160,7 @@ mod tests {
 
     #[test]
     fn kvm_needs_the_cpu_the_device_and_access_for_the_child() {
-        let group = |facts: &Facts| decide(Wanted::Auto, facts).unwrap().accel;
+        let group = |facts: &Facts| decide(AccelChoice::Auto, facts).unwrap().accel;
         assert_eq!(
             group(&facts(true, Ok((0o20660, 107)))),
             Accel::Kvm { group: Some(107) }
@@ -187,10 +177,10 @@ mod tests {
             ),
             (facts(true, Ok((0o20600, 0))), "chmod 660 /dev/kvm"),
         ] {
-            let decision = decide(Wanted::Auto, &no).unwrap();
+            let decision = decide(AccelChoice::Auto, &no).unwrap();
             assert_eq!(decision.accel, Accel::Tcg);
             assert!(decision.reason.contains(why), "{}", decision.reason);
-            let error = decide(Wanted::Kvm, &no).unwrap_err().to_string();
+            let error = decide(AccelChoice::Kvm, &no).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("\"tcg\""), "{error}");
         }
     }
@@ -198,6 +188,6 @@ mod tests {
     #[test]
     fn tcg_can_be_forced() {
         let good = facts(true, Ok((0o20666, 0)));
-        assert_eq!(decide(Wanted::Tcg, &good).unwrap().accel, Accel::Tcg);
+        assert_eq!(decide(AccelChoice::Tcg, &good).unwrap().accel, Accel::Tcg);
     }
 }

@@ -189,6 +189,14 @@ impl Agent {
         .map(drop)
     }
 
+    /// Waits until the agent answers. It is asked again `pause` after an attempt that failed or took
+    /// longer than `limit`.
+    pub(crate) async fn answers(&self, (limit, pause): (Duration, Duration)) {
+        while self.ping(limit).await.is_err() {
+            sleep(pause).await;
+        }
+    }
+
     /// Runs `argv` in the guest with `stdin`, without a shell, and waits for its end. The agent looks
     /// for the program in its own `PATH`.
     ///

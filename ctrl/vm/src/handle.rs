@@ -1,5 +1,6 @@
 //! A VM as the rest of the program sees it: it asks the VM's supervisor, or QEMU's monitor.
 
+use model::power::PowerAction;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::agent::Agent;
 use crate::bmc_line::BmcLine;
 use crate::console::Console;
 use crate::launch::Launcher;
-use crate::lifecycle::{Power, PowerError, VmState};
+use crate::lifecycle::{PowerError, VmState};
 use crate::live;
 use crate::plug::{self, CannotPlug, PlugError};
 use crate::qemu;
@@ -82,14 +83,14 @@ impl Vm {
     ///
     /// # Errors
     /// See [`PowerError`].
-    pub async fn power(&self, power: Power) -> Result<(), PowerError> {
+    pub async fn power(&self, power: PowerAction) -> Result<(), PowerError> {
         let answer = self.ask(|answer| Request::Power(power, answer)).await;
         answer.unwrap_or(Err(PowerError::Stopped))
     }
 
     /// Gives the VM another specification, which counts from its next QEMU on: after a death, a `power`
     /// command, or a reset by the guest, for which the present QEMU would use the old disk. Until then
-    /// the VM runs on unchanged; [`Power::Cycle`] brings the change about.
+    /// the VM runs on unchanged; [`PowerAction::Cycle`] brings the change about.
     ///
     /// # Errors
     /// [`PowerError::Stopped`].
@@ -107,7 +108,7 @@ impl Vm {
     /// Whether [`Vm::plug`] would be tried.
     ///
     /// # Errors
-    /// Why not; [`Vm::respec`] and [`Power::Cycle`] then bring the change about.
+    /// Why not; [`Vm::respec`] and [`PowerAction::Cycle`] then bring the change about.
     pub fn can_plug(&self, spec: &VmSpec) -> Result<(), CannotPlug> {
         if self.status().state != VmState::Running {
             return Err(CannotPlug::NotRunning);

@@ -92,12 +92,12 @@ impl Launcher {
         })
     }
 
-    /// QEMU's version and the distribution's, as its monitor says them.
+    /// QEMU's version and the distribution's, from its monitor: `7.2.19 (Debian 1:7.2+dfsg-7)`.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// From now on VMs start from these states, where there is one for them.
+    /// From now on a VM starts from its state in `states`, if there is one.
     pub fn use_states(&mut self, states: Arc<States>) {
         self.states = Some(states);
     }

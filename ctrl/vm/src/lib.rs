@@ -64,7 +64,7 @@ pub mod template;
 pub use child::strays;
 pub use handle::Vm;
 pub use launch::{LaunchError, Launcher};
-pub use lifecycle::{Power, PowerError, VmState};
+pub use lifecycle::{PowerError, VmState};
 pub use plug::{CannotPlug, PlugError};
 pub use qmp::QmpError;
 pub use spec::{

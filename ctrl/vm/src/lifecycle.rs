@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use model::power::PowerAction;
 use serde::{Deserialize, Serialize};
 
 /// First and longest pause before a restart; it doubles in between.
@@ -33,20 +34,6 @@ pub enum VmState {
     Off,
     /// Given up, until `power on`.
     Failed,
-}
-
-/// What `power` can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Power {
-    /// Start, if not running.
-    On,
-    /// Stop hard. The guest loses nothing: its disks are read-only.
-    Off,
-    /// The reset button.
-    Reset,
-    /// Off, then on: a new QEMU.
-    Cycle,
 }
 
 /// Why a `power` command was not executed.
@@ -195,28 +182,28 @@ impl Lifecycle {
     /// For a reset without a guest.
     pub(crate) fn power(
         &mut self,
-        power: Power,
+        power: PowerAction,
         now: Instant,
     ) -> Result<Option<Action>, PowerError> {
         let alive = matches!(self.state, VmState::Booting | VmState::Running) && !self.due;
         match power {
-            Power::On if alive => Ok(None),
-            Power::Off => {
+            PowerAction::On if alive => Ok(None),
+            PowerAction::Off => {
                 self.state = VmState::Off;
                 // Cancels a start that is due after a pause.
                 self.due = false;
                 Ok(alive.then_some(Action::Stop))
             }
-            Power::Reset if !alive => Err(match self.state {
+            PowerAction::Reset if !alive => Err(match self.state {
                 VmState::Off => PowerError::Off,
                 VmState::Failed => PowerError::Failed,
                 _ => PowerError::Restarting,
             }),
-            Power::Reset => {
+            PowerAction::Reset => {
                 self.resets = 0;
                 Ok(Some(Action::Reset))
             }
-            Power::On | Power::Cycle => {
+            PowerAction::On | PowerAction::Cycle => {
                 self.deaths = 0;
                 self.booting(now);
                 Ok(Some(if alive {
@@ -277,7 +264,7 @@ mod tests {
         let mut answered = life.clone();
         answered.ready();
         assert!(!answered.was_reset());
-        life.power(Power::Reset, now).unwrap();
+        life.power(PowerAction::Reset, now).unwrap();
         assert!(!life.was_reset());
     }
 
@@ -328,9 +315,9 @@ mod tests {
         let (mut life, now) = started();
         life.exited(Exit::PoweredOff, now);
         assert_eq!((life.state(), life.deadline()), (VmState::Off, None));
-        assert_eq!(life.power(Power::Reset, now), Err(PowerError::Off));
-        assert_eq!(life.power(Power::Off, now), Ok(None));
-        assert_eq!(life.power(Power::On, now), Ok(Some(Action::Start)));
+        assert_eq!(life.power(PowerAction::Reset, now), Err(PowerError::Off));
+        assert_eq!(life.power(PowerAction::Off, now), Ok(None));
+        assert_eq!(life.power(PowerAction::On, now), Ok(Some(Action::Start)));
         assert_eq!(life.state(), VmState::Booting);
     }
 
@@ -338,18 +325,21 @@ mod tests {
     fn power_on_a_living_vm() {
         let (mut life, now) = started();
         life.ready();
-        assert_eq!(life.power(Power::On, now), Ok(None));
-        assert_eq!(life.power(Power::Reset, now), Ok(Some(Action::Reset)));
+        assert_eq!(life.power(PowerAction::On, now), Ok(None));
+        assert_eq!(life.power(PowerAction::Reset, now), Ok(Some(Action::Reset)));
         assert_eq!(
             life.state(),
             VmState::Running,
             "until QEMU says that it was reset"
         );
-        assert_eq!(life.power(Power::Cycle, now), Ok(Some(Action::Replace)));
+        assert_eq!(
+            life.power(PowerAction::Cycle, now),
+            Ok(Some(Action::Replace))
+        );
         assert_eq!(life.state(), VmState::Booting);
-        assert_eq!(life.power(Power::Off, now), Ok(Some(Action::Stop)));
+        assert_eq!(life.power(PowerAction::Off, now), Ok(Some(Action::Stop)));
         assert_eq!(life.state(), VmState::Off);
-        assert_eq!(life.power(Power::Cycle, now), Ok(Some(Action::Start)));
+        assert_eq!(life.power(PowerAction::Cycle, now), Ok(Some(Action::Start)));
     }
 
     #[test]
@@ -357,9 +347,15 @@ mod tests {
         let (mut life, now) = started();
         life.greeted();
         life.exited(Exit::Died, now);
-        assert_eq!(life.power(Power::Reset, now), Err(PowerError::Restarting));
-        assert_eq!(life.clone().power(Power::On, now), Ok(Some(Action::Start)));
-        assert_eq!(life.power(Power::Off, now), Ok(None));
+        assert_eq!(
+            life.power(PowerAction::Reset, now),
+            Err(PowerError::Restarting)
+        );
+        assert_eq!(
+            life.clone().power(PowerAction::On, now),
+            Ok(Some(Action::Start))
+        );
+        assert_eq!(life.power(PowerAction::Off, now), Ok(None));
         assert_eq!(
             (life.state(), life.due(now + BACKOFF.1)),
             (VmState::Off, None)
@@ -376,10 +372,10 @@ mod tests {
             for (step, seconds) in steps {
                 now += Duration::from_secs(seconds);
                 let action = match step {
-                    0 => life.power(Power::On, now).unwrap_or(None),
-                    1 => life.power(Power::Off, now).unwrap_or(None),
-                    2 => life.power(Power::Reset, now).unwrap_or(None),
-                    3 => life.power(Power::Cycle, now).unwrap_or(None),
+                    0 => life.power(PowerAction::On, now).unwrap_or(None),
+                    1 => life.power(PowerAction::Off, now).unwrap_or(None),
+                    2 => life.power(PowerAction::Reset, now).unwrap_or(None),
+                    3 => life.power(PowerAction::Cycle, now).unwrap_or(None),
                     4 => { life.ready(); None }
                     5 => { life.was_reset(); None }
                     6..8 if alive => {

@@ -188,7 +188,7 @@ async fn add(
         "driver": "virtio-net-pci",
         "id": nic_id(index),
         "netdev": format!("net{index}"),
-        "mac": nic.mac_text(),
+        "mac": nic.mac.to_string(),
         "disable-legacy": "on",
         "romfile": "",
         "bus": BRIDGE,
@@ -299,7 +299,7 @@ mod tests {
         };
         assert!(words(&live(3), &memory).contains("keeps its memory"));
         let mut other = example(3);
-        other.nics[1].mac[0] = 2;
+        other.nics[1].mac.0[0] = 2;
         assert!(words(&live(3), &other).contains("network card 1 is another one"));
         assert!(words(&live(40), &example(39)).contains("card 39 shares a slot"));
         assert!(words(&live(14), &example(46)).contains("no free slot for network card 45"));

@@ -108,7 +108,7 @@ pub(crate) fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
     let nics = spec.nics.iter().zip(&fds.nics).zip(addresses);
     for (index, ((nic, fd), address)) in nics.enumerate() {
         let features = netdev(&mut args, spec, index, *fd);
-        let (id, mac) = (nic_id(index), nic.mac_text());
+        let (id, mac) = (nic_id(index), nic.mac);
         args.pair(
             "-device",
             format!(

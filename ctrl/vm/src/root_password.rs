@@ -25,7 +25,7 @@ pub enum HashError {
 /// # Errors
 /// See [`HashError`].
 pub fn hash(password: &str) -> Result<String, HashError> {
-    if password.contains(char::is_control) {
+    if password.contains(['\n', '\0']) {
         return Err(HashError::NotOneLine);
     }
     let salt: [u8; SALT] = keys::random()?;

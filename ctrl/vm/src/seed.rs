@@ -53,7 +53,7 @@ pub enum SeedError {
 const SIZE: usize = 256 << 10;
 
 /// The archive of the files: sorted by path, owned by root, with times of 0, so that equal files give
-/// equal bytes. Its length is a multiple of [`SIZE`].
+/// equal bytes. Its length is a multiple of 256 KiB.
 ///
 /// # Errors
 /// See [`SeedError`].

@@ -5,6 +5,7 @@
 //! without what is the switch's own, the template's seed, the size of the seed's disk, the image, and
 //! QEMU's version.
 
+use model::mac::Mac;
 use std::fs;
 use std::path::PathBuf;
 
@@ -18,11 +19,11 @@ use crate::states::States;
 pub const MARK: &str = "etc/ikv/template";
 
 /// The MAC address of NIC `index` in a template: locally administered, and used nowhere else.
-pub fn mac(index: usize) -> [u8; 6] {
+pub fn mac(index: usize) -> Mac {
     let [high, low] = u16::try_from(index)
         .expect("a VM has at most 232 NICs")
         .to_be_bytes();
-    [0x02, 0x69, 0x6b, 0x76, high, low]
+    Mac([0x02, 0x69, 0x6b, 0x76, high, low])
 }
 
 /// The template from whose state `spec` can start, with its files in `run_dir`.
@@ -195,7 +196,7 @@ mod tests {
             other.seed = format!("/other/{name}.tar").into();
             other.run_dir = format!("/other/{name}").into();
             for (nic, mac) in other.nics.iter_mut().zip(macs) {
-                nic.mac = mac;
+                nic.mac = Mac(mac);
                 nic.backend = NicBackend::Tap { name: format!("ik{name}") };
             }
             other.name = name;
@@ -205,7 +206,7 @@ mod tests {
         #[test]
         fn templates_nics_have_addresses_of_their_own(a in 0usize..232, b in 0usize..232) {
             prop_assert_eq!(mac(a) == mac(b), a == b);
-            prop_assert_eq!(mac(a)[0] & 3, 2, "locally administered, not multicast");
+            prop_assert_eq!(mac(a).0[0] & 3, 2, "locally administered, not multicast");
         }
     }
 }

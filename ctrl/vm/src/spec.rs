@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use model::mac::Mac;
+
 use crate::accel::Accel;
 use crate::seed::SeedFile;
 
@@ -72,7 +74,7 @@ pub enum Display {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicSpec {
     /// Its MAC address.
-    pub mac: [u8; 6],
+    pub mac: Mac,
     /// What the card is connected to.
     pub backend: NicBackend,
 }
@@ -212,13 +214,6 @@ pub fn nic_socket_name(index: usize) -> String {
     format!("{index}.sock")
 }
 
-impl NicSpec {
-    /// The MAC address in QEMU's notation.
-    pub(crate) fn mac_text(&self) -> String {
-        self.mac.map(|octet| format!("{octet:02x}")).join(":")
-    }
-}
-
 #[cfg(test)]
 pub(crate) fn example(nics: usize) -> VmSpec {
     VmSpec {
@@ -241,7 +236,7 @@ pub(crate) fn example(nics: usize) -> VmSpec {
         bmc: false,
         nics: (0..nics)
             .map(|i| NicSpec {
-                mac: [8, 0, 0x27, 6, 0xac, i as u8],
+                mac: Mac([8, 0, 0x27, 6, 0xac, i as u8]),
                 backend: NicBackend::Tap {
                     name: format!("iklt1{}", i + 1),
                 },

@@ -8,15 +8,16 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use model::power::PowerAction;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use crate::agent::Agent;
 use crate::bmc_line::BmcLine;
 use crate::console::Console;
 use crate::launch::{Launcher, SavedState};
-use crate::lifecycle::{Action, Exit, Lifecycle, Power, PowerError, VmState};
+use crate::lifecycle::{Action, Exit, Lifecycle, PowerError, VmState};
 use crate::live::{self, SharedLiveSpec};
 use crate::plug::{self, CannotPlug, PlugError};
 use crate::process::{Process, ProcessEvent, next_event};
@@ -60,7 +61,7 @@ pub struct VmStatus {
 /// A request of a VM's handle, with the sender of its answer.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Power(Power, oneshot::Sender<Result<(), PowerError>>),
+    Power(PowerAction, oneshot::Sender<Result<(), PowerError>>),
     Respec(Box<VmSpec>, oneshot::Sender<()>),
     Plug(Box<VmSpec>, oneshot::Sender<Result<(), PlugError>>),
     Stop(oneshot::Sender<()>),
@@ -172,7 +173,7 @@ impl Supervisor {
                     }
                     Some(Request::Stop(done)) => {
                         self.halt().await;
-                        let _ = self.life.power(Power::Off, Instant::now());
+                        let _ = self.life.power(PowerAction::Off, Instant::now());
                         self.publish();
                         let _ = done.send(());
                         return;
@@ -181,7 +182,7 @@ impl Supervisor {
                     None => return self.halt().await,
                 },
                 event = next_event(&mut self.process) => self.handle(event).await,
-                () = answers(&self.shared.agent), if probing => self.life.ready(),
+                () = self.shared.agent.answers(PING), if probing => self.life.ready(),
                 () = until(deadline), if deadline.is_some() => {}
             }
         }
@@ -290,7 +291,7 @@ impl Supervisor {
         process.restored = None;
         if process.outdated {
             // The guest would boot from the disk of an old specification.
-            if let Err(error) = self.power(Power::Cycle).await {
+            if let Err(error) = self.power(PowerAction::Cycle).await {
                 tracing::warn!(vm = self.spec.name, %error, "it could not be replaced");
             }
         } else if self.life.was_reset() {
@@ -361,11 +362,11 @@ impl Supervisor {
         self.last_error = Some(error);
     }
 
-    async fn power(&mut self, power: Power) -> Result<(), PowerError> {
+    async fn power(&mut self, power: PowerAction) -> Result<(), PowerError> {
         let outdated = (self.process.as_ref()).is_some_and(|process| process.outdated);
         let power = match power {
             // A reset would boot the guest from the disk of an old specification.
-            Power::Reset if outdated => Power::Cycle,
+            PowerAction::Reset if outdated => PowerAction::Cycle,
             power => power,
         };
         let Some(action) = self.life.power(power, Instant::now())? else {
@@ -426,13 +427,6 @@ impl Supervisor {
             *known = status;
             changed
         });
-    }
-}
-
-/// Resolves once the guest agent has answered.
-async fn answers(agent: &Agent) {
-    while agent.ping(PING.0).await.is_err() {
-        sleep(PING.1).await;
     }
 }
 

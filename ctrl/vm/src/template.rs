@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::process::Child;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::agent::{Agent, AgentError, ExitStatus, Limits};
 use crate::console::Console;
@@ -166,7 +166,7 @@ async fn build(
     let work = async {
         let monitor = monitor.await?;
         let agent = Agent::new(template.agent_socket());
-        if timeout(BOOT_LIMIT, answers(&agent)).await.is_err() {
+        if timeout(BOOT_LIMIT, agent.answers(PING)).await.is_err() {
             return Err(TemplateError::Boot(console.tail_escaped(500)));
         }
         let saved = monitor.save(draft.file().as_fd(), SAVE_LIMIT, COMMAND_LIMIT);
@@ -197,13 +197,6 @@ async fn ended(child: &mut Child, stderr: &mut Stderr) -> String {
     format!("{status}: {}", stderr.last_words().await)
 }
 
-/// Waits until the guest agent answers.
-async fn answers(agent: &Agent) {
-    while agent.ping(PING.0).await.is_err() {
-        sleep(PING.1).await;
-    }
-}
-
 /// Turns a restored template into a switch. Call it once for each restored guest.
 ///
 /// # Errors
@@ -211,7 +204,7 @@ async fn answers(agent: &Agent) {
 pub(crate) async fn wake(agent: Arc<Agent>) -> Result<(), String> {
     let began = Instant::now();
     let work = async {
-        answers(&agent).await;
+        agent.answers(PING).await;
         let entropy: [u8; ENTROPY] = keys::random().map_err(|error| error.to_string())?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |now| now.as_secs());

@@ -7,6 +7,7 @@ mod malformed;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use api::routes;
 use ikv_tests::panel::{PanelFabric, PanelHost};
 use ikv_tests::patience::{SOON, ensure, until};
 use ikv_tests::process::{descriptors, resident_kib, threads};
@@ -48,8 +49,12 @@ impl<'h> Victim<'h> {
         let fabric = host.run(&[]);
         let flow = Flow::start(&host.netns, "ikls1-3", "ikvm1-3-1", PACE);
         // The first request of each kind allocates what the fabric then keeps: that is not counted.
-        for route in ["status", "cables", "topology", "recorder"] {
-            let path = format!("/v1/{route}");
+        for path in [
+            routes::STATUS.path(""),
+            routes::CABLES.path(""),
+            routes::TOPOLOGY.path(""),
+            routes::RECORDER.path(""),
+        ] {
             let mut client = RawClient::connect(&host.socket());
             client.send(&request_with("GET", &path, "connection: close\r\n", ""));
             assert!(matches!(client.reply(), Reply::Answer(200, _)), "{path}");
@@ -190,19 +195,27 @@ fn assert_says_why(what: &str, body: &str) {
 }
 
 /// What a slow client sends before it stalls or continues with a byte at a time.
-const BEGINNINGS: &[(&str, &str)] = &[
-    ("nothing", ""),
-    ("half a line", "GET /v1/sta"),
-    ("half a head", "GET /v1/status HTTP/1.1\r\nhost: f"),
-    (
-        "a head without its body",
-        "PUT /v1/cables/ikeb1-3/state HTTP/1.1\r\nhost: f\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n",
-    ),
-    (
-        "a chunk without its end",
-        "POST /v1/step HTTP/1.1\r\nhost: f\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nfff\r\n",
-    ),
-];
+fn beginnings() -> [(&'static str, String); 5] {
+    let (status, state) = (routes::STATUS.path(""), routes::CABLE_STATE.path("ikeb1-3"));
+    let batch = routes::CABLE_BATCH.path("");
+    let json = "HTTP/1.1\r\nhost: f\r\ncontent-type: application/json";
+    [
+        ("nothing", String::new()),
+        (
+            "half a line",
+            format!("GET {}", status.trim_end_matches("tus")),
+        ),
+        ("half a head", format!("GET {status} HTTP/1.1\r\nhost: f")),
+        (
+            "a head without its body",
+            format!("PUT {state} {json}\r\ncontent-length: 1000\r\n\r\n"),
+        ),
+        (
+            "a chunk without its end",
+            format!("POST {batch} {json}\r\ntransfer-encoding: chunked\r\n\r\nfff\r\n"),
+        ),
+    ]
+}
 
 #[test]
 fn slow_clients_are_disconnected_and_do_not_delay_others() {
@@ -213,9 +226,10 @@ fn slow_clients_are_disconnected_and_do_not_delay_others() {
     let before = host.state();
     let victim = Victim::new(&host);
     let socket = host.socket();
+    let beginnings = beginnings();
     std::thread::scope(|scope| {
         let mut slow = Vec::new();
-        for (what, beginning) in BEGINNINGS {
+        for (what, beginning) in &beginnings {
             for trickles in [false, true] {
                 let socket = &socket;
                 slow.push(
@@ -271,19 +285,21 @@ fn clients_that_vanish_leave_nothing_behind() {
     let host = PanelHost::new("vanish");
     let before = host.state();
     let victim = Victim::new(&host);
-    let upgrade = |method, path, body| {
+    let upgrade = |path: &str, body| {
         let headers =
             "content-type: application/json\r\nconnection: upgrade\r\nupgrade: ikv-capture\r\n";
-        request_with(method, path, headers, body)
+        request_with("POST", path, headers, body)
     };
+    let (cables, topology) = (routes::CABLES.path(""), routes::TOPOLOGY.path(""));
+    let (capture, dump) = (routes::CAPTURE.path(""), routes::RECORDER_DUMP.path(""));
     let requests = [
-        request("GET", "/v1/cables", ""),
-        request("GET", "/v1/topology", ""),
+        request("GET", &cables, ""),
+        request("GET", &topology, ""),
         // Answers that fill the socket's buffer because the client does not read them.
-        request("GET", "/v1/cables", "").repeat(20),
-        upgrade("POST", "/v1/capture", r#"{"cables":["ikeb1-3"]}"#),
-        upgrade("POST", "/v1/capture", r#"{"cables":[]}"#),
-        upgrade("POST", "/v1/recorder/dump", r#"{"cables":["ikeb1-3"]}"#),
+        request("GET", &cables, "").repeat(20),
+        upgrade(&capture, r#"{"cables":["ikeb1-3"]}"#),
+        upgrade(&capture, r#"{"cables":[]}"#),
+        upgrade(&dump, r#"{"cables":["ikeb1-3"]}"#),
     ];
     for round in 0..10 {
         for (number, bytes) in requests.iter().enumerate() {
@@ -314,7 +330,7 @@ fn a_client_over_the_limit_is_refused() {
         let headers =
             "content-type: application/json\r\nconnection: upgrade\r\nupgrade: ikv-capture\r\n";
         let body = json!({"cables": [names[number]["name"]]}).to_string();
-        request_with("POST", "/v1/capture", headers, &body)
+        request_with("POST", &routes::CAPTURE.path(""), headers, &body)
     };
     let mut clients = Vec::new();
     let refusal = until("a refusal", SOON, || {

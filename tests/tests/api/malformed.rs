@@ -1,5 +1,6 @@
 //! Malformed requests by kind, generated from a seed.
 
+use api::routes::{self, Route};
 use ikv_tests::Dice;
 use ikv_tests::raw_api::{request, request_with};
 
@@ -12,32 +13,52 @@ pub(crate) struct Malformed {
     pub(crate) finished: bool,
 }
 
+/// A valid request.
+struct Sample {
+    method: String,
+    path: String,
+    body: &'static str,
+}
+
+fn sample<I, A>(route: &Route<I, A>, name: &str, body: &'static str) -> Sample {
+    Sample {
+        method: route.method().into(),
+        path: route.path(name),
+        body,
+    }
+}
+
+impl Sample {
+    fn with_query(self, query: &str) -> Self {
+        let path = format!("{}?{query}", self.path);
+        Sample { path, ..self }
+    }
+}
+
 /// Every route with a valid body. The cable is the one over which frames flow meanwhile.
-const ROUTES: &[(&str, &str, &str)] = &[
-    ("GET", "/v1/status", ""),
-    ("GET", "/v1/topology", ""),
-    ("GET", "/v1/cables?name=ikeb1-3", ""),
-    ("PUT", "/v1/cables/ikeb1-3/state", r#"{"state":"up"}"#),
-    (
-        "PUT",
-        "/v1/cables/ikeb1-3/impairment",
-        r#"{"set":{"loss":"1%"}}"#,
-    ),
-    ("GET", "/v1/impairments", ""),
-    ("POST", "/v1/step", r#"{"changes":[]}"#),
-    ("POST", "/v1/apply", r#"{"config":"../../etc/passwd"}"#),
-    ("GET", "/v1/places", ""),
-    ("GET", "/v1/vm-args/rack1:u3?nic=tap", ""),
-    ("GET", "/v1/ssh", ""),
-    ("POST", "/v1/nodes/leaf1/exec", r#"{"argv":["true"]}"#),
-    ("PUT", "/v1/nodes/leaf1/power", r#"{"action":"off"}"#),
-    ("GET", "/v1/nodes/leaf1/console", ""),
-    ("POST", "/v1/capture", r#"{"cables":["ikeb1-3"]}"#),
-    ("GET", "/v1/recorder", ""),
-    ("POST", "/v1/recorder/dump", r#"{"cables":["ikeb1-3"]}"#),
-    ("GET", "/v1/recorder/dumps/001-down", ""),
-    ("PUT", "/v1/recorder/triggers", r#"{"triggers":[]}"#),
-];
+fn samples() -> Vec<Sample> {
+    vec![
+        sample(&routes::STATUS, "", ""),
+        sample(&routes::TOPOLOGY, "", ""),
+        sample(&routes::CABLES, "", "").with_query("name=ikeb1-3"),
+        sample(&routes::CABLE_STATE, "ikeb1-3", r#"{"state":"up"}"#),
+        sample(&routes::IMPAIRMENT, "ikeb1-3", r#"{"set":{"loss":"1%"}}"#),
+        sample(&routes::IMPAIRMENTS, "", ""),
+        sample(&routes::CABLE_BATCH, "", r#"{"changes":[]}"#),
+        sample(&routes::APPLY, "", r#"{"config":"../../etc/passwd"}"#),
+        sample(&routes::POSITIONS, "", ""),
+        sample(&routes::VM_ARGS, "rack1:u3", "").with_query("nic=tap"),
+        sample(&routes::SSH, "", ""),
+        sample(&routes::EXEC, "leaf1", r#"{"argv":["true"]}"#),
+        sample(&routes::POWER, "leaf1", r#"{"action":"off"}"#),
+        sample(&routes::CONSOLE, "leaf1", ""),
+        sample(&routes::CAPTURE, "", r#"{"cables":["ikeb1-3"]}"#),
+        sample(&routes::RECORDER, "", ""),
+        sample(&routes::RECORDER_DUMP, "", r#"{"cables":["ikeb1-3"]}"#),
+        sample(&routes::KEPT_DUMP, "001-down", ""),
+        sample(&routes::RECORDER_TRIGGERS, "", r#"{"triggers":[]}"#),
+    ]
+}
 
 /// Names with path traversal, shell metacharacters or terminal escapes.
 const NAMES: &[&str] = &[
@@ -109,16 +130,16 @@ pub(crate) const KINDS: &[(&str, Kind)] = &[
         raw(parts.concat())
     }),
     ("a request that breaks off", |dice| {
-        let (method, path, body) = dice.one_of(ROUTES);
-        let mut bytes = request(method, path, body);
+        let Sample { method, path, body } = one_of(dice, samples());
+        let mut bytes = request(&method, &path, body);
         // Without a body, a request is complete before its last bytes: cut off more.
         let shortest = if body.is_empty() { 3 } else { 1 };
         bytes.truncate(1 + dice.below(bytes.len() - shortest));
         raw(bytes)
     }),
     ("a request with bytes changed", |dice| {
-        let (method, path, body) = dice.one_of(ROUTES);
-        let mut bytes = request(method, path, body);
+        let Sample { method, path, body } = one_of(dice, samples());
+        let mut bytes = request(&method, &path, body);
         // One of the changed bytes is in the blank or the version, so the request cannot be valid.
         let end = bytes
             .windows(8)
@@ -135,7 +156,7 @@ pub(crate) const KINDS: &[(&str, Kind)] = &[
         let long = "x".repeat((150 << 10) + dice.below(200 << 10));
         raw(request_with(
             "GET",
-            "/v1/status",
+            &routes::STATUS.path(""),
             &format!("x-long: {long}\r\n"),
             "",
         ))
@@ -144,25 +165,37 @@ pub(crate) const KINDS: &[(&str, Kind)] = &[
         let many: Vec<_> = (0..200 + dice.below(800))
             .map(|number| format!("x-{number}: {number}\r\n"))
             .collect();
-        raw(request_with("GET", "/v1/status", &many.concat(), ""))
+        raw(request_with(
+            "GET",
+            &routes::STATUS.path(""),
+            &many.concat(),
+            "",
+        ))
     }),
     ("a huge path", |dice| {
         let long = "a".repeat((70 << 10) + dice.below(100 << 10));
-        raw(request("GET", &format!("/v1/cables/{long}"), ""))
+        raw(request(
+            "GET",
+            &format!("{}/{long}", routes::CABLES.path("")),
+            "",
+        ))
     }),
     ("a huge body", |dice| {
-        let (method, path, _) = dice.one_of(ROUTES);
+        let Sample { method, path, .. } = one_of(dice, samples());
         let body = format!(
             "{{\"x\":\"{}\"}}",
             "y".repeat((2 << 20) + dice.below(1 << 20))
         );
-        http(request(method, path, &body))
+        http(request(&method, &path, &body))
     }),
     ("a body of endless chunks", |dice| {
-        let head = b"PUT /v1/cables/ikeb1-3/state HTTP/1.1\r\nhost: f\r\n\
-                     content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+        let head = format!(
+            "PUT {} HTTP/1.1\r\nhost: f\r\n\
+             content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
+            routes::CABLE_STATE.path("ikeb1-3")
+        );
         let chunk = [&b"10000\r\n"[..], &dice.bytes(0x10000), b"\r\n"].concat();
-        http([head.to_vec(), chunk.repeat(40)].concat())
+        http([head.into_bytes(), chunk.repeat(40)].concat())
     }),
     ("lengths that contradict", |dice| {
         let lines = [
@@ -174,7 +207,8 @@ pub(crate) const KINDS: &[(&str, Kind)] = &[
             "transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
         ];
         let head = format!(
-            "POST /v1/step HTTP/1.1\r\nhost: f\r\n{}\r\n{{}}",
+            "POST {} HTTP/1.1\r\nhost: f\r\n{}\r\n{{}}",
+            routes::CABLE_BATCH.path(""),
             dice.one_of(&lines)
         );
         raw(head.into_bytes())
@@ -187,8 +221,11 @@ pub(crate) const KINDS: &[(&str, Kind)] = &[
             "5;\r\nabc\r\n",
             "0\r\nx",
         ];
-        let head = "POST /v1/step HTTP/1.1\r\nhost: f\r\ncontent-type: application/json\r\n\
-                    transfer-encoding: chunked\r\n\r\n";
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: f\r\ncontent-type: application/json\r\n\
+             transfer-encoding: chunked\r\n\r\n",
+            routes::CABLE_BATCH.path("")
+        );
         raw(format!("{head}{}", dice.one_of(&chunks)).into_bytes())
     }),
     ("another type of content", |dice| {
@@ -199,71 +236,72 @@ pub(crate) const KINDS: &[(&str, Kind)] = &[
             "",
             "\u{fc}",
         ];
-        let (method, path, body) = dice.one_of(&with_body());
+        let Sample { method, path, body } = one_of(dice, with_body());
         let header = format!("content-type: {}\r\n", dice.one_of(&types));
-        http(request_with(method, path, &header, body))
+        http(request_with(&method, &path, &header, body))
     }),
     ("JSON that is nested deeply", |dice| {
-        let (method, path, _) = dice.one_of(&with_body());
+        let Sample { method, path, .. } = one_of(dice, with_body());
         let depth = 200 + dice.below(200_000);
         let open = dice.one_of(&["[", "{\"a\":", "{\"changes\":[", "{\"argv\":["]);
         let mut body = open.repeat(depth);
         body.truncate(1 << 20);
-        http(request(method, path, &body))
+        http(request(&method, &path, &body))
     }),
     ("a body that means nothing", |dice| {
-        let (method, path, _) = dice.one_of(&with_body());
-        http(request(method, path, dice.one_of(BODIES)))
+        let Sample { method, path, .. } = one_of(dice, with_body());
+        http(request(&method, &path, dice.one_of(BODIES)))
     }),
     ("a method that is not for it", |dice| {
-        let (method, path, body) = dice.one_of(ROUTES);
+        let Sample { method, path, body } = one_of(dice, samples());
         let methods = ["DELETE", "PATCH", "OPTIONS", "TRACE", "BREW", "get"];
         let mut wrong = dice.one_of(&methods);
         if dice.below(2) == 0 {
             wrong = if method == "POST" { "PUT" } else { "POST" };
         }
-        http(request(wrong, path, body))
+        http(request(wrong, &path, body))
     }),
     ("a path that leads nowhere", |dice| {
-        let paths = [
-            "/",
-            "//",
-            "/v1",
-            "/v1/",
-            "/v2/status",
-            "/v1/status/",
-            "/v1/Status",
-            "/v1/nodes",
-            "/v1/../v1/status",
-            "/v1/./status",
-            "/etc/passwd",
-            "/v1//cables",
-            "/v1/cables/ikeb1-3",
+        let status = routes::STATUS.path("");
+        let base = status.trim_end_matches("status");
+        let paths = vec![
+            "/".into(),
+            "//".into(),
+            base.trim_end_matches('/').into(),
+            base.into(),
+            status.replace("v1", "v2"),
+            format!("{status}/"),
+            status.replace("status", "Status"),
+            format!("{base}nodes"),
+            format!("{base}..{status}"),
+            format!("{base}./status"),
+            "/etc/passwd".into(),
+            format!("{base}/cables"),
+            format!("{base}cables/ikeb1-3"),
         ];
-        http(request("GET", dice.one_of(&paths), ""))
+        http(request("GET", &one_of::<String>(dice, paths), ""))
     }),
     ("a name that leads elsewhere", |dice| {
-        let (method, path, body) = dice.one_of(&[
-            ("PUT", "/v1/cables/NAME/state", r#"{"state":"down"}"#),
-            ("GET", "/v1/vm-args/NAME", ""),
-            ("GET", "/v1/cables?name=NAME", ""),
-            ("POST", "/v1/nodes/NAME/exec", r#"{"argv":["true"]}"#),
-            ("PUT", "/v1/nodes/NAME/power", r#"{"action":"off"}"#),
-            ("GET", "/v1/nodes/NAME/console", ""),
-            ("GET", "/v1/recorder/dumps/NAME", ""),
-        ]);
-        http(request(
-            method,
-            &path.replace("NAME", dice.one_of(NAMES)),
-            body,
-        ))
+        let name = dice.one_of(NAMES);
+        let samples = vec![
+            sample(&routes::CABLE_STATE, name, r#"{"state":"down"}"#),
+            sample(&routes::VM_ARGS, name, ""),
+            sample(&routes::CABLES, "", "").with_query(&format!("name={name}")),
+            sample(&routes::EXEC, name, r#"{"argv":["true"]}"#),
+            sample(&routes::POWER, name, r#"{"action":"off"}"#),
+            sample(&routes::CONSOLE, name, ""),
+            sample(&routes::KEPT_DUMP, name, ""),
+        ];
+        let Sample { method, path, body } = one_of(dice, samples);
+        http(request(&method, &path, body))
     }),
     ("a stream that is not asked for as one", |dice| {
-        let (method, path, body) = dice.one_of(&[
-            ("POST", "/v1/capture", r#"{"cables":["ikeb1-3"]}"#),
-            ("POST", "/v1/recorder/dump", r#"{"cables":["ikeb1-3"]}"#),
-            ("GET", "/v1/recorder/dumps/001-down", ""),
-        ]);
+        let samples = vec![
+            sample(&routes::CAPTURE, "", r#"{"cables":["ikeb1-3"]}"#),
+            sample(&routes::RECORDER_DUMP, "", r#"{"cables":["ikeb1-3"]}"#),
+            sample(&routes::KEPT_DUMP, "001-down", ""),
+        ];
+        let Sample { method, path, body } = one_of(dice, samples);
         let headers = [
             "",
             "connection: upgrade\r\nupgrade: websocket\r\n",
@@ -274,7 +312,7 @@ pub(crate) const KINDS: &[(&str, Kind)] = &[
             "content-type: application/json\r\n{}",
             dice.one_of(&headers)
         );
-        http(request_with(method, path, &headers, body))
+        http(request_with(&method, &path, &headers, body))
     }),
     ("another protocol", |dice| {
         let greetings: [&[u8]; 5] = [
@@ -288,9 +326,14 @@ pub(crate) const KINDS: &[(&str, Kind)] = &[
     }),
 ];
 
-fn with_body() -> Vec<(&'static str, &'static str, &'static str)> {
-    let with = |route: &&(_, _, &str)| !route.2.is_empty();
-    ROUTES.iter().filter(with).copied().collect()
+fn with_body() -> Vec<Sample> {
+    let mut samples = samples();
+    samples.retain(|sample| !sample.body.is_empty());
+    samples
+}
+
+fn one_of<T>(dice: &mut Dice, mut choices: Vec<T>) -> T {
+    choices.swap_remove(dice.below(choices.len()))
 }
 
 fn raw(bytes: Vec<u8>) -> Malformed {

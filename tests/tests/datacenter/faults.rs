@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use api::routes;
 use ikv_tests::patience::{ensure, until};
 use ikv_tests::process::descriptors;
 use ikv_tests::raw_api::{RawClient, Reply, request_with};
@@ -167,7 +168,7 @@ pub(crate) fn consoles(up: &mut Up) {
     let pid = up.fabric.pid();
     let before = descriptors(pid);
     let headers = "connection: upgrade\r\nupgrade: ikv-console\r\n";
-    let attach = request_with("GET", "/v1/nodes/leaf5/console", headers, "");
+    let attach = request_with("GET", &routes::CONSOLE.path("leaf5"), headers, "");
     for _ in 0..200 {
         let mut client = RawClient::connect(&up.fabric.socket());
         client.send(&attach);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use dataplane::sys::tap::{TapFlags, open_tap};
 use ikv_tests::patience::wait_until_async;
 use ikv_tests::{make_tap, shell};
+use model::mac::Mac;
 use tempfile::TempDir;
 use vm::accel::Accel;
 use vm::seed;
@@ -141,7 +142,7 @@ pub(crate) fn opener() -> OpenTap {
 pub(crate) fn nic(vm: &str, index: usize) -> NicSpec {
     let mac = [0x08, 0, 0x27, 6, 0xac, index as u8];
     NicSpec {
-        mac,
+        mac: Mac(mac),
         backend: NicBackend::Tap {
             name: tap(vm, index),
         },

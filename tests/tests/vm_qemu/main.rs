@@ -18,7 +18,8 @@ use ikv_tests::process::{descriptors, is_alive};
 use ikv_tests::{block_on, leave_namespace};
 use lab::{Lab, until};
 use libtest_mimic::{Arguments, Failed, Trial};
-use vm::{Launcher, Power, PowerError, SpecError, VmSpec, VmState, strays};
+use model::power::PowerAction;
+use vm::{Launcher, PowerError, SpecError, VmSpec, VmState, strays};
 
 /// Names the test's folder in a process that plays the fabric to be killed.
 const DOOMED: &str = "IKV_TEST_DOOMED_FABRIC";
@@ -151,13 +152,13 @@ async fn guest_power_off() {
     vm.reaches(VmState::Off).await;
     assert!(!is_alive(first));
     assert_eq!(vm.status().last_error, None);
-    assert_eq!(vm.power(Power::Reset).await, Err(PowerError::Off));
-    vm.power(Power::On).await.unwrap();
+    assert_eq!(vm.power(PowerAction::Reset).await, Err(PowerError::Off));
+    vm.power(PowerAction::On).await.unwrap();
     vm.said("RR").await;
     assert_ne!(vm.pid(), first);
     assert_eq!(vm.status().restarts, 0, "nothing died");
     vm.stop().await;
-    assert_eq!(vm.power(Power::On).await, Err(PowerError::Stopped));
+    assert_eq!(vm.power(PowerAction::On).await, Err(PowerError::Stopped));
 }
 
 async fn guest_reset() {
@@ -217,17 +218,17 @@ async fn power() {
     let vm = lab.start(lab.spec("spine1", 1));
     vm.said("R").await;
     let first = vm.pid();
-    vm.power(Power::Reset).await.unwrap();
+    vm.power(PowerAction::Reset).await.unwrap();
     vm.said("RR").await;
     assert_eq!(vm.pid(), first);
-    vm.power(Power::Cycle).await.unwrap();
+    vm.power(PowerAction::Cycle).await.unwrap();
     assert!(!is_alive(first));
     vm.said("RRR").await;
     let second = vm.pid();
     assert_ne!(second, first);
-    vm.power(Power::On).await.unwrap();
+    vm.power(PowerAction::On).await.unwrap();
     assert_eq!(vm.pid(), second, "it was on");
-    vm.power(Power::Off).await.unwrap();
+    vm.power(PowerAction::Off).await.unwrap();
     assert!(!is_alive(second));
     assert_eq!((vm.status().state, vm.status().pid), (VmState::Off, None));
     vm.stop().await;
@@ -253,7 +254,7 @@ async fn respec() {
     assert_ne!(replaced, first);
     assert!(lab::has_carrier(&second));
     vm.respec(one).await.unwrap();
-    vm.power(Power::Reset).await.unwrap();
+    vm.power(PowerAction::Reset).await.unwrap();
     vm.said("RRR").await;
     assert_ne!(vm.pid(), replaced);
     until("the NIC is gone", || !lab::has_carrier(&second)).await;
@@ -276,7 +277,7 @@ async fn refused() {
         error.contains("no-such-cpu"),
         "QEMU's own words are missing: {error}"
     );
-    assert_eq!(vm.power(Power::Reset).await, Err(PowerError::Failed));
+    assert_eq!(vm.power(PowerAction::Reset).await, Err(PowerError::Failed));
     vm.stop().await;
 }
 
@@ -305,7 +306,7 @@ async fn missing() {
         vm.reaches(VmState::Failed).await;
         let error = vm.status().last_error.unwrap();
         assert!(error.contains(words), "{error}");
-        let again = vm.power(Power::On).await.unwrap_err().to_string();
+        let again = vm.power(PowerAction::On).await.unwrap_err().to_string();
         assert!(again.contains(words), "{again}");
         vm.stop().await;
     }

@@ -10,14 +10,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
 use model::plugging::PlugOptions;
+use model::power::PowerAction;
 use model::topology::TopologyJson;
 
 use crate::routes::{self, CableNames, Nothing};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, CableStateRequest,
     CaptureRequest, DumpRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus,
-    Positions, PowerAction, PowerRequest, RecorderStatus, SshAccess, Status, Trigger,
-    TriggersRequest,
+    Positions, PowerRequest, RecorderStatus, SshAccess, Status, Trigger, TriggersRequest,
 };
 
 pub use error::ClientError;

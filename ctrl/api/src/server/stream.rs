@@ -56,7 +56,7 @@ pub(super) trait Stream: Send + 'static {
 
 impl Stream for CaptureStream {
     async fn serve(self, client: impl AsyncRead + AsyncWrite + Send) {
-        // It fails when the client has gone; then nobody is left who could be given a reason.
+        // It fails when the client has gone, so that there is no one to report it to.
         let _ = self.send(client).await;
     }
 }

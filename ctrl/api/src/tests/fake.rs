@@ -1,5 +1,6 @@
 //! A backend without a fabric: [`Fake`].
 
+use model::power::PowerAction;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +10,7 @@ use tokio::sync::mpsc;
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
 use model::impairment::ImpairKeys;
 use model::plugging::PlugOptions;
+use model::power::PowerAction;
 use model::topology::TopologyJson;
 
 use crate::capture::{CaptureStart, CaptureStream};

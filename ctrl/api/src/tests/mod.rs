@@ -2,6 +2,7 @@
 
 mod fake;
 
+use model::power::PowerAction;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -9,6 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
 use model::plugging::{PlugKind, PlugOptions};
+use model::power::PowerAction;
 
 use super::*;
 use fake::{Fake, lane, node, recorder_status};

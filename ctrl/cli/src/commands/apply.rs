@@ -1,4 +1,4 @@
-//! `ikv-fabric apply`: makes another fabric of the running one.
+//! `ikv-fabric apply`: gives the running fabric another configuration.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use model::config::Config;
 use model::difference::Refusal;
 use model::topology;
 
-/// Between two looks at what is being done.
-const LOOK: Duration = Duration::from_millis(300);
+/// How often the progress line is updated.
+const REFRESH: Duration = Duration::from_millis(300);
 
 /// Makes the running fabric what a configuration says: racks, positions and cables come and go,
 /// and cables that are not changed lose no frame. Needs root where it makes or removes network
@@ -29,15 +29,15 @@ pub(crate) struct ApplyArgs {
 }
 
 /// # Errors
-/// What is wrong with the configuration, what cannot be changed while the fabric runs, and what
-/// failed; the fabric is as it was then.
+/// When the configuration is wrong, cannot be reached while the fabric runs, or when the fabric
+/// fails to get there; the fabric then is as it was.
 pub(crate) async fn run(context: &Context, args: &ApplyArgs) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
         !args.config.is_default(),
         "apply needs a configuration: name a file with -c, or keys with --set"
     );
     let config = args.config.completed()?;
-    // Said here, where it is known in which line each value stands.
+    // The fabric checks this too, but only this process knows the line of each value.
     topology::build(&config)?;
     let request = ApplyRequest {
         config,
@@ -46,7 +46,7 @@ pub(crate) async fn run(context: &Context, args: &ApplyArgs) -> anyhow::Result<E
     let progress = Progress::new();
     let answer = tokio::select! {
         answer = context.client.apply(&request) => answer?,
-        () = show(context, &progress) => unreachable!("it shows for ever"),
+        () = show(context, &progress) => unreachable!("show does not return"),
     };
     progress.quiet();
     anyhow::ensure!(
@@ -68,10 +68,10 @@ pub(crate) async fn run(context: &Context, args: &ApplyArgs) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows what the fabric does, for ever.
+/// Shows what the fabric does, until dropped.
 async fn show(context: &Context, progress: &Progress) {
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(REFRESH).await;
         if let Ok(Status {
             applying: Some(what),
             ..
@@ -82,9 +82,15 @@ async fn show(context: &Context, progress: &Progress) {
     }
 }
 
-/// One line for each, with the place where the value stands.
+/// One line for each refused key, with the line of the file or the option that set it.
 fn refused(config: &Config, refused: &[Refusal]) -> String {
-    let line = |it: &Refusal| format!("{}: {}", config.place(&it.key).with_key(&it.key), it.what);
+    let line = |it: &Refusal| {
+        format!(
+            "{}: {}",
+            config.location(&it.key).with_key(&it.key),
+            it.what
+        )
+    };
     refused.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
@@ -94,7 +100,7 @@ mod tests {
     use model::config::parse;
 
     #[test]
-    fn what_is_refused_is_told_with_its_line() {
+    fn a_refused_key_is_reported_with_its_line() {
         let config = parse("new.toml", "[vm]\nnic = \"tap\"\n", &["owner=7".into()]).unwrap();
         let it = |key: &str| Refusal {
             key: key.into(),
@@ -106,9 +112,9 @@ mod tests {
         );
     }
 
-    /// It goes over the API as JSON.
+    /// The API carries it as JSON.
     #[test]
-    fn a_configuration_comes_through_as_it_was() {
+    fn a_configuration_is_the_same_after_its_way_through_json() {
         let text = "owner = \"nobody\"\n[vm]\nmemory = \"1G\"\n[[cable]]\nname = \"iksb12\"\nstate = \"down\"\ndelay = \"10ms\"\nloss = \"1% 25%\"\n[[cable]]\nends = [\"leaf1:u3\", \"leaf3:u5\"]\nrate = \"1gbit\"\n";
         let config = parse("", text, &[]).unwrap();
         let request = ApplyRequest {

@@ -1,4 +1,4 @@
-//! `ikv-fabric cable`: cut one, let its frames vanish, mend it.
+//! `ikv-fabric cable`: cuts a cable, lets its frames vanish, or mends it.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ use model::cable_change::CableState;
 pub(crate) struct CableArgs {
     /// By name or either end: iksb12, spine1:2, rack1:u3:1.
     cable: String,
-    /// What to make of it.
+    /// The state to put it in.
     state: CableState,
 }
 

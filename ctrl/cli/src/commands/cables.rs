@@ -1,4 +1,4 @@
-//! `ikv-fabric cables`: what runs through which cable.
+//! `ikv-fabric cables`: cables, their counters and rates.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,7 +48,7 @@ async fn watch(context: &Context, names: &[String]) -> anyhow::Result<()> {
         let text = if context.json {
             format!("{}\n", serde_json::to_string(&cables)?)
         } else if let Some((then, before)) = &before {
-            // Clears the screen and goes to its first corner.
+            // ECMA-48: clears the screen and moves the cursor to the top left.
             format!("\x1b[2J\x1b[H{}", rates(before, &cables, now - *then))
         } else {
             String::new()

@@ -103,7 +103,7 @@ impl ConfigArgs {
                 Ok(keys) => config.cable[index].impair = keys,
                 Err(KeyError { key, what }) => {
                     let key = format!("cable[{index}].{key}");
-                    anyhow::bail!("{}: {what}", config.place(&key).with_key(&key));
+                    anyhow::bail!("{}: {what}", config.location(&key).with_key(&key));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! `ikv-fabric console`: a switch's serial console.
+//! `ikv-fabric console`: attaches the terminal to a switch's serial console.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -47,7 +47,7 @@ pub(crate) async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result
                 let read = read?;
                 if read == 0 {
                     drop(terminal);
-                    say("\r\nThe switch's console was closed; `ikv-fabric status` tells why.");
+                    say("\r\nThe switch's console was closed; `ikv-fabric status` shows why.");
                     return Ok(ExitCode::FAILURE);
                 }
                 out.write_all(&screen[..read]).await?;
@@ -60,8 +60,8 @@ pub(crate) async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is typed, read by a thread of its own: a terminal cannot be read asynchronously,
-/// and a runtime would wait for the reader at the end.
+/// Reads what the user types in a thread of its own: a terminal cannot be read asynchronously, and
+/// with tokio's blocking pool the runtime would wait at the end for a read that does not return.
 fn keyboard() -> tokio::sync::mpsc::Receiver<Vec<u8>> {
     let (sender, keys) = tokio::sync::mpsc::channel(16);
     std::thread::spawn(move || {
@@ -75,7 +75,7 @@ fn keyboard() -> tokio::sync::mpsc::Receiver<Vec<u8>> {
     keys
 }
 
-/// The terminal in raw mode, so that every key goes to the switch; restored when dropped.
+/// Keeps the terminal in raw mode, so that every key reaches the switch; restores it when dropped.
 struct RawTerminal(Option<Termios>);
 
 impl RawTerminal {

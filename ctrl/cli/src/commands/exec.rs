@@ -1,4 +1,4 @@
-//! `ikv-fabric exec`: a command on a switch, by its guest agent; works without network.
+//! `ikv-fabric exec`: runs a command on a switch through its guest agent, without network.
 
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use super::Context;
 use api::ExecRequest;
 use fabric::progress::say;
 
-/// Most bytes of standard input that are passed on.
+/// The most bytes of standard input that are passed on.
 const LONGEST_INPUT: u64 = 1 << 20;
 
 /// Runs a command on a switch through its guest agent, without network. Passes arguments,
@@ -21,7 +21,7 @@ const LONGEST_INPUT: u64 = 1 << 20;
 pub(crate) struct ExecArgs {
     /// A switch: leaf1.
     node: String,
-    /// Program and arguments; no shell in between.
+    /// Program and arguments; no shell interprets them.
     #[arg(required = true, last = true, value_name = "CMD")]
     argv: Vec<String>,
 }
@@ -48,7 +48,7 @@ pub(crate) async fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<Ex
     ))
 }
 
-/// What was piped or redirected in; a terminal is never waited for.
+/// Reads standard input if it is a file or a pipe with something in it; does not wait for a terminal.
 fn input() -> anyhow::Result<Vec<u8>> {
     let stdin = std::io::stdin();
     let mut input = Vec::new();
@@ -66,8 +66,8 @@ fn input() -> anyhow::Result<Vec<u8>> {
     Ok(input)
 }
 
-/// A pipe that nobody writes to, as a script's inherited standard input often is, must not
-/// hold up the command for ever: only a file, or a pipe with something in it, is read.
+/// Whether standard input has something to read within 50 ms. A script often inherits a pipe into
+/// which no process writes; reading that would block the command.
 fn has_data(stdin: &std::io::Stdin) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut ask = [PollFd::new(stdin, PollFlags::IN)];

@@ -1,4 +1,4 @@
-//! `ikv-fabric ipmi`: how the switches' BMCs are reached.
+//! `ikv-fabric ipmi`: how to reach the switches' BMCs.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -39,7 +39,7 @@ fn text(access: &IpmiAccess) -> String {
     let file = quoted(&access.password_file.display().to_string());
     let mut text = format!(
         "# power status, on, off, cycle or reset; the password is in {file}\n\
-         # (-C 3 spares 10 s in which ipmitool asks an ipmi_sim what it does not tell)\n"
+         # (-C 3 saves 10 s: without it, ipmitool asks ipmi_sim for its cipher suites, and gets no answer)\n"
     );
     for bmc in &access.bmcs {
         let state = match (bmc.running, bmc.note.as_str()) {
@@ -63,7 +63,7 @@ fn text(access: &IpmiAccess) -> String {
     text
 }
 
-/// As a shell takes it.
+/// The path as one word for a shell.
 fn quoted(path: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
     if path.chars().all(plain) {
@@ -79,7 +79,7 @@ mod tests {
     use api::BmcReport;
 
     #[test]
-    fn lines_to_paste() {
+    fn the_lines_can_be_pasted() {
         let bmc = |node: &str, port, running, note: &str| BmcReport {
             node: node.into(),
             port,
@@ -99,7 +99,7 @@ mod tests {
         };
         insta::assert_snapshot!(text(&access), @r"
         # power status, on, off, cycle or reset; the password is in '/tmp/it'\''s here/ipmi_password'
-        # (-C 3 spares 10 s in which ipmitool asks an ipmi_sim what it does not tell)
+        # (-C 3 saves 10 s: without it, ipmitool asks ipmi_sim for its cipher suites, and gets no answer)
         ipmitool -I lanplus -C 3 -H 127.0.0.1 -p 9081 -U ipmiusr -f '/tmp/it'\''s here/ipmi_password' power status  # spine1
         ipmitool -I lanplus -C 3 -H 127.0.0.1 -p 9083 -U ipmiusr -f '/tmp/it'\''s here/ipmi_password' power status  # leaf1, down: ipmi_sim ended
         # From a VM at ikipmi (`ikv-fabric vm-args ipmi`) with an address of 192.168.200.0/24: -H 192.168.200.1

@@ -1,11 +1,11 @@
-//! `ikv-fabric power`: a switch's power button, as IPMI had it.
+//! `ikv-fabric power`: a switch's power button, with the actions of ipmitool(1).
 
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::{Context, print, print_json};
-use api::PowerAction;
+use model::power::PowerAction;
 
 /// Switches a switch on or off, resets it, or takes its power away and gives it back.
 #[derive(Debug, Args)]
@@ -17,7 +17,7 @@ pub(crate) struct PowerArgs {
 }
 
 /// # Errors
-/// When no fabric answers, the name is unknown, or QEMU does not obey.
+/// When no fabric answers, the name is unknown, or QEMU refuses.
 pub(crate) async fn run(context: &Context, args: &PowerArgs) -> anyhow::Result<ExitCode> {
     let node = context.client.power(&args.node, args.action).await?;
     if context.json {

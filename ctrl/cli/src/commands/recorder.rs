@@ -1,4 +1,4 @@
-//! `ikv-fabric recorder`: what passed the cables before anybody looked.
+//! `ikv-fabric recorder`: frames from before a capture was started.
 
 use std::fs::File;
 use std::io::IsTerminal;
@@ -23,11 +23,11 @@ use model::config;
 #[derive(Debug, Args)]
 pub(crate) struct RecorderArgs {
     #[command(subcommand)]
-    what: What,
+    action: Action,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum Action {
     /// Its memory, its triggers and the dumps that it kept.
     Status,
     /// Writes what is recorded now, as pcapng.
@@ -39,7 +39,7 @@ enum What {
         #[arg(long, value_name = "TIME", value_parser = duration)]
         last: Option<Duration>,
         #[command(flatten)]
-        to: To,
+        to: Target,
     },
     /// The dumps that it kept, by their triggers.
     List,
@@ -48,21 +48,21 @@ enum What {
         /// As `recorder list` shows it.
         name: String,
         #[command(flatten)]
-        to: To,
+        to: Target,
     },
     /// Says what makes it keep a dump: these triggers and no others, until the fabric ends.
     Trigger(TriggerArgs),
 }
 
-/// Where a dump goes.
+/// The file that a dump is written to.
 #[derive(Debug, Args)]
-struct To {
+struct Target {
     /// A file, or standard output for `-`.
     #[arg(short, long, value_name = "FILE")]
     write: PathBuf,
 }
 
-/// What makes the recorder keep a dump.
+/// The events at which the recorder keeps a dump.
 #[derive(Debug, Args)]
 struct TriggerArgs {
     /// A cable is cut.
@@ -85,10 +85,10 @@ struct TriggerArgs {
     none: bool,
 }
 
-/// What the table `[recorder]` asks for; none if it asks for no recorder.
+/// The recorder that the table `[recorder]` asks for; `None` if it disables it.
 ///
 /// # Errors
-/// When `match` is no tcpdump expression.
+/// When `match` is not a tcpdump expression.
 pub(crate) fn options(wanted: &config::Recorder) -> anyhow::Result<Option<RecorderOptions>> {
     if !wanted.enabled {
         return Ok(None);
@@ -127,16 +127,16 @@ fn percent(text: &str) -> Result<f64, String> {
     number
         .ok()
         .filter(|percent| (0.0..=100.0).contains(percent))
-        .ok_or_else(|| format!("\"{text}\" is no share: write 0% to 100%"))
+        .ok_or_else(|| format!("\"{text}\" is not a share: write 0% to 100%"))
 }
 
 /// # Errors
-/// When no fabric answers, nothing is recorded, a name is none, or a file cannot be written.
+/// When no fabric answers, nothing is recorded, a name is unknown, or a file cannot be written.
 pub(crate) async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Result<ExitCode> {
     let client = &context.client;
-    match &args.what {
-        What::Status => show(context, &client.recorder().await?)?,
-        What::List => {
+    match &args.action {
+        Action::Status => show(context, &client.recorder().await?)?,
+        Action::List => {
             let status = client.recorder().await?;
             if context.json {
                 print_json(&status.dumps)?;
@@ -144,7 +144,7 @@ pub(crate) async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Resul
                 print(&list(&status))?;
             }
         }
-        What::Dump { cables, last, to } => {
+        Action::Dump { cables, last, to } => {
             let request = DumpRequest {
                 cables: cables.clone(),
                 last_ms: last.map(|last| last.as_millis() as u64),
@@ -152,11 +152,11 @@ pub(crate) async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Resul
             to.check()?;
             save(client.recorder_dump(&request).await?, to.open()?).await?;
         }
-        What::Get { name, to } => {
+        Action::Get { name, to } => {
             to.check()?;
             save(client.kept_dump(name).await?, to.open()?).await?;
         }
-        What::Trigger(args) => {
+        Action::Trigger(args) => {
             let triggers = args.triggers()?;
             show(context, &client.set_triggers(triggers).await?)?;
         }
@@ -164,7 +164,7 @@ pub(crate) async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-impl To {
+impl Target {
     fn is_stdout(&self) -> bool {
         self.write == Path::new("-")
     }
@@ -177,7 +177,7 @@ impl To {
         Ok(())
     }
 
-    /// Opens it once there is something to write: no old file is emptied for nothing.
+    /// Opens the file. Called once the fabric has answered, so that a refusal empties no old file.
     fn open(&self) -> anyhow::Result<File> {
         if self.is_stdout() {
             Ok(sink::standard_output()?)
@@ -230,11 +230,11 @@ async fn save(stream: impl AsyncRead + Unpin, file: File) -> anyhow::Result<()> 
     };
     let mut output = Output::new(shape, start, file, None)?;
     loop {
-        // The first messages have come with the first line.
+        // `first_line` may have read messages that follow it.
         source.each(|message| output.take(message))?;
         match output.flush().await {
             Ok(()) => {}
-            // What went wrong is told at the end; a pipe that was closed is no error.
+            // `finish` reports what went wrong; a pipe that was closed is not an error.
             Err(Stuck::Closed) => break,
             Err(Stuck::File(error)) => return Err(error),
         }

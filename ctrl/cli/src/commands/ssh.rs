@@ -1,4 +1,4 @@
-//! `ikv-fabric ssh`: ssh to a switch with the fabric's key and known host keys.
+//! `ikv-fabric ssh`: opens an ssh session with the fabric's key and the switches' host keys.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -23,7 +23,8 @@ pub(crate) struct SshArgs {
 }
 
 /// # Errors
-/// When no fabric answers or there is no ssh. Otherwise becomes ssh and does not return.
+/// When no fabric answers or ssh cannot be started. Otherwise this process becomes ssh, so that
+/// the function does not return.
 pub(crate) async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<ExitCode> {
     let access = context.client.ssh().await?;
     let error = Command::new("ssh")

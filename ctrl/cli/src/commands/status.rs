@@ -9,14 +9,14 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{Context, print, print_json};
 use api::{NodeStatus, Status};
 
-/// Between two questions while waiting: short for a person, nothing for the machine.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How often `--wait` asks: often enough for a person, seldom enough for the machine.
+const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Shows whether the fabric is ready, and what each switch does. Exit status 0 once it is
-/// ready, else 1.
+/// ready, otherwise 1.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Wait up to so many seconds for the fabric to be ready, its socket included.
+    /// Wait up to this time for the fabric to start and to be ready.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "300")]
     wait: Option<u64>,
 }
@@ -40,14 +40,14 @@ pub(crate) async fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<
 async fn ask(context: &Context, wait: Option<Duration>) -> anyhow::Result<Status> {
     let deadline = Instant::now() + wait.unwrap_or_default();
     loop {
-        // A fabric that hangs must not hang us beyond the wait, nor a plain question.
+        // If the fabric hangs, the command still ends: after the wait, or after 5 s without one.
         let limit = deadline.max(Instant::now() + Duration::from_secs(5));
         let last = timeout_at(limit, context.client.status()).await;
         let ready = matches!(&last, Ok(Ok(status)) if status.ready);
-        if ready || Instant::now() + ASK_AGAIN > deadline {
+        if ready || Instant::now() + INTERVAL > deadline {
             return Ok(last.map_err(|_| anyhow::anyhow!("the fabric does not answer in time"))??);
         }
-        sleep_until(Instant::now() + ASK_AGAIN).await;
+        sleep_until(Instant::now() + INTERVAL).await;
     }
 }
 
@@ -95,7 +95,7 @@ mod tests {
     use api::{NodeState, Sessions};
 
     #[test]
-    fn the_table_names_every_switch_and_its_trouble() {
+    fn the_table_has_every_switch_with_its_note() {
         let node = |name: &str, state, established, note: &str| NodeStatus {
             name: name.into(),
             role: "leaf".into(),

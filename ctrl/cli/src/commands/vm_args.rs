@@ -11,9 +11,10 @@ use super::{Context, print, print_json};
 use api::ClientError;
 use fabric::progress::say;
 use host::lock::StatePaths;
+use model::config::AccelChoice;
 use model::impairment::mebibytes;
 use model::plugging::{PlugKind, PlugOptions};
-use vm::accel::{Accel, Decision, Facts, Wanted, decide};
+use vm::accel::{Accel, Decision, Facts, decide};
 
 /// Prints the QEMU options that plug a VM into the fabric, ready to paste.
 #[derive(Debug, Args)]
@@ -30,21 +31,9 @@ pub(crate) struct VmArgsArgs {
     memory: u32,
     /// What QEMU will run under: kvm, tcg, or auto: KVM where you can use it.
     #[arg(long, value_enum, default_value_t)]
-    accel: AccelArg,
+    accel: AccelChoice,
     #[command(flatten)]
     config: ConfigArgs,
-}
-
-/// See [`Wanted`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum AccelArg {
-    /// KVM where you can use it.
-    #[default]
-    Auto,
-    /// The CPU itself.
-    Kvm,
-    /// Translation.
-    Tcg,
 }
 
 /// What `--json` prints.
@@ -73,12 +62,12 @@ pub(crate) async fn run(context: &Context, args: &VmArgsArgs) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-fn under_tcg(accel: AccelArg) -> bool {
+fn under_tcg(accel: AccelChoice) -> bool {
     match accel {
-        AccelArg::Kvm => false,
-        AccelArg::Tcg => true,
-        AccelArg::Auto => matches!(
-            decide(Wanted::Auto, &Facts::read()),
+        AccelChoice::Kvm => false,
+        AccelChoice::Tcg => true,
+        AccelChoice::Auto => matches!(
+            decide(AccelChoice::Auto, &Facts::read()),
             Ok(Decision {
                 accel: Accel::Tcg,
                 ..

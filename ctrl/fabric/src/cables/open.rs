@@ -14,8 +14,8 @@ use crate::files::{FileError, listen, make_closed_folder, make_folder};
 use crate::owner::Person;
 use host::execute::HostTaps;
 use host::lock::StatePaths;
-use model::config::Nic;
 use model::difference::Plan;
+use model::plugging::PlugKind;
 use model::topology::{self, End, EndBackend, MTU};
 use vm::{NIC_FOLDER, nic_socket_name};
 
@@ -50,7 +50,7 @@ impl<'a> CableOpener<'a> {
     /// When it cannot be made.
     pub(crate) fn make_folder_of(&self, switch: usize) -> Result<(), FileError> {
         let config = &self.plan.config;
-        if config.vm.nic != Nic::VhostUser {
+        if config.vm.nic != PlugKind::VhostUser {
             return Ok(());
         }
         let folder = self.folder_of(switch);

@@ -18,8 +18,9 @@ use crate::switches::seeds::SeedsError;
 use crate::switches::switch::Switch;
 use api::NodeState;
 use model::difference::{Difference, Plan};
+use model::power::PowerAction;
+use vm::VmSpec;
 use vm::seed;
-use vm::{Power, VmSpec};
 
 /// For a switch to be there with all its sessions. Under TCG, with others that boot at the same
 /// time, a minute is usual.
@@ -240,7 +241,7 @@ impl Fabric {
         }
         self.doing(Some(format!("restarts {}", to_be.name)));
         let began = Instant::now();
-        let cycled = switch.vm().power(Power::Cycle).await;
+        let cycled = switch.vm().power(PowerAction::Cycle).await;
         cycled.map_err(|error| failed(error.to_string()))?;
         self.wait_for(state, switch, began).await?;
         let took = duration(began.elapsed());

@@ -26,11 +26,12 @@ use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
     ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
-    Positions, PowerAction, Recording, SshAccess, Status,
+    Positions, Recording, SshAccess, Status,
 };
 use host::lock::StatePaths;
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
 use model::plugging::PlugOptions;
+use model::power::PowerAction;
 use model::topology::{Side, TopologyJson};
 pub use port_spec::PortSpec;
 use port_spec::{OwnSocket, WIRE};

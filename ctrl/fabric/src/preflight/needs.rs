@@ -3,7 +3,6 @@
 use crate::owner::Person;
 use host::plan::{HostLinkPlan, HostPlanInput, IpmiLinkPlan, TapPlan};
 use host::program::Program;
-use model::config::Snat;
 use model::difference::Plan;
 use model::topology::{EndBackend, MTU, Topology};
 use vm::image;
@@ -60,20 +59,17 @@ pub(crate) fn host_input(plan: &Plan, owner: &Person) -> HostPlanInput {
         tap_owner: Some(owner.uid),
         host: Some(HostLinkPlan {
             name: host.name.clone(),
-            mac: host.mac.0,
+            mac: host.mac,
             mtu: MTU.into(),
             address: host.address,
             peer: host.peer,
             range: host.range,
-            snat: match host.snat {
-                Snat::Masquerade => host::plan::Snat::Masquerade,
-                Snat::Address(address) => host::plan::Snat::Address(address),
-            },
+            snat: host.snat,
             ipv6_forwarding: host.ipv6_forwarding,
         }),
         ipmi: topology.ipmi.as_ref().map(|ipmi| IpmiLinkPlan {
             name: ipmi.name.clone(),
-            mac: ipmi.mac.0,
+            mac: ipmi.mac,
             mtu: MTU.into(),
             address: ipmi.address,
             ports: switches.iter().map(|switch| ipmi.port(switch)).collect(),

@@ -1,3 +1,4 @@
+use model::mac::Mac;
 use std::io;
 
 use super::files::other_fabric;
@@ -8,7 +9,8 @@ use host::address::HostRoute;
 use host::journal::Journal;
 use host::links::Link;
 use host::lock::Lock;
-use host::plan::{HostLinkPlan, Snat, TABLE, TapPlan};
+use host::plan::{HostLinkPlan, TABLE, TapPlan};
+use model::config::Snat;
 use serde_json::json;
 
 fn input() -> HostPlanInput {
@@ -23,7 +25,7 @@ fn input() -> HostPlanInput {
         tap_owner: None,
         host: Some(HostLinkPlan {
             name: "ikhn".into(),
-            mac: [0; 6],
+            mac: Mac([0; 6]),
             mtu: 9000,
             address: "192.168.96.1/24".parse().unwrap(),
             peer: "192.168.96.2".parse().unwrap(),

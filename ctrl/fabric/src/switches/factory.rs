@@ -44,12 +44,7 @@ impl Machine {
 /// # Errors
 /// When there is no QEMU, no image can be built, or the configured accelerator is missing.
 pub(crate) async fn machine(config: &Config, progress: &Progress) -> Result<Machine, BringUpError> {
-    let wanted = match config.vm.accel {
-        model::config::Accel::Auto => accel::Wanted::Auto,
-        model::config::Accel::Kvm => accel::Wanted::Kvm,
-        model::config::Accel::Tcg => accel::Wanted::Tcg,
-    };
-    let decision = accel::decide(wanted, &Facts::read())?;
+    let decision = accel::decide(config.vm.accel, &Facts::read())?;
     let mut stage = progress.stage("image");
     let image = image::ensure(&config.image, |news| stage.update(&news.to_string())).await?;
     stage.done(

@@ -18,13 +18,13 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use crate::live::Live;
-use api::{ApiError, ConsoleStream, ExecAnswer, ExecRequest, NodeStatus, PowerAction, SshAccess};
+use api::{ApiError, ConsoleStream, ExecAnswer, ExecRequest, NodeStatus, SshAccess};
 use bmcs::Bmcs;
 use displays::Display;
 use factory::SwitchFactory;
 use model::config::Config;
+use model::power::PowerAction;
 use switch::Switch;
-use vm::Power;
 use vm::agent::{Limits, MAX_OUTPUT};
 
 /// For one command by `exec`. A longer one belongs into `ssh`.
@@ -136,13 +136,7 @@ impl Switch {
     /// # Errors
     /// When the action makes no sense in its present state.
     pub(crate) async fn power(&self, action: PowerAction) -> Result<NodeStatus, ApiError> {
-        let power = match action {
-            PowerAction::On => Power::On,
-            PowerAction::Off => Power::Off,
-            PowerAction::Reset => Power::Reset,
-            PowerAction::Cycle => Power::Cycle,
-        };
-        let powered = self.vm().power(power).await;
+        let powered = self.vm().power(action).await;
         powered.map_err(|error| ApiError::conflict(format!("{}: {error}", self.name())))?;
         Ok(self.status())
     }

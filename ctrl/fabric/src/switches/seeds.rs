@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 
 use crate::files::{FileError, make_folder};
 use crate::reconfigure::SwitchMake;
-use model::config::{Config, Listen, Nic};
-use model::topology::{Mac, PortKind, Switch, Topology};
+use model::config::{Config, Listen};
+use model::plugging::PlugKind;
+use model::topology::{PortKind, Switch, Topology};
 use vm::accel::Accel;
 use vm::keys::{FabricKeys, KeyError};
 use vm::seed::{self, SeedError, SeedFile};
@@ -135,10 +136,10 @@ impl SwitchMaker<'_> {
                 .ports
                 .iter()
                 .map(|port| NicSpec {
-                    mac: port.mac.0,
+                    mac: port.mac,
                     backend: match vm.nic {
-                        Nic::VhostUser => NicBackend::VhostUser,
-                        Nic::Tap => NicBackend::Tap {
+                        PlugKind::VhostUser => NicBackend::VhostUser,
+                        PlugKind::Tap => NicBackend::Tap {
                             name: port.tap.clone(),
                         },
                     },
@@ -203,7 +204,7 @@ fn template_files(switch: &Switch) -> Vec<SeedFile> {
     let mut nics = String::new();
     for (index, port) in switch.ports.iter().enumerate() {
         // Writing to a String cannot fail.
-        _ = writeln!(nics, "{} {}", Mac(shape::mac(index)), port.nic);
+        _ = writeln!(nics, "{} {}", shape::mac(index), port.nic);
     }
     vec![
         file("etc/ikv/sysctl.conf", frr_conf::SYSCTL.into()),

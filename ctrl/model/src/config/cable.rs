@@ -1,61 +1,84 @@
 //! `[[cable]]`: what a cable is like from the start, and cables of one's own.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use toml::{Table, Value};
 
-use super::Problem;
-use super::keys::{Kind, is_near, shown};
+use super::check::{check_value, nearest};
+use super::{Problem, schema};
 use crate::cable_change::CableState;
-use crate::impairment::{ImpairKeys, KEYS};
+use crate::impairment::{ImpairKeys, KEYS, Key};
 
 /// One `[[cable]]`. Several may be of the same cable; later ones win.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+// Serde cannot deny unknown fields beside a flattened one; `check` does.
+#[schemars(extend("additionalProperties" = false))]
 pub struct CableKeys {
-    /// A cable that there is, by its name or either end; with `ends`: what the new one is called,
-    /// at most 15 characters. Default with `ends`: `ikcb` and a number.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// A cable of the fabric, by its name or either end. With `ends`: the name of the new cable, at
+    /// most 15 characters. Default with `ends`: ikcb1 and so on.
+    #[schemars(example = &"iksb12")]
     pub name: Option<String>,
-    /// Joins two ports by a new cable: ends of cables between leaves and servers, by name or
-    /// alias. The cables that had them are left with one end, or are gone where both went.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ends: Vec<String>,
-    /// `up`, `down` or `blackhole`. Default: `up`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The two ends of a new cable: ends of cables between leaves and servers, by name or alias.
+    /// The cables that had them keep their other end, which is then connected to nothing; a cable
+    /// that lost both is gone.
+    #[schemars(example = ["leaf1:u3", "leaf3:u5"])]
+    pub ends: Option<[String; 2]>,
+    /// State of the cable from the start. Default: "up".
+    #[schemars(with = "CableState", example = &"up")]
     pub state: Option<CableState>,
-    /// The impairment is for frames that enter at this port. Default: none, which means both
-    /// lanes.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The impairments below are for frames that enter at this port. Default: for both ways.
+    #[schemars(example = &"ikst12")]
     pub from: Option<String>,
-    /// What is done to frames: the keys of `ikv-fabric impair`. Default: nothing.
+    /// What is done to frames: the keys of `ikv-fabric impair`.
     #[serde(flatten)]
     pub impair: ImpairKeys,
 }
 
-/// What the keys take that are not those of an impairment.
-pub(super) const OWN_KEYS: &[(&str, Kind)] = &[
-    ("name", Kind::Text),
-    ("ends", Kind::List(&Kind::Text)),
-    ("state", Kind::State),
-    ("from", Kind::Text),
-];
+/// All keys are written as on the command line, or as plain numbers and booleans.
+impl JsonSchema for ImpairKeys {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ImpairKeys".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let described = |key: &Key| {
+            // Numbers and booleans stand in the file as such, all else as a text.
+            let example: serde_json::Value =
+                serde_json::from_str(key.example).unwrap_or_else(|_| key.example.into());
+            json!({
+                "description": format!("{}.", key.help),
+                "type": ["string", "number", "boolean"],
+                "examples": [example],
+            })
+        };
+        let properties: serde_json::Map<_, _> = KEYS
+            .iter()
+            .map(|key| (key.name.into(), described(key)))
+            .collect();
+        // In the order of the table, as for derived schemas.
+        let names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+        json_schema!({ "type": "object", "properties": properties, "required": names })
+    }
+}
 
 /// Everything that is wrong with the keys and values of `[[cable]]`.
 pub(super) fn problems(value: &Value, found: &mut Vec<Problem>) {
     let mut problem = |key: String, what: String| found.push(Problem { key, what });
     let Value::Array(cables) = value else {
-        let what = format!(
-            "{} is not a list; write its keys below [[cable]]",
-            shown(value)
-        );
+        let what = format!("{value} is not a list; write its keys below [[cable]]");
         return problem("cable".into(), what);
     };
     for (index, cable) in cables.iter().enumerate() {
         let Value::Table(cable) = cable else {
-            let what = format!(
-                "{} is not a table; write its keys below [[cable]]",
-                shown(cable)
-            );
+            let what = format!("{cable} is not a table; write its keys below [[cable]]");
             problem(format!("cable[{index}]"), what);
             continue;
         };
@@ -71,8 +94,18 @@ pub(super) fn problems(value: &Value, found: &mut Vec<Problem>) {
 }
 
 fn check(key: &str, value: &Value) -> Result<(), String> {
-    if let Some((_, kind)) = OWN_KEYS.iter().find(|(known, _)| *known == key) {
-        return kind.check_all(value);
+    let Some(schema) = keys()
+        .find(|known| known.name == key)
+        .map(|known| &known.schema)
+    else {
+        return Err(unknown(key));
+    };
+    if !KEYS.iter().any(|of_impair| of_impair.name == key) {
+        check_value(schema, value)?;
+        let elements = value.as_array().into_iter().flatten();
+        return elements
+            .into_iter()
+            .try_for_each(|element| check_value(&schema["items"], element));
     }
     let text = match value {
         Value::String(text) => text.clone(),
@@ -85,24 +118,27 @@ fn check(key: &str, value: &Value) -> Result<(), String> {
             return Ok(());
         }
         Value::Array(_) | Value::Table(_) => {
-            return Err(format!("{} is not a single value", shown(value)));
+            return Err(format!("{value} is not a single value"));
         }
         other => other.to_string(),
     };
     match ImpairKeys::default().set(key, &text) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(unknown(key)),
+        Ok(_) => Ok(()),
         Err(error) => Err(error.what),
     }
 }
 
+fn keys() -> impl Iterator<Item = &'static schema::Key> {
+    let cable = schema::table("cable");
+    cable.into_iter().flat_map(|table| &table.keys)
+}
+
 fn unknown(key: &str) -> String {
-    let known = OWN_KEYS.iter().map(|(known, _)| *known);
-    let known: Vec<_> = known.chain(KEYS.iter().map(|key| key.name)).collect();
-    match known.iter().find(|known| is_near(key, known)) {
-        Some(near) => format!("unknown key; did you mean {near}?"),
-        None => format!("unknown key; [[cable]] has {}", known.join(", ")),
+    if let Some(near) = nearest(key, keys().map(|known| &*known.name)) {
+        return format!("unknown key; did you mean {near}?");
     }
+    let known: Vec<_> = keys().map(|known| &*known.name).collect();
+    format!("unknown key; [[cable]] has {}", known.join(", "))
 }
 
 fn check_together(cable: &Table) -> Result<(), String> {

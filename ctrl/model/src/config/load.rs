@@ -6,12 +6,12 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::{Config, Origin, Place, Problem, keys};
+use super::{Config, Location, Origin, Problem, check, schema};
 
-/// Why there is no configuration.
+/// Why a configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file is not there, or not for us.
+    /// The file does not exist, or this user must not read it.
     #[error("cannot read the configuration {path}: {source}; name another file with -c")]
     Read {
         /// As named.
@@ -36,25 +36,25 @@ pub enum ConfigError {
     /// `--set` without `=`.
     #[error("--set {0}: there is no value; write --set {0}=VALUE")]
     SetWithoutValue(String),
-    /// `--set` of what is no key.
+    /// `--set` of an unknown key.
     #[error("--set {}: {}", .0.key, .0.what)]
     SetUnknown(Problem),
     /// Unknown keys and wrong values, in the order of the file.
     #[error("{}", Lines(.0))]
-    Values(Vec<(Place, Problem)>),
+    Values(Vec<(Location, Problem)>),
 }
 
 /// One line each.
-struct Lines<'p>(&'p [(Place, Problem)]);
+struct Lines<'p>(&'p [(Location, Problem)]);
 
 impl fmt::Display for Lines<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (place, problem)) in self.0.iter().enumerate() {
+        for (index, (location, problem)) in self.0.iter().enumerate() {
             let line = if index == 0 { "" } else { "\n" };
             write!(
                 out,
                 "{line}{}: {}",
-                place.with_key(&problem.key),
+                location.with_key(&problem.key),
                 problem.what
             )?;
         }
@@ -101,19 +101,19 @@ pub fn parse(path: &str, text: &str, sets: &[String]) -> Result<Config, ConfigEr
     let spans = DeTable::parse(text).map_err(syntax)?;
     let mut table: Table = toml::from_str(text).map_err(syntax)?;
     let mut origin = Origin::default();
-    let place = |start| Place::File {
+    let location = |start| Location::File {
         path: path.to_owned(),
         line: position(text, start).0,
     };
-    mark_table("", spans.get_ref(), &place, &mut origin);
+    mark_table("", spans.get_ref(), &location, &mut origin);
     for set in sets {
-        apply(set, &mut table, &mut origin)?;
+        insert(set, &mut table, &mut origin)?;
     }
-    let mut problems: Vec<_> = keys::problems(&table)
+    let mut problems: Vec<_> = check::problems(&table)
         .into_iter()
-        .map(|problem| (origin.place(&problem.key), problem))
+        .map(|problem| (origin.location(&problem.key), problem))
         .collect();
-    problems.sort_by_key(|(place, _)| place.line());
+    problems.sort_by_key(|(location, _)| location.line());
     if !problems.is_empty() {
         return Err(ConfigError::Values(problems));
     }
@@ -135,7 +135,7 @@ fn position(text: &str, at: usize) -> (usize, usize) {
 fn mark_table(
     prefix: &str,
     table: &DeTable<'_>,
-    place: &impl Fn(usize) -> Place,
+    location: &impl Fn(usize) -> Location,
     origin: &mut Origin,
 ) {
     for (name, value) in table {
@@ -143,15 +143,15 @@ fn mark_table(
             "" => name.get_ref().to_string(),
             prefix => format!("{prefix}.{}", name.get_ref()),
         };
-        origin.insert(key.clone(), place(name.span().start));
+        origin.insert(key.clone(), location(name.span().start));
         match value.get_ref() {
-            DeValue::Table(inner) => mark_table(&key, inner, place, origin),
+            DeValue::Table(inner) => mark_table(&key, inner, location, origin),
             DeValue::Array(list) => {
                 for (index, value) in list.iter().enumerate() {
                     let element = format!("{key}[{index}]");
-                    origin.insert(element.clone(), place(value.span().start));
+                    origin.insert(element.clone(), location(value.span().start));
                     if let DeValue::Table(inner) = value.get_ref() {
-                        mark_table(&element, inner, place, origin);
+                        mark_table(&element, inner, location, origin);
                     }
                 }
             }
@@ -161,20 +161,20 @@ fn mark_table(
 }
 
 /// Puts one `--set` into the table.
-fn apply(set: &str, table: &mut Table, origin: &mut Origin) -> Result<(), ConfigError> {
+fn insert(set: &str, table: &mut Table, origin: &mut Origin) -> Result<(), ConfigError> {
     let Some((key, text)) = set.split_once('=') else {
         return Err(ConfigError::SetWithoutValue(set.to_owned()));
     };
     let (key, text) = (key.trim(), text.trim());
-    let Some(kind) = keys::kind(key) else {
+    let Some(takes) = schema::of(key) else {
         let problem = Problem {
             key: key.to_owned(),
-            what: keys::unknown(key),
+            what: check::unknown(key),
         };
         return Err(ConfigError::SetUnknown(problem));
     };
     let value = match toml_value(text) {
-        Some(value) if value.is_str() || !kind.is_text() => value,
+        Some(value) if value.is_str() || !check::takes_text_alone(takes) => value,
         Some(_) | None => Value::String(text.to_owned()),
     };
     let (inner, name) = match key.split_once('.') {
@@ -185,14 +185,14 @@ fn apply(set: &str, table: &mut Table, origin: &mut Origin) -> Result<(), Config
                 .or_insert_with(|| Value::Table(Table::new()));
             match entry {
                 Value::Table(inner) => (inner, name),
-                // The file has something else in the table's place, which is reported as such.
+                // The file gives the table's name to a value, which is reported as such.
                 _ => return Ok(()),
             }
         }
     };
     inner.insert(name.to_owned(), value);
     origin.remove(key);
-    origin.insert(key.to_owned(), Place::Set);
+    origin.insert(key.to_owned(), Location::Set);
     Ok(())
 }
 

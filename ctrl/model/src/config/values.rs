@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use ipnet::Ipv4Net;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::impairment::mebibytes;
@@ -130,10 +132,13 @@ impl fmt::Display for Snat {
     }
 }
 
-/// What runs the switches' instructions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Accel {
-    /// KVM where it truly works, else TCG.
+/// What executes the switches' instructions.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccelChoice {
+    /// KVM where it works, otherwise TCG.
     #[default]
     Auto,
     /// The processor itself, through /dev/kvm.
@@ -142,99 +147,17 @@ pub enum Accel {
     Tcg,
 }
 
-impl FromStr for Accel {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "kvm" => Ok(Self::Kvm),
-            "tcg" => Ok(Self::Tcg),
-            _ => Err(ValueError(format!(
-                "\"{text}\" is not one of \"auto\", \"kvm\", \"tcg\""
-            ))),
-        }
-    }
-}
-
-impl fmt::Display for Accel {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Auto => "auto",
-            Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
-        })
-    }
-}
-
-/// How the switches' NICs are joined to their cables.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Nic {
-    /// By rings in the VM's memory: no kernel on the path, no device on the host.
-    #[default]
-    VhostUser,
-    /// By a tap for each.
-    Tap,
-}
-
-impl FromStr for Nic {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text {
-            "vhost-user" => Ok(Self::VhostUser),
-            "tap" => Ok(Self::Tap),
-            _ => Err(ValueError(format!(
-                "\"{text}\" is neither \"vhost-user\" nor \"tap\""
-            ))),
-        }
-    }
-}
-
-impl fmt::Display for Nic {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::VhostUser => "vhost-user",
-            Self::Tap => "tap",
-        })
-    }
-}
-
 /// Where the switches' consoles are offered by VNC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Listen {
     /// Nowhere.
     #[default]
     Off,
-    /// At a socket for each switch.
+    /// A socket for each switch beside the API's, for the owner alone.
     Unix,
-    /// At a port of 127.0.0.1 for each.
+    /// A display for each switch on 127.0.0.1, for viewers that know the password below.
     Tcp,
-}
-
-impl FromStr for Listen {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text {
-            "off" => Ok(Self::Off),
-            "unix" => Ok(Self::Unix),
-            "tcp" => Ok(Self::Tcp),
-            _ => Err(ValueError(format!(
-                "\"{text}\" is not one of \"off\", \"unix\", \"tcp\""
-            ))),
-        }
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Off => "off",
-            Self::Unix => "unix",
-            Self::Tcp => "tcp",
-        })
-    }
 }
 
 /// A user of the host, by name or by uid.
@@ -273,9 +196,6 @@ macro_rules! as_text {
 }
 as_text!(MacPrefix<N>, const N: usize);
 as_text!(Snat);
-as_text!(Accel);
-as_text!(Nic);
-as_text!(Listen);
 
 impl Serialize for Memory {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -298,4 +218,10 @@ impl<'de> Deserialize<'de> for Memory {
         };
         text.parse().map_err(de::Error::custom)
     }
+}
+
+/// A subnet, or an address in it with its prefix, that is written out in the code.
+pub(super) const fn net(address: [u8; 4], prefix: u8) -> Ipv4Net {
+    let [a, b, c, d] = address;
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
 }

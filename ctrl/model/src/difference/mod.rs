@@ -1,8 +1,10 @@
-//! What is to be done to a running fabric so that it becomes another one: pure. [`Difference`]
-//! says it, [`refusals`] says what a running fabric cannot do, and `fabric` does the rest.
+//! What turns a running fabric into another one, as a pure function of both: [`Difference`] lists
+//! the changes, [`refusals`] the changes that a running fabric cannot make. `fabric` carries them
+//! out.
 //!
-//! Cables and switches go by their names. A cable that has the same two ends before and after,
-//! held in the same way, is *kept*: nobody touches it, and it loses no frame.
+//! Cables and switches are compared by name. A cable with the same two ends before and after, and
+//! with the same backend behind each, is *kept*: the change does not touch it, and it loses no
+//! frame.
 
 mod refusals;
 mod settings;
@@ -21,70 +23,70 @@ use crate::topology::{End, Selection, Switch, Topology};
 
 pub use refusals::{Refusal, refusals};
 
-/// All that a fabric is made from.
+/// What a fabric is built from.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What was wished for.
+    /// The configuration.
     pub config: Config,
-    /// What follows from it.
+    /// The topology that follows from it.
     pub topology: Topology,
     /// Which of its switches run as VMs.
     pub switches: Selection,
 }
 
-/// What has to be done, by names.
+/// The changes from one fabric to another, by name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// Cables.
     pub cables: Parts,
-    /// Devices on the host that wait for somebody to plug in; none of them is ever changed.
+    /// Taps on the host into which users plug VMs. They are made and removed, never changed.
     pub taps: Parts,
-    /// Switches that run. Those that are changed keep their VM.
+    /// Switches that run as VMs. A changed switch keeps its VM.
     pub switches: Parts,
-    /// What is new about the switches that are changed, in their order.
+    /// The changes of each changed switch, in the order of the new topology.
     pub changes: Vec<SwitchChange>,
-    /// What is made of cables: states and impairments that are configured otherwise than before.
+    /// States and impairments of cables that are configured differently than before.
     pub settings: Vec<CableChange>,
 }
 
-/// Things that are there before and after, or only before, or only after. In the order of the
-/// new fabric's, then the old one's.
+/// The names of one kind of part, by whether the old fabric, the new one or both have it. In the
+/// order of the new fabric; removed ones in the order of the old.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parts {
-    /// The same before and after.
+    /// Equal in both.
     pub kept: Vec<String>,
-    /// There before and after, but not the same.
+    /// In both, but different.
     pub changed: Vec<String>,
-    /// There after.
+    /// In the new fabric alone.
     pub added: Vec<String>,
-    /// There before.
+    /// In the old fabric alone.
     pub removed: Vec<String>,
 }
 
-/// What is new about a switch.
+/// How a switch that runs before and after differs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SwitchChange {
-    /// `spine1`.
+    /// The switch's name, such as `spine1`.
     pub name: String,
-    /// So many of its ports were not there before, or were others.
+    /// Number of ports that it lacks before, or that differ.
     pub ports_added: usize,
-    /// So many of its ports are not there any more, or are others.
+    /// Number of ports that it lacks afterwards, or that differ.
     pub ports_removed: usize,
-    /// It is told of other switches.
+    /// Its list of the fabric's switches and their addresses differs.
     pub names: bool,
-    /// What it serves or whom it peers with.
+    /// What it serves, or its BGP peers, differ.
     pub services: bool,
-    /// Memory or CPUs of its VM.
+    /// Memory or CPUs of its VM differ.
     pub machine: bool,
-    /// Its VM is started anew for this; else it goes on. Known once somebody has looked at how
-    /// it is made.
+    /// Whether its VM is restarted for the change. `None` until `fabric` has compared the VM as it
+    /// runs with the VM that is wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restarts: Option<bool>,
 }
 
 impl Difference {
-    /// What makes `new` of `old`.
+    /// The changes that turn `old` into `new`.
     pub fn between(old: &Plan, new: &Plan) -> Self {
         let cables = Parts::between(&old.cables(), &new.cables());
         let changes: Vec<_> = new
@@ -110,7 +112,7 @@ impl Difference {
         }
     }
 
-    /// Whether there is nothing to do.
+    /// Whether both fabrics are the same.
     pub fn is_empty(&self) -> bool {
         [&self.cables, &self.taps, &self.switches]
             .iter()
@@ -118,7 +120,8 @@ impl Difference {
             && self.settings.is_empty()
     }
 
-    /// A switch that goes on is told of others, which only those know who make its files.
+    /// Adds a running switch whose list of the fabric's switches changes: the caller, who writes the
+    /// switch's files, finds this out.
     pub fn learns_names(&mut self, switch: &str, restarts: Option<bool>) {
         self.switches.kept.retain(|kept| kept != switch);
         self.switches.changed.push(switch.into());
@@ -130,7 +133,7 @@ impl Difference {
         });
     }
 
-    /// Why root has to ask for it; `None` if whoever may use the socket may.
+    /// Why only root may ask for this change; `None` if every user of the API socket may.
     pub fn needs_root(&self) -> Option<&'static str> {
         if !self.taps.is_same() {
             Some("it makes or removes network devices")
@@ -145,7 +148,7 @@ impl Difference {
 }
 
 impl Parts {
-    /// Compares by name; things of one name are the same if they are equal.
+    /// Compares by name, then by value.
     fn between<T: PartialEq>(old: &[(String, T)], new: &[(String, T)]) -> Self {
         let before: BTreeMap<&str, &T> = old.iter().map(|(name, it)| (&**name, it)).collect();
         let after: BTreeMap<&str, &T> = new.iter().map(|(name, it)| (&**name, it)).collect();
@@ -163,23 +166,23 @@ impl Parts {
         parts
     }
 
-    /// Whether all is as before.
+    /// Whether nothing changes.
     pub fn is_same(&self) -> bool {
         self.changed.is_empty() && self.added.is_empty() && self.removed.is_empty()
     }
 
-    /// What has to be made: all of it, or anew.
+    /// The names to create: those that are added, and those that change.
     pub fn to_make(&self) -> impl Iterator<Item = &str> {
         self.added.iter().chain(&self.changed).map(String::as_str)
     }
 
-    /// What has to go first.
+    /// The names to remove before anything is created.
     pub fn to_take(&self) -> impl Iterator<Item = &str> {
         self.removed.iter().chain(&self.changed).map(String::as_str)
     }
 }
 
-/// An end as the panel sees it.
+/// Name, alias and backend of an end.
 type Shape = (String, String, EndBackend);
 
 impl Plan {
@@ -210,7 +213,7 @@ impl Plan {
 
 impl SwitchChange {
     fn between((old, before): (&Plan, &Switch), (new, after): (&Plan, &Switch)) -> Option<Self> {
-        // A name that no file of a switch can hold is found when its files are made.
+        // A name that the switch's files cannot hold is reported when the files are written.
         let confs = (
             old.topology.switch_conf(before).ok(),
             new.topology.switch_conf(after).ok(),
@@ -243,7 +246,7 @@ impl SwitchChange {
     }
 }
 
-/// As the switch sees it: which cable is plugged in is none of its business.
+/// Whether the switch sees the same port; it does not see which cable is plugged in.
 fn same_port(one: &crate::topology::SwitchPort, other: &crate::topology::SwitchPort) -> bool {
     (&one.nic, one.mac, &one.tap, one.kind, one.mtu)
         == (&other.nic, other.mac, &other.tap, other.kind, other.mtu)

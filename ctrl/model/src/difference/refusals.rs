@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::Plan;
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// A key that cannot be changed while the fabric runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,33 +17,11 @@ pub struct Refusal {
     pub what: String,
 }
 
-/// Keys, or tables of them, that can be changed.
-const CHANGEABLE: &[&str] = &[
-    "topology.racks",
-    "topology.spines",
-    "topology.num_u",
-    "cable",
-    "vm.memory",
-    "vm.cpus",
-    "bgp.vlan_peers",
-    "dhcp.first",
-    "dhcp.last",
-    "dhcp.lease",
-    "dhcp.max_lease",
-    "dhcp.domain",
-    "dhcp.dns",
-    "dhcp.next_server",
-    "dhcp.boot_ipxe",
-    "dhcp.boot_bios",
-    "dhcp.boot_uefi",
-    "dhcp.boot_other",
-];
-
 /// Everything in `new` that a fabric which runs as `old` cannot become, by key.
 pub fn refusals(old: &Plan, new: &Plan) -> Vec<Refusal> {
     let mut refused: Vec<_> = changed(&old.config, &new.config)
         .into_iter()
-        .filter(|key| !CHANGEABLE.contains(&key.as_str()))
+        .filter(|key| !config::is_live(key))
         .map(|key| Refusal {
             what: remedy(&key).into(),
             key,

@@ -24,8 +24,8 @@ impl Default for Setting {
     }
 }
 
-/// What has to be set where the new configuration says something else than the old one did. On a
-/// cable that is `kept` nothing else is touched: what somebody made of it stays.
+/// The changes to cables whose state or impairment is configured differently than before. A `kept`
+/// cable keeps everything else, also what a command has set since.
 pub(super) fn settings(old: &Plan, new: &Plan, kept: &[String]) -> Vec<CableChange> {
     let (before, after) = (configured(old), configured(new));
     let mut changes = Vec::new();
@@ -38,7 +38,7 @@ pub(super) fn settings(old: &Plan, new: &Plan, kept: &[String]) -> Vec<CableChan
         let mut lanes = Vec::new();
         for side in [Side::A, Side::B] {
             let [old, new] = [&before, &after].map(|setting| &setting.lanes[side as usize]);
-            // What has no port has no frames.
+            // No frame enters at an end without a port.
             if old != new && cable.end(side).owner != EndOwner::Open {
                 lanes.push(ImpairmentChange {
                     from: Some(cable.end(side).tap.clone()),
@@ -47,7 +47,7 @@ pub(super) fn settings(old: &Plan, new: &Plan, kept: &[String]) -> Vec<CableChan
                 });
             }
         }
-        // Both alike are said as one.
+        // Equal changes of both lanes become one change of the cable.
         if let [a, b] = &lanes[..]
             && a.set == b.set
         {
@@ -70,11 +70,11 @@ pub(super) fn settings(old: &Plan, new: &Plan, kept: &[String]) -> Vec<CableChan
     changes
 }
 
-/// By the cable's name; what nothing is said of is not in it.
+/// By the cable's name, without the cables that the configuration does not mention.
 fn configured(plan: &Plan) -> BTreeMap<String, Setting> {
     let mut settings: BTreeMap<String, Setting> = BTreeMap::new();
     for keys in &plan.config.cable {
-        // That there is one was checked when the topology was built.
+        // The topology was built, so it has every cable that the configuration names.
         let Ok(cable) = plan.topology.cable(keys.called()) else {
             continue;
         };

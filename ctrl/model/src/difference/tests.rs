@@ -31,8 +31,8 @@ fn a_rack_more_in_words() {
     let difference = Difference::between(&plan("", true), &plan(&racks(4), true));
     insta::assert_snapshot!(difference.to_string(), @r"
     + leaf7, leaf8: started
-    ~ internet, leaf1, leaf2, leaf3, leaf4, leaf5, leaf6: told of other switches
-    ~ spine1, spine2: 2 ports added, told of other switches
+    ~ internet, leaf1, leaf2, leaf3, leaf4, leaf5, leaf6: names other switches
+    ~ spine1, spine2: 2 ports added, names other switches
     + 46 cables plugged in: iksb18, iksb19, iksb28, iksb29, ikeb7-3, ikeb7-4, ikeb7-5 … ikeb8-23
     + 42 taps made on the host: ikvm4-3-1, ikvm4-4-1, ikvm4-5-1, ikvm4-6-1, ikvm4-7-1, ikvm4-8-1, ikvm4-9-1 … ikvm4-23-2
     = 141 cables not touched: no frame of theirs is lost
@@ -50,8 +50,8 @@ fn a_rack_less_is_the_way_back() {
     assert_eq!(back.switches.removed, ["leaf7", "leaf8"]);
     insta::assert_snapshot!(back.to_string(), @r"
     - leaf7, leaf8: stopped
-    ~ internet, leaf1, leaf2, leaf3, leaf4, leaf5, leaf6: told of other switches
-    ~ spine1, spine2: 2 ports removed, told of other switches
+    ~ internet, leaf1, leaf2, leaf3, leaf4, leaf5, leaf6: names other switches
+    ~ spine1, spine2: 2 ports removed, names other switches
     - 46 cables unplugged: iksb18, iksb19, iksb28, iksb29, ikeb7-3, ikeb7-4, ikeb7-5 … ikeb8-23
     - 42 taps removed from the host: ikvm4-3-1, ikvm4-4-1, ikvm4-5-1, ikvm4-6-1, ikvm4-7-1, ikvm4-8-1, ikvm4-9-1 … ikvm4-23-2
     = 141 cables not touched: no frame of theirs is lost
@@ -64,7 +64,7 @@ fn a_cable_of_ones_own_takes_its_ends_from_two_others() {
         "[[cable]]\nname = \"mine\"\nends = [\"leaf1:u3\", \"rack2:u5:1\"]\nstate = \"down\"\n";
     let difference = Difference::between(&plan("", true), &plan(own, true));
     insta::assert_snapshot!(difference.to_string(), @r"
-    ~ 2 cables plugged in anew: ikeb1-3, ikeb3-5
+    ~ 2 cables plugged in again: ikeb1-3, ikeb3-5
     + 1 cable plugged in: mine
     ~ mine: down
     = 139 cables not touched: no frame of theirs is lost
@@ -103,7 +103,7 @@ fn dhcp_is_changed_where_it_is_served() {
     let other = "[dhcp]\nlease = 300\n";
     let difference = Difference::between(&plan("", true), &plan(other, true));
     insta::assert_snapshot!(difference.to_string(), @r"
-    ~ leaf1, leaf3, leaf5: serves or peers otherwise
+    ~ leaf1, leaf3, leaf5: serves or peers differently
     = 141 cables not touched: no frame of theirs is lost
     ");
 }

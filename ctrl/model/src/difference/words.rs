@@ -1,4 +1,4 @@
-//! A [`Difference`] for people.
+//! A [`Difference`] in sentences, as `apply --dry-run` prints it.
 
 use std::fmt;
 
@@ -27,12 +27,12 @@ impl fmt::Display for Difference {
             line(out, '~', "", &names, &group[0].to_string())?;
         }
         line(out, '-', "cable", &cables.removed, "unplugged")?;
-        line(out, '~', "cable", &cables.changed, "plugged in anew")?;
+        line(out, '~', "cable", &cables.changed, "plugged in again")?;
         line(out, '+', "cable", &cables.added, "plugged in")?;
         line(out, '-', "tap", &taps.removed, "removed from the host")?;
         line(out, '+', "tap", &taps.added, "made on the host")?;
         for setting in settings {
-            writeln!(out, "~ {}: {}", setting.cable, made_of(setting))?;
+            writeln!(out, "~ {}: {}", setting.cable, setting_in_words(setting))?;
         }
         if !cables.kept.is_empty() {
             let some = counted(cables.kept.len(), "cable");
@@ -71,7 +71,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{plural}")
 }
 
-/// All of a few, the first and last of many.
+/// All names if there are at most [`SHOWN`], otherwise the first ones and the last.
 fn listed(names: &[String]) -> String {
     match names {
         [first @ .., last] if names.len() > SHOWN => {
@@ -81,7 +81,7 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// Changes that differ in nothing but the switch.
+/// Changes that are equal but for the switch, as one group each.
 fn groups(changes: &[SwitchChange]) -> Vec<Vec<&SwitchChange>> {
     let mut groups: Vec<Vec<&SwitchChange>> = Vec::new();
     for change in changes {
@@ -108,8 +108,8 @@ impl fmt::Display for SwitchChange {
         let parts = [
             ports(self.ports_added, "added"),
             ports(self.ports_removed, "removed"),
-            said(self.services, "serves or peers otherwise"),
-            said(self.names, "told of other switches"),
+            said(self.services, "serves or peers differently"),
+            said(self.names, "names other switches"),
             said(self.machine, "other memory or CPUs"),
             said(self.restarts == Some(true), "restarted for it"),
             said(self.restarts == Some(false), "without a restart"),
@@ -119,7 +119,7 @@ impl fmt::Display for SwitchChange {
     }
 }
 
-fn made_of(setting: &CableChange) -> String {
+fn setting_in_words(setting: &CableChange) -> String {
     let state = setting.state.map(|state| state.name().to_owned());
     let impair = setting.impair.as_ref().map(|impair| {
         let from = impair.from.as_ref();

@@ -14,6 +14,8 @@ pub struct Key {
     pub name: &'static str,
     /// The form of its value, such as `TIME`.
     pub takes: &'static str,
+    /// A value of this form.
+    pub example: &'static str,
     /// The most words that its value has.
     pub words: usize,
     /// What it does, in one line.
@@ -31,7 +33,7 @@ impl Key {
 }
 
 macro_rules! keys {
-    ($($field:ident $name:literal: $type:ty, $words:literal $takes:literal, $help:literal;)+) => {
+    ($($field:ident $name:literal: $type:ty, $words:literal $takes:literal such as $example:literal, $help:literal;)+) => {
         /// The keys of an impairment or of a change to one. A change leaves keys that it does not
         /// give as they are.
         #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -46,7 +48,7 @@ macro_rules! keys {
 
         /// Every key, in the order of tc-netem(8); those of our own last.
         pub const KEYS: &[Key] = &[
-            $(Key { name: $name, takes: $takes, words: $words, help: $help },)+
+            $(Key { name: $name, takes: $takes, example: $example, words: $words, help: $help },)+
         ];
 
         impl ImpairKeys {
@@ -94,25 +96,25 @@ type Extra = BoundedInt<-65_535, 65_535>;
 type Seed = BoundedInt<1, { i64::MAX }>;
 
 keys! {
-    delay "delay": Time, 1 "TIME", "Every frame waits this long";
-    jitter "jitter": Time, 1 "TIME", "How much the delay varies";
-    correlation "correlation": Percent, 1 "SHARE", "How much a frame's jitter is that of the frame before";
-    distribution "distribution": Spread, 1 "uniform|normal|pareto|paretonormal|FILE", "How the jitter is distributed; FILE: a table as tc has them, read by the client";
-    loss "loss": LossModel, 6 "SHARE|MODEL", "Frames are lost: \"1%\", \"1% 25%\" with correlation, \"gemodel P R 1-H 1-K\" or \"state P13 P31 P32 P23 P14\"";
-    ecn "ecn": Flag, 1 "true|false", "Frames of ECN-capable flows are marked instead of lost";
-    duplicate "duplicate": Probability, 2 "SHARE", "Frames go out twice: \"1%\", or \"1% 25%\" with correlation";
-    corrupt "corrupt": Probability, 2 "SHARE", "One bit of a frame is flipped: \"1%\", or \"1% 25%\" with correlation";
-    reorder "reorder": Probability, 2 "SHARE", "Frames overtake those that are delayed: \"25%\", or \"25% 50%\" with correlation";
-    gap "gap": Count, 1 "N", "With reorder: of N frames at most one overtakes";
-    rate "rate": BitRate, 1 "RATE", "How fast the line is, in bits per second of frame bytes without FCS; \"none\": as fast as it can";
-    overhead "overhead": Extra, 1 "BYTES", "With rate: bytes that a frame takes on the line beyond its own (Ethernet: 24)";
-    cell "cell": BoundedInt<0, 65_535>, 1 "BYTES", "With rate: the line carries cells of this many bytes, and fills up the last one (ATM: 48)";
-    cell_overhead "cell_overhead": BoundedInt<-1_024, 1_024>, 1 "BYTES", "With cell: bytes that a cell takes beyond its payload (ATM: 5)";
-    limit "limit": QueueLimit, 1 "BYTES|FRAMESp", "How much may wait: \"2MB\", or \"1000p\" frames; \"none\": what the delay needs at full speed";
-    slot "slot": Slots, 8 "MIN [MAX]", "Frames gather and leave in bursts: \"MIN MAX packets N bytes N\", all but MIN may be left out, or \"distribution NAME DELAY JITTER …\"";
-    seed "seed": Seed, 1 "N", "The same seed and the same frames give the same verdicts";
-    matches "match": Match, 1 "EXPRESSION", "Only frames that this tcpdump expression matches; \"none\": all";
-    drop_nth "drop": FrameNumbers, 1 "N,N-N", "Exactly these of the matching frames are lost, from 1: \"3,7,20-25\"";
+    delay "delay": Time, 1 "TIME" such as "10ms", "Every frame waits this long";
+    jitter "jitter": Time, 1 "TIME" such as "1ms", "How much the delay varies";
+    correlation "correlation": Percent, 1 "SHARE" such as "25%", "How much a frame's jitter is that of the frame before";
+    distribution "distribution": Spread, 1 "uniform|normal|pareto|paretonormal|FILE" such as "normal", "How the jitter is distributed; FILE: a table as tc has them, read by the client";
+    loss "loss": LossModel, 6 "SHARE|MODEL" such as "1%", "Frames are lost: \"1%\", \"1% 25%\" with correlation, \"gemodel P R 1-H 1-K\" or \"state P13 P31 P32 P23 P14\"";
+    ecn "ecn": Flag, 1 "true|false" such as "true", "Frames of ECN-capable flows are marked instead of lost";
+    duplicate "duplicate": Probability, 2 "SHARE" such as "0.1%", "Frames go out twice: \"1%\", or \"1% 25%\" with correlation";
+    corrupt "corrupt": Probability, 2 "SHARE" such as "0.1%", "One bit of a frame is flipped: \"1%\", or \"1% 25%\" with correlation";
+    reorder "reorder": Probability, 2 "SHARE" such as "25% 50%", "Frames overtake those that are delayed: \"25%\", or \"25% 50%\" with correlation";
+    gap "gap": Count, 1 "N" such as "5", "With reorder: of N frames at most one overtakes";
+    rate "rate": BitRate, 1 "RATE" such as "1gbit", "How fast the line is, in bits per second of frame bytes without FCS; \"none\": as fast as it can";
+    overhead "overhead": Extra, 1 "BYTES" such as "24", "With rate: bytes that a frame takes on the line beyond its own (Ethernet: 24)";
+    cell "cell": BoundedInt<0, 65_535>, 1 "BYTES" such as "48", "With rate: the line carries cells of this many bytes, and fills up the last one (ATM: 48)";
+    cell_overhead "cell_overhead": BoundedInt<-1_024, 1_024>, 1 "BYTES" such as "5", "With cell: bytes that a cell takes beyond its payload (ATM: 5)";
+    limit "limit": QueueLimit, 1 "BYTES|FRAMESp" such as "2MB", "How much may wait: \"2MB\", or \"1000p\" frames; \"none\": what the delay needs at full speed";
+    slot "slot": Slots, 8 "MIN [MAX]" such as "1ms 2ms packets 10", "Frames gather and leave in bursts: \"MIN MAX packets N bytes N\", all but MIN may be left out, or \"distribution NAME DELAY JITTER …\"";
+    seed "seed": Seed, 1 "N" such as "42", "The same seed and the same frames give the same verdicts";
+    matches "match": Match, 1 "EXPRESSION" such as "tcp port 179", "Only frames that this tcpdump expression matches; \"none\": all";
+    drop_nth "drop": FrameNumbers, 1 "N,N-N" such as "3,7,20-25", "Exactly these of the matching frames are lost, from 1: \"3,7,20-25\"";
 }
 
 impl ImpairKeys {

@@ -1,12 +1,7 @@
 //! Settings as a TOML file that a person can go on editing.
 
-use toml::Value;
-
 use super::keys::Setting;
 use crate::config;
-
-/// The longest line that holds a list, in characters.
-const WIDTH: usize = 100;
 
 /// The file, with tables and keys in the order of the example file.
 pub(super) fn write(name: &str, mut settings: Vec<Setting<'_>>) -> String {
@@ -29,14 +24,8 @@ pub(super) fn write(name: &str, mut settings: Vec<Setting<'_>>) -> String {
             toml += &format!("\n[{table}]\n");
         }
         toml += &format!("# {from}, line {line}\n");
-        let mut statement = format!("{key} = {value}\n");
-        if let Value::Array(list) = &value
-            && statement.len() > WIDTH + 1
-        {
-            let lines: Vec<_> = list.iter().map(|value| format!("    {value},\n")).collect();
-            statement = format!("{key} = [\n{}]\n", lines.concat());
-        }
-        toml += &statement;
+        toml += &config::toml_line(key, &value);
+        toml.push('\n');
     }
     toml
 }

@@ -1,31 +1,31 @@
-//! What carries each end of a cable.
+//! What is behind each end of a cable: a tap, a socket, or nothing.
 
 use super::{EndOwner, Selection};
-use crate::config::Nic;
+use crate::plugging::PlugKind;
 
-/// Who holds an end of a cable, and by what.
+/// What is behind an end of a cable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndBackend {
-    /// The host, by a tap that this process opened.
+    /// The host's network stack, by a tap that this process opened.
     Host,
-    /// Whoever plugs in: there is a tap and, beside it, a vhost-user socket.
+    /// A user's VM, once it is plugged in: by the end's tap, or the vhost-user socket beside it.
     Anybody,
-    /// Nobody, by nothing.
+    /// Unconnected: without a device and without a socket.
     Nobody,
-    /// A VM of ours, by a tap.
+    /// A switch's VM, by a tap.
     VmTap,
-    /// A VM of ours, by a vhost-user socket; nothing on the host.
+    /// A switch's VM, by a vhost-user socket; without a device on the host.
     VmSocket {
-        /// The switch's place in the topology.
+        /// The switch's index in the topology.
         switch: usize,
-        /// The port, from 0.
+        /// The port's index in the switch, from 0.
         port: usize,
     },
 }
 
 impl EndBackend {
-    /// What carries an end of this owner, given which switches run and by what their NICs connect.
-    pub fn of(owner: EndOwner, switches: &Selection, nic: Nic) -> Self {
+    /// The backend of an owner's end, given the switches that run and how their NICs are plugged in.
+    pub fn of(owner: EndOwner, switches: &Selection, nic: PlugKind) -> Self {
         match (owner, nic) {
             (EndOwner::Host | EndOwner::IpmiHost, _) => EndBackend::Host,
             (EndOwner::Open, _) => EndBackend::Nobody,
@@ -33,8 +33,8 @@ impl EndBackend {
             (EndOwner::Switch { switch, .. }, _) if !switches.contains(switch) => {
                 EndBackend::Anybody
             }
-            (EndOwner::Switch { .. }, Nic::Tap) => EndBackend::VmTap,
-            (EndOwner::Switch { switch, port }, Nic::VhostUser) => {
+            (EndOwner::Switch { .. }, PlugKind::Tap) => EndBackend::VmTap,
+            (EndOwner::Switch { switch, port }, PlugKind::VhostUser) => {
                 EndBackend::VmSocket { switch, port }
             }
         }
@@ -45,7 +45,7 @@ impl EndBackend {
         !matches!(self, EndBackend::VmSocket { .. } | EndBackend::Nobody)
     }
 
-    /// Whether the fabric makes a tap that waits for somebody to open it.
+    /// Whether the fabric makes a tap for a VM to open.
     pub fn has_waiting_tap(self) -> bool {
         matches!(self, EndBackend::Anybody | EndBackend::VmTap)
     }

@@ -5,10 +5,11 @@ use std::net::Ipv4Addr;
 use super::error::{TopologyError, TopologyErrors};
 use super::networks::{networks, nth};
 use super::{
-    Cable, End, EndOwner, FIRST_U, HostLink, IpmiSegment, MTU, Mac, PortKind, Rack, Role, Switch,
+    Cable, End, EndOwner, FIRST_U, HostLink, IpmiSegment, MTU, PortKind, Rack, Role, Switch,
     SwitchPort, Topology, check, rewire,
 };
 use crate::config::{Config, Names};
+use crate::mac::Mac;
 
 /// The datacenter that `config` describes.
 ///
@@ -340,7 +341,7 @@ fn uplink_number(spine: u16, num_u: u16) -> u16 {
     }
 }
 
-/// Gives every port its MAC: ikvswitch's value where its rule gives one, else the next after the
+/// Gives every port its MAC: ikvswitch's value where its rule gives one, otherwise the next after the
 /// highest that the rule gave.
 fn number(switches: &mut [Switch], config: &Config, errors: &mut Vec<TopologyError>) {
     let num_u = config.topology.num_u;

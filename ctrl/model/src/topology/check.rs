@@ -7,8 +7,9 @@ use ipnet::Ipv4Net;
 
 use super::error::TopologyError;
 use super::networks::overlap;
-use super::{Cable, End, EndOwner, LONGEST_NAME, Mac, PortKind, Role, Topology};
-use crate::config::{Config, Listen, Place, Problem, Snat};
+use super::{Cable, End, EndOwner, LONGEST_NAME, PortKind, Role, Topology};
+use crate::config::{Config, Listen, Location, Problem, Snat};
+use crate::mac::Mac;
 
 /// Everything that collides, without end when the configuration is that bad: once per key.
 pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
@@ -24,9 +25,9 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
     ipmi(topology, config, errors);
 }
 
-/// Whether a collision is told at `key`, not at `other`: where the person wrote something.
+/// Whether a collision is reported at `key` rather than at `other`: at the key that the user wrote.
 pub(super) fn blames(config: &Config, key: &str, other: &str) -> bool {
-    config.place(key) != Place::Default || config.place(other) == Place::Default
+    config.location(key) != Location::Default || config.location(other) == Location::Default
 }
 
 /// Every cable's and tap's name with the key that makes it.
@@ -312,15 +313,20 @@ fn boot_files(topology: &Topology, errors: &mut Vec<TopologyError>) {
     }
 }
 
-/// What a display without them would be: open to everybody, or a door without a key.
+/// A display needs passwords: root's to log in, and the viewers' where every user could connect.
 fn displays(config: &Config, errors: &mut Vec<TopologyError>) {
+    let listen = match config.vnc.listen {
+        Listen::Off => return,
+        Listen::Unix => "unix",
+        Listen::Tcp => "tcp",
+    };
     let mut needs = |wrong: &str, key: &str| {
         errors.push(TopologyError::Value(Problem {
             key: "vnc.listen".into(),
-            what: format!("\"{}\" {wrong}; set {key} too", config.vnc.listen),
+            what: format!("\"{listen}\" {wrong}; set {key} too"),
         }));
     };
-    if config.vnc.listen != Listen::Off && config.ssh.root_password.is_none() {
+    if config.ssh.root_password.is_none() {
         needs("would show a login that nobody passes", "ssh.root_password");
     }
     if config.vnc.listen == Listen::Tcp && config.vnc.password.is_none() {

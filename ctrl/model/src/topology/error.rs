@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{LONGEST_NAME, Mac};
-use crate::config::{Config, MacPrefix, Place, Problem};
+use super::LONGEST_NAME;
+use crate::config::{Config, Location, MacPrefix, Problem};
+use crate::mac::Mac;
 
 /// One thing that is wrong, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -235,16 +236,16 @@ impl TopologyError {
 
 /// Everything that is wrong, each with its place in the configuration. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopologyErrors(Vec<(Place, TopologyError)>);
+pub struct TopologyErrors(Vec<(Location, TopologyError)>);
 
 impl TopologyErrors {
     pub(super) fn new(errors: Vec<TopologyError>, config: &Config) -> Self {
-        let placed = |error: TopologyError| (config.place(error.key()), error);
+        let placed = |error: TopologyError| (config.location(error.key()), error);
         Self(errors.into_iter().map(placed).collect())
     }
 
     /// The errors with their places.
-    pub fn iter(&self) -> impl Iterator<Item = &(Place, TopologyError)> {
+    pub fn iter(&self) -> impl Iterator<Item = &(Location, TopologyError)> {
         self.0.iter()
     }
 }

@@ -1,9 +1,10 @@
 //! Finding a cable, an end or a switch by what a person calls it.
 
-use super::{Cable, End, EndOwner, Switch, Topology};
-use crate::config::distance;
+use dataplane::Side;
 
-/// No such thing in the datacenter; says what is near.
+use super::{Cable, End, EndOwner, Switch, Topology};
+
+/// A name that the datacenter does not have, with the nearest that it has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no {what} \"{name}\" in this fabric; {}", hint(.near, .example))]
 pub struct UnknownName {
@@ -40,15 +41,6 @@ fn hint(near: &[String], example: &str) -> String {
         [] => format!("names look like {example}; `ikv-fabric topology` prints them all"),
         near => format!("did you mean {}?", near.join(" or ")),
     }
-}
-
-/// Which end of a cable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// [`Cable::a`].
-    A,
-    /// [`Cable::b`].
-    B,
 }
 
 /// An end and the cable it belongs to.
@@ -152,7 +144,7 @@ fn near<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Vec<String> {
     let mut least = 2;
     let mut found: Vec<&str> = Vec::new();
     for known in known {
-        let far = distance(&lower, known);
+        let far = strsim::levenshtein(&lower, known);
         if far < least {
             found.clear();
             least = far;

@@ -11,7 +11,6 @@ mod dot;
 mod error;
 mod json;
 mod lookup;
-mod mac;
 mod networks;
 mod picture;
 mod rewire;
@@ -27,13 +26,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
 
-pub use crate::config::Snat;
+use crate::mac::Mac;
+
+pub use dataplane::Side;
+
 pub use backend::EndBackend;
 pub use build::build;
 pub use error::{TopologyError, TopologyErrors};
 pub use json::{CableJson, NodeJson, PortJson, TopologyJson};
-pub use lookup::{EndRef, Side, UnknownName};
-pub use mac::Mac;
+pub use lookup::{EndRef, UnknownName};
 pub use networks::{BootFiles, DhcpNetwork, DhcpOptions, Networks, VlanNetwork};
 pub use routes::{Conflict, HostRoute, host_route_conflicts};
 pub use selection::{Choice, Selection};
@@ -257,7 +258,7 @@ pub struct HostLink {
     /// What the host routes to `peer`: 192.168.96.0/19.
     pub range: Ipv4Net,
     /// Source of traffic that leaves the range.
-    pub snat: Snat,
+    pub snat: crate::config::Snat,
     /// Whether IPv6 forwarding is switched on too.
     pub ipv6_forwarding: bool,
 }

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::check::blames;
 use super::error::TopologyError;
-use crate::config::{Config, Dhcp, Place};
+use crate::config::{Config, Dhcp, Location};
 
 /// Subnets and what is served on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Networks {
     pub loopbacks: Ipv4Net,
     /// One per rack, served by its odd leaf.
     pub dhcp: Vec<DhcpNetwork>,
-    /// What the DHCP clients are told besides their address.
+    /// What DHCP offers clients besides an address.
     pub dhcp_options: DhcpOptions,
     /// On leaf2.
     pub vlans: Vec<VlanNetwork>,
@@ -42,7 +42,7 @@ pub struct DhcpNetwork {
     pub last: Ipv4Addr,
 }
 
-/// What DHCP clients are told besides their address.
+/// What DHCP offers clients besides an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DhcpOptions {
     /// Seconds.
@@ -139,9 +139,9 @@ fn dhcp(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<DhcpNetwork> {
         let (first, last) = (config.dhcp.first, config.dhcp.last);
         let hosts = (nth(subnet, 1), nth(subnet, first), nth(subnet, last));
         let (Some(router), Some(first), Some(last)) = hosts else {
-            let key = match config.place("dhcp.last") {
-                Place::Default => format!("dhcp.subnets[{}]", rack - 1),
-                Place::Set | Place::File { .. } => "dhcp.last".to_owned(),
+            let key = match config.location("dhcp.last") {
+                Location::Default => format!("dhcp.subnets[{}]", rack - 1),
+                Location::Set | Location::File { .. } => "dhcp.last".to_owned(),
             };
             errors.push(TopologyError::LeaseOutside {
                 key,
@@ -165,7 +165,7 @@ fn dhcp(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<DhcpNetwork> {
 }
 
 /// The configured subnets, then each free /24 after the VLAN networks (or after the configured
-/// subnets where there is no VLAN network), then nothing for ever.
+/// subnets where there is no VLAN network), then `None`.
 fn dhcp_subnets(config: &Config) -> impl Iterator<Item = Option<Ipv4Net>> {
     let (dhcp, vlan) = (&config.dhcp.subnets, &config.vlan.subnets);
     let last = vlan.iter().max_by_key(|net| net.broadcast());

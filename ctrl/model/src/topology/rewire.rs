@@ -12,7 +12,7 @@ use crate::impairment::{ImpairKeys, Spread};
 pub(super) fn rewire(topology: &mut Topology, config: &Config, errors: &mut Vec<TopologyError>) {
     let mut number = 0;
     for (index, keys) in config.cable.iter().enumerate() {
-        let [a, b] = keys.ends.as_slice() else {
+        let Some([a, b]) = &keys.ends else {
             continue;
         };
         number += 1;
@@ -70,7 +70,7 @@ fn new_name(topology: &Topology, name: &str) -> Result<(), String> {
     let first = name.starts_with(|first: char| first.is_ascii_alphabetic());
     if name.len() > LONGEST_NAME || !first || !name.chars().all(plain) {
         return Err(format!(
-            "\"{name}\" is no name for a cable: it takes up to {LONGEST_NAME} letters, digits, \
+            "\"{name}\" is not a name for a cable: it takes up to {LONGEST_NAME} letters, digits, \
              \"_\" and \"-\", a letter first"
         ));
     }
@@ -113,10 +113,10 @@ fn join(topology: &mut Topology, name: String, a: (usize, Side), b: (usize, Side
 }
 
 impl CableKeys {
-    /// What it is called in the topology, or one of its ends is.
+    /// A name by which [`Topology::cable`] finds the cable: one of its ends, or its own.
     pub fn called(&self) -> &str {
-        match (self.ends.first(), &self.name) {
-            (Some(end), _) => end,
+        match (&self.ends, &self.name) {
+            (Some([end, _]), _) => end,
             (None, name) => name.as_deref().unwrap_or_default(),
         }
     }
@@ -132,8 +132,8 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
         };
         let cable = match topology.cable(keys.called()) {
             Ok(cable) => cable,
-            // The ends were told of above.
-            Err(_) if !keys.ends.is_empty() => continue,
+            // The ends were reported above.
+            Err(_) if keys.ends.is_some() => continue,
             Err(error) => {
                 wrong("name", error.to_string());
                 continue;
@@ -143,7 +143,7 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
             Some(Ok(found)) if found.cable.name == cable.name => Some(found.side),
             Some(Ok(found)) => {
                 let what = format!(
-                    "{} is no end of {}: its ends are {} ({}) and {} ({})",
+                    "{} is not an end of {}: its ends are {} ({}) and {} ({})",
                     found.end.alias,
                     cable.name,
                     cable.a.tap,

@@ -1,6 +1,7 @@
 //! Where a VM plugs in: the NICs of a position, by any of its names.
 
-use super::{End, EndOwner, Mac, Topology, UnknownName};
+use super::{End, EndOwner, Topology, UnknownName};
+use crate::mac::Mac;
 
 impl Topology {
     /// The NICs of a server with their MAC addresses: both of a position (`rack1:u3`), or the one

@@ -5,6 +5,7 @@
 //! message, a1 for a command. A byte that would be a mark has its bit 4 set and follows an aa. Only
 //! complete frames are passed on.
 
+use model::power::PowerAction;
 use std::io;
 use std::time::Duration;
 
@@ -14,7 +15,6 @@ use tokio::time::timeout;
 
 use super::chassis::Chassis;
 use crate::bmc_line::BmcLine;
-use crate::lifecycle::Power;
 
 const END_OF_MESSAGE: u8 = 0xa0;
 const END_OF_COMMAND: u8 = 0xa1;
@@ -70,10 +70,10 @@ fn command(frame: &[u8]) -> Option<u8> {
 
 /// The power command in a BMC's frame, for the supervisor instead of QEMU. A watchdog that the guest has
 /// set sends it.
-fn power(frame: &[u8]) -> Option<Power> {
+fn power(frame: &[u8]) -> Option<PowerAction> {
     match command(frame)? {
-        POWER_OFF | SHUT_DOWN => Some(Power::Off),
-        RESET => Some(Power::Reset),
+        POWER_OFF | SHUT_DOWN => Some(PowerAction::Off),
+        RESET => Some(PowerAction::Reset),
         _ => None,
     }
 }
@@ -112,7 +112,7 @@ impl Bus {
                 read = bmc.read(&mut ours) => match read {
                     Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
                     Ok(length) => for frame in from_bmc.cut(&ours[..length]) {
-                        self.to_vm(&frame, chassis).await;
+                        self.pass_to_vm(&frame, chassis).await;
                     },
                     Err(error) => return error,
                 },
@@ -133,7 +133,7 @@ impl Bus {
         }
     }
 
-    async fn to_vm(&mut self, frame: &[u8], chassis: &impl Chassis) {
+    async fn pass_to_vm(&mut self, frame: &[u8], chassis: &impl Chassis) {
         if let Some(power) = power(frame) {
             if let Err(error) = chassis.set(power).await {
                 tracing::info!(?power, error, "a BMC's power command failed");
@@ -171,10 +171,10 @@ mod tests {
 
     #[test]
     fn power_commands_go_to_the_supervisor_in_every_encoding() {
-        assert_eq!(power(&[0x03, 0xa1]), Some(Power::Off));
-        assert_eq!(power(&[0xaa, 0x13, 0xa1]), Some(Power::Off));
-        assert_eq!(power(&[0x04, 0xa1]), Some(Power::Reset));
-        assert_eq!(power(&[0x09, 1, 2, 0xa1]), Some(Power::Off));
+        assert_eq!(power(&[0x03, 0xa1]), Some(PowerAction::Off));
+        assert_eq!(power(&[0xaa, 0x13, 0xa1]), Some(PowerAction::Off));
+        assert_eq!(power(&[0x04, 0xa1]), Some(PowerAction::Reset));
+        assert_eq!(power(&[0x09, 1, 2, 0xa1]), Some(PowerAction::Off));
         for passes in [
             &[0x03, 0xa0][..], // a message
             &[0x01, 0xa1],     // attention

@@ -14,13 +14,14 @@
 //! `ipmi_sim` started. A switch loses nothing when it is switched off hard, so `shutdown` does that
 //! too.
 
+use model::power::PowerAction;
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::handle::Vm;
-use crate::lifecycle::{Power, VmState};
+use crate::lifecycle::VmState;
 
 /// The longest question in bytes; those of `ipmi_sim` are shorter than 40.
 const LONGEST: usize = 200;
@@ -33,7 +34,7 @@ enum Question {
     /// What the switch will boot.
     Boot,
     /// Switches it.
-    Set(Power),
+    Set(PowerAction),
 }
 
 /// The number and the question. The inner `None` is an unknown question; the outer one is a line without
@@ -45,9 +46,9 @@ fn parse(line: &str) -> Option<(u32, Option<Question>)> {
     let question = match words[..] {
         ["get", "power"] => Some(Question::Power),
         ["get", "boot"] => Some(Question::Boot),
-        ["set", "power", "0"] | ["set", "shutdown", "1"] => Some(Question::Set(Power::Off)),
-        ["set", "power", "1"] => Some(Question::Set(Power::On)),
-        ["set", "reset", "1"] => Some(Question::Set(Power::Reset)),
+        ["set", "power", "0"] | ["set", "shutdown", "1"] => Some(Question::Set(PowerAction::Off)),
+        ["set", "power", "1"] => Some(Question::Set(PowerAction::On)),
+        ["set", "reset", "1"] => Some(Question::Set(PowerAction::Reset)),
         _ => None,
     };
     Some((id, question))
@@ -76,7 +77,7 @@ pub(super) trait Chassis {
     /// The VM's state.
     fn state(&self) -> VmState;
     /// Switches it, and returns once that is done.
-    async fn set(&self, power: Power) -> Result<(), String>;
+    async fn set(&self, power: PowerAction) -> Result<(), String>;
 }
 
 impl Chassis for Vm {
@@ -84,7 +85,7 @@ impl Chassis for Vm {
         self.status().state
     }
 
-    async fn set(&self, power: Power) -> Result<(), String> {
+    async fn set(&self, power: PowerAction) -> Result<(), String> {
         tracing::info!(vm = self.name(), ?power, "by IPMI");
         self.power(power).await.map_err(|error| error.to_string())
     }
@@ -145,7 +146,7 @@ mod tests {
 
     /// A chassis that remembers what was done to it.
     #[derive(Default)]
-    struct Fake(Mutex<(bool, Vec<Power>)>);
+    struct Fake(Mutex<(bool, Vec<PowerAction>)>);
 
     impl Chassis for Fake {
         fn state(&self) -> VmState {
@@ -156,19 +157,19 @@ mod tests {
             }
         }
 
-        async fn set(&self, power: Power) -> Result<(), String> {
+        async fn set(&self, power: PowerAction) -> Result<(), String> {
             let mut fake = self.0.lock().unwrap();
-            if power == Power::Reset && !fake.0 {
+            if power == PowerAction::Reset && !fake.0 {
                 return Err("it is off:\nuse power on".into());
             }
-            fake.0 = power != Power::Off;
+            fake.0 = power != PowerAction::Off;
             fake.1.push(power);
             Ok(())
         }
     }
 
     /// What comes back for these bytes, and what was done.
-    fn asked(bytes: &[u8]) -> (String, Vec<Power>) {
+    fn asked(bytes: &[u8]) -> (String, Vec<PowerAction>) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -212,7 +213,10 @@ mod tests {
         10 0 power:0
         11 1 this chassis has no such thing
         ");
-        assert_eq!(done, [Power::On, Power::Reset, Power::Off]);
+        assert_eq!(
+            done,
+            [PowerAction::On, PowerAction::Reset, PowerAction::Off]
+        );
     }
 
     #[test]

@@ -1,19 +1,19 @@
-//! Filters: tcpdump expressions, compiled here by libpcap. The fabric gets instructions and
-//! trusts them as little as any other bytes.
+//! Filters: libpcap compiles tcpdump expressions in this process. The fabric gets instructions,
+//! and checks them as it checks everything that a client sends.
 
 use pcap::{Capture, Linktype};
 
 /// Compiles an expression (pcap-filter(7)) for Ethernet frames.
 ///
 /// # Errors
-/// What libpcap says, with the expression.
+/// When libpcap does not understand the expression; the sentence quotes both.
 pub(crate) fn compile(expression: &str) -> anyhow::Result<Vec<(u16, u8, u8, u32)>> {
     let refused = |reason: String| {
         anyhow::anyhow!(
-            "\"{expression}\" is no tcpdump expression: {reason}; `man pcap-filter` describes them"
+            "\"{expression}\" is not a tcpdump expression: {reason}; `man pcap-filter` describes them"
         )
     };
-    // Of no device: what it compiles looks at the frame's bytes alone.
+    // Without a device, libpcap compiles a program that looks only at the bytes of the frame.
     let ethernet = Capture::dead(Linktype::ETHERNET).map_err(|error| refused(text(&error)))?;
     let program = ethernet
         .compile(expression, true)
@@ -22,10 +22,10 @@ pub(crate) fn compile(expression: &str) -> anyhow::Result<Vec<(u16, u8, u8, u32)
     let parsed = instructions.map(|instruction| parse(&instruction.to_string()));
     parsed
         .collect::<Option<_>>()
-        .ok_or_else(|| refused("libpcap compiles it to what is no BPF".into()))
+        .ok_or_else(|| refused("libpcap compiles it to something that is not BPF".into()))
 }
 
-/// Without the crate's own words.
+/// The message of libpcap, without what the crate puts around it.
 fn text(error: &pcap::Error) -> String {
     match error {
         pcap::Error::PcapError(text) => text.clone(),
@@ -33,7 +33,7 @@ fn text(error: &pcap::Error) -> String {
     }
 }
 
-/// The crate shows an instruction's fields only as `tcpdump -ddd` prints them.
+/// Reads an instruction as `tcpdump -ddd` prints it: the crate does not give the fields otherwise.
 fn parse(line: &str) -> Option<(u16, u8, u8, u32)> {
     let mut words = line.split(' ');
     let instruction = (
@@ -60,10 +60,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_refused_in_one_line() {
+    fn a_wrong_expression_is_refused_in_one_line() {
         let said = compile("tcp prot 179").unwrap_err().to_string();
         assert!(
-            said.starts_with("\"tcp prot 179\" is no tcpdump expression: "),
+            said.starts_with("\"tcp prot 179\" is not a tcpdump expression: "),
             "{said}"
         );
         assert!(!said.contains('\n'), "{said}");

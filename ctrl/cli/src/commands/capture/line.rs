@@ -1,4 +1,4 @@
-//! A frame as a line for people, or as JSON for programs.
+//! A frame as a line of text or of JSON.
 
 use dataplane::capture::Record;
 use dataplane::offload::pieces;
@@ -8,10 +8,10 @@ use super::verdict;
 use api::{CaptureInterface, CaptureStart};
 use model::printable;
 
-/// Longest text about one frame, in characters.
+/// The longest summary of a frame, in characters.
 const LONGEST: usize = 500;
 
-/// What JSON tells of a frame.
+/// A frame in JSON.
 #[derive(Debug, Serialize)]
 struct Line<'f> {
     /// Nanoseconds since 1970, UTC.
@@ -42,7 +42,7 @@ impl<'f> Line<'f> {
             direction: if start.wire { "out" } else { "in" },
             length: record.len,
             captured: bytes.len(),
-            // Names and texts in it are a guest's.
+            // It may contain names and texts that a guest has chosen.
             summary: printable::head(decode::summary(bytes).as_bytes(), LONGEST),
             verdict: verdict::comment(&record.verdict, super_frame),
         }

@@ -1,6 +1,10 @@
-//! `ikv-fabric capture`: what passes cables, with what became of it.
+//! `ikv-fabric capture`: shows or writes the frames on cables, with what became of each.
+//!
+//! The data flows through the files in this order: `session` asks the fabric, `source` reads its
+//! stream, `output` forms frames by `segment`, `line`, `verdict` and `pcapng`, and `sink` writes
+//! the bytes, to the files of `ring_files` if there are several.
 
-pub(crate) mod filter;
+mod filter;
 mod line;
 pub(crate) mod output;
 mod pcapng;
@@ -55,19 +59,19 @@ pub(crate) struct CaptureArgs {
     /// Only frames that match a tcpdump expression: 'arp or tcp port 179'.
     #[arg(short, long, value_name = "BPF")]
     filter: Option<String>,
-    /// Bytes of each frame that are kept, at most; 0 keeps all.
+    /// Keep at most this many bytes of each frame; 0 keeps all.
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     snap: u32,
     /// Keep only the newest files, each of this size: 10x100MB makes FILE_00001 and so on.
     #[arg(long, value_name = "NxSIZE", requires = "write")]
     ring: Option<RingSize>,
-    /// End after so many frames.
+    /// End after this number of frames.
     #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after this time: 10s, 500ms, 2min.
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     time: Option<Duration>,
-    /// Frames as they leave the cable, at the port and the time at which they do.
+    /// Show frames where and when they leave the cable, not where they enter it.
     #[arg(long)]
     wire: bool,
     /// Cut super-frames and finish checksums, as a wire would carry them.
@@ -92,7 +96,8 @@ struct InterfaceReport {
 }
 
 /// # Errors
-/// When no fabric answers, a name or the filter is none, or the output cannot be written.
+/// When no fabric answers, a name is unknown, the filter is not a tcpdump expression, or the output
+/// cannot be written.
 pub(crate) async fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result<ExitCode> {
     let request = CaptureRequest {
         cables: args.cables.clone(),
@@ -103,7 +108,7 @@ pub(crate) async fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result
             .map(compile)
             .transpose()?
             .unwrap_or_default(),
-        // What is to be cut has to be whole.
+        // A super-frame can be cut only if all its bytes are there.
         snap: if args.segment { 0 } else { args.snap },
         wire: args.wire,
     };
@@ -148,11 +153,11 @@ pub(crate) async fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result
         quiet: false,
     };
     let outcome = session::capture(&context.client, job).await?;
-    tell(&outcome, context.json && !to_stdout)?;
+    report(&outcome, context.json && !to_stdout)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(outcome: &Outcome, as_json: bool) -> anyhow::Result<()> {
+fn report(outcome: &Outcome, as_json: bool) -> anyhow::Result<()> {
     let lost = outcome.counts.iter().map(|count| count.lost).sum();
     if !as_json {
         say(&format!("{} frames captured, {lost} lost", outcome.frames));
@@ -174,7 +179,7 @@ fn tell(outcome: &Outcome, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Captures into a pipe of Wireshark's until that is closed.
+/// Captures into a pipe that Wireshark reads, until it closes the pipe.
 ///
 /// # Errors
 /// As [`run`].
@@ -197,13 +202,13 @@ pub(crate) async fn into_pipe(
         file: sink::create(pipe)?,
         ring: None,
         time: None,
-        // Wireshark takes whatever an extcap says for an error.
+        // Wireshark shows as an error what an extcap writes to standard error.
         quiet: true,
     };
     session::capture(client, job).await.map(drop)
 }
 
-/// `10s`, `500ms`, `2min`: as everywhere.
+/// Parses a time as every option of this program takes it: `10s`, `500ms`, `2min`.
 pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     text.parse().map(|Time(time)| time)
 }

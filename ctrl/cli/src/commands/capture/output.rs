@@ -1,4 +1,4 @@
-//! What becomes of the captured frames: [`Output`].
+//! [`Output`] forms captured frames into text or pcapng and hands the bytes to the sink.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -14,33 +14,33 @@ use super::sink::{self, Closed, Order, Sink};
 use api::capture::Message;
 use api::{CaptureCount, CaptureStart};
 
-/// How frames are shown or kept.
+/// How frames are shown or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// A line for each.
+    /// One line of text for each frame.
     Lines,
-    /// A JSON object for each.
+    /// One JSON object on a line for each frame.
     Json,
-    /// As pcapng.
+    /// A pcapng file.
     Pcapng,
 }
 
-/// What is asked of an [`Output`].
+/// What an [`Output`] makes of the frames.
 #[derive(Debug, Clone)]
 pub(crate) struct Shape {
-    /// How.
+    /// Text, JSON or pcapng.
     pub(crate) form: Form,
-    /// As a wire would carry them.
+    /// Whether super-frames are cut into wire frames.
     pub(crate) segment: bool,
-    /// Bytes of each frame, at most; 0 for all.
+    /// The most bytes of each frame; 0 means all.
     pub(crate) snap: u32,
-    /// Frames, at most.
+    /// After this number of frames, further ones are ignored.
     pub(crate) count: Option<u64>,
-    /// The filter's expression.
+    /// The filter's expression, which pcapng records.
     pub(crate) filter: Option<String>,
 }
 
-/// Forms frames into bytes and hands those to the sink.
+/// Frames on their way from the stream to a file: formed, counted and handed over.
 #[derive(Debug)]
 pub(crate) struct Output {
     shape: Shape,
@@ -50,10 +50,10 @@ pub(crate) struct Output {
     lines: String,
     sink: Sink,
     ring: Option<RingFiles>,
-    /// For the sink, not handed over yet.
+    /// What the sink has had no room for yet.
     pending: VecDeque<Order>,
     frames: u64,
-    /// As told last.
+    /// The latest statistics, one for each interface.
     counts: Vec<CaptureCount>,
 }
 
@@ -61,7 +61,7 @@ impl Output {
     /// Writes to `file`, the first of `ring` if there is one.
     ///
     /// # Errors
-    /// When there can be no thread.
+    /// When the sink's thread cannot be started.
     pub(crate) fn new(
         shape: Shape,
         start: CaptureStart,
@@ -86,7 +86,7 @@ impl Output {
         })
     }
 
-    /// Takes a message in.
+    /// Forms a frame, or remembers statistics.
     pub(crate) fn take(&mut self, message: Message<'_>) {
         match message {
             Message::Frame {
@@ -98,8 +98,7 @@ impl Output {
         }
     }
 
-    /// Takes a frame in.
-    pub(crate) fn frame(&mut self, interface: u32, record: &Record, bytes: &[u8]) {
+    fn frame(&mut self, interface: u32, record: &Record, bytes: &[u8]) {
         let Output {
             shape,
             start,
@@ -130,32 +129,31 @@ impl Output {
         }
     }
 
-    /// What the fabric has counted.
-    pub(crate) fn counted(&mut self, counts: Vec<CaptureCount>) {
+    fn counted(&mut self, counts: Vec<CaptureCount>) {
         if counts.len() == self.counts.len() {
             self.counts = counts;
         }
     }
 
-    /// Whether there are as many frames as were asked for.
-    pub(crate) fn is_complete(&self) -> bool {
+    /// Whether it has as many frames as were asked for.
+    pub(super) fn is_complete(&self) -> bool {
         self.shape.count.is_some_and(|count| self.frames >= count)
     }
 
-    /// Frames taken in.
+    /// Number of frames that were formed.
     pub(crate) fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// What each interface has counted.
-    pub(crate) fn counts(&self) -> &[CaptureCount] {
+    /// The latest statistics, one for each interface.
+    pub(super) fn counts(&self) -> &[CaptureCount] {
         &self.counts
     }
 
-    /// Hands what was formed to the sink. Given up half-way, nothing is lost.
+    /// Hands what was formed to the sink. If the future is dropped before its end, nothing is lost.
     ///
     /// # Errors
-    /// When writing has failed or a file of a ring cannot be made.
+    /// When writing has failed or the next file of a ring cannot be created.
     pub(crate) async fn flush(&mut self) -> Result<(), Stuck> {
         self.form_orders().map_err(Stuck::File)?;
         Ok(self.sink.hand_over(&mut self.pending).await?)
@@ -182,7 +180,7 @@ impl Output {
                 begun.append(&mut frames);
                 frames = begun;
                 if let Some(old) = old {
-                    // Somebody has taken it away already, perhaps.
+                    // It fails if another program has removed the file already.
                     let _ = std::fs::remove_file(old);
                 }
             }
@@ -192,12 +190,12 @@ impl Output {
         Ok(())
     }
 
-    /// Writes the end, and waits until everything is written.
+    /// Writes the end of the file, and waits until the sink has written everything.
     ///
     /// # Errors
     /// As [`Output::flush`].
     pub(crate) async fn finish(mut self) -> anyhow::Result<()> {
-        // Whether it was closed says the sink itself.
+        // If the sink is closed, its own `finish` reports why.
         if let Err(Stuck::File(error)) = self.flush().await {
             return Err(error);
         }
@@ -214,9 +212,9 @@ impl Output {
 /// Why no more can be written.
 #[derive(Debug)]
 pub(crate) enum Stuck {
-    /// The sink is closed, and says why.
+    /// The sink is closed; [`Output::finish`] reports why.
     Closed,
-    /// The next file of a ring.
+    /// The next file of a ring cannot be created.
     File(anyhow::Error),
 }
 

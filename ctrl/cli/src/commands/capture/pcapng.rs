@@ -1,7 +1,7 @@
 //! A capture as pcapng (draft-ietf-opsawg-pcapng): [`Pcapng`].
 //!
-//! An own writer, because the crate pcap-file 2 writes the two halves of a time stamp in
-//! statistics blocks in the wrong order, and makes a vector of every frame's options.
+//! This is our own writer because the crate pcap-file 2 writes the two halves of a time stamp in
+//! statistics blocks in the wrong order, and allocates a vector for every frame's options.
 
 use dataplane::capture::Record;
 use dataplane::offload::{finish_checksum, pieces};
@@ -37,11 +37,11 @@ const FLAGS_EXPLAINED: &str = "Packet flags, bit 9: the sender left this checksu
 It is finished in this copy, if the frame is here whole. Bit 11: a super-frame, as the receiver \
 took it or before it was cut; its checksum is that of one long segment.";
 
-/// Writes blocks to a buffer that is emptied by whoever has a place for them.
+/// Writes blocks to a buffer; its user takes them out with [`Pcapng::take`].
 #[derive(Debug)]
 pub(super) struct Pcapng {
     start: CaptureStart,
-    /// Bytes of each frame, at most; 0 for all.
+    /// The most bytes of each frame; 0 means all.
     snap: u32,
     filter: Option<String>,
     delivered: Vec<u64>,
@@ -49,7 +49,7 @@ pub(super) struct Pcapng {
 }
 
 impl Pcapng {
-    /// A capture that begins. `filter` is the expression that was asked for.
+    /// A writer for a capture that has just begun. `filter` is its tcpdump expression.
     pub(super) fn new(start: &CaptureStart, snap: u32, filter: Option<&str>) -> Self {
         Pcapng {
             start: start.clone(),
@@ -60,21 +60,21 @@ impl Pcapng {
         }
     }
 
-    /// What was written since the last time. Only whole blocks.
+    /// Takes the blocks that were written since the last call.
     pub(super) fn take(&mut self) -> Vec<u8> {
-        let room = self.buffer.capacity();
+        let capacity = self.buffer.capacity();
         if self.buffer.is_empty() {
             return Vec::new();
         }
-        std::mem::replace(&mut self.buffer, Vec::with_capacity(room))
+        std::mem::replace(&mut self.buffer, Vec::with_capacity(capacity))
     }
 
-    /// Bytes of the blocks that a file ends with.
+    /// Length in bytes of the blocks that end a file.
     pub(super) fn length_of_end(&self) -> usize {
         STATISTICS_LENGTH * self.start.interfaces.len()
     }
 
-    /// The blocks that a file begins with.
+    /// Writes the blocks that begin a file.
     pub(super) fn begin(&mut self) {
         block(&mut self.buffer, SECTION, |block| {
             block.extend(MAGIC.to_le_bytes());
@@ -109,7 +109,7 @@ impl Pcapng {
         }
     }
 
-    /// A frame, of which `bytes` are here.
+    /// Writes a frame. `bytes` are what was captured of it, perhaps not all.
     pub(super) fn frame(&mut self, interface: u32, record: &Record, bytes: &[u8]) {
         let Some(delivered) = self.delivered.get_mut(interface as usize) else {
             return;
@@ -145,7 +145,7 @@ impl Pcapng {
         });
     }
 
-    /// The blocks that a file ends with.
+    /// Writes the blocks that end a file; `now` is in ns of the records' clock.
     pub(super) fn end(&mut self, counts: &[CaptureCount], now: u64) {
         let offset = self.start.wall_offset;
         for (interface, count) in counts.iter().enumerate() {
@@ -164,7 +164,7 @@ impl Pcapng {
     }
 }
 
-/// One block: its type and length, what `body` appends, and its length again.
+/// Writes a block: its type and length, what `body` appends, and its length again.
 fn block(to: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
     let at = to.len();
     to.extend(kind.to_le_bytes());
@@ -175,7 +175,7 @@ fn block(to: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
     to.extend(length);
 }
 
-/// An option; a text that is too long for one is cut at a character.
+/// Writes an option; a value that is too long for one is cut off.
 fn option(to: &mut Vec<u8>, code: u16, value: &[u8]) {
     let length = value.len().min(usize::from(u16::MAX));
     to.extend(code.to_le_bytes());
@@ -188,7 +188,7 @@ fn pad(to: &mut Vec<u8>, length: usize) {
     to.extend_from_slice(&[0; 3][..length.wrapping_neg() % 4]);
 }
 
-/// A time stamp: its upper half first, whatever the byte order.
+/// A time stamp: its upper half comes first in either byte order.
 fn halves(time: u64) -> [u8; 8] {
     let mut bytes = [0; 8];
     bytes[..4].copy_from_slice(&((time >> 32) as u32).to_le_bytes());
@@ -265,10 +265,10 @@ mod tests {
             (1, 60),
             "Ethernet, and the snap length"
         );
-        let told = options(&port[8..]);
-        assert_eq!(told[0], (2, b"pa".to_vec()));
-        assert_eq!(told[1], (3, b"pa's alias, cable wire to pb".to_vec()));
-        assert_eq!(told[2..], [(9, vec![9]), (11, b"\0arp".to_vec())]);
+        let found = options(&port[8..]);
+        assert_eq!(found[0], (2, b"pa".to_vec()));
+        assert_eq!(found[1], (3, b"pa's alias, cable wire to pb".to_vec()));
+        assert_eq!(found[2..], [(9, vec![9]), (11, b"\0arp".to_vec())]);
 
         pcapng.frame(1, &Record::default(), &[]);
         pcapng.take();
@@ -287,8 +287,8 @@ mod tests {
             "upper half first"
         );
         let number = |number: u64| number.to_le_bytes().to_vec();
-        let told = options(&statistics[12..]);
-        assert_eq!(told[2..], [(4, number(9)), (5, number(8)), (8, number(1))]);
+        let found = options(&statistics[12..]);
+        assert_eq!(found[2..], [(4, number(9)), (5, number(8)), (8, number(1))]);
     }
 
     #[test]
@@ -309,9 +309,9 @@ mod tests {
             let head: Vec<u32> = (0..5).map(|at| word(packet, at * 4)).collect();
             assert_eq!((*kind, head), (PACKET, vec![0, 5, 7, 61, 61]));
             assert_eq!(packet[20..81], [3; 61]);
-            let told = options(&packet[84..]);
+            let found = options(&packet[84..]);
             let flags = direction.to_le_bytes().to_vec();
-            assert_eq!(told, [(2, flags), (COMMENT, b"duplicated".to_vec())]);
+            assert_eq!(found, [(2, flags), (COMMENT, b"duplicated".to_vec())]);
         }
     }
 
@@ -327,9 +327,9 @@ mod tests {
             pcapng.frame(0, &record, &vec![1; kept]);
             let (_, packet) = &blocks(&pcapng.take())[0];
             assert_eq!(packet[20 + 50..20 + 52] != [1, 1], finished);
-            let told = options(&packet[20 + 60..]);
+            let found = options(&packet[20 + 60..]);
             let flags = INBOUND | CHECKSUM_NOT_READY;
-            assert_eq!(told, [(2, flags.to_le_bytes().to_vec())]);
+            assert_eq!(found, [(2, flags.to_le_bytes().to_vec())]);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `--ring 10x100MB`: the newest files of a capture that goes on for long.
+//! `--ring 10x100MB`: a long capture keeps only its newest files.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use model::impairment::{Bytes, ValueError};
 
-/// Smallest file of a ring: what is written in one go always fits.
+/// The smallest file of a ring, in bytes: one write always fits.
 const SMALLEST: u64 = 1_000_000;
 
-/// How many files, and how long each.
+/// The number of files, and the size of each in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RingSize {
+pub(super) struct RingSize {
     files: usize,
     bytes: u64,
 }
@@ -22,7 +22,7 @@ impl FromStr for RingSize {
     fn from_str(text: &str) -> Result<Self, String> {
         let (files, bytes) = text
             .split_once('x')
-            .ok_or_else(|| format!("\"{text}\" is no ring of files: write 10x100MB"))?;
+            .ok_or_else(|| format!("\"{text}\" is not a ring of files: write 10x100MB"))?;
         let files = files
             .parse()
             .ok()
@@ -38,12 +38,12 @@ impl FromStr for RingSize {
     }
 }
 
-/// Which file is written to, and which are to go. Touches none.
+/// Names the file to write to and the file to remove. It opens and removes none itself.
 #[derive(Debug)]
 pub(crate) struct RingFiles {
     path: PathBuf,
     size: RingSize,
-    /// Those that are there, the newest last.
+    /// The existing files, newest last.
     files: VecDeque<PathBuf>,
     next: u64,
     written: u64,
@@ -51,7 +51,7 @@ pub(crate) struct RingFiles {
 
 impl RingFiles {
     /// A ring whose files are named like `path`, with a number.
-    pub(crate) fn new(path: &Path, size: RingSize) -> Self {
+    pub(super) fn new(path: &Path, size: RingSize) -> Self {
         RingFiles {
             path: path.into(),
             size,
@@ -61,18 +61,18 @@ impl RingFiles {
         }
     }
 
-    /// Whether another file is due before `bytes` more are written and `last` to end it.
-    pub(crate) fn is_full(&self, bytes: usize, last: usize) -> bool {
+    /// Whether the file has no room for `bytes` more and for the `last` bytes that end it.
+    pub(super) fn is_full(&self, bytes: usize, last: usize) -> bool {
         self.written > 0 && self.written + (bytes + last) as u64 > self.size.bytes
     }
 
-    /// Tells that so much was written.
-    pub(crate) fn wrote(&mut self, bytes: usize) {
+    /// Counts bytes that were written to the current file.
+    pub(super) fn wrote(&mut self, bytes: usize) {
         self.written += bytes as u64;
     }
 
-    /// The file to begin, and the one to remove because of it.
-    pub(crate) fn turn(&mut self) -> (PathBuf, Option<PathBuf>) {
+    /// The next file to write to, and the oldest one if the ring has too many with it.
+    pub(super) fn turn(&mut self) -> (PathBuf, Option<PathBuf>) {
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
         let mut name = format!("{stem}_{:05}", self.next);
         if let Some(extension) = self.path.extension() {
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn sizes_are_parsed() {
         let read = |text: &str| {
             text.parse::<RingSize>()
                 .map(|size| (size.files, size.bytes))

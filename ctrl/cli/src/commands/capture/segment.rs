@@ -1,4 +1,4 @@
-//! `--segment`: what a wire would carry.
+//! `--segment`: cuts super-frames into the frames that a wire would carry.
 
 use dataplane::VnetHeader;
 use dataplane::capture::{Record, Verdict};
@@ -9,8 +9,8 @@ use dataplane::offload::Segmenter;
 pub(super) struct Wire(Segmenter);
 
 impl Wire {
-    /// Hands each wire frame of a captured one to `each`, not more than `snap` bytes of it (0: all).
-    /// A frame that is not here whole, or contradicts its own header, stays as it is.
+    /// Calls `each` for every wire frame of a captured one, with at most `snap` bytes of it (0: all).
+    /// A frame that was captured only in part, or contradicts its own header, is passed on uncut.
     pub(super) fn frames(
         &mut self,
         record: &Record,
@@ -21,15 +21,15 @@ impl Wire {
         let most = if snap == 0 { usize::MAX } else { snap as usize };
         let mut record = *record;
         let header = record.header;
-        let whole = bytes.len() == record.len as usize;
-        let cut = whole
+        let complete = bytes.len() == record.len as usize;
+        let cut = complete
             && self.0.cut(header, bytes, |piece| {
                 let kept = &piece[..piece.len().min(most)];
                 record.header = VnetHeader::default();
                 record.len = piece.len() as u32;
                 record.captured = kept.len() as u32;
                 each(&record, kept);
-                // Told once.
+                // Reported with the first piece only.
                 record.verdict = Verdict {
                     lost_pieces: 0,
                     ..record.verdict

@@ -1,4 +1,4 @@
-//! One capture from its request to its end.
+//! Runs one capture, from its request to its end.
 
 use std::fs::File;
 use std::time::Duration;
@@ -14,41 +14,41 @@ use super::source::Source;
 use api::{CaptureCount, CaptureInterface, CaptureRequest, Client};
 use fabric::progress::say;
 
-/// Between two looks whether anybody reads.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often to check whether the output's reader has closed the pipe.
+const INTERVAL: Duration = Duration::from_millis(200);
 
-/// What to capture, and where to.
+/// What to capture, and where to write it.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// For the fabric.
-    pub(crate) request: CaptureRequest,
-    /// How it is shown or kept.
-    pub(crate) shape: Shape,
-    /// Where it goes: open before a single lane is tapped.
-    pub(crate) file: File,
-    /// The ring whose first file that is.
-    pub(crate) ring: Option<RingFiles>,
-    /// For how long.
-    pub(crate) time: Option<Duration>,
-    /// Do not say when it begins.
-    pub(crate) quiet: bool,
+    /// What to ask the fabric for.
+    pub(super) request: CaptureRequest,
+    /// How to show or write it.
+    pub(super) shape: Shape,
+    /// Where to write it; opened before the fabric taps a lane, so that no frame waits for that.
+    pub(super) file: File,
+    /// The ring of which `file` is the first, if there is one.
+    pub(super) ring: Option<RingFiles>,
+    /// For how long; `None` means until a signal or another limit.
+    pub(super) time: Option<Duration>,
+    /// Whether "capturing" is not printed.
+    pub(super) quiet: bool,
 }
 
-/// What came of it.
+/// The result of a capture.
 #[derive(Debug)]
 pub(super) struct Outcome {
     /// Frames that were written.
-    pub(crate) frames: u64,
+    pub(super) frames: u64,
     /// The tapped ports.
-    pub(crate) interfaces: Vec<CaptureInterface>,
-    /// What each of those has counted.
-    pub(crate) counts: Vec<CaptureCount>,
+    pub(super) interfaces: Vec<CaptureInterface>,
+    /// The statistics of each of these ports.
+    pub(super) counts: Vec<CaptureCount>,
 }
 
-/// Captures until a limit, a signal, or until nobody reads any more.
+/// Captures until a limit, a signal, or until the output's reader has closed the pipe.
 ///
 /// # Errors
-/// When the fabric refuses, ends meanwhile, or the output cannot be written.
+/// When the fabric refuses the capture or ends during it, or the output cannot be written.
 pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome> {
     let mut signals = Signals::new()?;
     let stream = client.capture(&job.request).await?;
@@ -67,23 +67,23 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
         pumped = pump(&mut source, &mut output) => pumped,
         () = signals.next() => Ok(End::Asked),
         () = reached(deadline) => Ok(End::Asked),
-        () = nobody_reads(&reader) => Ok(End::Stuck),
+        () = reader_gone(&reader) => Ok(End::Stuck),
     };
     let mut broken = None;
     match pumped {
-        // What came until now is still on its way, and the last statistics.
+        // The fabric still has frames from before the end, and sends the final statistics.
         Ok(End::Asked | End::Complete) => {
             to_fabric.shutdown().await?;
             tokio::select! {
                 rest = drain(&mut source, &mut output) => broken = rest.err(),
                 () = signals.next() => {}
-                () = nobody_reads(&reader) => {}
+                () = reader_gone(&reader) => {}
             }
         }
         Ok(End::Stuck) => {}
         Ok(End::Fabric) => {
             broken = Some(anyhow::anyhow!(
-                "the fabric has ended; the capture is whole until then"
+                "the fabric has ended; the capture is complete until then"
             ));
         }
         Err(error) => broken = Some(error),
@@ -95,7 +95,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
     };
     tokio::select! {
         finished = output.finish() => finished?,
-        // A pipe that is full and not read: asked twice, it is left.
+        // The pipe may be full and its reader slow: a second signal ends the wait for it.
         () = signals.next() => {}
     }
     match broken {
@@ -104,15 +104,15 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
     }
 }
 
-/// Why no more is read.
+/// Why the capture has ended.
 enum End {
-    /// A signal or the time.
+    /// By a signal, or because its time is over.
     Asked,
-    /// As many frames as were asked for.
+    /// It has as many frames as were asked for.
     Complete,
     /// The fabric closed the stream.
     Fabric,
-    /// Nothing can be written.
+    /// Nothing can be written any more.
     Stuck,
 }
 
@@ -136,7 +136,7 @@ async fn pump(
     }
 }
 
-/// Reads to the end of the stream.
+/// Reads to the end of the stream, beyond the number of frames that were asked for.
 async fn drain(
     source: &mut Source<impl AsyncRead + Unpin>,
     output: &mut Output,
@@ -149,9 +149,9 @@ async fn drain(
     }
 }
 
-async fn nobody_reads(reader: &Reader) {
+async fn reader_gone(reader: &Reader) {
     while !reader.is_gone() {
-        sleep(LOOK).await;
+        sleep(INTERVAL).await;
     }
 }
 

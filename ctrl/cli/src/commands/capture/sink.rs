@@ -1,5 +1,5 @@
-//! Where a capture is written to: [`Sink`], a thread of its own. A slow disk or pipe makes nobody
-//! wait who could listen to a signal meanwhile.
+//! [`Sink`] writes a capture in a thread of its own, so that the command still reacts to signals
+//! while a disk or a pipe is slow.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,37 +11,37 @@ use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 
-/// Chunks that may wait for a reader: what nobody has read yet is still to be shown at the end.
+/// Chunks that may wait for the reader of a pipe or terminal. All of them are still shown after the
+/// capture has ended, so there are few.
 const FOR_READERS: usize = 4;
 
-/// And for a file, because disks stop for a moment now and then. A chunk has some 200 KiB under
-/// load.
+/// Chunks that may wait for a file; disks pause now and then. A chunk has about 200 KiB under load.
 const FOR_FILES: usize = 256;
 
-/// What the thread is told.
+/// What the thread does next.
 #[derive(Debug)]
-pub(crate) enum Order {
-    /// Write this.
+pub(super) enum Order {
+    /// Write these bytes.
     Write(Vec<u8>),
-    /// Write to another file from now on.
+    /// From now on write to this file.
     Turn(File),
 }
 
-/// Writes to a file, or to whatever standard output is.
+/// The thread that writes to a file, or to standard output.
 #[derive(Debug)]
-pub(crate) struct Sink {
+pub(super) struct Sink {
     orders: mpsc::Sender<Order>,
     done: oneshot::Receiver<io::Result<()>>,
 }
 
-/// Nothing can be written any more; [`Sink::finish`] says why.
+/// Writing has failed; [`Sink::finish`] reports why.
 #[derive(Debug)]
-pub(crate) struct Closed;
+pub(super) struct Closed;
 
 impl Sink {
     /// # Errors
-    /// When there can be no thread.
-    pub(crate) fn start(file: File) -> io::Result<Self> {
+    /// When the thread cannot be started.
+    pub(super) fn start(file: File) -> io::Result<Self> {
         let is_file = file.metadata().is_ok_and(|meta| meta.is_file());
         let chunks = if is_file { FOR_FILES } else { FOR_READERS };
         let (orders, mut inbox) = mpsc::channel(chunks);
@@ -58,20 +58,21 @@ impl Sink {
         };
         std::thread::Builder::new()
             .name("sink".into())
-            // Where nobody waits for the result, the command has ended.
+            // Sending fails only when the command has ended without waiting for the result.
             .spawn(move || _ = sender.send(work()))?;
         Ok(Sink { orders, done })
     }
 
-    /// Hands over what is pending as there is room for it. Given up half-way, the rest stays.
+    /// Hands over what is pending, as the queue has room for it. If the future is dropped before its
+    /// end, the rest stays in `pending`.
     ///
     /// # Errors
     /// When writing has failed.
-    pub(crate) async fn hand_over(&self, pending: &mut VecDeque<Order>) -> Result<(), Closed> {
+    pub(super) async fn hand_over(&self, pending: &mut VecDeque<Order>) -> Result<(), Closed> {
         while !pending.is_empty() {
-            let room = self.orders.reserve().await.map_err(|_| Closed)?;
+            let slot = self.orders.reserve().await.map_err(|_| Closed)?;
             if let Some(order) = pending.pop_front() {
-                room.send(order);
+                slot.send(order);
             }
         }
         Ok(())
@@ -80,8 +81,8 @@ impl Sink {
     /// Waits until everything is written.
     ///
     /// # Errors
-    /// Why not everything was. A pipe that was closed is none.
-    pub(crate) async fn finish(self) -> io::Result<()> {
+    /// When writing has failed, unless its reader has closed the pipe.
+    pub(super) async fn finish(self) -> io::Result<()> {
         drop(self.orders);
         match self.done.await {
             Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
@@ -90,18 +91,18 @@ impl Sink {
     }
 }
 
-/// The reading end of a pipe that is written to, as far as the writing end knows of it.
+/// The program that reads from a pipe, as seen from the writing end.
 #[derive(Debug)]
-pub(crate) struct Reader(Option<OwnedFd>);
+pub(super) struct Reader(Option<OwnedFd>);
 
 impl Reader {
-    /// Whoever reads what is written to `file`.
-    pub(crate) fn of(file: &File) -> Self {
+    /// The program that reads what is written to `file`.
+    pub(super) fn of(file: &File) -> Self {
         Reader(file.as_fd().try_clone_to_owned().ok())
     }
 
-    /// Whether it has closed its end. A file is never gone.
-    pub(crate) fn is_gone(&self) -> bool {
+    /// Whether it has closed its end; always `false` for a file.
+    pub(super) fn is_gone(&self) -> bool {
         let Some(pipe) = &self.0 else { return false };
         let mut ends = [PollFd::new(pipe, PollFlags::empty())];
         let closed = PollFlags::ERR | PollFlags::HUP;
@@ -109,18 +110,18 @@ impl Reader {
     }
 }
 
-/// Standard output, without a buffer in between.
+/// Standard output, without a buffer.
 ///
 /// # Errors
-/// When it is closed.
+/// When standard output is closed.
 pub(crate) fn standard_output() -> io::Result<File> {
     Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
-/// A new file, or an old one emptied.
+/// Creates a file, or empties an existing one.
 ///
 /// # Errors
-/// With its path.
+/// When that fails; the error names the path.
 pub(crate) fn create(path: &Path) -> anyhow::Result<File> {
     File::create(path).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! What the fabric sends: [`Source`].
+//! [`Source`] reads what the fabric sends during a capture.
 
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -6,17 +6,17 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use api::CaptureStart;
 use api::capture::Message;
 
-/// Bytes that are read in one go, at most; any message fits.
-const ROOM: usize = 1 << 20;
+/// Size of the buffer in bytes; any message fits.
+const BUFFER: usize = 1 << 20;
 
-/// Longest first line, in bytes.
+/// The longest first line, in bytes: that of a capture of very many ports.
 const LONGEST_START: usize = 16 << 20;
 
-/// The fabric's side of the stream.
+/// The stream from the fabric, with what was read from it and not yet delivered.
 pub(crate) struct Source<S> {
     stream: S,
-    room: Vec<u8>,
-    /// What was read and not delivered.
+    buffer: Vec<u8>,
+    /// The part of `buffer` that was read and not yet delivered.
     unread: std::ops::Range<usize>,
 }
 
@@ -24,30 +24,38 @@ impl<S: AsyncRead + Unpin> Source<S> {
     pub(crate) fn new(stream: S) -> Self {
         Source {
             stream,
-            room: vec![0; ROOM],
+            buffer: vec![0; BUFFER],
             unread: 0..0,
         }
     }
 
-    /// Reads what there is; `false` at the end.
+    /// Reads some bytes; returns `false` at the end of the stream.
     pub(crate) async fn fill(&mut self) -> anyhow::Result<bool> {
         if self.unread.start > 0 {
-            self.room.copy_within(self.unread.clone(), 0);
+            self.buffer.copy_within(self.unread.clone(), 0);
             self.unread = 0..self.unread.len();
         }
-        let read = self.stream.read(&mut self.room[self.unread.end..]).await?;
+        let read = self
+            .stream
+            .read(&mut self.buffer[self.unread.end..])
+            .await?;
         self.unread.end += read;
         Ok(read > 0)
     }
 
+    /// Reads the first line of the stream.
+    ///
+    /// # Errors
+    /// When the stream ends before, or the line is not that of a capture.
     pub(crate) async fn first_line(&mut self) -> anyhow::Result<CaptureStart> {
         let mut line = Vec::new();
         loop {
-            let unread = &self.room[self.unread.clone()];
+            let unread = &self.buffer[self.unread.clone()];
             if let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
                 line.extend_from_slice(&unread[..end]);
                 self.unread.start += end + 1;
-                return serde_json::from_slice(&line).context("the fabric's answer is none");
+                return serde_json::from_slice(&line)
+                    .context("the fabric's answer is not that of a capture");
             }
             line.extend_from_slice(unread);
             self.unread = 0..0;
@@ -57,9 +65,12 @@ impl<S: AsyncRead + Unpin> Source<S> {
         }
     }
 
-    /// Hands out every whole message.
+    /// Calls `take` for every message that has been read completely.
+    ///
+    /// # Errors
+    /// When the fabric speaks another version of the protocol.
     pub(crate) fn each(&mut self, mut take: impl FnMut(Message<'_>)) -> anyhow::Result<()> {
-        while let Some((message, length)) = Message::read(&self.room[self.unread.clone()])? {
+        while let Some((message, length)) = Message::read(&self.buffer[self.unread.clone()])? {
             take(message);
             self.unread.start += length;
         }

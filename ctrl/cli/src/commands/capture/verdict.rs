@@ -1,9 +1,9 @@
-//! What became of a frame, in words.
+//! What became of a frame, as a comment.
 
 use dataplane::capture::Verdict;
 
-/// A comment for the frame; empty when nothing happened to it. `super_frame`: into how many
-/// wire frames it is to be cut, and the bytes of payload in each.
+/// A comment for the frame; empty if nothing happened to it. `super_frame` is the number of wire
+/// frames that it becomes, and the bytes of payload in each.
 pub(super) fn comment(verdict: &Verdict, super_frame: Option<(usize, usize)>) -> String {
     if super_frame.is_none() && *verdict == Verdict::default() {
         return String::new();
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn verdicts_are_told_in_words() {
+    fn a_comment_has_everything_that_happened() {
         assert_eq!(comment(&Verdict::default(), None), "");
         let dropped = Verdict {
             dropped: Some(DropReason::Blackhole),

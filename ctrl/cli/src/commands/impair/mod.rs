@@ -1,13 +1,13 @@
-//! `ikv-fabric impair`: what a cable does to its frames on purpose.
+//! `ikv-fabric impair`: makes a cable delay, lose or change frames.
 
-pub(crate) mod report;
+pub(super) mod report;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::capture::filter;
+use super::capture::compile;
 use super::{Context, print, print_json, scenario};
 use api::{CableReport, LaneImpairment};
 use model::cable_change::ImpairmentChange;
@@ -23,10 +23,10 @@ pub(crate) struct ImpairArgs {
     /// Only frames that enter at this port [default: both lanes, each on its own].
     #[arg(long, value_name = "PORT", requires = "cable")]
     from: Option<String>,
-    /// Take all away, then set what else is said here.
+    /// Remove all keys first, then set those given here.
     #[arg(long, requires = "cable")]
     clear: bool,
-    /// Show what is set, of all cables if none is named.
+    /// Show what is set; for all cables if none is named.
     #[arg(long)]
     list: bool,
     /// Show what was asked for and what was achieved.
@@ -66,7 +66,7 @@ pub(crate) async fn run(context: &Context, args: &ImpairArgs) -> anyhow::Result<
     }
     anyhow::ensure!(
         args.cable.is_some() || !changes,
-        "name the cable that is meant, before the options"
+        "name a cable before the options"
     );
     let mut cables = context.client.cables(args.cable.as_slice()).await?;
     if args.cable.is_none() {
@@ -86,12 +86,13 @@ pub(crate) async fn run(context: &Context, args: &ImpairArgs) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// Does what only the client can: reads the table, compiles the filter.
+/// Reads the distribution table and compiles the filter, both of which only the client can do: the fabric
+/// opens no file for a client and has no libpcap.
 ///
 /// # Errors
-/// What is wrong with either.
+/// When the table cannot be read or the filter is not a tcpdump expression.
 pub(crate) fn complete(keys: ImpairKeys) -> Result<ImpairKeys, KeyError> {
-    keys.resolve(|expression| filter::compile(expression).map_err(|error| error.to_string()))
+    keys.resolve(|expression| compile(expression).map_err(|error| error.to_string()))
 }
 
 fn lanes(cables: &[CableReport]) -> Vec<LaneImpairment> {

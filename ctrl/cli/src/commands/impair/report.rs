@@ -1,10 +1,10 @@
-//! Asked and achieved, for people.
+//! What an impairment was asked for and what it achieved, as text.
 
 use api::{AccuracyReport, CableReport, LaneReport};
 use model::impairment::BitRate;
 
 /// Every impaired lane with all its figures.
-pub(crate) fn text(cables: &[CableReport]) -> String {
+pub(super) fn text(cables: &[CableReport]) -> String {
     let mut text = String::new();
     for cable in cables {
         for lane in &cable.lanes {
@@ -23,9 +23,9 @@ pub(crate) fn text(cables: &[CableReport]) -> String {
     text
 }
 
-/// What a lane is asked to do, what it did, and whether that can be trusted; nothing for a lane
-/// that is not impaired.
-pub(crate) fn lines(lane: &LaneReport) -> Vec<String> {
+/// What a lane was asked to do, what it did, and whether the figures can be trusted; empty for a
+/// lane that is not impaired.
+pub(in crate::commands) fn lines(lane: &LaneReport) -> Vec<String> {
     let Some(keys) = &lane.impairment else {
         return Vec::new();
     };
@@ -83,7 +83,7 @@ fn achieved(accuracy: &AccuracyReport) -> Vec<String> {
                 rate.busy_s
             ),
             None => format!(
-                "rate: {asked} asked; frames waited for it for {:.3} s: nothing to tell",
+                "rate: {asked} asked; frames waited for it for {:.3} s: too short to measure",
                 rate.busy_s
             ),
         });

@@ -194,7 +194,7 @@ fn wrong_forms() {
     );
     bad(
         "[host]\naddress = \"192.168.96.0/24\"\n",
-        r#"f.toml, line 2: host.address: "192.168.96.0/24" is no host's address in 192.168.96.0/24; choose another"#,
+        r#"f.toml, line 2: host.address: "192.168.96.0/24" is not the address of a host in 192.168.96.0/24; choose another"#,
     );
     bad(
         "[mac]\nswitch = \"08:00:27:06\"\n",

@@ -6,7 +6,8 @@ use std::fmt::Write;
 use proptest::prelude::*;
 
 use crate::config::Config;
-use crate::topology::{EndOwner, LONGEST_NAME, Mac, SwitchPort, Topology, TopologyJson, build};
+use crate::mac::Mac;
+use crate::topology::{EndOwner, LONGEST_NAME, SwitchPort, Topology, TopologyJson, build};
 
 /// In a range that is large enough for every shape.
 fn shape(racks: u16, spines: u16, num_u: u16) -> Topology {

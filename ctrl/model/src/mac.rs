@@ -1,4 +1,5 @@
-//! MAC addresses and the link-local addresses made of them.
+//! MAC addresses of the plan, of guests and of any frame, and the link-local addresses made of them.
+//! `frr_conf::Mac` is narrower: the unicast address of a NIC that a switch's files name.
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// In a file.
     File {
         /// As the person named it.
@@ -19,7 +19,7 @@ pub enum Place {
     Default,
 }
 
-impl Place {
+impl Location {
     /// In a file; 0 elsewhere, which sorts first.
     pub(super) fn line(&self) -> usize {
         match self {
@@ -56,34 +56,34 @@ impl fmt::Display for Problem {
 /// Where every key of a loaded configuration was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
-    places: BTreeMap<String, Place>,
+    locations: BTreeMap<String, Location>,
 }
 
 impl Origin {
-    pub(super) fn insert(&mut self, key: String, place: Place) {
-        self.places.insert(key, place);
+    pub(super) fn insert(&mut self, key: String, location: Location) {
+        self.locations.insert(key, location);
     }
 
     /// Forgets `key` and what is below it: the whole value has been replaced.
     pub(super) fn remove(&mut self, key: &str) {
-        self.places.retain(|known, _| {
+        self.locations.retain(|known, _| {
             known
                 .strip_prefix(key)
                 .is_none_or(|rest| !rest.is_empty() && !rest.starts_with(['.', '[']))
         });
     }
 
-    /// Where `key` was written; for a key that was not, where what holds it was: a list's place
+    /// Where `key` was written; for a key that was not, where what holds it was: a list's location
     /// for an element that is missing.
-    pub fn place(&self, key: &str) -> Place {
+    pub fn location(&self, key: &str) -> Location {
         let mut key = key;
         loop {
-            if let Some(place) = self.places.get(key) {
-                return place.clone();
+            if let Some(location) = self.locations.get(key) {
+                return location.clone();
             }
             match key.rfind('[') {
                 Some(end) => key = &key[..end],
-                None => return Place::Default,
+                None => return Location::Default,
             }
         }
     }

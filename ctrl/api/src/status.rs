@@ -1,0 +1,74 @@
+//! The state of a fabric and its switches.
+
+use serde::{Deserialize, Serialize};
+
+/// What `status --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether every planned switch runs and has all its inter-switch sessions, and every
+    /// loopback is reachable from `internet`.
+    pub ready: bool,
+    /// The switches, in the topology's order; empty for `patch`.
+    pub nodes: Vec<NodeStatus>,
+    /// Number of cables.
+    pub cables: usize,
+    /// Number of forwarding threads.
+    pub workers: usize,
+    /// What an `apply` does at this moment; `None` if none is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applying: Option<String>,
+}
+
+/// One switch in [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// `leaf1`.
+    pub name: String,
+    /// `internet`, `spine` or `leaf`.
+    pub role: String,
+    /// The state of its VM.
+    pub state: NodeState,
+    /// Its BGP sessions with other switches; those with servers never count.
+    pub bgp: Sessions,
+    /// What went wrong; empty if nothing did. Free of control characters.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// The state of a switch's VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// QEMU was started; the guest agent has not answered yet.
+    Booting,
+    /// The guest agent answers.
+    Running,
+    /// QEMU has ended and will be started again.
+    Restarting,
+    /// Switched off by `power off`, or by the guest itself.
+    Off,
+    /// QEMU has ended and will not be started again.
+    Failed,
+}
+
+impl NodeState {
+    /// The word that stands for it in JSON and in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            NodeState::Booting => "booting",
+            NodeState::Running => "running",
+            NodeState::Restarting => "restarting",
+            NodeState::Off => "off",
+            NodeState::Failed => "failed",
+        }
+    }
+}
+
+/// A switch's BGP sessions with other switches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// Sessions that are established now.
+    pub established: usize,
+    /// Sessions that the topology plans.
+    pub expected: usize,
+}

@@ -1,0 +1,35 @@
+//! How commands write to standard output. A reader that has closed its end, as in `| head`, is
+//! not an error.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// Prints a report for programs, as JSON.
+///
+/// # Errors
+/// When standard output fails, unless its reader has closed it.
+pub(super) fn print_json(report: &impl Serialize) -> io::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(report)?))
+}
+
+/// Prints text.
+///
+/// # Errors
+/// When standard output fails, unless its reader has closed it.
+pub(super) fn print(text: &str) -> io::Result<()> {
+    print_to_reader(text).map(drop)
+}
+
+/// Prints text. Returns `false` once the reader has closed its end, so that a command which
+/// prints again and again can stop.
+///
+/// # Errors
+/// When standard output fails, unless its reader has closed it.
+pub(super) fn print_to_reader(text: &str) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true),
+    }
+}

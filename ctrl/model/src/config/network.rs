@@ -1,0 +1,161 @@
+//! `[bgp]`, `[dhcp]`, `[vlan]`, `[host]`: what the switches and the host do at layer 3.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::forms::{BootFile, Domain, HostInterface, InterfaceName, Subnet};
+use super::values::{Snat, net};
+
+/// The table `[bgp]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bgp {
+    /// AS number of internet; spines and leaves follow in order.
+    #[schemars(range(min = 1, max = 4_294_967_294u32), extend("x-unit" = "as AS number"))]
+    pub as_start: u32,
+    /// VLAN on which leaves peer with servers.
+    #[schemars(range(min = 1, max = 4094), extend("x-unit" = "as VLAN"))]
+    pub server_vlan: u16,
+    /// Addresses in the VLAN networks that leaf2 peers with as well.
+    #[schemars(extend("x-live" = true))]
+    pub vlan_peers: Vec<Ipv4Addr>,
+}
+
+impl Default for Bgp {
+    fn default() -> Self {
+        Self {
+            as_start: 65500,
+            server_vlan: 10,
+            vlan_peers: vec![
+                Ipv4Addr::new(192, 168, 113, 200),
+                Ipv4Addr::new(192, 168, 113, 201),
+            ],
+        }
+    }
+}
+
+/// The table `[dhcp]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dhcp {
+    /// Subnets of the racks, in order; further racks get the free /24s after the VLAN networks.
+    #[schemars(with = "Vec<Subnet<29>>")]
+    pub subnets: Vec<Ipv4Net>,
+    /// First host number that is leased (1 is the leaf).
+    #[schemars(range(min = 2, max = 16_777_213), extend("x-unit" = "as host number", "x-live" = true))]
+    pub first: u32,
+    /// Last host number that is leased.
+    #[schemars(range(min = 2, max = 16_777_213), extend("x-unit" = "as host number", "x-live" = true))]
+    pub last: u32,
+    /// Lease time in seconds.
+    ///
+    /// The bounds are dnsmasq's.
+    #[schemars(range(min = 120, max = 4_294_967_294u32), extend("x-unit" = "seconds", "x-live" = true))]
+    pub lease: u32,
+    /// The longest lease a client may ask for, in seconds: at least `lease`.
+    #[schemars(range(min = 120, max = 4_294_967_294u32), extend("x-unit" = "seconds", "x-live" = true))]
+    pub max_lease: u32,
+    /// Domain for the clients.
+    #[schemars(with = "Domain", extend("x-live" = true))]
+    pub domain: String,
+    /// DNS servers for the clients; an empty list offers none.
+    #[schemars(extend("x-live" = true))]
+    pub dns: Vec<Ipv4Addr>,
+    /// Boot server.
+    #[schemars(extend("x-live" = true))]
+    pub next_server: Ipv4Addr,
+    /// Boot file of clients that already run iPXE; here and below, {next_server} stands for the
+    /// boot server's address.
+    #[schemars(with = "BootFile", extend("x-live" = true))]
+    pub boot_ipxe: String,
+    /// Boot file of BIOS clients.
+    ///
+    /// Architecture 0 of RFC 4578.
+    #[schemars(with = "BootFile", extend("x-live" = true))]
+    pub boot_bios: String,
+    /// Boot file of UEFI x64 clients.
+    ///
+    /// Architectures 7 and 9 of RFC 4578.
+    #[schemars(with = "BootFile", extend("x-live" = true))]
+    pub boot_uefi: String,
+    /// Boot file of all other clients.
+    #[schemars(with = "BootFile", extend("x-live" = true))]
+    pub boot_other: String,
+}
+
+impl Default for Dhcp {
+    fn default() -> Self {
+        Self {
+            subnets: (110..=112)
+                .map(|third| net([192, 168, third, 0], 24))
+                .collect(),
+            first: 20,
+            last: 250,
+            lease: 600,
+            max_lease: 7200,
+            domain: "example.com".into(),
+            dns: vec![Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(9, 9, 9, 9)],
+            next_server: Ipv4Addr::new(192, 168, 100, 2),
+            boot_ipxe: "http://{next_server}/oci/ipxe.php".into(),
+            boot_bios: "lpxelinux.0".into(),
+            boot_uefi: "shimx64.efi.signed".into(),
+            boot_other: "pxelinux.0".into(),
+        }
+    }
+}
+
+/// The table `[vlan]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Vlan {
+    /// VLAN of the first network; the others follow one by one.
+    #[schemars(range(min = 1, max = 4094), extend("x-unit" = "as VLAN"))]
+    pub first: u16,
+    /// Subnets of the networks: one network for each.
+    #[schemars(with = "Vec<Subnet<30>>")]
+    pub subnets: Vec<Ipv4Net>,
+}
+
+impl Default for Vlan {
+    fn default() -> Self {
+        Self {
+            first: 11,
+            subnets: (113..=118)
+                .map(|third| net([192, 168, third, 0], 24))
+                .collect(),
+        }
+    }
+}
+
+/// The table `[host]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Host {
+    /// Name of the host link, at most 15 characters.
+    #[schemars(with = "InterfaceName")]
+    pub link: String,
+    /// Address of the host link with its prefix.
+    #[schemars(with = "HostInterface")]
+    pub address: Ipv4Net,
+    /// Address of internet on the same link; the host routes the range there.
+    pub internet: Ipv4Addr,
+    /// Source of traffic that leaves the range: "masquerade", or an address of the host.
+    pub snat: Snat,
+    /// Whether to switch IPv6 forwarding on; the host then ignores router advertisements.
+    pub ipv6_forwarding: bool,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            link: "ikhn".into(),
+            address: net([192, 168, 96, 1], 24),
+            internet: Ipv4Addr::new(192, 168, 96, 2),
+            snat: Snat::Masquerade,
+            ipv6_forwarding: false,
+        }
+    }
+}
