@@ -7,8 +7,6 @@ use ipnet::Ipv4Net;
 use model::power::PowerAction;
 use serde::{Deserialize, Serialize};
 
-use model::power::PowerAction;
-
 /// What an SSH client needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SshAccess {

@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
 use model::impairment::ImpairKeys;
 use model::plugging::PlugOptions;
-use model::power::PowerAction;
 use model::topology::TopologyJson;
 
 use crate::capture::{CaptureStart, CaptureStream};

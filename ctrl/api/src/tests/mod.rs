@@ -10,7 +10,6 @@ use tokio::net::{UnixListener, UnixStream};
 
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
 use model::plugging::{PlugKind, PlugOptions};
-use model::power::PowerAction;
 
 use super::*;
 use fake::{Fake, lane, node, recorder_status};
