@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
-use model::power::PowerAction;
 use serde::{Deserialize, Serialize};
 
 /// What an SSH client needs.

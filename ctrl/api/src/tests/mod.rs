@@ -2,7 +2,6 @@
 
 mod fake;
 
-use model::power::PowerAction;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
