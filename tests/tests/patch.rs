@@ -165,7 +165,10 @@ fn a_wire_between_sockets_needs_no_root() {
         .unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("somebody listens there already"), "{said}");
+    assert!(
+        said.contains("another program listens there already"),
+        "{said}"
+    );
 
     // A stale socket is replaced, another file is not.
     patch.kill().unwrap();
@@ -183,7 +186,7 @@ fn a_wire_between_sockets_needs_no_root() {
     let refused = answers(&["patch", &ports[0], &ports[1]]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        said.contains("something that is no socket is there"),
+        said.contains("a file that is not a socket is there"),
         "{said}"
     );
     assert_eq!(

@@ -173,7 +173,7 @@ fn qemu_ifups_bridging_is_undone_and_reported() {
     let guest = Guest::start(qemu(&host).args(readme_options("")));
     for tap in ["ikvm1-3-1", "ikvm1-3-2"] {
         fabric.wait_said(&format!(
-            "somebody put {tap} on brlan (QEMU without script=no does so): taken off again"
+            "another program put {tap} on brlan (QEMU without script=no does so): taken off again"
         ));
     }
     assert_talks(&leaf, MAC_1);
@@ -223,13 +223,13 @@ fn a_tap_that_was_removed_or_set_down_is_restored() {
         assert!(
             fabric
                 .stderr()
-                .contains(&format!("somebody removed {tap}: made anew"))
+                .contains(&format!("another program removed {tap}: made anew"))
         );
         assert!(is_complete(tap), "{how}");
         assert_cable_works(&host, near, far, how);
     }
     host.netns.ip(&format!("link set {far} down"));
-    fabric.wait_said(&format!("somebody set {far} down: set up again"));
+    fabric.wait_said(&format!("another program set {far} down: set up again"));
     assert_cable_works(&host, near, far, "set down");
 
     // A guest that was plugged in has lost its tap; another one plugs in.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::sys::tap::{TapFlags, open_tap};
-use fabric::reconfigure::{Make, Why, can_be_live, reconfigure};
+use fabric::reconfigure::{RestartReason, SwitchMake, can_be_live, reconfigure};
 use ikv_tests::patience::wait_until_async;
 use ikv_tests::{Netns, Wire, block_on, ensure_image, figure, lacks_for_vms, skip};
 use model::config;
@@ -71,7 +71,7 @@ impl Lab {
 
     /// A switch of a topology. The NICs listed in `cables` are on vhost-user sockets, the others on
     /// taps.
-    fn make(&self, topology: &Topology, name: &str, cables: &[usize]) -> Make {
+    fn make(&self, topology: &Topology, name: &str, cables: &[usize]) -> SwitchMake {
         let switch = topology.switch(name).unwrap();
         let conf = topology.switch_conf(switch).unwrap();
         let files = frr_conf::render(&conf).unwrap().into_iter();
@@ -95,7 +95,7 @@ impl Lab {
                 }
             },
         };
-        Make {
+        SwitchMake {
             spec: VmSpec {
                 name: name.into(),
                 memory_mib: 192,
@@ -136,7 +136,7 @@ impl Lab {
         wire
     }
 
-    fn start(&self, make: &Make) -> Vm {
+    fn start(&self, make: &SwitchMake) -> Vm {
         std::fs::create_dir_all(&make.spec.run_dir).unwrap();
         seed::write(&make.spec.seed, &make.files).unwrap();
         Vm::start(make.spec.clone(), self.launcher.clone())
@@ -174,7 +174,7 @@ async fn rack() {
     let spine = lab.start(&old);
     let leaf1 = lab.start(&leaf[0]);
     let stopped = can_be_live(&spine, &old, &new);
-    assert_eq!(stopped, Err(Why::Vm(CannotPlug::NotRunning)));
+    assert_eq!(stopped, Err(RestartReason::Vm(CannotPlug::NotRunning)));
     let leaf3 = lab.start(&lab.make(&two, "leaf3", &[0]));
     established(&spine, "ens5", BOOT).await;
     let before = state(&spine).await;
@@ -256,7 +256,7 @@ async fn rack() {
     }
 }
 
-async fn change(vm: &Vm, old: &Make, new: &Make) {
+async fn change(vm: &Vm, old: &SwitchMake, new: &SwitchMake) {
     wait_until_async("the switch runs", BOOT, async || {
         vm.status().state == VmState::Running
     })

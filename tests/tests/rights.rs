@@ -22,7 +22,7 @@ fn a_patch_panel_keeps_only_the_capabilities_to_undo_its_changes() {
     );
     // They suffice to restore a tap and to undo everything.
     host.netns.ip("link del ikvm1-3-1");
-    fabric.wait_said("somebody removed ikvm1-3-1: made anew");
+    fabric.wait_said("another program removed ikvm1-3-1: made anew");
     fabric.end();
     before.assert_unchanged(&host.state(), "a fabric with few capabilities ended");
 }

@@ -129,7 +129,7 @@ fn the_first_end_plugged_into_carries_the_cable() {
     assert_talk(&mut front_end, &near, 1);
     let late = plug(&host, FAR);
     fabric.wait_said(&format!(
-        "somebody opened {FAR}, but its vhost-user socket carries the cable"
+        "another program opened {FAR}, but its vhost-user socket carries the cable"
     ));
     late.send([0; 10], &frame(50));
     assert_talk(&mut front_end, &near, 3);
@@ -174,7 +174,7 @@ fn a_tap_removed_beside_a_front_end_is_restored() {
     let mut front_end = connect(&host, FAR);
     assert_talk(&mut front_end, &near, 1);
     host.netns.ip(&format!("link del {FAR}"));
-    fabric.wait_said(&format!("somebody removed {FAR}: made anew"));
+    fabric.wait_said(&format!("another program removed {FAR}: made anew"));
     assert_talk(&mut front_end, &near, 3);
     let tap = plug(&host, FAR);
     drop(front_end);

@@ -4,9 +4,8 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
-use serde::{Deserialize, Serialize};
-
 use model::power::PowerAction;
+use serde::{Deserialize, Serialize};
 
 /// What an SSH client needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,227 +1,372 @@
-//! How a fabric comes up and goes away, step by step.
+//! How a fabric comes up, stage by stage, and how it is taken down.
+//!
+//! [`Running`] owns what exists at every moment: each stage puts what it makes into it before the
+//! next `await`. So a caller may drop [`bring_up`] at any of them and call [`Running::take_down`].
 
-use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::rights::{CapabilitySet, keep};
 use futures_util::future::join_all;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use super::Fabric;
-use super::cables::{Cables, CablesError};
-use super::change::Change;
-use super::descriptors::make_room;
-use super::ends::Sockets;
-use super::impair::CheckedBatch;
-use super::links::{Plugged, SharedHostChanges, Watched, write_down};
-use super::look_ahead::{host_input, host_words, look_ahead};
-use super::options::{BringUpError, Options};
-use super::owner::Person;
-use super::recorder::{Named, Recorder, RecorderOptions};
-use super::whole::Whole;
-use super::{displays, rights, sockets, start};
+use crate::cables::Cables;
+use crate::cables::batch::CheckedBatch;
+use crate::cables::error::CablesError;
+use crate::cables::open::CableOpener;
+use crate::cables::panel::PatchPanel;
+use crate::change::control::ChangeControl;
+use crate::descriptors::make_room;
+use crate::fabric::Fabric;
+use crate::files::{self, make_folder};
+use crate::host::Host;
+use crate::live::Live;
+use crate::options::{BringUpError, Options};
+use crate::owner::Person;
+use crate::preflight::needs::{host_input, host_words};
+use crate::preflight::refuse_obstacles;
 use crate::progress::Progress;
-use api::{self};
-use host::execute::{self, HostChangeError, HostChanges, HostTaps};
+use crate::recorder::Recorder;
+use crate::state::FabricState;
+use crate::switches::Switches;
+use crate::switches::bmcs::Bmcs;
+use crate::switches::displays::{self, Display};
+use crate::switches::factory::{Machine, SwitchFactory, machine};
+use crate::{cable_events, links, readiness, rights};
+use host::execute::{self, HostChangeError, HostTaps};
 use host::lock::{Lock, StatePaths};
 use host::plan;
 use host::watch::LinkWatch;
-use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
+use model::cable_change::{CableBatch, CableChange, ImpairmentChange};
 use model::config::Config;
-use model::topology::{End, EndOwner, Topology};
+
+/// A change that is under way stops within this, unless it waits for a worker that is stuck or for a
+/// guest.
+const CHANGE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Everything that must be taken away again.
 #[derive(Default)]
 pub struct Running {
-    lock: Option<Lock>,
-    applied: SharedHostChanges,
-    fabric: Option<Arc<Fabric>>,
+    // In the order in which they end, should this be dropped.
     tasks: JoinSet<()>,
+    fabric: Option<Arc<Fabric>>,
+    host: Arc<Host>,
+    panel: Option<PatchPanel>,
+    lock: Option<Lock>,
 }
 
-/// Brings a fabric up. `running` holds at every moment what exists: a caller that stops
-/// waiting, or gets an error, calls [`Running::take_down`].
+/// Brings a fabric up. `running` owns at every moment what exists: a caller that stops waiting, or
+/// gets an error, calls [`Running::take_down`].
 ///
 /// # Errors
-/// The first step that failed.
+/// The first stage that failed.
 pub async fn bring_up(
     options: &Options,
     running: &mut Running,
     progress: &Progress,
 ) -> Result<Arc<Fabric>, BringUpError> {
-    let Options {
-        config,
-        topology,
-        socket,
-        ..
-    } = options;
-    let owner = Person::find(config.owner.as_ref())?;
-    let paths = StatePaths::beside(socket);
-    clean_up_before(running, &paths, progress)?;
-    look_ahead(options, &paths, progress)?;
-
-    let with_vms = !options.switches.is_empty();
-    let machine = if with_vms {
-        Some(start::machine(config, progress).await?)
-    } else {
-        None
+    let paths = StatePaths::beside(&options.socket);
+    let owner = Person::find(options.plan.config.owner.as_ref())?;
+    let mut stages = BringUp {
+        options,
+        owner,
+        paths,
+        progress,
+        running,
     };
-
-    let stage = progress.stage("host");
-    let steps = plan::plan(&host_input(config, topology, &options.switches, &owner));
-    let lock = running.lock.as_ref().expect("taken above");
-    let mut applied = execute::execute(&steps, lock, |_| {})?;
-    let host_taps = applied.take_host_taps();
-    *running
-        .applied
-        .lock()
-        .expect("no holder of this lock can panic") = Some(applied);
-    stage.done(&host_words(topology));
-
-    let stage = progress.stage("cables");
-    if let Some(notice) = make_room(topology.cables.len())? {
-        progress.note(&format!("  ! {notice}"));
-    }
-    let carriers = seconds(&host_taps);
-    let cable_news = Arc::new(Notify::new());
-    let bell = cable_news.clone();
-    let displays = displays::open(options, &running.applied, &paths, &owner)?;
-    let (watched, changes) = mpsc::unbounded_channel();
-    let ring = move || bell.notify_one();
-    let (cables, recorder) = plug(options, running, &paths, &owner, host_taps, ring)?;
-    let cut = as_configured(topology, &cables, config).inspect_err(|_| cables.stop())?;
-    stage.done(&in_words(&cables));
-
-    let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
-    let mut whole = Whole {
-        config: config.clone(),
-        topology: topology.clone(),
-        selection: options.switches.clone(),
-        reached: options.switches.reached(topology),
-        cables,
-        switches: BTreeMap::new(),
-    };
-    let fabric = |whole, fleet| Fabric {
-        whole: Mutex::new(Arc::new(whole)),
-        paths: StatePaths::beside(&absolute),
-        recorder,
-        host_taps: carriers,
-        fleet,
-        display_password: displays::password(config),
-        ipmi: OnceLock::new(),
-        ready: AtomicBool::new(!with_vms),
-        plugged: Plugged::default(),
-        notices: Mutex::default(),
-        news: Notify::new(),
-        change: Change::new(&running.applied, options, &owner, watched),
-    };
-    let image = machine.as_ref().map(start::Machine::image_root);
-    let mut fleet = None;
+    stages.clean_up_before()?;
+    refuse_obstacles(&options.plan, &stages.paths, progress)?;
+    let machine = stages.find_machine().await?;
+    let image = machine.as_ref().map(Machine::image_root);
+    let host_taps = stages.change_host()?;
+    let displays = stages.open_displays()?;
+    let plugged = stages.plug_cables(host_taps).await?;
+    let (fabric, changes) = stages.compose(plugged.cables, plugged.recorder);
     if let Some(machine) = machine {
-        let result =
-            start::start(options, &owner, machine, &running.applied, &paths, progress).await;
-        match result {
-            Ok((switches, made)) => (whole.switches, fleet) = (switches, Some(made)),
-            Err(error) => {
-                running.fabric = Some(Arc::new(fabric(whole, None)));
-                return Err(error);
-            }
-        }
+        stages.start_switches(&fabric, machine).await?;
+        stages.start_bmcs(&fabric).await?;
     }
-    if let Some(words) = displays::words(options, &paths) {
+    if let Some(words) = displays::words(&options.plan, &stages.paths) {
         progress.note(&format!("  · {words}"));
     }
-    let fabric = running
-        .fabric
-        .insert(Arc::new(fabric(whole, fleet)))
-        .clone();
-    fabric.start_bmcs(&owner, &running.applied, &paths, progress)?;
-    fabric.tell_ends_of(&fabric.whole(), &cut).await;
-    write_down(&running.applied, &paths.socket)?;
-    let listener = listen(socket, &owner)?;
-    let watch = LinkWatch::open(fabric.whole().devices()).map_err(BringUpError::Watch)?;
-    give_up_rights(options, &paths, image.as_deref())?;
-    running.attend(&fabric, listener, (watch, changes), cable_news);
-    for display in displays {
-        running.tasks.spawn(fabric.clone().attend_display(display));
-    }
+    fabric.live.report_cuts_to_devices().await;
+    let watch = (stages.watch_devices(&fabric)?, changes);
+    let listener = stages.listen()?;
+    stages.give_up_rights(image.as_deref())?;
+    let running = stages.running;
+    running.follow(&fabric, watch, plugged.events);
+    running.serve(&fabric, listener, displays);
     Ok(fabric)
 }
 
-/// Keeps those of root's rights that a fabric which stands still needs.
-fn give_up_rights(
-    options: &Options,
-    paths: &StatePaths,
-    image: Option<&Path>,
-) -> Result<(), CablesError> {
-    let recorder = options.recorder.as_ref();
-    let mut files = vec![paths.folder.as_path()];
-    files.extend(recorder.and_then(|recorder| recorder.folder.as_deref()));
-    files.extend(image);
-    keep(rights::for_fabric(&options.switches, &files)).map_err(CablesError::Rights)
+/// A fabric that is being brought up. Its stages leave nothing outside of `running` that would have
+/// to be taken away.
+struct BringUp<'a> {
+    options: &'a Options,
+    owner: Person,
+    /// As the journal has them.
+    paths: StatePaths,
+    progress: &'a Progress,
+    running: &'a mut Running,
+}
+
+/// Cables that are plugged in and are what the configuration makes them. [`Running`] owns the panel
+/// that carries them.
+struct Plugged {
+    cables: Cables,
+    recorder: Option<Recorder>,
+    /// Notified when there are events of the cables.
+    events: Arc<Notify>,
+}
+
+impl BringUp<'_> {
+    /// Takes the lock, and away what a killed fabric has left.
+    fn clean_up_before(&mut self) -> Result<(), BringUpError> {
+        let lock = self.running.lock.insert(Lock::acquire(&self.paths)?);
+        if let Some(cleaned) = execute::clean(lock)? {
+            self.progress.note(&format!(
+                "  took away what the fabric with pid {} had left",
+                cleaned.pid
+            ));
+        }
+        Ok(())
+    }
+
+    /// What the switches will run on. `None` if none is to run.
+    async fn find_machine(&self) -> Result<Option<Machine>, BringUpError> {
+        let plan = &self.options.plan;
+        if plan.switches.is_empty() {
+            return Ok(None);
+        }
+        machine(&plan.config, self.progress).await.map(Some)
+    }
+
+    /// Makes devices, addresses, routes and tables. Returns the host's own taps.
+    fn change_host(&mut self) -> Result<HostTaps, BringUpError> {
+        let stage = self.progress.stage("host");
+        let plan = &self.options.plan;
+        let steps = plan::plan(&host_input(plan, &self.owner));
+        let lock = self.running.lock.as_ref().expect("the first stage took it");
+        let taps = self.running.host.execute(&steps, lock)?;
+        stage.done(&host_words(&plan.topology));
+        Ok(taps)
+    }
+
+    fn open_displays(&self) -> Result<Vec<Display>, BringUpError> {
+        let host = &self.running.host;
+        displays::open(&self.options.plan, host, &self.paths, &self.owner)
+    }
+
+    /// Starts the workers and gives them the cables.
+    async fn plug_cables(&mut self, host_taps: HostTaps) -> Result<Plugged, BringUpError> {
+        let stage = self.progress.stage("cables");
+        let plan = &self.options.plan;
+        if let Some(notice) = make_room(plan.topology.cables.len())? {
+            self.progress.note(&format!("  ! {notice}"));
+        }
+        self.running.host.will_create(&self.paths.vhost)?;
+        if !plan.switches.is_empty() {
+            self.running.host.will_create(&self.paths.vms)?;
+        }
+        let opener = CableOpener::new(plan, &self.paths, &self.owner);
+        opener.make_folders()?;
+        let planned = opener.open(host_taps)?;
+        let events = Arc::new(Notify::new());
+        let notified = events.clone();
+        let notifier = move || notified.notify_one();
+        let rights = CapabilitySet::empty();
+        let panel = PatchPanel::start(&self.options.panel, rights, notifier)?;
+        let mut cables = Cables::none(self.running.panel.insert(panel).clone());
+        cables.plug(planned).await?;
+        let recorder = self.record(&cables).await?;
+        let batch = configured(&plan.config);
+        CheckedBatch::check(&plan.topology, &cables, &batch)?
+            .commit(&cables)
+            .await?;
+        stage.done(&in_words(&cables));
+        Ok(Plugged {
+            cables,
+            recorder,
+            events,
+        })
+    }
+
+    /// Records every cable from now on, if that is wanted.
+    async fn record(&self, cables: &Cables) -> Result<Option<Recorder>, BringUpError> {
+        let Some(options) = self.options.recorder.clone() else {
+            return Ok(None);
+        };
+        let folder = &self.paths.recorder;
+        self.running.host.will_create(folder)?;
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+        let names = &self.options.plan.topology;
+        Ok(Some(
+            Recorder::start(cables, options, names, &folder).await?,
+        ))
+    }
+
+    /// Makes the fabric of its parts, without switches as yet.
+    fn compose(
+        &mut self,
+        cables: Cables,
+        recorder: Option<Recorder>,
+    ) -> (Arc<Fabric>, mpsc::UnboundedReceiver<links::WatchedChange>) {
+        let Options {
+            plan,
+            choice,
+            socket,
+            ..
+        } = self.options;
+        let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
+        let state = FabricState {
+            plan: plan.clone(),
+            cables,
+            switches: Default::default(),
+        };
+        let host = self.running.host.clone();
+        let paths = StatePaths::beside(&absolute);
+        let (watched, changes) = mpsc::unbounded_channel();
+        let fabric = Arc::new(Fabric {
+            live: Arc::new(Live::new(state, host, paths, self.owner.clone())),
+            switches: Switches::new(&plan.config),
+            recorder: Arc::new(recorder),
+            change: ChangeControl::new(choice.clone(), watched),
+        });
+        self.running.fabric = Some(fabric.clone());
+        (fabric, changes)
+    }
+
+    /// Makes each switch's disk and starts its VM.
+    async fn start_switches(
+        &mut self,
+        fabric: &Fabric,
+        machine: Machine,
+    ) -> Result<(), BringUpError> {
+        let plan = &self.options.plan;
+        self.running.host.will_create(&self.paths.ssh)?;
+        make_folder(&self.paths.ssh)?;
+        let factory = SwitchFactory::new(&plan.config, &self.owner, machine, &self.paths).await?;
+        let factory = fabric.switches.make_with(factory);
+        let maker = factory.maker(plan).await?;
+        factory.write_ssh_files(&maker)?;
+        let mut specs = Vec::new();
+        for index in plan.switches.iter() {
+            specs.push((index, maker.prepare(index)?));
+            // A signal may end this between two disks.
+            tokio::task::yield_now().await;
+        }
+        let wanted: Vec<_> = specs.iter().map(|(_, spec)| spec).collect();
+        factory.make_states(&wanted, self.progress).await;
+        let stage = self.progress.stage("switches");
+        for (index, spec) in specs {
+            let switch = factory.start(spec, &plan.topology, &plan.switches, index);
+            fabric.live.add_switch(index, switch);
+        }
+        stage.done("started");
+        Ok(())
+    }
+
+    /// Starts a BMC for each switch that runs, if they are to have any.
+    async fn start_bmcs(&mut self, fabric: &Fabric) -> Result<(), BringUpError> {
+        let Some(bmcs) = Bmcs::prepare(&fabric.live, &self.paths.ipmi).await? else {
+            return Ok(());
+        };
+        let bmcs = fabric.switches.add_bmcs(bmcs);
+        let state = fabric.live.state();
+        for index in state.switches.keys() {
+            bmcs.start(&fabric.live, &state, *index)?;
+        }
+        if let Some(words) = bmcs.words() {
+            self.progress.note(&format!("  · {words}"));
+        }
+        Ok(())
+    }
+
+    fn watch_devices(&self, fabric: &Fabric) -> Result<LinkWatch, BringUpError> {
+        LinkWatch::open(fabric.live.state().devices()).map_err(BringUpError::Watch)
+    }
+
+    fn listen(&self) -> Result<UnixListener, BringUpError> {
+        self.running.host.will_create(&self.paths.socket)?;
+        listen(&self.options.socket, &self.owner)
+    }
+
+    /// Keeps those of root's rights that a fabric needs once it stands. `image`: the largest file of
+    /// the switch image.
+    fn give_up_rights(&self, image: Option<&Path>) -> Result<(), CablesError> {
+        let recorder = self.options.recorder.as_ref();
+        let mut files = vec![self.paths.folder.as_path()];
+        files.extend(recorder.and_then(|recorder| recorder.folder.as_deref()));
+        files.extend(image);
+        let kept = rights::for_fabric(&self.options.plan.switches, &files);
+        keep(kept).map_err(CablesError::Rights)
+    }
 }
 
 impl Running {
-    /// Starts the tasks of a fabric that stands.
-    fn attend(
+    /// Starts the tasks that follow what happens to a fabric's parts.
+    fn follow(
         &mut self,
         fabric: &Arc<Fabric>,
-        listener: UnixListener,
-        watch: (LinkWatch, mpsc::UnboundedReceiver<Watched>),
-        cable_news: Arc<Notify>,
+        (watch, changes): (LinkWatch, mpsc::UnboundedReceiver<links::WatchedChange>),
+        events: Arc<Notify>,
     ) {
-        self.tasks
-            .spawn(fabric.clone().attend_links(watch, self.applied.clone()));
+        let (live, tasks) = (&fabric.live, &mut self.tasks);
+        tasks.spawn(links::follow(live.clone(), watch, changes));
+        tasks.spawn(cable_events::follow(live.clone(), events));
+        tasks.spawn(fabric.clone().watch_triggers());
+        let state = live.state();
+        if state.cables.panel().workers() > 1 {
+            tasks.spawn(cable_events::balance(live.clone()));
+        }
+        for switch in state.switches.values() {
+            for follower in fabric.switches.followers(live, switch) {
+                tasks.spawn(follower);
+            }
+        }
+        if !state.switches.is_empty() {
+            tasks.spawn(readiness::judge(live.clone()));
+        }
+    }
+
+    /// Starts the tasks that serve clients.
+    fn serve(&mut self, fabric: &Arc<Fabric>, listener: UnixListener, displays: Vec<Display>) {
         let served = fabric.clone();
         self.tasks.spawn(async move {
             api::serve(listener, served).await;
         });
-        self.tasks.spawn(fabric.clone().attend_cables(cable_news));
-        self.tasks.spawn(fabric.clone().attend_recorder());
-        let whole = fabric.whole();
-        if whole.cables.workers() > 1 {
-            self.tasks.spawn(fabric.clone().balance());
-        }
-        for switch in whole.switches.values() {
-            let [sessions, cables] = fabric.followers(switch);
-            self.tasks.spawn(sessions);
-            self.tasks.spawn(cables);
-        }
-        if !whole.switches.is_empty() {
-            self.tasks.spawn(fabric.clone().judge());
+        for display in displays {
+            let server = fabric.switches.display_server(&fabric.live, display);
+            self.tasks.spawn(server);
         }
     }
 
-    /// Takes everything away again: switches, cables, and what was done to the host.
+    /// Takes everything away again: switches, what was done to the host, and cables.
     ///
     /// # Errors
     /// What could not be undone; `ikv-fabric clean` tries again.
     pub async fn take_down(mut self) -> Result<(), HostChangeError> {
         if let Some(fabric) = &self.fabric {
-            fabric.change.end().await;
+            self.end_change(fabric).await;
         }
         self.tasks.shutdown().await;
         if let Some(fabric) = &self.fabric {
-            fabric.ready.store(false, Ordering::Relaxed);
+            fabric.live.set_ready(false);
             // First, so that none of them starts a switch again.
-            fabric.stop_bmcs().await;
-            let whole = fabric.whole();
-            join_all(whole.switches.values().map(|switch| switch.vm().stop())).await;
+            if let Some(bmcs) = fabric.switches.bmcs() {
+                bmcs.stop_all().await;
+            }
+            let state = fabric.live.state();
+            join_all(state.switches.values().map(|switch| switch.vm().stop())).await;
         }
-        // Devices first: removing all at once is fast, closing the descriptor of each is not.
-        let applied = self
-            .applied
-            .lock()
-            .expect("no holder of this lock can panic")
-            .take();
-        let undone = applied.map_or(Ok(()), HostChanges::undo);
-        if let Some(fabric) = &self.fabric {
-            fabric.whole().cables.stop();
+        // Devices before cables: removing all at once is fast, closing the descriptor of each is not.
+        let undone = self.host.undo().await;
+        if let Some(panel) = &self.panel {
+            panel.stop().await;
         }
         if undone.is_ok()
             && let Some(lock) = self.lock.take()
@@ -231,16 +376,22 @@ impl Running {
         }
         undone
     }
-}
 
-/// Second descriptors of the same taps.
-fn seconds(taps: &HostTaps) -> HostTaps {
-    let second = |(name, tap): (&String, &OwnedFd)| Some((name.clone(), tap.try_clone().ok()?));
-    taps.iter().filter_map(second).collect()
+    /// Ends a change that is under way.
+    async fn end_change(&self, fabric: &Fabric) {
+        if timeout(CHANGE_LIMIT, fabric.change.end()).await.is_ok() {
+            return;
+        }
+        // It may wait for a worker that is stuck, and need not any more once the panel is stopped.
+        if let Some(panel) = &self.panel {
+            panel.stop().await;
+        }
+        fabric.change.end().await;
+    }
 }
 
 fn in_words(cables: &Cables) -> String {
-    let workers = match cables.workers() {
+    let workers = match cables.panel().workers() {
         1 => "1 worker".into(),
         several => format!("{several} workers"),
     };
@@ -251,12 +402,8 @@ fn in_words(cables: &Cables) -> String {
     )
 }
 
-/// What the configuration says of cables, before the first frame. Returns those that are cut.
-fn as_configured(
-    topology: &Topology,
-    cables: &Cables,
-    config: &Config,
-) -> Result<Vec<usize>, BringUpError> {
+/// What the configuration makes of the cables before the first frame.
+fn configured(config: &Config) -> CableBatch {
     let changes = config.cable.iter().map(|keys| CableChange {
         cable: keys.called().to_owned(),
         state: keys.state,
@@ -266,105 +413,24 @@ fn as_configured(
             set: keys.impair.clone(),
         }),
     });
-    let step = CableBatch {
+    CableBatch {
         changes: changes.collect(),
-    };
-    let (_, states) = CheckedBatch::check(topology, cables, &step)?.apply(cables)?;
-    let cut = states
-        .into_iter()
-        .filter(|(_, state)| *state == CableState::Down);
-    Ok(cut.map(|(index, _)| index).collect())
-}
-
-fn clean_up_before(
-    running: &mut Running,
-    paths: &StatePaths,
-    progress: &Progress,
-) -> Result<(), BringUpError> {
-    let lock = running.lock.insert(Lock::acquire(paths)?);
-    if let Some(cleaned) = execute::clean(lock)? {
-        progress.note(&format!(
-            "  took away what the fabric with pid {} had left",
-            cleaned.pid
-        ));
-    }
-    Ok(())
-}
-
-/// Plugs every cable in, and records what passes if that is wanted.
-fn plug(
-    options: &Options,
-    running: &Running,
-    paths: &StatePaths,
-    owner: &Person,
-    host_taps: HostTaps,
-    bell: impl Fn() + Clone + Send + Sync + 'static,
-) -> Result<(Cables, Option<Recorder>), BringUpError> {
-    write_down(&running.applied, &paths.vhost)?;
-    if !options.switches.is_empty() {
-        write_down(&running.applied, &paths.vms)?;
-    }
-    let Options {
-        config,
-        topology,
-        switches,
-        ..
-    } = options;
-    let sockets = Sockets::new(config, topology, switches, paths, owner);
-    sockets.make_folders()?;
-    let planned = sockets.open(host_taps)?;
-    let cables = Cables::plug(planned, &options.panel, CapabilitySet::empty(), bell)?;
-    let wanted = options.recorder.as_ref();
-    let recorder = wanted.map(|wanted| record(wanted, topology, &cables, running, paths));
-    match recorder.transpose() {
-        Ok(recorder) => Ok((cables, recorder)),
-        Err(error) => {
-            cables.stop();
-            Err(error)
-        }
     }
 }
 
-/// Records every cable from now on.
-fn record(
-    wanted: &RecorderOptions,
-    topology: &Topology,
-    cables: &Cables,
-    running: &Running,
-    paths: &StatePaths,
-) -> Result<Recorder, BringUpError> {
-    write_down(&running.applied, &paths.recorder)?;
-    let folder = std::path::absolute(&paths.recorder).unwrap_or_else(|_| paths.recorder.clone());
-    recorded_names(topology, |names| {
-        Ok(Recorder::start(cables, wanted.clone(), names, &folder)?)
-    })
-}
-
-/// What the recorder must know of a topology's cables.
-pub(super) fn recorded_names<T>(topology: &Topology, act: impl FnOnce(&Named<'_>) -> T) -> T {
-    let is_switch = |end: &End| matches!(end.owner, EndOwner::Switch { .. });
-    act(&Named {
-        alias: &|index, side| topology.cables[index].end(side).alias.clone(),
-        between_switches: &|index| {
-            let cable = &topology.cables[index];
-            is_switch(&cable.a) && is_switch(&cable.b)
-        },
-    })
-}
-
-/// Listens at `socket`, for its owner alone from the first moment on. The caller holds the
-/// lock beside it.
+/// Listens at `socket`, for its owner alone from the first moment on. The caller holds the lock
+/// beside it.
 ///
 /// # Errors
 /// When the folder is missing or cannot be written to.
 pub fn listen(socket: &Path, owner: &Person) -> Result<UnixListener, BringUpError> {
     let failed = |source| BringUpError::Listen {
-        socket: socket.into(),
+        socket: PathBuf::from(socket),
         source,
     };
-    // Left by one that was killed: whoever holds the lock owns the place.
+    // A fabric that was killed may have left it: the place belongs to the one that holds the lock.
     let _ = std::fs::remove_file(socket);
-    let listener = sockets::listen(socket, (owner.uid, owner.gid)).map_err(failed)?;
+    let listener = files::listen(socket, (owner.uid, owner.gid)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     UnixListener::from_std(listener).map_err(failed)
 }

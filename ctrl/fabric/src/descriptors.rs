@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::cables::CablesError;
+use crate::cables::error::CablesError;
 
 /// For whatever is not an end of a cable.
 const OTHERS: u64 = 256;

@@ -4,17 +4,18 @@ use std::path::PathBuf;
 
 use dataplane::PanelOptions;
 
-use super::cables::CablesError;
-use super::owner::NoSuchUser;
-use super::recorder::RecorderOptions;
-use super::seeds::SeedsError;
-use crate::preflight::{Finding, text};
+use crate::cables::error::CablesError;
+use crate::files::FileError;
+use crate::owner::NoSuchUser;
+use crate::preflight::finding::{Finding, text};
+use crate::recorder::options::RecorderOptions;
+use crate::switches::seeds::SeedsError;
 use api::ApiError;
 use host::HostError;
 use host::execute::HostChangeError;
 use host::lock::LockError;
-use model::config::Config;
-use model::topology::{Choice, Selection, Topology};
+use model::difference::Plan;
+use model::topology::Choice;
 use vm::LaunchError;
 use vm::accel::AccelError;
 use vm::bmc::BmcError;
@@ -24,24 +25,21 @@ use vm::image::ImageError;
 /// What to bring up.
 #[derive(Debug)]
 pub struct Options {
-    /// All that can be chosen.
-    pub config: Config,
-    /// What follows from it.
-    pub topology: Topology,
+    /// The configuration, the topology that follows from it, and which of its switches run as VMs.
+    /// The ends of every other switch are taps to plug into.
+    pub plan: Plan,
+    /// How the switches that run were chosen; `apply` chooses again from another topology.
+    pub choice: Choice,
     /// Where the API listens.
     pub socket: PathBuf,
-    /// How it is said which switches run as VMs.
-    pub choice: Choice,
-    /// Which of its switches run as VMs, then; every other's end is a tap to plug into.
-    pub switches: Selection,
-    /// How to forward.
+    /// How to forward frames.
     pub panel: PanelOptions,
     /// How to record, if at all.
     pub recorder: Option<RecorderOptions>,
 }
 
-/// Why a fabric did not come up. Whatever had been done is taken back by
-/// [`super::Running::take_down`].
+/// Why a fabric did not come up. [`Running::take_down`](crate::Running::take_down) takes back what had
+/// been done.
 #[derive(Debug, thiserror::Error)]
 #[expect(
     missing_docs,
@@ -94,6 +92,8 @@ pub enum BringUpError {
     Watch(std::io::Error),
     #[error(transparent)]
     Seeds(#[from] SeedsError),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Launch(#[from] LaunchError),
 }

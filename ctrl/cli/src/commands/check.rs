@@ -8,6 +8,7 @@ use super::configuration::{ConfigArgs, SwitchArgs};
 use super::{Context, print, print_json};
 use fabric::preflight::{self, Finding, Severity};
 use host::lock::StatePaths;
+use model::difference::Plan;
 
 /// Tells everything that would keep `run` from working here, each with the line that mends it.
 /// Changes nothing. Exit status 0 if `run` would work, else 1.
@@ -25,12 +26,12 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<ExitCod
     let config = args.config.completed()?;
     let topology = model::topology::build(&config)?;
     let paths = StatePaths::beside(context.client.socket());
-    let findings = fabric::preflight(
-        &config,
-        &topology,
-        &args.switches.selection(&topology)?,
-        &paths,
-    )?;
+    let plan = Plan {
+        switches: args.switches.selection(&topology)?,
+        topology,
+        config,
+    };
+    let findings = preflight::check(&plan, &paths)?;
     if context.json {
         print_json(&findings)?;
     } else {

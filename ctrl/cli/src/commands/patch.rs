@@ -79,7 +79,7 @@ async fn wire(
     let bell = Arc::new(Notify::new());
     let ring = bell.clone();
     let ring = move || ring.notify_one();
-    let patch = Patch::plug(ports, options, &owner, &paths, record, ring)?;
+    let patch = Patch::plug(ports, options, &owner, &paths, record, ring).await?;
     let patch = Arc::new(patch);
     let progress = Progress::new();
     progress.note(&format!(
@@ -91,11 +91,11 @@ async fn wire(
         never = api::serve(listener, patch.clone()) => match never {},
         () = show(&patch, &progress) => {}
         () = tell(&patch, &progress, &bell) => {}
-        () = patch.attend_recorder(|told| progress.note(&format!("  ! {told}"))) => {}
+        () = patch.watch_triggers(|notice| progress.note(&format!("  ! {notice}"))) => {}
         () = stop.wait() => {}
     }
     progress.quiet();
-    patch.stop();
+    patch.stop().await;
     Ok(HostChanges::undo(applied)?)
 }
 

@@ -15,6 +15,7 @@ use super::{Context, recorder};
 use api::{Backend, NodeState, NodeStatus};
 use fabric::progress::{Progress, Stage, duration};
 use fabric::{Fabric, Options, Running, bring_up};
+use model::difference::Plan;
 use model::topology;
 
 /// Forwarding threads, unless more are asked for.
@@ -129,11 +130,13 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<Exi
     let recorder = recorder::options(&config.recorder)?;
     let mut stop = StopSignals::new()?;
     let options = Options {
-        config,
-        topology,
+        plan: Plan {
+            config,
+            topology,
+            switches,
+        },
         socket: context.client.socket().to_owned(),
         choice,
-        switches,
         panel: args.panel.options(MOST_WORKERS)?,
         recorder,
     };
@@ -200,7 +203,7 @@ async fn show(fabric: &Fabric, progress: &Progress) {
             progress.live("waiting until every loopback answers");
         }
         show_notices(fabric, progress);
-        let _ = timeout(REFRESH, fabric.news()).await;
+        let _ = timeout(REFRESH, fabric.changed()).await;
     }
     show_switches(&mut lines, fabric);
     progress.note(&format!(
@@ -257,7 +260,7 @@ async fn watch(fabric: &Fabric, progress: &Progress) {
     let mut was_ready = true;
     loop {
         show_notices(fabric, progress);
-        let _ = timeout(REFRESH, fabric.news()).await;
+        let _ = timeout(REFRESH, fabric.changed()).await;
         if fabric.is_ready() != was_ready {
             was_ready = !was_ready;
             progress.note(if was_ready {

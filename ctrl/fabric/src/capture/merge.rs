@@ -8,7 +8,7 @@ use api::capture::Message;
 
 /// How long a frame waits for earlier ones of other lanes, in ns: two workers read the same
 /// clock, but one of them may be kept from its CPU before it hands over what it saw.
-pub(super) const HOLD: u64 = 20_000_000;
+const HOLD: u64 = 20_000_000;
 
 /// Bytes that may wait. Past that, order matters less than memory.
 const MOST_BYTES: usize = 64 << 20;
@@ -32,7 +32,7 @@ struct Queue {
 }
 
 impl Merge {
-    /// For so many lanes; the place of each is its interface's number.
+    /// For this number of lanes; a lane's index is the number of its interface.
     pub(crate) fn new(lanes: usize) -> Self {
         Merge {
             lanes: (0..lanes).map(|_| Queue::default()).collect(),
@@ -41,7 +41,7 @@ impl Merge {
         }
     }
 
-    /// Takes a frame in. The frames of one lane come in their order.
+    /// Takes in a frame. The frames of one lane come in their order.
     pub(crate) fn push(&mut self, lane: usize, record: &Record, bytes: &[u8]) {
         let queue = &mut self.lanes[lane];
         let before = queue.messages.len();
@@ -59,12 +59,11 @@ impl Merge {
         self.bytes += length;
     }
 
-    /// Whether no frame waits.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.heads.is_empty()
     }
 
-    /// Whether so much waits that no more should be taken in.
+    /// Whether no more frames should be taken in until some have left.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes > MOST_BYTES
     }

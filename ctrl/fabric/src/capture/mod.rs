@@ -1,7 +1,7 @@
-//! Captures: a tap on each lane, and one thread a capture that drains them all. What its client
-//! does not read in time is lost to the capture, never to the fabric.
+//! Captures: a tap on each lane, and for each capture one thread that drains them all. What its
+//! client does not read in time is lost to the capture, never to the fabric.
 
-mod merge;
+pub(crate) mod merge;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,21 +10,22 @@ use std::time::Duration;
 use dataplane::bpf::{Instruction, Program};
 use dataplane::capture::{Record, TapSpec};
 use dataplane::{Capture, MAX_FRAME, clock};
+use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 
-use super::cables::Cables;
-use super::impair::Names;
-use super::rights;
+use crate::cables::Cables;
+use crate::cables::names::CableNames;
+use crate::rights;
 use api::ApiError;
 use api::capture::{
     CaptureCount, CaptureInterface, CaptureRequest, CaptureStart, CaptureStream, MOST_INTERFACES,
     Message,
 };
-pub(super) use merge::Merge;
+use merge::Merge;
 use model::topology::Side;
 
 /// Bytes of a message chunk, and how many may wait for the client.
-pub(super) const CHUNK: usize = 256 << 10;
+pub(crate) const CHUNK: usize = 256 << 10;
 const CHUNKS: usize = 8;
 
 /// Memory of all rings of a capture together, and of one: a ring takes up what comes while the
@@ -32,14 +33,16 @@ const CHUNKS: usize = 8;
 const RINGS: usize = 512 << 20;
 const RING: std::ops::RangeInclusive<usize> = 1 << 20..=64 << 20;
 
-/// Between two looks at the rings, at least and at most: the longer nothing comes, the longer.
+/// Pause between two looks at the rings: it grows from the first to the second while no frame
+/// comes.
 const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(10)];
 
 /// Between two statistics, in ns.
 const STATISTICS: u64 = 1_000_000_000;
 
-/// The lanes that are meant, each by its cable and the side where its frames enter: both of
-/// every cable named (of all `known`, if none is), or only the one that begins at `port`.
+/// The lanes that a request means, each by its cable and the side where its frames enter: both
+/// lanes of every named cable (of all `known` cables, if none is named), or only the one that
+/// begins at `port`.
 fn choose(
     known: usize,
     cables: impl Iterator<Item = Result<usize, ApiError>>,
@@ -68,10 +71,9 @@ fn choose(
 }
 
 /// Taps the lanes that are asked for and starts to drain them.
-pub(super) fn start(
+pub(crate) async fn start(
     cables: &Cables,
-    names: &impl Names,
-    alias: impl Fn(usize, Side) -> String,
+    names: &impl CableNames,
     request: &CaptureRequest,
 ) -> Result<CaptureStream, ApiError> {
     let named = request.cables.iter().map(|name| names.cable(name));
@@ -92,19 +94,16 @@ pub(super) fn start(
         wire: request.wire,
         bytes: (RINGS / lanes.len().max(1)).clamp(*RING.start(), *RING.end()),
     };
+    let interface = |(index, side): &_| interface(cables, names, (*index, *side), request.wire);
     let start = CaptureStart {
-        interfaces: lanes
-            .iter()
-            .map(|(index, side)| interface(cables, *index, *side, request.wire, &alias))
-            .collect(),
+        interfaces: lanes.iter().map(interface).collect(),
         wall_offset: cables.wall_offset(),
         began: clock::now(),
         wire: request.wire,
     };
-    let taps = lanes
-        .iter()
-        .map(|(index, side)| cables.tap(*index, *side, spec.clone()))
-        .collect::<Result<Vec<_>, _>>()
+    let tap = |(index, side): &_| cables.tap(*index, *side, spec.clone());
+    let taps = try_join_all(lanes.iter().map(tap).collect::<Vec<_>>())
+        .await
         .map_err(ApiError::failed)?;
     let (sender, chunks) = mpsc::channel(CHUNKS);
     let stop = Arc::new(AtomicBool::new(false));
@@ -114,7 +113,7 @@ pub(super) fn start(
         taps,
         chunks: sender,
         stop: stop.clone(),
-        told: clock::now(),
+        counted: clock::now(),
     };
     rights::thread("capture", move || session.run()).map_err(ApiError::failed)?;
     Ok(CaptureStream {
@@ -124,7 +123,8 @@ pub(super) fn start(
     })
 }
 
-pub(super) fn program(filter: &[(u16, u8, u8, u32)]) -> Result<Option<Program>, ApiError> {
+/// Checks a filter as a client sends it: code, jt, jf and k of each instruction. Empty: `None`.
+pub(crate) fn program(filter: &[(u16, u8, u8, u32)]) -> Result<Option<Program>, ApiError> {
     if filter.is_empty() {
         return Ok(None);
     }
@@ -137,34 +137,29 @@ pub(super) fn program(filter: &[(u16, u8, u8, u32)]) -> Result<Option<Program>, 
         .map_err(refused)
 }
 
-/// The port where a lane's frames are seen: where they enter, or with `wire` where they leave.
-pub(super) fn interface(
+/// The port where the frames of a lane are seen: where they enter, or with `wire` where they leave.
+/// The lane is that of a cable which begins at a side.
+pub(crate) fn interface(
     cables: &Cables,
-    index: usize,
-    side: Side,
+    names: &impl CableNames,
+    (index, side): (usize, Side),
     wire: bool,
-    alias: &impl Fn(usize, Side) -> String,
 ) -> CaptureInterface {
-    let report = cables.report(index);
-    let lane = &report.lanes[side as usize];
     let other = match side {
         Side::A => Side::B,
         Side::B => Side::A,
     };
-    let (name, peer, seen_at) = if wire {
-        (&lane.to, &lane.from, other)
-    } else {
-        (&lane.from, &lane.to, side)
-    };
+    let (here, there) = if wire { (other, side) } else { (side, other) };
+    let ends = cables.end_names(index);
     CaptureInterface {
-        name: name.clone(),
-        alias: alias(index, seen_at),
-        peer: peer.clone(),
-        cable: report.name,
+        name: ends[here as usize].to_owned(),
+        alias: names.alias(index, here),
+        peer: ends[there as usize].to_owned(),
+        cable: cables.name(index).to_owned(),
     }
 }
 
-/// The draining thread's.
+/// A capture under way, on its own thread.
 struct Session {
     taps: Vec<Capture>,
     merge: Merge,
@@ -172,8 +167,8 @@ struct Session {
     delivered: Vec<u64>,
     chunks: mpsc::Sender<Vec<u8>>,
     stop: Arc<AtomicBool>,
-    /// When the statistics were told last.
-    told: u64,
+    /// When the statistics were sent last, on the dataplane's clock.
+    counted: u64,
 }
 
 impl Session {
@@ -182,7 +177,7 @@ impl Session {
         let mut pause = shortest;
         loop {
             if self.stop.load(Ordering::Relaxed) {
-                // To nobody, where the client has gone.
+                // The client may have gone: then nothing is left to do.
                 let _ = self.finish();
                 return;
             }
@@ -246,9 +241,9 @@ impl Session {
                 chunk.reserve(CHUNK + MAX_FRAME + Record::LEN);
             }
             let more = self.merge.emit(due, CHUNK, &mut chunk);
-            let statistics = !more && (last || clock::now() - self.told >= STATISTICS);
+            let statistics = !more && (last || clock::now() - self.counted >= STATISTICS);
             if statistics {
-                self.told = clock::now();
+                self.counted = clock::now();
                 Message::Statistics(self.counts()).write(&mut chunk);
             }
             if !chunk.is_empty() {
@@ -278,7 +273,7 @@ impl Session {
     }
 }
 
-/// The client is.
+/// The client has gone.
 struct Gone;
 
 #[cfg(test)]

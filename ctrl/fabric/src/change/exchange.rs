@@ -1,5 +1,6 @@
-//! Devices and cables are exchanged, and with them the [`Whole`]: at once, as seen from the
-//! outside, for nobody else gets a turn meanwhile.
+//! Devices and cables are exchanged, and with them the [`FabricState`].
+//!
+//! Requests that come meanwhile see the state before; those that change cables wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,42 +8,43 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::{ChangeError, Prepared};
-use crate::Fabric;
-use crate::bring_up::recorded_names;
-use crate::cables::{Cables, CablesError, Entry};
+use crate::cables::batch::CheckedBatch;
+use crate::cables::error::CablesError;
+use crate::cables::names::CableNames;
+use crate::cables::open::CableOpener;
+use crate::cables::{Cables, PluggedCable};
 use crate::descriptors::make_room;
-use crate::ends::Sockets;
-use crate::impair::{CheckedBatch, Names};
-use crate::links::Watched;
-use crate::look_ahead::taps;
-use crate::switch::Switch;
-use crate::whole::Whole;
+use crate::fabric::Fabric;
+use crate::links::WatchedChange;
+use crate::preflight::needs::taps;
+use crate::state::FabricState;
+use crate::switches::switch::Switch;
 use api::ApiError;
-use host::execute::HostTaps;
-use host::lock::StatePaths;
+use host::execute::{HostChangeError, HostChanges, HostTaps};
+use host::plan::TapPlan;
 use model::cable_change::{CableBatch, CableState};
 use model::difference::Plan;
-use model::topology::{Side, Topology};
+use model::topology::{EndOwner, Side};
 
 impl Fabric {
-    /// Puts another whole in the place of `before`. Returns it, with notes for the user.
+    /// Puts another state in the place of `before`. Returns it, with notes for the user.
     ///
     /// # Errors
-    /// The first thing that failed; all is as before then.
-    pub(super) fn exchange(
-        self: &Arc<Self>,
-        before: &Arc<Whole>,
+    /// The first thing that failed; everything is as before then.
+    pub(super) async fn exchange(
+        &self,
+        before: &FabricState,
         prepared: &Prepared,
-    ) -> Result<(Arc<Whole>, Vec<String>), ChangeError> {
+    ) -> Result<(Arc<FabricState>, Vec<String>), ChangeError> {
         let (plan, difference) = (&prepared.plan, &prepared.difference);
         let notes: Vec<_> = make_room(plan.topology.cables.len())?.into_iter().collect();
-        let wanted = taps(&plan.config, &plan.topology, &plan.switches);
-        let added = |tap: &&host::plan::TapPlan| difference.taps.added.contains(&tap.name);
-        let added: Vec<_> = wanted.iter().filter(added).cloned().collect();
+        let is_new = |tap: &TapPlan| difference.taps.added.contains(&tap.name);
+        let mut added = taps(plan);
+        added.retain(is_new);
         if !added.is_empty() {
-            self.with_host(|applied| applied.add_taps(&added))?;
+            self.change_host(move |host| host.add_taps(&added)).await?;
         }
-        let result = self.exchange_cables(before, prepared);
+        let result = self.exchange_cables(before, prepared).await;
         let gone = if result.is_ok() {
             &difference.taps.removed
         } else {
@@ -51,214 +53,253 @@ impl Fabric {
         if let Ok(after) = &result {
             self.watch_devices(before, after);
             for tap in gone {
-                self.plugged.forget(tap);
+                self.live.occupancies.forget(tap);
             }
         }
         if !gone.is_empty()
-            && let Err(error) = self.remove_taps(gone)
+            && let Err(error) = self.remove_taps(gone.clone()).await
         {
-            self.notice(format!("{error}; they are removed when the fabric ends"));
+            let notice = format!("{error}; they are removed when the fabric ends");
+            self.live.notices.add(notice);
         }
         Ok((result?, notes))
     }
 
-    fn exchange_cables(
-        self: &Arc<Self>,
-        before: &Arc<Whole>,
+    async fn exchange_cables(
+        &self,
+        before: &FabricState,
         prepared: &Prepared,
-    ) -> Result<Arc<Whole>, ChangeError> {
+    ) -> Result<Arc<FabricState>, ChangeError> {
         let (plan, difference) = (&prepared.plan, &prepared.difference);
-        let sockets = |plan| Bench::new(plan, &self.paths, self);
-        let old_plan = before.plan();
-        let (old, new) = (sockets(&old_plan), sockets(plan));
-        new.make_folders_of(prepared)?;
+        let (paths, owner) = (&self.live.paths, &self.live.owner);
+        let old = CableOpener::new(&before.plan, paths, owner);
+        let new = CableOpener::new(plan, paths, owner);
+        make_folders(&new, prepared)?;
         let taken: BTreeSet<&str> = difference.cables.to_take().collect();
         let made: BTreeSet<&str> = difference.cables.to_make().collect();
-        self.unplug(before, &old, &taken);
+        // Nobody may change a cable that is about to go.
+        let changing = before.cables.panel().lock_changes().await;
+        self.unplug(before, &old, &taken).await;
         let mut plugged = Vec::new();
-        let after = new
-            .plug(&before.cables, &made, &mut plugged)
-            .and_then(|()| assemble(before, plan, &plugged))
-            .and_then(|after| self.settle(before, after, prepared));
-        after.inspect_err(|_| {
-            before.cables.unplug(&plugged);
-            for entry in &plugged {
-                new.forget(entry.name());
+        let result = async {
+            plug(&new, plan, &before.cables, &made, &mut plugged).await?;
+            let after = before.with(plan, &plugged)?;
+            self.settle(before, after, prepared).await
+        };
+        let result = result.await;
+        if result.is_err() {
+            before.cables.unplug(&plugged).await;
+            for cable in &plugged {
+                forget(&new, plan, cable.name());
             }
-            new.remove_folders_of(prepared);
-            self.plug_back(before, &old, &taken);
-        })
+            remove_folders(&new, prepared);
+            self.plug_back(before, &old, &taken).await;
+        }
+        drop(changing);
+        result
     }
 
-    /// Takes cables out, and nobody is at their ends any more.
-    fn unplug(&self, whole: &Whole, sockets: &Bench<'_>, taken: &BTreeSet<&str>) {
-        let cables = whole.topology.cables.iter().enumerate();
+    /// Takes cables out. Nothing is plugged in at their ends any more.
+    async fn unplug(&self, state: &FabricState, opener: &CableOpener<'_>, taken: &BTreeSet<&str>) {
+        let cables = state.plan.topology.cables.iter().enumerate();
         let cables: Vec<_> = cables
             .filter(|(_, cable)| taken.contains(&*cable.name))
             .collect();
-        let entries = cables.iter().map(|(index, _)| whole.cables.plugged(*index));
-        whole.cables.unplug(&entries.cloned().collect::<Vec<_>>());
+        let plugged = cables.iter().map(|(index, _)| state.cables.plugged(*index));
+        let plugged: Vec<_> = plugged.cloned().collect();
+        state.cables.unplug(&plugged).await;
         for (_, cable) in cables {
-            sockets.forget(&cable.name);
+            opener.forget(cable);
             for (_, end) in cable.ends() {
-                self.plugged
-                    .change(&end.tap, |claims| claims.front_end = false);
+                let occupancies = &self.live.occupancies;
+                occupancies.change(&end.tap, |occupancy| occupancy.front_end = false);
             }
         }
     }
 
-    /// Records the cables, makes of them what is configured, and puts the new whole in force.
-    fn settle(
+    /// Records the cables, gives them their configured states and impairments, and puts the new
+    /// state in force.
+    async fn settle(
         &self,
-        before: &Whole,
-        after: Whole,
+        before: &FabricState,
+        after: FabricState,
         prepared: &Prepared,
-    ) -> Result<Arc<Whole>, ChangeError> {
-        let step = CableBatch {
+    ) -> Result<Arc<FabricState>, ChangeError> {
+        let batch = CableBatch {
             changes: prepared.difference.settings.clone(),
         };
-        let step = CheckedBatch::check(&after.topology, &after.cables, &step)?;
-        self.rerecord(before, &after)?;
-        if let Err(error) = step.apply(&after.cables) {
-            // What is recorded of cables that are gone tells of nothing any more.
-            let _ = self.rerecord(&after, before);
+        let topology = &after.plan.topology;
+        let batch = CheckedBatch::check(topology, &after.cables, &batch)?;
+        self.record(before, &after).await?;
+        if let Err(error) = batch.commit(&after.cables).await {
+            // The recording of the cables that are gone ends with them, whether this succeeds or not.
+            let _ = self.record(&after, before).await;
             return Err(error.into());
         }
-        for (index, cable) in after.topology.cables.iter().enumerate() {
+        for (index, cable) in topology.cables.iter().enumerate() {
             for (side, end) in cable.ends() {
                 if after.is_pluggable(end.owner) && prepared.makes(&cable.name) {
-                    let open = self.plugged.of(&end.tap).gate_is_open();
-                    after.cables.set_gate(index, side, open);
+                    let accepting = self.live.occupancies.of(&end.tap).accepts_front_ends();
+                    after.cables.set_accepting(index, side, accepting);
                 }
             }
         }
         for (index, switch) in &after.switches {
-            switch.expect(after.selection.sessions(&after.topology, *index));
+            switch.expect(after.plan.switches.sessions(topology, *index));
         }
         let after = Arc::new(after);
-        self.put(after.clone());
+        self.live.put(after.clone());
         Ok(after)
     }
 
-    fn rerecord(&self, before: &Whole, after: &Whole) -> Result<(), CablesError> {
-        let Some(recorder) = &self.recorder else {
+    async fn record(&self, before: &FabricState, after: &FabricState) -> Result<(), CablesError> {
+        let Some(recorder) = &*self.recorder else {
             return Ok(());
         };
-        let place = |index: usize| {
-            let entry = after.cables.plugged(index);
+        let index_before = |index: usize| {
+            let cable = after.cables.plugged(index);
             let mut all = 0..before.cables.len();
-            all.find(|index| Arc::ptr_eq(before.cables.plugged(*index), entry))
+            all.find(|index| Arc::ptr_eq(before.cables.plugged(*index), cable))
         };
-        recorded_names(&after.topology, |names| {
-            let named = |name: &str| Names::cable(&after.topology, name);
-            recorder.rewire(&after.cables, names, &place, &named)
-        })
+        recorder
+            .rewire(&after.cables, &after.plan.topology, index_before)
+            .await
     }
 
-    /// After a failure: the cables that were taken out are there again, as they were.
-    fn plug_back(&self, before: &Whole, sockets: &Bench<'_>, taken: &BTreeSet<&str>) {
+    /// After a failure: plugs the cables that were taken out in again, as they were.
+    async fn plug_back(
+        &self,
+        before: &FabricState,
+        opener: &CableOpener<'_>,
+        taken: &BTreeSet<&str>,
+    ) {
         if taken.is_empty() {
             return;
         }
         let mut plugged = Vec::new();
-        let back = sockets
-            .plug(&before.cables, taken, &mut plugged)
-            .and_then(|()| assemble(before, sockets.plan, &plugged))
-            .and_then(|mut whole| {
-                whole.switches.clone_from(&before.switches);
-                self.rerecord(before, &whole)?;
-                for index in 0..whole.cables.len() {
-                    let condition = before.cables.condition(index);
-                    CheckedBatch::again(index, condition).apply(&whole.cables)?;
-                }
-                Ok(whole)
-            });
-        match back {
-            Ok(whole) => self.put(Arc::new(whole)),
-            Err(error) => self.notice(format!(
+        let back = async {
+            plug(opener, &before.plan, &before.cables, taken, &mut plugged).await?;
+            let mut state = before.with(&before.plan, &plugged)?;
+            state.switches.clone_from(&before.switches);
+            self.record(before, &state).await?;
+            for index in 0..state.cables.len() {
+                let condition = before.cables.condition(index);
+                let restoring = CheckedBatch::restoring(index, condition);
+                restoring.commit(&state.cables).await?;
+            }
+            Ok::<_, ChangeError>(state)
+        };
+        match back.await {
+            Ok(state) => self.live.put(Arc::new(state)),
+            Err(error) => self.live.notices.add(format!(
                 "cables that were taken out could not be plugged in again: {error}; restart the \
                  fabric"
             )),
         }
     }
 
-    pub(super) fn put(&self, whole: Arc<Whole>) {
-        let current = self.whole.lock();
-        *current.expect("no holder of this lock can panic") = whole;
-        self.news.notify_waiters();
-    }
-
-    fn watch_devices(&self, before: &Whole, after: &Whole) {
-        let [before, after] = [before, after].map(|whole| whole.devices().collect::<BTreeSet<_>>());
-        let change = Watched {
+    fn watch_devices(&self, before: &FabricState, after: &FabricState) {
+        let [before, after] = [before, after].map(|it| it.devices().collect::<BTreeSet<_>>());
+        let change = WatchedChange {
             added: after.difference(&before).cloned().collect(),
             removed: before.difference(&after).cloned().collect(),
         };
-        // Nobody watches when the fabric is ending.
+        // The devices are not followed any more when the fabric is ending.
         let _ = self.change.watched.send(change);
     }
 
-    fn remove_taps(&self, names: &[String]) -> Result<(), ChangeError> {
-        self.with_host(|applied| {
-            let removed = applied.remove_taps(names);
-            removed.map_err(|source| host::execute::HostChangeError::Undo(vec![source.to_string()]))
+    async fn remove_taps(&self, names: Vec<String>) -> Result<(), ChangeError> {
+        self.change_host(move |host| {
+            let removed = host.remove_taps(&names);
+            removed.map_err(|source| HostChangeError::Undo(vec![source.to_string()]))
         })
+        .await
     }
 
-    fn with_host<T>(
+    async fn change_host(
         &self,
-        act: impl FnOnce(&mut host::execute::HostChanges) -> Result<T, host::execute::HostChangeError>,
-    ) -> Result<T, ChangeError> {
-        let applied = self.change.applied.lock();
-        let mut applied = applied.expect("no holder of this lock can panic");
-        let applied = applied.as_mut().ok_or(ChangeError::Ending)?;
-        Ok(act(applied)?)
+        change: impl FnOnce(&mut HostChanges) -> Result<(), HostChangeError> + Send + 'static,
+    ) -> Result<(), ChangeError> {
+        Ok(self.live.host.change(change).await??)
     }
 
-    /// Tells the ends of cables whether they have carrier, where that was set. Returns what could
-    /// not be told.
-    pub(super) async fn tell_ends(&self, whole: &Whole, prepared: &Prepared) -> Vec<String> {
-        let mut told = BTreeMap::new();
+    /// Reports their carrier to the ends of cables whose state was set. Returns what could not be
+    /// reported.
+    pub(super) async fn report_carriers(
+        &self,
+        state: &FabricState,
+        prepared: &Prepared,
+    ) -> Vec<String> {
+        let topology = &state.plan.topology;
+        let mut carriers = BTreeMap::new();
         for change in &prepared.difference.settings {
-            if let (Some(state), Ok(index)) = (change.state, Names::cable(whole, &change.cable)) {
-                told.insert(index, state != CableState::Down);
+            if let (Some(state), Ok(index)) =
+                (change.state, CableNames::cable(topology, &change.cable))
+            {
+                carriers.insert(index, state != CableState::Down);
             }
         }
-        let ends = told.into_iter().flat_map(|(index, up)| {
+        // A switch that starts learns it once it runs.
+        let is_starting = |owner| {
+            matches!(owner, EndOwner::Switch { switch, .. }
+                if state.switches.contains_key(&switch)
+                    && prepared.starts(&topology.switches[switch].name))
+        };
+        let ends = carriers.into_iter().flat_map(|(index, up)| {
             let sides = [Side::A, Side::B].into_iter();
             sides
-                // A switch that starts or changes is told when it is there.
-                .filter(move |side| {
-                    let end = whole.topology.cables[index].end(*side);
-                    up || !matches!(end.owner, model::topology::EndOwner::Switch { switch, .. }
-                        if whole.switches.contains_key(&switch)
-                            && prepared.starts(&whole.topology.switches[switch].name))
-                })
-                .map(move |side| self.set_carrier(whole, index, side, up))
+                .filter(move |side| up || !is_starting(topology.cables[index].end(*side).owner))
+                .map(move |side| self.live.set_carrier(state, index, side, up))
         });
-        join_all(ends).await.into_iter().flatten().collect()
+        let notes = join_all(ends.collect::<Vec<_>>()).await;
+        notes.into_iter().flatten().collect()
     }
 }
 
-/// The whole that is to be, of what stays and what was plugged in.
-fn assemble(before: &Whole, plan: &Plan, plugged: &[Arc<Entry>]) -> Result<Whole, ChangeError> {
-    let mut there: BTreeMap<&str, &Arc<Entry>> = BTreeMap::new();
-    for index in 0..before.cables.len() {
-        there.insert(before.cables.name(index), before.cables.plugged(index));
+/// Makes folders for the sockets of the switches that start. On failure none of them is left.
+fn make_folders(opener: &CableOpener<'_>, prepared: &Prepared) -> Result<(), ChangeError> {
+    for switch in prepared.starting() {
+        let made = opener.make_folder_of(switch.index);
+        made.inspect_err(|_| remove_folders(opener, prepared))?;
     }
-    there.extend(plugged.iter().map(|entry| (entry.name(), entry)));
-    let entries = plan.topology.cables.iter().map(|cable| {
-        let entry = there.get(&*cable.name).copied();
-        entry
-            .cloned()
-            .ok_or_else(|| ApiError::failed(format!("cable {} is neither old nor new", cable.name)))
-    });
-    let cables = before.cables.with(entries.collect::<Result<_, _>>()?);
-    Ok(before.succeeded_by(plan, cables))
+    Ok(())
+}
+
+fn remove_folders(opener: &CableOpener<'_>, prepared: &Prepared) {
+    for switch in prepared.starting() {
+        // It may not have been made.
+        let _ = std::fs::remove_dir_all(opener.folder_of(switch.index));
+    }
+}
+
+/// Opens cables of a plan by their names and plugs them in. `plugged` gets those that are, even if a
+/// later one fails.
+async fn plug(
+    opener: &CableOpener<'_>,
+    plan: &Plan,
+    cables: &Cables,
+    names: &BTreeSet<&str>,
+    plugged: &mut Vec<Arc<PluggedCable>>,
+) -> Result<(), ChangeError> {
+    let wanted = plan.topology.cables.iter();
+    for cable in wanted.filter(|cable| names.contains(&*cable.name)) {
+        let planned = opener.open_one(cable, &mut HostTaps::new())?;
+        let result = cables.plug_one(planned).await;
+        plugged.push(result.inspect_err(|_| opener.forget(cable))?);
+    }
+    Ok(())
+}
+
+/// Removes the sockets of a cable that is unplugged.
+fn forget(opener: &CableOpener<'_>, plan: &Plan, name: &str) {
+    let cables = plan.topology.cables.iter();
+    for cable in cables.filter(|cable| cable.name == name) {
+        opener.forget(cable);
+    }
 }
 
 impl Prepared {
-    /// Whether a cable is plugged in by this.
+    /// Whether this plugs a cable in.
     fn makes(&self, cable: &str) -> bool {
         self.difference.cables.to_make().any(|made| made == cable)
     }
@@ -268,9 +309,21 @@ impl Prepared {
     }
 }
 
-impl Whole {
-    /// Another one with these cables; the switches that go on are those that there are.
-    fn succeeded_by(&self, plan: &Plan, cables: Cables) -> Whole {
+impl FabricState {
+    /// The state that follows from another plan: with the cables that stay, those that were
+    /// `plugged`, and the switches that stay.
+    fn with(&self, plan: &Plan, plugged: &[Arc<PluggedCable>]) -> Result<FabricState, ChangeError> {
+        let mut there: BTreeMap<&str, &Arc<PluggedCable>> = BTreeMap::new();
+        for index in 0..self.cables.len() {
+            there.insert(self.cables.name(index), self.cables.plugged(index));
+        }
+        there.extend(plugged.iter().map(|cable| (cable.name(), cable)));
+        let cables = plan.topology.cables.iter().map(|cable| {
+            let found = there.get(&*cable.name).copied().cloned();
+            found.ok_or_else(|| {
+                ApiError::failed(format!("cable {} is neither old nor new", cable.name))
+            })
+        });
         let running = self.switches.values();
         let by_name: BTreeMap<&str, &Arc<Switch>> =
             running.map(|switch| (switch.name(), switch)).collect();
@@ -278,74 +331,10 @@ impl Whole {
             let switch = by_name.get(&*plan.topology.switches[index].name)?;
             Some((index, Arc::clone(switch)))
         });
-        Whole {
+        Ok(FabricState {
             switches: switches.collect(),
-            reached: plan.switches.reached(&plan.topology),
-            config: plan.config.clone(),
-            topology: plan.topology.clone(),
-            selection: plan.switches.clone(),
-            cables,
-        }
-    }
-}
-
-/// Where cables of a plan are opened.
-struct Bench<'p> {
-    plan: &'p Plan,
-    sockets: Sockets<'p>,
-}
-
-impl<'p> Bench<'p> {
-    fn new(plan: &'p Plan, paths: &'p StatePaths, fabric: &'p Fabric) -> Self {
-        let owner = &fabric.change.owner;
-        Bench {
-            plan,
-            sockets: Sockets::new(&plan.config, &plan.topology, &plan.switches, paths, owner),
-        }
-    }
-
-    fn topology(&self) -> &'p Topology {
-        &self.plan.topology
-    }
-
-    /// Folders for the sockets of switches that start.
-    fn make_folders_of(&self, prepared: &Prepared) -> Result<(), ChangeError> {
-        let starting = prepared.switches.iter().filter(|switch| switch.starts());
-        for switch in starting {
-            let made = self.sockets.make_folder_of(switch.index);
-            made.inspect_err(|_| self.remove_folders_of(prepared))?;
-        }
-        Ok(())
-    }
-
-    fn remove_folders_of(&self, prepared: &Prepared) {
-        for switch in prepared.switches.iter().filter(|switch| switch.starts()) {
-            // It may not have been made.
-            let _ = std::fs::remove_dir_all(self.sockets.folder_of(switch.index));
-        }
-    }
-
-    /// Plugs cables in, by their names; into `plugged` what is.
-    fn plug(
-        &self,
-        cables: &Cables,
-        names: &BTreeSet<&str>,
-        plugged: &mut Vec<Arc<Entry>>,
-    ) -> Result<(), ChangeError> {
-        let wanted = self.topology().cables.iter();
-        for cable in wanted.filter(|cable| names.contains(&*cable.name)) {
-            let planned = self.sockets.open_one(cable, &mut HostTaps::new())?;
-            let entry = cables.plug_one(planned);
-            plugged.push(entry.inspect_err(|_| self.sockets.forget(cable))?);
-        }
-        Ok(())
-    }
-
-    /// Removes the sockets of a cable that is unplugged.
-    fn forget(&self, name: &str) {
-        let cables = self.topology().cables.iter();
-        for cable in cables.filter(|cable| cable.name == name) {
-            self.sockets.forget(cable);
-        }
+            cables: self.cables.with(cables.collect::<Result<_, _>>()?),
+            plan: plan.clone(),
+        })
     }
 }

@@ -9,13 +9,14 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::{ChangeError, LOOK, Prepared};
+use crate::fabric::Fabric;
 use crate::progress::duration;
-use crate::reconfigure::{Live, Make, can_be_live, reconfigure};
-use crate::switch::Switch;
-use crate::whole::Whole;
-use crate::{Fabric, displays};
+use crate::reconfigure::{LiveChange, SwitchMake, can_be_live, reconfigure};
+use crate::state::FabricState;
+use crate::switches::displays;
+use crate::switches::seeds::SeedsError;
+use crate::switches::switch::Switch;
 use api::NodeState;
-use model::cable_change::CableState;
 use model::difference::{Difference, Plan};
 use model::power::PowerAction;
 use vm::VmSpec;
@@ -27,10 +28,10 @@ const BACK: Duration = Duration::from_secs(300);
 
 /// A switch as it is to be.
 pub(super) struct SwitchToBe {
-    /// Its place in the new topology.
+    /// Its index in the new topology.
     pub(super) index: usize,
     pub(super) name: String,
-    make: Make,
+    make: SwitchMake,
     how: How,
 }
 
@@ -38,8 +39,8 @@ pub(super) struct SwitchToBe {
 enum How {
     /// It does not run yet.
     Starts,
-    /// It goes on running, and is told.
-    Live(Box<Live>),
+    /// It changes while it runs.
+    Live(Box<LiveChange>),
     /// It is started again.
     Restarts,
 }
@@ -53,14 +54,14 @@ impl SwitchToBe {
 
 impl Fabric {
     /// Makes everything ready that touches nothing of what runs. `number`: of the change.
-    pub(super) fn prepare(
+    pub(super) async fn prepare(
         &self,
-        whole: &Whole,
+        state: &FabricState,
         plan: Plan,
         number: u32,
     ) -> Result<Prepared, ChangeError> {
-        let mut difference = Difference::between(&whole.plan(), &plan);
-        let switches = self.switches_to_be(whole, &plan, number)?;
+        let mut difference = Difference::between(&state.plan, &plan);
+        let switches = self.switches_to_be(state, &plan, number).await?;
         for switch in switches.iter().filter(|switch| !switch.starts()) {
             let restarts = Some(matches!(switch.how, How::Restarts));
             let mut known = difference.changes.iter_mut();
@@ -78,22 +79,22 @@ impl Fabric {
         })
     }
 
-    fn switches_to_be(
+    async fn switches_to_be(
         &self,
-        whole: &Whole,
+        state: &FabricState,
         plan: &Plan,
         number: u32,
     ) -> Result<Vec<SwitchToBe>, ChangeError> {
-        let Some(fleet) = &self.fleet else {
+        let Some(factory) = self.switches.factory() else {
             return Ok(Vec::new());
         };
-        let old = fleet.common(&whole.config, &whole.topology)?;
-        let new = fleet.common(&plan.config, &plan.topology)?;
+        let old = factory.maker(&state.plan).await?;
+        let new = factory.maker(plan).await?;
         let mut switches = Vec::new();
         for index in plan.switches.iter() {
             let name = &plan.topology.switches[index].name;
             let mut make = new.make(index)?;
-            let running = whole.switches.iter().find(|(_, it)| it.name() == name);
+            let running = state.switches.iter().find(|(_, it)| it.name() == name);
             let how = match running {
                 None => How::Starts,
                 Some((before, switch)) => {
@@ -124,24 +125,24 @@ impl Fabric {
     /// # Errors
     /// The first that failed, or that did not come back.
     pub(super) async fn change_switches(
-        self: &Arc<Self>,
-        before: &Whole,
-        after: &Arc<Whole>,
+        &self,
+        before: &FabricState,
+        after: &Arc<FabricState>,
         prepared: &Prepared,
         touched: &mut BTreeSet<String>,
     ) -> Result<Vec<String>, ChangeError> {
-        let Some(fleet) = &self.fleet else {
+        let Some(factory) = self.switches.factory() else {
             return Ok(Vec::new());
         };
-        fleet.write_ssh_files(&fleet.common(&after.config, &after.topology)?)?;
+        factory.write_ssh_files(&factory.maker(&after.plan).await?)?;
         self.stop_removed(before, prepared).await;
-        let after = &self.start_added(after, prepared)?;
+        let after = &self.start_added(after, prepared).await?;
         let mut notes = Vec::new();
         for switch in prepared.switches.iter().filter(|switch| !switch.starts()) {
             touched.insert(switch.name.clone());
             notes.extend(self.change_one(after, switch).await?);
         }
-        for switch in prepared.switches.iter().filter(|switch| switch.starts()) {
+        for switch in prepared.starting() {
             self.doing(Some(format!("waits for {}", switch.name)));
             self.wait_for(after, &after.switches[&switch.index], Instant::now())
                 .await?;
@@ -149,7 +150,7 @@ impl Fabric {
         Ok(notes)
     }
 
-    async fn stop_removed(&self, before: &Whole, prepared: &Prepared) {
+    async fn stop_removed(&self, before: &FabricState, prepared: &Prepared) {
         let removed = &prepared.difference.switches.removed;
         let gone: Vec<_> = before
             .switches
@@ -160,105 +161,89 @@ impl Fabric {
             return;
         }
         self.doing(Some(format!("stops {}", removed.join(", "))));
-        join_all(gone.iter().map(|(index, _)| self.remove_bmc(**index))).await;
+        if let Some(bmcs) = self.switches.bmcs() {
+            join_all(
+                gone.iter()
+                    .map(|(index, _)| bmcs.remove(&self.live, **index)),
+            )
+            .await;
+        }
         join_all(gone.iter().map(|(_, switch)| switch.vm().stop())).await;
         for (index, switch) in gone {
-            displays::forget(&self.paths, &before.topology, *index);
-            let folder = self.paths.vms.join(switch.name());
+            displays::forget(&self.live.paths, &before.plan.topology, *index);
+            let folder = self.live.paths.vms.join(switch.name());
             if let Err(error) = std::fs::remove_dir_all(&folder) {
                 tracing::warn!(%error, folder = %folder.display());
             }
         }
     }
 
-    /// Starts those that do not run yet; the whole with them.
-    fn start_added(
-        self: &Arc<Self>,
-        after: &Arc<Whole>,
+    /// Starts the switches that do not run yet. Returns the state with them.
+    async fn start_added(
+        &self,
+        after: &Arc<FabricState>,
         prepared: &Prepared,
-    ) -> Result<Arc<Whole>, ChangeError> {
-        let Some(fleet) = &self.fleet else {
+    ) -> Result<Arc<FabricState>, ChangeError> {
+        let (Some(factory), live) = (self.switches.factory(), &self.live) else {
             return Ok(after.clone());
         };
-        let starting: Vec<_> = prepared.switches.iter().filter(|it| it.starts()).collect();
-        if starting.is_empty() {
-            return Ok(after.clone());
-        }
+        let plan = &after.plan;
         let mut shown = Vec::new();
-        for switch in &starting {
-            let SwitchToBe { make, index, .. } = switch;
-            seed::write(&make.spec.seed, &make.files).map_err(crate::seeds::SeedsError::from)?;
-            let display = displays::open_one(
-                &after.config,
-                &after.topology,
-                &self.paths,
-                &self.change.owner,
-                *index,
-            )?;
+        for SwitchToBe { make, index, .. } in prepared.starting() {
+            seed::write(&make.spec.seed, &make.files).map_err(SeedsError::from)?;
+            let display = displays::open_one(plan, &live.paths, &live.owner, *index)?;
             shown.extend(display);
         }
-        let mut whole = after.same();
-        let added: Vec<usize> = starting.iter().map(|switch| switch.index).collect();
-        for switch in starting {
-            let (spec, index) = (switch.make.spec.clone(), switch.index);
-            let started = fleet.start(spec, &after.topology, &after.selection, index);
-            for follower in self.followers(&started) {
+        for SwitchToBe { make, index, .. } in prepared.starting() {
+            let spec = make.spec.clone();
+            let started = factory.start(spec, &plan.topology, &plan.switches, *index);
+            for follower in self.switches.followers(live, &started) {
                 tokio::spawn(follower);
             }
-            whole.switches.insert(index, started);
+            live.add_switch(*index, started);
         }
-        let whole = Arc::new(whole);
-        self.put(whole.clone());
-        for index in added {
-            self.add_bmc(&whole, index)?;
+        let state = live.state();
+        if let Some(bmcs) = self.switches.bmcs() {
+            for switch in prepared.starting() {
+                bmcs.add(live, &state, switch.index).await?;
+            }
         }
         for display in shown {
-            tokio::spawn(self.clone().attend_display(display));
+            tokio::spawn(self.switches.display_server(live, display));
         }
-        Ok(whole)
+        Ok(state)
     }
 
-    /// Brings a switch that runs to its new make-up. What the user should know of it.
+    /// Makes a switch that runs what it is to be. Returns what the user should know of it.
     async fn change_one(
-        self: &Arc<Self>,
-        whole: &Whole,
+        &self,
+        state: &FabricState,
         to_be: &SwitchToBe,
     ) -> Result<Option<String>, ChangeError> {
-        let switch = &whole.switches[&to_be.index];
+        let switch = &state.switches[&to_be.index];
+        let SwitchMake { spec, files, .. } = &to_be.make;
+        seed::write(&spec.seed, files).map_err(SeedsError::from)?;
+        let node = switch.status().state;
+        if let (How::Live(change), NodeState::Running) = (&to_be.how, node)
+            && self.change_live(switch, spec, change).await
+        {
+            return Ok(None);
+        }
         let failed = |reason: String| ChangeError::Switch {
             switch: to_be.name.clone(),
             reason,
         };
-        let Make { spec, files, .. } = &to_be.make;
-        seed::write(&spec.seed, files).map_err(crate::seeds::SeedsError::from)?;
-        let state = switch.status().state;
-        if let (How::Live(live), NodeState::Running) = (&to_be.how, state) {
-            self.doing(Some(format!("changes {}", to_be.name)));
-            match reconfigure(switch.vm(), spec.clone(), live).await {
-                Ok(()) => {
-                    forget_other_seeds(spec);
-                    // A network card that has come believes in its carrier.
-                    self.tell_cut_cables(&to_be.name).await;
-                    return Ok(None);
-                }
-                // What it is now nobody knows; started again it is what it should be.
-                Err(error) => {
-                    tracing::warn!(switch = to_be.name, %error, "it is restarted");
-                    self.notice(format!("{} is restarted: {error}", to_be.name));
-                }
-            }
-        }
         let respec = switch.vm().respec(spec.clone()).await;
         respec.map_err(|error| failed(error.to_string()))?;
         forget_other_seeds(spec);
-        if matches!(state, NodeState::Off | NodeState::Failed) {
+        if matches!(node, NodeState::Off | NodeState::Failed) {
             return Ok(Some(format!("{} is off and stays so", to_be.name)));
         }
         self.doing(Some(format!("restarts {}", to_be.name)));
         let began = Instant::now();
         let cycled = switch.vm().power(PowerAction::Cycle).await;
         cycled.map_err(|error| failed(error.to_string()))?;
-        self.wait_for(whole, switch, began).await?;
+        self.wait_for(state, switch, began).await?;
         let took = duration(began.elapsed());
         Ok(Some(format!(
             "{} was restarted and back after {took}",
@@ -266,18 +251,38 @@ impl Fabric {
         )))
     }
 
+    /// Changes a switch while it runs. `false` if that failed half-way: a restart makes it what it
+    /// should be.
+    async fn change_live(&self, switch: &Switch, spec: &VmSpec, change: &LiveChange) -> bool {
+        let name = switch.name();
+        self.doing(Some(format!("changes {name}")));
+        match reconfigure(switch.vm(), spec.clone(), change).await {
+            Ok(()) => {
+                forget_other_seeds(spec);
+                // A network card that was just plugged in assumes that it has carrier.
+                self.live.report_cuts_to(name).await;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(switch = name, %error, "it is restarted");
+                let notice = format!("{name} is restarted: {error}");
+                self.live.notices.add(notice);
+                false
+            }
+        }
+    }
+
     /// Waits until a switch runs and has every session that it can have now.
     async fn wait_for(
         &self,
-        whole: &Whole,
+        state: &FabricState,
         switch: &Switch,
         began: Instant,
     ) -> Result<(), ChangeError> {
-        let mut ending = self.change.ending.subscribe();
         loop {
             let status = switch.status();
             let up = status.state == NodeState::Running
-                && status.bgp.established >= whole.possible_sessions(switch.name());
+                && status.bgp.established >= state.possible_sessions(switch.name());
             if up {
                 return Ok(());
             }
@@ -287,19 +292,17 @@ impl Fabric {
                     after: began.elapsed(),
                 });
             }
-            if *ending.borrow_and_update() {
-                return Err(ChangeError::Ending);
-            }
+            self.change.check_ending()?;
             tokio::select! {
-                _ = timeout(LOOK, self.news()) => {}
-                _ = ending.changed() => {}
+                _ = timeout(LOOK, self.live.notices.changed()) => {}
+                () = self.change.ending() => {}
             }
         }
     }
 }
 
-/// How a switch that runs becomes another one: told, if that can be.
-fn how(switch: &Switch, before: &Make, after: &Make) -> How {
+/// How a switch that runs becomes what it is to be: without a restart, if possible.
+fn how(switch: &Switch, before: &SwitchMake, after: &SwitchMake) -> How {
     match can_be_live(switch.vm(), before, after) {
         Ok(live) => How::Live(Box::new(live)),
         Err(why) => {
@@ -317,41 +320,8 @@ fn forget_other_seeds(spec: &VmSpec) {
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with("seed") && path != spec.seed {
-            // It goes with the folder at the latest.
+            // The folder is removed at the end.
             let _ = std::fs::remove_file(&path);
         }
-    }
-}
-
-impl Whole {
-    fn same(&self) -> Whole {
-        Whole {
-            config: self.config.clone(),
-            topology: self.topology.clone(),
-            selection: self.selection.clone(),
-            reached: self.reached.clone(),
-            cables: self.cables.clone(),
-            switches: self.switches.clone(),
-        }
-    }
-
-    /// How many sessions a switch can have: over cables that are up, with switches that are on.
-    fn possible_sessions(&self, name: &str) -> usize {
-        let on = |index: usize| {
-            let state = self.switches.get(&index).map(|it| it.status().state);
-            !matches!(state, None | Some(NodeState::Off | NodeState::Failed))
-        };
-        let Some((index, _)) = self.switches.iter().find(|(_, it)| it.name() == name) else {
-            return 0;
-        };
-        let sessions = self.selection.sessions(&self.topology, *index);
-        sessions
-            .filter(|port| {
-                let cables = self.topology.cables.iter();
-                let at = cables.clone().position(|cable| cable.name == port.cable);
-                at.is_some_and(|at| self.cables.state(at) == CableState::Up)
-                    && self.topology.far_switch(port).is_some_and(on)
-            })
-            .count()
     }
 }

@@ -1,14 +1,18 @@
-//! Files where a fabric is going to make its own. It would take them for its own at its end.
+//! Files in the way: another fabric's, or where this one will make its own, which it would remove at
+//! its end.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::{Finding, Severity};
+use super::finding::{Finding, Severity};
+use host::journal::Journal;
 use host::lock::{Lock, StatePaths};
+use host::netns::NetnsId;
 use host::plan::TapPlan;
 use vm::spec::MAX_SOCKET_PATH;
 
-/// `own` is this process, which may hold the lock itself; `taps` have sockets beside them.
+/// Files where the fabric makes its own, and paths that are too long for sockets. `own` is this
+/// process, which may hold the lock itself; `taps` have sockets beside them.
 pub(super) fn in_the_way(paths: &StatePaths, taps: &[TapPlan], own: u32) -> Vec<Finding> {
     let beside = taps.iter().map(|tap| paths.vhost_socket(&tap.name));
     let longest = beside.max_by_key(|path| path.as_os_str().len());
@@ -53,6 +57,50 @@ fn too_long(socket: &Path) -> Option<Finding> {
             "name a shorter --socket",
         )
     })
+}
+
+/// Another fabric on the same socket, or what one has left there. `own` is this process: `run` checks
+/// while it holds the lock itself.
+pub(super) fn other_fabric(paths: &StatePaths, own: u32) -> Option<Finding> {
+    let running = Lock::holder(paths);
+    if let Some(pid) = running.filter(|pid| *pid != own.to_string()) {
+        return Some(Finding::new(
+            Severity::Error,
+            format!("a fabric is running on this socket, pid {pid}"),
+            format!("kill {pid}, or another --socket"),
+        ));
+    }
+    match Journal::load(&paths.journal) {
+        Ok(None) => None,
+        Ok(Some(journal)) => {
+            let state = journal.state();
+            let here = NetnsId::current().is_ok_and(|here| here == state.netns);
+            let place = if here {
+                ""
+            } else {
+                " (in another network namespace)"
+            };
+            Some(Finding::new(
+                Severity::Note,
+                format!(
+                    "fabric {} was killed and left things behind{place}",
+                    state.identity.pid
+                ),
+                "ikv-fabric clean; `run` does it too",
+            ))
+        }
+        // Root's journal, seen by a user.
+        Err(_) if !rustix::process::geteuid().is_root() => Some(Finding::new(
+            Severity::Note,
+            format!("{} was left by a killed fabric", paths.journal.display()),
+            "ikv-fabric clean",
+        )),
+        Err(e) => Some(Finding::new(
+            Severity::Error,
+            e.to_string(),
+            format!("rm {}", paths.journal.display()),
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,16 @@
-use super::*;
-use host::plan::{HostLinkPlan, TapPlan};
-use model::config::Snat;
 use model::mac::Mac;
+use std::io;
+
+use super::files::other_fabric;
+use super::machine::{acceleration, available_mib, memory, packages, tun_device};
+use super::network::{address_conflicts, link_conflicts, route_conflicts, table_conflicts};
+use super::*;
+use host::address::HostRoute;
+use host::journal::Journal;
+use host::links::Link;
+use host::lock::Lock;
+use host::plan::{HostLinkPlan, TABLE, TapPlan};
+use model::config::Snat;
 use serde_json::json;
 
 fn input() -> HostPlanInput {
@@ -189,13 +198,7 @@ fn worst_first() {
     let folder = tempfile::tempdir().unwrap();
     let paths = StatePaths::beside(&folder.path().join("control.sock"));
     let programs = [Program::of("no-such-program", "no-such-package")];
-    let needs = Needs {
-        paths: &paths,
-        host: &input(),
-        programs: &programs,
-        memory_mib: u64::MAX,
-    };
-    let found = check(&needs);
+    let found = check_needs(&programs, u64::MAX, &paths, &input());
     assert!(prevents(&found));
     assert!(found.is_sorted_by(|a, b| a.severity >= b.severity));
     assert!(

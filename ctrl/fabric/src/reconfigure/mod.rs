@@ -41,7 +41,7 @@ const REPLACEABLE: [&str; 7] = [
 
 /// What makes a switch the one that it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Make {
+pub struct SwitchMake {
     /// Its VM.
     pub spec: VmSpec,
     /// Its configuration.
@@ -50,10 +50,10 @@ pub struct Make {
     pub files: Vec<SeedFile>,
 }
 
-/// Why a switch must be started again to become another one.
+/// RestartReason a switch must be started again to become another one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Why {
+pub enum RestartReason {
     /// Its VM.
     #[error(transparent)]
     Vm(#[from] CannotPlug),
@@ -68,13 +68,13 @@ pub enum Why {
     TooMuch(usize),
 }
 
-/// Why a change failed half-way. Start the switch again: it then is what it should be.
+/// RestartReason a change failed half-way. Start the switch again: it then is what it should be.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReconfigureError {
     /// It was not tried.
     #[error(transparent)]
-    Cannot(#[from] Why),
+    Cannot(#[from] RestartReason),
     /// QEMU.
     #[error(transparent)]
     Plug(#[from] PlugError),
@@ -93,7 +93,7 @@ pub enum ReconfigureError {
 
 /// What a change without a restart takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Live {
+pub struct LiveChange {
     change: Change,
     /// For the guest: what it unpacks.
     archive: Vec<u8>,
@@ -104,33 +104,37 @@ pub struct Live {
 ///
 /// # Errors
 /// The first thing that only a start can change.
-pub fn can_be_live(vm: &Vm, old: &Make, new: &Make) -> Result<Live, Why> {
+pub fn can_be_live(
+    vm: &Vm,
+    old: &SwitchMake,
+    new: &SwitchMake,
+) -> Result<LiveChange, RestartReason> {
     vm.can_plug(&new.spec)?;
     compare(old, new)
 }
 
 /// The part of the decision that is pure.
-fn compare(old: &Make, new: &Make) -> Result<Live, Why> {
+fn compare(old: &SwitchMake, new: &SwitchMake) -> Result<LiveChange, RestartReason> {
     let change = frr_conf::change(&old.conf, &new.conf)?;
     let mut files = changed(&old.files, &new.files)?;
     files.extend(orders(&change));
     let archive = seed::archive(&files).map_err(|error| match error {
         SeedError::Path(path) | SeedError::Twice(path) | SeedError::Mode(path, _) => {
-            Why::File(path)
+            RestartReason::File(path)
         }
-        other => Why::File(other.to_string()),
+        other => RestartReason::File(other.to_string()),
     })?;
     if archive.len() > MAX_STDIN {
-        return Err(Why::TooMuch(archive.len()));
+        return Err(RestartReason::TooMuch(archive.len()));
     }
-    Ok(Live { change, archive })
+    Ok(LiveChange { change, archive })
 }
 
 /// The files that are new or different.
-fn changed(old: &[SeedFile], new: &[SeedFile]) -> Result<Vec<SeedFile>, Why> {
+fn changed(old: &[SeedFile], new: &[SeedFile]) -> Result<Vec<SeedFile>, RestartReason> {
     let missing = |path: &str| !new.iter().any(|file| file.path == path);
     if let Some(gone) = old.iter().find(|file| missing(&file.path)) {
-        return Err(Why::File(gone.path.clone()));
+        return Err(RestartReason::File(gone.path.clone()));
     }
     let changed: Vec<_> = (new.iter())
         .filter(|file| !old.contains(file))
@@ -138,7 +142,7 @@ fn changed(old: &[SeedFile], new: &[SeedFile]) -> Result<Vec<SeedFile>, Why> {
         .collect();
     let replaceable = |file: &&SeedFile| REPLACEABLE.contains(&file.path.as_str());
     match changed.iter().find(|file| !replaceable(file)) {
-        Some(file) => Err(Why::File(file.path.clone())),
+        Some(file) => Err(RestartReason::File(file.path.clone())),
         None => Ok(changed),
     }
 }
@@ -177,7 +181,7 @@ fn text(lines: &[String]) -> String {
 ///
 /// # Errors
 /// See [`ReconfigureError`].
-pub async fn reconfigure(vm: &Vm, spec: VmSpec, live: &Live) -> Result<(), ReconfigureError> {
+pub async fn reconfigure(vm: &Vm, spec: VmSpec, live: &LiveChange) -> Result<(), ReconfigureError> {
     if live.change.unplugged.is_empty() {
         vm.plug(spec).await?;
         return run(vm, include_str!("guest.sh"), &live.archive).await;

@@ -12,11 +12,11 @@ fn topology(toml: &str) -> Topology {
 }
 
 /// A switch of a topology, with files as its seed has them.
-fn make(topology: &Topology, name: &str) -> Make {
+fn make(topology: &Topology, name: &str) -> SwitchMake {
     let switch = topology.switch(name).unwrap();
     let conf = topology.switch_conf(switch).unwrap();
     let files = frr_conf::render(&conf).unwrap().into_iter();
-    Make {
+    SwitchMake {
         spec: VmSpec {
             name: name.into(),
             memory_mib: 192,
@@ -43,7 +43,7 @@ fn make(topology: &Topology, name: &str) -> Make {
 }
 
 /// What the guest unpacks: path and text of each file.
-fn unpacked(live: &Live) -> Vec<(String, String)> {
+fn unpacked(live: &LiveChange) -> Vec<(String, String)> {
     let mut archive = tar::Archive::new(live.archive.as_slice());
     let entries = archive.entries().unwrap();
     let unpack = |entry: std::io::Result<tar::Entry<'_, _>>| {
@@ -97,5 +97,8 @@ fn what_the_disk_alone_tells_needs_a_start() {
     assert!(compare(&old, &other("root/.ssh/authorized_keys")).is_ok());
     let mut much = other("etc/ssh/ssh_known_hosts");
     much.files.last_mut().unwrap().bytes = vec![0; MAX_STDIN];
-    assert!(matches!(compare(&old, &much), Err(Why::TooMuch(_))));
+    assert!(matches!(
+        compare(&old, &much),
+        Err(RestartReason::TooMuch(_))
+    ));
 }

@@ -11,23 +11,24 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::sleep;
 
-use super::links::{SharedHostChanges, write_down};
-use super::options::{BringUpError, Options};
-use super::owner::Person;
-use super::seeds::make_folder;
-use super::{Fabric, sockets};
+use crate::files::{listen, make_folder};
+use crate::host::Host;
+use crate::live::Live;
+use crate::options::BringUpError;
+use crate::owner::Person;
 use host::lock::StatePaths;
 use model::config::{Config, Listen};
+use model::difference::Plan;
 use model::topology::Topology;
 
 /// Port of display 0 (RFC 6143 names no other; VNC viewers count from it).
 const DISPLAY_0: u16 = 5900;
 
-/// After a connection that could not be taken: descriptors may have run out.
+/// After a connection that could not be accepted: the process may be out of descriptors.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where the console of a switch is offered.
-pub(super) struct Display {
+pub(crate) struct Display {
     /// The switch's name.
     switch: String,
     listener: Listener,
@@ -48,35 +49,39 @@ fn port(first: u16, switch: usize) -> Option<u16> {
 ///
 /// # Errors
 /// The first address that cannot be listened at.
-pub(super) fn open(
-    options: &Options,
-    applied: &SharedHostChanges,
+pub(crate) fn open(
+    plan: &Plan,
+    host: &Host,
     paths: &StatePaths,
     owner: &Person,
 ) -> Result<Vec<Display>, BringUpError> {
-    let (config, switches) = (&options.config, &options.switches);
+    let Plan {
+        config, switches, ..
+    } = plan;
     if config.vnc.listen == Listen::Unix && !switches.is_empty() {
-        write_down(applied, &paths.vnc)?;
+        host.will_create(&paths.vnc)?;
         make_folder(&paths.vnc)?;
     }
     let mut displays = Vec::new();
     for switch in switches.iter() {
-        displays.extend(open_one(config, &options.topology, paths, owner, switch)?);
+        displays.extend(open_one(plan, paths, owner, switch)?);
     }
     Ok(displays)
 }
 
-/// Listens for one switch; `None` if its console is not shown.
+/// Listens for one switch. `None`: its console is not shown.
 ///
 /// # Errors
 /// When its address cannot be listened at.
-pub(super) fn open_one(
-    config: &Config,
-    topology: &Topology,
+pub(crate) fn open_one(
+    plan: &Plan,
     paths: &StatePaths,
     owner: &Person,
     switch: usize,
 ) -> Result<Option<Display>, BringUpError> {
+    let Plan {
+        config, topology, ..
+    } = plan;
     let listener = match config.vnc.listen {
         Listen::Off => return Ok(None),
         Listen::Unix => {
@@ -96,8 +101,8 @@ pub(super) fn open_one(
     Ok(Some(Display { switch, listener }))
 }
 
-/// Removes what [`open_one`] made for a switch that is no more.
-pub(super) fn forget(paths: &StatePaths, topology: &Topology, switch: usize) {
+/// Removes what [`open_one`] made for a switch that is gone.
+pub(crate) fn forget(paths: &StatePaths, topology: &Topology, switch: usize) {
     // It was there only if the console was shown by a socket.
     let _ = std::fs::remove_file(socket(paths, topology, switch));
 }
@@ -117,7 +122,7 @@ fn socket(paths: &StatePaths, topology: &Topology, switch: usize) -> PathBuf {
 }
 
 fn unix(path: &std::path::Path, owner: &Person) -> io::Result<Listener> {
-    let listener = sockets::listen(path, (owner.uid, owner.gid))?;
+    let listener = listen(path, (owner.uid, owner.gid))?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener).map(Listener::Unix)
 }
@@ -137,17 +142,20 @@ impl Listener {
     }
 }
 
-/// What a viewer must know; a socket's folder and mode say who may.
-pub(super) fn password(config: &Config) -> Option<String> {
+/// The password that viewers must know; for a socket, its folder and mode decide who may view.
+pub(crate) fn password(config: &Config) -> Option<String> {
     let password = config.vnc.password.clone();
     password.filter(|_| config.vnc.listen == Listen::Tcp)
 }
 
-/// What viewers are told, for people: where the displays are.
-pub(super) fn words(options: &Options, paths: &StatePaths) -> Option<String> {
-    let (config, topology) = (&options.config, &options.topology);
-    let first = options.switches.iter().next()?;
-    let last = options.switches.iter().last()?;
+/// Where the displays are, in words.
+pub(crate) fn words(plan: &Plan, paths: &StatePaths) -> Option<String> {
+    let Plan {
+        config,
+        topology,
+        switches,
+    } = plan;
+    let (first, last) = (switches.iter().next()?, switches.iter().last()?);
     match config.vnc.listen {
         Listen::Off => None,
         Listen::Unix => {
@@ -167,34 +175,31 @@ pub(super) fn words(options: &Options, paths: &StatePaths) -> Option<String> {
     }
 }
 
-impl Fabric {
-    /// Hands a display's connections to its switch, until that is stopped. One that comes while
-    /// the switch is off is closed.
-    pub(super) async fn attend_display(self: Arc<Self>, display: Display) {
-        let Ok(switch) = self.whole().switch(&display.switch) else {
-            return;
+/// Hands the connections to a display to its switch, until that is stopped. Connections that come
+/// while the switch is off are closed.
+pub(crate) async fn serve(live: Arc<Live>, display: Display, password: Option<String>) {
+    let Ok(switch) = live.state().switch(&display.switch) else {
+        return;
+    };
+    let vm = switch.vm();
+    let mut status = vm.watch();
+    loop {
+        let client = tokio::select! {
+            client = display.listener.accept() => client,
+            changed = status.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return, // stopped
+            },
         };
-        let vm = switch.vm();
-        let mut status = vm.watch();
-        loop {
-            let client = tokio::select! {
-                client = display.listener.accept() => client,
-                changed = status.changed() => match changed {
-                    Ok(()) => continue,
-                    Err(_) => return, // stopped
-                },
-            };
-            match client {
-                Ok(client) => {
-                    let password = self.display_password.as_deref();
-                    if let Err(error) = vm.add_display(client, password).await {
-                        tracing::info!(vm = vm.name(), %error, "a VNC client was turned away");
-                    }
+        match client {
+            Ok(client) => {
+                if let Err(error) = vm.add_display(client, password.as_deref()).await {
+                    tracing::info!(vm = vm.name(), %error, "a VNC client was turned away");
                 }
-                Err(error) => {
-                    tracing::warn!(vm = vm.name(), %error, "a VNC client cannot be taken");
-                    sleep(TRY_AGAIN).await;
-                }
+            }
+            Err(error) => {
+                tracing::warn!(vm = vm.name(), %error, "a VNC client cannot be accepted");
+                sleep(TRY_AGAIN).await;
             }
         }
     }

@@ -4,26 +4,27 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::notices::Notices;
 use api::{NodeState, NodeStatus, Sessions};
 use model::topology::{self, SwitchPort};
 use vm::{Vm, VmState, bgp};
 
-/// Time for a switch to tell its sessions; vtysh alone takes a second under TCG when nine
-/// switches boot at once.
+/// For a switch to report its sessions; vtysh alone takes a second under TCG when nine switches
+/// boot at once.
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// Between two questions while sessions are missing, and once all are there.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(3));
 
-/// How long unchanged connections are taken for unchanged sessions: bgpd is asked again after
-/// this in any case.
+/// How long unchanged connections are taken for unchanged sessions. After this bgpd is asked in any
+/// case.
 const TRUST: Duration = Duration::from_secs(60);
 
 /// A switch that runs.
-pub(super) struct Switch {
+pub(crate) struct Switch {
     name: String,
     role: String,
     /// Interfaces that lead to other switches that run.
@@ -38,15 +39,15 @@ struct Health {
     note: String,
 }
 
-/// What the switch's kernel said when bgpd last said that all is well.
+/// The TCP connections that the switch's kernel listed when bgpd last reported every session.
 struct Proof {
     connections: BTreeSet<String>,
     at: Instant,
 }
 
 impl Switch {
-    /// `sessions`: the ports at which it is to have one.
-    pub(super) fn new<'t>(
+    /// `sessions`: the ports at which it is to have a session.
+    pub(crate) fn new<'t>(
         planned: &topology::Switch,
         sessions: impl Iterator<Item = &'t SwitchPort>,
         vm: Vm,
@@ -60,8 +61,8 @@ impl Switch {
         }
     }
 
-    /// From now on it is to have sessions at these ports.
-    pub(super) fn expect<'t>(&self, sessions: impl Iterator<Item = &'t SwitchPort>) {
+    /// Sets the ports at which it is to have a session.
+    pub(crate) fn expect<'t>(&self, sessions: impl Iterator<Item = &'t SwitchPort>) {
         *self.nics() = sessions.map(|port| port.nic.clone()).collect();
     }
 
@@ -69,15 +70,15 @@ impl Switch {
         self.nics.lock().expect("no holder of this lock can panic")
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn vm(&self) -> &Vm {
+    pub(crate) fn vm(&self) -> &Vm {
         &self.vm
     }
 
-    pub(super) fn status(&self) -> NodeStatus {
+    pub(crate) fn status(&self) -> NodeStatus {
         let vm = self.vm.status();
         let health = self
             .health
@@ -114,36 +115,40 @@ impl Switch {
         }
     }
 
-    /// Runs, with all its sessions.
-    pub(super) fn is_well(&self) -> bool {
+    /// Whether it runs with all its sessions.
+    pub(crate) fn is_well(&self) -> bool {
         let status = self.status();
         status.state == NodeState::Running && status.bgp.established == status.bgp.expected
     }
 
-    /// Keeps what is known of the sessions true until the VM is stopped. `turn` keeps the
-    /// questions to a few at a time: under TCG each costs a booting datacenter time. `news`
-    /// is rung whenever something changed.
-    pub(super) async fn follow(&self, turn: &Semaphore, news: &Notify) {
+    /// Keeps what is known of the sessions true until the VM is stopped. `turn` limits how many
+    /// switches are asked at a time: under TCG each question costs a booting datacenter time.
+    pub(crate) async fn follow(&self, turn: &Semaphore, notices: &Notices) {
         let mut vm = self.vm.watch();
         let mut proof = None;
         loop {
             let running = vm.borrow_and_update().state == VmState::Running;
             let patience = if running {
-                self.ask(&mut proof, turn, news).await
+                self.ask(&mut proof, turn, notices).await
             } else {
                 proof = None;
-                self.learn(0, String::new(), news);
+                self.learn(0, String::new(), notices);
                 Duration::MAX
             };
             match timeout(patience, vm.changed()).await {
-                Ok(Ok(())) => news.notify_waiters(),
+                Ok(Ok(())) => notices.signal(),
                 Ok(Err(_)) => return, // stopped
                 Err(_) => {}
             }
         }
     }
 
-    async fn ask(&self, proof: &mut Option<Proof>, turn: &Semaphore, news: &Notify) -> Duration {
+    async fn ask(
+        &self,
+        proof: &mut Option<Proof>,
+        turn: &Semaphore,
+        notices: &Notices,
+    ) -> Duration {
         let _turn = turn.acquire().await;
         let agent = self.vm.agent();
         if let Some(known) = proof.as_ref().filter(|known| known.at.elapsed() < TRUST) {
@@ -157,10 +162,10 @@ impl Switch {
             Ok(summary) => {
                 let nics = self.nics().clone();
                 let established = summary.established(nics.iter().map(String::as_str));
-                self.learn(established, String::new(), news);
+                self.learn(established, String::new(), notices);
             }
-            Err(bgp::BgpError::Vtysh { .. }) => self.learn(0, "FRR is starting".into(), news),
-            Err(error) => self.learn(0, error.to_string(), news),
+            Err(bgp::BgpError::Vtysh { .. }) => self.learn(0, "FRR is starting".into(), notices),
+            Err(error) => self.learn(0, error.to_string(), notices),
         }
         if !self.is_well() {
             return ASK_AGAIN.0;
@@ -172,14 +177,14 @@ impl Switch {
         ASK_AGAIN.1
     }
 
-    fn learn(&self, established: usize, note: String, news: &Notify) {
+    fn learn(&self, established: usize, note: String, notices: &Notices) {
         let mut health = self
             .health
             .lock()
             .expect("no holder of this lock can panic");
         if health.established != established || health.note != note {
             *health = Health { established, note };
-            news.notify_waiters();
+            notices.signal();
         }
     }
 }

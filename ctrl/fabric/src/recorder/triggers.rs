@@ -1,13 +1,15 @@
-//! Whether something has happened that a trigger waits for: [`Watch`].
+//! Whether something has happened that a trigger waits for: [`Triggers`].
 
 use dataplane::capture::TapSpec;
-use dataplane::{Capture, DropReason};
+use dataplane::{Capture, DropReason, PanelError};
 use frr_conf::Timers;
+use futures_util::future::try_join_all;
 
 use super::bgp_tap::bgp_tap;
 use super::schedule::{Due, Schedule};
 use super::sessions::Sessions;
 use crate::cables::Cables;
+use crate::cables::names::CableNames;
 use crate::capture::program;
 use api::ApiError;
 use api::recorder::Trigger;
@@ -17,24 +19,25 @@ use model::topology::Side;
 /// Frames that match are only counted: room for one.
 const COUNTING_RING: usize = 128;
 
-/// Fewer drops in a second are no rate.
+/// Fewer drops in a second make no rate.
 const FEW: u64 = 10;
 
 const SECOND: u64 = 1_000_000_000;
 
 /// The triggers and what they have seen so far.
-pub(super) struct Watch {
-    /// Cables between switches.
+pub(super) struct Triggers {
+    /// Indices of the cables between switches.
     inner: Vec<usize>,
-    triggers: Vec<Trigger>,
-    eyes: Vec<Eye>,
+    list: Vec<Trigger>,
+    /// One for each trigger.
+    matchers: Vec<Matcher>,
     schedule: Schedule,
 }
 
 /// What one trigger looks at.
-enum Eye {
+enum Matcher {
     Down {
-        /// Which cables were cut when it looked last.
+        /// Which cables were cut at the last look.
         cut: Vec<bool>,
     },
     Bgp {
@@ -43,88 +46,90 @@ enum Eye {
     },
     Match {
         expression: String,
-        /// Each with what it had counted.
+        /// With the frames that each had counted at the last look.
         taps: Vec<(usize, Capture, u64)>,
     },
     Drops {
         percent: f64,
-        /// Each lane with the frames that entered and that it dropped so far.
+        /// Each lane with the frames that had entered it and that it had dropped at the last look.
         lanes: Vec<(usize, Side, (u64, u64))>,
+        /// When the last look was, in ns on the dataplane's clock.
         looked: u64,
     },
 }
 
-impl Watch {
+impl Triggers {
     pub(super) fn new(inner: Vec<usize>) -> Self {
-        Watch {
+        Triggers {
             inner,
-            triggers: Vec::new(),
-            eyes: Vec::new(),
+            list: Vec::new(),
+            matchers: Vec::new(),
             schedule: Schedule::default(),
         }
     }
 
-    pub(super) fn triggers(&self) -> &[Trigger] {
-        &self.triggers
+    pub(super) fn list(&self) -> &[Trigger] {
+        &self.list
     }
 
-    /// See [`super::Recorder::arm`].
-    pub(super) fn arm(
+    /// See [`super::Recorder::set_triggers`].
+    pub(super) async fn set(
         &mut self,
         cables: &Cables,
         triggers: Vec<Trigger>,
-        cable: &dyn Fn(&str) -> Result<usize, ApiError>,
+        names: &impl CableNames,
     ) -> Result<(), ApiError> {
-        let eyes = triggers
+        let inner = &self.inner;
+        let matchers = triggers
             .iter()
-            .map(|trigger| self.eye(cables, trigger, cable));
-        self.eyes = eyes.collect::<Result<_, _>>()?;
-        self.triggers = triggers;
+            .map(|trigger| Matcher::new(inner, cables, trigger, names));
+        self.matchers = try_join_all(matchers.collect::<Vec<_>>()).await?;
+        self.list = triggers;
         Ok(())
     }
 
     /// See [`super::Recorder::rewire`].
-    pub(super) fn rewire(
+    pub(super) async fn rewire(
         &mut self,
         cables: &Cables,
         inner: Vec<usize>,
-        cable: &dyn Fn(&str) -> Result<usize, ApiError>,
+        names: &impl CableNames,
     ) -> Result<(), ApiError> {
         let before = std::mem::replace(&mut self.inner, inner);
-        let mut triggers = self.triggers.clone();
-        triggers.retain_mut(|trigger| trigger.keep_cables(|name| cable(name).is_ok()));
-        self.arm(cables, triggers, cable)
-            .inspect_err(|_| self.inner = before)
+        let mut triggers = self.list.clone();
+        triggers.retain_mut(|trigger| trigger.keep_cables(|name| names.cable(name).is_ok()));
+        let set = self.set(cables, triggers, names).await;
+        set.inspect_err(|_| self.inner = before)
     }
 
-    fn eye(
-        &self,
+    /// Looks at everything, and says whether a dump is due.
+    pub(super) fn look(&mut self, cables: &Cables, now: u64) -> Option<Due> {
+        let schedule = &mut self.schedule;
+        for matcher in &mut self.matchers {
+            let kind = matcher.kind();
+            matcher.look(cables, now, &mut |why| schedule.add(now, kind, why));
+        }
+        schedule.due(now)
+    }
+}
+
+impl Matcher {
+    async fn new(
+        inner: &[usize],
         cables: &Cables,
         trigger: &Trigger,
-        cable: &dyn Fn(&str) -> Result<usize, ApiError>,
-    ) -> Result<Eye, ApiError> {
-        let find = |names: &[String]| -> Result<Vec<usize>, ApiError> {
-            if names.is_empty() {
-                return Ok((0..cables.len()).collect());
-            }
-            names.iter().map(|name| cable(name)).collect()
-        };
-        let tap = |on: &[usize], spec: &TapSpec| -> Result<Vec<(usize, Capture)>, ApiError> {
-            let lanes = on.iter().flat_map(|on| [(*on, Side::A), (*on, Side::B)]);
-            let tap = |(on, side)| Ok((on, cables.tap(on, side, spec.clone())?));
-            let taps = lanes.map(tap).collect::<Result<_, dataplane::PanelError>>();
-            taps.map_err(ApiError::failed)
-        };
+        names: &impl CableNames,
+    ) -> Result<Self, ApiError> {
         Ok(match trigger {
-            Trigger::Down => Eye::Down { cut: cut(cables) },
-            Trigger::Bgp => Eye::Bgp {
-                taps: tap(&self.inner, &bgp_tap())?,
+            Trigger::Down => Matcher::Down { cut: cut(cables) },
+            Trigger::Bgp => Matcher::Bgp {
+                taps: tap(cables, inner, &bgp_tap()).await?,
                 sessions: Sessions::new(Timers::default().hold),
             },
             Trigger::Match {
                 expression,
                 filter,
-                cables: names,
+                cables: named,
             } => {
                 let spec = TapSpec {
                     filter: program(filter)?,
@@ -132,20 +137,20 @@ impl Watch {
                     wire: false,
                     bytes: COUNTING_RING,
                 };
-                let taps = tap(&find(names)?, &spec)?;
-                Eye::Match {
+                let taps = tap(cables, &find(cables, names, named)?, &spec).await?;
+                Matcher::Match {
                     expression: expression.clone(),
                     taps: taps.into_iter().map(|(on, tap)| (on, tap, 0)).collect(),
                 }
             }
             Trigger::Drops {
                 percent,
-                cables: names,
+                cables: named,
             } => {
-                let on = find(names)?.into_iter();
+                let on = find(cables, names, named)?.into_iter();
                 let lanes = on.flat_map(|on| [(on, Side::A), (on, Side::B)]);
                 let counted = |(on, side)| (on, side, drops(cables, on, side));
-                Eye::Drops {
+                Matcher::Drops {
                     percent: *percent,
                     lanes: lanes.map(counted).collect(),
                     looked: dataplane::clock::now(),
@@ -154,30 +159,18 @@ impl Watch {
         })
     }
 
-    /// Looks at everything, and says whether a dump is due.
-    pub(super) fn look(&mut self, cables: &Cables, now: u64) -> Option<Due> {
-        let schedule = &mut self.schedule;
-        for eye in &mut self.eyes {
-            let kind = eye.kind();
-            eye.look(cables, now, &mut |why| schedule.add(now, kind, why));
-        }
-        schedule.due(now)
-    }
-}
-
-impl Eye {
     fn kind(&self) -> &'static str {
         match self {
-            Eye::Down { .. } => "down",
-            Eye::Bgp { .. } => "bgp",
-            Eye::Match { .. } => "match",
-            Eye::Drops { .. } => "drops",
+            Matcher::Down { .. } => "down",
+            Matcher::Bgp { .. } => "bgp",
+            Matcher::Match { .. } => "match",
+            Matcher::Drops { .. } => "drops",
         }
     }
 
     fn look(&mut self, cables: &Cables, now: u64, happened: &mut dyn FnMut(String)) {
         match self {
-            Eye::Down { cut: before } => {
+            Matcher::Down { cut: before } => {
                 let after = cut(cables);
                 for on in 0..after.len() {
                     if after[on] && !before[on] {
@@ -186,7 +179,7 @@ impl Eye {
                 }
                 *before = after;
             }
-            Eye::Bgp { taps, sessions } => {
+            Matcher::Bgp { taps, sessions } => {
                 let mut lost = Vec::new();
                 for (on, tap) in taps {
                     tap.reader().read(|record, bytes| {
@@ -199,7 +192,7 @@ impl Eye {
                     happened(format!("{}: {}", cables.name(lost.cable), lost.why));
                 }
             }
-            Eye::Match { expression, taps } => {
+            Matcher::Match { expression, taps } => {
                 for (on, tap, counted) in taps {
                     let seen = tap.reader().seen();
                     if seen > std::mem::replace(counted, seen) {
@@ -208,7 +201,7 @@ impl Eye {
                     }
                 }
             }
-            Eye::Drops {
+            Matcher::Drops {
                 percent,
                 lanes,
                 looked,
@@ -231,7 +224,32 @@ impl Eye {
     }
 }
 
-/// A single frame among few is no rate.
+/// The cables of these names, or all if there are none.
+fn find(
+    cables: &Cables,
+    names: &impl CableNames,
+    named: &[String],
+) -> Result<Vec<usize>, ApiError> {
+    if named.is_empty() {
+        return Ok((0..cables.len()).collect());
+    }
+    named.iter().map(|name| names.cable(name)).collect()
+}
+
+/// Taps both lanes of these cables.
+async fn tap(
+    cables: &Cables,
+    on: &[usize],
+    spec: &TapSpec,
+) -> Result<Vec<(usize, Capture)>, ApiError> {
+    let lanes = on.iter().flat_map(|on| [(*on, Side::A), (*on, Side::B)]);
+    let taps = lanes.map(async |(on, side)| Ok((on, cables.tap(on, side, spec.clone()).await?)));
+    try_join_all(taps.collect::<Vec<_>>())
+        .await
+        .map_err(|error: PanelError| ApiError::failed(error))
+}
+
+/// Whether a lane has dropped its share. A single frame among few makes no rate.
 fn too_many(entered: u64, dropped: u64, percent: f64) -> bool {
     dropped >= FEW && dropped as f64 * 100.0 >= entered as f64 * percent
 }
@@ -242,15 +260,15 @@ fn cut(cables: &Cables) -> Vec<bool> {
         .collect()
 }
 
-/// Frames that entered a lane, and those that it dropped, but for those that a cut cable takes
-/// away, and those for an end where nobody is.
+/// Frames that entered a lane, and those that it dropped, except for those that a cut cable takes
+/// away and those for an end that is not plugged in.
 fn drops(cables: &Cables, on: usize, from: Side) -> (u64, u64) {
-    let told = [
+    let expected = [
         DropReason::CableDown,
         DropReason::Blackhole,
         DropReason::Unplugged,
     ];
-    cables.drops(on, from, |reason| !told.contains(&reason))
+    cables.drops(on, from, |reason| !expected.contains(&reason))
 }
 
 #[cfg(test)]

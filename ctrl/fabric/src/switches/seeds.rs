@@ -1,13 +1,14 @@
-//! What each switch is given: its VM's make-up and its own disk.
+//! What each switch is made from: the specification of its VM and its own disk.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use frr_conf::SwitchConf;
 use sha2::{Digest, Sha256};
 
-use super::reconfigure::Make;
+use crate::files::{FileError, make_folder};
+use crate::reconfigure::SwitchMake;
 use model::config::{Config, Listen, Nic};
 use model::topology::{PortKind, Switch, Topology};
 use vm::accel::Accel;
@@ -19,56 +20,51 @@ use vm::{Display, Image, NicBackend, NicSpec, VmSpec, ssh};
 /// Why a switch's disk could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedsError {
-    /// Keys.
+    /// The fabric's SSH keys could not be read or made.
     #[error(transparent)]
     Keys(#[from] KeyError),
-    /// Who may log in.
+    /// The keys of those who may log in could not be read.
     #[error(transparent)]
     AuthorizedKeys(#[from] ssh::AuthorizedKeysError),
-    /// The switch's own configuration.
+    /// A switch's configuration cannot be rendered.
     #[error("{switch}: {reason}")]
     Conf {
-        /// Its name.
+        /// The switch's name.
         switch: String,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
-    /// Root's password.
+    /// Root's password cannot be hashed.
     #[error(transparent)]
     Password(#[from] vm::root_password::HashError),
-    /// The archive.
+    /// The archive on the disk cannot be made.
     #[error(transparent)]
     Seed(#[from] SeedError),
-    /// A folder or file.
-    #[error("cannot write {}: {source}", .path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// A folder or file could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
-/// What all switches have in common.
-pub(super) struct Common<'a> {
-    pub(super) config: &'a Config,
-    pub(super) topology: &'a Topology,
-    pub(super) keys: FabricKeys,
-    pub(super) authorized: Vec<String>,
-    /// Root's, as /etc/shadow has it.
-    pub(super) password: Option<String>,
-    pub(super) image: Image,
-    pub(super) cmdline: String,
-    pub(super) accel: Accel,
+/// What the disks and VMs of all switches have in common.
+pub(crate) struct SwitchMaker<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) topology: &'a Topology,
+    pub(crate) keys: FabricKeys,
+    pub(crate) authorized: Vec<String>,
+    /// Root's password, as /etc/shadow has it.
+    pub(crate) password: Option<String>,
+    pub(crate) image: Image,
+    pub(crate) cmdline: String,
+    pub(crate) accel: Accel,
     /// Whether VMs start from saved states.
-    pub(super) warm: bool,
+    pub(crate) warm: bool,
     /// Holds a folder for each VM.
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
-impl Common<'_> {
+impl SwitchMaker<'_> {
     /// Names and addresses by which switches and people find the switches.
-    pub(super) fn hosts(&self) -> Vec<ssh::Host> {
+    pub(crate) fn hosts(&self) -> Vec<ssh::Host> {
         self.topology
             .switches
             .iter()
@@ -103,10 +99,10 @@ impl Common<'_> {
         }
     }
 
-    /// Writes the switch's disk and says what its VM consists of. `index` is its place in
+    /// Writes a switch's disk and returns the specification of its VM. `index` is the switch's in
     /// the topology.
-    pub(super) fn prepare(&self, index: usize) -> Result<VmSpec, SeedsError> {
-        let Make { spec, files, .. } = self.make(index)?;
+    pub(crate) fn prepare(&self, index: usize) -> Result<VmSpec, SeedsError> {
+        let SwitchMake { spec, files, .. } = self.make(index)?;
         make_folder(&spec.run_dir)?;
         seed::write(&spec.seed, &files)?;
         Ok(spec)
@@ -151,15 +147,15 @@ impl Common<'_> {
         }
     }
 
-    /// What makes a switch the one that it is.
-    pub(super) fn make(&self, index: usize) -> Result<Make, SeedsError> {
+    /// Everything that a switch is made from.
+    pub(crate) fn make(&self, index: usize) -> Result<SwitchMake, SeedsError> {
         let switch = &self.topology.switches[index];
         let conf = self.topology.switch_conf(switch);
         let conf = conf.map_err(|error| SeedsError::Conf {
             switch: switch.name.clone(),
             reason: error.to_string(),
         })?;
-        Ok(Make {
+        Ok(SwitchMake {
             spec: self.spec(index),
             files: self.files(switch, &conf)?,
             conf,
@@ -197,8 +193,7 @@ impl Common<'_> {
 }
 
 /// The seed of a switch's template: its NICs by their addresses in the template, and what the
-/// kernel has to know before it finds them. Nothing of it is secret, or the
-/// switch's own.
+/// kernel has to know before it finds them. None of it is secret or specific to the switch.
 fn template_files(switch: &Switch) -> Vec<SeedFile> {
     let file = |path: &str, text: String| SeedFile {
         path: path.into(),
@@ -219,7 +214,8 @@ fn template_files(switch: &Switch) -> Vec<SeedFile> {
     ]
 }
 
-/// machine-id(5), the same at every start of this switch of this fabric, and told to nobody.
+/// machine-id(5): the same at every start of this switch of this fabric. It must not be derived
+/// from anything public, because programs take it for a secret.
 fn machine_id(keys: &FabricKeys, switch: &str) -> Vec<u8> {
     let mut hasher = Sha256::new();
     hasher.update(b"machine-id of ");
@@ -231,17 +227,4 @@ fn machine_id(keys: &FabricKeys, switch: &str) -> Vec<u8> {
     }
     text.push('\n');
     text.into_bytes()
-}
-
-/// A folder of root's that nobody else may write to.
-pub(super) fn make_folder(path: &Path) -> Result<(), SeedsError> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
-        .map_err(|source| SeedsError::File {
-            path: path.into(),
-            source,
-        })
 }

@@ -1,19 +1,35 @@
-//! Unix sockets that stand there for one user.
+//! Folders and Unix sockets that are made for one user.
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, Uid, chown};
 
 use vm::spec::MAX_SOCKET_PATH;
 
-/// Listens at `path`, mode 0600, for this user and root alone, from the first moment on.
+/// A folder or file that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}: {source}", .path.display())]
+pub struct FileError {
+    pub(crate) path: PathBuf,
+    pub(crate) source: io::Error,
+}
+
+impl FileError {
+    /// For `map_err`: names the file.
+    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| FileError { path, source }
+    }
+}
+
+/// Listens at `path`, mode 0600, for this user and root alone from the first moment on.
 ///
 /// # Errors
 /// When something is there already, or the folder cannot be written to.
-pub(super) fn listen(path: &Path, (uid, gid): (u32, u32)) -> io::Result<UnixListener> {
+pub(crate) fn listen(path: &Path, (uid, gid): (u32, u32)) -> io::Result<UnixListener> {
     let bytes = path.as_os_str().len();
     if bytes > MAX_SOCKET_PATH {
         return Err(io::Error::other(format!(
@@ -28,14 +44,27 @@ pub(super) fn listen(path: &Path, (uid, gid): (u32, u32)) -> io::Result<UnixList
     Ok(listener)
 }
 
-/// Makes a folder of ours that this group may enter, and nobody else. Its members cannot put
-/// something of their own in the place of what is in it.
+/// Makes a folder, and those above it, that only root may write to.
+///
+/// # Errors
+/// When it cannot be made; that it is there already is fine.
+pub(crate) fn make_folder(path: &Path) -> Result<(), FileError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .map_err(FileError::at(path))
+}
+
+/// Makes a folder that only root may write to and only members of this group may enter: they cannot
+/// replace what is in it.
 ///
 /// # Errors
 /// When it is there already, or cannot be made.
-pub(super) fn make_closed_folder(path: &Path, gid: u32) -> io::Result<()> {
-    std::fs::DirBuilder::new().mode(0o710).create(path)?;
-    Ok(chown(path, None, Some(Gid::from_raw(gid)))?)
+pub(crate) fn make_closed_folder(path: &Path, gid: u32) -> Result<(), FileError> {
+    let made = std::fs::DirBuilder::new().mode(0o710).create(path);
+    made.and_then(|()| Ok(chown(path, None, Some(Gid::from_raw(gid)))?))
+        .map_err(FileError::at(path))
 }
 
 #[cfg(test)]

@@ -4,103 +4,96 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use dataplane::port::{Packet, Tap};
+use dataplane::port::Tap;
 use dataplane::vhost_sockets::Role;
 use dataplane::{Port, PortError};
 
-use super::cables::{CablesError, Planned, PlannedEnd, PlannedSocket};
-use super::owner::Person;
-use super::seeds::{SeedsError, make_folder};
-use super::sockets::{listen, make_closed_folder};
+use super::error::CablesError;
+use super::plan::{PlannedCable, PlannedEnd, PlannedSocket, open_netdev};
+use crate::files::{FileError, listen, make_closed_folder, make_folder};
+use crate::owner::Person;
 use host::execute::HostTaps;
 use host::lock::StatePaths;
-use model::config::{Config, Nic};
-use model::topology::{self, End, EndBackend, MTU, Selection, Topology};
+use model::config::Nic;
+use model::difference::Plan;
+use model::topology::{self, End, EndBackend, MTU};
 use vm::{NIC_FOLDER, nic_socket_name};
 
-/// Where the sockets of a fabric are, and for whom.
-pub(super) struct Sockets<'a> {
-    config: &'a Config,
-    topology: &'a Topology,
-    switches: &'a Selection,
+/// Opens the ports and sockets of a plan's cables.
+pub(crate) struct CableOpener<'a> {
+    plan: &'a Plan,
     paths: &'a StatePaths,
     owner: &'a Person,
 }
 
-impl<'a> Sockets<'a> {
-    pub(super) fn new(
-        config: &'a Config,
-        topology: &'a Topology,
-        switches: &'a Selection,
-        paths: &'a StatePaths,
-        owner: &'a Person,
-    ) -> Self {
-        Sockets {
-            config,
-            topology,
-            switches,
-            paths,
-            owner,
-        }
+impl<'a> CableOpener<'a> {
+    pub(crate) fn new(plan: &'a Plan, paths: &'a StatePaths, owner: &'a Person) -> Self {
+        CableOpener { plan, paths, owner }
     }
 
-    /// Makes all folders. They must be in the journal already.
-    pub(super) fn make_folders(&self) -> Result<(), SeedsError> {
+    /// Makes the folders of all sockets. They must be in the journal already.
+    ///
+    /// # Errors
+    /// When one cannot be made.
+    pub(crate) fn make_folders(&self) -> Result<(), FileError> {
         make_folder(&self.paths.vhost)?;
-        if !self.switches.is_empty() {
+        if !self.plan.switches.is_empty() {
             make_folder(&self.paths.vms)?;
         }
-        let mut switches = self.switches.iter();
+        let mut switches = self.plan.switches.iter();
         switches.try_for_each(|switch| self.make_folder_of(switch))
     }
 
-    /// Makes the folder of one switch that runs.
-    pub(super) fn make_folder_of(&self, switch: usize) -> Result<(), SeedsError> {
-        if self.config.vm.nic != Nic::VhostUser {
+    /// Makes the folder for the sockets of one switch that runs.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn make_folder_of(&self, switch: usize) -> Result<(), FileError> {
+        let config = &self.plan.config;
+        if config.vm.nic != Nic::VhostUser {
             return Ok(());
         }
         let folder = self.folder_of(switch);
         make_folder(&folder)?;
-        let nics = folder.join(NIC_FOLDER);
-        make_closed_folder(&nics, self.config.vm.uid_of(switch))
-            .map_err(|source| SeedsError::File { path: nics, source })
+        make_closed_folder(&folder.join(NIC_FOLDER), config.vm.uid_of(switch))
     }
 
     /// Where the files of one switch are.
-    pub(super) fn folder_of(&self, switch: usize) -> PathBuf {
-        self.paths.vms.join(&self.topology.switches[switch].name)
+    pub(crate) fn folder_of(&self, switch: usize) -> PathBuf {
+        let name = &self.plan.topology.switches[switch].name;
+        self.paths.vms.join(name)
     }
 
     /// Opens the ports and sockets of every cable. The host's ends are the taps given.
     ///
     /// # Errors
     /// The first that cannot be opened.
-    pub(super) fn open(&self, mut host_taps: HostTaps) -> Result<Vec<Planned>, CablesError> {
-        let cables = self.topology.cables.iter();
+    pub(crate) fn open(&self, mut host_taps: HostTaps) -> Result<Vec<PlannedCable>, CablesError> {
+        let cables = self.plan.topology.cables.iter();
         let open = |cable| self.open_one(cable, &mut host_taps);
         cables.map(open).collect()
     }
 
-    /// Opens the ports and sockets of one cable; see [`Sockets::open`].
+    /// Opens the ports and sockets of one cable. See [`CableOpener::open`].
     ///
     /// # Errors
     /// The first that cannot be opened; nothing is left of the other then.
-    pub(super) fn open_one(
+    pub(crate) fn open_one(
         &self,
         cable: &topology::Cable,
         host_taps: &mut HostTaps,
-    ) -> Result<Planned, CablesError> {
+    ) -> Result<PlannedCable, CablesError> {
         let mut end = |end: &End| self.end(&cable.name, end, host_taps);
         let a = end(&cable.a)?;
         let b = end(&cable.b).inspect_err(|_| self.forget_end(&cable.a))?;
-        Ok(Planned {
+        Ok(PlannedCable {
             name: cable.name.clone(),
             ends: [a, b],
         })
     }
 
     /// Removes the sockets of a cable that is unplugged, so that others can take their places.
-    pub(super) fn forget(&self, cable: &topology::Cable) {
+    pub(crate) fn forget(&self, cable: &topology::Cable) {
         for (_, end) in cable.ends() {
             self.forget_end(end);
         }
@@ -110,7 +103,7 @@ impl<'a> Sockets<'a> {
         let Some(path) = self.socket(end) else {
             return;
         };
-        for path in [aside(&path), path] {
+        for path in [moved_away(&path), path] {
             match std::fs::remove_file(&path) {
                 // It is one of the two.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -121,9 +114,13 @@ impl<'a> Sockets<'a> {
         }
     }
 
+    fn backend(&self, end: &End) -> EndBackend {
+        EndBackend::of(end.owner, &self.plan.switches, self.plan.config.vm.nic)
+    }
+
     /// Where vhost-user front ends plug in at an end.
     fn socket(&self, end: &End) -> Option<PathBuf> {
-        match EndBackend::of(end.owner, self.switches, self.config.vm.nic) {
+        match self.backend(end) {
             EndBackend::Anybody => Some(self.paths.vhost_socket(&end.tap)),
             EndBackend::VmSocket { switch, port } => {
                 let nics = self.folder_of(switch).join(NIC_FOLDER);
@@ -140,22 +137,22 @@ impl<'a> Sockets<'a> {
         host_taps: &mut HostTaps,
     ) -> Result<PlannedEnd, CablesError> {
         let name = end.tap.clone();
-        let (port, socket) = match EndBackend::of(end.owner, self.switches, self.config.vm.nic) {
+        let (port, socket) = match self.backend(end) {
             EndBackend::Host => {
                 let port = match host_taps.remove(&name) {
                     Some(tap) => host_port(cable, &name, tap)?,
-                    None => netdev(cable, &name)?,
+                    None => open_netdev(cable, &name)?,
                 };
                 (Some(port), None)
             }
             EndBackend::Nobody => (None, None),
-            EndBackend::VmTap => (Some(netdev(cable, &name)?), None),
+            EndBackend::VmTap => (Some(open_netdev(cable, &name)?), None),
             EndBackend::Anybody => {
                 let user = (self.owner.uid, self.owner.gid);
-                (Some(netdev(cable, &name)?), Some((user, true)))
+                (Some(open_netdev(cable, &name)?), Some((user, true)))
             }
             EndBackend::VmSocket { switch, .. } => {
-                let uid = self.config.vm.uid_of(switch);
+                let uid = self.plan.config.vm.uid_of(switch);
                 (None, Some(((uid, uid), false)))
             }
         };
@@ -176,8 +173,8 @@ impl<'a> Sockets<'a> {
     }
 }
 
-/// Where a socket's file is while its cable is cut.
-pub(super) fn aside(file: &Path) -> PathBuf {
+/// Where the file of a socket is while its cable is cut.
+pub(crate) fn moved_away(file: &Path) -> PathBuf {
     let mut aside = file.as_os_str().to_owned();
     aside.push(".cut");
     aside.into()
@@ -193,15 +190,5 @@ fn host_port(cable: &str, name: &str, tap: OwnedFd) -> Result<Port, CablesError>
                 action: "set its offloads",
                 source,
             },
-        })
-}
-
-/// Opens the device behind an end.
-pub(super) fn netdev(cable: &str, name: &str) -> Result<Port, CablesError> {
-    Packet::open(name)
-        .map(Port::Packet)
-        .map_err(|source| CablesError::Port {
-            cable: cable.into(),
-            source,
         })
 }

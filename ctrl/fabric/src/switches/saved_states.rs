@@ -15,19 +15,19 @@ use vm::states::{FOLDER, States};
 use vm::{Launcher, VmSpec};
 
 /// Whether switches start from saved states. Under KVM a boot takes less than a restore saves.
-pub(super) fn wanted(config: &Config, accel: Accel) -> bool {
+pub(crate) fn wanted(config: &Config, accel: Accel) -> bool {
     config.vm.warm && accel == Accel::Tcg
 }
 
 /// The states of this image with this QEMU.
-pub(super) fn states(image: &ImagePaths, launcher: &Launcher) -> Arc<States> {
+pub(crate) fn states(image: &ImagePaths, launcher: &Launcher) -> Arc<States> {
     let folder = image.root.parent().unwrap_or(&image.root).join(FOLDER);
     let made_with = format!("{} {}", launcher.version(), identity(&image.root));
     Arc::new(States::new(folder, made_with))
 }
 
-/// Tells this build of the image from any other in its place. What cannot be read makes no VM
-/// either.
+/// Distinguishes this build of the image from any other at the same path. An image that cannot be
+/// read makes no VM either.
 fn identity(root: &Path) -> String {
     root.metadata().map_or(String::new(), |meta| {
         let (seconds, nanoseconds) = (meta.mtime(), meta.mtime_nsec());
@@ -35,10 +35,10 @@ fn identity(root: &Path) -> String {
     })
 }
 
-/// Makes the states that `specs` need and that are not there, all at once, each of them called by
-/// the first switch that needs it. Files and sockets meanwhile are in `folder`. Without one, its
-/// switches boot.
-pub(super) async fn make_missing(
+/// Makes the missing states of `specs`, all at once; each is named after the first switch that needs
+/// it. Their files and sockets are in `folder` meanwhile. Where one cannot be made, its switches
+/// boot.
+pub(crate) async fn make_missing(
     launcher: &Launcher,
     states: &States,
     specs: &[&VmSpec],
@@ -50,21 +50,21 @@ pub(super) async fn make_missing(
         return;
     }
     let mut stage = progress.stage("saved states");
-    let named = |place: usize| format!("of {}", specs[place].name);
-    let mut waited_for: Vec<_> = missing.iter().map(|(_, place)| named(*place)).collect();
+    let named = |index: usize| format!("of {}", specs[index].name);
+    let mut waited_for: Vec<_> = missing.iter().map(|(_, index)| named(*index)).collect();
     stage.update(&format!("making those {}", waited_for.join(", ")));
     let mut work: FuturesUnordered<_> = missing
         .iter()
-        .map(|(key, place)| {
-            let spec = specs[*place];
+        .map(|(key, index)| {
+            let spec = specs[*index];
             // Short, as the path of a socket has to be.
             let run_dir = folder.join(format!("~{}", spec.name));
-            async move { (*place, launcher.save_state(spec, key, &run_dir).await) }
+            async move { (*index, launcher.save_state(spec, key, &run_dir).await) }
         })
         .collect();
     let (mut made, mut bytes) = (0, 0);
-    while let Some((place, outcome)) = work.next().await {
-        let name = named(place);
+    while let Some((index, outcome)) = work.next().await {
+        let name = named(index);
         waited_for.retain(|waited| *waited != name);
         match outcome {
             Ok(size) => {

@@ -1,0 +1,101 @@
+//! What happens at the cables while the fabric runs: front ends plug in, ports fail, workers are
+//! overloaded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::cables::event::CableEvent;
+use crate::live::Live;
+use crate::state::FabricState;
+use model::cable_change::CableState;
+use model::topology::Side;
+
+/// Between two looks at the workers' load, while frames come and while none comes.
+const BUSY: Duration = Duration::from_millis(250);
+const IDLE: Duration = Duration::from_secs(2);
+
+/// Follows the cables until dropped. `waiting` is notified when there are events.
+pub(crate) async fn follow(live: Arc<Live>, waiting: Arc<Notify>) {
+    loop {
+        waiting.notified().await;
+        // An `apply` may replace the state between two events, so it is taken for each.
+        while let (state, Some(event)) = next_event(&live).await {
+            match event {
+                CableEvent::Notice(notice) => live.notices.add(notice),
+                CableEvent::FrontEnd {
+                    index,
+                    side,
+                    plugged,
+                } => front_end_changed(&live, &state, (index, side), plugged).await,
+            }
+        }
+    }
+}
+
+async fn next_event(live: &Live) -> (Arc<FabricState>, Option<CableEvent>) {
+    let panel = live.state().cables.panel().clone();
+    // While an `apply` exchanges cables, the state does not know the new ones yet, and their events
+    // would be skipped.
+    let _changing = panel.lock_changes().await;
+    let state = live.state();
+    let event = state.cables.event();
+    (state, event)
+}
+
+async fn front_end_changed(
+    live: &Live,
+    state: &FabricState,
+    (index, side): (usize, Side),
+    plugged: bool,
+) {
+    let end = state.plan.topology.cables[index].end(side);
+    if !state.is_pluggable(end.owner) {
+        // QEMU reports "link up" to its guest whenever it has connected.
+        if plugged && state.cables.state(index) == CableState::Down {
+            live.set_carrier(state, index, side, false).await;
+        }
+        return;
+    }
+    let name = &end.tap;
+    let (before, now) = live
+        .occupancies
+        .change(name, |occupancy| occupancy.front_end = plugged);
+    state
+        .cables
+        .set_accepting(index, side, now.accepts_front_ends());
+    if before.tap_is_idle() && !now.tap_is_idle() {
+        live.notices.add(format!(
+            "the vhost-user front end at {name} has left: its tap carries the cable now"
+        ));
+    } else if now.tap_is_idle() && !before.tap_is_idle() {
+        live.notices.add(format!(
+            "a vhost-user front end carries {name}: the program that holds the tap receives \
+             nothing until the front end leaves"
+        ));
+    }
+    live.notices.signal();
+}
+
+/// Evens out the workers' load until dropped; seldom while no frame comes.
+pub(crate) async fn balance(live: Arc<Live>) {
+    let mut frames = 0;
+    let mut pause = IDLE;
+    loop {
+        sleep(pause).await;
+        let state = live.state();
+        let (now, ..) = state.cables.traffic();
+        pause = if std::mem::replace(&mut frames, now) == now {
+            IDLE
+        } else {
+            BUSY
+        };
+        if let Err(error) = state.cables.panel().balance() {
+            let notice = format!("the workers' load is not evened out: {error}");
+            live.notices.add(notice);
+            return;
+        }
+    }
+}

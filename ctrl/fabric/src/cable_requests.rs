@@ -1,0 +1,135 @@
+//! What clients ask of cables: [`CableRequests`], the same for a whole fabric and for a single wire.
+
+use std::future::Future;
+
+use futures_util::future::join_all;
+
+use crate::cables::Cables;
+use crate::cables::batch::CheckedBatch;
+use crate::cables::names::CableNames;
+use crate::capture;
+use crate::recorder::Recorder;
+use crate::recorder::requests::RecorderRequests;
+use api::capture::{CaptureRequest, CaptureStream};
+use api::{ApiError, CableBatchDone, CableChanged, CableReport, LaneImpairment};
+use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
+use model::topology::Side;
+
+/// Answers requests about cables. Clones are the same cables.
+pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {
+    fn cables(&self) -> &Cables;
+
+    /// `None` where nothing is recorded.
+    fn recorder(&self) -> Option<&Recorder>;
+
+    /// Reports to whatever is plugged in at an end whether it has carrier. Returns a sentence if it
+    /// could not be reported.
+    fn set_carrier(
+        &self,
+        cable: usize,
+        side: Side,
+        up: bool,
+    ) -> impl Future<Output = Option<String>> + Send;
+
+    /// Reports on the cables of these names, or on all if there are none.
+    fn reports(
+        &self,
+        names: &[String],
+    ) -> impl Future<Output = Result<Vec<CableReport>, ApiError>> + Send {
+        let indices: Result<Vec<_>, _> = match names {
+            [] => Ok((0..self.cables().len()).collect()),
+            names => names.iter().map(|name| self.cable(name)).collect(),
+        };
+        async { Ok(self.cables().reports(indices?).await) }
+    }
+
+    /// Cuts or mends one cable, or makes it swallow frames.
+    fn set_state(
+        &self,
+        name: &str,
+        state: CableState,
+    ) -> impl Future<Output = Result<CableChanged, ApiError>> + Send {
+        let change = CableChange {
+            cable: name.into(),
+            state: Some(state),
+            impair: None,
+        };
+        let batch = CableBatch {
+            changes: vec![change],
+        };
+        async move {
+            let index = self.cable(name)?;
+            Ok(CableChanged {
+                notes: self.change(batch).await?.notes,
+                name: self.cables().name(index).to_owned(),
+                state,
+            })
+        }
+    }
+
+    /// Changes the impairment of one cable. Returns both lanes as they are now.
+    fn impair(
+        &self,
+        name: &str,
+        change: ImpairmentChange,
+    ) -> impl Future<Output = Result<[LaneImpairment; 2], ApiError>> + Send {
+        async {
+            let index = self.cable(name)?;
+            self.change(CableBatch::of(name, change)).await?;
+            Ok(self.cables().impairments(index))
+        }
+    }
+
+    /// Makes all changes of a batch at one instant, or none, and reports the carrier to the ends.
+    fn change(
+        &self,
+        batch: CableBatch,
+    ) -> impl Future<Output = Result<CableBatchDone, ApiError>> + Send {
+        let cables = self.clone();
+        async {
+            // A client that leaves ends its request, and half of a change must not be left behind.
+            let change = tokio::spawn(async move { cables.commit(&batch).await });
+            change.await.map_err(ApiError::failed)?
+        }
+    }
+
+    /// As [`CableRequests::change`]; to be driven to its end.
+    fn commit(
+        &self,
+        batch: &CableBatch,
+    ) -> impl Future<Output = Result<CableBatchDone, ApiError>> + Send {
+        async {
+            let cables = self.cables();
+            let changing = cables.panel().lock_changes().await;
+            let committed = CheckedBatch::check(self, cables, batch)?
+                .commit(cables)
+                .await?;
+            drop(changing);
+            let ends = committed.states.into_iter().flat_map(|(index, state)| {
+                let up = state != CableState::Down;
+                [Side::A, Side::B].map(|side| self.set_carrier(index, side, up))
+            });
+            let notes = join_all(ends.collect::<Vec<_>>()).await;
+            Ok(CableBatchDone {
+                at_ns: committed.at_ns,
+                notes: notes.into_iter().flatten().collect(),
+            })
+        }
+    }
+
+    /// Starts a capture: every lane is tapped when the future completes.
+    fn capture(
+        &self,
+        request: &CaptureRequest,
+    ) -> impl Future<Output = Result<CaptureStream, ApiError>> + Send {
+        capture::start(self.cables(), self, request)
+    }
+
+    /// The flight recorder of these cables.
+    ///
+    /// # Errors
+    /// When nothing is recorded.
+    fn recording(&self) -> Result<RecorderRequests<Self>, ApiError> {
+        RecorderRequests::new(self.clone())
+    }
+}

@@ -1,0 +1,191 @@
+//! Changing cables: states and impairments, of several cables at once, all or none.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+
+use super::names::CableNames;
+use super::panel::answer;
+use super::report::{to_dataplane_side, to_dataplane_state};
+use super::{Cables, Condition};
+use api::ApiError;
+use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
+use model::impairment::{BoundedInt, ImpairKeys};
+use model::topology::Side;
+
+/// A batch that has been checked: what every cable in it will be.
+pub(crate) struct CheckedBatch {
+    cables: BTreeMap<usize, CheckedChange>,
+}
+
+struct CheckedChange {
+    condition: Condition,
+    /// The state was named, even if it is the same as before: the ends learn it once more.
+    sets_state: bool,
+    /// By the side where the lane begins.
+    sets_impairment: [bool; 2],
+}
+
+/// What a batch has done.
+pub(crate) struct Committed {
+    /// When it took effect, in ns since 1970.
+    pub(crate) at_ns: u64,
+    /// Cables whose state was named, with that state: their ends must learn it.
+    pub(crate) states: Vec<(usize, CableState)>,
+}
+
+impl CheckedBatch {
+    /// Checks every change before the first is made.
+    ///
+    /// # Errors
+    /// The first change that makes no sense.
+    pub(crate) fn check(
+        names: &impl CableNames,
+        cables: &Cables,
+        batch: &CableBatch,
+    ) -> Result<Self, ApiError> {
+        let mut checked = CheckedBatch {
+            cables: BTreeMap::new(),
+        };
+        for change in &batch.changes {
+            checked.add(names, cables, change)?;
+        }
+        Ok(checked)
+    }
+
+    /// Gives a cable that replaces another the other's condition.
+    pub(crate) fn restoring(index: usize, condition: Condition) -> Self {
+        let change = CheckedChange {
+            condition,
+            sets_state: true,
+            sets_impairment: [true; 2],
+        };
+        CheckedBatch {
+            cables: [(index, change)].into(),
+        }
+    }
+
+    fn add(
+        &mut self,
+        names: &impl CableNames,
+        cables: &Cables,
+        change: &CableChange,
+    ) -> Result<(), ApiError> {
+        let index = names.cable(&change.cable)?;
+        let checked = self.cables.entry(index).or_insert_with(|| CheckedChange {
+            condition: cables.condition(index),
+            sets_state: false,
+            sets_impairment: [false; 2],
+        });
+        if let Some(state) = change.state {
+            checked.condition.state = state;
+            checked.sets_state = true;
+        }
+        let Some(ImpairmentChange { from, clear, set }) = &change.impair else {
+            return Ok(());
+        };
+        let only = match from {
+            Some(from) => Some(side_of(names, cables, index, from)?),
+            None => None,
+        };
+        for side in [Side::A, Side::B] {
+            if only.is_some_and(|only| only != side) {
+                continue;
+            }
+            let lane = &mut checked.condition.impairments[side as usize];
+            let before = if *clear {
+                ImpairKeys::default()
+            } else {
+                std::mem::take(lane)
+            };
+            *lane = with_seed(before.overlay(set.clone()), set.seed.is_some());
+            checked.sets_impairment[side as usize] = true;
+            lane.settings()
+                .map_err(|error| ApiError::conflict(format!("{}: {error}", change.cable)))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the changes. The caller holds the lock of [`PatchPanel::lock_changes`], and drives this
+    /// to its end: the workers do not take back what was sent to them.
+    ///
+    /// [`PatchPanel::lock_changes`]: super::panel::PatchPanel::lock_changes
+    ///
+    /// # Errors
+    /// When a worker refuses or does not answer; the batch then counts as not made.
+    pub(crate) async fn commit(self, cables: &Cables) -> Result<Committed, ApiError> {
+        let changes = self.dataplane_changes(cables)?;
+        if !changes.is_empty() {
+            let panel = &cables.panel.panel;
+            answer(panel.commit(changes))
+                .await
+                .map_err(ApiError::failed)?;
+        }
+        let at_ns = cables.wall_clock();
+        let mut states = Vec::new();
+        for (index, checked) in self.cables {
+            if checked.sets_state {
+                states.push((index, checked.condition.state));
+            }
+            cables.set_condition(index, checked.condition);
+        }
+        Ok(Committed { at_ns, states })
+    }
+
+    fn dataplane_changes(&self, cables: &Cables) -> Result<Vec<dataplane::PanelChange>, ApiError> {
+        let mut changes = Vec::new();
+        for (index, checked) in &self.cables {
+            let (id, condition) = (cables.id(*index), &checked.condition);
+            if checked.sets_state {
+                changes.push(dataplane::PanelChange::State {
+                    id,
+                    state: to_dataplane_state(condition.state),
+                });
+            }
+            for side in [Side::A, Side::B] {
+                if !checked.sets_impairment[side as usize] {
+                    continue;
+                }
+                let settings = condition.impairments[side as usize].settings();
+                let settings = settings.map_err(ApiError::conflict)?;
+                changes.push(dataplane::PanelChange::Impair {
+                    id,
+                    from: to_dataplane_side(side),
+                    impairment: (!settings.is_clean()).then(|| Box::new(settings)),
+                });
+            }
+        }
+        Ok(changes)
+    }
+}
+
+/// The side of a cable at which the port `from` is.
+fn side_of(
+    names: &impl CableNames,
+    cables: &Cables,
+    index: usize,
+    from: &str,
+) -> Result<Side, ApiError> {
+    match names.end(from)? {
+        (cable, side) if cable == index => Ok(side),
+        _ => {
+            let [a, b] = cables.end_names(index);
+            Err(ApiError::unknown(format!(
+                "{from} is not an end of {}: its ends are {a} and {b}",
+                cables.name(index)
+            )))
+        }
+    }
+}
+
+/// Gives every impaired lane its own random numbers, unless the user has chosen a seed. The seed is
+/// reported, so that a run can be repeated, and goes away with the last of the other keys.
+fn with_seed(mut keys: ImpairKeys, chosen: bool) -> ImpairKeys {
+    if keys.seed.is_none() && !keys.is_empty() {
+        // The standard library's hash keys are the kernel's random numbers.
+        let random = std::hash::RandomState::new().build_hasher().finish();
+        keys.seed = Some(BoundedInt(i64::from(random as u32) + 1));
+    } else if !chosen && keys.pairs().len() == 1 && keys.seed.is_some() {
+        keys.seed = None;
+    }
+    keys
+}

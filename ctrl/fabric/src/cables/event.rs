@@ -1,0 +1,71 @@
+//! What happens to cables without a request: [`CableEvent`].
+
+use std::sync::Arc;
+
+use dataplane::vhost_sockets::SocketEvent;
+use dataplane::{CableId, Event};
+
+use super::report::to_topology_side;
+use super::{Cables, PluggedCable};
+use model::topology::Side;
+
+/// What happened to a cable.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum CableEvent {
+    /// A sentence for the user.
+    Notice(String),
+    /// A vhost-user front end has begun, or ceased, to carry an end.
+    FrontEnd {
+        /// The cable's index in the topology.
+        index: usize,
+        side: Side,
+        plugged: bool,
+    },
+}
+
+impl Cables {
+    /// The next event of one of these cables. Events of cables that are gone are skipped.
+    pub(crate) fn event(&self) -> Option<CableEvent> {
+        while let Some(event) = self.panel.panel.event() {
+            if let Event::PortFailed {
+                cable, side, error, ..
+            } = event
+                && let Some((_, cable)) = self.find(cable)
+            {
+                let (name, end) = (&cable.name, &cable.ends[side as usize].name);
+                let notice = format!("cable {name}: its port {end} failed: {error}");
+                return Some(CableEvent::Notice(notice));
+            }
+        }
+        while let Some(event) = self.panel.sockets.event() {
+            let event = match event {
+                SocketEvent::Plugged { cable, side } => self.front_end(cable, side, true),
+                SocketEvent::Unplugged { cable, side } => self.front_end(cable, side, false),
+                SocketEvent::Fault { cable, reason, .. }
+                | SocketEvent::Refused { cable, reason, .. } => {
+                    let notice = |name| CableEvent::Notice(format!("cable {name}: {reason}"));
+                    self.find(cable).map(|(_, cable)| notice(&cable.name))
+                }
+            };
+            if event.is_some() {
+                return event;
+            }
+        }
+        None
+    }
+
+    fn front_end(&self, id: CableId, side: dataplane::Side, plugged: bool) -> Option<CableEvent> {
+        let (index, _) = self.find(id)?;
+        let side = to_topology_side(side);
+        Some(CableEvent::FrontEnd {
+            index,
+            side,
+            plugged,
+        })
+    }
+
+    fn find(&self, id: CableId) -> Option<(usize, &Arc<PluggedCable>)> {
+        let mut cables = self.cables.iter().enumerate();
+        cables.find(|(_, cable)| cable.handle.id == id)
+    }
+}

@@ -1,0 +1,70 @@
+//! How the names in a request are understood: [`CableNames`].
+
+use std::sync::Arc;
+
+use api::ApiError;
+use model::topology::{Side, Topology};
+
+/// Finds cables and their ends by name.
+pub(crate) trait CableNames {
+    /// The index of the cable that has this name, or an end of this name.
+    ///
+    /// # Errors
+    /// When there is no such cable.
+    fn cable(&self, name: &str) -> Result<usize, ApiError>;
+
+    /// The cable and the side of the port that has this name or alias.
+    ///
+    /// # Errors
+    /// When there is no such port.
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError>;
+
+    /// The readable name of an end, such as `spine1:2`.
+    fn alias(&self, cable: usize, side: Side) -> String;
+
+    /// Whether a cable joins two switches, which hold a BGP session over it.
+    fn is_between_switches(&self, cable: usize) -> bool;
+}
+
+impl CableNames for Topology {
+    fn cable(&self, name: &str) -> Result<usize, ApiError> {
+        let cable = Topology::cable(self, name).map_err(ApiError::unknown)?;
+        let mut all = self.cables.iter();
+        let index = all.position(|other| other.name == cable.name);
+        Ok(index.expect("the topology's own cable"))
+    }
+
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
+        let found = Topology::end(self, name).map_err(ApiError::unknown)?;
+        Ok((found.index, found.side))
+    }
+
+    fn alias(&self, cable: usize, side: Side) -> String {
+        self.cables[cable].end(side).alias.clone()
+    }
+
+    fn is_between_switches(&self, cable: usize) -> bool {
+        use model::topology::EndOwner::Switch;
+        let ends = self.cables[cable].ends();
+        ends.into_iter()
+            .all(|(_, end)| matches!(end.owner, Switch { .. }))
+    }
+}
+
+impl<N: CableNames> CableNames for Arc<N> {
+    fn cable(&self, name: &str) -> Result<usize, ApiError> {
+        N::cable(self, name)
+    }
+
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
+        N::end(self, name)
+    }
+
+    fn alias(&self, cable: usize, side: Side) -> String {
+        N::alias(self, cable, side)
+    }
+
+    fn is_between_switches(&self, cable: usize) -> bool {
+        N::is_between_switches(self, cable)
+    }
+}

@@ -1,0 +1,208 @@
+//! A running fabric: [`Fabric`] composes its parts, which answer the API.
+
+use std::sync::Arc;
+
+use crate::cable_requests::CableRequests;
+use crate::cables::Cables;
+use crate::cables::names::CableNames;
+use crate::change::control::ChangeControl;
+use crate::live::Live;
+use crate::recorder::Recorder;
+use crate::state::FabricState;
+use crate::switches::{Switches, bmcs};
+use crate::{positions, vm_args};
+use api::capture::{CaptureRequest, CaptureStream};
+use api::{
+    ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
+    ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
+    Positions, Recording, SshAccess, Status,
+};
+use model::cable_change::{CableBatch, CableState, ImpairmentChange};
+use model::plugging::PlugOptions;
+use model::power::PowerAction;
+use model::topology::{Side, TopologyJson};
+
+/// A fabric while it runs.
+pub struct Fabric {
+    pub(crate) live: Arc<Live>,
+    pub(crate) switches: Switches,
+    /// `None` where nothing is recorded.
+    pub(crate) recorder: Arc<Option<Recorder>>,
+    pub(crate) change: ChangeControl,
+}
+
+impl Fabric {
+    /// Whether every planned switch runs with all its sessions and every loopback answers. At once
+    /// where no switch is planned.
+    pub fn is_ready(&self) -> bool {
+        self.live.is_ready()
+    }
+
+    /// Waits until something that [`Backend::status`] shows may have changed.
+    pub async fn changed(&self) {
+        self.live.notices.changed().await;
+    }
+
+    /// All cables' lanes added up: frames and bytes that entered, frames dropped.
+    pub fn traffic(&self) -> (u64, u64, u64) {
+        self.live.state().cables.traffic()
+    }
+
+    /// Number of ends at which a program or VM is plugged in.
+    pub fn plugged(&self) -> usize {
+        self.live.occupancies.occupied()
+    }
+
+    /// Takes the sentences for the user that have come since the last call.
+    pub fn notices(&self) -> Vec<String> {
+        self.live.notices.take()
+    }
+
+    /// Looks for what the recorder's triggers wait for, until dropped.
+    pub(crate) async fn watch_triggers(self: Arc<Self>) {
+        if let Some(recorder) = &*self.recorder {
+            recorder.watch(|notice| self.live.notices.add(notice)).await;
+        }
+    }
+
+    /// The cables at this moment, as requests want them.
+    fn cables_now(&self) -> CablesNow {
+        CablesNow {
+            state: self.live.state(),
+            live: self.live.clone(),
+            recorder: self.recorder.clone(),
+        }
+    }
+}
+
+/// The cables of a fabric at one moment.
+#[derive(Clone)]
+struct CablesNow {
+    state: Arc<FabricState>,
+    live: Arc<Live>,
+    recorder: Arc<Option<Recorder>>,
+}
+
+impl CableNames for CablesNow {
+    fn cable(&self, name: &str) -> Result<usize, ApiError> {
+        CableNames::cable(&self.state.plan.topology, name)
+    }
+
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
+        CableNames::end(&self.state.plan.topology, name)
+    }
+
+    fn alias(&self, cable: usize, side: Side) -> String {
+        self.state.plan.topology.alias(cable, side)
+    }
+
+    fn is_between_switches(&self, cable: usize) -> bool {
+        self.state.plan.topology.is_between_switches(cable)
+    }
+}
+
+impl CableRequests for CablesNow {
+    fn cables(&self) -> &Cables {
+        &self.state.cables
+    }
+
+    fn recorder(&self) -> Option<&Recorder> {
+        Option::as_ref(&self.recorder)
+    }
+
+    async fn set_carrier(&self, cable: usize, side: Side, up: bool) -> Option<String> {
+        self.live.set_carrier(&self.state, cable, side, up).await
+    }
+}
+
+impl Backend for Fabric {
+    fn status(&self) -> Status {
+        let state = self.live.state();
+        let nodes = state.switches.values();
+        Status {
+            ready: self.is_ready(),
+            nodes: nodes.map(|switch| switch.status()).collect(),
+            cables: state.cables.len(),
+            workers: state.cables.panel().workers(),
+            applying: self.change.doing(),
+        }
+    }
+
+    fn topology(&self) -> Result<TopologyJson, ApiError> {
+        Ok(TopologyJson::from(&self.live.state().plan.topology))
+    }
+
+    async fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError> {
+        self.cables_now().reports(names).await
+    }
+
+    async fn set_cable_state(
+        &self,
+        name: &str,
+        state: CableState,
+    ) -> Result<CableChanged, ApiError> {
+        self.cables_now().set_state(name, state).await
+    }
+
+    async fn impair(
+        &self,
+        name: &str,
+        change: ImpairmentChange,
+    ) -> Result<[LaneImpairment; 2], ApiError> {
+        self.cables_now().impair(name, change).await
+    }
+
+    fn impairments(&self) -> Vec<LaneImpairment> {
+        self.live.state().cables.all_impairments()
+    }
+
+    async fn change_cables(&self, batch: CableBatch) -> Result<CableBatchDone, ApiError> {
+        self.cables_now().change(batch).await
+    }
+
+    async fn apply(
+        self: Arc<Self>,
+        request: ApplyRequest,
+        peer: Peer,
+    ) -> Result<ApplyAnswer, ApiError> {
+        self.change_to(request, peer).await
+    }
+
+    fn positions(&self) -> Result<Positions, ApiError> {
+        Ok(positions::list(&self.live))
+    }
+
+    fn vm_args(&self, position: &str, wish: &PlugOptions) -> Result<Vec<String>, ApiError> {
+        let topology = &self.live.state().plan.topology;
+        vm_args::options(topology, &self.live.paths, position, wish).map_err(ApiError::unknown)
+    }
+
+    fn ssh(&self) -> Result<SshAccess, ApiError> {
+        self.switches.ssh()
+    }
+
+    fn ipmi(&self) -> Result<IpmiAccess, ApiError> {
+        let topology = &self.live.state().plan.topology;
+        bmcs::access(self.switches.bmcs(), topology)
+    }
+
+    async fn exec(&self, node: &str, request: ExecRequest) -> Result<ExecAnswer, ApiError> {
+        self.live.state().switch(node)?.exec(request).await
+    }
+
+    async fn power(&self, node: &str, action: PowerAction) -> Result<NodeStatus, ApiError> {
+        self.live.state().switch(node)?.power(action).await
+    }
+
+    async fn console(&self, node: &str) -> Result<Box<dyn ConsoleStream>, ApiError> {
+        Ok(self.live.state().switch(node)?.console())
+    }
+
+    async fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
+        self.cables_now().capture(request).await
+    }
+
+    fn recorder(&self) -> Result<impl Recording, ApiError> {
+        self.cables_now().recording()
+    }
+}

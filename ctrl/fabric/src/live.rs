@@ -1,0 +1,134 @@
+//! What the parts of a running fabric share: [`Live`].
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::join_all;
+
+use crate::host::Host;
+use crate::notices::Notices;
+use crate::occupancy::Occupancies;
+use crate::owner::Person;
+use crate::state::{FabricState, is_host};
+use host::lock::StatePaths;
+use model::topology::{EndOwner, Side};
+
+/// A running fabric's present state, and where its parts meet: the host, the ends that are plugged
+/// in, and what the user should know.
+pub(crate) struct Live {
+    state: Mutex<Arc<FabricState>>,
+    /// The files beside the API's socket, as absolute paths.
+    pub(crate) paths: StatePaths,
+    /// Who may use the API and plug in.
+    pub(crate) owner: Person,
+    pub(crate) host: Arc<Host>,
+    pub(crate) occupancies: Occupancies,
+    pub(crate) notices: Notices,
+    ready: AtomicBool,
+}
+
+impl Live {
+    pub(crate) fn new(
+        state: FabricState,
+        host: Arc<Host>,
+        paths: StatePaths,
+        owner: Person,
+    ) -> Self {
+        Live {
+            // Without switches there is nothing to wait for.
+            ready: AtomicBool::new(state.plan.switches.is_empty()),
+            state: Mutex::new(Arc::new(state)),
+            paths,
+            owner,
+            host,
+            occupancies: Occupancies::default(),
+            notices: Notices::default(),
+        }
+    }
+
+    /// The state at this moment. To look at several things of it, take it once.
+    pub(crate) fn state(&self) -> Arc<FabricState> {
+        let state = self.state.lock();
+        state.expect("no holder of this lock can panic").clone()
+    }
+
+    /// Puts another state in force.
+    pub(crate) fn put(&self, state: Arc<FabricState>) {
+        let current = self.state.lock();
+        *current.expect("no holder of this lock can panic") = state;
+        self.notices.signal();
+    }
+
+    /// Adds a switch that was started to the state.
+    pub(crate) fn add_switch(&self, index: usize, switch: Arc<crate::switches::switch::Switch>) {
+        let mut state = FabricState::clone(&self.state());
+        state.switches.insert(index, switch);
+        self.put(Arc::new(state));
+    }
+
+    /// Whether every planned switch runs with all its sessions, and every loopback answers.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_ready(&self, ready: bool) {
+        if self.ready.swap(ready, Ordering::Relaxed) != ready {
+            self.notices.signal();
+        }
+    }
+
+    /// Reports to an end whether it has carrier. Returns a sentence if it could not be reported.
+    pub(crate) async fn set_carrier(
+        &self,
+        state: &FabricState,
+        cable: usize,
+        side: Side,
+        up: bool,
+    ) -> Option<String> {
+        let end = state.plan.topology.cables[cable].end(side);
+        match end.owner {
+            owner if is_host(owner) => self.host.set_carrier(&end.tap, up).err(),
+            EndOwner::Switch { switch, port } if state.switches.contains_key(&switch) => {
+                let result = state.switches[&switch].vm().set_link(port, up).await;
+                let error = result.err()?;
+                Some(format!("{} has not learned it yet: {error}", end.alias))
+            }
+            EndOwner::Open => None,
+            _ => {
+                let front_end = self.occupancies.of(&end.tap).front_end;
+                if let Err(error) = state.cables.set_carrier(cable, side, up).await {
+                    return Some(format!("{} has not learned it: {error}", end.alias));
+                }
+                (!up && !front_end).then(|| {
+                    format!(
+                        "{} ({}) still has carrier, because a tap reports nothing to QEMU: for a \
+                         VM that holds it this is a blackhole",
+                        end.tap, end.alias
+                    )
+                })
+            }
+        }
+    }
+
+    /// Takes the carrier from the ends of cut cables that are there before the switches run.
+    pub(crate) async fn report_cuts_to_devices(&self) {
+        let state = self.state();
+        self.report_cuts(&state, |owner| is_host(owner) || state.is_pluggable(owner))
+            .await;
+    }
+
+    /// Takes the carrier from the ports of a switch at which cables are cut: QEMU starts with all
+    /// links up.
+    pub(crate) async fn report_cuts_to(&self, switch: &str) {
+        let state = self.state();
+        let switches = &state.plan.topology.switches;
+        let is_its = |owner| matches!(owner, EndOwner::Switch { switch: index, .. } if switches[index].name == switch);
+        self.report_cuts(&state, is_its).await;
+    }
+
+    async fn report_cuts(&self, state: &FabricState, is_meant: impl Fn(EndOwner) -> bool) {
+        let ends = state.cut_ends(is_meant);
+        let reports = ends.map(|(cable, side)| self.set_carrier(state, cable, side, false));
+        join_all(reports.collect::<Vec<_>>()).await;
+    }
+}

@@ -1,0 +1,91 @@
+//! Which end is plugged in, and by what: an end with both a tap and a vhost-user socket belongs to
+//! the first that comes.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+
+/// What is plugged in at one end. A vhost-user front end carries the end for as long as it is
+/// connected; it is accepted only while no program holds the tap.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct EndOccupancy {
+    /// A program has the tap open.
+    pub(crate) tap: bool,
+    /// A vhost-user front end has started its rings.
+    pub(crate) front_end: bool,
+}
+
+impl EndOccupancy {
+    pub(crate) fn is_occupied(self) -> bool {
+        self.tap || self.front_end
+    }
+
+    /// Whether front ends are accepted. One that carries the end may come back after its
+    /// connection broke, so the socket closes behind it only when it has left.
+    pub(crate) fn accepts_front_ends(self) -> bool {
+        self.front_end || !self.tap
+    }
+
+    /// Whether a program holds the tap and receives nothing.
+    pub(crate) fn tap_is_idle(self) -> bool {
+        self.tap && self.front_end
+    }
+}
+
+/// The occupancy of every pluggable end, by the end's name. Ends that our own VMs hold are not in
+/// here.
+#[derive(Debug, Default)]
+pub(crate) struct Occupancies(Mutex<BTreeMap<String, EndOccupancy>>);
+
+impl Occupancies {
+    /// Number of ends that are plugged in.
+    pub(crate) fn occupied(&self) -> usize {
+        let ends = self.lock();
+        ends.values().filter(|end| end.is_occupied()).count()
+    }
+
+    pub(crate) fn of(&self, end: &str) -> EndOccupancy {
+        self.lock().get(end).copied().unwrap_or_default()
+    }
+
+    /// Drops what is known of an end that is gone.
+    pub(crate) fn forget(&self, end: &str) {
+        self.lock().remove(end);
+    }
+
+    /// Changes the occupancy of an end. Returns it as it was before and as it is now.
+    pub(crate) fn change(
+        &self,
+        end: &str,
+        change: impl FnOnce(&mut EndOccupancy),
+    ) -> (EndOccupancy, EndOccupancy) {
+        let mut ends = self.lock();
+        let end = ends.entry(end.into()).or_default();
+        let before = *end;
+        change(end);
+        (before, *end)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, EndOccupancy>> {
+        self.0.lock().expect("no holder of this lock can panic")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_carries_the_end() {
+        let mut end = EndOccupancy::default();
+        assert!(end.accepts_front_ends() && !end.is_occupied());
+        end.tap = true;
+        assert!(!end.accepts_front_ends() && !end.tap_is_idle());
+        end.tap = false;
+        end.front_end = true;
+        assert!(end.accepts_front_ends());
+        end.tap = true;
+        assert!(end.tap_is_idle() && end.accepts_front_ends());
+        end.front_end = false;
+        assert!(!end.tap_is_idle() && !end.accepts_front_ends());
+    }
+}

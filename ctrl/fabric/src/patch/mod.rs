@@ -1,0 +1,317 @@
+//! One cable without a datacenter around it: `ikv-fabric patch`.
+
+mod port_spec;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use dataplane::PanelOptions;
+use dataplane::rights::keep;
+use dataplane::sys::tap;
+
+use crate::cable_requests::CableRequests;
+use crate::cables::Cables;
+use crate::cables::error::CablesError;
+use crate::cables::event::CableEvent;
+use crate::cables::names::CableNames;
+use crate::cables::panel::PatchPanel;
+use crate::cables::plan::{PlannedCable, PlannedEnd, PlannedSocket};
+use crate::descriptors::make_room;
+use crate::owner::Person;
+use crate::recorder::Recorder;
+use crate::recorder::options::RecorderOptions;
+use crate::rights;
+use api::capture::{CaptureRequest, CaptureStream};
+use api::{
+    ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
+    ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
+    Positions, Recording, SshAccess, Status,
+};
+use host::lock::StatePaths;
+use model::cable_change::{CableBatch, CableState, ImpairmentChange};
+use model::plugging::PlugOptions;
+use model::power::PowerAction;
+use model::topology::{Side, TopologyJson};
+pub use port_spec::PortSpec;
+use port_spec::{OwnSocket, WIRE};
+
+/// A wire while it runs. When it is dropped, its ports are closed.
+pub struct Patch(Arc<Wire>);
+
+struct Wire {
+    cables: Cables,
+    recorder: Option<Recorder>,
+    ends: [PortSpec; 2],
+    /// Second descriptors of the taps that we hold, for their carrier.
+    taps: [Option<OwnedFd>; 2],
+    _files: [Option<OwnSocket>; 2],
+}
+
+impl Patch {
+    /// Joins two ports and gives up every right of root that is no longer needed. `state`: the files
+    /// beside the API's socket. `record`: how to record, if at all. `notifier` is called when
+    /// [`Patch::notice`] has become available.
+    ///
+    /// # Errors
+    /// When a port cannot be opened or no worker can be started.
+    pub async fn plug(
+        ports: &[PortSpec; 2],
+        options: &PanelOptions,
+        owner: &Person,
+        state: &StatePaths,
+        record: Option<RecorderOptions>,
+        notifier: impl Fn() + Clone + Send + Sync + 'static,
+    ) -> Result<Self, CablesError> {
+        make_room(1)?;
+        let [a, b] = [ports[0].open(owner)?, ports[1].open(owner)?];
+        let panel = PatchPanel::start(options, sockets_rights(ports), notifier)?;
+        let mut cables = Cables::none(panel);
+        let (taps, files) = ([a.tap, b.tap], [a.file, b.file]);
+        let planned = PlannedCable {
+            name: WIRE.into(),
+            ends: [
+                planned_end(&ports[0], a.port, a.role),
+                planned_end(&ports[1], b.port, b.role),
+            ],
+        };
+        cables.plug(vec![planned]).await?;
+        let mut wire = Wire {
+            cables,
+            recorder: None,
+            ends: ports.clone(),
+            taps,
+            _files: files,
+        };
+        if let Some(options) = record {
+            let recorder = Recorder::start(&wire.cables, options, &wire, &state.recorder);
+            wire.recorder = Some(recorder.await?);
+        }
+        keep(own_rights(ports, state)).map_err(CablesError::Rights)?;
+        Ok(Patch(Arc::new(wire)))
+    }
+
+    /// The next sentence for the user, if there is one.
+    pub fn notice(&self) -> Option<String> {
+        let wire = &self.0;
+        Some(match wire.cables.event()? {
+            CableEvent::Notice(notice) => notice,
+            CableEvent::FrontEnd { side, plugged, .. } => {
+                let end = wire.ends[side as usize].name();
+                let what = if plugged { "is plugged in" } else { "has left" };
+                format!("a front end {what} at {end}")
+            }
+        })
+    }
+
+    /// Looks for the recorder's triggers until dropped. `notify` gets a sentence for each dump that
+    /// was kept.
+    pub async fn watch_triggers(&self, notify: impl Fn(String)) {
+        match self.0.recorder() {
+            Some(recorder) => recorder.watch(notify).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Frames and bytes that entered the wire, and frames dropped.
+    pub fn traffic(&self) -> (u64, u64, u64) {
+        self.0.cables().traffic()
+    }
+
+    /// Closes both ports.
+    pub async fn stop(&self) {
+        self.0.cables().panel().stop().await;
+    }
+}
+
+/// The rights of the thread that connects to sockets.
+fn sockets_rights(ports: &[PortSpec; 2]) -> dataplane::rights::CapabilitySet {
+    let clients = ports.iter().filter_map(|port| match port {
+        PortSpec::VhostUserClient(path) => Some(Path::new(path)),
+        _ => None,
+    });
+    rights::for_files(&clients.collect::<Vec<_>>())
+}
+
+/// The rights that this process keeps while the wire runs.
+fn own_rights(ports: &[PortSpec; 2], state: &StatePaths) -> dataplane::rights::CapabilitySet {
+    let netdevs = ports.iter().any(|port| matches!(port, PortSpec::Netdev(_)));
+    let mut files = vec![state.folder.as_path()];
+    files.extend(ports.iter().filter_map(PortSpec::socket));
+    rights::for_patch(netdevs, &files)
+}
+
+impl CableNames for Wire {
+    fn cable(&self, name: &str) -> Result<usize, ApiError> {
+        let [a, b] = [self.ends[0].name(), self.ends[1].name()];
+        let names = [WIRE, "wire:a", "wire:b", a, b];
+        if names.contains(&name) {
+            return Ok(0);
+        }
+        Err(ApiError::unknown(format!(
+            "there is no cable \"{name}\" here: it is called {WIRE}, its ends {a} and {b}"
+        )))
+    }
+
+    fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
+        let [a, b] = [self.ends[0].name(), self.ends[1].name()];
+        match name {
+            name if name == "wire:a" || name == a => Ok((0, Side::A)),
+            name if name == "wire:b" || name == b => Ok((0, Side::B)),
+            _ => Err(ApiError::unknown(format!(
+                "there is no port \"{name}\" here: the ends of the wire are {a} and {b}"
+            ))),
+        }
+    }
+
+    fn alias(&self, _: usize, side: Side) -> String {
+        match side {
+            Side::A => "wire:a".into(),
+            Side::B => "wire:b".into(),
+        }
+    }
+
+    fn is_between_switches(&self, _: usize) -> bool {
+        false
+    }
+}
+
+impl CableRequests for Arc<Wire> {
+    fn cables(&self) -> &Cables {
+        &self.cables
+    }
+
+    fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
+    }
+
+    async fn set_carrier(&self, _: usize, side: Side, up: bool) -> Option<String> {
+        let (end, tap) = (&self.ends[side as usize], &self.taps[side as usize]);
+        if let Err(error) = self.cables.set_carrier(0, side, up).await {
+            return Some(format!("{} has not learned it: {error}", end.name()));
+        }
+        match tap {
+            Some(tap) => tap::set_carrier(tap, up)
+                .err()
+                .map(|error| format!("the carrier of {} could not be set: {error}", end.name())),
+            None => (!up && end.socket().is_none()).then(|| {
+                format!(
+                    "{} keeps its carrier; for the program that uses it this is a blackhole",
+                    end.name()
+                )
+            }),
+        }
+    }
+}
+
+fn planned_end(
+    spec: &PortSpec,
+    port: Option<dataplane::Port>,
+    role: Option<dataplane::vhost_sockets::Role>,
+) -> PlannedEnd {
+    PlannedEnd {
+        name: spec.name().to_owned(),
+        port,
+        socket: role.map(|role| PlannedSocket {
+            role,
+            mtu: None,
+            file: None,
+        }),
+    }
+}
+
+fn no_switch<T>(node: &str) -> Result<T, ApiError> {
+    Err(ApiError::conflict(format!(
+        "there is no switch {node}: this is a single wire (`ikv-fabric patch`)"
+    )))
+}
+
+impl Backend for Patch {
+    fn status(&self) -> Status {
+        Status {
+            ready: true,
+            nodes: Vec::new(),
+            cables: self.0.cables().len(),
+            workers: self.0.cables().panel().workers(),
+            applying: None,
+        }
+    }
+
+    fn topology(&self) -> Result<TopologyJson, ApiError> {
+        no_switch("in the plan")
+    }
+
+    async fn cables(&self, names: &[String]) -> Result<Vec<CableReport>, ApiError> {
+        for name in names {
+            self.0.cable(name)?;
+        }
+        // However it is named, there is one.
+        self.0.reports(&[]).await
+    }
+
+    async fn set_cable_state(
+        &self,
+        name: &str,
+        state: CableState,
+    ) -> Result<CableChanged, ApiError> {
+        self.0.set_state(name, state).await
+    }
+
+    async fn impair(
+        &self,
+        name: &str,
+        change: ImpairmentChange,
+    ) -> Result<[LaneImpairment; 2], ApiError> {
+        self.0.impair(name, change).await
+    }
+
+    fn impairments(&self) -> Vec<LaneImpairment> {
+        self.0.cables().all_impairments()
+    }
+
+    async fn change_cables(&self, batch: CableBatch) -> Result<CableBatchDone, ApiError> {
+        self.0.change(batch).await
+    }
+
+    async fn apply(self: Arc<Self>, _: ApplyRequest, _: Peer) -> Result<ApplyAnswer, ApiError> {
+        Err(ApiError::conflict(
+            "a wire has no configuration to apply: `ikv-fabric cable` and `impair` change it",
+        ))
+    }
+
+    fn positions(&self) -> Result<Positions, ApiError> {
+        no_switch("to plug in at")
+    }
+
+    fn vm_args(&self, position: &str, _: &PlugOptions) -> Result<Vec<String>, ApiError> {
+        no_switch(position)
+    }
+
+    fn ipmi(&self) -> Result<IpmiAccess, ApiError> {
+        no_switch("with a BMC")
+    }
+
+    fn ssh(&self) -> Result<SshAccess, ApiError> {
+        no_switch("to log in to")
+    }
+
+    async fn exec(&self, node: &str, _: ExecRequest) -> Result<ExecAnswer, ApiError> {
+        no_switch(node)
+    }
+
+    async fn power(&self, node: &str, _: PowerAction) -> Result<NodeStatus, ApiError> {
+        no_switch(node)
+    }
+
+    async fn console(&self, node: &str) -> Result<Box<dyn ConsoleStream>, ApiError> {
+        no_switch(node)
+    }
+
+    async fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
+        self.0.capture(request).await
+    }
+
+    fn recorder(&self) -> Result<impl Recording, ApiError> {
+        self.0.recording()
+    }
+}

@@ -1,0 +1,109 @@
+//! What the machine must have: programs, rights, devices, memory.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::finding::{Finding, Severity};
+use host::program::Program;
+
+pub(super) fn packages(programs: &[Program], present: impl Fn(&str) -> bool) -> Option<Finding> {
+    let missing: Vec<&Program> = programs.iter().filter(|p| !present(p.name)).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for program in &missing {
+        if !names.contains(&program.name) {
+            names.push(program.name);
+        }
+    }
+    let mut packages: Vec<&str> = missing.iter().map(|p| p.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    Some(Finding::new(
+        Severity::Error,
+        format!("not installed: {}", names.join(", ")),
+        format!("apt install {}", packages.join(" ")),
+    ))
+}
+
+pub(super) fn rights(root: bool) -> Option<Finding> {
+    (!root).then(|| {
+        Finding::new(
+            Severity::Note,
+            "`ikv-fabric run` needs root; without it nftables rules and locked files cannot be checked here",
+            "sudo ikv-fabric check",
+        )
+    })
+}
+
+pub(super) fn tun_device(device: &Path) -> Option<Finding> {
+    match File::options().read(true).write(true).open(device) {
+        Ok(_) => None,
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Some(Finding::new(
+            Severity::Warning,
+            format!(
+                "{} cannot be opened by this user, so no VM of theirs can plug in",
+                device.display()
+            ),
+            format!("chmod 0666 {}", device.display()),
+        )),
+        // ENXIO, ENODEV: the node is there and the driver is not.
+        Err(e) => Some(Finding::new(
+            Severity::Error,
+            format!("{}: {e}", device.display()),
+            "modprobe tun",
+        )),
+    }
+}
+
+pub(super) fn acceleration(cpuinfo: &str, kvm: io::Result<()>) -> Finding {
+    let virtual_cpu = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("flags"))
+        .any(|line| {
+            line.split_whitespace()
+                .any(|flag| flag == "vmx" || flag == "svm")
+        });
+    let why = match (virtual_cpu, kvm) {
+        (true, Ok(())) => {
+            return Finding::new(Severity::Note, "switches run under KVM", "");
+        }
+        (true, Err(e)) => {
+            return Finding::new(
+                Severity::Warning,
+                format!("switches run under TCG, several times slower: /dev/kvm: {e}"),
+                "modprobe kvm_intel || modprobe kvm_amd; or run as root",
+            );
+        }
+        (false, _) => "the CPU shows neither vmx nor svm",
+    };
+    Finding::new(
+        Severity::Note,
+        format!("switches run under TCG, slower than KVM: {why}"),
+        "",
+    )
+}
+
+pub(super) fn available_mib(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib / 1024)
+}
+
+pub(super) fn memory(needed: u64, available: u64) -> Option<Finding> {
+    (needed > available).then(|| {
+        Finding::new(
+            Severity::Warning,
+            format!("the switches may use {needed} MiB of memory, {available} MiB are free"),
+            "--set vm.memory=… with less, or fewer switches",
+        )
+    })
+}

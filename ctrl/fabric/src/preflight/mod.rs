@@ -1,0 +1,112 @@
+//! Everything that would keep a fabric from coming up, found at once and before anything is touched,
+//! each with the line that mends it. Reads only, and works without root as far as that sees.
+
+mod files;
+pub(crate) mod finding;
+mod machine;
+pub(crate) mod needs;
+mod network;
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use crate::options::BringUpError;
+use crate::owner::{NoSuchUser, Person};
+use crate::progress::Progress;
+use crate::switches::bmcs::taken_ports;
+pub use finding::{Finding, Severity, prevents};
+use host::lock::StatePaths;
+use host::plan::HostPlanInput;
+use host::program::{self, Program};
+use model::difference::Plan;
+pub use needs::{FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_SWITCHES};
+
+/// Checks before anything is touched. Shows warnings.
+///
+/// # Errors
+/// Everything that would get in the way of the fabric, at once.
+pub(crate) fn refuse_obstacles(
+    plan: &Plan,
+    paths: &StatePaths,
+    progress: &Progress,
+) -> Result<(), BringUpError> {
+    let (errors, rest): (Vec<_>, Vec<_>) = check(plan, paths)?
+        .into_iter()
+        .partition(|found| found.severity == Severity::Error);
+    let warnings = rest.iter();
+    for found in warnings.filter(|found| found.severity == Severity::Warning) {
+        progress.note(&format!("  ! {}\n    {}", found.what, found.remedy));
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(BringUpError::Preflight(errors))
+    }
+}
+
+/// Checks everything that a fabric of this plan needs; worst findings first. `paths` are the files
+/// beside its socket.
+///
+/// # Errors
+/// When the fabric's owner is unknown.
+pub fn check(plan: &Plan, paths: &StatePaths) -> Result<Vec<Finding>, NoSuchUser> {
+    let owner = Person::find(plan.config.owner.as_ref())?;
+    let host = needs::host_input(plan, &owner);
+    let mut found = check_needs(
+        &needs::programs(plan),
+        needs::memory_mib(plan),
+        paths,
+        &host,
+    );
+    found.extend(taken_ports(&plan.topology, &plan.switches));
+    sort(&mut found);
+    Ok(found)
+}
+
+fn sort(findings: &mut [Finding]) {
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+}
+
+fn check_needs(
+    programs: &[Program],
+    memory_mib: u64,
+    paths: &StatePaths,
+    host: &HostPlanInput,
+) -> Vec<Finding> {
+    let is_there = |name: &str| program::find(name).is_some();
+    let mut found = Vec::from_iter(machine::packages(programs, is_there));
+    found.extend(check_machine(memory_mib));
+    found.extend(check_host(paths, host));
+    sort(&mut found);
+    found
+}
+
+/// Rights, devices and memory. `memory_mib`: of all switches together; 0 without switches.
+fn check_machine(memory_mib: u64) -> Vec<Finding> {
+    let mut found = Vec::new();
+    found.extend(machine::rights(rustix::process::geteuid().is_root()));
+    found.extend(machine::tun_device(Path::new("/dev/net/tun")));
+    if memory_mib > 0 {
+        let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let kvm = File::options().read(true).write(true).open("/dev/kvm");
+        found.push(machine::acceleration(&cpus, kvm.map(drop)));
+        let memory = fs::read_to_string("/proc/meminfo").ok();
+        let free = memory.and_then(|text| machine::available_mib(&text));
+        found.extend(free.and_then(|free| machine::memory(memory_mib, free)));
+    }
+    found
+}
+
+/// Other fabrics, files, and the host's network.
+fn check_host(paths: &StatePaths, host: &HostPlanInput) -> Vec<Finding> {
+    let own = std::process::id();
+    let mut found = Vec::new();
+    found.extend(files::other_fabric(paths, own));
+    found.extend(files::in_the_way(paths, &host.taps, own));
+    found.extend(network::network(host));
+    found.extend(network::rules(host));
+    found
+}
+
+#[cfg(test)]
+mod tests;

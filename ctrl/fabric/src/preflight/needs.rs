@@ -1,0 +1,99 @@
+//! What a plan needs of the host and the machine.
+
+use crate::owner::Person;
+use host::plan::{HostLinkPlan, HostPlanInput, IpmiLinkPlan, TapPlan};
+use host::program::Program;
+use model::difference::Plan;
+use model::topology::{EndBackend, MTU, Topology};
+use vm::image;
+
+/// Programs that every fabric starts, also one without switches.
+pub const FOR_PANEL: &[Program] = &[Program::of("nft", "nftables")];
+
+/// Programs that switches need in addition.
+pub const FOR_SWITCHES: &[Program] = &[
+    Program::of("qemu-system-x86_64", "qemu-system-x86"),
+    Program::of("setpriv", "util-linux"),
+    Program::of("ssh", "openssh-client"),
+];
+
+/// Programs that the switches' BMCs need in addition.
+pub const FOR_IPMI: &[Program] = &[
+    Program::of("ipmi_sim", "openipmi"),
+    Program::of("prlimit", "util-linux"),
+];
+
+/// Programs that building the image needs in addition.
+pub const FOR_IMAGE: &[Program] = image::BUILD_PROGRAMS;
+
+/// The programs that a fabric of this plan will start.
+pub(super) fn programs(plan: &Plan) -> Vec<Program> {
+    let mut programs = FOR_PANEL.to_vec();
+    if !plan.switches.is_empty() {
+        programs.extend(FOR_SWITCHES);
+        let image = image::WantedImage::new(&plan.config.image);
+        if image.is_ok_and(|image| image.built().is_none()) {
+            programs.extend(FOR_IMAGE);
+        }
+        if plan.config.ipmi.enabled {
+            programs.extend(FOR_IPMI);
+        }
+    }
+    programs
+}
+
+/// Memory of all switches together, in MiB.
+pub(super) fn memory_mib(plan: &Plan) -> u64 {
+    u64::from(plan.config.vm.memory.mib()) * plan.switches.len() as u64
+}
+
+/// What is planned for the host.
+pub(crate) fn host_input(plan: &Plan, owner: &Person) -> HostPlanInput {
+    let Plan {
+        topology, switches, ..
+    } = plan;
+    let host = &topology.host;
+    HostPlanInput {
+        taps: taps(plan),
+        tap_mtu: MTU.into(),
+        tap_owner: Some(owner.uid),
+        host: Some(HostLinkPlan {
+            name: host.name.clone(),
+            mac: host.mac,
+            mtu: MTU.into(),
+            address: host.address,
+            peer: host.peer,
+            range: host.range,
+            snat: host.snat,
+            ipv6_forwarding: host.ipv6_forwarding,
+        }),
+        ipmi: topology.ipmi.as_ref().map(|ipmi| IpmiLinkPlan {
+            name: ipmi.name.clone(),
+            mac: ipmi.mac,
+            mtu: MTU.into(),
+            address: ipmi.address,
+            ports: switches.iter().map(|switch| ipmi.port(switch)).collect(),
+        }),
+    }
+}
+
+/// The taps that VMs and other programs may open.
+pub(crate) fn taps(plan: &Plan) -> Vec<TapPlan> {
+    let ends = plan.topology.ends();
+    let backend = |owner| EndBackend::of(owner, &plan.switches, plan.config.vm.nic);
+    ends.filter(|found| backend(found.end.owner).has_waiting_tap())
+        .map(|found| TapPlan {
+            name: found.end.tap.clone(),
+            alias: found.end.alias.clone(),
+        })
+        .collect()
+}
+
+/// The host's link and route, in words.
+pub(crate) fn host_words(topology: &Topology) -> String {
+    let host = &topology.host;
+    format!(
+        "{} {}, route to {} via {}",
+        host.name, host.address, host.range, host.peer
+    )
+}

@@ -1,0 +1,223 @@
+//! What of the host's network would get in the way: links, addresses, routes, tables, firewalls.
+
+use std::io;
+
+use ipnet::Ipv4Net;
+use serde_json::Value;
+
+use super::finding::{Finding, Severity};
+use host::address::{self, HostRoute};
+use host::firewall::{self, Traffic};
+use host::links::{self, Link};
+use host::netlink::Netlink;
+use host::nft;
+use host::plan::{HostPlanInput, TABLE};
+use host::program;
+
+pub(super) fn network(host: &HostPlanInput) -> Vec<Finding> {
+    let read = || -> io::Result<_> {
+        let mut netlink = Netlink::open()?;
+        Ok((
+            links::list(&mut netlink)?,
+            address::list_addresses(&mut netlink)?,
+            address::list_routes(&mut netlink)?,
+        ))
+    };
+    match read() {
+        Ok((links, addresses, routes)) => {
+            let mut found: Vec<Finding> = link_conflicts(host, &links).into_iter().collect();
+            found.extend(address_conflicts(host, &addresses));
+            found.extend(route_conflicts(host, &routes));
+            found
+        }
+        Err(e) => vec![Finding::new(
+            Severity::Error,
+            format!("the host's links and routes cannot be read: {e}"),
+            "run where netlink is allowed",
+        )],
+    }
+}
+
+pub(super) fn link_conflicts(host: &HostPlanInput, links: &[Link]) -> Option<Finding> {
+    let planned = host
+        .taps
+        .iter()
+        .map(|tap| &tap.name)
+        .chain(host.host.iter().map(|h| &h.name))
+        .chain(host.ipmi.iter().map(|ipmi| &ipmi.name));
+    let taken: Vec<&Link> = planned
+        .filter_map(|name| links.iter().find(|link| link.name == *name))
+        .collect();
+    let first = taken.first()?;
+    let more = match taken.len() {
+        1 => String::new(),
+        n => format!(" and {} more of our names", n - 1),
+    };
+    let remedy = if first.alias.starts_with("ikv-fabric ") {
+        "ikv-fabric clean".to_owned()
+    } else {
+        format!(
+            "ip link del {}, or other names in the configuration",
+            first.name
+        )
+    };
+    Some(Finding::new(
+        Severity::Error,
+        format!("link {}{more} exists already", first.name),
+        remedy,
+    ))
+}
+
+pub(super) fn address_conflicts(
+    host: &HostPlanInput,
+    addresses: &[(String, Ipv4Net)],
+) -> Vec<Finding> {
+    let conflicts = |ours: Ours<'_>| -> Vec<Finding> {
+        addresses
+            .iter()
+            .filter(move |(link, address)| {
+                link != ours.link && ours.range.contains(&address.addr())
+            })
+            .map(move |(link, address)| {
+                let Ours { what, range, .. } = ours;
+                Finding::new(
+                    Severity::Error,
+                    format!("{link} has {address}, which is in the fabric's {what} {range}"),
+                    format!(
+                        "ip addr del {address} dev {link}, or another {what} in the configuration"
+                    ),
+                )
+            })
+            .collect()
+    };
+    ours(host).flat_map(conflicts).collect()
+}
+
+/// A range of addresses that will belong to the fabric.
+#[derive(Clone, Copy)]
+struct Ours<'a> {
+    what: &'static str,
+    range: Ipv4Net,
+    link: &'a str,
+}
+
+fn ours(host: &HostPlanInput) -> impl Iterator<Item = Ours<'_>> {
+    let range = host.host.iter().map(|host| Ours {
+        what: "range",
+        range: host.range,
+        link: &host.name,
+    });
+    range.chain(host.ipmi.iter().map(|ipmi| Ours {
+        what: "ipmi.address",
+        range: ipmi.address.trunc(),
+        link: &ipmi.name,
+    }))
+}
+
+pub(super) fn route_conflicts(host: &HostPlanInput, routes: &[HostRoute]) -> Vec<Finding> {
+    let conflicts = |ours: Ours<'_>| -> Vec<Finding> {
+        routes
+            .iter()
+            // A default route, also in the two halves that VPNs set, gives way to anything longer.
+            .filter(|route| route.destination.prefix_len() > 1)
+            .filter(move |route| route.link != ours.link && overlap(route.destination, ours.range))
+            .map(move |route| {
+                let Ours { what, range, .. } = ours;
+                let via = if route.link.is_empty() { "" } else { " on " };
+                Finding::new(
+                    Severity::Error,
+                    format!(
+                        "the host's route to {}{via}{} overlaps the fabric's {what} {range}",
+                        route.destination, route.link
+                    ),
+                    format!(
+                        "another {what} in the configuration, or ip route del {}",
+                        route.destination
+                    ),
+                )
+            })
+            .collect()
+    };
+    ours(host).flat_map(conflicts).collect()
+}
+
+fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+    a.contains(&b) || b.contains(&a)
+}
+
+pub(super) fn rules(host: &HostPlanInput) -> Vec<Finding> {
+    // Without root nft shows nothing; `rights` has reported that.
+    if !rustix::process::geteuid().is_root() || program::find("nft").is_none() {
+        return Vec::new();
+    }
+    let ruleset = match nft::ruleset() {
+        Ok(ruleset) => ruleset,
+        Err(e) => {
+            return vec![Finding::new(
+                Severity::Error,
+                format!("nftables does not work here: {e}"),
+                "modprobe nf_tables",
+            )];
+        }
+    };
+    let mut found = table_conflicts(&ruleset);
+    if let Some(host) = &host.host {
+        found.extend(firewall_warnings(
+            Traffic::Forwarded,
+            &host.name,
+            host.range,
+        ));
+    }
+    if let Some(ipmi) = &host.ipmi {
+        let segment = ipmi.address.trunc();
+        found.extend(firewall_warnings(Traffic::ToHost, &ipmi.name, segment));
+    }
+    found
+}
+
+pub(super) fn table_conflicts(ruleset: &Value) -> Vec<Finding> {
+    let items = ruleset["nftables"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let families = items.iter().filter_map(|item| {
+        let table = item.get("table").filter(|table| table["name"] == TABLE)?;
+        table["family"]
+            .as_str()
+            .filter(|family| ["inet", "netdev"].contains(family))
+    });
+    families
+        .map(|family| {
+            Finding::new(
+                Severity::Error,
+                format!("an nftables table {family} {TABLE} exists already"),
+                format!("ikv-fabric clean; or nft delete table {family} {TABLE}"),
+            )
+        })
+        .collect()
+}
+
+/// What the host's firewall would do to the fabric's traffic.
+fn firewall_warnings(traffic: Traffic, link: &str, range: Ipv4Net) -> Vec<Finding> {
+    let what = match traffic {
+        Traffic::Forwarded => "what the fabric forwards",
+        Traffic::ToHost => "what comes to the BMCs from their segment",
+    };
+    match firewall::check(traffic, link, range) {
+        Ok(obstacles) => obstacles
+            .into_iter()
+            .map(|o| {
+                Finding::new(
+                    Severity::Warning,
+                    format!("the firewall drops {what}: {}: {}", o.chain, o.reason),
+                    o.remedy,
+                )
+            })
+            .collect(),
+        Err(e) => vec![Finding::new(
+            Severity::Warning,
+            format!("the firewall's rules cannot be read: {e}"),
+            "nft list ruleset",
+        )],
+    }
+}

@@ -1,0 +1,61 @@
+//! When the fabric is ready: every switch that is to run does, with all its sessions, and every
+//! loopback answers `internet`. Switches that this fabric does not run are not waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use crate::live::Live;
+use crate::state::FabricState;
+use vm::agent::{ExitStatus, Limits};
+
+/// For all loopbacks to answer.
+const PING: Limits = Limits {
+    time: Duration::from_secs(20),
+    output: 64 << 10,
+};
+
+/// Between two tries when a loopback did not answer: routes lag behind sessions.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// The longest that a change goes unnoticed, should its signal have been missed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Keeps [`Live::is_ready`] true to what the switches report, until dropped.
+pub(crate) async fn judge(live: Arc<Live>) {
+    loop {
+        let state = live.state();
+        let all_well = || state.switches.values().all(|switch| switch.is_well());
+        if !all_well() {
+            live.set_ready(false);
+        } else if !live.is_ready() {
+            if loopbacks_answer(&state).await {
+                live.set_ready(all_well());
+            } else {
+                sleep(AGAIN).await;
+                continue;
+            }
+        }
+        let _ = timeout(LOOK, live.notices.changed()).await;
+    }
+}
+
+async fn loopbacks_answer(state: &FabricState) -> bool {
+    let topology = &state.plan.topology;
+    let reached = state.plan.switches.reached(topology);
+    let mut switches = reached.iter();
+    // The topology's first switch is `internet`; alone it has nothing to reach.
+    let Some(internet) = switches.next().filter(|_| reached.len() > 1) else {
+        return true;
+    };
+    let mut ping: Vec<String> = ["fping", "-q", "-r", "2", "-t", "500"]
+        .map(Into::into)
+        .into();
+    ping.extend(switches.map(|switch| topology.switches[switch].loopback.to_string()));
+    let Some(internet) = state.switches.get(&internet) else {
+        return false;
+    };
+    let answer = internet.vm().agent().exec(&ping, b"", PING).await;
+    answer.is_ok_and(|output| output.status == ExitStatus::Code(0))
+}

@@ -1,0 +1,105 @@
+//! What a running fabric consists of at one moment: [`FabricState`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cables::Cables;
+use crate::cables::names::CableNames;
+use crate::switches::switch::Switch;
+use api::{ApiError, NodeState};
+use model::cable_change::CableState;
+use model::difference::Plan;
+use model::topology::{EndBackend, EndOwner, Side};
+
+/// What was planned, and what there is of it.
+///
+/// It never changes: `apply` puts another one in its place, with most of the same cables and
+/// switches, perhaps at other indices. So several values of one state always fit together.
+#[derive(Clone)]
+pub(crate) struct FabricState {
+    /// Configuration and topology, and which of the switches run as VMs.
+    pub(crate) plan: Plan,
+    /// By their indices in the topology.
+    pub(crate) cables: Cables,
+    /// The switches that run, by their indices in the topology.
+    pub(crate) switches: BTreeMap<usize, Arc<Switch>>,
+}
+
+impl FabricState {
+    /// A switch that runs.
+    ///
+    /// # Errors
+    /// When there is no such switch, or it is not a VM of this fabric.
+    pub(crate) fn switch(&self, name: &str) -> Result<Arc<Switch>, ApiError> {
+        let planned = self.plan.topology.switch(name).map_err(ApiError::unknown)?;
+        let mut switches = self.switches.values();
+        let running = switches.find(|switch| switch.name() == planned.name);
+        running.cloned().ok_or_else(|| {
+            let how = if self.switches.is_empty() {
+                "--switches none"
+            } else {
+                "--only others"
+            };
+            ApiError::conflict(format!(
+                "{name} is not a VM of this fabric: it was started with {how}"
+            ))
+        })
+    }
+
+    fn backend(&self, owner: EndOwner) -> EndBackend {
+        EndBackend::of(owner, &self.plan.switches, self.plan.config.vm.nic)
+    }
+
+    /// The ends that are network devices on the host.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = String> {
+        let ends = self.plan.topology.ends();
+        ends.filter(|found| self.backend(found.end.owner).has_device())
+            .map(|found| found.end.tap.clone())
+    }
+
+    /// Whether something may plug in at an end.
+    pub(crate) fn is_pluggable(&self, owner: EndOwner) -> bool {
+        match owner {
+            EndOwner::Host | EndOwner::IpmiHost | EndOwner::Open => false,
+            EndOwner::Switch { switch, .. } => !self.switches.contains_key(&switch),
+            EndOwner::Server { .. } | EndOwner::IpmiPort => true,
+        }
+    }
+
+    /// The ends of cut cables, as cable and side, whose owner `is_meant`.
+    pub(crate) fn cut_ends(
+        &self,
+        is_meant: impl Fn(EndOwner) -> bool,
+    ) -> impl Iterator<Item = (usize, Side)> {
+        let cables = self.plan.topology.cables.iter().enumerate();
+        let cut = cables.filter(|(index, _)| self.cables.state(*index) == CableState::Down);
+        cut.flat_map(|(index, cable)| cable.ends().map(|(side, end)| (index, side, end.owner)))
+            .filter(move |(.., owner)| is_meant(*owner))
+            .map(|(index, side, _)| (index, side))
+    }
+
+    /// How many sessions a switch can have: over cables that are up, with switches that are on.
+    pub(crate) fn possible_sessions(&self, name: &str) -> usize {
+        let topology = &self.plan.topology;
+        let is_on = |index: usize| {
+            let state = self.switches.get(&index).map(|it| it.status().state);
+            !matches!(state, None | Some(NodeState::Off | NodeState::Failed))
+        };
+        let Some((index, _)) = self.switches.iter().find(|(_, it)| it.name() == name) else {
+            return 0;
+        };
+        let sessions = self.plan.switches.sessions(topology, *index);
+        sessions
+            .filter(|port| {
+                let cable = CableNames::cable(topology, &port.cable);
+                cable.is_ok_and(|cable| self.cables.state(cable) == CableState::Up)
+                    && topology.far_switch(port).is_some_and(is_on)
+            })
+            .count()
+    }
+}
+
+/// Whether an end is a device of the host's own.
+pub(crate) fn is_host(owner: EndOwner) -> bool {
+    matches!(owner, EndOwner::Host | EndOwner::IpmiHost)
+}

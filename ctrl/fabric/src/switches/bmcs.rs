@@ -1,0 +1,254 @@
+//! The BMCs of a fabric's switches: [`Bmcs`].
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use super::factory::key_folder;
+use super::seeds::SeedsError;
+use crate::files::{FileError, make_closed_folder, make_folder};
+use crate::live::Live;
+use crate::off_thread::off_thread;
+use crate::options::BringUpError;
+use crate::preflight::finding::{Finding, Severity};
+use crate::state::FabricState;
+use api::{ApiError, BmcReport, IpmiAccess};
+use host::{HostError, nft};
+use model::topology::{EndOwner, IpmiSegment, Selection, Topology};
+use vm::bmc::{self, Bmc, BmcSpec, BmcState, password};
+
+/// The BMCs that run, and what they have in common.
+pub(crate) struct Bmcs {
+    password: String,
+    password_file: PathBuf,
+    /// By the switches' indices in the topology, with their names.
+    running: Mutex<BTreeMap<usize, (String, Arc<Bmc>)>>,
+}
+
+/// Where a BMC listens, and nowhere else.
+fn addresses(segment: &IpmiSegment) -> [Ipv4Addr; 2] {
+    [Ipv4Addr::LOCALHOST, segment.address.addr()]
+}
+
+/// The first address of a switch's BMC at which it cannot listen: another program does, or the
+/// loopback device is down. The segment's address is not looked at before it is up.
+fn taken(segment: &IpmiSegment, switch: usize) -> Option<(SocketAddr, io::Error)> {
+    let port = segment.port(switch);
+    addresses(segment).into_iter().find_map(|address| {
+        // Without SO_REUSEADDR, with which ipmi_sim would silently share a port.
+        match UdpSocket::bind((address, port)) {
+            Err(error) if address.is_loopback() || !is_down(&error) => {
+                Some((SocketAddr::from((address, port)), error))
+            }
+            _ => None,
+        }
+    })
+}
+
+fn is_down(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+/// Ports at which BMCs cannot listen.
+pub(crate) fn taken_ports(topology: &Topology, switches: &Selection) -> Vec<Finding> {
+    let Some(segment) = &topology.ipmi else {
+        return Vec::new();
+    };
+    let found = switches.iter().filter_map(|switch| {
+        let (at, error) = taken(segment, switch)?;
+        let name = &topology.switches[switch].name;
+        let remedy = if is_down(&error) {
+            "the loopback device of this network namespace is down: `ip link set lo up`"
+        } else {
+            "another ipmi.port in the configuration; `ss -ulpn` shows who is there"
+        };
+        Some(Finding {
+            severity: Severity::Error,
+            what: format!("the BMC of {name} cannot be at {at} (UDP): {error}"),
+            remedy: remedy.into(),
+        })
+    });
+    found.collect()
+}
+
+impl Bmcs {
+    /// Makes the folder of a fabric's BMCs, and their password. `None` if it has no BMCs.
+    /// `folder` is [`Live::paths`]'s as the journal has it.
+    ///
+    /// # Errors
+    /// When the folder or the password cannot be made.
+    pub(crate) async fn prepare(live: &Live, folder: &Path) -> Result<Option<Self>, BringUpError> {
+        let state = live.state();
+        if state.plan.topology.ipmi.is_none() || state.switches.is_empty() {
+            return Ok(None);
+        }
+        live.host.will_create(folder)?;
+        make_folder(&live.paths.ipmi).map_err(SeedsError::from)?;
+        let keys = key_folder(&state.plan.config, &live.paths);
+        let file = keys.join(password::FILE);
+        let owner = (live.owner.uid, live.owner.gid);
+        let load = move || password::load_or_create(&keys, owner);
+        let password = off_thread("keys", load).await.map_err(FileError::at(&file));
+        Ok(Some(Bmcs {
+            password: password.map_err(SeedsError::from)??,
+            password_file: std::path::absolute(&file).unwrap_or(file),
+            running: Mutex::default(),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, (String, Arc<Bmc>)>> {
+        let running = self.running.lock();
+        running.expect("no holder of this lock can panic")
+    }
+
+    /// Where the first and the last listen, in words.
+    pub(crate) fn words(&self) -> Option<String> {
+        let bmcs = self.lock();
+        let of = |(name, bmc): &(String, Arc<Bmc>)| format!("127.0.0.1:{} {name}", bmc.port());
+        let (first, last) = (bmcs.values().next()?, bmcs.values().next_back()?);
+        Some(format!(
+            "IPMI: {} to {}; `ikv-fabric ipmi` shows how",
+            of(first),
+            of(last)
+        ))
+    }
+
+    /// Starts the BMC of a switch that runs. Its segment must be there.
+    ///
+    /// # Errors
+    /// When another program listens at its port, or `ipmi_sim` cannot be started.
+    pub(crate) fn start(
+        &self,
+        live: &Arc<Live>,
+        state: &FabricState,
+        index: usize,
+    ) -> Result<(), BringUpError> {
+        let Some(segment) = &state.plan.topology.ipmi else {
+            return Ok(());
+        };
+        let switch = &state.switches[&index];
+        let name = switch.name();
+        if let Some((at, source)) = taken(segment, index) {
+            let switch = name.to_owned();
+            return Err(BringUpError::Bmc { switch, at, source });
+        }
+        let folder = live.paths.ipmi.join(name);
+        let uid = state.plan.config.ipmi.uid_of(index);
+        make_closed_folder(&folder, uid).map_err(SeedsError::from)?;
+        let spec = BmcSpec {
+            name: name.to_owned(),
+            folder,
+            uid,
+            addresses: addresses(segment).into(),
+            port: segment.port(index),
+            password: self.password.clone(),
+        };
+        let bmc = Arc::new(Bmc::start(spec, switch.vm().clone())?);
+        tokio::spawn(follow(live.clone(), name.to_owned(), bmc.watch()));
+        self.lock().insert(index, (name.to_owned(), bmc));
+        Ok(())
+    }
+
+    /// As [`Bmcs::start`], for a switch that is added: opens its port on the segment first.
+    ///
+    /// # Errors
+    /// As [`Bmcs::start`]; and when nft refuses.
+    pub(crate) async fn add(
+        &self,
+        live: &Arc<Live>,
+        state: &FabricState,
+        index: usize,
+    ) -> Result<(), BringUpError> {
+        if let Some(segment) = &state.plan.topology.ipmi {
+            set_port("add", segment.port(index)).await?;
+        }
+        self.start(live, state, index)
+    }
+
+    /// Ends the BMC of a switch that is removed.
+    pub(crate) async fn remove(&self, live: &Live, index: usize) {
+        let removed = self.lock().remove(&index);
+        let Some((name, bmc)) = removed else {
+            return;
+        };
+        bmc.stop().await;
+        let folder = live.paths.ipmi.join(name);
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            tracing::warn!(%error, folder = %folder.display());
+        }
+        if let Err(error) = set_port("delete", bmc.port()).await {
+            tracing::warn!(%error, "the port of a BMC stays open on the segment");
+        }
+    }
+
+    pub(crate) async fn stop_all(&self) {
+        let bmcs: Vec<_> = self.lock().values().map(|(_, bmc)| bmc.clone()).collect();
+        join_all(bmcs.iter().map(|bmc| bmc.stop())).await;
+    }
+
+    fn reports(&self, segment: &IpmiSegment) -> Vec<BmcReport> {
+        let running = self.lock();
+        let report = |(node, bmc): &(String, Arc<Bmc>)| BmcReport {
+            node: node.clone(),
+            port: bmc.port(),
+            addresses: addresses(segment).into(),
+            running: bmc.state() == BmcState::Running,
+            note: match bmc.state() {
+                BmcState::Down(why) => why,
+                BmcState::Starting | BmcState::Running => String::new(),
+            },
+        };
+        running.values().map(report).collect()
+    }
+}
+
+/// How the BMCs of a fabric are reached, and what they do. `bmcs`: if it has any.
+///
+/// # Errors
+/// When the fabric has no BMCs.
+pub(crate) fn access(bmcs: Option<&Bmcs>, topology: &Topology) -> Result<IpmiAccess, ApiError> {
+    let (Some(bmcs), Some(segment)) = (bmcs, &topology.ipmi) else {
+        let how = if topology.ipmi.is_some() {
+            "no switch of this fabric runs, and so no BMC"
+        } else {
+            "this fabric has no BMCs: start it with --set ipmi.enabled=true"
+        };
+        return Err(ApiError::conflict(how));
+    };
+    let mut ends = topology.ends();
+    let plug = ends.find(|found| found.end.owner == EndOwner::IpmiPort);
+    Ok(IpmiAccess {
+        user: bmc::USER.into(),
+        password_file: bmcs.password_file.clone(),
+        address: segment.address,
+        plug: plug.map(|found| found.end.tap.clone()).unwrap_or_default(),
+        bmcs: bmcs.reports(segment),
+    })
+}
+
+/// Opens a BMC's port on the segment ("add"), or closes it ("delete").
+async fn set_port(verb: &'static str, port: u16) -> Result<(), BringUpError> {
+    let load = move || nft::load(&nft::bmc_port(verb, port)).map_err(HostError::from);
+    let loaded = off_thread("host", load).await;
+    Ok(loaded.map_err(|error| HostError::from(nft::NftError::from(error)))??)
+}
+
+/// Reports to the user when a BMC dies, until it is stopped.
+async fn follow(live: Arc<Live>, switch: String, mut state: watch::Receiver<BmcState>) {
+    let mut reported = false;
+    while state.changed().await.is_ok() {
+        match &*state.borrow_and_update() {
+            BmcState::Running => reported = false,
+            BmcState::Down(why) if !std::mem::replace(&mut reported, true) => {
+                let notice = format!("the BMC of {switch} is started again: {why}");
+                live.notices.add(notice);
+            }
+            BmcState::Starting | BmcState::Down(_) => {}
+        }
+    }
+}

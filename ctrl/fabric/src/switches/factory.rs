@@ -1,0 +1,223 @@
+//! Makes switch VMs: [`SwitchFactory`], on a [`Machine`].
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dataplane::sys::tap::{TapFlags, open_tap};
+
+use super::saved_states;
+use super::seeds::{SeedsError, SwitchMaker};
+use super::switch::Switch;
+use crate::files::FileError;
+use crate::off_thread::off_thread;
+use crate::options::BringUpError;
+use crate::owner::Person;
+use crate::progress::Progress;
+use host::address::index_of;
+use host::lock::StatePaths;
+use model::config::Config;
+use model::difference::Plan;
+use model::topology::{Selection, Topology};
+use vm::accel::{self, Facts};
+use vm::image;
+use vm::keys::FabricKeys;
+use vm::states::States;
+use vm::{Launcher, Vm, VmSpec, root_password, ssh};
+
+/// What switches run on: an image, QEMU, and an accelerator.
+pub(crate) struct Machine {
+    image: image::ImagePaths,
+    accel: accel::Accel,
+    launcher: Launcher,
+}
+
+impl Machine {
+    /// The image's largest file; the others stand beside it.
+    pub(crate) fn image_root(&self) -> PathBuf {
+        self.image.root.clone()
+    }
+}
+
+/// Finds out what switches can run on here, and builds their image if it is missing.
+///
+/// # Errors
+/// When there is no QEMU, no image can be built, or the configured accelerator is missing.
+pub(crate) async fn machine(config: &Config, progress: &Progress) -> Result<Machine, BringUpError> {
+    let decision = accel::decide(config.vm.accel, &Facts::read())?;
+    let mut stage = progress.stage("image");
+    let image = image::ensure(&config.image, |news| stage.update(&news.to_string())).await?;
+    stage.done(
+        &image
+            .root
+            .parent()
+            .unwrap_or(&image.root)
+            .display()
+            .to_string(),
+    );
+    let launcher = Launcher::probe(Arc::new(open_switch_tap)).await?;
+    progress.note(&format!(
+        "  · switches run under {}: {}",
+        decision.accel.name(),
+        decision.reason
+    ));
+    Ok(Machine {
+        image,
+        accel: decision.accel,
+        launcher,
+    })
+}
+
+/// Opens the tap of a switch. It must exist: the kernel would make one without guard, owner and
+/// cable.
+fn open_switch_tap(name: &str) -> std::io::Result<OwnedFd> {
+    index_of(name)?;
+    open_tap(
+        name,
+        TapFlags {
+            vnet_hdr: true,
+            exclusive: false,
+            nonblocking: true,
+        },
+    )
+}
+
+/// Makes the switches of a fabric, for as long as it runs.
+pub(crate) struct SwitchFactory {
+    machine: Machine,
+    owner: Person,
+    paths: StatePaths,
+    key_folder: PathBuf,
+    /// Key lines of those who may log in.
+    authorized: Vec<String>,
+    /// Root's password as /etc/shadow has it, with one salt for all switches.
+    password: Option<String>,
+    /// What VMs start from, unless they are to boot.
+    states: Option<Arc<States>>,
+}
+
+impl SwitchFactory {
+    /// # Errors
+    /// When a file with the keys of those who may log in cannot be read.
+    pub(crate) async fn new(
+        config: &Config,
+        owner: &Person,
+        mut machine: Machine,
+        paths: &StatePaths,
+    ) -> Result<Self, SeedsError> {
+        let wanted = saved_states::wanted(config, machine.accel);
+        let states = wanted.then(|| saved_states::states(&machine.image, &machine.launcher));
+        if let Some(states) = &states {
+            machine.launcher.use_states(states.clone());
+        }
+        let password = config.ssh.root_password.as_deref();
+        Ok(SwitchFactory {
+            machine,
+            owner: owner.clone(),
+            paths: paths.clone(),
+            key_folder: key_folder(config, paths),
+            authorized: authorized_keys(config, owner).await?,
+            password: password.map(root_password::hash).transpose()?,
+            states,
+        })
+    }
+
+    /// Makes the states that these VMs start from, where they are missing.
+    pub(crate) async fn make_states(&self, specs: &[&VmSpec], progress: &Progress) {
+        if let Some(states) = &self.states {
+            let launcher = &self.machine.launcher;
+            saved_states::make_missing(launcher, states, specs, &self.paths.vms, progress).await;
+        }
+    }
+
+    /// An ssh_config(5) with one `Host` for each switch.
+    pub(crate) fn ssh_config(&self) -> PathBuf {
+        self.paths.ssh.join("config")
+    }
+
+    /// What makes the switches of a topology. Makes keys for the switches that have none.
+    ///
+    /// # Errors
+    /// When the keys cannot be read or made.
+    pub(crate) async fn maker<'a>(&self, plan: &'a Plan) -> Result<SwitchMaker<'a>, SeedsError> {
+        let Plan {
+            config, topology, ..
+        } = plan;
+        let switches = topology.switches.iter();
+        let names: Vec<_> = switches.map(|switch| switch.name.clone()).collect();
+        let owner = Some((self.owner.uid, self.owner.gid));
+        let folder = self.key_folder.clone();
+        // The folder may be the user's, on a file system that is slow or does not answer.
+        let load =
+            move || FabricKeys::load_or_create(&folder, names.iter().map(String::as_str), owner);
+        let keys = off_thread("keys", load).await;
+        Ok(SwitchMaker {
+            config,
+            topology,
+            keys: keys.map_err(FileError::at(&self.key_folder))??,
+            authorized: self.authorized.clone(),
+            password: self.password.clone(),
+            image: self.machine.image.clone().into(),
+            cmdline: image::KERNEL_CMDLINE.into(),
+            accel: self.machine.accel,
+            warm: self.states.is_some(),
+            folder: self.paths.vms.clone(),
+        })
+    }
+
+    /// Writes what ssh needs to know of the switches.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(crate) fn write_ssh_files(&self, maker: &SwitchMaker<'_>) -> Result<(), FileError> {
+        let write =
+            |path: &Path, text: String| std::fs::write(path, text).map_err(FileError::at(path));
+        let hosts = maker.hosts();
+        let known_hosts = self.paths.ssh.join("known_hosts");
+        let config = ssh::client_config(&maker.keys, &hosts, &known_hosts);
+        write(&self.ssh_config(), config)?;
+        write(&known_hosts, ssh::known_hosts(&maker.keys, &hosts))
+    }
+
+    /// Starts the VM of a switch. `selection`: the switches that run.
+    pub(crate) fn start(
+        &self,
+        spec: VmSpec,
+        topology: &Topology,
+        selection: &Selection,
+        index: usize,
+    ) -> Arc<Switch> {
+        let sessions = selection.sessions(topology, index);
+        let vm = Vm::start(spec, self.machine.launcher.clone());
+        Arc::new(Switch::new(&topology.switches[index], sessions, vm))
+    }
+}
+
+/// Key lines of those who may log in: as configured, else those of the owner.
+async fn authorized_keys(config: &Config, owner: &Person) -> Result<Vec<String>, SeedsError> {
+    let configured = config.ssh.authorized_keys.clone();
+    let (owner, home) = (owner.clone(), owner.home.clone());
+    // They are the owner's files, on a file system that is slow or does not answer.
+    let read = move || {
+        let files = if configured.is_empty() {
+            owner.key_files()
+        } else {
+            configured
+        };
+        ssh::authorized_keys(&files)
+    };
+    let keys = off_thread("keys", read).await;
+    Ok(keys.map_err(FileError::at(&home))??)
+}
+
+/// The default fabric's keys outlive it, so that no SSH client warns of a changed host at the next
+/// run; those of other fabrics stand beside their socket.
+pub(crate) fn key_folder(config: &Config, paths: &StatePaths) -> PathBuf {
+    match &config.ssh.key_dir {
+        Some(folder) => folder.clone(),
+        None if paths.socket == Path::new("/run/ikv-fabric/control.sock") => {
+            "/var/lib/ikv-fabric/keys".into()
+        }
+        None => paths.ssh.join("keys"),
+    }
+}

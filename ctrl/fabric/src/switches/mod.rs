@@ -1,0 +1,181 @@
+//! The switches of a running fabric: their VMs, consoles, displays and BMCs.
+
+pub(crate) mod bmcs;
+mod console;
+pub(crate) mod displays;
+pub(crate) mod factory;
+pub(crate) mod saved_states;
+pub(crate) mod seeds;
+pub(crate) mod switch;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+
+use crate::live::Live;
+use api::{ApiError, ConsoleStream, ExecAnswer, ExecRequest, NodeStatus, SshAccess};
+use bmcs::Bmcs;
+use displays::Display;
+use factory::SwitchFactory;
+use model::config::Config;
+use model::power::PowerAction;
+use switch::Switch;
+use vm::agent::{Limits, MAX_OUTPUT};
+
+/// For one command by `exec`. A longer one belongs into `ssh`.
+const EXEC_LIMIT: Duration = Duration::from_secs(600);
+
+/// Switches that may be asked for their sessions at the same time.
+const QUESTIONS: usize = 2;
+
+/// What the switches of a fabric share, and the answers to requests about them.
+pub(crate) struct Switches {
+    /// Empty until the first switch is made; for good with `--switches none`.
+    factory: OnceLock<SwitchFactory>,
+    bmcs: OnceLock<Bmcs>,
+    /// What VNC clients must know, if anything.
+    display_password: Option<String>,
+    questions: Arc<Semaphore>,
+}
+
+impl Switches {
+    pub(crate) fn new(config: &Config) -> Self {
+        Switches {
+            factory: OnceLock::new(),
+            bmcs: OnceLock::new(),
+            display_password: displays::password(config),
+            questions: Arc::new(Semaphore::new(QUESTIONS)),
+        }
+    }
+
+    pub(crate) fn factory(&self) -> Option<&SwitchFactory> {
+        self.factory.get()
+    }
+
+    /// Makes switches with `factory` from now on.
+    pub(crate) fn make_with(&self, factory: SwitchFactory) -> &SwitchFactory {
+        self.factory.get_or_init(|| factory)
+    }
+
+    /// `None` where the switches have no BMCs.
+    pub(crate) fn bmcs(&self) -> Option<&Bmcs> {
+        self.bmcs.get()
+    }
+
+    /// Gives the switches BMCs from now on.
+    pub(crate) fn add_bmcs(&self, bmcs: Bmcs) -> &Bmcs {
+        self.bmcs.get_or_init(|| bmcs)
+    }
+
+    /// The tasks that follow a switch until its VM is stopped: one what its sessions do, one what
+    /// its VM does.
+    pub(crate) fn followers(
+        &self,
+        live: &Arc<Live>,
+        switch: &Arc<Switch>,
+    ) -> [BoxFuture<'static, ()>; 2] {
+        let questions = self.questions.clone();
+        let (notified, followed) = (live.clone(), switch.clone());
+        let sessions = async move { followed.follow(&questions, &notified.notices).await };
+        [
+            sessions.boxed(),
+            follow_vm(live.clone(), switch.clone()).boxed(),
+        ]
+    }
+
+    /// The task that serves a display, until its switch is stopped.
+    pub(crate) fn display_server(
+        &self,
+        live: &Arc<Live>,
+        display: Display,
+    ) -> BoxFuture<'static, ()> {
+        displays::serve(live.clone(), display, self.display_password.clone()).boxed()
+    }
+
+    pub(crate) fn ssh(&self) -> Result<SshAccess, ApiError> {
+        let factory = self.factory().ok_or_else(|| {
+            ApiError::conflict("this fabric has no switches: it was started with --switches none")
+        })?;
+        Ok(SshAccess {
+            config: factory.ssh_config().display().to_string(),
+        })
+    }
+}
+
+impl Switch {
+    /// Runs a command on the switch to its end.
+    ///
+    /// # Errors
+    /// When the input is not base64, or the guest agent does not answer in time.
+    pub(crate) async fn exec(&self, exec: ExecRequest) -> Result<ExecAnswer, ApiError> {
+        let input = BASE64
+            .decode(&exec.stdin)
+            .map_err(|error| ApiError::conflict(format!("stdin is not base64: {error}")))?;
+        let limits = Limits {
+            time: EXEC_LIMIT,
+            output: MAX_OUTPUT,
+        };
+        let output = self.vm().agent().exec(&exec.argv, &input, limits).await;
+        let output =
+            output.map_err(|error| ApiError::failed(format!("{}: {error}", self.name())))?;
+        Ok(ExecAnswer {
+            status: output.status.shell_code(),
+            stdout: BASE64.encode(output.stdout),
+            stderr: BASE64.encode(output.stderr),
+            truncated: output.truncated,
+        })
+    }
+
+    /// Switches it on or off, or resets it.
+    ///
+    /// # Errors
+    /// When the action makes no sense in its present state.
+    pub(crate) async fn power(&self, action: PowerAction) -> Result<NodeStatus, ApiError> {
+        let powered = self.vm().power(action).await;
+        powered.map_err(|error| ApiError::conflict(format!("{}: {error}", self.name())))?;
+        Ok(self.status())
+    }
+
+    /// Attaches to its serial console.
+    pub(crate) fn console(&self) -> Box<dyn ConsoleStream> {
+        Box::new(console::console_stream(self.vm()))
+    }
+}
+
+/// Reports cut cables to a switch whenever it was started, and its troubles to the user, until its
+/// VM is stopped.
+async fn follow_vm(live: Arc<Live>, switch: Arc<Switch>) {
+    let mut status = switch.vm().watch();
+    let mut known = None;
+    let mut bad_state = None;
+    loop {
+        let now = status.borrow_and_update().clone();
+        let commanded = now.pid.filter(|_| now.commanded);
+        if commanded.is_some() && commanded != known {
+            live.report_cuts_to(switch.name()).await;
+        }
+        known = commanded;
+        if now.bad_state != bad_state {
+            if let Some(reason) = &now.bad_state {
+                live.notices.add(bad_state_notice(switch.name(), reason));
+            }
+            bad_state = now.bad_state;
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn bad_state_notice(switch: &str, reason: &str) -> String {
+    format!(
+        "{switch} does not start from its saved state ({}): it boots plainly, as will all that \
+         are like it; the state was removed and is made again at the next run",
+        reason.lines().next().unwrap_or_default()
+    )
+}
