@@ -1,5 +1,6 @@
 //! How switches are reached: commands, power, SSH, IPMI.
 
+use model::power::PowerAction;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 

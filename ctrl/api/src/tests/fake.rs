@@ -1,5 +1,6 @@
 //! A backend without a fabric: [`Fake`].
 
+use model::power::PowerAction;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 

@@ -2,6 +2,7 @@
 
 mod fake;
 
+use model::power::PowerAction;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
