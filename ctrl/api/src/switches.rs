@@ -1,12 +1,11 @@
 //! How switches are reached: commands, power, SSH, IPMI.
 
+use model::power::PowerAction;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
-
-use model::power::PowerAction;
 
 /// What an SSH client needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
