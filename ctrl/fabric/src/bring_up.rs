@@ -1,7 +1,7 @@
 //! How a fabric comes up, stage by stage, and how it is taken down.
 //!
 //! [`Running`] owns what exists at every moment: each stage puts what it makes into it before the
-//! next `await`. So a caller may drop [`bring_up`] at any of them and call [`Running::take_down`].
+//! next `await`. So a caller may drop [`bring_up()`] at any of them and call [`Running::take_down`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
