@@ -9,6 +9,7 @@
 //! No crate may depend on this one.
 
 mod commands;
+mod signals;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

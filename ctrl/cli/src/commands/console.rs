@@ -10,13 +10,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::Context;
 use fabric::progress::say;
 
-/// Ctrl-], as telnet and virsh have it.
+/// Ctrl-], which leaves the console as it does in telnet and virsh.
 const DETACH: u8 = 0x1d;
 
 /// Attaches to a switch's serial console: a root shell that needs no network. Ctrl-] leaves.
 #[derive(Debug, Args)]
 pub(crate) struct ConsoleArgs {
-    /// A switch: leaf1.
+    /// A switch, such as leaf1.
     node: String,
 }
 

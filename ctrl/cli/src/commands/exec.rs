@@ -1,4 +1,4 @@
-//! `ikv-fabric exec`: runs a command on a switch through its guest agent, without network.
+//! `ikv-fabric exec`: runs a command on a switch through its guest agent, which needs no network.
 
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
@@ -15,11 +15,11 @@ use fabric::progress::say;
 /// The most bytes of standard input that are passed on.
 const LONGEST_INPUT: u64 = 1 << 20;
 
-/// Runs a command on a switch through its guest agent, without network. Passes arguments,
-/// input and output through and ends with the command's own status.
+/// Runs a command on a switch through its guest agent, which needs no network. Passes arguments,
+/// input and output through and ends with the command's exit status.
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
-    /// A switch: leaf1.
+    /// A switch, such as leaf1.
     node: String,
     /// Program and arguments; no shell interprets them.
     #[arg(required = true, last = true, value_name = "CMD")]
@@ -48,7 +48,7 @@ pub(crate) async fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<Ex
     ))
 }
 
-/// Reads standard input if it is a file or a pipe with something in it; does not wait for a terminal.
+/// Reads standard input if it is a file or a pipe with something in it; does not read a terminal.
 fn input() -> anyhow::Result<Vec<u8>> {
     let stdin = std::io::stdin();
     let mut input = Vec::new();
@@ -81,6 +81,7 @@ fn has_data(stdin: &std::io::Stdin) -> bool {
     .is_ok_and(|ready| ready > 0)
 }
 
+/// Writes output of the command; that the reader has closed it, as in `| head`, is not an error.
 fn pass_on(to: &mut impl Write, encoded: &str) -> anyhow::Result<()> {
     let bytes = BASE64
         .decode(encoded)

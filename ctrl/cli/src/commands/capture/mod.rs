@@ -10,14 +10,13 @@ pub(crate) mod output;
 mod pcapng;
 mod ring_files;
 mod segment;
-pub(crate) mod session;
+mod session;
 pub(crate) mod sink;
 pub(crate) mod source;
 mod verdict;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -98,7 +97,7 @@ struct InterfaceReport {
 /// # Errors
 /// When no fabric answers, a name is unknown, the filter is not a tcpdump expression, or the output
 /// cannot be written.
-pub(crate) async fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result<()> {
     let request = CaptureRequest {
         cables: args.cables.clone(),
         from: args.from.clone(),
@@ -154,7 +153,7 @@ pub(crate) async fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result
     };
     let outcome = session::capture(&context.client, job).await?;
     report(&outcome, context.json && !to_stdout)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn report(outcome: &Outcome, as_json: bool) -> anyhow::Result<()> {

@@ -4,13 +4,13 @@ use std::fs::File;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWriteExt};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::output::{Output, Shape, Stuck};
 use super::ring_files::RingFiles;
 use super::sink::Reader;
 use super::source::Source;
+use crate::signals::StopSignals;
 use api::{CaptureCount, CaptureInterface, CaptureRequest, Client};
 use fabric::progress::say;
 
@@ -50,7 +50,7 @@ pub(super) struct Outcome {
 /// # Errors
 /// When the fabric refuses the capture or ends during it, or the output cannot be written.
 pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome> {
-    let mut signals = Signals::new()?;
+    let mut signals = StopSignals::new()?;
     let stream = client.capture(&job.request).await?;
     let (from_fabric, mut to_fabric) = tokio::io::split(stream);
     let mut source = Source::new(from_fabric);
@@ -65,7 +65,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
 
     let pumped = tokio::select! {
         pumped = pump(&mut source, &mut output) => pumped,
-        () = signals.next() => Ok(End::Asked),
+        () = signals.wait() => Ok(End::Asked),
         () = reached(deadline) => Ok(End::Asked),
         () = reader_gone(&reader) => Ok(End::Stuck),
     };
@@ -76,7 +76,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
             to_fabric.shutdown().await?;
             tokio::select! {
                 rest = drain(&mut source, &mut output) => broken = rest.err(),
-                () = signals.next() => {}
+                () = signals.wait() => {}
                 () = reader_gone(&reader) => {}
             }
         }
@@ -96,7 +96,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
     tokio::select! {
         finished = output.finish() => finished?,
         // The pipe may be full and its reader slow: a second signal ends the wait for it.
-        () = signals.next() => {}
+        () = signals.wait() => {}
     }
     match broken {
         Some(error) => Err(error),
@@ -159,23 +159,5 @@ async fn reached(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-/// SIGINT and SIGTERM.
-pub(crate) struct Signals([Signal; 2]);
-
-impl Signals {
-    pub(crate) fn new() -> std::io::Result<Self> {
-        let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()];
-        Ok(Signals([signal(interrupt)?, signal(terminate)?]))
-    }
-
-    pub(crate) async fn next(&mut self) {
-        let [interrupt, terminate] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
     }
 }

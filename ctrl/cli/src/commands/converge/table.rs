@@ -20,7 +20,7 @@ pub(super) fn table(report: &Report) -> String {
         "cut",
         format!(
             "{cables} ({}), set at all ends in {:.1} ms",
-            report.state, report.told_ms
+            report.state, report.set_ms
         ),
     );
     line("first update", moment(report.first_update.as_ref()));
@@ -52,7 +52,7 @@ pub(super) fn table(report: &Report) -> String {
         line("BFD down", moment(report.bfd_down.as_ref()));
     }
     if !report.settled {
-        line("settled", "no: time was over before".into());
+        line("settled", "no: the limit was reached first".into());
     }
     if let Some(there) = &report.flow {
         flow("flow", there, &mut line);
@@ -63,8 +63,8 @@ pub(super) fn table(report: &Report) -> String {
     if report.missed > 0 {
         let missed = report.missed;
         line(
-            "not to be trusted",
-            format!("{missed} frames have no copy: the machine was too busy"),
+            "not reliable",
+            format!("the capture missed {missed} frames: the machine was too busy"),
         );
     }
     text

@@ -1,10 +1,9 @@
-//! `ikv-fabric extcap`: the cables as interfaces of Wireshark (its extcap(4)).
+//! `ikv-fabric extcap`: shows the cables as interfaces in Wireshark (extcap(4)).
 
 mod install;
 mod sentences;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
@@ -15,9 +14,9 @@ use install::InstallArgs;
 /// The name of the interface that stands for all cables.
 const ALL: &str = "ikv-fabric";
 
-/// Shows the cables in Wireshark's list of interfaces: `extcap install`, once.
+/// Shows the cables in Wireshark's list of interfaces: run `extcap install` once.
 ///
-/// Wireshark calls the rest itself.
+/// Wireshark passes the other options itself.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub(crate) struct ExtcapArgs {
@@ -64,10 +63,10 @@ struct Question {
 
 /// # Errors
 /// When the script cannot be installed, or a capture fails.
-pub(crate) async fn run(context: &Context, args: &ExtcapArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: &ExtcapArgs) -> anyhow::Result<()> {
     if let Some(ExtcapCommand::Install(args)) = &args.command {
         install::run(context, args)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     let question = &args.question;
     let filter = question.extcap_capture_filter.clone();
@@ -104,7 +103,7 @@ pub(crate) async fn run(context: &Context, args: &ExtcapArgs) -> anyhow::Result<
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The cables; empty if no fabric runs, so that Wireshark lists none.
@@ -112,7 +111,7 @@ async fn cables(context: &Context) -> Vec<CableReport> {
     context.client.cables(&[]).await.unwrap_or_default()
 }
 
-/// The ports of a cable, if there is one of this name.
+/// The ports of the cable with this name; `None` if the fabric has no such cable.
 async fn ends(context: &Context, cable: &str) -> Option<[String; 2]> {
     let cables = cables(context).await;
     let found = cables.into_iter().find(|other| other.name == cable)?;

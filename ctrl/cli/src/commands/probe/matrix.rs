@@ -1,5 +1,5 @@
-//! The report as a table: a column for each host, a row for each thing that it tried. What is
-//! red ends with `!`, for who sees no colours.
+//! The report as a table: a column for each host, a row for each check. Red cells also end with `!`,
+//! so that they stand out without colours.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ const PLAIN: &str = "\x1b[0m";
 /// The blanks between two columns.
 const GAP: usize = 2;
 
-/// `None`: nothing was tried.
+/// The text of a check and whether it is green; `None` if it was not made.
 type Cell = Option<(String, bool)>;
 
 struct Row {
@@ -157,7 +157,8 @@ fn rows(report: &Report) -> Vec<Row> {
     rows
 }
 
-/// The hosts first, where there are others, then the rest in the order in which it was pinged.
+/// The names of the targets: hosts first, unless there is only one, then the others in the order in
+/// which they were pinged.
 fn pinged(report: &Report) -> Vec<&str> {
     let alone = usize::from(report.hosts.len() == 1);
     let hosts = report.hosts.iter().skip(alone);
