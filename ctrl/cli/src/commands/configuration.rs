@@ -34,10 +34,10 @@ pub(crate) struct SwitchArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Switches {
-    /// Real VMs.
+    /// Start the switches as VMs.
     #[default]
     Vm,
-    /// The patch panel alone: every switch's end is a tap to plug into.
+    /// Start only the patch panel: every switch's end is a tap to plug into.
     None,
 }
 

@@ -1,4 +1,4 @@
-//! The commands: one file for each. Most of them ask a running fabric and are clients of its API.
+//! The commands: one file for each. Most of them are clients of a running fabric's API.
 //!
 //! A new command is a file here with its arguments and a function `run`; [`Command`] names it.
 //! [`Context::report`] prints what a command reports, as text or as JSON.
@@ -120,9 +120,9 @@ impl Command {
 /// The global options, which every command may need.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
-    /// A client of the fabric that the command is for.
+    /// A client of the fabric that `--socket` names.
     pub(crate) client: Client,
-    /// Where a fabric that this user starts listens.
+    /// The control socket of a fabric that this user starts.
     pub(crate) own_socket: PathBuf,
     /// Report as JSON.
     pub(crate) json: bool,
@@ -144,7 +144,7 @@ fn exit_status(good: bool) -> ExitCode {
     ExitCode::from(u8::from(!good))
 }
 
-/// Checks that this process is root's, for the commands that need it.
+/// Checks that this process runs as root, for the commands that need it.
 ///
 /// # Errors
 /// When it is not; the sentence says how to run the command as root.

@@ -13,7 +13,7 @@ pub(super) fn print_json(report: &impl Serialize) -> io::Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(report)?))
 }
 
-/// Prints text.
+/// Prints text, whether or not its reader is still there.
 ///
 /// # Errors
 /// When standard output fails, unless its reader has closed it.

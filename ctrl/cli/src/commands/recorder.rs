@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use tokio::io::AsyncRead;
 
 use super::Context;
-use super::capture::output::{Form, Output, Shape, Stuck};
+use super::capture::output::{Output, OutputOptions};
 use super::capture::source::Source;
 use super::capture::{compile, duration, sink};
 use api::{DumpRequest, RecorderStatus, Trigger};
@@ -205,28 +205,16 @@ impl TriggerArgs {
 async fn save(stream: impl AsyncRead + Unpin, file: File) -> anyhow::Result<()> {
     let mut source = Source::new(stream);
     let start = source.first_line().await?;
-    let shape = Shape {
-        form: Form::Pcapng,
-        segment: false,
-        snap: 0,
-        count: None,
-        filter: None,
-    };
-    let mut output = Output::new(shape, start, file, None)?;
+    let mut output = Output::new(OutputOptions::default(), start, file, None)?;
     loop {
         // `first_line` may have read messages that follow it.
         source.each(|message| output.take(message))?;
-        match output.flush().await {
-            Ok(()) => {}
-            // `finish` reports what went wrong; a pipe that was closed is not an error.
-            Err(Stuck::Closed) => break,
-            Err(Stuck::File(error)) => return Err(error),
-        }
-        if !source.fill().await? {
+        // If the output failed, `finish` reports why; a pipe that its reader closed is not an error.
+        if !output.flush().await? || !source.fill().await? {
             break;
         }
     }
-    let frames = output.frames();
+    let frames = output.frames;
     output.finish().await?;
     say(&format!("{frames} frames"));
     Ok(())

@@ -64,21 +64,10 @@ fn table(status: &Status) -> String {
 }
 
 fn row(node: &NodeStatus) -> String {
-    let NodeStatus {
-        name,
-        role,
-        state,
-        bgp,
-        note,
-    } = node;
-    let sessions = format!("{}/{}", bgp.established, bgp.expected);
-    format!(
-        "{name:<12} {role:<9} {:<11} {sessions:<6} {note}",
-        state.name()
-    )
-    .trim_end()
-    .to_owned()
-        + "\n"
+    let sessions = format!("{}/{}", node.bgp.established, node.bgp.expected);
+    let (name, role, state, note) = (&node.name, &node.role, node.state.name(), &node.note);
+    let row = format!("{name:<12} {role:<9} {state:<11} {sessions:<6} {note}");
+    row.trim_end().to_owned() + "\n"
 }
 
 #[cfg(test)]

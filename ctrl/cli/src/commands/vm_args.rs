@@ -13,7 +13,7 @@ use host::lock::StatePaths;
 use model::config::AccelChoice;
 use model::impairment::mebibytes;
 use model::plugging::{PlugKind, PlugOptions};
-use vm::accel::{Accel, Decision, Facts, decide};
+use vm::accel::{Accel, Facts, decide};
 
 /// Prints the QEMU options that plug a VM into the fabric, ready to paste.
 #[derive(Debug, Args)]
@@ -54,18 +54,10 @@ pub(crate) async fn run(context: &Context, args: &VmArgsArgs) -> anyhow::Result<
     Ok(())
 }
 
+/// Whether QEMU will run under TCG; `kvm` never means that, even where KVM does not work.
 fn under_tcg(accel: AccelChoice) -> bool {
-    match accel {
-        AccelChoice::Kvm => false,
-        AccelChoice::Tcg => true,
-        AccelChoice::Auto => matches!(
-            decide(AccelChoice::Auto, &Facts::read()),
-            Ok(Decision {
-                accel: Accel::Tcg,
-                ..
-            })
-        ),
-    }
+    let decision = decide(accel, &Facts::read());
+    decision.is_ok_and(|decision| decision.accel == Accel::Tcg)
 }
 
 /// What the options do not show by themselves. It goes to standard error, so that a script can use

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::output::{Output, Shape, Stuck};
+use super::output::{Output, OutputOptions};
 use super::ring_files::RingFiles;
 use super::sink::Reader;
 use super::source::Source;
@@ -20,17 +20,17 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// What to capture, and where to write it.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// What to ask the fabric for.
+    /// The request to the fabric.
     pub(super) request: CaptureRequest,
     /// How to show or write it.
-    pub(super) shape: Shape,
+    pub(super) options: OutputOptions,
     /// Where to write it; opened before the fabric taps a lane, so that no frame waits for that.
     pub(super) file: File,
     /// The ring of which `file` is the first, if there is one.
     pub(super) ring: Option<RingFiles>,
     /// For how long; `None` means until a signal or another limit.
     pub(super) time: Option<Duration>,
-    /// Whether "capturing" is not printed.
+    /// Whether to leave out the message "capturing".
     pub(super) quiet: bool,
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
     let start = source.first_line().await?;
     let interfaces = start.interfaces.clone();
     let reader = Reader::of(&job.file);
-    let mut output = Output::new(job.shape, start, job.file, job.ring)?;
+    let mut output = Output::new(job.options, start, job.file, job.ring)?;
     if !job.quiet {
         say("capturing");
     }
@@ -67,7 +67,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
         pumped = pump(&mut source, &mut output) => pumped,
         () = signals.wait() => Ok(End::Asked),
         () = reached(deadline) => Ok(End::Asked),
-        () = reader_gone(&reader) => Ok(End::Stuck),
+        () = reader_gone(&reader) => Ok(End::Failed),
     };
     let mut broken = None;
     match pumped {
@@ -80,7 +80,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
                 () = reader_gone(&reader) => {}
             }
         }
-        Ok(End::Stuck) => {}
+        Ok(End::Failed) => {}
         Ok(End::Fabric) => {
             broken = Some(anyhow::anyhow!(
                 "the fabric has ended; the capture is complete until then"
@@ -89,9 +89,9 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
         Err(error) => broken = Some(error),
     }
     let outcome = Outcome {
-        frames: output.frames(),
+        frames: output.frames,
         interfaces,
-        counts: output.counts().to_vec(),
+        counts: output.counts.clone(),
     };
     tokio::select! {
         finished = output.finish() => finished?,
@@ -106,26 +106,25 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
 
 /// Why the capture has ended.
 enum End {
-    /// By a signal, or because its time is over.
+    /// A signal came, or its time is over.
     Asked,
-    /// It has as many frames as were asked for.
+    /// It has as many frames as the user wants.
     Complete,
     /// The fabric closed the stream.
     Fabric,
-    /// Nothing can be written any more.
-    Stuck,
+    /// The output cannot be written; [`Output::finish`] reports why.
+    Failed,
 }
 
+/// Moves frames from the fabric to the output until the capture ends.
 async fn pump(
     source: &mut Source<impl AsyncRead + Unpin>,
     output: &mut Output,
 ) -> anyhow::Result<End> {
     loop {
         source.each(|message| output.take(message))?;
-        match output.flush().await {
-            Ok(()) => {}
-            Err(Stuck::Closed) => return Ok(End::Stuck),
-            Err(Stuck::File(error)) => return Err(error),
+        if !output.flush().await? {
+            return Ok(End::Failed);
         }
         if output.is_complete() {
             return Ok(End::Complete);
@@ -136,7 +135,7 @@ async fn pump(
     }
 }
 
-/// Reads to the end of the stream, beyond the number of frames that were asked for.
+/// Reads to the end of the stream, which has the final statistics, even if it has enough frames.
 async fn drain(
     source: &mut Source<impl AsyncRead + Unpin>,
     output: &mut Output,
@@ -149,12 +148,14 @@ async fn drain(
     }
 }
 
+/// Waits until the output's reader has closed the pipe.
 async fn reader_gone(reader: &Reader) {
     while !reader.is_gone() {
         sleep(INTERVAL).await;
     }
 }
 
+/// Waits for the deadline; without one, forever.
 async fn reached(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,

@@ -19,11 +19,11 @@ const PID_FILE: &str = "/run/ikv-converge.pid";
 /// What ping writes to standard error is truncated to this many characters.
 const LONGEST_STDERR: usize = 200;
 
-/// A running ping.
+/// A ping that runs on a switch. It runs on when this is dropped; only [`Pings::stop`] ends it.
 pub(super) struct Pings {
     client: Client,
     node: String,
-    /// None once it has ended.
+    /// The request that started it; `None` once ping has ended.
     running: Option<JoinHandle<Result<ExecAnswer, ClientError>>>,
 }
 
@@ -73,7 +73,7 @@ impl Pings {
         anyhow::anyhow!("ping on {} has ended: {reason}", self.node)
     }
 
-    /// Ends ping.
+    /// Ends ping and waits for that.
     pub(super) async fn stop(self) {
         let Some(running) = self.running else { return };
         let script = format!("kill -INT $(cat {PID_FILE}); rm -f {PID_FILE}");

@@ -19,9 +19,8 @@ pub(crate) struct Report {
     pub(crate) settled: bool,
     /// The first UPDATE that withdraws a prefix.
     pub(crate) first_withdraw: Option<Moment>,
-    /// The first UPDATE.
     pub(crate) first_update: Option<Moment>,
-    /// The last UPDATE.
+    /// The last UPDATE: when the fabric had converged.
     pub(crate) last_update: Option<Moment>,
     /// The number of messages that withdraw or announce prefixes.
     pub(crate) updates: usize,

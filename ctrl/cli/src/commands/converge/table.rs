@@ -113,50 +113,34 @@ fn never() -> String {
     "never".into()
 }
 
-/// Several cuts: minimum, median and maximum of what can be compared.
+/// Summarises several cuts: the minimum, median and maximum of each figure.
 pub(super) fn spread(reports: &[Report]) -> String {
     let mut text = format!(
         "{:<20} {:>10} {:>10} {:>10}\n",
         "", "least", "median", "most"
     );
-    let after = |moment: &Option<Moment>| moment.as_ref().map(|moment| moment.after_ms);
-    let flow = |of: fn(&FlowReport) -> Option<f64>| {
-        move |report: &Report| report.flow.as_ref().and_then(of)
-    };
-    row(&mut text, "first withdraw, ms", reports, |report| {
-        after(&report.first_withdraw)
-    });
-    row(&mut text, "last update, ms", reports, |report| {
-        after(&report.last_update)
-    });
-    row(
-        &mut text,
-        "new path, ms",
-        reports,
-        flow(|flow| flow.new_path_ms),
-    );
-    row(
-        &mut text,
-        "longest silence, ms",
-        reports,
-        flow(|flow| flow.gap_ms),
-    );
-    row(
-        &mut text,
-        "packets lost",
-        reports,
-        flow(|flow| Some(flow.lost as f64)),
-    );
+    let rows: [(&str, fn(&Report) -> Option<f64>); 5] = [
+        ("first withdraw, ms", |report| {
+            Some(report.first_withdraw.as_ref()?.after_ms)
+        }),
+        ("last update, ms", |report| {
+            Some(report.last_update.as_ref()?.after_ms)
+        }),
+        ("new path, ms", |report| report.flow.as_ref()?.new_path_ms),
+        ("longest silence, ms", |report| report.flow.as_ref()?.gap_ms),
+        ("packets lost", |report| {
+            Some(report.flow.as_ref()?.lost as f64)
+        }),
+    ];
+    for (name, of) in rows {
+        let mut values: Vec<_> = reports.iter().filter_map(of).collect();
+        values.sort_by(f64::total_cmp);
+        let (Some(least), Some(most)) = (values.first(), values.last()) else {
+            continue;
+        };
+        let median = values[values.len() / 2];
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:<20} {least:>10.1} {median:>10.1} {most:>10.1}");
+    }
     text
-}
-
-fn row(text: &mut String, name: &str, reports: &[Report], of: impl Fn(&Report) -> Option<f64>) {
-    let mut values: Vec<_> = reports.iter().filter_map(of).collect();
-    values.sort_by(f64::total_cmp);
-    let (Some(least), Some(most)) = (values.first(), values.last()) else {
-        return;
-    };
-    let median = values[values.len() / 2];
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, "{name:<20} {least:>10.1} {median:>10.1} {most:>10.1}");
 }

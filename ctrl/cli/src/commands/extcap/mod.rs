@@ -86,11 +86,7 @@ pub(crate) async fn run(context: &Context, args: &ExtcapArgs) -> anyhow::Result<
                     cable => vec![cable.to_owned()],
                 },
                 from: question.from.clone().filter(|port| !port.is_empty()),
-                filter: filter
-                    .as_deref()
-                    .map(capture::compile)
-                    .transpose()?
-                    .unwrap_or_default(),
+                filter: filter.as_deref().map_or(Ok(Vec::new()), capture::compile)?,
                 snap: 0,
                 wire: question.wire,
             };

@@ -41,7 +41,7 @@ const SLOW: f64 = 1e6;
 /// The longest wait for a frame before deadlines and interruptions are checked again.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What the probe tries.
+/// What the probe checks.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     /// The addresses that each host pings besides its gateway and the other hosts.
@@ -89,7 +89,7 @@ impl Lab {
         }
     }
 
-    /// Tries everything once.
+    /// Makes each check once.
     pub(super) fn probe(
         &mut self,
         plan: &Plan,

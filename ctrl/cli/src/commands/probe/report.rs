@@ -35,12 +35,11 @@ pub(crate) struct Skipped {
 pub(crate) struct HostReport {
     /// Whether it was plugged in and has a lease.
     pub(crate) green: bool,
-    /// `rack1:u23`.
+    /// Where it is plugged in: `rack1:u23`.
     pub(crate) position: String,
     pub(crate) mac: String,
     /// Its address and prefix.
     pub(crate) address: Option<String>,
-    /// Its default gateway.
     pub(crate) gateway: Option<String>,
     /// The time from plugging in to the lease, in ms.
     pub(crate) lease_ms: Option<f64>,
@@ -48,18 +47,16 @@ pub(crate) struct HostReport {
     pub(crate) trouble: Option<String>,
 }
 
-/// Echo requests from one host to one address.
+/// Echo requests from one host (its position) to one address.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PingReport {
     /// Whether all were answered.
     pub(crate) green: bool,
-    /// The host's position.
     pub(crate) from: String,
     /// Another host's position, `gateway`, `host`, a switch's name, or `outside`.
     pub(crate) to: String,
     /// The address of `to`.
     pub(crate) address: String,
-    /// Requests sent.
     pub(crate) sent: usize,
     /// Requests answered in time.
     pub(crate) answered: usize,
@@ -67,12 +64,10 @@ pub(crate) struct PingReport {
     pub(crate) rtt_ms: Option<f64>,
 }
 
-/// TCP, then UDP, from one host to another.
+/// TCP, then UDP, from one host to another, by their positions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TransferReport {
-    /// The sender's position.
     pub(crate) from: String,
-    /// The receiver's.
     pub(crate) to: String,
     /// Whether TCP carried at least the rate asked for.
     pub(crate) tcp_green: bool,
@@ -82,9 +77,7 @@ pub(crate) struct TransferReport {
     pub(crate) udp_green: bool,
     /// Payload received by UDP, which is sent at half of TCP's rate.
     pub(crate) udp_bits_per_second: f64,
-    /// Datagrams sent.
     pub(crate) udp_sent: u64,
-    /// Datagrams received.
     pub(crate) udp_received: u64,
 }
 

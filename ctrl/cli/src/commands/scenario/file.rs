@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use model::impairment::{ImpairKeys, KEYS, Time};
 
-/// A scenario file.
+/// A scenario: its steps, and whether it restores the cables.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Scenario {

@@ -123,7 +123,7 @@ fn mistakes_name_the_place_and_the_way_out() {
 }
 
 proptest! {
-    /// Whatever is written: in order, and no instant twice.
+    /// For every scenario, moments are in order and no instant occurs twice.
     #[test]
     fn a_timeline_is_in_order(
         steps in proptest::collection::vec((0u32..5_000, any::<bool>(), 1u32..5, 10u32..500), 1..10)
