@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 
 use super::Context;
+use super::print::write_to_reader;
 use api::ExecRequest;
 use fabric::progress::say;
 
@@ -81,13 +82,11 @@ fn has_data(stdin: &std::io::Stdin) -> bool {
     .is_ok_and(|ready| ready > 0)
 }
 
-/// Writes output of the command; that the reader has closed it, as in `| head`, is not an error.
+/// Writes a part of the command's output, which the API transports as base64.
 fn pass_on(to: &mut impl Write, encoded: &str) -> anyhow::Result<()> {
     let bytes = BASE64
         .decode(encoded)
         .context("the fabric's answer is not base64")?;
-    match to.write_all(&bytes).and_then(|()| to.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    write_to_reader(to, &bytes)?;
+    Ok(())
 }

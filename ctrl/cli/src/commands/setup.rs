@@ -1,5 +1,6 @@
 //! `ikv-fabric setup`: does everything that needs the Internet, so that `run` does not need it.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use anyhow::Context as _;
@@ -39,14 +40,12 @@ pub(crate) async fn run(args: &SetupArgs) -> anyhow::Result<()> {
 }
 
 fn missing_packages(wanted: &[Program]) -> Vec<&'static str> {
-    let mut missing: Vec<_> = wanted
+    let missing = wanted
         .iter()
-        .filter(|wanted| program::find(wanted.name).is_none())
-        .map(|wanted| wanted.package)
-        .collect();
-    missing.sort_unstable();
-    missing.dedup();
-    missing
+        .filter(|wanted| program::find(wanted.name).is_none());
+    // A set, because a package may have several of the programs.
+    let packages: BTreeSet<_> = missing.map(|missing| missing.package).collect();
+    packages.into_iter().collect()
 }
 
 async fn install(packages: &[&str]) -> anyhow::Result<()> {

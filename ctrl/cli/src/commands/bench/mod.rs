@@ -168,7 +168,7 @@ async fn watched(
     let mut measuring = tokio::task::spawn_blocking(move || {
         // Sending fails only when the process is about to end.
         measure(&testbed, &plan, &flag, |event| {
-            _ = progress_sender.send(event)
+            _ = progress_sender.send(event);
         })
     });
     let mut stage: Option<Stage<'_>> = None;

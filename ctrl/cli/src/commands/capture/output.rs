@@ -96,7 +96,7 @@ impl Output {
                 bytes,
             } => self.frame(interface, &record, bytes),
             Message::Statistics(counts) if counts.len() == self.counts.len() => {
-                self.counts = counts
+                self.counts = counts;
             }
             // `finish` writes one block for each interface, so it needs as many statistics.
             Message::Statistics(_) => {}

@@ -47,6 +47,7 @@ impl Meter<'_> {
             () = signals.wait() => Err(anyhow::anyhow!("interrupted; nothing was measured")),
         };
         if !self.args.leave || measured.is_err() {
+            // Only messages from after this time show that a session is back.
             let mended = clock::now();
             self.set(&cut, CableState::Up).await?;
             if again && measured.is_ok() {

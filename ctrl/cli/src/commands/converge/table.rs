@@ -113,13 +113,16 @@ fn never() -> String {
     "never".into()
 }
 
+/// Reads a figure from a report; `None` if it has none.
+type Figure = fn(&Report) -> Option<f64>;
+
 /// Summarises several cuts: the minimum, median and maximum of each figure.
 pub(super) fn spread(reports: &[Report]) -> String {
     let mut text = format!(
         "{:<20} {:>10} {:>10} {:>10}\n",
         "", "least", "median", "most"
     );
-    let rows: [(&str, fn(&Report) -> Option<f64>); 5] = [
+    let rows: [(&str, Figure); 5] = [
         ("first withdraw, ms", |report| {
             Some(report.first_withdraw.as_ref()?.after_ms)
         }),

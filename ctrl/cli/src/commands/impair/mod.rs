@@ -16,8 +16,8 @@ use model::impairment::{ImpairKeys, KeyError};
 /// does. Keys that are left out keep their value; the value 0 or `none` removes a key.
 #[derive(Debug, Args)]
 pub(crate) struct ImpairArgs {
-    /// The cable, by name or either end: iksb12, spine1:2, rack1:u3:1. Without options, shows what
-    /// is set.
+    /// The cable, by name or either end: iksb12, spine1:2, rack1:u3:1. Without options, shows the
+    /// keys that are set.
     #[arg(value_name = "CABLE", required_unless_present_any = ["list", "report"])]
     cable: Option<String>,
     /// Impair only frames that enter at this port [default: both lanes, each on its own].
@@ -26,10 +26,10 @@ pub(crate) struct ImpairArgs {
     /// Remove all keys first, then set those given here.
     #[arg(long, requires = "cable")]
     clear: bool,
-    /// Show what is set; for all cables if none is named.
+    /// Show the keys that are set; for all impaired cables if none is named.
     #[arg(long)]
     list: bool,
-    /// Show what was requested and what was achieved.
+    /// Show the requested and the achieved values.
     #[arg(long)]
     report: bool,
     /// Change this cable over time, by this scenario.

@@ -26,7 +26,7 @@ pub(super) struct ProbedPositions {
 pub(super) struct Choice {
     pub(super) positions: Vec<Position>,
     pub(super) skipped: Vec<Skipped>,
-    /// Racks that were asked for and have no free position.
+    /// Requested racks without a free position.
     pub(super) troubles: Vec<String>,
 }
 

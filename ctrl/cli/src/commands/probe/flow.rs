@@ -1,7 +1,6 @@
 //! Transfers between two hosts: TCP at full speed, UDP at a given rate.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -71,12 +70,15 @@ pub(super) fn tcp(
     server
         .listen(port)
         .expect("the socket is new and the port is not 0");
-    let server = hosts[to].add(server);
-    let client = hosts[from].add(client);
+    let server = hosts[to].sockets.add(server);
+    let client = hosts[from].sockets.add(client);
     let mut rate = None;
     if hosts[from].connect(client, (address, port)) {
         let began = Instant::now();
-        while !hosts[from].socket::<tcp::Socket<'_>>(client).may_send()
+        while !hosts[from]
+            .sockets
+            .get_mut::<tcp::Socket<'_>>(client)
+            .may_send()
             && began.elapsed() < CONNECT
             && !stop.load(Ordering::Relaxed)
         {
@@ -84,16 +86,19 @@ pub(super) fn tcp(
         }
         let began = Instant::now();
         let mut bytes = 0;
-        while hosts[from].socket::<tcp::Socket<'_>>(client).may_send()
+        while hosts[from]
+            .sockets
+            .get_mut::<tcp::Socket<'_>>(client)
+            .may_send()
             && began.elapsed() < time
             && !stop.load(Ordering::Relaxed)
         {
-            let sending = hosts[from].socket::<tcp::Socket<'_>>(client);
+            let sending = hosts[from].sockets.get_mut::<tcp::Socket<'_>>(client);
             if sending.can_send() {
                 // Only the number of bytes matters, so the old contents of the buffer are sent.
                 let _ = sending.send(|buffer| (buffer.len(), ()));
             }
-            let receiving = hosts[to].socket::<tcp::Socket<'_>>(server);
+            let receiving = hosts[to].sockets.get_mut::<tcp::Socket<'_>>(server);
             while receiving.can_recv() {
                 bytes += receiving
                     .recv(|found| (found.len(), found.len()))
@@ -105,10 +110,13 @@ pub(super) fn tcp(
         rate = (bytes > 0).then(|| bytes as f64 * 8.0 / seconds);
     }
     for (host, handle) in [(from, client), (to, server)] {
-        hosts[host].socket::<tcp::Socket<'_>>(handle).abort();
+        hosts[host]
+            .sockets
+            .get_mut::<tcp::Socket<'_>>(handle)
+            .abort();
         // This sends the RST, so that the other end does not wait for more.
         hosts[host].poll();
-        hosts[host].remove(handle);
+        hosts[host].sockets.remove(handle);
     }
     Ok(rate)
 }
@@ -125,10 +133,10 @@ pub(super) fn udp(
         return Ok(Datagrams::default());
     };
     let port = hosts[to].port();
-    let sink = hosts[to].add(bound(port, 512));
+    let sink = hosts[to].sockets.add(bound(port, 512));
     let sources = [(); FLOWS].map(|()| {
         let port = hosts[from].port();
-        hosts[from].add(bound(port, BURST as usize))
+        hosts[from].sockets.add(bound(port, BURST as usize))
     });
     let mut seen = Datagrams::default();
     let per_second = rate / 8.0 / DATAGRAM as f64;
@@ -141,8 +149,8 @@ pub(super) fn udp(
             let burst = due.saturating_sub(seen.sent).min(BURST);
             for _ in 0..burst {
                 let source = sources[seen.sent as usize % FLOWS];
-                let socket = hosts[from].socket::<udp::Socket<'_>>(source);
-                if !send(socket, (address, port)) {
+                let socket = hosts[from].sockets.get_mut::<udp::Socket<'_>>(source);
+                if socket.send(DATAGRAM, (address, port)).is_err() {
                     break;
                 }
                 seen.sent += 1;
@@ -151,7 +159,7 @@ pub(super) fn udp(
             break;
         }
         poll_or_wait(hosts, PACE)?;
-        let socket = hosts[to].socket::<udp::Socket<'_>>(sink);
+        let socket = hosts[to].sockets.get_mut::<udp::Socket<'_>>(sink);
         while socket.recv().is_ok() {
             seen.received += 1;
             last = Instant::now();
@@ -159,9 +167,9 @@ pub(super) fn udp(
     }
     let seconds = last.duration_since(began).max(time).as_secs_f64();
     seen.bits_per_second = (seen.received * 8 * DATAGRAM as u64) as f64 / seconds;
-    hosts[to].remove(sink);
+    hosts[to].sockets.remove(sink);
     for source in sources {
-        hosts[from].remove(source);
+        hosts[from].sockets.remove(source);
     }
     Ok(seen)
 }
@@ -176,8 +184,4 @@ fn bound(port: u16, datagrams: usize) -> udp::Socket<'static> {
         .bind(port)
         .expect("the socket is new and the port is not 0");
     socket
-}
-
-fn send(socket: &mut udp::Socket<'static>, to: (Ipv4Addr, u16)) -> bool {
-    socket.send(DATAGRAM, to).is_ok()
 }

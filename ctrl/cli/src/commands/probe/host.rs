@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use guest::wait_for_frames;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::socket::{AnySocket, dhcpv4, icmp, tcp};
+use smoltcp::socket::{dhcpv4, icmp, tcp};
 use smoltcp::wire::{
     EthernetAddress, Icmpv4Packet, Icmpv4Repr, IpAddress, IpCidr, Ipv4Address, Ipv4Cidr,
 };
@@ -39,7 +39,8 @@ pub(super) struct Lease {
 pub(super) struct Host {
     pub(super) nic: Nic,
     interface: Interface,
-    sockets: SocketSet<'static>,
+    /// Its own sockets, and those of the transfers.
+    pub(super) sockets: SocketSet<'static>,
     dhcp: SocketHandle,
     echo: SocketHandle,
     /// `None` until the DHCP server has given an address.
@@ -122,18 +123,6 @@ impl Host {
             }
         }
         answers
-    }
-
-    pub(super) fn add<S: AnySocket<'static>>(&mut self, socket: S) -> SocketHandle {
-        self.sockets.add(socket)
-    }
-
-    pub(super) fn socket<S: AnySocket<'static>>(&mut self, handle: SocketHandle) -> &mut S {
-        self.sockets.get_mut(handle)
-    }
-
-    pub(super) fn remove(&mut self, handle: SocketHandle) {
-        self.sockets.remove(handle);
     }
 
     /// Opens a TCP connection from a port that was not used recently; `false` without an address.

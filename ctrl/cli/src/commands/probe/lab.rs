@@ -204,7 +204,8 @@ impl Lab {
             .collect()
     }
 
-    /// All hosts ping at once, each one target after the other.
+    /// All hosts ping at once, each one target after the other, so that a burst of requests does not
+    /// delay the answers that it measures.
     fn ping(&mut self, plan: &Plan, stop: &AtomicBool) -> io::Result<Vec<PingReport>> {
         let mut series: Vec<_> = (0..self.hosts.len())
             .map(|from| Series::new(self.targets(from, plan)))
@@ -240,24 +241,15 @@ impl Lab {
             .collect())
     }
 
-    /// Each pair of hosts transfers alone.
+    /// Makes a TCP and a UDP transfer between each pair of hosts. Only one pair transfers at a time, so
+    /// that the rates are those of its path.
     fn transfer(
         &mut self,
         plan: &Plan,
         stop: &AtomicBool,
         progress: Progress<'_>,
     ) -> io::Result<Vec<TransferReport>> {
-        let ready: Vec<_> = (0..self.hosts.len())
-            .filter(|host| self.hosts[*host].lease.is_some())
-            .collect();
-        let froms = ready.iter();
-        let pairs = froms.flat_map(|from| {
-            ready.iter().map(|to| Pair {
-                from: *from,
-                to: *to,
-            })
-        });
-        let pairs: Vec<_> = pairs.filter(|pair| pair.from != pair.to).collect();
+        let pairs = self.pairs();
         let share = TRANSFERS / (2 * pairs.len()).max(1) as u32;
         let time = plan.time.unwrap_or_else(|| share.max(LEAST));
         let mut reports = Vec::new();
@@ -267,18 +259,20 @@ impl Lab {
             }
             let [from, to] = [pair.from, pair.to].map(|host| self.positions[host].rack_and_u());
             progress(&format!("TCP and UDP from {from} to {to}"));
-            let mut stream = tcp(&mut self.hosts, pair, time, stop)?;
             let fast = |rate: &f64| *rate >= plan.least;
+            let mut stream = tcp(&mut self.hosts, pair, time, stop)?;
             if stream.is_some_and(|rate| !fast(&rate)) {
                 stream = tcp(&mut self.hosts, pair, time.max(AGAIN), stop)?;
             }
+            // TCP has found how much the path carries. Half of that leaves room for other traffic, so
+            // that datagrams are lost only if the path is faulty.
             let rate = stream.map_or(SLOW, |rate| (rate / 2.0).max(SLOW));
-            let mut seen = udp(&mut self.hosts, pair, rate, time, stop)?;
-            let whole = |seen: &Datagrams| {
+            let complete = |seen: &Datagrams| {
                 let least = seen.sent as f64 * (1.0 - plan.tolerance);
                 seen.sent > 0 && seen.received as f64 >= least
             };
-            if seen.received > 0 && !whole(&seen) {
+            let mut seen = udp(&mut self.hosts, pair, rate, time, stop)?;
+            if seen.received > 0 && !complete(&seen) {
                 seen = udp(&mut self.hosts, pair, rate, time.max(AGAIN), stop)?;
             }
             reports.push(TransferReport {
@@ -286,13 +280,20 @@ impl Lab {
                 to,
                 tcp_green: stream.as_ref().is_some_and(fast),
                 tcp_bits_per_second: stream,
-                udp_green: whole(&seen),
+                udp_green: complete(&seen),
                 udp_bits_per_second: seen.bits_per_second,
                 udp_sent: seen.sent,
                 udp_received: seen.received,
             });
         }
         Ok(reports)
+    }
+
+    /// Each host that has a lease with each other one, in both directions.
+    fn pairs(&self) -> Vec<Pair> {
+        let ready = || (0..self.hosts.len()).filter(|host| self.hosts[*host].lease.is_some());
+        let pairs = ready().flat_map(|from| ready().map(move |to| Pair { from, to }));
+        pairs.filter(|pair| pair.from != pair.to).collect()
     }
 }
 

@@ -17,6 +17,9 @@ const GAP: usize = 2;
 /// The text of a check and whether it is green; `None` if it was not made.
 type Cell = Option<(String, bool)>;
 
+/// Reads the result of a check from a transfer.
+type Check = fn(&TransferReport) -> (String, bool);
+
 struct Row {
     name: String,
     cells: Vec<Cell>,
@@ -129,7 +132,7 @@ fn rows(report: &Report) -> Vec<Row> {
     if report.transfers.is_empty() {
         return rows;
     }
-    let results: [(&str, fn(&TransferReport) -> (String, bool)); 2] = [("TCP", tcp), ("UDP", udp)];
+    let results: [(&str, Check); 2] = [("TCP", tcp), ("UDP", udp)];
     for (protocol, result) in results {
         for HostReport { position: to, .. } in hosts {
             rows.push(row(&format!("{protocol} to {to}"), &|from| {

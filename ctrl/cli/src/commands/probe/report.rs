@@ -69,7 +69,7 @@ pub(crate) struct PingReport {
 pub(crate) struct TransferReport {
     pub(crate) from: String,
     pub(crate) to: String,
-    /// Whether TCP carried at least the rate asked for.
+    /// Whether TCP reached the rate of `--at-least`.
     pub(crate) tcp_green: bool,
     /// Payload received by TCP; `None` without a connection.
     pub(crate) tcp_bits_per_second: Option<f64>,

@@ -50,7 +50,7 @@ pub(super) fn expand(scenario: &Scenario, cables: &Cables) -> Result<Vec<Moment>
         ended = timeline.add_repeated(step, begins).map_err(numbered)?;
         if timeline.moments.len() > MOST_MOMENTS {
             return Err(numbered(format!(
-                "the scenario has more than {MOST_MOMENTS} moments by now"
+                "up to here, the scenario has more than {MOST_MOMENTS} moments"
             )));
         }
     }

@@ -80,8 +80,7 @@ pub(crate) async fn run(context: &Context, args: &ScenarioArgs) -> anyhow::Resul
     match &args.verb {
         Verb::Run { file } => {
             let scenario = read(file)?;
-            let (targets, ports) = expand::names(&scenario);
-            let cables = targets::running(&context.client, &targets, &ports).await?;
+            let cables = targets::running(&context.client, &scenario).await?;
             let moments = timeline(file, &scenario, &cables)?;
             run::play(context, &moments, scenario.restore).await
         }
@@ -91,12 +90,11 @@ pub(crate) async fn run(context: &Context, args: &ScenarioArgs) -> anyhow::Resul
             running,
         } => {
             let scenario = read(file)?;
-            let (targets, ports) = expand::names(&scenario);
             let there = || context.client.socket().exists();
             let cables = if *running || (config.is_default() && there()) {
-                targets::running(&context.client, &targets, &ports).await?
+                targets::running(&context.client, &scenario).await?
             } else {
-                let found = targets::planned(&config.topology()?, &targets, &ports);
+                let found = targets::planned(&config.topology()?, &scenario);
                 found.with_context(|| file.display().to_string())?
             };
             show(context, &timeline(file, &scenario, &cables)?)?;
@@ -126,8 +124,7 @@ pub(crate) async fn run_script(
             }
         }
     }
-    let (targets, ports) = expand::names(&scenario);
-    let mut cables = targets::running(&context.client, &targets, &ports).await?;
+    let mut cables = targets::running(&context.client, &scenario).await?;
     let this = targets::one(&context.client, cable).await?.name;
     for (name, found) in &cables {
         anyhow::ensure!(

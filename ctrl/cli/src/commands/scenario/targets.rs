@@ -2,50 +2,45 @@
 
 use std::collections::BTreeMap;
 
-use super::expand::Cables;
+use super::expand::{Cables, names};
+use super::file::Scenario;
 use api::{CableReport, Client};
 use model::topology::{NodeJson, Topology, TopologyJson};
 
 /// Resolves names in a configuration's topology, without a running fabric.
-pub(super) fn planned(
-    topology: &Topology,
-    targets: &[String],
-    ports: &[String],
-) -> anyhow::Result<Cables> {
+pub(super) fn planned(topology: &Topology, scenario: &Scenario) -> anyhow::Result<Cables> {
+    let (targets, ports) = names(scenario);
     let nodes = TopologyJson::from(topology).nodes;
     let mut cables = BTreeMap::new();
     for name in targets {
-        let found = match switch_or_rack(&nodes, name)? {
+        let found = match switch_or_rack(&nodes, &name)? {
             Some(found) => found,
-            None => vec![topology.cable(name)?.name.clone()],
+            None => vec![topology.cable(&name)?.name.clone()],
         };
-        cables.insert(name.clone(), found);
+        cables.insert(name, found);
     }
     for port in ports {
-        topology.end(port)?;
+        topology.end(&port)?;
     }
     Ok(cables)
 }
 
 /// Resolves names in the running fabric.
-pub(super) async fn running(
-    client: &Client,
-    targets: &[String],
-    ports: &[String],
-) -> anyhow::Result<Cables> {
+pub(super) async fn running(client: &Client, scenario: &Scenario) -> anyhow::Result<Cables> {
+    let (targets, ports) = names(scenario);
     // A patch has no topology, but its cable has a name.
     let topology = client.topology().await.ok();
     let nodes = topology.map_or_else(Vec::new, |topology| topology.nodes);
     let mut cables = BTreeMap::new();
     for name in targets {
-        let found = match switch_or_rack(&nodes, name)? {
+        let found = match switch_or_rack(&nodes, &name)? {
             Some(found) => found,
-            None => vec![one(client, name).await?.name],
+            None => vec![one(client, &name).await?.name],
         };
-        cables.insert(name.clone(), found);
+        cables.insert(name, found);
     }
     for port in ports {
-        one(client, port).await?;
+        one(client, &port).await?;
     }
     Ok(cables)
 }

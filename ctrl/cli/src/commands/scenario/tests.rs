@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::expand::{THIS, names};
+use super::expand::THIS;
 use super::*;
 use model::config::Config;
 use model::topology;
@@ -10,9 +10,8 @@ use model::topology;
 /// A timeline in the default fabric, with one cable for scripts.
 fn expanded(text: &str) -> anyhow::Result<Vec<Moment>> {
     let scenario = file::parse("s.toml", text)?;
-    let (targets, ports) = names(&scenario);
     let topology = topology::build(&Config::default())?;
-    let mut cables = targets::planned(&topology, &targets, &ports)?;
+    let mut cables = targets::planned(&topology, &scenario)?;
     cables.insert(THIS.into(), vec!["ikeb1-3".into()]);
     timeline(Path::new("s.toml"), &scenario, &cables)
 }
