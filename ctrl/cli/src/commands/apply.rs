@@ -45,6 +45,7 @@ pub(crate) async fn run(context: &Context, args: &ApplyArgs) -> anyhow::Result<(
     let progress = Progress::new();
     let answer = tokio::select! {
         answer = context.client.apply(&request) => answer?,
+        // The fabric answers only when it is done; meanwhile its status says what it does.
         () = show(context, &progress) => unreachable!("show does not return"),
     };
     progress.quiet();

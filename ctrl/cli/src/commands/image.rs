@@ -64,6 +64,7 @@ pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<()> {
         forget_states(&wanted)?;
     }
     let (folder, files) = (wanted.folder(), wanted.built());
+    // JSON has `built`, so a missing image is an error only for the text.
     if json {
         let report = Report {
             hash: wanted.hash(),

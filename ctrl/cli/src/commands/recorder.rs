@@ -98,6 +98,7 @@ pub(crate) fn options(wanted: &config::Recorder) -> anyhow::Result<Option<Record
         r#match: wanted.matches.clone(),
         drops: wanted.drop_rate.map(|share| share.share() * 100.0),
         on: Vec::new(),
+        // A recorder without triggers still holds frames for `recorder dump`.
         none: true,
     };
     Ok(Some(RecorderOptions {
@@ -153,6 +154,7 @@ impl Target {
         self.write == Path::new("-")
     }
 
+    /// Refuses a terminal before the fabric is asked to make a dump.
     fn check(&self) -> anyhow::Result<()> {
         ensure!(
             !self.is_stdout() || !std::io::stdout().is_terminal(),

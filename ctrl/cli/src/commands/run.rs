@@ -75,6 +75,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
     progress.quiet();
     let began = Instant::now();
     let undone = running.take_down().await;
+    // If both failed, the cause of the failure is what helps the user.
     outcome?;
     undone?;
     progress.note(&format!(

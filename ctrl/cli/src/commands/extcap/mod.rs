@@ -70,6 +70,7 @@ pub(crate) async fn run(context: &Context, args: &ExtcapArgs) -> anyhow::Result<
     }
     let question = &args.question;
     let filter = question.extcap_capture_filter.clone();
+    // Wireshark passes an empty filter or port where the user has given none.
     let filter = filter.filter(|filter| !filter.is_empty());
     match &question.extcap_interface {
         None => print(&sentences::interfaces(&cables(context).await))?,

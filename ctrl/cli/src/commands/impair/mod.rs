@@ -59,6 +59,7 @@ pub(crate) async fn run(context: &Context, args: &ImpairArgs) -> anyhow::Result<
             set: complete(args.keys.clone())?,
         };
         let lanes = context.client.impair(cable, &set).await?;
+        // Otherwise the lists below show the new keys too.
         if !args.report && !args.list {
             show(context, &lanes)?;
             return Ok(());
