@@ -1,8 +1,9 @@
 //! How a fabric comes up, stage by stage, and how it is taken down.
 //!
 //! [`Running`] owns what exists at every moment: each stage puts what it makes into it before the
-//! next `await`. So a caller may drop [`bring_up`] at any of them and call [`Running::take_down`].
+//! next `await`. So a caller may drop [`bring_up()`] at any of them and call [`Running::take_down`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,11 +95,11 @@ pub async fn bring_up(
         progress.note(&format!("  · {words}"));
     }
     fabric.live.report_cuts_to_devices().await;
-    let watch = (stages.watch_devices(&fabric)?, changes);
+    let watch = LinkWatch::open(fabric.live.state().devices()).map_err(BringUpError::Watch)?;
     let listener = stages.listen()?;
     stages.give_up_rights(image.as_deref())?;
     let running = stages.running;
-    running.follow(&fabric, watch, plugged.events);
+    running.follow(&fabric, (watch, changes), plugged.events);
     running.serve(&fabric, listener, displays);
     Ok(fabric)
 }
@@ -225,7 +226,7 @@ impl BringUp<'_> {
         let state = FabricState {
             plan: plan.clone(),
             cables,
-            switches: Default::default(),
+            switches: BTreeMap::new(),
         };
         let host = self.running.host.clone();
         let paths = StatePaths::beside(&absolute);
@@ -284,10 +285,6 @@ impl BringUp<'_> {
             self.progress.note(&format!("  · {words}"));
         }
         Ok(())
-    }
-
-    fn watch_devices(&self, fabric: &Fabric) -> Result<LinkWatch, BringUpError> {
-        LinkWatch::open(fabric.live.state().devices()).map_err(BringUpError::Watch)
     }
 
     fn listen(&self) -> Result<UnixListener, BringUpError> {

@@ -4,18 +4,18 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cables::error::CablesError;
 
-/// For whatever is not an end of a cable.
+/// Descriptors for everything but the ends of cables.
 const OTHERS: u64 = 256;
 
-/// For an end by itself: a packet socket and a listener.
+/// Descriptors of an end without a front end: a packet socket and a listener.
 const IDLE_END: u64 = 2;
 
-/// For a front end with one pair of queues: a connection, kick and call of two rings, and how the
-/// port waits for them; twice, for a session that ends while the next begins.
+/// Descriptors of a front end with one pair of queues: a connection, kick and call of two rings, and
+/// the port's epoll; twice, for a session that ends while the next begins.
 const FRONT_END: u64 = 18;
 
-/// Lets this process, and what it starts, open as many descriptors as cables need. Where not as
-/// many are allowed as could ever be needed, but enough to come up: what that means, as a notice.
+/// Lets this process and its children open as many descriptors as cables need. Returns a notice when
+/// fewer are allowed than could ever be needed, but enough to come up.
 ///
 /// # Errors
 /// [`CablesError::Descriptors`] when too few are allowed, and the hard limit cannot be raised.
@@ -23,7 +23,7 @@ pub(super) fn make_room(cables: usize) -> Result<Option<String>, CablesError> {
     let ends = 2 * cables as u64;
     let needed = OTHERS + ends * (IDLE_END + FRONT_END);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // `None` is no limit.
+    // `None`: unlimited.
     if current.is_none_or(|current| current >= needed) {
         return Ok(None);
     }
@@ -44,8 +44,8 @@ pub(super) fn make_room(cables: usize) -> Result<Option<String>, CablesError> {
     }
 }
 
-/// How many front ends there is room for beside so many ends; none if for fewer than an eighth
-/// of them.
+/// The number of front ends that may connect to this many ends. `None` if that is less than an eighth
+/// of the ends.
 fn front_ends(ends: u64, allowed: u64) -> Option<u64> {
     let left = allowed.checked_sub(OTHERS + ends * IDLE_END)?;
     Some(left / FRONT_END).filter(|room| *room >= ends.div_ceil(8))

@@ -7,7 +7,7 @@
 //!                                                     cables ──> capture, recorder
 //! ```
 //!
-//! [`bring_up`] makes a [`Fabric`] stage by stage; [`Running`] owns what exists at every moment and
+//! [`bring_up()`] makes a [`Fabric`] stage by stage; [`Running`] owns what exists at every moment and
 //! takes it away. [`Fabric`] answers the API ([`api::Backend`]): requests about cables by
 //! `cable_requests`, which [`Patch`], a single wire, shares; requests about switches by `switches`.
 //! `apply` (`change`) makes another fabric of a running one.

@@ -29,8 +29,8 @@ pub(crate) async fn follow(
     drop(state);
     loop {
         let event = tokio::select! {
-            // First: `apply` removes devices right after it has reported them here, and nobody
-            // else has removed these.
+            // First: `apply` removes devices right after it has reported them here. Their removal
+            // must not be taken for another program's.
             biased;
             Some(WatchedChange { added, removed }) = changes.recv() => {
                 watch.remove(&removed);
@@ -118,7 +118,7 @@ fn tap_changed(live: &Live, name: &str, held: bool) {
     live.notices.signal();
 }
 
-/// Makes a device again that somebody has removed. Returns what came of it.
+/// Makes a device again that another program has removed. Returns the outcome in words.
 async fn make_again(live: &Arc<Live>, name: &str) -> String {
     let state = live.state();
     let Ok(found) = state.plan.topology.end(name) else {

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 ///
 /// Not on tokio's pool: its threads stay for 10 s, with the rights of root that the process had when
 /// they were started. This thread ends with its work. Nothing takes the work back when the caller
-/// stops waiting, so `work` must own what it changes or share it with whoever cleans up.
+/// stops waiting, so `work` must own what it changes or share it with the code that cleans up.
 ///
 /// Children that `work` starts must end with it: they are killed with the thread that started them.
 ///

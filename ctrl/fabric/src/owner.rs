@@ -1,4 +1,4 @@
-//! Whose fabric it is: who may use its socket and plug VMs in.
+//! The owner of a fabric, who may use its socket and plug VMs in: [`Person`].
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,21 +8,22 @@ use model::config::Owner;
 /// A user of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
-    /// User id.
+    /// User id: owns the sockets.
     pub uid: u32,
-    /// Primary group id.
+    /// Primary group id: owns the sockets and may enter their folders.
     pub gid: u32,
-    /// Home folder.
+    /// Home folder, whose `.ssh` has the keys of those who may log in.
     pub home: PathBuf,
 }
 
-/// No such user.
+/// The host does not know the configured owner.
 #[derive(Debug, thiserror::Error)]
 #[error("owner = {0}: the host has no such user; `getent passwd` lists those it has")]
 pub struct NoSuchUser(String);
 
 impl Person {
-    /// Looks the owner up: the configured one, else who called sudo, else who runs this.
+    /// Looks up the owner: the configured one; without one, the user who called sudo; without sudo,
+    /// the user who runs this process.
     ///
     /// # Errors
     /// When the host does not know the user.
@@ -44,7 +45,7 @@ impl Person {
             .and_then(|output| parse(&String::from_utf8_lossy(&output.stdout)));
         match (found, wanted.parse()) {
             (Some(person), _) => Ok(person),
-            // A uid without an account, as containers have it.
+            // A uid without an account, as in containers.
             (None, Ok(uid)) => Ok(Person {
                 uid,
                 gid: uid,
@@ -54,8 +55,8 @@ impl Person {
         }
     }
 
-    /// The files with keys of people who may log in to the switches: what this user lets in
-    /// here, and the user's own public keys.
+    /// The files with the keys of those who may log in to the switches: the user's
+    /// `authorized_keys`, and the user's own public keys.
     pub fn key_files(&self) -> Vec<String> {
         let folder = self.home.join(".ssh");
         let Ok(entries) = std::fs::read_dir(&folder) else {

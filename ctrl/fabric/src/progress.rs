@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// Between two turns of a spinner.
+/// Between two frames of a spinner.
 const TURN: Duration = Duration::from_millis(100);
 
 /// Shows the progress of a run on standard error.
@@ -24,7 +24,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// For standard error as it is now.
+    /// Lines move if standard error is a terminal now.
     pub fn new() -> Self {
         Progress {
             started: Instant::now(),
@@ -33,17 +33,17 @@ impl Progress {
         }
     }
 
-    /// Whether lines move.
+    /// Whether lines move, because standard error is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.bars.is_some()
     }
 
-    /// Time since the start.
+    /// Time since [`Progress::new`].
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Begins a stage that is named by `what`.
+    /// Begins a stage whose line starts with `what`.
     pub fn stage(&self, what: &str) -> Stage<'_> {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars
@@ -61,7 +61,7 @@ impl Progress {
         }
     }
 
-    /// A line that stays: what the user should know of.
+    /// Writes a line that stays.
     pub fn note(&self, text: &str) {
         match &self.bars {
             // Fails only when standard error does.
@@ -70,7 +70,7 @@ impl Progress {
         }
     }
 
-    /// The one line at the bottom. Without a terminal only its changes of `key` are shown.
+    /// Sets the one line at the bottom. Does nothing without a terminal.
     pub fn live(&self, text: &str) {
         let Some(bars) = &self.bars else { return };
         let mut live = self.live.lock().expect("no holder of this lock can panic");
@@ -82,7 +82,7 @@ impl Progress {
         bar.set_message(text.to_owned());
     }
 
-    /// Takes the live line away.
+    /// Removes the line at the bottom.
     pub fn quiet(&self) {
         if let Some(bar) = self
             .live
@@ -105,7 +105,7 @@ pub struct Stage<'p> {
 }
 
 impl Stage<'_> {
-    /// How far it is.
+    /// Shows how far it is.
     pub fn update(&mut self, how_far: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(how_far.to_owned()),
@@ -115,7 +115,7 @@ impl Stage<'_> {
         how_far.clone_into(&mut self.said);
     }
 
-    /// It is done; `result` says what came of it.
+    /// Ends it. The line that stays shows `result` and how long the stage took.
     pub fn done(self, result: &str) {
         let text = format!(
             "  ✓ {}  {result}  ({})",
@@ -137,13 +137,13 @@ impl Drop for Stage<'_> {
     }
 }
 
-/// Writes a line to standard error. Unlike `eprintln!` it does not panic where nobody reads on:
-/// a terminal that was closed must not end a fabric.
+/// Writes a line to standard error. Unlike `eprintln!` it does not panic when standard error is
+/// closed: a terminal that was closed must not end a fabric.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// As people say it: `42 ms`, `3.4 s`, `2 min 5 s`.
+/// In natural units: `42 ms`, `3.4 s`, `2 min 5 s`.
 pub fn duration(time: Duration) -> String {
     match time.as_secs() {
         0 => format!("{} ms", time.as_millis()),

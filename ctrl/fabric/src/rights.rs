@@ -1,4 +1,4 @@
-//! Which of root's rights a fabric still needs once it stands: [`for_fabric`], [`for_patch`]; and
+//! The rights of root that a fabric still needs once it stands: [`for_fabric`], [`for_patch`]; and
 //! threads that need none: [`thread`].
 
 use std::io;
@@ -9,11 +9,11 @@ use dataplane::rights::{CapabilitySet, keep};
 
 use model::topology::Selection;
 
-/// Starts a thread that gives up all of root's rights before it does its work. Without giving
-/// them up it does nothing.
+/// Starts a thread that gives up all rights of root before it does its work. If it cannot give them
+/// up, it does nothing.
 ///
 /// # Errors
-/// When there can be no more threads.
+/// When the process is out of threads.
 pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let named = std::thread::Builder::new().name(name.into());
     named.spawn(move || match keep(CapabilitySet::empty()) {
@@ -23,10 +23,9 @@ pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Re
     Ok(())
 }
 
-/// For a whole fabric: to open devices again that somebody removed, or new ones, to take back what
-/// was done to the host, to give new sockets to those they are for, and, with VMs, to start one
-/// again under its own uid and to end it.
-/// `files`: what it will open, make or remove.
+/// What a whole fabric needs: to open new devices, and those that another program has removed; to
+/// take back what was done to the host; to give sockets to their users; and, with VMs, to start one
+/// again under its own uid and to end it. `files`: what it will open, make or remove.
 pub(super) fn for_fabric(switches: &Selection, files: &[&Path]) -> CapabilitySet {
     let mut kept =
         CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::CHOWN | for_files(files);
@@ -40,8 +39,8 @@ pub(super) fn for_fabric(switches: &Selection, files: &[&Path]) -> CapabilitySet
     kept
 }
 
-/// For a single wire: to remove the tables that keep the host's stack from its devices, if it
-/// has `netdevs`.
+/// What a single wire needs: with `netdevs`, to remove the tables that keep the host's stack from
+/// them.
 pub(super) fn for_patch(netdevs: bool, files: &[&Path]) -> CapabilitySet {
     let guards = if netdevs {
         CapabilitySet::NET_ADMIN
@@ -51,11 +50,11 @@ pub(super) fn for_patch(netdevs: bool, files: &[&Path]) -> CapabilitySet {
     guards | for_files(files)
 }
 
-/// Root's own files need no right; those below another user's folder do.
+/// What files need: root's own none; those below another user's folder do.
 pub(super) fn for_files(files: &[&Path]) -> CapabilitySet {
     let ours = |path: &Path| path.metadata().is_ok_and(|meta| meta.uid() == 0);
     let foreign = files.iter().any(|path| {
-        // What is not there yet will be made by us or, in our folder, for us.
+        // A file that does not exist yet is going to be root's own, if its folder is.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         path.ancestors()
             .filter(|part| part.exists())

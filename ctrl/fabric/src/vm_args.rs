@@ -9,7 +9,7 @@ use vm::accel::Accel;
 /// NIC for each of its NICs. `paths` are those of the fabric.
 ///
 /// # Errors
-/// [`UnknownName`] if there is no such place, or if it is not a server's.
+/// [`UnknownName`] when the position does not exist or is not a server's.
 pub fn options(
     topology: &Topology,
     paths: &StatePaths,

@@ -5,22 +5,23 @@ use dataplane::Accuracy;
 use api::{AccuracyReport, DelayReport, LossReport, RateReport};
 use model::impairment::{ImpairKeys, LossModel, Percent};
 
-/// Of all frames, so many may leave more than 100 µs late before the figures are not trusted.
+/// The largest share of all frames that may leave more than 100 µs late; with more the figures are
+/// not trusted.
 const LATE: f64 = 0.01;
 
-/// So much below what was asked a rate may be.
+/// The smallest share of the requested rate that a lane must reach.
 const SLOW: f64 = 0.99;
 
-/// Below so many frames nothing is said about trust.
+/// With fewer frames nothing is said about trust.
 const FEW: u64 = 100;
 
-/// Below this time that frames waited for the line, in ns, nothing is said about its rate.
+/// If frames have waited for the line for less time than this, in ns, nothing is said about its rate.
 const SHORT: u64 = 50_000_000;
 
-/// 95 % of a normal distribution lie within so many deviations.
+/// 95 % of a normal distribution lie within this number of standard deviations.
 const Z: f64 = 1.959_964;
 
-/// What became of `keys`.
+/// Compares the figures of a lane with what its impairment `keys` ask for.
 pub(super) fn report(keys: &ImpairKeys, seen: &Accuracy) -> AccuracyReport {
     let waits = keys.delay.is_some() || keys.jitter.is_some() || keys.slot.is_some();
     let us = |ns: u64| ns as f64 / 1e3;

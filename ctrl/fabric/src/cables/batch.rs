@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use super::names::CableNames;
 use super::panel::answer;
-use super::report::{to_dataplane_side, to_dataplane_state};
+use super::report::to_dataplane_state;
 use super::{Cables, Condition};
 use api::ApiError;
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
@@ -149,7 +149,7 @@ impl CheckedBatch {
                 let settings = settings.map_err(ApiError::conflict)?;
                 changes.push(dataplane::PanelChange::Impair {
                     id,
-                    from: to_dataplane_side(side),
+                    from: side,
                     impairment: (!settings.is_clean()).then(|| Box::new(settings)),
                 });
             }

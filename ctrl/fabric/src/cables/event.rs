@@ -5,7 +5,6 @@ use std::sync::Arc;
 use dataplane::vhost_sockets::SocketEvent;
 use dataplane::{CableId, Event};
 
-use super::report::to_topology_side;
 use super::{Cables, PluggedCable};
 use model::topology::Side;
 
@@ -54,9 +53,8 @@ impl Cables {
         None
     }
 
-    fn front_end(&self, id: CableId, side: dataplane::Side, plugged: bool) -> Option<CableEvent> {
+    fn front_end(&self, id: CableId, side: Side, plugged: bool) -> Option<CableEvent> {
         let (index, _) = self.find(id)?;
-        let side = to_topology_side(side);
         Some(CableEvent::FrontEnd {
             index,
             side,

@@ -28,7 +28,6 @@ use model::topology::Side;
 use open::moved_away;
 use panel::{PatchPanel, answer};
 use plan::open_netdev;
-use report::to_dataplane_side;
 
 /// The cables of a topology, by their index in it.
 ///
@@ -183,12 +182,10 @@ impl Cables {
         let cable = &*self.cables[index];
         let end = &cable.ends[side as usize];
         let port = Some(open_netdev(&cable.name, &end.name)?);
+        let PatchPanel { panel, sockets, .. } = &self.panel;
         answer(match end.socket {
-            Some(socket) => self.panel.sockets.set_fallback_port(socket, port),
-            None => {
-                let side = to_dataplane_side(side);
-                self.panel.panel.exchange(cable.handle.id, side, port)
-            }
+            Some(socket) => sockets.set_fallback_port(socket, port),
+            None => panel.exchange(cable.handle.id, side, port),
         })
         .await?;
         Ok(())
@@ -204,7 +201,6 @@ impl Cables {
         from: Side,
         spec: TapSpec,
     ) -> Result<Capture, PanelError> {
-        let from = to_dataplane_side(from);
         answer(self.panel.panel.tap(self.id(index), from, spec)).await
     }
 
@@ -219,7 +215,6 @@ impl Cables {
         bytes: usize,
         snap: u32,
     ) -> Result<RecorderReader, PanelError> {
-        let from = to_dataplane_side(from);
         answer(self.panel.panel.record(self.id(index), from, bytes, snap)).await
     }
 

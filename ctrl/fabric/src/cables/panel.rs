@@ -59,7 +59,6 @@ impl PatchPanel {
         })
     }
 
-    /// Number of workers.
     pub(crate) fn workers(&self) -> usize {
         self.workers
     }

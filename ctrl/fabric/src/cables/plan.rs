@@ -26,7 +26,6 @@ pub(crate) struct PlannedEnd {
 
 /// Where vhost-user front ends will plug in.
 pub(crate) struct PlannedSocket {
-    /// Which side connects.
     pub(crate) role: Role,
     /// The longest IP packet, in bytes, that is advertised to guests; `None` advertises no MTU.
     pub(crate) mtu: Option<u16>,

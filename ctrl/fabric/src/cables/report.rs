@@ -49,10 +49,7 @@ impl Cables {
         let PluggedCable { handle, .. } = &*self.cables[index];
         let mut report = lane_report(from, to, &handle.lanes[side as usize]);
         if !keys.is_empty() {
-            let reply = self
-                .panel
-                .panel
-                .accuracy(handle.id, to_dataplane_side(side));
+            let reply = self.panel.panel.accuracy(handle.id, side);
             // A worker that does not answer is reported by commands that must succeed.
             let seen = answer_within(LIMIT, reply).await.ok().flatten();
             report.accuracy = seen.map(|seen| accuracy::report(keys, &seen));
@@ -109,19 +106,5 @@ pub(super) fn to_dataplane_state(state: CableState) -> dataplane::CableState {
         CableState::Up => dataplane::CableState::Up,
         CableState::Down => dataplane::CableState::Down,
         CableState::Blackhole => dataplane::CableState::Blackhole,
-    }
-}
-
-pub(super) fn to_dataplane_side(side: Side) -> dataplane::Side {
-    match side {
-        Side::A => dataplane::Side::A,
-        Side::B => dataplane::Side::B,
-    }
-}
-
-pub(super) fn to_topology_side(side: dataplane::Side) -> Side {
-    match side {
-        dataplane::Side::A => Side::A,
-        dataplane::Side::B => Side::B,
     }
 }

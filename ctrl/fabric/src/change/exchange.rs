@@ -77,7 +77,7 @@ impl Fabric {
         make_folders(&new, prepared)?;
         let taken: BTreeSet<&str> = difference.cables.to_take().collect();
         let made: BTreeSet<&str> = difference.cables.to_make().collect();
-        // Nobody may change a cable that is about to go.
+        // No request may change a cable that is about to go.
         let changing = before.cables.panel().lock_changes().await;
         self.unplug(before, &old, &taken).await;
         let mut plugged = Vec::new();

@@ -118,7 +118,7 @@ impl Patch {
         self.0.cables().traffic()
     }
 
-    /// Closes both ports.
+    /// Closes both ports, within two seconds even if a worker is stuck.
     pub async fn stop(&self) {
         self.0.cables().panel().stop().await;
     }

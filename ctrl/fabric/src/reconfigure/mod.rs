@@ -1,6 +1,6 @@
-//! A running switch becomes another one without a restart: its QEMU gets and loses NICs, its
-//! kernel, FRR and dnsmasq are told what is different, and its files are replaced. Afterwards it is
-//! as if it had started so; BGP sessions that stay were never down.
+//! A running switch changes without a restart: NICs are plugged into and out of its QEMU, its kernel,
+//! FRR and dnsmasq are given the differences, and its files are replaced. Afterwards it is as if it
+//! had started so; BGP sessions that stay were never down.
 //!
 //! Whether that can be, and what it takes, is decided by [`can_be_live`], of which all but the state
 //! of the VM is pure ([`frr_conf::change`] and what is here). [`reconfigure`] does it.
@@ -18,17 +18,17 @@ use vm::{CannotPlug, PlugError, Vm, VmSpec};
 /// takes 1 to 2 s under TCG, of nine busy ones ten times that.
 const SET_UP: Duration = Duration::from_secs(60);
 
-/// Most that a guest may say about it, in bytes.
+/// The longest output of the guest that is read, in bytes.
 const WORDS: usize = 64 << 10;
 
-/// Characters of that in an error.
+/// Characters of the output that an error shows.
 const SHOWN: usize = 300;
 
-/// Where the guest finds what is to be done.
+/// Where the guest finds the commands.
 const FOLDER: &str = "run/ikv/change";
 
-/// Files of which nothing more depends than [`Change`] brings about, or that are read anew whenever
-/// they are needed.
+/// Files that may be replaced: [`Change`] brings their effects about, or they are read whenever they
+/// are needed.
 const REPLACEABLE: [&str; 7] = [
     "etc/dnsmasq.conf",
     "etc/frr/frr.conf",
@@ -39,25 +39,25 @@ const REPLACEABLE: [&str; 7] = [
     "root/.ssh/authorized_keys",
 ];
 
-/// What makes a switch the one that it is.
+/// Everything that a switch is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SwitchMake {
-    /// Its VM.
+    /// The VM and its devices.
     pub spec: VmSpec,
-    /// Its configuration.
+    /// The configuration of FRR, dnsmasq and the interfaces.
     pub conf: SwitchConf,
-    /// What is on its disk: among others, the configuration as files.
+    /// The files on its disk; the rendered configuration is among them.
     pub files: Vec<SeedFile>,
 }
 
-/// RestartReason a switch must be started again to become another one.
+/// Why a change needs a restart of the switch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestartReason {
-    /// Its VM.
+    /// The VM differs in something other than NICs that can be plugged.
     #[error(transparent)]
     Vm(#[from] CannotPlug),
-    /// Its configuration.
+    /// The configuration differs in something that only a start sets.
     #[error(transparent)]
     Conf(#[from] Unchangeable),
     /// A file that is read at a start only.
@@ -68,39 +68,39 @@ pub enum RestartReason {
     TooMuch(usize),
 }
 
-/// RestartReason a change failed half-way. Start the switch again: it then is what it should be.
+/// Why a change failed half-way. A restart makes the switch what it should be.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReconfigureError {
-    /// It was not tried.
+    /// The change needs a restart; nothing was done.
     #[error(transparent)]
     Cannot(#[from] RestartReason),
-    /// QEMU.
+    /// QEMU refused to plug a NIC in or out.
     #[error(transparent)]
     Plug(#[from] PlugError),
-    /// The guest could not be told.
+    /// The guest agent does not answer.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// The guest could not do it.
+    /// The commands in the guest failed.
     #[error("the guest ended the change with status {status}: {words}")]
     Guest {
         /// As a shell reports it.
         status: i32,
-        /// What it said, escaped.
+        /// The end of its output, escaped.
         words: String,
     },
 }
 
-/// What a change without a restart takes.
+/// A change that needs no restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveChange {
     change: Change,
-    /// For the guest: what it unpacks.
+    /// The archive that the guest unpacks.
     archive: Vec<u8>,
 }
 
-/// Decides whether a running switch can become `new` without a restart. `old` is what it was made
-/// from, or last changed to.
+/// Decides whether a running switch can change to `new` without a restart. `old` is what it was made
+/// from or last changed to.
 ///
 /// # Errors
 /// The first thing that only a start can change.
@@ -147,7 +147,7 @@ fn changed(old: &[SeedFile], new: &[SeedFile]) -> Result<Vec<SeedFile>, RestartR
     }
 }
 
-/// What the guest is to do, as files for `guest.sh`.
+/// The commands for the guest, as files for `guest.sh`.
 fn orders(change: &Change) -> Vec<SeedFile> {
     let file = |name: &str, lines: &[String]| SeedFile {
         path: format!("{FOLDER}/{name}"),
@@ -176,8 +176,8 @@ fn text(lines: &[String]) -> String {
         .collect()
 }
 
-/// Brings a running switch to `spec` by what [`can_be_live`] has found. Its new disk must have been
-/// written, and sockets and taps of NICs that come be there.
+/// Changes a running switch to `spec` by what [`can_be_live`] has found. Its new disk must have been
+/// written, and the sockets and taps of new NICs must exist.
 ///
 /// # Errors
 /// See [`ReconfigureError`].

@@ -1,12 +1,13 @@
-//! A tap on the segments of BGP sessions: [`bgp_tap`]. The fabric has no libpcap, and wants none.
+//! A tap on the segments of BGP sessions: [`bgp_tap`]. The program is written out, because the fabric
+//! does without libpcap.
 
 use dataplane::bpf::{Instruction, Program};
 use dataplane::capture::TapSpec;
 
-/// Of a segment, so many bytes are looked at.
+/// Bytes of a segment that are looked at.
 const SNAP: u32 = 512;
 
-/// Memory for the segments of one lane that come between two looks.
+/// Memory for the segments of one lane that come between two looks, in bytes.
 const RING: usize = 64 << 10;
 
 // Codes of classic BPF.
@@ -18,7 +19,7 @@ const EQUAL: u16 = 0x15;
 const ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
-// What is compared with.
+// Constants of the protocols: EtherType, IP protocol, port.
 const IPV6: u32 = 0x86dd;
 const IPV4: u32 = 0x0800;
 const TCP: u32 = 6;
@@ -26,7 +27,7 @@ const BGP: u32 = 179;
 // The last two instructions.
 const MATCH: u8 = 18;
 const NONE: u8 = 19;
-/// Code, where to go if it is so and if not (counted from the beginning), constant.
+/// Code, the index of the next instruction if the test holds and if not, constant.
 const PROGRAM: [(u16, u8, u8, u32); 20] = [
     (LOAD_HALF, 1, 1, 12),
     (EQUAL, 2, 8, IPV6),

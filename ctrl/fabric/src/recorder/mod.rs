@@ -283,13 +283,10 @@ async fn lanes(
     let mut lanes = Vec::with_capacity(2 * cables.len());
     for cable in 0..cables.len() {
         for side in [Side::A, Side::B] {
-            let bytes = options.memory * share(cable) / shares.max(1);
+            let bytes = (options.memory * share(cable) / shares.max(1)) as usize;
             let reader = match known((cable, side)) {
                 Some(reader) => reader,
-                None => {
-                    let bytes = bytes as usize;
-                    cables.record(cable, side, bytes, options.snap).await?
-                }
+                None => cables.record(cable, side, bytes, options.snap).await?,
             };
             lanes.push(RecordedLane {
                 cable,

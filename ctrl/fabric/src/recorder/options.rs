@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::recorder::Trigger;
 
-/// How to record.
+/// Memory, triggers and folder of the flight recorder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecorderOptions {
     /// Memory of all lanes' recorders together, in bytes.

@@ -1,33 +1,34 @@
-//! When a dump is made of what has happened: [`Schedule`]. A function of events and time.
+//! When a dump is made after an event: [`Schedule`]. A function of events and time.
 
-/// After the first event, so that the dump shows what came of it, ns.
+/// From the first event to its dump, in ns, so that the dump shows what followed.
 const AFTERMATH: u64 = 1_500_000_000;
 
-/// Between two dumps, at least, ns: whatever happens meanwhile goes into the next one.
+/// The shortest time between two dumps, in ns; events meanwhile go into the next one.
 const SPACING: u64 = 10_000_000_000;
 
-/// Reasons that a dump tells, at most.
+/// The most reasons that a dump lists.
 const REASONS: usize = 16;
 
 /// Events that wait for their dump.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    /// And when it is due.
+    /// With the time when the dump is due, in ns.
     waiting: Option<(u64, Due)>,
+    /// When the last dump was made, in ns.
     made: Option<u64>,
 }
 
 /// A dump to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Due {
-    /// A word for its name.
+    /// The kind of the first event, for the dump's name.
     pub(super) kind: &'static str,
     /// A sentence for each event.
     pub(super) why: Vec<String>,
 }
 
 impl Schedule {
-    /// Something has happened.
+    /// Adds an event: `kind` is a word, `why` a sentence.
     pub(super) fn add(&mut self, now: u64, kind: &'static str, why: String) {
         let earliest = self.made.map_or(0, |made| made + SPACING);
         let (_, due) = self.waiting.get_or_insert_with(|| {
@@ -42,7 +43,7 @@ impl Schedule {
         }
     }
 
-    /// What is due now.
+    /// The dump that is due at `now`, in ns, if any.
     pub(super) fn due(&mut self, now: u64) -> Option<Due> {
         let (_, due) = self.waiting.take_if(|(time, _)| *time <= now)?;
         self.made = Some(now);

@@ -1,5 +1,4 @@
-//! Which BGP sessions stand, as far as the cables tell: [`Sessions`]. A function of the frames and
-//! of the time.
+//! Which BGP sessions stand, as far as their frames show: [`Sessions`]. A function of frames and time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,19 +17,19 @@ const SECOND: u64 = 1_000_000_000;
 /// one first. A session that is made anew has another connection.
 type Name = (usize, [(IpAddr, u16); 2]);
 
-/// The sessions that were heard of.
+/// The sessions of which frames were seen.
 #[derive(Debug)]
 pub(super) struct Sessions {
     heard: HashMap<Name, Heard>,
-    /// For those whose OPEN was not seen, s.
+    /// Of sessions whose OPEN was not seen, in s.
     hold_time: u16,
 }
 
 #[derive(Debug)]
 struct Heard {
-    /// When each end was heard last, ns.
+    /// When each end was heard last, in ns.
     last: [Option<u64>; 2],
-    /// What each end has asked for, s.
+    /// The hold time that each end has proposed, in s.
     hold: [Option<u16>; 2],
 }
 
@@ -42,7 +41,7 @@ pub(super) struct Lost {
 }
 
 impl Sessions {
-    /// Takes `hold_time` (s) for granted until an OPEN says otherwise.
+    /// `hold_time`, in s, applies to sessions whose OPEN was not seen.
     pub(super) fn new(hold_time: u16) -> Self {
         Sessions {
             heard: HashMap::new(),
@@ -50,7 +49,7 @@ impl Sessions {
         }
     }
 
-    /// Takes a frame in that entered `cable` at `time` (ns); `delivered`: it got through.
+    /// Takes in a frame that entered `cable` at `time`, in ns. `delivered`: the cable did not drop it.
     pub(super) fn see(
         &mut self,
         cable: usize,
@@ -109,7 +108,7 @@ impl Sessions {
         }))
     }
 
-    /// The connections between the same two that this one takes the place of.
+    /// Forgets older connections between the same two addresses.
     fn forget_older(&mut self, name: &Name) {
         let addresses = |name: &Name| (name.0, name.1.map(|(address, _)| address));
         self.heard
@@ -121,14 +120,14 @@ impl Sessions {
         heard.is_some_and(|heard| heard.last.iter().all(Option::is_some))
     }
 
-    /// Those of which one end was silent for longer than the hold time.
+    /// Sessions of which one end has been silent for longer than the hold time; each is returned once.
     pub(super) fn silent(&mut self, now: u64) -> Vec<Lost> {
         let default = self.hold_time;
         let mut lost = Vec::new();
         self.heard.retain(|(cable, ends), heard| {
             // The lower of the two counts (RFC 4271 section 4.2).
-            let told = heard.hold.iter().flatten().min().copied();
-            let hold = told.unwrap_or(default);
+            let negotiated = heard.hold.iter().flatten().min().copied();
+            let hold = negotiated.unwrap_or(default);
             let silent =
                 |last: &Option<u64>| last.is_some_and(|last| last + u64::from(hold) * SECOND < now);
             let Some(end) = heard.last.iter().position(silent) else {

@@ -1,5 +1,5 @@
-//! The dumps that triggers made: files in a folder of our own, beside the API's socket. Clients
-//! name them, but name no path: only what is in the list is ever opened.
+//! The dumps that triggers made: files in a folder of our own, beside the API's socket. A client
+//! names a dump, never a path: only files in the list are ever opened.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -10,13 +10,13 @@ use std::sync::{Mutex, MutexGuard};
 
 use api::recorder::KeptDump;
 
-/// Dumps that are kept, at most; the oldest goes first.
+/// The most dumps that are kept; the oldest goes first.
 pub(super) const MOST: usize = 8;
 
-/// Bytes of all dumps together, at most, the last one excepted: `/run` is memory.
+/// The most bytes of all dumps together, the newest excepted: `/run` is memory.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// The kept dumps.
+/// Dumps on disk; the oldest go when there are too many.
 #[derive(Debug)]
 pub(super) struct Store {
     folder: PathBuf,
@@ -30,7 +30,7 @@ struct Kept {
 }
 
 impl Store {
-    /// Keeps dumps in `folder`, which is made for the first one.
+    /// Will keep dumps in `folder`, which is made for the first one.
     pub(super) fn new(folder: &Path) -> Self {
         Store {
             folder: folder.to_owned(),
@@ -38,12 +38,12 @@ impl Store {
         }
     }
 
-    /// What is there, the oldest first.
+    /// All dumps, the oldest first.
     pub(super) fn list(&self) -> Vec<KeptDump> {
         self.lock().dumps.iter().cloned().collect()
     }
 
-    /// Opens a dump; `None` when there is none of that name.
+    /// Opens a dump. `None`: no dump has this name.
     pub(super) fn open(&self, name: &str) -> io::Result<Option<File>> {
         let kept = self.lock();
         let known = kept.dumps.iter().find(|dump| dump.name == name);
@@ -52,8 +52,8 @@ impl Store {
             .transpose()
     }
 
-    /// Makes a dump of what `write` writes; it returns how many frames that were. `kind` becomes
-    /// a part of its name.
+    /// Makes a dump of what `write` writes, which returns the number of frames. `kind` becomes a part
+    /// of the dump's name, `why` has a sentence for each event.
     pub(super) fn keep(
         &self,
         kind: &str,
@@ -81,7 +81,7 @@ impl Store {
         let all = |kept: &Kept| kept.dumps.iter().map(|dump| dump.bytes).sum::<u64>();
         while kept.dumps.len() > 1 && (kept.dumps.len() > MOST || all(&kept) > MOST_BYTES) {
             if let Some(oldest) = kept.dumps.pop_front() {
-                // Somebody has taken it away already, perhaps.
+                // Another program may have removed it already.
                 let _ = fs::remove_file(self.path(&oldest.name));
             }
         }
@@ -97,7 +97,7 @@ impl Store {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        // What others put there meanwhile is neither followed nor written to.
+        // A file or link that another program has put there is neither followed nor overwritten.
         let file = File::options()
             .write(true)
             .create_new(true)
@@ -109,7 +109,7 @@ impl Store {
             Ok((frames, buffered.get_ref().metadata()?.len()))
         });
         if written.is_err() {
-            // Half a dump would only take up room.
+            // Half a dump is useless and takes up memory.
             let _ = fs::remove_file(path);
         }
         written
@@ -173,7 +173,7 @@ mod tests {
         });
         assert_eq!(failed.unwrap_err().to_string(), "full");
         assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 0);
-        // What somebody has put in its place is not touched.
+        // A file that another program has put in its place is not touched.
         std::os::unix::fs::symlink("/etc/passwd", outer.path().join("002-down")).unwrap();
         assert!(keep(&store, b"x").is_err());
         assert_eq!(store.list(), []);

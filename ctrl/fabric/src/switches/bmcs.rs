@@ -30,7 +30,7 @@ pub(crate) struct Bmcs {
     running: Mutex<BTreeMap<usize, (String, Arc<Bmc>)>>,
 }
 
-/// Where a BMC listens, and nowhere else.
+/// The only addresses at which a BMC listens.
 fn addresses(segment: &IpmiSegment) -> [Ipv4Addr; 2] {
     [Ipv4Addr::LOCALHOST, segment.address.addr()]
 }

@@ -29,7 +29,6 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where the console of a switch is offered.
 pub(crate) struct Display {
-    /// The switch's name.
     switch: String,
     listener: Listener,
 }
@@ -115,7 +114,6 @@ fn failed(topology: &Topology, switch: usize, at: String, source: io::Error) -> 
     }
 }
 
-/// A switch's socket.
 fn socket(paths: &StatePaths, topology: &Topology, switch: usize) -> PathBuf {
     let name = &topology.switches[switch].name;
     paths.vnc.join(format!("{name}.sock"))

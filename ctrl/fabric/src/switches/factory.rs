@@ -193,7 +193,7 @@ impl SwitchFactory {
     }
 }
 
-/// Key lines of those who may log in: as configured, else those of the owner.
+/// Key lines of those who may log in: the configured ones, or the owner's if none are configured.
 async fn authorized_keys(config: &Config, owner: &Person) -> Result<Vec<String>, SeedsError> {
     let configured = config.ssh.authorized_keys.clone();
     let (owner, home) = (owner.clone(), owner.home.clone());
