@@ -45,3 +45,22 @@ impl StopSignals {
         .await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::process::{Signal, getpid, kill_process};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_that_comes_between_two_waits_is_not_lost() {
+        let mut stop = StopSignals::new().unwrap();
+        let nothing = timeout(Duration::from_millis(10), stop.wait()).await;
+        assert!(nothing.is_err(), "no signal was sent");
+        kill_process(getpid(), Signal::TERM).unwrap();
+        timeout(Duration::from_secs(10), stop.wait()).await.unwrap();
+    }
+}
