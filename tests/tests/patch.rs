@@ -239,7 +239,7 @@ fn workers_respect_tasksets_cpus() {
     let refused = start("0,1").output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("may not run on CPU 1, but on 0"), "{said}");
+    assert!(said.contains("may not run on CPU 1, only on 0"), "{said}");
     let mut patch = start("0").stderr(Stdio::null()).spawn().unwrap();
     wait_until("the wire", SOON, || folder.path().join("b").exists());
     kill_process(Pid::from_child(&patch), Signal::TERM).unwrap();

@@ -9,6 +9,7 @@
 //! No crate may depend on this one.
 
 mod commands;
+mod signals;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,10 +25,10 @@ use model::printable;
 #[derive(Debug, Parser)]
 #[command(name = "ikv-fabric", version, max_term_width = 100)]
 struct Cli {
-    /// Report as JSON.
+    /// Print reports as JSON.
     #[arg(long, global = true)]
     json: bool,
-    /// Which fabric [default: /run/ikv-fabric/control.sock for root, else
+    /// The control socket of the fabric [default: /run/ikv-fabric/control.sock for root, otherwise
     /// $XDG_RUNTIME_DIR/ikv-fabric/control.sock].
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -73,15 +74,16 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     cli.command.run(&context).await
 }
 
+/// Prints an error; returns exit status 1.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    // The sentence may quote what the user typed, or what a file or a guest contains.
+    // The sentence may quote a file or a guest, whose control characters must not reach the terminal.
     let sentence = printable::tail_lines(sentence(error).as_bytes(), usize::MAX);
     say(&format!("ikv-fabric: {sentence}"));
     ExitCode::FAILURE
 }
 
-/// An error and its causes, without those that it quotes already. To a full disk, which can happen
-/// anywhere, it adds the way out.
+/// Writes an error and its causes in one sentence, without causes that it quotes already. For a full
+/// disk, which any command can meet, it adds the way out.
 fn sentence(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -92,7 +94,7 @@ fn sentence(error: &anyhow::Error) -> String {
             sentence += &cause;
         }
     }
-    // By the number in the text, because some errors keep only the text of their cause.
+    // It looks for the number in the text, because some errors keep only the text of their cause.
     if sentence.contains("(os error 28)") {
         sentence += "; make room there, or name a folder elsewhere";
     }

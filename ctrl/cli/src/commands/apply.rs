@@ -1,37 +1,36 @@
-//! `ikv-fabric apply`: gives the running fabric another configuration.
+//! `ikv-fabric apply`: changes the running fabric to match another configuration.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::Context;
 use super::configuration::ConfigArgs;
-use super::{Context, print, print_json};
 use api::{ApplyRequest, Status};
 use fabric::progress::{Progress, duration};
 use model::config::Config;
 use model::difference::Refusal;
 use model::topology;
 
-/// How often the progress line is updated.
+/// The time between two updates of the progress line.
 const REFRESH: Duration = Duration::from_millis(300);
 
-/// Makes the running fabric what a configuration says: racks, positions and cables come and go,
-/// and cables that are not changed lose no frame. Needs root where it makes or removes network
+/// Changes the running fabric to match a configuration: adds and removes racks, positions and
+/// cables. Cables that are not changed lose no frame. Needs root where it makes or removes network
 /// devices or VMs.
 #[derive(Debug, Args)]
 pub(crate) struct ApplyArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Only say what would be done.
+    /// Only print what would be done.
     #[arg(long)]
     dry_run: bool,
 }
 
 /// # Errors
-/// When the configuration is wrong, cannot be reached while the fabric runs, or when the fabric
-/// fails to get there; the fabric then is as it was.
-pub(crate) async fn run(context: &Context, args: &ApplyArgs) -> anyhow::Result<ExitCode> {
+/// When the configuration is wrong or needs a restart, or when a change fails. The fabric then is as
+/// it was before.
+pub(crate) async fn run(context: &Context, args: &ApplyArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         !args.config.is_default(),
         "apply needs a configuration: name a file with -c, or keys with --set"
@@ -46,6 +45,7 @@ pub(crate) async fn run(context: &Context, args: &ApplyArgs) -> anyhow::Result<E
     let progress = Progress::new();
     let answer = tokio::select! {
         answer = context.client.apply(&request) => answer?,
+        // The fabric answers only when it is done; meanwhile its status says what it does.
         () = show(context, &progress) => unreachable!("show does not return"),
     };
     progress.quiet();
@@ -54,21 +54,20 @@ pub(crate) async fn run(context: &Context, args: &ApplyArgs) -> anyhow::Result<E
         "{}",
         refused(&request.config, &answer.refused)
     );
+    context.report(&answer, || answer.difference.to_string())?;
     if context.json {
-        print_json(&answer)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
-    print(&answer.difference.to_string())?;
     for note in &answer.notes {
         progress.note(&format!("  ! {note}"));
     }
     if answer.applied && !answer.difference.is_empty() {
         progress.note(&format!("  ✓ applied  ({})", duration(progress.elapsed())));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-/// Shows what the fabric does, until dropped.
+/// Shows how far the fabric is with the changes, until dropped.
 async fn show(context: &Context, progress: &Progress) {
     loop {
         tokio::time::sleep(REFRESH).await;
@@ -112,7 +111,7 @@ mod tests {
         );
     }
 
-    /// The API carries it as JSON.
+    /// The API transports configurations as JSON.
     #[test]
     fn a_configuration_is_the_same_after_its_way_through_json() {
         let text = "owner = \"nobody\"\n[vm]\nmemory = \"1G\"\n[[cable]]\nname = \"iksb12\"\nstate = \"down\"\ndelay = \"10ms\"\nloss = \"1% 25%\"\n[[cable]]\nends = [\"leaf1:u3\", \"leaf3:u5\"]\nrate = \"1gbit\"\n";

@@ -1,7 +1,5 @@
 //! `ikv-fabric cable`: cuts a cable, lets its frames vanish, or mends it.
 
-use std::process::ExitCode;
-
 use clap::Args;
 
 use super::{Context, print, print_json};
@@ -11,15 +9,15 @@ use model::cable_change::CableState;
 /// Cuts a cable (`down`), lets its frames vanish (`blackhole`), or mends it (`up`).
 #[derive(Debug, Args)]
 pub(crate) struct CableArgs {
-    /// By name or either end: iksb12, spine1:2, rack1:u3:1.
+    /// The cable, by name or either end: iksb12, spine1:2, rack1:u3:1.
     cable: String,
-    /// The state to put it in.
+    /// The new state of the cable.
     state: CableState,
 }
 
 /// # Errors
 /// When no fabric answers or the name is unknown.
-pub(crate) async fn run(context: &Context, args: &CableArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: &CableArgs) -> anyhow::Result<()> {
     let client = &context.client;
     let changed = client.set_cable_state(&args.cable, args.state).await?;
     if context.json {
@@ -30,5 +28,5 @@ pub(crate) async fn run(context: &Context, args: &CableArgs) -> anyhow::Result<E
             say(&format!("note: {note}"));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

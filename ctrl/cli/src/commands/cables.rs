@@ -1,13 +1,12 @@
-//! `ikv-fabric cables`: cables, their counters and rates.
+//! `ikv-fabric cables`: shows cables, their counters and rates.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::impair::report;
-use super::{Context, print, print_json, print_to_reader};
+use super::{Context, print_to_reader};
 use api::{CableReport, LaneReport};
 
 /// Shows cables and their counters.
@@ -23,18 +22,14 @@ pub(crate) struct CablesArgs {
 
 /// # Errors
 /// When no fabric answers or a name is unknown.
-pub(crate) async fn run(context: &Context, args: &CablesArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: &CablesArgs) -> anyhow::Result<()> {
     if args.watch {
         watch(context, &args.cables).await?;
     } else {
         let cables = context.client.cables(&args.cables).await?;
-        if context.json {
-            print_json(&cables)?;
-        } else {
-            print(&table(&cables))?;
-        }
+        context.report(&cables, || table(&cables))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 async fn watch(context: &Context, names: &[String]) -> anyhow::Result<()> {

@@ -1,17 +1,17 @@
-//! `ikv-fabric check`: would `run` work here? Reads only.
+//! `ikv-fabric check`: whether `run` would work here. It only reads.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::configuration::{ConfigArgs, SwitchArgs};
-use super::{Context, print, print_json};
+use super::{Context, exit_status};
 use fabric::preflight::{self, Finding, Severity};
 use host::lock::StatePaths;
 use model::difference::Plan;
 
-/// Tells everything that would keep `run` from working here, each with the line that mends it.
-/// Changes nothing. Exit status 0 if `run` would work, else 1.
+/// Reports everything that would keep `run` from working here, each with the command that mends it.
+/// Changes nothing. Exit status 0 if `run` would work, otherwise 1.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
@@ -21,7 +21,7 @@ pub(crate) struct CheckArgs {
 }
 
 /// # Errors
-/// What is wrong with the configuration.
+/// When the configuration is wrong.
 pub(crate) fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.completed()?;
     let topology = model::topology::build(&config)?;
@@ -32,17 +32,8 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<ExitCod
         config,
     };
     let findings = preflight::check(&plan, &paths)?;
-    if context.json {
-        print_json(&findings)?;
-    } else {
-        print(&report(&findings))?;
-    }
-    let prevented = preflight::prevents(&findings);
-    Ok(if prevented {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    context.report(&findings, || report(&findings))?;
+    Ok(exit_status(!preflight::prevents(&findings)))
 }
 
 fn report(findings: &[Finding]) -> String {

@@ -1,7 +1,5 @@
 //! `ikv-fabric config example|schema`: what a configuration file may hold.
 
-use std::process::ExitCode;
-
 use clap::{Args, Subcommand};
 
 use super::{print, print_json};
@@ -24,10 +22,10 @@ enum ConfigCommand {
 
 /// # Errors
 /// When standard output fails.
-pub(crate) fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
     match args.command {
         ConfigCommand::Example => print(&config::example())?,
         ConfigCommand::Schema => print_json(&config::json_schema())?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -1,4 +1,5 @@
-//! Which configuration a command means: `-c FILE` and `--set KEY=VALUE`.
+//! The options that choose a configuration, `-c FILE` and `--set KEY=VALUE`, and those that choose
+//! its switches.
 
 use std::path::PathBuf;
 
@@ -6,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use model::config::{self, Config, ConfigError};
 use model::impairment::KeyError;
-use model::topology::{self, Choice, Selection, Topology, TopologyErrors};
+use model::topology::{self, Choice, Selection, Topology};
 
 /// Options of every command that reads the configuration.
 #[derive(Debug, Clone, Default, Args)]
@@ -19,33 +20,32 @@ pub(crate) struct ConfigArgs {
     pub(crate) set: Vec<String>,
 }
 
-/// Which switches are there.
+/// Which switches run as VMs.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SwitchArgs {
-    /// Real switch VMs, or the patch panel alone with a tap at every end.
+    /// Start real switch VMs, or only the patch panel with a tap at every end.
     #[arg(long, value_enum, default_value_t)]
     switches: Switches,
-    /// Start only these switches, such as rack1,spine1,internet (a rack: its two leaves). All
-    /// cables stay; at the other switches' ends are taps.
+    /// Start only these switches, such as rack1,spine1,internet; a rack stands for its two leaves.
+    /// All cables exist; the ends at the other switches are taps.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     only: Vec<String>,
 }
 
-/// Whether there are switches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Switches {
-    /// Real VMs.
+    /// Start the switches as VMs.
     #[default]
     Vm,
-    /// The patch panel alone: every switch's end is a tap to plug into.
+    /// Start only the patch panel: every switch's end is a tap to plug into.
     None,
 }
 
 impl SwitchArgs {
-    /// How they are chosen.
+    /// The choice, before the topology is known.
     ///
     /// # Errors
-    /// Names while none is to run.
+    /// When `--only` names switches although `--switches none` starts none.
     pub(crate) fn choice(&self) -> anyhow::Result<Choice> {
         match (self.switches, &*self.only) {
             (Switches::Vm, []) => Ok(Choice::All),
@@ -60,25 +60,14 @@ impl SwitchArgs {
     /// Which of the topology's switches run.
     ///
     /// # Errors
-    /// A name that is none of it, or names while none is to run.
+    /// As [`SwitchArgs::choice`], and when the topology has no switch of a name.
     pub(crate) fn selection(&self, topology: &Topology) -> anyhow::Result<Selection> {
         Ok(self.choice()?.of(topology)?)
     }
 }
 
-/// Why there is no plan.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PlanError {
-    /// The configuration cannot be read.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Its values do not go together.
-    #[error(transparent)]
-    Topology(#[from] TopologyErrors),
-}
-
 impl ConfigArgs {
-    /// Whether nothing is chosen here.
+    /// Whether neither option is given.
     pub(crate) fn is_default(&self) -> bool {
         self.file.is_none() && self.set.is_empty()
     }
@@ -86,15 +75,15 @@ impl ConfigArgs {
     /// The configuration that these options name.
     ///
     /// # Errors
-    /// [`ConfigError`].
+    /// When the file cannot be read or a value is wrong.
     pub(crate) fn config(&self) -> Result<Config, ConfigError> {
         config::load(self.file.as_deref(), &self.set)
     }
 
-    /// The same with filters compiled and tables read, which is done here and not by the fabric.
+    /// The same with filters compiled and distribution tables read, because the fabric does neither.
     ///
     /// # Errors
-    /// [`ConfigError`], and what is wrong with a filter or table.
+    /// As [`ConfigArgs::config`], and when a filter or table is wrong.
     pub(crate) fn completed(&self) -> anyhow::Result<Config> {
         let mut config = self.config()?;
         for index in 0..config.cable.len() {
@@ -110,11 +99,11 @@ impl ConfigArgs {
         Ok(config)
     }
 
-    /// The datacenter that it describes.
+    /// The datacenter that the configuration describes.
     ///
     /// # Errors
-    /// [`PlanError`].
-    pub(crate) fn topology(&self) -> Result<Topology, PlanError> {
+    /// As [`ConfigArgs::config`], and when values do not go together.
+    pub(crate) fn topology(&self) -> anyhow::Result<Topology> {
         Ok(topology::build(&self.config()?)?)
     }
 }

@@ -10,13 +10,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::Context;
 use fabric::progress::say;
 
-/// Ctrl-], as telnet and virsh have it.
+/// Ctrl-], which leaves the console as it does in telnet and virsh.
 const DETACH: u8 = 0x1d;
 
 /// Attaches to a switch's serial console: a root shell that needs no network. Ctrl-] leaves.
 #[derive(Debug, Args)]
 pub(crate) struct ConsoleArgs {
-    /// A switch: leaf1.
+    /// A switch, such as leaf1.
     node: String,
 }
 
@@ -37,6 +37,7 @@ pub(crate) async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result
         tokio::select! {
             typed = keys.recv() => {
                 let Some(typed) = typed else { break };
+                // What was typed before Ctrl-] still belongs to the switch.
                 let typed = typed.split(|byte| *byte == DETACH).collect::<Vec<_>>();
                 to_vm.write_all(typed[0]).await?;
                 if typed.len() > 1 {
@@ -46,6 +47,7 @@ pub(crate) async fn run(context: &Context, args: &ConsoleArgs) -> anyhow::Result
             read = from_vm.read(&mut screen) => {
                 let read = read?;
                 if read == 0 {
+                    // The message is to appear on a terminal that is no longer in raw mode.
                     drop(terminal);
                     say("\r\nThe switch's console was closed; `ikv-fabric status` shows why.");
                     return Ok(ExitCode::FAILURE);

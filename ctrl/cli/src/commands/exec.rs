@@ -1,4 +1,4 @@
-//! `ikv-fabric exec`: runs a command on a switch through its guest agent, without network.
+//! `ikv-fabric exec`: runs a command on a switch through its guest agent, which needs no network.
 
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
@@ -9,17 +9,18 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 
 use super::Context;
+use super::print::write_to_reader;
 use api::ExecRequest;
 use fabric::progress::say;
 
 /// The most bytes of standard input that are passed on.
 const LONGEST_INPUT: u64 = 1 << 20;
 
-/// Runs a command on a switch through its guest agent, without network. Passes arguments,
-/// input and output through and ends with the command's own status.
+/// Runs a command on a switch through its guest agent, which needs no network. Passes arguments,
+/// input and output through and ends with the command's exit status.
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
-    /// A switch: leaf1.
+    /// A switch, such as leaf1.
     node: String,
     /// Program and arguments; no shell interprets them.
     #[arg(required = true, last = true, value_name = "CMD")]
@@ -48,7 +49,7 @@ pub(crate) async fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<Ex
     ))
 }
 
-/// Reads standard input if it is a file or a pipe with something in it; does not wait for a terminal.
+/// Reads standard input if it is a file or a pipe with something in it; does not read a terminal.
 fn input() -> anyhow::Result<Vec<u8>> {
     let stdin = std::io::stdin();
     let mut input = Vec::new();
@@ -81,12 +82,11 @@ fn has_data(stdin: &std::io::Stdin) -> bool {
     .is_ok_and(|ready| ready > 0)
 }
 
+/// Writes a part of the command's output, which the API transports as base64.
 fn pass_on(to: &mut impl Write, encoded: &str) -> anyhow::Result<()> {
     let bytes = BASE64
         .decode(encoded)
         .context("the fabric's answer is not base64")?;
-    match to.write_all(&bytes).and_then(|()| to.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    write_to_reader(to, &bytes)?;
+    Ok(())
 }

@@ -1,9 +1,8 @@
-//! `ikv-fabric image build|path`: the switch image that all switches boot from.
+//! `ikv-fabric image`: the switch image that all switches boot from.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -16,39 +15,36 @@ use model::config;
 use vm::image::{self, ImageError, ImagePaths, Progress, WantedImage};
 use vm::states::{self, StoredState};
 
-/// Build the switch image, or say where it is
+/// Builds the switch image, or prints where it is.
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
-    /// Where `[image]` is.
     #[command(flatten)]
-    pub(crate) config: ConfigArgs,
-    /// What to do.
+    config: ConfigArgs,
     #[command(subcommand)]
-    pub(crate) action: Action,
+    action: Action,
 }
 
-/// What can be done with the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
-pub(crate) enum Action {
-    /// Build the image, unless it is there
+enum Action {
+    /// Builds the image, unless it exists.
     Build {
-        /// Build it anew: the archive may have newer packages
+        /// Build it even if it exists: the archive may have newer packages.
         #[arg(long)]
         force: bool,
     },
-    /// Print the image's folder
+    /// Prints the image's folder.
     Path,
-    /// Remove the states that switches were saved in: the next run makes them anew
+    /// Removes the saved states of switches; the next run saves new ones.
     ForgetStates,
 }
 
-/// What `image` reports with `--json`.
+/// What `--json` prints.
 #[derive(Debug, serde::Serialize)]
 struct Report {
-    /// Hash of the recipe.
+    /// Hash of the image's recipe.
     hash: String,
     path: PathBuf,
-    /// Whether the files are there.
+    /// Whether the image is complete.
     built: bool,
     /// The saved states that switches start from.
     states: Vec<StoredState>,
@@ -56,11 +52,9 @@ struct Report {
     files: Option<ImagePaths>,
 }
 
-/// Runs it.
-///
 /// # Errors
-/// When the image cannot be built, or `path` is asked for and there is none.
-pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<ExitCode> {
+/// When the image cannot be built, or the action needs one and none is built.
+pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<()> {
     let config = &args.config.config()?.image;
     if let Action::Build { force } = args.action {
         build(config, force).await?;
@@ -70,6 +64,7 @@ pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<ExitCode
         forget_states(&wanted)?;
     }
     let (folder, files) = (wanted.folder(), wanted.built());
+    // JSON has `built`, so a missing image is an error only for the text.
     if json {
         let report = Report {
             hash: wanted.hash(),
@@ -79,18 +74,19 @@ pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<ExitCode
             files,
         };
         print_json(&report)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     anyhow::ensure!(
         files.is_some(),
-        "there is no image in {}: `ikv-fabric image build` builds it",
+        "no image has been built in {}: `ikv-fabric image build` builds one",
         folder.display()
     );
     print(&format!("{}\n", folder.display()))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-/// Removes the saved states. A switch that is just starting from one goes on reading it.
+/// Removes the saved states. A switch that is just starting from one can still read it: the file
+/// stays until QEMU closes it.
 fn forget_states(wanted: &WantedImage) -> anyhow::Result<()> {
     let kept = states::list(&wanted.folder().join(states::FOLDER));
     for state in &kept {
@@ -106,13 +102,13 @@ fn forget_states(wanted: &WantedImage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the image and shows how far it is. One that is there is kept unless `force` is set.
+/// Builds the image, unless it exists and `force` is not set, and shows the progress.
 ///
 /// # Errors
-/// When it cannot be built.
+/// When the image cannot be built.
 pub(crate) async fn build(config: &config::Image, force: bool) -> Result<ImagePaths, ImageError> {
     let bar = Bar::new();
-    let progress = |news: Progress| bar.show(news);
+    let progress = |made: Progress| bar.show(made);
     let image = if force {
         image::rebuild(config, progress).await?
     } else {
@@ -122,11 +118,12 @@ pub(crate) async fn build(config: &config::Image, force: bool) -> Result<ImagePa
     Ok(image)
 }
 
-/// On a terminal a bar; elsewhere a line for each stage.
+/// Shows the progress of a build: as a bar on a terminal, otherwise as a line for each stage.
 struct Bar {
     line: ProgressBar,
     terminal: bool,
-    said: Cell<&'static str>,
+    /// The last stage that was printed.
+    stage: Cell<&'static str>,
 }
 
 impl Bar {
@@ -143,15 +140,15 @@ impl Bar {
         Self {
             line: bar,
             terminal,
-            said: Cell::default(),
+            stage: Cell::default(),
         }
     }
 
-    fn show(&self, news: Progress) {
-        self.line.set_position((news.fraction * 1000.0) as u64);
-        self.line.set_message(news.stage);
-        if self.said.replace(news.stage) != news.stage && !self.terminal {
-            say(&format!("image: {}", news.stage));
+    fn show(&self, made: Progress) {
+        self.line.set_position((made.fraction * 1000.0) as u64);
+        self.line.set_message(made.stage);
+        if self.stage.replace(made.stage) != made.stage && !self.terminal {
+            say(&format!("image: {}", made.stage));
         }
     }
 }

@@ -1,24 +1,23 @@
 //! `ikv-fabric ipmi`: how to reach the switches' BMCs.
 
 use std::fmt::Write;
-use std::process::ExitCode;
 
 use anyhow::ensure;
 use clap::Args;
 
-use super::{Context, print, print_json};
+use super::Context;
 use api::IpmiAccess;
 
 /// Prints the ipmitool commands for the switches' BMCs, ready to paste.
 #[derive(Debug, Args)]
 pub(crate) struct IpmiArgs {
-    /// A switch, such as leaf1, instead of all.
+    /// Only this switch, such as leaf1 [default: all].
     node: Option<String>,
 }
 
 /// # Errors
 /// When no fabric answers, it has no BMCs, or none for this switch.
-pub(crate) async fn run(context: &Context, args: &IpmiArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: &IpmiArgs) -> anyhow::Result<()> {
     let mut access = context.client.ipmi().await?;
     if let Some(node) = &args.node {
         access.bmcs.retain(|bmc| bmc.node == *node);
@@ -27,12 +26,8 @@ pub(crate) async fn run(context: &Context, args: &IpmiArgs) -> anyhow::Result<Ex
             "{node} has no BMC here; `ikv-fabric ipmi` lists those that have"
         );
     }
-    if context.json {
-        print_json(&access)?;
-    } else {
-        print(&text(&access))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    context.report(&access, || text(&access))?;
+    Ok(())
 }
 
 fn text(access: &IpmiAccess) -> String {

@@ -1,6 +1,7 @@
-//! The commands: one file for each. Most of them ask a running fabric and are clients of its API.
+//! The commands: one file for each. Most of them are clients of a running fabric's API.
 //!
 //! A new command is a file here with its arguments and a function `run`; [`Command`] names it.
+//! [`Context::report`] prints what a command reports, as text or as JSON.
 
 mod apply;
 mod bench;
@@ -19,6 +20,7 @@ mod image;
 mod impair;
 mod import;
 mod ipmi;
+mod panel;
 mod patch;
 mod power;
 mod print;
@@ -30,12 +32,15 @@ mod setup;
 mod ssh;
 mod status;
 mod topology;
+mod traffic;
 mod vm_args;
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use serde::Serialize;
 
 use api::Client;
 
@@ -73,56 +78,73 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Runs the command. The exit status is its own: most end with 0, `exec` with that of the
-    /// command on the switch.
+    /// Runs the command. Most end with exit status 0 unless they fail; the others return their own,
+    /// `exec` that of the command on the switch.
     ///
     /// # Errors
-    /// What went wrong, for the user.
+    /// What went wrong and the way out, as a sentence for the user.
     pub(crate) async fn run(&self, context: &Context) -> anyhow::Result<ExitCode> {
         match self {
-            Command::Run(args) => run::run(context, args).await,
-            Command::Setup(args) => setup::run(args).await,
-            Command::Check(args) => check::run(context, args),
-            Command::Clean(args) => clean::run(context, args),
-            Command::Config(args) => config::run(args),
-            Command::Topology(args) => topology::run(context.json, args),
-            Command::Apply(args) => apply::run(context, args).await,
-            Command::Status(args) => status::run(context, args).await,
-            Command::Cables(args) => cables::run(context, args).await,
-            Command::Cable(args) => cable::run(context, args).await,
-            Command::Capture(args) => capture::run(context, args).await,
-            Command::Impair(args) => impair::run(context, args).await,
-            Command::Scenario(args) => scenario::run(context, args).await,
-            Command::Exec(args) => exec::run(context, args).await,
-            Command::Extcap(args) => extcap::run(context, args).await,
-            Command::Image(args) => image::run(context.json, args).await,
-            Command::Import(args) => import::run(context.json, args),
-            Command::Console(args) => console::run(context, args).await,
-            Command::Ssh(args) => ssh::run(context, args).await,
-            Command::Converge(args) => converge::run(context, args).await,
-            Command::Recorder(args) => recorder::run(context, args).await,
-            Command::Patch(args) => patch::run(context, args).await,
-            Command::Bench(args) => bench::run(context, args).await,
-            Command::Probe(args) => probe::run(context, args).await,
-            Command::Power(args) => power::run(context, args).await,
-            Command::Ipmi(args) => ipmi::run(context, args).await,
-            Command::VmArgs(args) => vm_args::run(context, args).await,
+            Command::Run(args) => run::run(context, args).await?,
+            Command::Setup(args) => setup::run(args).await?,
+            Command::Check(args) => return check::run(context, args),
+            Command::Clean(args) => clean::run(context, args)?,
+            Command::Config(args) => config::run(args)?,
+            Command::Topology(args) => topology::run(context.json, args)?,
+            Command::Apply(args) => apply::run(context, args).await?,
+            Command::Status(args) => return status::run(context, args).await,
+            Command::Cables(args) => cables::run(context, args).await?,
+            Command::Cable(args) => cable::run(context, args).await?,
+            Command::Capture(args) => capture::run(context, args).await?,
+            Command::Impair(args) => impair::run(context, args).await?,
+            Command::Scenario(args) => scenario::run(context, args).await?,
+            Command::Exec(args) => return exec::run(context, args).await,
+            Command::Extcap(args) => extcap::run(context, args).await?,
+            Command::Image(args) => image::run(context.json, args).await?,
+            Command::Import(args) => return import::run(context.json, args),
+            Command::Console(args) => return console::run(context, args).await,
+            Command::Ssh(args) => ssh::run(context, args).await?,
+            Command::Converge(args) => converge::run(context, args).await?,
+            Command::Recorder(args) => recorder::run(context, args).await?,
+            Command::Patch(args) => patch::run(context, args).await?,
+            Command::Bench(args) => bench::run(context, args).await?,
+            Command::Probe(args) => return probe::run(context, args).await,
+            Command::Power(args) => power::run(context, args).await?,
+            Command::Ipmi(args) => ipmi::run(context, args).await?,
+            Command::VmArgs(args) => vm_args::run(context, args).await?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
 /// The global options, which every command may need.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
-    /// A client of the fabric that the command is for.
+    /// A client of the fabric that `--socket` names.
     pub(crate) client: Client,
-    /// Where a fabric that this user starts listens.
+    /// The control socket of a fabric that this user starts.
     pub(crate) own_socket: PathBuf,
     /// Report as JSON.
     pub(crate) json: bool,
 }
 
-/// Checks that this process is root's, for the commands that need it.
+impl Context {
+    /// Prints a report: as JSON with `--json`, otherwise as `text`.
+    fn report(&self, report: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+        if self.json {
+            print_json(report)
+        } else {
+            print(&text())
+        }
+    }
+}
+
+/// Exit status 0 if what the command checks is as it should be, otherwise 1.
+fn exit_status(good: bool) -> ExitCode {
+    ExitCode::from(u8::from(!good))
+}
+
+/// Checks that this process runs as root, for the commands that need it.
 ///
 /// # Errors
 /// When it is not; the sentence says how to run the command as root.

@@ -1,16 +1,17 @@
-//! `ikv-fabric patch`: the wire alone.
+//! `ikv-fabric patch`: one cable between two ports, without a datacenter.
 
-use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use dataplane::PanelOptions;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::run::{PanelArgs, StopSignals};
+use super::panel::PanelArgs;
+use super::traffic::Traffic;
 use super::{Context, need_root};
+use crate::signals::StopSignals;
 use api::recorder::Trigger;
 use fabric::progress::Progress;
 use fabric::{Patch, Person, PortSpec, RecorderOptions, listen};
@@ -23,20 +24,20 @@ use host::plan::HostStep;
 #[derive(Debug, Args)]
 pub(crate) struct PatchArgs {
     /// tap:NAME (made if absent, then removed at the end; keeps working when moved to another
-    /// namespace), netdev:NAME (exists; may be down), vhost-user:PATH (we listen; removed at the
-    /// end) or vhost-user-client:PATH (the front end listens).
+    /// namespace), netdev:NAME (must exist; may be down), vhost-user:PATH (this command listens
+    /// there; removed at the end) or vhost-user-client:PATH (the front end listens).
     #[arg(value_name = "PORT", num_args = 2, required = true)]
     ports: Vec<PortSpec>,
     #[command(flatten)]
     panel: PanelArgs,
-    /// With a flight recorder of the last frames, 64 MiB.
+    /// Keep the last frames in a flight recorder of 64 MiB.
     #[arg(long)]
     record: bool,
 }
 
 /// # Errors
 /// When a port cannot be opened, or another fabric uses the socket.
-pub(crate) async fn run(context: &Context, args: &PatchArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: &PatchArgs) -> anyhow::Result<()> {
     let ports: &[PortSpec; 2] = args.ports.as_slice().try_into()?;
     if ports.iter().any(|port| port.socket().is_none()) {
         need_root("patch", "it opens network devices")?;
@@ -47,7 +48,7 @@ pub(crate) async fn run(context: &Context, args: &PatchArgs) -> anyhow::Result<E
         ports[0].name()
     );
     let options = args.panel.options(1)?;
-    let mut stop = StopSignals::new()?;
+    let mut stop = StopSignals::with_hangup()?;
     let paths = StatePaths::beside(&context.own_socket);
     let mut lock = Lock::acquire(&paths)?;
     let record = args.record.then(|| RecorderOptions {
@@ -56,7 +57,7 @@ pub(crate) async fn run(context: &Context, args: &PatchArgs) -> anyhow::Result<E
     });
     let result = wire(ports, &options, record, &mut lock, &mut stop).await;
     lock.release()?;
-    result.map(|()| ExitCode::SUCCESS)
+    result
 }
 
 async fn wire(
@@ -66,20 +67,21 @@ async fn wire(
     lock: &mut Lock,
     stop: &mut StopSignals,
 ) -> anyhow::Result<()> {
+    // A killed fabric may have left its devices and tables here.
     execute::clean(lock)?;
     let paths = lock.paths().clone();
     let socket = &paths.socket;
     let owner = Person::find(None)?;
-    let mut applied = execute::execute(&guard(ports), lock, |_| {})?;
-    applied.will_create(socket)?;
+    let mut changes = execute::execute(&guard(ports), lock, |_| {})?;
+    changes.will_create(socket)?;
     if record.is_some() {
-        applied.will_create(&paths.recorder)?;
+        changes.will_create(&paths.recorder)?;
     }
     let listener = listen(socket, &owner)?;
-    let bell = Arc::new(Notify::new());
-    let ring = bell.clone();
-    let ring = move || ring.notify_one();
-    let patch = Patch::plug(ports, options, &owner, &paths, record, ring).await?;
+    let noticed = Arc::new(Notify::new());
+    let notifier = noticed.clone();
+    let notify = move || notifier.notify_one();
+    let patch = Patch::plug(ports, options, &owner, &paths, record, notify).await?;
     let patch = Arc::new(patch);
     let progress = Progress::new();
     progress.note(&format!(
@@ -89,28 +91,28 @@ async fn wire(
     ));
     tokio::select! {
         never = api::serve(listener, patch.clone()) => match never {},
-        () = show(&patch, &progress) => {}
-        () = tell(&patch, &progress, &bell) => {}
+        () = show_rates(&patch, &progress) => {}
+        () = report_notices(&patch, &progress, &noticed) => {}
         () = patch.watch_triggers(|notice| progress.note(&format!("  ! {notice}"))) => {}
         () = stop.wait() => {}
     }
     progress.quiet();
     patch.stop().await;
-    Ok(HostChanges::undo(applied)?)
+    Ok(HostChanges::undo(changes)?)
 }
 
-/// Tells what happens at the ports, for ever.
-async fn tell(patch: &Patch, progress: &Progress, bell: &Notify) {
+/// Reports what happens at the ports, until dropped.
+async fn report_notices(patch: &Patch, progress: &Progress, noticed: &Notify) {
     loop {
-        bell.notified().await;
+        noticed.notified().await;
         while let Some(notice) = patch.notice() {
             progress.note(&format!("  ! {notice}"));
         }
     }
 }
 
-/// The host's own stack must not see, let alone answer, what comes out of a device that is
-/// one end of a wire.
+/// The host's own stack must neither see nor answer frames that come out of a device at one end of
+/// the wire.
 fn guard(ports: &[PortSpec; 2]) -> Vec<HostStep> {
     let netdevs: Vec<_> = ports
         .iter()
@@ -127,19 +129,11 @@ fn guard(ports: &[PortSpec; 2]) -> Vec<HostStep> {
     }]
 }
 
-async fn show(patch: &Patch, progress: &Progress) {
-    let mut before = (Instant::now(), patch.traffic());
+/// Shows the wire's rates until dropped.
+async fn show_rates(patch: &Patch, progress: &Progress) {
+    let mut traffic = Traffic::new(patch.traffic());
     loop {
         sleep(Duration::from_secs(1)).await;
-        let (seconds, now) = (before.0.elapsed().as_secs_f64(), patch.traffic());
-        let rate = |now: u64, before: u64| (now - before) as f64 / seconds;
-        let (frames, bytes, drops) = before.1;
-        progress.live(&format!(
-            "{:.0} frames/s · {:.1} Mbit/s · {:.0} dropped/s",
-            rate(now.0, frames),
-            rate(now.1, bytes) * 8.0 / 1e6,
-            rate(now.2, drops)
-        ));
-        before = (Instant::now(), now);
+        progress.live(&traffic.rates(patch.traffic()));
     }
 }

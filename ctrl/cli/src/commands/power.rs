@@ -1,29 +1,25 @@
 //! `ikv-fabric power`: a switch's power button, with the actions of ipmitool(1).
 
-use std::process::ExitCode;
-
 use clap::Args;
 
-use super::{Context, print, print_json};
+use super::Context;
 use model::power::PowerAction;
 
-/// Switches a switch on or off, resets it, or takes its power away and gives it back.
+/// Turns a switch on or off, resets it, or cuts its power and restores it.
 #[derive(Debug, Args)]
 pub(crate) struct PowerArgs {
-    /// A switch: leaf1.
+    /// A switch, such as leaf1.
     node: String,
-    /// What to do.
+    /// What to do to its power.
     action: PowerAction,
 }
 
 /// # Errors
 /// When no fabric answers, the name is unknown, or QEMU refuses.
-pub(crate) async fn run(context: &Context, args: &PowerArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: &PowerArgs) -> anyhow::Result<()> {
     let node = context.client.power(&args.node, args.action).await?;
-    if context.json {
-        print_json(&node)?;
-    } else {
-        print(&format!("{} is {}\n", node.name, node.state.name()))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    context.report(&node, || {
+        format!("{} is {}\n", node.name, node.state.name())
+    })?;
+    Ok(())
 }

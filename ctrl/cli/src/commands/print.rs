@@ -13,7 +13,7 @@ pub(super) fn print_json(report: &impl Serialize) -> io::Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(report)?))
 }
 
-/// Prints text.
+/// Prints text, whether or not its reader is still there.
 ///
 /// # Errors
 /// When standard output fails, unless its reader has closed it.
@@ -27,8 +27,15 @@ pub(super) fn print(text: &str) -> io::Result<()> {
 /// # Errors
 /// When standard output fails, unless its reader has closed it.
 pub(super) fn print_to_reader(text: &str) -> io::Result<bool> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    write_to_reader(&mut io::stdout().lock(), text.as_bytes())
+}
+
+/// Writes to standard output or standard error. Returns `false` once the reader has closed its end.
+///
+/// # Errors
+/// When writing fails for another reason.
+pub(super) fn write_to_reader(out: &mut impl Write, bytes: &[u8]) -> io::Result<bool> {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         result => result.map(|()| true),
     }

@@ -1,25 +1,24 @@
-//! `ikv-fabric recorder`: frames from before a capture was started.
+//! `ikv-fabric recorder`: the flight recorder, which has frames from before a capture was started.
 
 use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use tokio::io::AsyncRead;
 
-use super::capture::output::{Form, Output, Shape, Stuck};
+use super::Context;
+use super::capture::output::{Output, OutputOptions};
 use super::capture::source::Source;
 use super::capture::{compile, duration, sink};
-use super::{Context, print, print_json};
 use api::{DumpRequest, RecorderStatus, Trigger};
 use fabric::RecorderOptions;
 use fabric::progress::say;
 use model::config;
 
-/// The flight recorder: the last frames of every cable, always there.
+/// Shows and writes what the flight recorder holds: the last frames of every cable.
 #[derive(Debug, Args)]
 pub(crate) struct RecorderArgs {
     #[command(subcommand)]
@@ -28,29 +27,29 @@ pub(crate) struct RecorderArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Its memory, its triggers and the dumps that it kept.
+    /// Shows its memory, its triggers and the dumps that it has kept.
     Status,
     /// Writes what is recorded now, as pcapng.
     Dump {
-        /// Cables by name or either end; none means all.
+        /// Cables by name or either end. All if none is named.
         #[arg(value_name = "CABLE")]
         cables: Vec<String>,
-        /// Only what is not older than this: 30s, 500ms.
+        /// Only frames that are not older than this: 30s, 500ms.
         #[arg(long, value_name = "TIME", value_parser = duration)]
         last: Option<Duration>,
         #[command(flatten)]
         to: Target,
     },
-    /// The dumps that it kept, by their triggers.
+    /// Lists the dumps that it has kept because of a trigger.
     List,
-    /// Writes a dump that it kept, as pcapng.
+    /// Writes a dump that it has kept, as pcapng.
     Get {
-        /// As `recorder list` shows it.
+        /// The dump's name, as `recorder list` shows it.
         name: String,
         #[command(flatten)]
         to: Target,
     },
-    /// Says what makes it keep a dump: these triggers and no others, until the fabric ends.
+    /// Sets what makes it keep a dump: these triggers and no others, until the fabric ends.
     Trigger(TriggerArgs),
 }
 
@@ -77,10 +76,10 @@ struct TriggerArgs {
     /// A lane drops this share of what enters it in a second: 1%, 0.5.
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     drops: Option<f64>,
-    /// Only matches and drops of these cables.
+    /// Watch only these cables for --match and --drops.
     #[arg(long, value_name = "CABLE", num_args = 1..)]
     on: Vec<String>,
-    /// None of these any more.
+    /// Remove all triggers.
     #[arg(long, conflicts_with_all = ["down", "bgp", "match", "drops", "on"])]
     none: bool,
 }
@@ -93,30 +92,19 @@ pub(crate) fn options(wanted: &config::Recorder) -> anyhow::Result<Option<Record
     if !wanted.enabled {
         return Ok(None);
     }
-    let mut triggers = Vec::new();
-    if wanted.cable_down {
-        triggers.push(Trigger::Down);
-    }
-    if wanted.bgp_down {
-        triggers.push(Trigger::Bgp);
-    }
-    if let Some(expression) = &wanted.matches {
-        triggers.push(Trigger::Match {
-            expression: expression.clone(),
-            filter: compile(expression).context("recorder.match")?,
-            cables: Vec::new(),
-        });
-    }
-    if let Some(share) = wanted.drop_rate {
-        triggers.push(Trigger::Drops {
-            percent: share.share() * 100.0,
-            cables: Vec::new(),
-        });
-    }
+    let triggers = TriggerArgs {
+        down: wanted.cable_down,
+        bgp: wanted.bgp_down,
+        r#match: wanted.matches.clone(),
+        drops: wanted.drop_rate.map(|share| share.share() * 100.0),
+        on: Vec::new(),
+        // A recorder without triggers still holds frames for `recorder dump`.
+        none: true,
+    };
     Ok(Some(RecorderOptions {
         memory: wanted.memory.0,
         snap: wanted.snap,
-        triggers,
+        triggers: triggers.triggers().context("recorder.match")?,
         folder: wanted.dir.clone(),
         ..RecorderOptions::default()
     }))
@@ -132,17 +120,14 @@ fn percent(text: &str) -> Result<f64, String> {
 
 /// # Errors
 /// When no fabric answers, nothing is recorded, a name is unknown, or a file cannot be written.
-pub(crate) async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Result<()> {
     let client = &context.client;
+    let show = |status: &RecorderStatus| context.report(status, || table(status));
     match &args.action {
-        Action::Status => show(context, &client.recorder().await?)?,
+        Action::Status => show(&client.recorder().await?)?,
         Action::List => {
             let status = client.recorder().await?;
-            if context.json {
-                print_json(&status.dumps)?;
-            } else {
-                print(&list(&status))?;
-            }
+            context.report(&status.dumps, || list(&status))?;
         }
         Action::Dump { cables, last, to } => {
             let request = DumpRequest {
@@ -158,10 +143,10 @@ pub(crate) async fn run(context: &Context, args: &RecorderArgs) -> anyhow::Resul
         }
         Action::Trigger(args) => {
             let triggers = args.triggers()?;
-            show(context, &client.set_triggers(triggers).await?)?;
+            show(&client.set_triggers(triggers).await?)?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 impl Target {
@@ -169,6 +154,7 @@ impl Target {
         self.write == Path::new("-")
     }
 
+    /// Refuses a terminal before the fabric is asked to make a dump.
     fn check(&self) -> anyhow::Result<()> {
         ensure!(
             !self.is_stdout() || !std::io::stdout().is_terminal(),
@@ -217,41 +203,26 @@ impl TriggerArgs {
     }
 }
 
-/// Writes a dump to its end.
+/// Writes a whole dump to `file`.
 async fn save(stream: impl AsyncRead + Unpin, file: File) -> anyhow::Result<()> {
     let mut source = Source::new(stream);
     let start = source.first_line().await?;
-    let shape = Shape {
-        form: Form::Pcapng,
-        segment: false,
-        snap: 0,
-        count: None,
-        filter: None,
-    };
-    let mut output = Output::new(shape, start, file, None)?;
+    let mut output = Output::new(OutputOptions::default(), start, file, None)?;
     loop {
         // `first_line` may have read messages that follow it.
         source.each(|message| output.take(message))?;
-        match output.flush().await {
-            Ok(()) => {}
-            // `finish` reports what went wrong; a pipe that was closed is not an error.
-            Err(Stuck::Closed) => break,
-            Err(Stuck::File(error)) => return Err(error),
-        }
-        if !source.fill().await? {
+        // If the output failed, `finish` reports why; a pipe that its reader closed is not an error.
+        if !output.flush().await? || !source.fill().await? {
             break;
         }
     }
-    let frames = output.frames();
+    let frames = output.frames;
     output.finish().await?;
     say(&format!("{frames} frames"));
     Ok(())
 }
 
-fn show(context: &Context, status: &RecorderStatus) -> anyhow::Result<()> {
-    if context.json {
-        return Ok(print_json(status)?);
-    }
+fn table(status: &RecorderStatus) -> String {
     let mib = status.memory as f64 / f64::from(1 << 20);
     let RecorderStatus { lanes, snap, .. } = status;
     let mut text = format!("recording {lanes} lanes in {mib:.0} MiB, {snap} bytes of each frame\n");
@@ -259,7 +230,7 @@ fn show(context: &Context, status: &RecorderStatus) -> anyhow::Result<()> {
         text.push_str(&format!("keeps a dump when {trigger}\n"));
     }
     text.push_str(&list(status));
-    Ok(print(&text)?)
+    text
 }
 
 fn list(status: &RecorderStatus) -> String {

@@ -1,6 +1,7 @@
-//! `ikv-fabric setup`: everything that needs a network, so that `run` needs none.
+//! `ikv-fabric setup`: does everything that needs the Internet, so that `run` does not need it.
 
-use std::process::{ExitCode, Stdio};
+use std::collections::BTreeSet;
+use std::process::Stdio;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -13,8 +14,8 @@ use fabric::progress::say;
 use host::program;
 use host::program::Program;
 
-/// Installs the packages that are missing and builds the switch image: all that needs a
-/// network. What is there already is left alone.
+/// Installs the packages that are missing and builds the switch image: everything that needs the
+/// Internet. It leaves alone what is there already.
 #[derive(Debug, Args)]
 pub(crate) struct SetupArgs {
     #[command(flatten)]
@@ -22,8 +23,8 @@ pub(crate) struct SetupArgs {
 }
 
 /// # Errors
-/// When apt or the build of the image fails; says what to do.
-pub(crate) async fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
+/// When apt or the build of the image fails.
+pub(crate) async fn run(args: &SetupArgs) -> anyhow::Result<()> {
     let config = args.config.config()?;
     let ipmi = if config.ipmi.enabled { FOR_IPMI } else { &[] };
     let missing = missing_packages(&[FOR_PANEL, FOR_SWITCHES, FOR_IMAGE, ipmi].concat());
@@ -35,18 +36,16 @@ pub(crate) async fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
     let image = image::build(&config.image, false).await?;
     let folder = image.root.parent().unwrap_or(&image.root);
     say(&format!("  ✓ image  {}", folder.display()));
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn missing_packages(wanted: &[Program]) -> Vec<&'static str> {
-    let mut missing: Vec<_> = wanted
+    let missing = wanted
         .iter()
-        .filter(|wanted| program::find(wanted.name).is_none())
-        .map(|wanted| wanted.package)
-        .collect();
-    missing.sort_unstable();
-    missing.dedup();
-    missing
+        .filter(|wanted| program::find(wanted.name).is_none());
+    // A set, because a package may have several of the programs.
+    let packages: BTreeSet<_> = missing.map(|missing| missing.package).collect();
+    packages.into_iter().collect()
 }
 
 async fn install(packages: &[&str]) -> anyhow::Result<()> {
@@ -60,7 +59,7 @@ async fn install(packages: &[&str]) -> anyhow::Result<()> {
     apt(&[&["install", "-y", "--no-install-recommends"], packages].concat()).await
 }
 
-/// Runs apt-get; what it prints goes to the user, as its own progress.
+/// Runs apt-get, which prints its own progress.
 async fn apt(arguments: &[&str]) -> anyhow::Result<()> {
     let status = Command::new("apt-get")
         .args(arguments)
@@ -68,7 +67,9 @@ async fn apt(arguments: &[&str]) -> anyhow::Result<()> {
         .stdin(Stdio::null())
         .status()
         .await
-        .context("cannot start apt-get: ikv-fabric installs packages on Debian and its kin only")?;
+        .context(
+            "cannot start apt-get: ikv-fabric installs packages only on Debian and its derivatives",
+        )?;
     anyhow::ensure!(
         status.success(),
         "`apt-get {}` failed ({status}): see its messages above; then run `ikv-fabric setup` again",

@@ -1,7 +1,7 @@
 //! `ikv-fabric ssh`: opens an ssh session with the fabric's key and the switches' host keys.
 
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use clap::Args;
 
@@ -11,7 +11,7 @@ use super::Context;
 /// password and asks no questions.
 #[derive(Debug, Args)]
 pub(crate) struct SshArgs {
-    /// A switch: leaf3.
+    /// A switch, such as leaf3.
     node: String,
     /// A command instead of a shell, as ssh takes it.
     #[arg(
@@ -25,7 +25,7 @@ pub(crate) struct SshArgs {
 /// # Errors
 /// When no fabric answers or ssh cannot be started. Otherwise this process becomes ssh, so that
 /// the function does not return.
-pub(crate) async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<()> {
     let access = context.client.ssh().await?;
     let error = Command::new("ssh")
         .arg("-F")

@@ -1,4 +1,4 @@
-//! `ikv-fabric status`: is it ready, and what does each switch do?
+//! `ikv-fabric status`: shows whether the fabric is ready, and what each switch does.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Context, print, print_json};
+use super::{Context, exit_status};
 use api::{NodeStatus, Status};
 
 /// How often `--wait` asks: often enough for a person, seldom enough for the machine.
@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// ready, otherwise 1.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Wait up to this time for the fabric to start and to be ready.
+    /// Wait up to this time until the fabric has started and is ready.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "300")]
     wait: Option<u64>,
 }
@@ -25,16 +25,8 @@ pub(crate) struct StatusArgs {
 /// When no fabric answers in time.
 pub(crate) async fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let status = ask(context, args.wait.map(Duration::from_secs)).await?;
-    if context.json {
-        print_json(&status)?;
-    } else {
-        print(&table(&status))?;
-    }
-    Ok(if status.ready {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    context.report(&status, || table(&status))?;
+    Ok(exit_status(status.ready))
 }
 
 async fn ask(context: &Context, wait: Option<Duration>) -> anyhow::Result<Status> {
@@ -72,21 +64,10 @@ fn table(status: &Status) -> String {
 }
 
 fn row(node: &NodeStatus) -> String {
-    let NodeStatus {
-        name,
-        role,
-        state,
-        bgp,
-        note,
-    } = node;
-    let sessions = format!("{}/{}", bgp.established, bgp.expected);
-    format!(
-        "{name:<12} {role:<9} {:<11} {sessions:<6} {note}",
-        state.name()
-    )
-    .trim_end()
-    .to_owned()
-        + "\n"
+    let sessions = format!("{}/{}", node.bgp.established, node.bgp.expected);
+    let (name, role, state, note) = (&node.name, &node.role, node.state.name(), &node.note);
+    let row = format!("{name:<12} {role:<9} {state:<11} {sessions:<6} {note}");
+    row.trim_end().to_owned() + "\n"
 }
 
 #[cfg(test)]

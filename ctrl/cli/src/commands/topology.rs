@@ -1,6 +1,4 @@
-//! `ikv-fabric topology`: the plan, without touching anything.
-
-use std::process::ExitCode;
+//! `ikv-fabric topology`: shows what a configuration describes.
 
 use clap::Args;
 
@@ -13,7 +11,7 @@ use model::topology::TopologyJson;
 pub(crate) struct TopologyArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// As a graph for Graphviz: ikv-fabric topology --dot | dot -Tsvg
+    /// Print a graph for Graphviz: ikv-fabric topology --dot | dot -Tsvg
     #[arg(long)]
     dot: bool,
 }
@@ -21,11 +19,11 @@ pub(crate) struct TopologyArgs {
 /// `json` is the global option; it and `--dot` exclude each other.
 ///
 /// # Errors
-/// What is wrong with the configuration.
-pub(crate) fn run(json: bool, args: &TopologyArgs) -> anyhow::Result<ExitCode> {
+/// When the configuration is wrong.
+pub(crate) fn run(json: bool, args: &TopologyArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         !(json && args.dot),
-        "--json and --dot are two forms: give one of them"
+        "--json and --dot exclude each other: give one of them"
     );
     let topology = args.config.topology()?;
     match (json, args.dot) {
@@ -33,7 +31,7 @@ pub(crate) fn run(json: bool, args: &TopologyArgs) -> anyhow::Result<ExitCode> {
         (_, true) => print(&topology.dot())?,
         _ => print(&topology.text())?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -66,13 +64,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_told_and_two_forms_are_refused() {
+    fn a_bad_value_and_two_forms_are_refused() {
         let says = |json, words: &[&str]| run(json, &line(words)).unwrap_err().to_string();
         assert_eq!(
             says(false, &["--set", "topology.racks=0"]),
             "--set topology.racks: 0 is out of bounds; it takes 1 to 255 racks"
         );
-        let both = "--json and --dot are two forms: give one of them";
+        let both = "--json and --dot exclude each other: give one of them";
         assert_eq!(says(true, &["--dot"]), both);
     }
 }

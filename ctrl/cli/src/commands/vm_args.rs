@@ -1,93 +1,77 @@
 //! `ikv-fabric vm-args`: the QEMU options that plug a VM into a rack.
 
 use std::fmt::Write;
-use std::process::ExitCode;
 
 use clap::Args;
-use serde::Serialize;
+use serde_json::json;
 
+use super::Context;
 use super::configuration::ConfigArgs;
-use super::{Context, print, print_json};
 use api::ClientError;
 use fabric::progress::say;
 use host::lock::StatePaths;
 use model::config::AccelChoice;
 use model::impairment::mebibytes;
 use model::plugging::{PlugKind, PlugOptions};
-use vm::accel::{Accel, Decision, Facts, decide};
+use vm::accel::{Accel, Facts, decide};
 
 /// Prints the QEMU options that plug a VM into the fabric, ready to paste.
 #[derive(Debug, Args)]
 pub(crate) struct VmArgsArgs {
-    /// Where: rack1:u3 for both NICs; rack1:u3:1 or ikvm1-3-1 for one; ipmi for the VM that manages the switches.
+    /// Where to plug in: rack1:u3 for both NICs; rack1:u3:1 or ikvm1-3-1 for one; ipmi for the VM
+    /// that manages the switches.
     #[arg(value_name = "PLACE")]
     place: String,
     /// How the VM is plugged in.
     #[arg(long, value_enum, default_value_t = PlugKind::Tap)]
     nic: PlugKind,
-    /// The VM's memory, shared with the fabric by vhost-user. If -m is given to QEMU too, it
-    /// must say the same.
+    /// The VM's memory, which vhost-user shares with the fabric. If QEMU gets -m too, it must have
+    /// the same value.
     #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "1G")]
     memory: u32,
-    /// What QEMU will run under: kvm, tcg, or auto: KVM where you can use it.
+    /// What QEMU will run under: kvm, tcg, or auto for KVM where you can use it.
     #[arg(long, value_enum, default_value_t)]
     accel: AccelChoice,
     #[command(flatten)]
     config: ConfigArgs,
 }
 
-/// What `--json` prints.
-#[derive(Debug, Serialize)]
-struct VmArgsJson {
-    args: Vec<String>,
-}
-
 /// # Errors
-/// What is wrong with the configuration, or no such place in a rack.
-pub(crate) async fn run(context: &Context, args: &VmArgsArgs) -> anyhow::Result<ExitCode> {
-    let wish = PlugOptions {
+/// When the configuration is wrong, or the fabric has no such position.
+pub(crate) async fn run(context: &Context, args: &VmArgsArgs) -> anyhow::Result<()> {
+    let plug = PlugOptions {
         nic: args.nic,
         tcg: args.nic == PlugKind::VhostUser && under_tcg(args.accel),
         memory_mib: args.memory,
     };
-    let options = options_for(context, args, &wish).await?;
-    if context.json {
-        print_json(&VmArgsJson { args: options })?;
-    } else {
-        print(&pasteable(&options))?;
-        for line in remarks(&wish) {
+    let options = options_for(context, args, &plug).await?;
+    context.report(&json!({ "args": options }), || pasteable(&options))?;
+    if !context.json {
+        for line in remarks(&plug) {
             say(&format!("note: {line}"));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
+/// Whether QEMU will run under TCG; `kvm` never means that, even where KVM does not work.
 fn under_tcg(accel: AccelChoice) -> bool {
-    match accel {
-        AccelChoice::Kvm => false,
-        AccelChoice::Tcg => true,
-        AccelChoice::Auto => matches!(
-            decide(AccelChoice::Auto, &Facts::read()),
-            Ok(Decision {
-                accel: Accel::Tcg,
-                ..
-            })
-        ),
-    }
+    let decision = decide(accel, &Facts::read());
+    decision.is_ok_and(|decision| decision.accel == Accel::Tcg)
 }
 
-/// What the options do not show by themselves. On standard error, so that a script can take
-/// the options as they are.
-fn remarks(wish: &PlugOptions) -> Vec<String> {
-    if wish.nic == PlugKind::Tap {
+/// What the options do not show by themselves. It goes to standard error, so that a script can use
+/// standard output as it is.
+fn remarks(plug: &PlugOptions) -> Vec<String> {
+    if plug.nic == PlugKind::Tap {
         return Vec::new();
     }
     let mut lines = vec![format!(
-        "size= is the VM's memory ({} MiB; another with --memory); -m must say the same or be left \
-         out",
-        wish.memory_mib
+        "size= is the VM's memory ({} MiB; --memory changes it); -m must have the same value or be \
+         left out",
+        plug.memory_mib
     )];
-    if wish.tcg {
+    if plug.tcg {
         lines.push(
             "vectors=0 because QEMU 7.2 crashes with vhost-user and MSI-X under TCG; under KVM \
              leave it out (--accel kvm)"
@@ -97,14 +81,14 @@ fn remarks(wish: &PlugOptions) -> Vec<String> {
     lines
 }
 
-/// Those of the running fabric, unless a configuration is named or none runs.
+/// Asks the running fabric for the options, unless a configuration is named or no fabric runs.
 async fn options_for(
     context: &Context,
     args: &VmArgsArgs,
-    wish: &PlugOptions,
+    plug: &PlugOptions,
 ) -> anyhow::Result<Vec<String>> {
     if args.config.is_default() {
-        match context.client.vm_args(&args.place, wish).await {
+        match context.client.vm_args(&args.place, plug).await {
             Err(ClientError::NotRunning(_)) => {}
             answer => return Ok(answer?),
         }
@@ -115,18 +99,18 @@ async fn options_for(
         &topology,
         &paths,
         &args.place,
-        wish,
+        plug,
     )?)
 }
 
-/// The VM's memory in MiB.
+/// Parses the VM's memory, in MiB.
 fn memory(text: &str) -> Result<u32, String> {
     mebibytes(text)
         .filter(|mib| *mib > 0)
         .ok_or_else(|| format!("\"{text}\" is not an amount of memory such as 512M or 2G"))
 }
 
-/// One option with its value a line, for a shell.
+/// Writes one option with its value on each line, as a shell command continues over lines.
 fn pasteable(options: &[String]) -> String {
     let mut text = String::new();
     let lines = options.chunks(2).count();
@@ -151,10 +135,10 @@ mod tests {
         by(place, &PlugOptions::default())
     }
 
-    fn by(place: &str, wish: &PlugOptions) -> String {
+    fn by(place: &str, plug: &PlugOptions) -> String {
         let topology = build(&Config::default()).unwrap();
         let paths = StatePaths::beside(Path::new("/run/ikv-fabric/control.sock"));
-        match options(&topology, &paths, place, wish) {
+        match options(&topology, &paths, place, plug) {
             Ok(options) => pasteable(&options),
             Err(error) => error.to_string(),
         }
@@ -180,12 +164,12 @@ mod tests {
 
     #[test]
     fn by_vhost_user() {
-        let mut wish = PlugOptions {
+        let mut plug = PlugOptions {
             nic: PlugKind::VhostUser,
             tcg: true,
             ..PlugOptions::default()
         };
-        insta::assert_snapshot!(by("rack1:u3", &wish), @r"
+        insta::assert_snapshot!(by("rack1:u3", &plug), @r"
         -object memory-backend-memfd,id=ram,size=1024M,share=on \
         -machine memory-backend=ram \
         -chardev socket,id=cable0,path=/run/ikv-fabric/vhost/ikvm1-3-1.sock,reconnect=1 \
@@ -195,8 +179,8 @@ mod tests {
         -netdev vhost-user,id=net1,chardev=cable1 \
         -device virtio-net-pci,netdev=net1,mac=02:69:6b:01:03:02,vectors=0
         ");
-        wish.tcg = false;
-        assert!(!by("rack1:u3", &wish).contains("vectors"));
+        plug.tcg = false;
+        assert!(!by("rack1:u3", &plug).contains("vectors"));
     }
 
     #[test]
@@ -204,15 +188,15 @@ mod tests {
         let sets = ["ipmi.enabled=true".to_owned()];
         let topology = build(&model::config::parse("f", "", &sets).unwrap()).unwrap();
         let paths = StatePaths::beside(Path::new("/run/ikv-fabric/control.sock"));
-        let wish = PlugOptions::default();
-        let by = |place| options(&topology, &paths, place, &wish).unwrap();
+        let plug = PlugOptions::default();
+        let by = |place| options(&topology, &paths, place, &plug).unwrap();
         assert_eq!(
             pasteable(&by("ipmi")),
             "-netdev tap,id=net0,ifname=ikipmi,script=no,downscript=no \\\n\
              -device virtio-net-pci,netdev=net0,mac=02:69:6b:00:00:01\n"
         );
         assert_eq!(by("ikipmi"), by("ipmi"));
-        assert!(options(&topology, &paths, "bripmi", &wish).is_err());
+        assert!(options(&topology, &paths, "bripmi", &plug).is_err());
     }
 
     #[test]
@@ -226,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_servers_place() {
+    fn a_place_without_a_server_is_refused() {
         assert_eq!(
             text("rack1:u33"),
             "there is no server \"rack1:u33\" in this fabric; did you mean rack1:u3 or rack1:u13 \

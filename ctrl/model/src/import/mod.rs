@@ -15,6 +15,8 @@ mod tests;
 mod words;
 mod write;
 
+use serde::Serialize;
+
 use crate::config;
 use crate::topology;
 
@@ -22,7 +24,7 @@ use crate::topology;
 pub const LONGEST_FILE: usize = 256 * 1024;
 
 /// The translation of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Import {
     /// The configuration, with what differs from our defaults. [`config::parse`] reads it.
     pub toml: String,
@@ -40,12 +42,12 @@ impl Import {
 }
 
 /// About a line of the file that has no counterpart in the TOML.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Remark {
     /// From 1.
     pub line: usize,
-    /// ikvswitch's key; empty where the line sets none.
-    pub key: String,
+    /// ikvswitch's key; `None` where the line sets none.
+    pub key: Option<String>,
     /// What was found, and what to do about it.
     pub what: String,
     /// Whether the TOML lacks something that the line says.
@@ -54,11 +56,10 @@ pub struct Remark {
 
 impl Remark {
     fn new(line: usize, key: &str, what: impl Into<String>, unread: bool) -> Self {
-        let (key, what) = (key.to_owned(), what.into());
         Self {
             line,
-            key,
-            what,
+            key: Some(key.to_owned()).filter(|key| !key.is_empty()),
+            what: what.into(),
             unread,
         }
     }

@@ -38,7 +38,8 @@ fn remarks(import: &Import) -> String {
     let mut all = String::new();
     for remark in &import.remarks {
         let mark = if remark.unread { "!" } else { "" };
-        writeln!(all, "{mark}{} {}: {}", remark.line, remark.key, remark.what).unwrap();
+        let key = remark.key.as_deref().unwrap_or_default();
+        writeln!(all, "{mark}{} {key}: {}", remark.line, remark.what).unwrap();
     }
     all
 }

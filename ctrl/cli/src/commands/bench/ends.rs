@@ -1,4 +1,4 @@
-//! How a benchmark gets hold of the ends of a running fabric's cable.
+//! Finds the ends of a running fabric's cable and how a benchmark can plug in there.
 
 use std::fs;
 use std::io;
@@ -21,11 +21,11 @@ use host::lock::StatePaths;
 /// What to do when an end is in use.
 const WAY_OUT: &str = "a benchmark needs both ends: measure a cable of `ikv-fabric run --switches none` or of `ikv-fabric patch`, or a fresh one (`ikv-fabric bench` alone)";
 
-/// The ends of a cable of a running fabric; each must be free to plug in. Where there are both a
-/// vhost-user socket and a tap, `nic` decides.
+/// Returns the name and the ends of a cable of a running fabric. Both ends must be free. `nic`
+/// chooses where an end has both a vhost-user socket and a tap.
 ///
 /// # Errors
-/// When the fabric does not answer or an end is held by another.
+/// When the fabric does not answer, or another program is plugged in at an end.
 pub(super) async fn of_running(
     client: &Client,
     cable: &str,
@@ -55,13 +55,14 @@ pub(super) async fn of_running(
     ))
 }
 
-/// Who listens on the control socket.
+/// The process that listens on the control socket.
 fn pid_of(socket: &Path) -> anyhow::Result<u32> {
     let socket = UnixStream::connect(socket)?;
     let peer = rustix::net::sockopt::socket_peercred(&socket)?;
     Ok(peer.pid.as_raw_nonzero().get().cast_unsigned())
 }
 
+/// What a benchmark plugs into at the cable's end called `name`.
 fn end_called(
     name: &str,
     fabric: u32,
@@ -70,11 +71,11 @@ fn end_called(
 ) -> anyhow::Result<CableEnd> {
     let is_socket =
         |path: &Path| fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    // A wire's port that is a socket is called by its path.
+    // The name of a patch's vhost-user port is its path.
     if is_socket(Path::new(name)) {
         return Ok(CableEnd::VhostUser(name.into()));
     }
-    if let Some(holder) = holder_of(name) {
+    if let Some(holder) = process_with_tap(name) {
         // The fabric holds the tap: its network device is the cable's end.
         if holder.pid == fabric {
             return Ok(CableEnd::Netdev(name.into()));
@@ -100,13 +101,14 @@ fn is_device(name: &str) -> io::Result<bool> {
     Ok(name_to_index(any, name).is_ok())
 }
 
-struct EndBackend {
+/// A process that has a tap open.
+struct TapHolder {
     pid: u32,
     program: String,
 }
 
-/// The process that has the tap open, as far as this user may see it.
-fn holder_of(tap: &str) -> Option<EndBackend> {
+/// The process that has the tap open; `None` also if this user may not see it.
+fn process_with_tap(tap: &str) -> Option<TapHolder> {
     let processes = fs::read_dir("/proc").ok()?;
     let pids = processes
         .flatten()
@@ -120,7 +122,7 @@ fn holder_of(tap: &str) -> Option<EndBackend> {
         });
         if holds {
             let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            return Some(EndBackend {
+            return Some(TapHolder {
                 pid,
                 program: program.trim().to_owned(),
             });

@@ -1,9 +1,8 @@
-//! `ikv-fabric bench`: how fast a cable is.
+//! `ikv-fabric bench`: measures how fast a cable is.
 
 mod ends;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,24 +18,25 @@ use dataplane::PanelOptions;
 use guest::{GuestOptions, MemoryOptions, Ring};
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::run::StopSignals;
-use super::{Context, print, print_json};
+use super::Context;
+use super::panel::IdleArg;
+use crate::signals::StopSignals;
 use fabric::progress::{Progress, Stage};
 use model::plugging::PlugKind;
 
 /// Measures throughput, the highest rate without loss (RFC 2544) and one-way latency, with
-/// frames that are numbered and checked. Without CABLE: of a fresh cable in this process, with a
-/// virtio driver as the guest at either end.
+/// frames that are numbered and checked. Without CABLE, it measures a fresh cable in this process,
+/// with a virtio driver as the guest at either end.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// A cable of a running fabric, by name or either end. Nobody may be plugged in at its ends.
+    /// A cable of a running fabric, by name or either end. Both ends must be free.
     #[arg(value_name = "CABLE")]
     cable: Option<String>,
-    /// Instead of a cable of a fabric: whatever joins these two, each vhost-user:PATH (something
-    /// listens there), tap:NAME or netdev:NAME.
+    /// Measure the path between these two ends instead of a fabric's cable; each is vhost-user:PATH
+    /// (a back end listens there), tap:NAME or netdev:NAME.
     #[arg(long, num_args = 2, value_names = ["END", "END"], conflicts_with = "cable")]
     between: Option<Vec<CableEnd>>,
-    /// What to plug in where a cable's end has both.
+    /// Which kind of NIC to plug in where a cable's end takes both.
     #[arg(long, value_enum, default_value_t = PlugKind::VhostUser)]
     nic: PlugKind,
     /// Frame sizes in bytes without FCS, 44 to 65535 (64k, the longest that Linux does not cut).
@@ -44,21 +44,21 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = size,
           default_value = "64,512,1518,9000,64k")]
     size: Vec<usize>,
-    /// Length of throughput and latency trials.
+    /// Length of throughput and latency runs.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "2")]
     time: Duration,
-    /// Length of each trial of the search for the highest rate without loss; 0 leaves it out.
+    /// Length of each run of the search for the highest rate without loss; 0 leaves the search out.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "1")]
     trial: Duration,
-    /// Share of the frames that a trial may lose and still pass.
+    /// Share of the frames that a run may lose and still pass.
     #[arg(long, value_name = "SHARE", value_parser = share, default_value = "0%")]
     tolerance: f64,
-    /// Trials in a row that must fail before a rate counts as failed: 1 as in RFC 2544, more
-    /// where other work disturbs.
+    /// Runs in a row that must fail before a rate counts as failed: 1 as in RFC 2544, more on a
+    /// machine that does other work.
     #[arg(long, value_name = "N", default_value_t = 3,
           value_parser = clap::value_parser!(u32).range(1..=100))]
     attempts: u32,
-    /// How close the search comes to the limit.
+    /// How close the search comes to the highest rate, as a share of it.
     #[arg(long, value_name = "SHARE", value_parser = share, default_value = "1%")]
     resolution: f64,
     /// Loads at which latency is measured: frames per second, or a share of the highest rate
@@ -70,45 +70,45 @@ pub(crate) struct BenchArgs {
         default_value = "1000,50%"
     )]
     load: Vec<OfferedLoad>,
-    /// Load both directions at once; figures are of both together.
+    /// Load both directions at once; the figures are for both together.
     #[arg(long)]
     both_ways: bool,
-    /// Kind of the guests' rings.
+    /// Layout of the guests' rings.
     #[arg(long, value_enum, default_value_t)]
     ring: RingArg,
     /// Entries of the guests' rings, 64 to 1024.
     #[arg(long, value_name = "N", default_value_t = 1024,
           value_parser = clap::value_parser!(u16).range(64..=1024))]
     queue_size: u16,
-    /// The guests take frames in several buffers of 1,536 bytes, as Linux does.
+    /// Let the guests take frames in several buffers of 1,536 bytes, as Linux does.
     #[arg(long)]
     mergeable: bool,
-    /// The guests ask for IN_ORDER.
+    /// Let the guests negotiate VIRTIO_F_IN_ORDER.
     #[arg(long)]
     in_order: bool,
     /// What the worker of a fresh cable does when no frame waits.
     #[arg(long, value_enum, default_value_t)]
-    idle: super::run::IdleArg,
-    /// Draw the result: FILE.svg or FILE.png. May be given twice.
+    idle: IdleArg,
+    /// Draw the result into FILE.svg or FILE.png. May be repeated.
     #[arg(long, value_name = "FILE", value_parser = picture)]
     plot: Vec<PathBuf>,
 }
 
-/// See [`Ring`].
+/// The values of `--ring`; [`Ring`] is in a crate without clap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, ValueEnum)]
 enum RingArg {
-    /// What every driver knows.
+    /// Split virtqueues, which every driver supports.
     #[default]
     Split,
-    /// virtio 1.1's.
+    /// Packed virtqueues, as of virtio 1.1.
     Packed,
 }
 
 /// # Errors
-/// When there is no such cable, its ends are in use, or frames do not pass.
-pub(crate) async fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<ExitCode> {
-    let mut stop = StopSignals::new()?;
-    // Before this thread is bound to one CPU.
+/// When the cable is unknown, its ends are in use, or frames do not pass.
+pub(crate) async fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<()> {
+    let mut stop = StopSignals::with_hangup()?;
+    // This counts the CPUs, so it comes before this thread is bound to one of them.
     let machine = Machine::this();
     let mut fresh = None;
     let (cable, testbed) = match (&args.cable, args.between.as_deref()) {
@@ -148,40 +148,38 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<E
         machine,
         sizes,
     };
-    if context.json {
-        print_json(&report)?;
-    } else {
-        print(&table(&report))?;
-    }
+    context.report(&report, || table(&report))?;
     for path in &args.plot {
         bench::plot::report(&report, path)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-/// Measures on a thread of its own and shows how far it is.
+/// Measures on a thread of its own and shows the progress.
 async fn watched(
     testbed: Testbed,
     plan: LoadPlan,
     progress: &Progress,
     stop: &mut StopSignals,
 ) -> anyhow::Result<Vec<SizeReport>> {
-    let (news, mut inbox) = unbounded_channel();
+    let (progress_sender, mut progress_events) = unbounded_channel();
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
     let mut measuring = tokio::task::spawn_blocking(move || {
-        // Nobody listens any more only once the process is about to end.
-        measure(&testbed, &plan, &flag, |event| _ = news.send(event))
+        // Sending fails only when the process is about to end.
+        measure(&testbed, &plan, &flag, |event| {
+            _ = progress_sender.send(event);
+        })
     });
     let mut stage: Option<Stage<'_>> = None;
     loop {
         tokio::select! {
             biased;
             () = stop.wait() => interrupted.store(true, Ordering::Relaxed),
-            Some(event) = inbox.recv() => match event {
+            Some(event) = progress_events.recv() => match event {
                 LoadProgress::Begins(size, step) => stage
                     .get_or_insert_with(|| progress.stage(&format!("{size} B")))
-                    .update(&said(step)),
+                    .update(&describe(step)),
                 LoadProgress::Done(report) => if let Some(stage) = stage.take() {
                     stage.done(&result(&report));
                 },
@@ -191,7 +189,7 @@ async fn watched(
     }
 }
 
-fn said(step: LoadStep) -> String {
+fn describe(step: LoadStep) -> String {
     match step {
         LoadStep::Throughput => "throughput".into(),
         LoadStep::NoDrop { rate, .. } if rate < 1.0 => "no drop".into(),
@@ -253,7 +251,7 @@ impl BenchArgs {
         }
     }
 
-    /// How it was measured, in a line.
+    /// The settings of the measurement, in one line.
     fn settings(&self) -> String {
         let ring = if self.ring == RingArg::Packed {
             "packed"
@@ -274,7 +272,7 @@ impl BenchArgs {
         words.push(format!("{} s", self.time.as_secs_f64()));
         if !self.trial.is_zero() {
             words.push(format!(
-                "no drop: 1 of {} trials of {} s, {} % loss, within {} %",
+                "no drop: 1 of {} runs of {} s, {} % loss, within {} %",
                 self.attempts,
                 self.trial.as_secs_f64(),
                 self.tolerance * 100.0,
@@ -293,7 +291,7 @@ fn size(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|size| (SHORTEST..=LONGEST).contains(size))
         .ok_or_else(|| {
-            format!("\"{text}\" is no frame size: {SHORTEST} to {LONGEST} bytes, or 64k")
+            format!("\"{text}\" is not a frame size: write {SHORTEST} to {LONGEST} bytes, or 64k")
         })
 }
 
@@ -304,7 +302,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|seconds| (0.0..=3600.0).contains(seconds))
         .map(Duration::from_secs_f64)
-        .ok_or_else(|| format!("\"{text}\" is no time: write seconds, up to 3600"))
+        .ok_or_else(|| format!("\"{text}\" is not a time: write seconds, up to 3600"))
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -317,7 +315,7 @@ fn share(text: &str) -> Result<f64, String> {
         .ok()
         .map(|number: f64| number * scale)
         .filter(|share| (0.0..1.0).contains(share))
-        .ok_or_else(|| format!("\"{text}\" is no share: write 0.5% or 0.005"))
+        .ok_or_else(|| format!("\"{text}\" is not a share: write 0.5% or 0.005"))
 }
 
 fn picture(text: &str) -> Result<PathBuf, String> {

@@ -1,5 +1,5 @@
-//! Filters: libpcap compiles tcpdump expressions in this process. The fabric gets instructions,
-//! and checks them as it checks everything that a client sends.
+//! Filters: libpcap compiles tcpdump expressions in this process. The fabric receives the
+//! instructions and validates them, as it validates everything that a client sends.
 
 use pcap::{Capture, Linktype};
 
@@ -25,7 +25,7 @@ pub(crate) fn compile(expression: &str) -> anyhow::Result<Vec<(u16, u8, u8, u32)
         .ok_or_else(|| refused("libpcap compiles it to something that is not BPF".into()))
 }
 
-/// The message of libpcap, without what the crate puts around it.
+/// The message of libpcap, without the words that the crate puts around it.
 fn text(error: &pcap::Error) -> String {
     match error {
         pcap::Error::PcapError(text) => text.clone(),
@@ -33,7 +33,7 @@ fn text(error: &pcap::Error) -> String {
     }
 }
 
-/// Reads an instruction as `tcpdump -ddd` prints it: the crate does not give the fields otherwise.
+/// Parses an instruction as `tcpdump -ddd` prints it, because the crate pcap keeps its fields private.
 fn parse(line: &str) -> Option<(u16, u8, u8, u32)> {
     let mut words = line.split(' ');
     let instruction = (

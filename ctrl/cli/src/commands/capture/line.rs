@@ -11,9 +11,9 @@ use model::printable;
 /// The longest summary of a frame, in characters.
 const LONGEST: usize = 500;
 
-/// A frame in JSON.
+/// A frame as a line; in JSON its keys are the fields.
 #[derive(Debug, Serialize)]
-struct Line<'f> {
+pub(super) struct Line<'f> {
     /// Nanoseconds since 1970, UTC.
     time_ns: u64,
     port: &'f str,
@@ -28,7 +28,7 @@ struct Line<'f> {
 }
 
 impl<'f> Line<'f> {
-    fn new(
+    pub(super) fn new(
         start: &CaptureStart,
         interface: &'f CaptureInterface,
         record: &Record,
@@ -42,52 +42,41 @@ impl<'f> Line<'f> {
             direction: if start.wire { "out" } else { "in" },
             length: record.len,
             captured: bytes.len(),
-            // It may contain names and texts that a guest has chosen.
+            // A guest may have put control characters into names and texts.
             summary: printable::head(decode::summary(bytes).as_bytes(), LONGEST),
             verdict: verdict::comment(&record.verdict, super_frame),
         }
     }
-}
 
-/// `21:45:03.123456789Z ikst12 in  …`, with the end of the line.
-pub(super) fn text(
-    start: &CaptureStart,
-    interface: &CaptureInterface,
-    record: &Record,
-    bytes: &[u8],
-) -> String {
-    let line = Line::new(start, interface, record, bytes);
-    let widest = start.interfaces.iter().map(|port| port.name.len()).max();
-    let mut text = format!(
-        "{} {:width$} {:<3} {}, {} bytes",
-        time_of_day(line.time_ns),
-        line.port,
-        line.direction,
-        line.summary,
-        line.length,
-        width = widest.unwrap_or(0)
-    );
-    if !line.verdict.is_empty() {
-        text += &format!(" [{}]", line.verdict);
+    /// `21:45:03.123456789Z ikst12 in  …`, with the end of the line. Port names are padded to the
+    /// longest of the capture.
+    pub(super) fn text(&self, start: &CaptureStart) -> String {
+        let widest = start.interfaces.iter().map(|port| port.name.len()).max();
+        let mut text = format!(
+            "{} {:width$} {:<3} {}, {} bytes",
+            time_of_day(self.time_ns),
+            self.port,
+            self.direction,
+            self.summary,
+            self.length,
+            width = widest.unwrap_or(0)
+        );
+        if !self.verdict.is_empty() {
+            text += &format!(" [{}]", self.verdict);
+        }
+        text.push('\n');
+        text
     }
-    text.push('\n');
-    text
+
+    /// One JSON object, with the end of the line.
+    pub(super) fn json(&self) -> String {
+        let mut text = serde_json::to_string(self).expect("numbers and strings are always JSON");
+        text.push('\n');
+        text
+    }
 }
 
-/// One JSON object, with the end of the line.
-pub(super) fn json(
-    start: &CaptureStart,
-    interface: &CaptureInterface,
-    record: &Record,
-    bytes: &[u8],
-) -> String {
-    let line = Line::new(start, interface, record, bytes);
-    let mut text = serde_json::to_string(&line).expect("numbers and strings are always JSON");
-    text.push('\n');
-    text
-}
-
-/// Universal time, as every host of a datacenter has it.
+/// The time of day in UTC, the clock that all hosts of a datacenter share.
 fn time_of_day(ns: u64) -> String {
     let (seconds, ns) = (ns / 1_000_000_000, ns % 1_000_000_000);
     let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
@@ -126,14 +115,14 @@ mod tests {
             ..Record::default()
         };
         let start = start();
-        let said = text(&start, &start.interfaces[0], &record, &[0; 60]);
+        let line = Line::new(&start, &start.interfaces[0], &record, &[0; 60]);
+        let said = line.text(&start);
         assert!(
             said.starts_with("22:13:20.000000005Z pa     in  "),
             "{said}"
         );
         assert!(said.ends_with(", 60 bytes [delayed 10.000 ms]\n"), "{said}");
-        let said = json(&start, &start.interfaces[0], &record, &[0; 60]);
-        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
         assert_eq!(said["time_ns"], 1_700_000_000_000_000_005u64);
         assert_eq!(said["verdict"], "delayed 10.000 ms");
         assert_eq!(

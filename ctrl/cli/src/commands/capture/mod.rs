@@ -1,4 +1,4 @@
-//! `ikv-fabric capture`: shows or writes the frames on cables, with what became of each.
+//! `ikv-fabric capture`: shows or writes the frames on cables, with the verdict on each.
 //!
 //! The data flows through the files in this order: `session` asks the fabric, `source` reads its
 //! stream, `output` forms frames by `segment`, `line`, `verdict` and `pcapng`, and `sink` writes
@@ -10,25 +10,24 @@ pub(crate) mod output;
 mod pcapng;
 mod ring_files;
 mod segment;
-pub(crate) mod session;
+mod session;
 pub(crate) mod sink;
 pub(crate) mod source;
 mod verdict;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::ensure;
 use clap::Args;
-use serde::Serialize;
+use serde_json::json;
 
 use super::{Context, print_json};
 use api::{CaptureRequest, Client};
 use fabric::progress::say;
 use model::impairment::{Time, ValueError};
-use output::{Form, Shape};
+use output::{Format, OutputOptions};
 use ring_files::{RingFiles, RingSize};
 use session::{Job, Outcome};
 
@@ -36,8 +35,8 @@ pub(crate) use filter::compile;
 
 /// Captures frames: a line for each, or pcapng for Wireshark.
 ///
-/// Every frame is there once, at the port where it entered, with what became of it in a comment:
-/// dropped and why, delayed, corrupted, duplicated. Ends with Ctrl-C.
+/// Shows every frame once, at the port where it entered, with a comment that says what happened to
+/// it: dropped and why, delayed, corrupted, duplicated. Ctrl-C ends the capture.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Live in Wireshark: ikv-fabric capture spine1:2 -w - | wireshark -k -i -\n\
@@ -47,16 +46,16 @@ pub(crate) struct CaptureArgs {
     /// Cables by name or either end: iksb12, spine1:2, rack1:u3:1.
     #[arg(value_name = "CABLE", required_unless_present = "all")]
     cables: Vec<String>,
-    /// Every cable.
+    /// Capture on every cable.
     #[arg(long, conflicts_with = "cables")]
     all: bool,
-    /// Only frames that enter at this port: ikst12, spine1:2.
+    /// Capture only frames that enter at this port: ikst12, spine1:2.
     #[arg(long, value_name = "PORT")]
     from: Option<String>,
     /// Write pcapng to this file, or to standard output for `-`.
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Only frames that match a tcpdump expression: 'arp or tcp port 179'.
+    /// Capture only frames that match a tcpdump expression: 'arp or tcp port 179'.
     #[arg(short, long, value_name = "BPF")]
     filter: Option<String>,
     /// Keep at most this many bytes of each frame; 0 keeps all.
@@ -79,69 +78,44 @@ pub(crate) struct CaptureArgs {
     segment: bool,
 }
 
-/// `--json` with `-w FILE`.
-#[derive(Debug, Serialize)]
-struct Report {
-    frames: u64,
-    lost: u64,
-    interfaces: Vec<InterfaceReport>,
-}
-
-#[derive(Debug, Serialize)]
-struct InterfaceReport {
-    name: String,
-    cable: String,
-    received: u64,
-    lost: u64,
-}
-
 /// # Errors
 /// When no fabric answers, a name is unknown, the filter is not a tcpdump expression, or the output
 /// cannot be written.
-pub(crate) async fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result<()> {
     let request = CaptureRequest {
         cables: args.cables.clone(),
         from: args.from.clone(),
-        filter: args
-            .filter
-            .as_deref()
-            .map(compile)
-            .transpose()?
-            .unwrap_or_default(),
+        filter: args.filter.as_deref().map_or(Ok(Vec::new()), compile)?,
         // A super-frame can be cut only if all its bytes are there.
         snap: if args.segment { 0 } else { args.snap },
         wire: args.wire,
     };
-    let to_stdout = args
-        .write
-        .as_deref()
-        .is_none_or(|file| file == Path::new("-"));
-    let form = match &args.write {
-        Some(_) => Form::Pcapng,
-        None if context.json => Form::Json,
-        None => Form::Lines,
+    let path = args.write.as_deref().filter(|path| *path != Path::new("-"));
+    let format = match &args.write {
+        Some(_) => Format::Pcapng,
+        None if context.json => Format::Json,
+        None => Format::Lines,
     };
-    let (file, ring) = if to_stdout {
+    let (file, ring) = if let Some(path) = path {
+        let mut ring = args.ring.map(|size| RingFiles::new(path, size));
+        let first = ring.as_mut().map(|ring| ring.turn().0);
+        (sink::create(first.as_deref().unwrap_or(path))?, ring)
+    } else {
         ensure!(
             args.ring.is_none(),
             "--ring needs files: write to one, not to `-`"
         );
         ensure!(
-            form != Form::Pcapng || !std::io::stdout().is_terminal(),
+            format != Format::Pcapng || !std::io::stdout().is_terminal(),
             "pcapng is not for a terminal: pipe it into `wireshark -k -i -`, write it to a file, \
              or leave -w away"
         );
         (sink::standard_output()?, None)
-    } else {
-        let path = args.write.as_deref().unwrap_or(Path::new("-"));
-        let mut ring = args.ring.map(|size| RingFiles::new(path, size));
-        let first = ring.as_mut().map(|ring| ring.turn().0);
-        (sink::create(first.as_deref().unwrap_or(path))?, ring)
     };
     let job = Job {
         request,
-        shape: Shape {
-            form,
+        options: OutputOptions {
+            format,
             segment: args.segment,
             snap: args.snap,
             count: args.count,
@@ -153,29 +127,27 @@ pub(crate) async fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result
         quiet: false,
     };
     let outcome = session::capture(&context.client, job).await?;
-    report(&outcome, context.json && !to_stdout)?;
-    Ok(ExitCode::SUCCESS)
+    report(&outcome, context.json && path.is_some())?;
+    Ok(())
 }
 
 fn report(outcome: &Outcome, as_json: bool) -> anyhow::Result<()> {
-    let lost = outcome.counts.iter().map(|count| count.lost).sum();
+    let lost: u64 = outcome.counts.iter().map(|count| count.lost).sum();
     if !as_json {
         say(&format!("{} frames captured, {lost} lost", outcome.frames));
         return Ok(());
     }
     let interfaces = outcome.interfaces.iter().zip(&outcome.counts);
-    print_json(&Report {
-        frames: outcome.frames,
-        lost,
-        interfaces: interfaces
-            .map(|(interface, count)| InterfaceReport {
-                name: interface.name.clone(),
-                cable: interface.cable.clone(),
-                received: count.received,
-                lost: count.lost,
-            })
-            .collect(),
-    })?;
+    let interfaces = interfaces.map(|(interface, count)| {
+        json!({
+            "name": interface.name,
+            "cable": interface.cable,
+            "received": count.received,
+            "lost": count.lost,
+        })
+    });
+    let interfaces: Vec<_> = interfaces.collect();
+    print_json(&json!({ "frames": outcome.frames, "lost": lost, "interfaces": interfaces }))?;
     Ok(())
 }
 
@@ -191,12 +163,10 @@ pub(crate) async fn into_pipe(
     pipe: &Path,
 ) -> anyhow::Result<()> {
     let job = Job {
-        shape: Shape {
-            form: Form::Pcapng,
+        options: OutputOptions {
             segment,
-            snap: 0,
-            count: None,
             filter,
+            ..OutputOptions::default()
         },
         request,
         file: sink::create(pipe)?,

@@ -6,35 +6,35 @@ use std::fs::File;
 use dataplane::capture::Record;
 use dataplane::clock;
 
-use super::line;
+use super::line::Line;
 use super::pcapng::Pcapng;
 use super::ring_files::RingFiles;
-use super::segment::Wire;
-use super::sink::{self, Closed, Order, Sink};
+use super::segment::WireFrames;
+use super::sink::{self, Sink, SinkCommand};
 use api::capture::Message;
 use api::{CaptureCount, CaptureStart};
 
 /// How frames are shown or written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Format {
     /// One line of text for each frame.
     Lines,
     /// One JSON object on a line for each frame.
     Json,
     /// A pcapng file.
+    #[default]
     Pcapng,
 }
 
-/// What an [`Output`] makes of the frames.
-#[derive(Debug, Clone)]
-pub(crate) struct Shape {
-    /// Text, JSON or pcapng.
-    pub(crate) form: Form,
+/// What an [`Output`] makes of the frames; by default a pcapng file of all of them, uncut.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OutputOptions {
+    pub(crate) format: Format,
     /// Whether super-frames are cut into wire frames.
     pub(crate) segment: bool,
     /// The most bytes of each frame; 0 means all.
     pub(crate) snap: u32,
-    /// After this number of frames, further ones are ignored.
+    /// Further frames are ignored after this number; `None` means no limit.
     pub(crate) count: Option<u64>,
     /// The filter's expression, which pcapng records.
     pub(crate) filter: Option<String>,
@@ -43,18 +43,19 @@ pub(crate) struct Shape {
 /// Frames on their way from the stream to a file: formed, counted and handed over.
 #[derive(Debug)]
 pub(crate) struct Output {
-    shape: Shape,
+    options: OutputOptions,
     start: CaptureStart,
-    wire: Wire,
+    wire: WireFrames,
     pcapng: Pcapng,
     lines: String,
     sink: Sink,
     ring: Option<RingFiles>,
-    /// What the sink has had no room for yet.
-    pending: VecDeque<Order>,
-    frames: u64,
+    /// Commands for which the sink had no room yet.
+    pending: VecDeque<SinkCommand>,
+    /// The number of frames that were formed.
+    pub(crate) frames: u64,
     /// The latest statistics, one for each interface.
-    counts: Vec<CaptureCount>,
+    pub(super) counts: Vec<CaptureCount>,
 }
 
 impl Output {
@@ -63,30 +64,30 @@ impl Output {
     /// # Errors
     /// When the sink's thread cannot be started.
     pub(crate) fn new(
-        shape: Shape,
+        options: OutputOptions,
         start: CaptureStart,
         file: File,
         ring: Option<RingFiles>,
     ) -> std::io::Result<Self> {
-        let mut pcapng = Pcapng::new(&start, shape.snap, shape.filter.as_deref());
-        if shape.form == Form::Pcapng {
+        let mut pcapng = Pcapng::new(&start, options.snap, options.filter.as_deref());
+        if options.format == Format::Pcapng {
             pcapng.begin();
         }
         Ok(Output {
             counts: vec![CaptureCount::default(); start.interfaces.len()],
             sink: Sink::start(file)?,
-            wire: Wire::default(),
+            wire: WireFrames::default(),
             lines: String::new(),
             pending: VecDeque::new(),
             frames: 0,
-            shape,
+            options,
             start,
             pcapng,
             ring,
         })
     }
 
-    /// Forms a frame, or remembers statistics.
+    /// Forms a frame, or keeps statistics.
     pub(crate) fn take(&mut self, message: Message<'_>) {
         match message {
             Message::Frame {
@@ -94,13 +95,17 @@ impl Output {
                 record,
                 bytes,
             } => self.frame(interface, &record, bytes),
-            Message::Statistics(counts) => self.counted(counts),
+            Message::Statistics(counts) if counts.len() == self.counts.len() => {
+                self.counts = counts;
+            }
+            // `finish` writes one block for each interface, so it needs as many statistics.
+            Message::Statistics(_) => {}
         }
     }
 
     fn frame(&mut self, interface: u32, record: &Record, bytes: &[u8]) {
         let Output {
-            shape,
+            options,
             start,
             pcapng,
             lines,
@@ -112,57 +117,44 @@ impl Output {
             return;
         };
         let mut take = |record: &Record, bytes: &[u8]| {
-            if shape.count.is_some_and(|count| *frames >= count) {
+            if options.count.is_some_and(|count| *frames >= count) {
                 return;
             }
             *frames += 1;
-            match shape.form {
-                Form::Pcapng => pcapng.frame(interface, record, bytes),
-                Form::Lines => lines.push_str(&line::text(start, port, record, bytes)),
-                Form::Json => lines.push_str(&line::json(start, port, record, bytes)),
+            match options.format {
+                Format::Pcapng => pcapng.frame(interface, record, bytes),
+                Format::Lines => lines.push_str(&Line::new(start, port, record, bytes).text(start)),
+                Format::Json => lines.push_str(&Line::new(start, port, record, bytes).json()),
             }
         };
-        if shape.segment {
-            wire.frames(record, bytes, shape.snap, take);
+        if options.segment {
+            wire.cut(record, bytes, options.snap, take);
         } else {
             take(record, bytes);
         }
     }
 
-    fn counted(&mut self, counts: Vec<CaptureCount>) {
-        if counts.len() == self.counts.len() {
-            self.counts = counts;
-        }
-    }
-
-    /// Whether it has as many frames as were asked for.
+    /// Whether it has as many frames as the options allow.
     pub(super) fn is_complete(&self) -> bool {
-        self.shape.count.is_some_and(|count| self.frames >= count)
-    }
-
-    /// Number of frames that were formed.
-    pub(crate) fn frames(&self) -> u64 {
-        self.frames
-    }
-
-    /// The latest statistics, one for each interface.
-    pub(super) fn counts(&self) -> &[CaptureCount] {
-        &self.counts
+        self.options.count.is_some_and(|count| self.frames >= count)
     }
 
     /// Hands what was formed to the sink. If the future is dropped before its end, nothing is lost.
     ///
+    /// Returns `false` if writing has failed; [`Output::finish`] reports why.
+    ///
     /// # Errors
-    /// When writing has failed or the next file of a ring cannot be created.
-    pub(crate) async fn flush(&mut self) -> Result<(), Stuck> {
-        self.form_orders().map_err(Stuck::File)?;
-        Ok(self.sink.hand_over(&mut self.pending).await?)
+    /// When the next file of a ring cannot be created.
+    pub(crate) async fn flush(&mut self) -> anyhow::Result<bool> {
+        self.form_commands()?;
+        Ok(self.sink.hand_over(&mut self.pending).await)
     }
 
-    fn form_orders(&mut self) -> anyhow::Result<()> {
+    fn form_commands(&mut self) -> anyhow::Result<()> {
         if !self.lines.is_empty() {
             let lines = std::mem::take(&mut self.lines);
-            self.pending.push_back(Order::Write(lines.into_bytes()));
+            self.pending
+                .push_back(SinkCommand::Write(lines.into_bytes()));
         }
         let mut frames = self.pcapng.take();
         if frames.is_empty() {
@@ -173,8 +165,9 @@ impl Output {
                 let (next, old) = ring.turn();
                 let next = sink::create(&next)?;
                 self.pcapng.end(&self.counts, clock::now());
-                self.pending.push_back(Order::Write(self.pcapng.take()));
-                self.pending.push_back(Order::Turn(next));
+                self.pending
+                    .push_back(SinkCommand::Write(self.pcapng.take()));
+                self.pending.push_back(SinkCommand::SwitchTo(next));
                 self.pcapng.begin();
                 let mut begun = self.pcapng.take();
                 begun.append(&mut frames);
@@ -186,7 +179,7 @@ impl Output {
             }
             ring.wrote(frames.len());
         }
-        self.pending.push_back(Order::Write(frames));
+        self.pending.push_back(SinkCommand::Write(frames));
         Ok(())
     }
 
@@ -195,31 +188,14 @@ impl Output {
     /// # Errors
     /// As [`Output::flush`].
     pub(crate) async fn finish(mut self) -> anyhow::Result<()> {
-        // If the sink is closed, its own `finish` reports why.
-        if let Err(Stuck::File(error)) = self.flush().await {
-            return Err(error);
-        }
-        if self.shape.form == Form::Pcapng {
+        self.flush().await?;
+        if self.options.format == Format::Pcapng {
             self.pcapng.end(&self.counts, clock::now());
-            self.pending.push_back(Order::Write(self.pcapng.take()));
-            let _ = self.sink.hand_over(&mut self.pending).await;
+            self.pending
+                .push_back(SinkCommand::Write(self.pcapng.take()));
+            self.sink.hand_over(&mut self.pending).await;
         }
         let written = self.sink.finish().await;
         written.map_err(|error| anyhow::anyhow!("the capture could not be written: {error}"))
-    }
-}
-
-/// Why no more can be written.
-#[derive(Debug)]
-pub(crate) enum Stuck {
-    /// The sink is closed; [`Output::finish`] reports why.
-    Closed,
-    /// The next file of a ring cannot be created.
-    File(anyhow::Error),
-}
-
-impl From<Closed> for Stuck {
-    fn from(_: Closed) -> Self {
-        Stuck::Closed
     }
 }

@@ -32,13 +32,15 @@ impl FromStr for RingSize {
             .parse()
             .map_err(|error: ValueError| error.to_string())?;
         if bytes < SMALLEST {
-            return Err(format!("a file of a ring has 1MB at least, not {text}"));
+            return Err(format!(
+                "a file of a ring has at least 1MB: {text} is too small"
+            ));
         }
         Ok(RingSize { files, bytes })
     }
 }
 
-/// Names the file to write to and the file to remove. It opens and removes none itself.
+/// Names the file to write to and the file to remove. Its caller opens and removes them.
 #[derive(Debug)]
 pub(crate) struct RingFiles {
     path: PathBuf,
@@ -66,7 +68,7 @@ impl RingFiles {
         self.written > 0 && self.written + (bytes + last) as u64 > self.size.bytes
     }
 
-    /// Counts bytes that were written to the current file.
+    /// Counts bytes that were written to the current file, towards its size.
     pub(super) fn wrote(&mut self, bytes: usize) {
         self.written += bytes as u64;
     }
@@ -121,7 +123,7 @@ mod tests {
         assert_eq!(ring.turn(), (name(1), None));
         assert!(
             !ring.is_full(2_000_000, 0),
-            "a file takes something at least"
+            "a file takes at least one write"
         );
         ring.wrote(900_000);
         assert!(!ring.is_full(99_000, 1_000));

@@ -4,14 +4,15 @@ use dataplane::VnetHeader;
 use dataplane::capture::{Record, Verdict};
 use dataplane::offload::Segmenter;
 
-/// Turns captured frames into those that a wire would carry.
+/// Turns captured frames into those that a wire would carry, which have no virtio-net header.
 #[derive(Debug, Default)]
-pub(super) struct Wire(Segmenter);
+pub(super) struct WireFrames(Segmenter);
 
-impl Wire {
-    /// Calls `each` for every wire frame of a captured one, with at most `snap` bytes of it (0: all).
-    /// A frame that was captured only in part, or contradicts its own header, is passed on uncut.
-    pub(super) fn frames(
+impl WireFrames {
+    /// Calls `each` for every wire frame that a captured frame becomes, with at most `snap` bytes of
+    /// it; 0 means all. A frame that was captured only in part, or contradicts its own header, is
+    /// passed on uncut.
+    pub(super) fn cut(
         &mut self,
         record: &Record,
         bytes: &[u8],
@@ -29,7 +30,7 @@ impl Wire {
                 record.len = piece.len() as u32;
                 record.captured = kept.len() as u32;
                 each(&record, kept);
-                // Reported with the first piece only.
+                // The loss is reported once, with the first piece.
                 record.verdict = Verdict {
                     lost_pieces: 0,
                     ..record.verdict
@@ -56,7 +57,7 @@ mod tests {
             ..Record::default()
         };
         let mut seen = Vec::new();
-        Wire::default().frames(&record, &[7; 60], 50, |record, bytes| {
+        WireFrames::default().cut(&record, &[7; 60], 50, |record, bytes| {
             seen.push((*record, bytes.len()));
         });
         let [(kept, 50)] = seen[..] else {
@@ -76,8 +77,8 @@ mod tests {
             ..Record::default()
         };
         let mut lengths = Vec::new();
-        Wire::default().frames(&record, &[7; 60], 0, |_, bytes| lengths.push(bytes.len()));
-        Wire::default().frames(&record, &[7; 60], 20, |_, bytes| lengths.push(bytes.len()));
+        WireFrames::default().cut(&record, &[7; 60], 0, |_, bytes| lengths.push(bytes.len()));
+        WireFrames::default().cut(&record, &[7; 60], 20, |_, bytes| lengths.push(bytes.len()));
         assert_eq!(lengths, [60, 20]);
     }
 }

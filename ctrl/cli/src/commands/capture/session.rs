@@ -4,13 +4,13 @@ use std::fs::File;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWriteExt};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::output::{Output, Shape, Stuck};
+use super::output::{Output, OutputOptions};
 use super::ring_files::RingFiles;
 use super::sink::Reader;
 use super::source::Source;
+use crate::signals::StopSignals;
 use api::{CaptureCount, CaptureInterface, CaptureRequest, Client};
 use fabric::progress::say;
 
@@ -20,17 +20,17 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// What to capture, and where to write it.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// What to ask the fabric for.
+    /// The request to the fabric.
     pub(super) request: CaptureRequest,
     /// How to show or write it.
-    pub(super) shape: Shape,
+    pub(super) options: OutputOptions,
     /// Where to write it; opened before the fabric taps a lane, so that no frame waits for that.
     pub(super) file: File,
     /// The ring of which `file` is the first, if there is one.
     pub(super) ring: Option<RingFiles>,
     /// For how long; `None` means until a signal or another limit.
     pub(super) time: Option<Duration>,
-    /// Whether "capturing" is not printed.
+    /// Whether to leave out the message "capturing".
     pub(super) quiet: bool,
 }
 
@@ -50,14 +50,14 @@ pub(super) struct Outcome {
 /// # Errors
 /// When the fabric refuses the capture or ends during it, or the output cannot be written.
 pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome> {
-    let mut signals = Signals::new()?;
+    let mut signals = StopSignals::new()?;
     let stream = client.capture(&job.request).await?;
     let (from_fabric, mut to_fabric) = tokio::io::split(stream);
     let mut source = Source::new(from_fabric);
     let start = source.first_line().await?;
     let interfaces = start.interfaces.clone();
     let reader = Reader::of(&job.file);
-    let mut output = Output::new(job.shape, start, job.file, job.ring)?;
+    let mut output = Output::new(job.options, start, job.file, job.ring)?;
     if !job.quiet {
         say("capturing");
     }
@@ -65,9 +65,9 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
 
     let pumped = tokio::select! {
         pumped = pump(&mut source, &mut output) => pumped,
-        () = signals.next() => Ok(End::Asked),
+        () = signals.wait() => Ok(End::Asked),
         () = reached(deadline) => Ok(End::Asked),
-        () = reader_gone(&reader) => Ok(End::Stuck),
+        () = reader_gone(&reader) => Ok(End::Failed),
     };
     let mut broken = None;
     match pumped {
@@ -76,11 +76,11 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
             to_fabric.shutdown().await?;
             tokio::select! {
                 rest = drain(&mut source, &mut output) => broken = rest.err(),
-                () = signals.next() => {}
+                () = signals.wait() => {}
                 () = reader_gone(&reader) => {}
             }
         }
-        Ok(End::Stuck) => {}
+        Ok(End::Failed) => {}
         Ok(End::Fabric) => {
             broken = Some(anyhow::anyhow!(
                 "the fabric has ended; the capture is complete until then"
@@ -89,14 +89,14 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
         Err(error) => broken = Some(error),
     }
     let outcome = Outcome {
-        frames: output.frames(),
+        frames: output.frames,
         interfaces,
-        counts: output.counts().to_vec(),
+        counts: output.counts.clone(),
     };
     tokio::select! {
         finished = output.finish() => finished?,
         // The pipe may be full and its reader slow: a second signal ends the wait for it.
-        () = signals.next() => {}
+        () = signals.wait() => {}
     }
     match broken {
         Some(error) => Err(error),
@@ -106,26 +106,25 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
 
 /// Why the capture has ended.
 enum End {
-    /// By a signal, or because its time is over.
+    /// A signal came, or its time is over.
     Asked,
-    /// It has as many frames as were asked for.
+    /// It has as many frames as the user wants.
     Complete,
     /// The fabric closed the stream.
     Fabric,
-    /// Nothing can be written any more.
-    Stuck,
+    /// The output cannot be written; [`Output::finish`] reports why.
+    Failed,
 }
 
+/// Moves frames from the fabric to the output until the capture ends.
 async fn pump(
     source: &mut Source<impl AsyncRead + Unpin>,
     output: &mut Output,
 ) -> anyhow::Result<End> {
     loop {
         source.each(|message| output.take(message))?;
-        match output.flush().await {
-            Ok(()) => {}
-            Err(Stuck::Closed) => return Ok(End::Stuck),
-            Err(Stuck::File(error)) => return Err(error),
+        if !output.flush().await? {
+            return Ok(End::Failed);
         }
         if output.is_complete() {
             return Ok(End::Complete);
@@ -136,7 +135,7 @@ async fn pump(
     }
 }
 
-/// Reads to the end of the stream, beyond the number of frames that were asked for.
+/// Reads to the end of the stream, which has the final statistics, even if it has enough frames.
 async fn drain(
     source: &mut Source<impl AsyncRead + Unpin>,
     output: &mut Output,
@@ -149,33 +148,17 @@ async fn drain(
     }
 }
 
+/// Waits until the output's reader has closed the pipe.
 async fn reader_gone(reader: &Reader) {
     while !reader.is_gone() {
         sleep(INTERVAL).await;
     }
 }
 
+/// Waits for the deadline; without one, forever.
 async fn reached(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-/// SIGINT and SIGTERM.
-pub(crate) struct Signals([Signal; 2]);
-
-impl Signals {
-    pub(crate) fn new() -> std::io::Result<Self> {
-        let [interrupt, terminate] = [SignalKind::interrupt(), SignalKind::terminate()];
-        Ok(Signals([signal(interrupt)?, signal(terminate)?]))
-    }
-
-    pub(crate) async fn next(&mut self) {
-        let [interrupt, terminate] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
     }
 }

@@ -11,47 +11,47 @@ use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 
-/// Chunks that may wait for the reader of a pipe or terminal. All of them are still shown after the
-/// capture has ended, so there are few.
-const FOR_READERS: usize = 4;
+/// Chunks that may wait for the reader of a pipe or terminal. Few, because all of them are still
+/// shown after the capture has ended.
+const QUEUE_FOR_READERS: usize = 4;
 
 /// Chunks that may wait for a file; disks pause now and then. A chunk has about 200 KiB under load.
-const FOR_FILES: usize = 256;
+const QUEUE_FOR_FILES: usize = 256;
 
-/// What the thread does next.
+/// What the sink's thread does next.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(super) enum SinkCommand {
     /// Write these bytes.
     Write(Vec<u8>),
     /// From now on write to this file.
-    Turn(File),
+    SwitchTo(File),
 }
 
 /// The thread that writes to a file, or to standard output.
 #[derive(Debug)]
 pub(super) struct Sink {
-    orders: mpsc::Sender<Order>,
+    commands: mpsc::Sender<SinkCommand>,
     done: oneshot::Receiver<io::Result<()>>,
 }
-
-/// Writing has failed; [`Sink::finish`] reports why.
-#[derive(Debug)]
-pub(super) struct Closed;
 
 impl Sink {
     /// # Errors
     /// When the thread cannot be started.
     pub(super) fn start(file: File) -> io::Result<Self> {
         let is_file = file.metadata().is_ok_and(|meta| meta.is_file());
-        let chunks = if is_file { FOR_FILES } else { FOR_READERS };
-        let (orders, mut inbox) = mpsc::channel(chunks);
+        let chunks = if is_file {
+            QUEUE_FOR_FILES
+        } else {
+            QUEUE_FOR_READERS
+        };
+        let (commands, mut inbox) = mpsc::channel(chunks);
         let (sender, done) = oneshot::channel();
         let mut file = file;
         let mut work = move || {
-            while let Some(order) = inbox.blocking_recv() {
-                match order {
-                    Order::Write(bytes) => file.write_all(&bytes)?,
-                    Order::Turn(next) => file = next,
+            while let Some(command) = inbox.blocking_recv() {
+                match command {
+                    SinkCommand::Write(bytes) => file.write_all(&bytes)?,
+                    SinkCommand::SwitchTo(next) => file = next,
                 }
             }
             Ok(())
@@ -60,22 +60,23 @@ impl Sink {
             .name("sink".into())
             // Sending fails only when the command has ended without waiting for the result.
             .spawn(move || _ = sender.send(work()))?;
-        Ok(Sink { orders, done })
+        Ok(Sink { commands, done })
     }
 
     /// Hands over what is pending, as the queue has room for it. If the future is dropped before its
-    /// end, the rest stays in `pending`.
-    ///
-    /// # Errors
-    /// When writing has failed.
-    pub(super) async fn hand_over(&self, pending: &mut VecDeque<Order>) -> Result<(), Closed> {
+    /// end, the rest stays in `pending`. Returns `false` if writing has failed; [`Sink::finish`]
+    /// reports why.
+    pub(super) async fn hand_over(&self, pending: &mut VecDeque<SinkCommand>) -> bool {
         while !pending.is_empty() {
-            let slot = self.orders.reserve().await.map_err(|_| Closed)?;
-            if let Some(order) = pending.pop_front() {
-                slot.send(order);
+            // The slot comes first, so that no command is lost if the future is dropped here.
+            let Ok(slot) = self.commands.reserve().await else {
+                return false;
+            };
+            if let Some(command) = pending.pop_front() {
+                slot.send(command);
             }
         }
-        Ok(())
+        true
     }
 
     /// Waits until everything is written.
@@ -83,7 +84,7 @@ impl Sink {
     /// # Errors
     /// When writing has failed, unless its reader has closed the pipe.
     pub(super) async fn finish(self) -> io::Result<()> {
-        drop(self.orders);
+        drop(self.commands);
         match self.done.await {
             Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
             _ => Ok(()),

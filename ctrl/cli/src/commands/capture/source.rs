@@ -9,7 +9,7 @@ use api::capture::Message;
 /// Size of the buffer in bytes; any message fits.
 const BUFFER: usize = 1 << 20;
 
-/// The longest first line, in bytes: that of a capture of very many ports.
+/// The longest first line, in bytes. It lists all ports of the capture.
 const LONGEST_START: usize = 16 << 20;
 
 /// The stream from the fabric, with what was read from it and not yet delivered.
@@ -46,7 +46,7 @@ impl<S: AsyncRead + Unpin> Source<S> {
     /// Reads the first line of the stream.
     ///
     /// # Errors
-    /// When the stream ends before, or the line is not that of a capture.
+    /// When the stream ends first, or the line does not describe a capture.
     pub(crate) async fn first_line(&mut self) -> anyhow::Result<CaptureStart> {
         let mut line = Vec::new();
         loop {
@@ -55,7 +55,7 @@ impl<S: AsyncRead + Unpin> Source<S> {
                 line.extend_from_slice(&unread[..end]);
                 self.unread.start += end + 1;
                 return serde_json::from_slice(&line)
-                    .context("the fabric's answer is not that of a capture");
+                    .context("the fabric's answer does not describe a capture");
             }
             line.extend_from_slice(unread);
             self.unread = 0..0;

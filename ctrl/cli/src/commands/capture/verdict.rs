@@ -1,9 +1,9 @@
-//! What became of a frame, as a comment.
+//! The verdict on a frame, as a comment.
 
 use dataplane::capture::Verdict;
 
-/// A comment for the frame; empty if nothing happened to it. `super_frame` is the number of wire
-/// frames that it becomes, and the bytes of payload in each.
+/// Writes a comment for a frame; empty if nothing happened to it. `super_frame` is the number of wire
+/// frames that a super-frame becomes, and the bytes of payload in each.
 pub(super) fn comment(verdict: &Verdict, super_frame: Option<(usize, usize)>) -> String {
     if super_frame.is_none() && *verdict == Verdict::default() {
         return String::new();
@@ -41,7 +41,7 @@ pub(super) fn comment(verdict: &Verdict, super_frame: Option<(usize, usize)>) ->
     words.join(", ")
 }
 
-/// `10.000 ms`.
+/// Writes ns as milliseconds, rounded to µs: `10.000 ms`.
 fn milliseconds(ns: u64) -> String {
     let us = (ns + 500) / 1000;
     format!("{}.{:03} ms", us / 1000, us % 1000)

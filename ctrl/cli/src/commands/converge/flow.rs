@@ -21,28 +21,28 @@ pub(crate) struct FlowReport {
     /// The ports that the packets entered the cables by, and the port where they arrived, before
     /// the cut. Empty when none arrived.
     pub(crate) path_before: Vec<String>,
-    /// The same of the last packet that arrived after the cut.
+    /// The same for the last packet that arrived after the cut.
     pub(crate) path_after: Vec<String>,
     /// The number of packets that were sent while the flow was watched.
     pub(crate) sent: usize,
-    /// The number of those that did not arrive.
+    /// The number of those that did not arrive, without those that may still have been on their way.
     pub(crate) lost: usize,
-    /// From the cut until the first packet had arrived that took another path, ms.
+    /// From the cut until the first packet arrived that took another path, ms.
     pub(crate) new_path_ms: Option<f64>,
     /// The longest time after the cut in which nothing arrived, ms.
     pub(crate) gap_ms: Option<f64>,
 }
 
-/// The path of a packet.
+/// A packet, and where it was captured.
 #[derive(Debug, Default)]
-struct Way {
-    /// The time when it entered each lane, and the lane.
+struct Packet {
+    /// When it entered each lane, in ns of the fabric's clock, and the index of the lane. Never empty.
     seen: Vec<(u64, usize)>,
     /// Whether a cable dropped it.
     lost: bool,
 }
 
-impl Way {
+impl Packet {
     fn sent(&self) -> u64 {
         self.seen[0].0
     }
@@ -65,33 +65,38 @@ impl FlowReport {
         back: bool,
         cut: u64,
     ) -> Option<FlowReport> {
-        let (key, ways) = ways(observations, back)?;
-        let (sender, receiver) = ends(&ways, lanes, cut)?;
+        let (key, packets) = packets(observations, back)?;
+        let (sender, receiver) = ends(&packets, lanes, cut)?;
         let end = observations.last()?.time;
-        let from_sender = |way: &&Way| lanes[way.seen[0].1].sender() == sender;
-        let arrives = |way: &&Way| {
-            let last = way.seen[way.seen.len() - 1].1;
-            !way.lost && lanes[last].receiver() == receiver
+        let from_sender = |packet: &&Packet| lanes[packet.seen[0].1].sender() == sender;
+        let arrives = |packet: &&Packet| {
+            let last = packet.seen[packet.seen.len() - 1].1;
+            !packet.lost && lanes[last].receiver() == receiver
         };
-        let sent: Vec<_> = ways.iter().filter(from_sender).collect();
+        let sent: Vec<_> = packets.iter().filter(from_sender).collect();
         let arrived: Vec<_> = sent.iter().copied().filter(arrives).collect();
-        let undecided = |way: &&&Way| way.sent() + ON_THE_WAY > end && !way.lost && !arrives(way);
-        let before = arrived.iter().rfind(|way| way.arrived() < cut);
-        let after: Vec<_> = arrived.iter().filter(|way| way.arrived() >= cut).collect();
-        let old = before.map(|way| way.lanes());
-        let new = after.iter().find(|way| Some(way.lanes()) != old);
+        let undecided = |packet: &&&Packet| {
+            packet.sent() + ON_THE_WAY > end && !packet.lost && !arrives(packet)
+        };
+        let before = arrived.iter().rfind(|packet| packet.arrived() < cut);
+        let after: Vec<_> = arrived
+            .iter()
+            .filter(|packet| packet.arrived() >= cut)
+            .collect();
+        let old = before.map(|packet| packet.lanes());
+        let new = after.iter().find(|packet| Some(packet.lanes()) != old);
         let ms = |ns: u64| ns as f64 / 1e6;
-        let arrivals: Vec<_> = arrived.iter().map(|way| way.arrived()).collect();
+        let arrivals: Vec<_> = arrived.iter().map(|packet| packet.arrived()).collect();
         Some(FlowReport {
             from: key.source.to_string(),
             to: key.destination.to_string(),
             path_before: old.map_or(Vec::new(), |path| ports(&path, lanes)),
             path_after: after
                 .last()
-                .map_or(Vec::new(), |way| ports(&way.lanes(), lanes)),
+                .map_or(Vec::new(), |packet| ports(&packet.lanes(), lanes)),
             sent: sent.len(),
             lost: sent.len() - arrived.len() - sent.iter().filter(undecided).count(),
-            new_path_ms: new.map(|way| ms(way.arrived() - cut)),
+            new_path_ms: new.map(|packet| ms(packet.arrived() - cut)),
             gap_ms: longest_gap(arrivals, cut, end).map(ms),
         })
     }
@@ -99,20 +104,24 @@ impl FlowReport {
 
 /// The lanes that the flow takes now: those of the last packet that arrived.
 pub(super) fn path(observations: &[Observation], lanes: &[Lane]) -> Vec<usize> {
-    let Some((_, ways)) = ways(observations, false) else {
+    let Some((_, packets)) = packets(observations, false) else {
         return Vec::new();
     };
-    let Some((_, receiver)) = ends(&ways, lanes, u64::MAX) else {
+    let Some((_, receiver)) = ends(&packets, lanes, u64::MAX) else {
         return Vec::new();
     };
-    let paths = ways.iter().rev().filter(|way| !way.lost).map(Way::lanes);
+    let paths = packets
+        .iter()
+        .rev()
+        .filter(|packet| !packet.lost)
+        .map(Packet::lanes);
     let arrives = |path: &Vec<usize>| lanes[path[path.len() - 1]].receiver() == receiver;
     paths.into_iter().find(arrives).unwrap_or_default()
 }
 
 /// The packets in the order in which they were sent, and the key of one.
-fn ways(observations: &[Observation], back: bool) -> Option<(PacketKey, Vec<Way>)> {
-    let mut ways: HashMap<PacketKey, Way> = HashMap::new();
+fn packets(observations: &[Observation], back: bool) -> Option<(PacketKey, Vec<Packet>)> {
+    let mut packets: HashMap<PacketKey, Packet> = HashMap::new();
     let mut any = None;
     for observation in observations {
         let Event::Flow { key, back: is_back } = observation.event else {
@@ -120,22 +129,30 @@ fn ways(observations: &[Observation], back: bool) -> Option<(PacketKey, Vec<Way>
         };
         if is_back == back {
             any = Some(key);
-            let way = ways.entry(key).or_default();
-            way.seen.push((observation.time, observation.lane));
-            way.lost |= observation.lost;
+            let packet = packets.entry(key).or_default();
+            packet.seen.push((observation.time, observation.lane));
+            packet.lost |= observation.lost;
         }
     }
-    let mut ways: Vec<_> = ways.into_values().collect();
-    ways.sort_by_key(Way::sent);
-    Some((any?, ways))
+    let mut packets: Vec<_> = packets.into_values().collect();
+    packets.sort_by_key(Packet::sent);
+    Some((any?, packets))
 }
 
-/// The machines where most packets come from and end: before the cut if there were any.
-fn ends<'l>(ways: &[Way], lanes: &'l [Lane], cut: u64) -> Option<(&'l str, &'l str)> {
-    let early = ways.iter().take_while(|way| way.arrived() < cut).count();
-    let sample = if early > 0 { &ways[..early] } else { ways };
-    let first = |way: &Way| lanes[way.seen[0].1].sender();
-    let last = |way: &Way| lanes[way.seen[way.seen.len() - 1].1].receiver();
+/// The machines from which most packets come and to which most go: before the cut if there were any
+/// packets, because after it some end on the way.
+fn ends<'l>(packets: &[Packet], lanes: &'l [Lane], cut: u64) -> Option<(&'l str, &'l str)> {
+    let early = packets
+        .iter()
+        .take_while(|packet| packet.arrived() < cut)
+        .count();
+    let sample = if early > 0 {
+        &packets[..early]
+    } else {
+        packets
+    };
+    let first = |packet: &Packet| lanes[packet.seen[0].1].sender();
+    let last = |packet: &Packet| lanes[packet.seen[packet.seen.len() - 1].1].receiver();
     Some((
         most(sample.iter().map(first))?,
         most(sample.iter().map(last))?,
@@ -147,6 +164,7 @@ fn most<'l>(names: impl Iterator<Item = &'l str>) -> Option<&'l str> {
     for name in names {
         *counts.entry(name).or_default() += 1;
     }
+    // The name decides between equal counts, so that the result does not depend on the map's order.
     let most = counts
         .into_iter()
         .max_by_key(|(name, count)| (*count, *name));

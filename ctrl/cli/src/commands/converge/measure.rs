@@ -6,56 +6,54 @@ use anyhow::{Context as _, bail, ensure};
 use dataplane::clock;
 use tokio::io::AsyncRead;
 
-use super::flow;
 use super::ping::Pings;
 use super::plan::Plan;
 use super::report::{Cut, Report};
 use super::watcher::{Watcher, watch};
-use crate::commands::capture::session::Signals;
+use super::{ConvergeArgs, flow};
+use crate::signals::StopSignals;
 use api::{CableBatchDone, Client};
 use fabric::progress::say;
 use model::cable_change::{CableBatch, CableChange, CableState};
 
-/// How long before the cut the flow must run and no UPDATE may come.
+/// How long before the cut the flow must have been running without an UPDATE.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How long to wait for that.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait for that [`QUIET`].
+const QUIET_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long to wait for the sessions after a cable was mended.
-const BACK: Duration = Duration::from_secs(180);
+const SESSIONS_LIMIT: Duration = Duration::from_secs(180);
 
-/// A measurement: what to cut and how long to wait.
-pub(super) struct Meter {
-    pub(super) client: Client,
+/// Cuts the cables of a plan and measures what happens.
+pub(super) struct Meter<'a> {
+    pub(super) client: &'a Client,
     pub(super) plan: Plan,
-    pub(super) state: CableState,
-    pub(super) settle: Duration,
-    pub(super) limit: Duration,
-    pub(super) interval: Duration,
-    pub(super) leave: bool,
+    pub(super) args: &'a ConvergeArgs,
 }
 
-impl Meter {
-    /// Measures once. Whatever happens, the flow is ended and the cables are mended; `again`: and
-    /// everything is as before the cut.
+impl Meter<'_> {
+    /// Measures once. Afterwards it ends the flow and mends the cables, even if the measurement fails
+    /// or is interrupted, but not if `--leave` keeps them cut. With `again` it also waits until the
+    /// sessions are back, so that the next measurement begins like this one.
     pub(super) async fn measure(&self, again: bool) -> anyhow::Result<Report> {
-        let mut signals = Signals::new()?;
+        let mut signals = StopSignals::new()?;
         let mut cut = self.cables().await?;
-        let mut watcher = watch(&self.client, self.plan.ends).await?;
+        let mut watcher = watch(self.client, self.plan.ends).await?;
         let mut pings = self.pings();
         let mut measured = tokio::select! {
-            measured = self.look_on(&mut watcher, &mut cut) => measured,
+            measured = self.observe_cut(&mut watcher, &mut cut) => measured,
             error = ended(&mut pings) => Err(error),
-            () = signals.next() => Err(anyhow::anyhow!("interrupted; nothing was measured")),
+            () = signals.wait() => Err(anyhow::anyhow!("interrupted; nothing was measured")),
         };
-        if !self.leave || measured.is_err() {
+        if !self.args.leave || measured.is_err() {
+            // Only messages from after this time show that a session is back.
             let mended = clock::now();
             self.set(&cut, CableState::Up).await?;
             if again && measured.is_ok() {
                 tokio::select! {
                     back = wait_until_back(&mut watcher, &cut, mended) => back?,
-                    () = signals.next() => measured = Err(anyhow::anyhow!("interrupted")),
+                    () = signals.wait() => measured = Err(anyhow::anyhow!("interrupted")),
                 }
             }
         }
@@ -81,54 +79,56 @@ impl Meter {
     fn pings(&self) -> Option<Pings> {
         let (node, ends) = (self.plan.pinger.as_ref()?, self.plan.ends?);
         let ends = [ends.source, ends.destination];
-        Some(Pings::start(&self.client, node, ends, self.interval))
+        Some(Pings::start(self.client, node, ends, self.args.interval))
     }
 
-    /// `cables` are those to be cut; if there is none, one that the flow takes is put in there.
-    async fn look_on(
+    /// Waits until all is quiet, cuts the cables and observes until BGP has settled. If `cables` is
+    /// empty, it adds the first one that the flow takes.
+    async fn observe_cut(
         &self,
         watcher: &mut Watcher<impl AsyncRead + Unpin>,
         cables: &mut Vec<String>,
     ) -> anyhow::Result<Report> {
         let began = clock::now();
-        let calm = watcher.until(PATIENCE, |watcher, now| {
+        let calm = watcher.until(QUIET_LIMIT, |watcher, now| {
             let flows = self.plan.ends.is_none() || watcher.flow_seen() >= QUIET;
             flows && is_quiet(watcher, began, now)
         });
         if !calm.await? {
             ensure!(
                 self.plan.ends.is_none() || watcher.flow_seen() >= QUIET,
-                "no packet of the flow passes any cable: is there a way between its ends?"
+                "no packet of the flow passes any cable: is there a path between its ends?"
             );
             say("note: BGP is not quiet even before the cut");
         }
         if cables.is_empty() {
-            let path = flow::path(watcher.observations(), watcher.lanes());
+            let path = flow::path(&watcher.observations, &watcher.lanes);
             let first = path.first().context("the flow arrives nowhere")?;
-            cables.push(watcher.lanes()[*first].cable.clone());
+            cables.push(watcher.lanes[*first].cable.clone());
         }
-        let done = self.set(cables, self.state).await?;
-        let at = done.at_ns.saturating_sub(watcher.wall_offset());
+        let done = self.set(cables, self.args.by).await?;
+        // The fabric reports Unix time; records carry its own clock, which this process shares.
+        let at = done.at_ns.saturating_sub(watcher.start.wall_offset);
         let took = clock::now().saturating_sub(at);
         for note in &done.notes {
             say(&format!("note: {note}"));
         }
-        let settle = self.settle.as_nanos() as u64;
-        let settled = watcher.until(self.limit, |watcher, now| {
-            let last = watcher.last_update().filter(|last| *last > at);
+        let settle = self.args.settle.as_nanos() as u64;
+        let settled = watcher.until(self.args.limit, |watcher, now| {
+            let last = watcher.last_update.filter(|last| *last > at);
             last.is_some_and(|last| now.saturating_sub(last) >= settle)
         });
         let settled = settled.await?;
         let cut = Cut {
             cables: cables.clone(),
-            state: self.state.name().into(),
+            state: self.args.by.name().into(),
             at,
             took,
         };
         Ok(Report {
             settled,
-            missed: watcher.missed(),
-            ..Report::of(watcher.observations().to_vec(), watcher.lanes(), &cut)
+            missed: watcher.missed,
+            ..Report::of(watcher.observations.clone(), &watcher.lanes, &cut)
         })
     }
 
@@ -137,7 +137,7 @@ impl Meter {
         let change = |cable: &String| CableChange {
             cable: cable.clone(),
             state: Some(state),
-            impair: None,
+            ..CableChange::default()
         };
         let changes = cables.iter().map(change).collect();
         Ok(self.client.change_cables(&CableBatch { changes }).await?)
@@ -146,7 +146,7 @@ impl Meter {
 
 /// Whether no UPDATE came for the last [`QUIET`].
 fn is_quiet<S>(watcher: &Watcher<S>, began: u64, now: u64) -> bool {
-    let last = watcher.last_update().unwrap_or(began).max(began);
+    let last = watcher.last_update.unwrap_or(began).max(began);
     now.saturating_sub(last) >= QUIET.as_nanos() as u64
 }
 
@@ -157,18 +157,19 @@ async fn wait_until_back(
     cables: &[String],
     mended: u64,
 ) -> anyhow::Result<()> {
-    let back = watcher.until(BACK, |watcher, now| {
+    let back = watcher.until(SESSIONS_LIMIT, |watcher, now| {
         let established = |cable: &String| watcher.established(cable, mended);
         cables.iter().all(established) && is_quiet(watcher, mended, now)
     });
     ensure!(
         back.await?,
         "no session over the mended cable came back within {} s",
-        BACK.as_secs()
+        SESSIONS_LIMIT.as_secs()
     );
     Ok(())
 }
 
+/// Waits until ping ends by itself, which it should not; without one, forever.
 async fn ended(pings: &mut Option<Pings>) -> anyhow::Error {
     match pings {
         Some(pings) => pings.ended().await,

@@ -1,7 +1,7 @@
-//! `ikv-fabric converge`: how fast the fabric finds another way when a cable is cut.
+//! `ikv-fabric converge`: measures how fast the fabric finds another path when a cable is cut.
 //!
-//! All cables are captured while it happens. `observation` turns each frame into observations, `report`
-//! and `flow` evaluate those: both are functions of their input.
+//! `watcher` captures on all cables meanwhile. `observation` turns each frame into observations;
+//! `report` and `flow`, which are functions of their input, evaluate those.
 
 mod flow;
 mod measure;
@@ -14,10 +14,10 @@ mod table;
 mod tests;
 mod watcher;
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::capture::duration;
 use super::{Context, print, print_json};
@@ -26,26 +26,26 @@ use measure::Meter;
 use model::cable_change::CableState;
 use plan::Plan;
 
-/// Cuts cables, reads BGP and BFD on the wire, and reports how fast the fabric finds another way:
-/// times to the first withdraw and the last update, and of a flow its paths before and after, and
-/// the packets that it lost. Then it mends the cables.
+/// Cuts cables, reads BGP and BFD on the wire, and reports how fast the fabric finds another path:
+/// the times to the first withdraw and the last update, and for a flow its paths before and after
+/// and the packets that it lost. Then it mends the cables.
 #[derive(Debug, Args)]
 #[command(after_help = "ikv-fabric converge --cut iksb12 --flow leaf1 leaf3\n\
 ikv-fabric converge --flow leaf1 leaf3 --by blackhole      cuts a cable that the flow takes\n\
 --json prints one object; with --repeat a list of them.")]
 pub(crate) struct ConvergeArgs {
-    /// Cables by name or either end, or switches: all their cables to other switches. Without it, the
-    /// first cable that the flow takes.
+    /// What to cut: cables by name or either end; a switch stands for all its cables to other
+    /// switches. Without it, the first cable that the flow takes.
     #[arg(long, value_name = "CABLE", num_args = 1.., required_unless_present = "flow")]
     cut: Vec<String>,
-    /// Follow a flow from A to B: switches, then A pings B's loopback meanwhile; or the addresses of
-    /// a flow that runs already.
+    /// Follow a flow from A to B: between two switches, A pings B's loopback meanwhile; two addresses
+    /// are those of a flow that runs already.
     #[arg(long, value_names = ["A", "B"], num_args = 2)]
     flow: Option<Vec<String>>,
-    /// How to cut: `down`, the ends lose carrier; or `blackhole`, they do not notice.
-    #[arg(long, value_name = "STATE", value_enum, default_value_t = By::Down)]
-    by: By,
-    /// Converged when no UPDATE came for this long.
+    /// How to cut: with `down` the ends lose carrier, with `blackhole` they do not notice.
+    #[arg(long, value_name = "STATE", value_parser = cut_state(), default_value = "down")]
+    by: CableState,
+    /// Count the fabric as converged when no UPDATE came for this long.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "3s")]
     settle: Duration,
     /// Wait no longer than this.
@@ -54,7 +54,7 @@ pub(crate) struct ConvergeArgs {
     /// Time between two pings, 1ms or more.
     #[arg(long, value_name = "TIME", value_parser = interval, default_value = "10ms")]
     interval: Duration,
-    /// Repeat this many times; the cables are mended and the sessions back in between.
+    /// Repeat this many times; in between, mend the cables and wait until the sessions are back.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repeat: Option<u32>,
     /// Leave the cables cut.
@@ -70,38 +70,27 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
-/// How to cut a cable; see [`CableState`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum By {
-    Down,
-    Blackhole,
-}
-
-impl From<By> for CableState {
-    fn from(by: By) -> Self {
-        match by {
-            By::Down => CableState::Down,
-            By::Blackhole => CableState::Blackhole,
-        }
-    }
+/// Parses a state in which a cable is cut: every one but `up`.
+fn cut_state() -> impl TypedValueParser<Value = CableState> {
+    PossibleValuesParser::new(["down", "blackhole"]).map(|name| match &*name {
+        "down" => CableState::Down,
+        _ => CableState::Blackhole,
+    })
 }
 
 /// # Errors
 /// When no fabric answers, a name is unknown, or the flow does not run.
-pub(crate) async fn run(context: &Context, args: &ConvergeArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: &ConvergeArgs) -> anyhow::Result<()> {
+    // A patch has no topology, but its cable can be cut too.
     let topology = context.client.topology().await.ok();
     let flow = match args.flow.as_deref() {
         Some([from, to]) => Some([from.as_str(), to.as_str()]),
         _ => None,
     };
     let meter = Meter {
-        client: context.client.clone(),
+        client: &context.client,
         plan: Plan::new(&args.cut, flow, topology.as_ref())?,
-        state: args.by.into(),
-        settle: args.settle,
-        limit: args.limit,
-        interval: args.interval,
-        leave: args.leave,
+        args,
     };
     let turns = args.repeat.unwrap_or(1);
     let mut reports = Vec::new();
@@ -121,5 +110,5 @@ pub(crate) async fn run(context: &Context, args: &ConvergeArgs) -> anyhow::Resul
     if args.leave {
         say("the cables stay cut: `ikv-fabric cable CABLE up` mends one");
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -66,7 +66,7 @@ pub(super) enum Event {
     Notification(String),
     /// An end of a BFD session reports that it is down.
     BfdDown,
-    /// A packet of the flow; `back` if it goes from destination to source.
+    /// A packet of the flow; `back` means that it goes from destination to source.
     Flow { key: PacketKey, back: bool },
 }
 

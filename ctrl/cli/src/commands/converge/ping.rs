@@ -1,4 +1,4 @@
-//! A flow of our own: `ping` on a switch, by its guest agent.
+//! The flow that `converge` makes: `ping` on a switch, started through its guest agent.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,14 +16,14 @@ const LONGEST: f64 = 580.0;
 /// The file in the VM that holds the process id of ping.
 const PID_FILE: &str = "/run/ikv-converge.pid";
 
-/// ping's last words are truncated to this many characters.
-const LONGEST_WORDS: usize = 200;
+/// What ping writes to standard error is truncated to this many characters.
+const LONGEST_STDERR: usize = 200;
 
-/// A running ping.
+/// A ping that runs on a switch. It runs on when this is dropped; only [`Pings::stop`] ends it.
 pub(super) struct Pings {
     client: Client,
     node: String,
-    /// None once it has ended.
+    /// The request that started it; `None` once ping has ended.
     running: Option<JoinHandle<Result<ExecAnswer, ClientError>>>,
 }
 
@@ -35,7 +35,7 @@ impl Pings {
         [from, to]: [IpAddr; 2],
         interval: Duration,
     ) -> Self {
-        // By their number: with a deadline, ping ends at the first error that the network reports.
+        // Not with a deadline: then ping ends at the first error that the network reports.
         let seconds = interval.as_secs_f64();
         let count = (LONGEST / seconds).ceil();
         let script = format!(
@@ -58,26 +58,26 @@ impl Pings {
         };
         let ended = running.await;
         self.running = None;
-        let said = match ended {
+        let reason = match ended {
             Ok(Ok(answer)) => {
-                let said = BASE64.decode(answer.stderr).unwrap_or_default();
+                let stderr = BASE64.decode(answer.stderr).unwrap_or_default();
                 format!(
                     "{} {}",
                     answer.status,
-                    printable::tail(&said, LONGEST_WORDS)
+                    printable::tail(&stderr, LONGEST_STDERR)
                 )
             }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        anyhow::anyhow!("ping on {} has ended: {said}", self.node)
+        anyhow::anyhow!("ping on {} has ended: {reason}", self.node)
     }
 
-    /// Ends ping.
+    /// Ends ping and waits for that.
     pub(super) async fn stop(self) {
         let Some(running) = self.running else { return };
         let script = format!("kill -INT $(cat {PID_FILE}); rm -f {PID_FILE}");
-        // Where that does not work, they end by themselves.
+        // If the agent does not answer, ping ends by itself.
         if exec(&self.client, &self.node, &script).await.is_ok() {
             let _ = running.await;
         }

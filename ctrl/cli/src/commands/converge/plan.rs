@@ -10,16 +10,16 @@ use model::topology::{NodeJson, TopologyJson};
 /// What to cut and what to observe.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Cables to be cut, as they were named; empty: one that the flow takes.
+    /// Cables to cut, as the user named them; if empty, the first one that the flow takes.
     pub(super) cables: Vec<String>,
     /// The flow, if one is watched.
     pub(super) ends: Option<Ends>,
-    /// The switch that sends the flow; none if the flow runs already.
+    /// The switch that is to ping; `None` if the flow runs already.
     pub(super) pinger: Option<String>,
 }
 
 impl Plan {
-    /// Resolves the names. `topology` is none for a single wire.
+    /// Resolves the names. `topology` is `None` for a patch.
     pub(super) fn new(
         cut: &[String],
         flow: Option<[&str; 2]>,

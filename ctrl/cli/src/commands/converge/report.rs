@@ -1,4 +1,4 @@
-//! Evaluates observations; a function of its input.
+//! Evaluates observations to a [`Report`]; a function of its input.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,14 +13,14 @@ pub(crate) struct Report {
     /// `down` or `blackhole`.
     pub(crate) state: String,
     /// How long it took until all ends had the new state, ms.
-    pub(crate) told_ms: f64,
-    /// Whether no UPDATE came for as long as was asked for, before the time was over.
+    #[serde(rename = "told_ms")]
+    pub(crate) set_ms: f64,
+    /// Whether no UPDATE came for the time of `--settle`, within that of `--limit`.
     pub(crate) settled: bool,
     /// The first UPDATE that withdraws a prefix.
     pub(crate) first_withdraw: Option<Moment>,
-    /// The first UPDATE.
     pub(crate) first_update: Option<Moment>,
-    /// The last UPDATE.
+    /// The last UPDATE: when the fabric had converged.
     pub(crate) last_update: Option<Moment>,
     /// The number of messages that withdraw or announce prefixes.
     pub(crate) updates: usize,
@@ -34,7 +34,7 @@ pub(crate) struct Report {
     pub(crate) bfd_down: Option<Moment>,
     /// The flow from source to destination.
     pub(crate) flow: Option<FlowReport>,
-    /// The flow back.
+    /// The flow from destination to source.
     pub(crate) back: Option<FlowReport>,
     /// The number of frames that the capture missed; if above 0, the numbers of packets are wrong.
     pub(crate) missed: u64,
@@ -86,7 +86,7 @@ impl Report {
         let mut report = Report {
             cables: cut.cables.clone(),
             state: cut.state.clone(),
-            told_ms: cut.took as f64 / 1e6,
+            set_ms: cut.took as f64 / 1e6,
             settled: false,
             first_withdraw: None,
             first_update: None,

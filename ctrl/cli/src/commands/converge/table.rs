@@ -20,7 +20,7 @@ pub(super) fn table(report: &Report) -> String {
         "cut",
         format!(
             "{cables} ({}), set at all ends in {:.1} ms",
-            report.state, report.told_ms
+            report.state, report.set_ms
         ),
     );
     line("first update", moment(report.first_update.as_ref()));
@@ -52,7 +52,7 @@ pub(super) fn table(report: &Report) -> String {
         line("BFD down", moment(report.bfd_down.as_ref()));
     }
     if !report.settled {
-        line("settled", "no: time was over before".into());
+        line("settled", "no: the limit was reached first".into());
     }
     if let Some(there) = &report.flow {
         flow("flow", there, &mut line);
@@ -63,8 +63,8 @@ pub(super) fn table(report: &Report) -> String {
     if report.missed > 0 {
         let missed = report.missed;
         line(
-            "not to be trusted",
-            format!("{missed} frames have no copy: the machine was too busy"),
+            "not reliable",
+            format!("the capture missed {missed} frames: the machine was too busy"),
         );
     }
     text
@@ -113,50 +113,37 @@ fn never() -> String {
     "never".into()
 }
 
-/// Several cuts: minimum, median and maximum of what can be compared.
+/// Reads a figure from a report; `None` if it has none.
+type Figure = fn(&Report) -> Option<f64>;
+
+/// Summarises several cuts: the minimum, median and maximum of each figure.
 pub(super) fn spread(reports: &[Report]) -> String {
     let mut text = format!(
         "{:<20} {:>10} {:>10} {:>10}\n",
         "", "least", "median", "most"
     );
-    let after = |moment: &Option<Moment>| moment.as_ref().map(|moment| moment.after_ms);
-    let flow = |of: fn(&FlowReport) -> Option<f64>| {
-        move |report: &Report| report.flow.as_ref().and_then(of)
-    };
-    row(&mut text, "first withdraw, ms", reports, |report| {
-        after(&report.first_withdraw)
-    });
-    row(&mut text, "last update, ms", reports, |report| {
-        after(&report.last_update)
-    });
-    row(
-        &mut text,
-        "new path, ms",
-        reports,
-        flow(|flow| flow.new_path_ms),
-    );
-    row(
-        &mut text,
-        "longest silence, ms",
-        reports,
-        flow(|flow| flow.gap_ms),
-    );
-    row(
-        &mut text,
-        "packets lost",
-        reports,
-        flow(|flow| Some(flow.lost as f64)),
-    );
+    let rows: [(&str, Figure); 5] = [
+        ("first withdraw, ms", |report| {
+            Some(report.first_withdraw.as_ref()?.after_ms)
+        }),
+        ("last update, ms", |report| {
+            Some(report.last_update.as_ref()?.after_ms)
+        }),
+        ("new path, ms", |report| report.flow.as_ref()?.new_path_ms),
+        ("longest silence, ms", |report| report.flow.as_ref()?.gap_ms),
+        ("packets lost", |report| {
+            Some(report.flow.as_ref()?.lost as f64)
+        }),
+    ];
+    for (name, of) in rows {
+        let mut values: Vec<_> = reports.iter().filter_map(of).collect();
+        values.sort_by(f64::total_cmp);
+        let (Some(least), Some(most)) = (values.first(), values.last()) else {
+            continue;
+        };
+        let median = values[values.len() / 2];
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:<20} {least:>10.1} {median:>10.1} {most:>10.1}");
+    }
     text
-}
-
-fn row(text: &mut String, name: &str, reports: &[Report], of: impl Fn(&Report) -> Option<f64>) {
-    let mut values: Vec<_> = reports.iter().filter_map(of).collect();
-    values.sort_by(f64::total_cmp);
-    let (Some(least), Some(most)) = (values.first(), values.last()) else {
-        return;
-    };
-    let median = values[values.len() / 2];
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, "{name:<20} {least:>10.1} {median:>10.1} {most:>10.1}");
 }

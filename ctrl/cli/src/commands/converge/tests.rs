@@ -124,7 +124,7 @@ const WITHDRAW: &[u8] = &[0, 4, 24, 10, 1, 3, 0, 0];
 const ANNOUNCE: &[u8] = &[0, 0, 0, 0, 24, 10, 1, 3, 16, 10, 2];
 
 #[test]
-fn a_cut_is_told_in_full() {
+fn a_cut_is_reported_in_full() {
     let mut capture = cut_flow();
     capture.bgp(3, CUT - SECOND / 2, 2, WITHDRAW);
     capture.bgp(1, CUT + MS, 4, &[]);

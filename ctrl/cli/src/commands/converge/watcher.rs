@@ -18,28 +18,30 @@ use api::{CaptureRequest, CaptureStart, Client};
 const SNAP: u32 = 1024;
 
 /// How often to check whether to go on while no frames come.
-const LOOK: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The most observations that are kept. A flow of a million packets a second exceeds it.
-const MOST: usize = 8_000_000;
+/// The most observations that are kept, to bound memory. A flow of a million packets a second
+/// exceeds it.
+const MOST_OBSERVATIONS: usize = 8_000_000;
 
 /// Observes the frames on the captured cables.
 pub(super) struct Watcher<S> {
     source: Source<S>,
-    start: CaptureStart,
-    lanes: Vec<Lane>,
+    pub(super) start: CaptureStart,
+    pub(super) lanes: Vec<Lane>,
     ends: Option<Ends>,
-    observations: Vec<Observation>,
-    missed: u64,
-    /// The time of the last UPDATE.
-    last_update: Option<u64>,
+    pub(super) observations: Vec<Observation>,
+    /// The number of frames that the capture missed.
+    pub(super) missed: u64,
+    /// The time of the last UPDATE, in ns of the fabric's clock.
+    pub(super) last_update: Option<u64>,
     /// The times of the first and the last packet of the flow.
     flow: Option<[u64; 2]>,
     /// When each lane last carried a message of an established session.
     established: Vec<u64>,
 }
 
-/// Captures on every cable of a fabric.
+/// Begins to capture on every cable of a fabric, only BGP, BFD and the flow between `ends`.
 pub(super) async fn watch(
     client: &Client,
     ends: Option<Ends>,
@@ -86,37 +88,15 @@ fn expression(ends: Option<Ends>) -> String {
     }) = ends
     {
         let flow = format!("host {source} and host {destination}");
-        // What follows "vlan" is meant behind the tag.
+        // pcap-filter(7): `vlan` makes what follows it apply behind the tag.
         expression += &format!(" or ({flow}) or (vlan and {flow})");
     }
     expression
 }
 
 impl<S> Watcher<S> {
-    pub(super) fn lanes(&self) -> &[Lane] {
-        &self.lanes
-    }
-
-    pub(super) fn observations(&self) -> &[Observation] {
-        &self.observations
-    }
-
-    /// The number of frames that the capture missed.
-    pub(super) fn missed(&self) -> u64 {
-        self.missed
-    }
-
-    /// The offset from the fabric's clock to the time since 1970, ns.
-    pub(super) fn wall_offset(&self) -> u64 {
-        self.start.wall_offset
-    }
-
-    /// The time of the last UPDATE.
-    pub(super) fn last_update(&self) -> Option<u64> {
-        self.last_update
-    }
-
-    /// Whether both ends of a cable's session have sent a message since `since`, so that it is established.
+    /// Whether both ends of a cable's session have sent a message since `since`, so that the session
+    /// is established.
     pub(super) fn established(&self, cable: &str, since: u64) -> bool {
         let lanes = self.lanes.iter().zip(&self.established);
         let mut ours = lanes.filter(|(lane, _)| lane.cable == cable);
@@ -132,8 +112,8 @@ impl<S> Watcher<S> {
 }
 
 impl<S: AsyncRead + Unpin> Watcher<S> {
-    /// Observes until `enough`, which is called repeatedly with the time; `false` when the
-    /// time was over before.
+    /// Observes until `enough`, which is called repeatedly with the time in ns of the fabric's clock.
+    /// Returns `false` if `limit` passes before.
     pub(super) async fn until(
         &mut self,
         limit: Duration,
@@ -148,7 +128,7 @@ impl<S: AsyncRead + Unpin> Watcher<S> {
             if now >= end {
                 return Ok(false);
             }
-            match timeout(LOOK, self.source.fill()).await {
+            match timeout(CHECK_INTERVAL, self.source.fill()).await {
                 Ok(Ok(true)) => self.take()?,
                 Ok(Ok(false)) => bail!("the fabric has ended"),
                 Ok(Err(error)) => return Err(error),
@@ -191,8 +171,8 @@ impl<S: AsyncRead + Unpin> Watcher<S> {
             }
             Message::Statistics(counts) => *missed = counts.iter().map(|count| count.lost).sum(),
         })?;
-        if observations.len() > MOST {
-            bail!("the flow has too many packets to be followed: name one with fewer");
+        if observations.len() > MOST_OBSERVATIONS {
+            bail!("the flow has too many packets to follow: choose one with fewer");
         }
         Ok(())
     }

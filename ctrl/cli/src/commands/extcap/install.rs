@@ -12,10 +12,10 @@ use super::Context;
 use api::default_socket;
 use fabric::progress::say;
 
-/// The name of the script in that folder.
+/// The name of the script in Wireshark's folder.
 const NAME: &str = "ikv-fabric";
 
-/// Puts a script where Wireshark finds it; its list of interfaces then has every cable.
+/// Installs a script where Wireshark looks for it; its list of interfaces then shows every cable.
 #[derive(Debug, Args)]
 pub(super) struct InstallArgs {
     /// Wireshark's folder of extcaps [default: this user's own].
@@ -44,7 +44,7 @@ pub(super) fn run(context: &Context, args: &InstallArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks Wireshark itself for its folder.
+/// Asks Wireshark for its folder of extcaps; without Wireshark, takes the one that it uses by default.
 fn folder() -> anyhow::Result<PathBuf> {
     let answer = ["tshark", "wireshark"].into_iter().find_map(|program| {
         let output = Command::new(program)
@@ -59,14 +59,14 @@ fn folder() -> anyhow::Result<PathBuf> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let Some(answer) = answer else {
         let home =
-            home.context("neither Wireshark nor a home folder is there: name one with --dir")?;
+            home.context("found neither Wireshark nor a home folder: name a folder with --dir")?;
         return Ok(home.join(".local/lib/wireshark/extcap"));
     };
-    choose(&answer).context("Wireshark reports no folder of this user: name one with --dir")
+    choose(&answer).context("Wireshark reports no folder for this user: name one with --dir")
 }
 
-/// From what `-G folders` prints: the user's own folder. Wireshark before 4.2 looks for one below
-/// that of its configuration, and prints only that.
+/// Finds the user's own folder in what `-G folders` prints. Wireshark before 4.2 prints only the
+/// folder of its configuration, and looks for extcaps below that.
 fn choose(folders: &str) -> Option<PathBuf> {
     let named = |wanted: &str| {
         let mut lines = folders.lines().filter_map(|line| line.split_once(':'));
@@ -77,7 +77,7 @@ fn choose(folders: &str) -> Option<PathBuf> {
         .or_else(|| named("Personal configuration").map(|folder| folder.join("extcap")))
 }
 
-/// Starts this program, for the fabric that was named.
+/// The script that Wireshark calls. It starts this program for the fabric at `socket`.
 fn script(program: &Path, socket: Option<&Path>) -> String {
     let mut command = quoted(program);
     if let Some(socket) = socket {

@@ -1,10 +1,9 @@
-//! `ikv-fabric extcap`: the cables as interfaces of Wireshark (its extcap(4)).
+//! `ikv-fabric extcap`: shows the cables as interfaces in Wireshark (extcap(4)).
 
 mod install;
 mod sentences;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
@@ -15,9 +14,9 @@ use install::InstallArgs;
 /// The name of the interface that stands for all cables.
 const ALL: &str = "ikv-fabric";
 
-/// Shows the cables in Wireshark's list of interfaces: `extcap install`, once.
+/// Shows the cables in Wireshark's list of interfaces: run `extcap install` once.
 ///
-/// Wireshark calls the rest itself.
+/// Wireshark passes the other options itself.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub(crate) struct ExtcapArgs {
@@ -64,13 +63,14 @@ struct Question {
 
 /// # Errors
 /// When the script cannot be installed, or a capture fails.
-pub(crate) async fn run(context: &Context, args: &ExtcapArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(context: &Context, args: &ExtcapArgs) -> anyhow::Result<()> {
     if let Some(ExtcapCommand::Install(args)) = &args.command {
         install::run(context, args)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     let question = &args.question;
     let filter = question.extcap_capture_filter.clone();
+    // Wireshark passes an empty filter or port where the user has given none.
     let filter = filter.filter(|filter| !filter.is_empty());
     match &question.extcap_interface {
         None => print(&sentences::interfaces(&cables(context).await))?,
@@ -87,11 +87,7 @@ pub(crate) async fn run(context: &Context, args: &ExtcapArgs) -> anyhow::Result<
                     cable => vec![cable.to_owned()],
                 },
                 from: question.from.clone().filter(|port| !port.is_empty()),
-                filter: filter
-                    .as_deref()
-                    .map(capture::compile)
-                    .transpose()?
-                    .unwrap_or_default(),
+                filter: filter.as_deref().map_or(Ok(Vec::new()), capture::compile)?,
                 snap: 0,
                 wire: question.wire,
             };
@@ -104,7 +100,7 @@ pub(crate) async fn run(context: &Context, args: &ExtcapArgs) -> anyhow::Result<
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The cables; empty if no fabric runs, so that Wireshark lists none.
@@ -112,7 +108,7 @@ async fn cables(context: &Context) -> Vec<CableReport> {
     context.client.cables(&[]).await.unwrap_or_default()
 }
 
-/// The ports of a cable, if there is one of this name.
+/// The ports of the cable with this name; `None` if the fabric has no such cable.
 async fn ends(context: &Context, cable: &str) -> Option<[String; 2]> {
     let cables = cables(context).await;
     let found = cables.into_iter().find(|other| other.name == cable)?;

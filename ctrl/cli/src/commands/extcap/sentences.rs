@@ -1,4 +1,4 @@
-//! The sentences of extcap's protocol: `word {key=value}{key=value}…`, one a line.
+//! The sentences of extcap's protocol: `word {key=value}{key=value}…`, one on each line.
 
 use super::ALL;
 use api::CableReport;
@@ -28,7 +28,7 @@ pub(super) fn interfaces(cables: &[CableReport]) -> String {
     text
 }
 
-/// Answer to `--extcap-config`. `ends`: of the cable, if it is one.
+/// Answer to `--extcap-config`. `ends` are the cable's ports; `None` for all cables together.
 pub(super) fn config(ends: Option<&[String; 2]>) -> String {
     let mut text = String::from(
         "arg {number=0}{call=--wire}{display=As they leave}\

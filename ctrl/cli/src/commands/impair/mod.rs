@@ -3,7 +3,6 @@
 pub(super) mod report;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 
@@ -14,25 +13,26 @@ use model::cable_change::ImpairmentChange;
 use model::impairment::{ImpairKeys, KeyError};
 
 /// Delays, loses, duplicates, corrupts, reorders frames of a cable or limits its rate, as tc-netem
-/// does. Keys that are left out keep their value; a key of 0 or `none` is taken away.
+/// does. Keys that are left out keep their value; the value 0 or `none` removes a key.
 #[derive(Debug, Args)]
 pub(crate) struct ImpairArgs {
-    /// By name or either end: iksb12, spine1:2, rack1:u3:1. Alone: shows what is set.
+    /// The cable, by name or either end: iksb12, spine1:2, rack1:u3:1. Without options, shows the
+    /// keys that are set.
     #[arg(value_name = "CABLE", required_unless_present_any = ["list", "report"])]
     cable: Option<String>,
-    /// Only frames that enter at this port [default: both lanes, each on its own].
+    /// Impair only frames that enter at this port [default: both lanes, each on its own].
     #[arg(long, value_name = "PORT", requires = "cable")]
     from: Option<String>,
     /// Remove all keys first, then set those given here.
     #[arg(long, requires = "cable")]
     clear: bool,
-    /// Show what is set; for all cables if none is named.
+    /// Show the keys that are set; for all impaired cables if none is named.
     #[arg(long)]
     list: bool,
-    /// Show what was asked for and what was achieved.
+    /// Show the requested and the achieved values.
     #[arg(long)]
     report: bool,
-    /// Change this cable over time, as this scenario says.
+    /// Change this cable over time, by this scenario.
     #[arg(long, value_name = "FILE", requires = "cable", conflicts_with_all = ["clear", "list", "report"])]
     script: Option<PathBuf>,
     #[command(flatten)]
@@ -40,8 +40,8 @@ pub(crate) struct ImpairArgs {
 }
 
 /// # Errors
-/// When no fabric answers, a name is unknown, or the keys do not go together.
-pub(crate) async fn run(context: &Context, args: &ImpairArgs) -> anyhow::Result<ExitCode> {
+/// When no fabric answers, a name is unknown, or the keys contradict each other.
+pub(crate) async fn run(context: &Context, args: &ImpairArgs) -> anyhow::Result<()> {
     if let (Some(script), Some(cable)) = (&args.script, &args.cable) {
         anyhow::ensure!(
             args.keys.is_empty(),
@@ -59,9 +59,10 @@ pub(crate) async fn run(context: &Context, args: &ImpairArgs) -> anyhow::Result<
             set: complete(args.keys.clone())?,
         };
         let lanes = context.client.impair(cable, &set).await?;
+        // Otherwise the lists below show the new keys too.
         if !args.report && !args.list {
             show(context, &lanes)?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(());
         }
     }
     anyhow::ensure!(
@@ -75,19 +76,15 @@ pub(crate) async fn run(context: &Context, args: &ImpairArgs) -> anyhow::Result<
         cables.retain(impaired);
     }
     if args.report {
-        if context.json {
-            print_json(&cables)?;
-        } else {
-            print(&report::text(&cables))?;
-        }
+        context.report(&cables, || report::text(&cables))?;
     } else {
         show(context, &lanes(&cables))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-/// Reads the distribution table and compiles the filter, both of which only the client can do: the fabric
-/// opens no file for a client and has no libpcap.
+/// Reads the distribution table and compiles the filter, both of which only the client can do: the
+/// fabric opens no file for a client and has no libpcap.
 ///
 /// # Errors
 /// When the table cannot be read or the filter is not a tcpdump expression.

@@ -1,4 +1,4 @@
-//! What an impairment was asked for and what it achieved, as text.
+//! The requested and the achieved values of an impairment, as text.
 
 use api::{AccuracyReport, CableReport, LaneReport};
 use model::impairment::BitRate;
@@ -23,8 +23,8 @@ pub(super) fn text(cables: &[CableReport]) -> String {
     text
 }
 
-/// What a lane was asked to do, what it did, and whether the figures can be trusted; empty for a
-/// lane that is not impaired.
+/// The keys of a lane's impairment, what it achieved, and whether the figures are reliable; empty for
+/// a lane that is not impaired.
 pub(in crate::commands) fn lines(lane: &LaneReport) -> Vec<String> {
     let Some(keys) = &lane.impairment else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! The NIC of a host: a virtio driver at the vhost-user socket of a position, as smoltcp wants it.
+//! The NIC of a host: a virtio driver at the vhost-user socket of a position, as a device of smoltcp.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -10,20 +10,21 @@ use smoltcp::time::Instant;
 /// The longest frame in bytes, without FCS: the default of a VM.
 pub(super) const LONGEST: usize = 1514;
 
-/// The most frames that are taken from the ring at once.
+/// The most frames that the driver takes from the ring at once.
 const BURST: usize = 64;
 
-/// Entries of a ring: frames may wait while a busy machine does not let this process run, and it
-/// is not this NIC that is on trial.
+/// Entries of a ring. Frames wait there while a busy machine does not let this process run; the probe
+/// is to measure the fabric and not lose frames itself.
 const RING: u16 = 1024;
 
 /// A NIC without offloads: frames look as on the wire, and smoltcp checks every checksum.
 /// Dropping it unplugs it.
 pub(super) struct Nic {
-    guest: Option<Guest>,
+    /// `None` while it is not plugged in.
+    pub(super) guest: Option<Guest>,
     received: VecDeque<Vec<u8>>,
-    /// Why the guest ended.
-    fault: Option<GuestError>,
+    /// Why the driver gave up: how the fabric violated virtio.
+    pub(super) fault: Option<GuestError>,
     moved: bool,
 }
 
@@ -51,20 +52,10 @@ impl Nic {
         })
     }
 
-    /// Whether the fabric still holds its end of the connection. It lets go when the cable is cut.
+    /// Whether the fabric still holds its end of the connection, which it closes when the cable is cut.
     pub(super) fn is_plugged(&mut self) -> bool {
         let guest = self.guest.as_mut();
         guest.is_some_and(|guest| guest.session().is_open())
-    }
-
-    /// How the fabric broke the rules of virtio, if it did.
-    pub(super) fn fault(&self) -> Option<&GuestError> {
-        self.fault.as_ref()
-    }
-
-    /// The descriptor that becomes readable when frames arrive.
-    pub(super) fn guest(&mut self) -> Option<&mut Guest> {
-        self.guest.as_mut()
     }
 
     /// Whether a frame came or went since the last call.
@@ -72,6 +63,7 @@ impl Nic {
         std::mem::take(&mut self.moved)
     }
 
+    /// Works with the driver; unplugs it if that fails. Without a driver it returns the default.
     fn with_guest<T: Default>(
         &mut self,
         work: impl FnOnce(&mut Guest, &mut VecDeque<Vec<u8>>) -> Result<T, GuestError>,
@@ -144,7 +136,7 @@ impl TxToken for Sender<'_> {
         // An answer that finds the ring full is lost, as with any NIC.
         self.0.with_guest(|guest, _| {
             let (_, send) = guest.pair();
-            send.send(1, |place| place.frame(&frame))
+            send.send(1, |slot| slot.frame(&frame))
         });
         self.0.moved = true;
         result

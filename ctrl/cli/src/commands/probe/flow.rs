@@ -1,23 +1,22 @@
-//! Transfers between two hosts: TCP as fast as it goes, UDP at a rate.
+//! Transfers between two hosts: TCP at full speed, UDP at a given rate.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use smoltcp::socket::{tcp, udp};
 
-use super::host::{Host, turn};
+use super::host::{Host, poll_or_wait};
 
-/// Bytes that a TCP connection holds at either end. As many frames as wait in one ring, so that
-/// it fills no queue on its way.
+/// Bytes that a TCP connection buffers at either end. They fit into one ring as frames, so that the
+/// connection overflows no queue on its path.
 const WINDOW: usize = 192 << 10;
 
-/// How long a connection may take to come about.
+/// How long a connection may take to be established.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// Flows of a UDP transfer, each from a port of its own: equal paths are chosen by ports, and
-/// each is to be tried.
+/// Flows of a UDP transfer, each from a port of its own: ECMP chooses among equal paths by ports,
+/// and the transfer is to use all of them.
 const FLOWS: usize = 8;
 
 /// The payload of a datagram in bytes.
@@ -26,7 +25,7 @@ const DATAGRAM: usize = 1400;
 /// How long to wait for datagrams after the last was sent.
 const LATE: Duration = Duration::from_millis(500);
 
-/// Datagrams sent in one go, at most. A busy machine that is late does not catch up with more.
+/// The most datagrams that are sent at once. After a delay, the sender does not catch up faster.
 const BURST: u64 = 32;
 
 /// The longest wait for a frame in a turn, so that datagrams are sent when they are due.
@@ -48,8 +47,8 @@ pub(super) struct Datagrams {
     pub(super) bits_per_second: f64,
 }
 
-/// Sends as fast as TCP does for `time`. Payload received in bits per second; `None` when there
-/// was no connection.
+/// Sends by TCP for `time`, at full speed. Returns the payload that was received, in bits per second;
+/// `None` if no connection was established.
 pub(super) fn tcp(
     hosts: &mut [Host],
     Pair { from, to }: Pair,
@@ -62,7 +61,7 @@ pub(super) fn tcp(
     let socket = || {
         let buffer = || tcp::SocketBuffer::new(vec![0; WINDOW]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
-        // It begins slowly, as everyone's does.
+        // Slow start and congestion avoidance, as a VM's TCP has them.
         socket.set_congestion_control(tcp::CongestionControl::Reno);
         socket
     };
@@ -70,45 +69,54 @@ pub(super) fn tcp(
     let (mut server, client) = (socket(), socket());
     server
         .listen(port)
-        .expect("a new socket, and port 0 is none");
-    let server = hosts[to].add(server);
-    let client = hosts[from].add(client);
+        .expect("the socket is new and the port is not 0");
+    let server = hosts[to].sockets.add(server);
+    let client = hosts[from].sockets.add(client);
     let mut rate = None;
     if hosts[from].connect(client, (address, port)) {
         let began = Instant::now();
-        while !hosts[from].socket::<tcp::Socket<'_>>(client).may_send()
+        while !hosts[from]
+            .sockets
+            .get_mut::<tcp::Socket<'_>>(client)
+            .may_send()
             && began.elapsed() < CONNECT
             && !stop.load(Ordering::Relaxed)
         {
-            turn(hosts, CONNECT.saturating_sub(began.elapsed()))?;
+            poll_or_wait(hosts, CONNECT.saturating_sub(began.elapsed()))?;
         }
         let began = Instant::now();
         let mut bytes = 0;
-        while hosts[from].socket::<tcp::Socket<'_>>(client).may_send()
+        while hosts[from]
+            .sockets
+            .get_mut::<tcp::Socket<'_>>(client)
+            .may_send()
             && began.elapsed() < time
             && !stop.load(Ordering::Relaxed)
         {
-            let sending = hosts[from].socket::<tcp::Socket<'_>>(client);
+            let sending = hosts[from].sockets.get_mut::<tcp::Socket<'_>>(client);
             if sending.can_send() {
-                // Only the number of bytes matters, so whatever is in the buffer is sent.
-                let _ = sending.send(|room| (room.len(), ()));
+                // Only the number of bytes matters, so the old contents of the buffer are sent.
+                let _ = sending.send(|buffer| (buffer.len(), ()));
             }
-            let receiving = hosts[to].socket::<tcp::Socket<'_>>(server);
+            let receiving = hosts[to].sockets.get_mut::<tcp::Socket<'_>>(server);
             while receiving.can_recv() {
                 bytes += receiving
                     .recv(|found| (found.len(), found.len()))
                     .unwrap_or(0);
             }
-            turn(hosts, PACE)?;
+            poll_or_wait(hosts, PACE)?;
         }
         let seconds = began.elapsed().as_secs_f64();
         rate = (bytes > 0).then(|| bytes as f64 * 8.0 / seconds);
     }
     for (host, handle) in [(from, client), (to, server)] {
-        hosts[host].socket::<tcp::Socket<'_>>(handle).abort();
-        // Closing notifies the other end.
+        hosts[host]
+            .sockets
+            .get_mut::<tcp::Socket<'_>>(handle)
+            .abort();
+        // This sends the RST, so that the other end does not wait for more.
         hosts[host].poll();
-        hosts[host].remove(handle);
+        hosts[host].sockets.remove(handle);
     }
     Ok(rate)
 }
@@ -125,10 +133,10 @@ pub(super) fn udp(
         return Ok(Datagrams::default());
     };
     let port = hosts[to].port();
-    let sink = hosts[to].add(bound(port, 512));
+    let sink = hosts[to].sockets.add(bound(port, 512));
     let sources = [(); FLOWS].map(|()| {
         let port = hosts[from].port();
-        hosts[from].add(bound(port, BURST as usize))
+        hosts[from].sockets.add(bound(port, BURST as usize))
     });
     let mut seen = Datagrams::default();
     let per_second = rate / 8.0 / DATAGRAM as f64;
@@ -141,8 +149,8 @@ pub(super) fn udp(
             let burst = due.saturating_sub(seen.sent).min(BURST);
             for _ in 0..burst {
                 let source = sources[seen.sent as usize % FLOWS];
-                let socket = hosts[from].socket::<udp::Socket<'_>>(source);
-                if !send(socket, (address, port)) {
+                let socket = hosts[from].sockets.get_mut::<udp::Socket<'_>>(source);
+                if socket.send(DATAGRAM, (address, port)).is_err() {
                     break;
                 }
                 seen.sent += 1;
@@ -150,8 +158,8 @@ pub(super) fn udp(
         } else if seen.received >= seen.sent || elapsed > time + LATE {
             break;
         }
-        turn(hosts, PACE)?;
-        let socket = hosts[to].socket::<udp::Socket<'_>>(sink);
+        poll_or_wait(hosts, PACE)?;
+        let socket = hosts[to].sockets.get_mut::<udp::Socket<'_>>(sink);
         while socket.recv().is_ok() {
             seen.received += 1;
             last = Instant::now();
@@ -159,9 +167,9 @@ pub(super) fn udp(
     }
     let seconds = last.duration_since(began).max(time).as_secs_f64();
     seen.bits_per_second = (seen.received * 8 * DATAGRAM as u64) as f64 / seconds;
-    hosts[to].remove(sink);
+    hosts[to].sockets.remove(sink);
     for source in sources {
-        hosts[from].remove(source);
+        hosts[from].sockets.remove(source);
     }
     Ok(seen)
 }
@@ -172,10 +180,8 @@ fn bound(port: u16, datagrams: usize) -> udp::Socket<'static> {
         udp::PacketBuffer::new(meta, vec![0; datagrams * DATAGRAM])
     };
     let mut socket = udp::Socket::new(buffer(), buffer());
-    socket.bind(port).expect("a new socket, and port 0 is none");
     socket
-}
-
-fn send(socket: &mut udp::Socket<'static>, to: (Ipv4Addr, u16)) -> bool {
-    socket.send(DATAGRAM, to).is_ok()
+        .bind(port)
+        .expect("the socket is new and the port is not 0");
+    socket
 }

@@ -1,4 +1,4 @@
-//! A host: an IP stack (smoltcp) on a [`Nic`].
+//! A host: an IP stack (smoltcp) behind a [`Nic`].
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use guest::wait_for_frames;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::socket::{AnySocket, dhcpv4, icmp, tcp};
+use smoltcp::socket::{dhcpv4, icmp, tcp};
 use smoltcp::wire::{
     EthernetAddress, Icmpv4Packet, Icmpv4Repr, IpAddress, IpCidr, Ipv4Address, Ipv4Cidr,
 };
 
 use super::device::Nic;
 
-/// The identifier of our echo requests.
+/// The identifier of the echo requests: "ik" in ASCII.
 const IDENT: u16 = 0x696b;
 
 /// How long to wait for an answer before a DHCP message is sent again.
@@ -37,12 +37,14 @@ pub(super) struct Lease {
 
 /// A host with one NIC.
 pub(super) struct Host {
-    nic: Nic,
+    pub(super) nic: Nic,
     interface: Interface,
-    sockets: SocketSet<'static>,
+    /// Its own sockets, and those of the transfers.
+    pub(super) sockets: SocketSet<'static>,
     dhcp: SocketHandle,
     echo: SocketHandle,
-    lease: Option<Lease>,
+    /// `None` until the DHCP server has given an address.
+    pub(super) lease: Option<Lease>,
     plugged: Instant,
     next_port: u16,
 }
@@ -52,7 +54,8 @@ impl Host {
     pub(super) fn new(mut nic: Nic, mac: EthernetAddress) -> Host {
         let plugged = Instant::now();
         let mut config = Config::new(mac.into());
-        // Of transaction ids and sequence numbers: another one for each host and each start.
+        // It determines transaction ids and sequence numbers. Two hosts, or two starts of the program,
+        // must not use the same ones: answers to one would pass for answers to the other.
         let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let seed = mac
             .0
@@ -84,14 +87,6 @@ impl Host {
         }
     }
 
-    pub(super) fn nic(&mut self) -> &mut Nic {
-        &mut self.nic
-    }
-
-    pub(super) fn lease(&self) -> Option<&Lease> {
-        self.lease.as_ref()
-    }
-
     pub(super) fn address(&self) -> Option<Ipv4Addr> {
         self.lease.map(|lease| lease.address.address())
     }
@@ -104,11 +99,11 @@ impl Host {
             data: b"ikv-fabric probe",
         };
         let socket = self.sockets.get_mut::<icmp::Socket<'_>>(self.echo);
-        let Ok(place) = socket.send(request.buffer_len(), to.into()) else {
+        let Ok(buffer) = socket.send(request.buffer_len(), to.into()) else {
             return false;
         };
         request.emit(
-            &mut Icmpv4Packet::new_unchecked(place),
+            &mut Icmpv4Packet::new_unchecked(buffer),
             &ChecksumCapabilities::default(),
         );
         true
@@ -128,18 +123,6 @@ impl Host {
             }
         }
         answers
-    }
-
-    pub(super) fn add<S: AnySocket<'static>>(&mut self, socket: S) -> SocketHandle {
-        self.sockets.add(socket)
-    }
-
-    pub(super) fn socket<S: AnySocket<'static>>(&mut self, handle: SocketHandle) -> &mut S {
-        self.sockets.get_mut(handle)
-    }
-
-    pub(super) fn remove(&mut self, handle: SocketHandle) {
-        self.sockets.remove(handle);
     }
 
     /// Opens a TCP connection from a port that was not used recently; `false` without an address.
@@ -197,7 +180,7 @@ impl Host {
         self.interface.routes_mut().remove_default_ipv4_route();
     }
 
-    /// How long the host has nothing to do unless a frame arrives.
+    /// How long the host has nothing to do unless a frame arrives; `None` means until one arrives.
     fn idle(&mut self) -> Option<Duration> {
         let now = self.now();
         let delay = self.interface.poll_delay(now, &self.sockets)?;
@@ -209,9 +192,8 @@ impl Host {
     }
 }
 
-/// Lets every host do what it can; when there was nothing to do, waits for a frame, at most for
-/// `limit`.
-pub(super) fn turn(hosts: &mut [Host], limit: Duration) -> io::Result<()> {
+/// Polls every host once. If none had anything to do, waits for a frame, for at most `limit`.
+pub(super) fn poll_or_wait(hosts: &mut [Host], limit: Duration) -> io::Result<()> {
     let mut moved = false;
     for host in &mut *hosts {
         moved |= host.poll();
@@ -224,6 +206,6 @@ pub(super) fn turn(hosts: &mut [Host], limit: Duration) -> io::Result<()> {
     if limit.is_zero() {
         return Ok(());
     }
-    let guests = hosts.iter_mut().filter_map(|host| host.nic.guest());
+    let guests = hosts.iter_mut().filter_map(|host| host.nic.guest.as_mut());
     wait_for_frames(guests, limit).map(drop)
 }

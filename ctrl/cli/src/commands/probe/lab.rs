@@ -1,4 +1,4 @@
-//! The hosts of a probe and their trials: leases, pings, transfers.
+//! The hosts of a probe and their checks: leases, pings, transfers.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,7 +10,7 @@ use smoltcp::wire::EthernetAddress;
 
 use super::device::Nic;
 use super::flow::{Datagrams, Pair, tcp, udp};
-use super::host::{Host, turn};
+use super::host::{Host, poll_or_wait};
 use super::report::{HostReport, PingReport, Report, TransferReport};
 use api::Position;
 use model::cable_change::CableState;
@@ -35,13 +35,13 @@ const LEAST: Duration = Duration::from_millis(100);
 /// TCP waits for a second before it sends again.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// UDP is sent at this rate, in bits per second, where TCP does not get through.
+/// The rate of UDP, in bits per second, where TCP does not get through.
 const SLOW: f64 = 1e6;
 
-/// A wait in which something may happen that is no frame.
-const LOOK: Duration = Duration::from_millis(20);
+/// The longest wait for a frame before deadlines and interruptions are checked again.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What the probe tries.
+/// What the probe checks.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     /// The addresses that each host pings besides its gateway and the other hosts.
@@ -56,9 +56,9 @@ pub(super) struct Plan {
     pub(super) tolerance: f64,
 }
 
-/// The hosts. Dropping it unplugs them.
+/// The hosts of a probe. Dropping it unplugs them.
 pub(super) struct Lab {
-    places: Vec<Position>,
+    positions: Vec<Position>,
     hosts: Vec<Host>,
     /// Why the host of the same index is not plugged in.
     troubles: Vec<Option<String>>,
@@ -68,28 +68,28 @@ pub(super) struct Lab {
 pub(super) type Progress<'t> = &'t dyn Fn(&str);
 
 impl Lab {
-    /// A host for each place, none plugged in yet.
-    pub(super) fn new(places: Vec<Position>) -> Lab {
+    /// A host for each position, none plugged in yet.
+    pub(super) fn new(positions: Vec<Position>) -> Lab {
         Lab {
-            hosts: places
+            hosts: positions
                 .iter()
-                .map(|place| Host::new(Nic::loose(), mac(place)))
+                .map(|position| Host::new(Nic::loose(), mac(position)))
                 .collect(),
-            troubles: vec![None; places.len()],
-            places,
+            troubles: vec![None; positions.len()],
+            positions,
         }
     }
 
-    /// Sets the places as the fabric reports them now.
-    pub(super) fn look_again(&mut self, now: &[Position]) {
-        for place in &mut self.places {
-            if let Some(found) = now.iter().find(|found| found.name == place.name) {
-                place.clone_from(found);
+    /// Updates the positions to what the fabric reports `now`.
+    pub(super) fn refresh(&mut self, now: &[Position]) {
+        for position in &mut self.positions {
+            if let Some(found) = now.iter().find(|found| found.name == position.name) {
+                position.clone_from(found);
             }
         }
     }
 
-    /// Tries everything once.
+    /// Makes each check once.
     pub(super) fn probe(
         &mut self,
         plan: &Plan,
@@ -106,7 +106,7 @@ impl Lab {
         if plan.transfers {
             report.transfers = self.transfer(plan, stop, progress)?;
         }
-        // Last, so that who lost its lease or its cable meanwhile is red.
+        // Last, so that a host that lost its lease or its cable meanwhile is red.
         report.hosts = self.hosts();
         report.seconds = began.elapsed().as_secs_f64();
         Ok(report)
@@ -114,19 +114,19 @@ impl Lab {
 
     /// Plugs in the hosts that are not plugged in.
     fn plug(&mut self) {
-        for ((place, host), trouble) in self
-            .places
+        for ((position, host), trouble) in self
+            .positions
             .iter()
             .zip(&mut self.hosts)
             .zip(&mut self.troubles)
         {
-            if host.nic().is_plugged() {
+            if host.nic.is_plugged() {
                 continue;
             }
-            let (nic, why) = match Nic::plug(&place.socket) {
+            let (nic, why) = match Nic::plug(&position.socket) {
                 Ok(nic) => (nic, None),
                 Err(error) => {
-                    let why = match (place.cable, place.held) {
+                    let why = match (position.cable, position.held) {
                         (CableState::Down, _) => "its cable is down".into(),
                         (_, Some(_)) => "another VM is plugged in now".into(),
                         _ => format!("cannot plug in: {error}"),
@@ -134,42 +134,48 @@ impl Lab {
                     (Nic::loose(), Some(why))
                 }
             };
-            *host = Host::new(nic, mac(place));
+            *host = Host::new(nic, mac(position));
             *trouble = why;
         }
     }
 
+    /// Waits until every host that is plugged in has a lease, or [`LEASE`] is over.
     fn lease(&mut self, stop: &AtomicBool) -> io::Result<()> {
         let deadline = Instant::now() + LEASE;
-        let waits = |host: &mut Host| host.lease().is_none() && host.nic().is_plugged();
+        let waits = |host: &mut Host| host.lease.is_none() && host.nic.is_plugged();
         while self.hosts.iter_mut().any(waits)
             && Instant::now() < deadline
             && !stop.load(Ordering::Relaxed)
         {
-            turn(&mut self.hosts, LOOK)?;
+            poll_or_wait(&mut self.hosts, CHECK_INTERVAL)?;
         }
         Ok(())
     }
 
+    /// Reports each host, and why it has no lease.
     fn hosts(&mut self) -> Vec<HostReport> {
-        let all = self.places.iter().zip(&mut self.hosts).zip(&self.troubles);
-        all.map(|((place, host), trouble)| {
-            let lease = host.lease().copied();
+        let all = self
+            .positions
+            .iter()
+            .zip(&mut self.hosts)
+            .zip(&self.troubles);
+        all.map(|((position, host), trouble)| {
+            let lease = host.lease;
             let trouble = if let Some(why) = trouble {
                 Some(why.clone())
-            } else if let Some(fault) = host.nic().fault() {
+            } else if let Some(fault) = &host.nic.fault {
                 Some(fault.to_string())
-            } else if !host.nic().is_plugged() {
+            } else if !host.nic.is_plugged() {
                 Some("it was unplugged by the fabric".into())
             } else if lease.is_none() {
-                Some(format!("no DHCP lease from {}", place.leaf))
+                Some(format!("no DHCP lease from {}", position.leaf))
             } else {
                 None
             };
             HostReport {
                 green: trouble.is_none(),
-                position: place.rack_and_u(),
-                mac: place.mac.clone(),
+                position: position.rack_and_u(),
+                mac: position.mac.clone(),
                 address: lease.map(|lease| lease.address.to_string()),
                 gateway: lease
                     .and_then(|lease| lease.gateway)
@@ -183,13 +189,13 @@ impl Lab {
 
     /// The targets that the host `from` pings.
     fn targets(&self, from: usize, plan: &Plan) -> Vec<(String, Ipv4Addr)> {
-        let Some(lease) = self.hosts[from].lease() else {
+        let Some(lease) = self.hosts[from].lease else {
             return Vec::new();
         };
         let others = (0..self.hosts.len()).filter(|to| *to != from);
         let others = others.filter_map(|to| {
             let address = self.hosts[to].address()?;
-            Some((self.places[to].rack_and_u(), address))
+            Some((self.positions[to].rack_and_u(), address))
         });
         let gateway = lease.gateway.map(|gateway| ("gateway".to_owned(), gateway));
         others
@@ -198,7 +204,8 @@ impl Lab {
             .collect()
     }
 
-    /// All hosts ping at once, each one target after the other.
+    /// All hosts ping at once, each one target after the other, so that a burst of requests does not
+    /// delay the answers that it measures.
     fn ping(&mut self, plan: &Plan, stop: &AtomicBool) -> io::Result<Vec<PingReport>> {
         let mut series: Vec<_> = (0..self.hosts.len())
             .map(|from| Series::new(self.targets(from, plan)))
@@ -216,9 +223,9 @@ impl Lab {
                 step += 1;
             }
             let next = pause * step as u32;
-            turn(
+            poll_or_wait(
                 &mut self.hosts,
-                next.saturating_sub(began.elapsed()).min(LOOK),
+                next.saturating_sub(began.elapsed()).min(CHECK_INTERVAL),
             )?;
             for (host, series) in self.hosts.iter_mut().zip(&mut series) {
                 series.take_answers(host);
@@ -228,30 +235,21 @@ impl Lab {
                 break;
             }
         }
-        let reports = self.places.iter().zip(series);
+        let reports = self.positions.iter().zip(series);
         Ok(reports
-            .flat_map(|(place, series)| series.reports(&place.rack_and_u()))
+            .flat_map(|(position, series)| series.reports(&position.rack_and_u()))
             .collect())
     }
 
-    /// Each pair of hosts transfers alone.
+    /// Makes a TCP and a UDP transfer between each pair of hosts. Only one pair transfers at a time, so
+    /// that the rates are those of its path.
     fn transfer(
         &mut self,
         plan: &Plan,
         stop: &AtomicBool,
         progress: Progress<'_>,
     ) -> io::Result<Vec<TransferReport>> {
-        let ready: Vec<_> = (0..self.hosts.len())
-            .filter(|host| self.hosts[*host].lease().is_some())
-            .collect();
-        let froms = ready.iter();
-        let pairs = froms.flat_map(|from| {
-            ready.iter().map(|to| Pair {
-                from: *from,
-                to: *to,
-            })
-        });
-        let pairs: Vec<_> = pairs.filter(|pair| pair.from != pair.to).collect();
+        let pairs = self.pairs();
         let share = TRANSFERS / (2 * pairs.len()).max(1) as u32;
         let time = plan.time.unwrap_or_else(|| share.max(LEAST));
         let mut reports = Vec::new();
@@ -259,20 +257,22 @@ impl Lab {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            let [from, to] = [pair.from, pair.to].map(|host| self.places[host].rack_and_u());
+            let [from, to] = [pair.from, pair.to].map(|host| self.positions[host].rack_and_u());
             progress(&format!("TCP and UDP from {from} to {to}"));
-            let mut stream = tcp(&mut self.hosts, pair, time, stop)?;
             let fast = |rate: &f64| *rate >= plan.least;
+            let mut stream = tcp(&mut self.hosts, pair, time, stop)?;
             if stream.is_some_and(|rate| !fast(&rate)) {
                 stream = tcp(&mut self.hosts, pair, time.max(AGAIN), stop)?;
             }
+            // TCP has found how much the path carries. Half of that leaves room for other traffic, so
+            // that datagrams are lost only if the path is faulty.
             let rate = stream.map_or(SLOW, |rate| (rate / 2.0).max(SLOW));
-            let mut seen = udp(&mut self.hosts, pair, rate, time, stop)?;
-            let whole = |seen: &Datagrams| {
+            let complete = |seen: &Datagrams| {
                 let least = seen.sent as f64 * (1.0 - plan.tolerance);
                 seen.sent > 0 && seen.received as f64 >= least
             };
-            if seen.received > 0 && !whole(&seen) {
+            let mut seen = udp(&mut self.hosts, pair, rate, time, stop)?;
+            if seen.received > 0 && !complete(&seen) {
                 seen = udp(&mut self.hosts, pair, rate, time.max(AGAIN), stop)?;
             }
             reports.push(TransferReport {
@@ -280,13 +280,20 @@ impl Lab {
                 to,
                 tcp_green: stream.as_ref().is_some_and(fast),
                 tcp_bits_per_second: stream,
-                udp_green: whole(&seen),
+                udp_green: complete(&seen),
                 udp_bits_per_second: seen.bits_per_second,
                 udp_sent: seen.sent,
                 udp_received: seen.received,
             });
         }
         Ok(reports)
+    }
+
+    /// Each host that has a lease with each other one, in both directions.
+    fn pairs(&self) -> Vec<Pair> {
+        let ready = || (0..self.hosts.len()).filter(|host| self.hosts[*host].lease.is_some());
+        let pairs = ready().flat_map(|from| ready().map(move |to| Pair { from, to }));
+        pairs.filter(|pair| pair.from != pair.to).collect()
     }
 }
 
@@ -317,7 +324,7 @@ impl Series {
         }
         let target = self.sent % self.targets.len();
         let number = self.sent as u16;
-        // What finds no room counts as not answered.
+        // A request for which the host has no buffer counts as not answered.
         host.ping(self.targets[target].1, number);
         self.open.insert(number, (target, Instant::now()));
         self.sent += 1;
@@ -357,11 +364,11 @@ impl Series {
     }
 }
 
-fn mac(place: &Position) -> EthernetAddress {
-    place
+fn mac(position: &Position) -> EthernetAddress {
+    position
         .mac
         .parse()
-        .expect("the fabric writes MACs as they are")
+        .expect("the fabric writes MAC addresses in their usual form")
 }
 
 fn ms(time: Duration) -> f64 {

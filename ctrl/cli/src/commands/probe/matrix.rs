@@ -1,11 +1,11 @@
-//! The report as a table: a column for each host, a row for each thing that it tried. What is
-//! red ends with `!`, for who sees no colours.
+//! The report as a table: a column for each host, a row for each check. Red cells also end with `!`,
+//! so that they stand out without colours.
 
 use std::fmt::Write;
 
 use bench::report::bits;
 
-use super::report::{PingReport, Report, TransferReport};
+use super::report::{HostReport, PingReport, Report, TransferReport};
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
@@ -14,8 +14,11 @@ const PLAIN: &str = "\x1b[0m";
 /// The blanks between two columns.
 const GAP: usize = 2;
 
-/// `None`: nothing was tried.
+/// The text of a check and whether it is green; `None` if it was not made.
 type Cell = Option<(String, bool)>;
+
+/// Reads the result of a check from a transfer.
+type Check = fn(&TransferReport) -> (String, bool);
 
 struct Row {
     name: String,
@@ -105,59 +108,46 @@ fn coloured(text: &mut String, word: &str, green: bool, colours: bool) {
 
 fn rows(report: &Report) -> Vec<Row> {
     let hosts = &report.hosts;
-    let row = |name: &str, cell: &dyn Fn(&str) -> Cell| Row {
+    let row = |name: &str, cell: &dyn Fn(&HostReport) -> Cell| Row {
         name: name.to_owned(),
-        cells: hosts.iter().map(|host| cell(&host.position)).collect(),
+        cells: hosts.iter().map(cell).collect(),
     };
-    let lease = hosts.iter().map(|host| {
-        let address = host.address.clone().unwrap_or_else(|| "none".into());
-        Some((address, host.green))
-    });
-    let after = hosts.iter().map(|host| {
-        let after = host.lease_ms.map(milliseconds)?;
-        Some((after, host.green))
-    });
     let mut rows = vec![
-        Row {
-            name: "DHCP lease".into(),
-            cells: lease.collect(),
-        },
-        Row {
-            name: "  after".into(),
-            cells: after.collect(),
-        },
+        row("DHCP lease", &|host| {
+            let address = host.address.clone().unwrap_or_else(|| "none".into());
+            Some((address, host.green))
+        }),
+        row("  after", &|host| {
+            Some((milliseconds(host.lease_ms?), host.green))
+        }),
     ];
     for name in pinged(report) {
         rows.push(row(&format!("ping {name}"), &|from| {
             let mut pings = report.pings.iter();
             pings
-                .find(|ping| ping.from == from && ping.to == name)
+                .find(|ping| ping.from == from.position && ping.to == name)
                 .map(ping)
         }));
     }
-    let between = |from: &str, to: &str| {
-        let mut transfers = report.transfers.iter();
-        transfers.find(|found| found.from == from && found.to == to)
-    };
     if report.transfers.is_empty() {
         return rows;
     }
-    for host in hosts {
-        let to = &host.position;
-        rows.push(row(&format!("TCP to {to}"), &|from| {
-            between(from, to).map(tcp)
-        }));
-    }
-    for host in hosts {
-        let to = &host.position;
-        rows.push(row(&format!("UDP to {to}"), &|from| {
-            between(from, to).map(udp)
-        }));
+    let results: [(&str, Check); 2] = [("TCP", tcp), ("UDP", udp)];
+    for (protocol, result) in results {
+        for HostReport { position: to, .. } in hosts {
+            rows.push(row(&format!("{protocol} to {to}"), &|from| {
+                let mut transfers = report.transfers.iter();
+                transfers
+                    .find(|found| found.from == from.position && found.to == *to)
+                    .map(result)
+            }));
+        }
     }
     rows
 }
 
-/// The hosts first, where there are others, then the rest in the order in which it was pinged.
+/// The names of the targets: hosts first, unless there is only one, then the others in the order in
+/// which they were pinged.
 fn pinged(report: &Report) -> Vec<&str> {
     let alone = usize::from(report.hosts.len() == 1);
     let hosts = report.hosts.iter().skip(alone);
@@ -206,7 +196,7 @@ fn milliseconds(ms: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::probe::report::{HostReport, Skipped};
+    use crate::commands::probe::report::Skipped;
 
     fn host(rack: u16) -> HostReport {
         HostReport {

@@ -1,8 +1,8 @@
-//! `ikv-fabric probe` checks whether the fabric is healthy.
+//! `ikv-fabric probe`: checks whether the fabric is healthy.
 //!
-//! Hosts (smoltcp) in this process plug into free positions as a VM would, by their vhost-user
-//! sockets: no root, no VM, nothing of the fabric's own. `choose` says where, `lab` holds the
-//! hosts and tries everything, `matrix` prints the results.
+//! Hosts (smoltcp) in this process plug into free positions through their vhost-user sockets, as a
+//! VM would. That needs no root and no VM, and uses nothing that a user's VM could not use. `choose`
+//! selects the positions, `lab` holds the hosts and makes the checks, `matrix` prints the results.
 
 mod choose;
 mod device;
@@ -27,10 +27,10 @@ use clap::Args;
 use tokio::time::sleep;
 
 use super::capture::duration;
-use super::run::StopSignals;
-use super::{Context, print, print_json, print_to_reader};
+use super::{Context, exit_status, print_to_reader};
+use crate::signals::StopSignals;
 use api::Client;
-use choose::{Choice, Wish, choose};
+use choose::{Choice, ProbedPositions, choose};
 use fabric::progress::Progress;
 use lab::{Lab, Plan};
 use model::impairment::{BitRate, Percent};
@@ -39,37 +39,37 @@ use report::Report;
 /// The time between two probes of `--watch`.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells whether the fabric is healthy: plugs a small host into a free position of each rack, and
-/// has each get a DHCP lease, ping the others, its gateway, the host and all switches, and send
-/// TCP and UDP to the others. No VM is booted, and no root needed.
+/// Checks whether the fabric is healthy: plugs a small host into a free position of each rack. Each
+/// gets a DHCP lease, pings the others, its gateway, the host and all switches, and sends TCP and
+/// UDP to the others. Boots no VM and needs no root.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status 0 when all is green, else 1.\n\
+#[command(after_help = "Exit status 0 if everything is green, otherwise 1.\n\
 ikv-fabric probe --outside 1.1.1.1\n\
-ikv-fabric probe --watch --quick      and break something meanwhile")]
+ikv-fabric probe --watch --quick      while you break something")]
 pub(crate) struct ProbeArgs {
-    /// Only in these racks: 1 or rack1.
+    /// Plug in only in these racks: 1 or rack1.
     #[arg(long, value_name = "RACK", num_args = 1.., value_parser = rack)]
     rack: Vec<u16>,
-    /// At these positions, such as rack1:u3, instead of the highest free one of each rack.
-    /// Positions with a VM are skipped.
+    /// Plug in at these positions, such as rack1:u3, instead of the highest free one of each rack.
+    /// Skips positions with a VM.
     #[arg(long, value_name = "POSITION", num_args = 1.., conflicts_with = "rack")]
     position: Vec<String>,
-    /// Ping this address too, beyond the fabric and its host.
+    /// Also ping this address, outside of the fabric and its host.
     #[arg(long, value_name = "ADDRESS")]
     outside: Option<Ipv4Addr>,
-    /// No TCP and UDP.
+    /// Leave out TCP and UDP.
     #[arg(long, conflicts_with = "time")]
     quick: bool,
-    /// Length of each transfer [default: all together 4 s, each 100ms at least].
+    /// Length of each transfer [default: 4s for all together, at least 100ms each].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     time: Option<Duration>,
-    /// What TCP must carry to be green.
+    /// The rate that TCP must reach to be green.
     #[arg(long, value_name = "RATE", default_value = "1mbit")]
     at_least: BitRate,
-    /// Share of the UDP datagrams that may be lost. They are sent at half of TCP's rate.
+    /// Share of the UDP datagrams that may be lost; they are sent at half of TCP's rate.
     #[arg(long, value_name = "SHARE", default_value = "1%")]
     tolerance: Percent,
-    /// Again and again, until interrupted.
+    /// Probe again and again, until interrupted.
     #[arg(long)]
     watch: bool,
 }
@@ -77,32 +77,23 @@ pub(crate) struct ProbeArgs {
 /// # Errors
 /// When no fabric answers, a name is unknown, or there are no switches.
 pub(crate) async fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<ExitCode> {
-    let mut stop = StopSignals::new()?;
+    let mut stop = StopSignals::with_hangup()?;
     let (choice, plan) = prepare(&context.client, args).await?;
-    let Choice {
-        places,
-        skipped,
-        troubles,
-    } = choice;
-    let mut lab = Lab::new(places);
-    // Of the last probe that was not interrupted.
+    let mut lab = Lab::new(choice.positions);
+    // The result of the last probe that was not interrupted.
     let mut status = ExitCode::FAILURE;
     loop {
         let now = context.client.positions().await?;
-        lab.look_again(&now.places);
+        lab.refresh(&now.places);
         let (back, found) = watched(lab, plan.clone(), &mut stop).await?;
         lab = back;
         let Some(mut report) = found else {
             return Ok(status);
         };
-        report.skipped.clone_from(&skipped);
-        report.troubles.clone_from(&troubles);
+        report.skipped.clone_from(&choice.skipped);
+        report.troubles.clone_from(&choice.troubles);
         let report = report.judged();
-        status = if report.green {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        };
+        status = exit_status(report.green);
         if !show(context, args.watch, &report)? || !args.watch {
             return Ok(status);
         }
@@ -115,18 +106,18 @@ pub(crate) async fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<E
 
 /// Decides where to plug in and what to try.
 async fn prepare(client: &Client, args: &ProbeArgs) -> anyhow::Result<(Choice, Plan)> {
-    let places = client.positions().await?;
+    let positions = client.positions().await?;
     let status = client.status().await?;
     let topology = client.topology().await?;
     let running: BTreeSet<_> = status.nodes.into_iter().map(|node| node.name).collect();
-    let wish = Wish {
+    let wanted = ProbedPositions {
         racks: args.rack.clone(),
         positions: args.position.clone(),
     };
-    let choice = choose(&places.places, &running, &wish)?;
+    let choice = choose(&positions.places, &running, &wanted)?;
     let nodes = topology.nodes.into_iter();
     let nodes = nodes.filter(|node| running.contains(&node.name));
-    let mut targets = vec![("host".to_owned(), places.host)];
+    let mut targets = vec![("host".to_owned(), positions.host)];
     targets.extend(nodes.map(|node| (node.name, node.loopback)));
     targets.extend(args.outside.map(|address| ("outside".to_owned(), address)));
     let plan = Plan {
@@ -139,7 +130,8 @@ async fn prepare(client: &Client, args: &ProbeArgs) -> anyhow::Result<(Choice, P
     Ok((choice, plan))
 }
 
-/// Probes on a thread of its own and shows the progress; `None` if it was interrupted.
+/// Probes on a thread of its own, because smoltcp's hosts block it while they wait for frames.
+/// Returns no report if a signal interrupted the probe.
 async fn watched(
     mut lab: Lab,
     plan: Plan,
@@ -167,29 +159,22 @@ async fn watched(
     }
 }
 
-/// Prints a report; `false` if the reader of our output is gone.
+/// Prints a report; returns `false` if the reader of standard output has closed it.
 fn show(context: &Context, watch: bool, report: &Report) -> anyhow::Result<bool> {
     let terminal = std::io::stdout().is_terminal();
-    if context.json && !watch {
-        print_json(report)?;
-        return Ok(true);
-    }
-    if context.json {
-        return Ok(print_to_reader(&format!(
-            "{}\n",
-            serde_json::to_string(report)?
-        ))?);
-    }
-    let table = matrix::table(report, terminal && std::env::var_os("NO_COLOR").is_none());
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none();
+    let table = || matrix::table(report, colours);
     if !watch {
-        print(&table)?;
+        context.report(report, table)?;
         return Ok(true);
     }
-    let text = if terminal {
-        // Clears the screen and goes to its first corner.
-        format!("\x1b[2J\x1b[H{table}")
+    let text = if context.json {
+        format!("{}\n", serde_json::to_string(report)?)
+    } else if terminal {
+        // ECMA-48: clears the screen and moves the cursor to the top left.
+        format!("\x1b[2J\x1b[H{}", table())
     } else {
-        format!("{table}\n")
+        format!("{}\n", table())
     };
     Ok(print_to_reader(&text)?)
 }
@@ -197,5 +182,5 @@ fn show(context: &Context, watch: bool, report: &Report) -> anyhow::Result<bool>
 fn rack(text: &str) -> Result<u16, String> {
     let number = text.strip_prefix("rack").unwrap_or(text);
     let number = number.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| format!("\"{text}\" is no rack: write 1 or rack1"))
+    number.ok_or_else(|| format!("\"{text}\" is not a rack: write 1 or rack1"))
 }

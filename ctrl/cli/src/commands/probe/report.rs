@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Report {
     /// Whether all checks passed.
     pub(crate) green: bool,
-    /// How long the probe took.
+    /// How long the probe took, in seconds.
     pub(crate) seconds: f64,
     /// Positions that were not used, and why.
     pub(crate) skipped: Vec<Skipped>,
-    /// The trials that could not be made.
+    /// Checks that could not be made, and why.
     pub(crate) troubles: Vec<String>,
     /// The hosts that were plugged in.
     pub(crate) hosts: Vec<HostReport>,
@@ -30,52 +30,46 @@ pub(crate) struct Skipped {
     pub(crate) why: String,
 }
 
-/// A host.
+/// A host, and whether it got a lease.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct HostReport {
     /// Whether it was plugged in and has a lease.
     pub(crate) green: bool,
-    /// `rack1:u23`.
+    /// Where it is plugged in: `rack1:u23`.
     pub(crate) position: String,
-    /// Its MAC address.
     pub(crate) mac: String,
     /// Its address and prefix.
     pub(crate) address: Option<String>,
-    /// Its default gateway.
     pub(crate) gateway: Option<String>,
-    /// The time from plugging in to the lease.
+    /// The time from plugging in to the lease, in ms.
     pub(crate) lease_ms: Option<f64>,
     /// Why it has no lease.
     pub(crate) trouble: Option<String>,
 }
 
-/// Echo requests from one host to one address.
+/// Echo requests from one host (its position) to one address.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PingReport {
     /// Whether all were answered.
     pub(crate) green: bool,
-    /// The host's position.
     pub(crate) from: String,
     /// Another host's position, `gateway`, `host`, a switch's name, or `outside`.
     pub(crate) to: String,
-    /// The address.
+    /// The address of `to`.
     pub(crate) address: String,
-    /// Requests sent.
     pub(crate) sent: usize,
     /// Requests answered in time.
     pub(crate) answered: usize,
-    /// The median of their round-trip times.
+    /// The median of their round-trip times, in ms.
     pub(crate) rtt_ms: Option<f64>,
 }
 
-/// TCP, then UDP, from one host to another.
+/// TCP, then UDP, from one host to another, by their positions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TransferReport {
-    /// The sender's position.
     pub(crate) from: String,
-    /// The receiver's.
     pub(crate) to: String,
-    /// Whether TCP carried at least the rate asked for.
+    /// Whether TCP reached the rate of `--at-least`.
     pub(crate) tcp_green: bool,
     /// Payload received by TCP; `None` without a connection.
     pub(crate) tcp_bits_per_second: Option<f64>,
@@ -83,14 +77,12 @@ pub(crate) struct TransferReport {
     pub(crate) udp_green: bool,
     /// Payload received by UDP, which is sent at half of TCP's rate.
     pub(crate) udp_bits_per_second: f64,
-    /// Datagrams sent.
     pub(crate) udp_sent: u64,
-    /// Datagrams received.
     pub(crate) udp_received: u64,
 }
 
 impl Report {
-    /// The verdicts of all single checks.
+    /// Whether each single check passed.
     fn verdicts(&self) -> impl Iterator<Item = bool> {
         let hosts = self.hosts.iter().map(|host| host.green);
         let pings = self.pings.iter().map(|ping| ping.green);
@@ -110,7 +102,7 @@ impl Report {
         self.verdicts().filter(|green| !green).count()
     }
 
-    /// Sets the verdict over all: green if something was checked and nothing failed.
+    /// Sets the overall verdict: green if at least one check was made and none failed.
     #[must_use]
     pub(super) fn judged(mut self) -> Self {
         self.green = self.checks() > 0 && self.failed() == 0;

@@ -1,4 +1,4 @@
-//! Two hosts on a cable of our own.
+//! Two hosts on a fresh cable in this process.
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use smoltcp::wire::{EthernetAddress, Ipv4Address, Ipv4Cidr};
 
 use super::device::Nic;
 use super::flow::{Pair, tcp, udp};
-use super::host::{Host, turn};
+use super::host::{Host, poll_or_wait};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -24,7 +24,7 @@ fn host(end: &CableEnd, number: u8) -> Host {
     };
     let nic = Nic::plug(socket).unwrap();
     let mut host = Host::new(nic, EthernetAddress([2, 0, 0, 0, 0, number]));
-    // A DHCP client says at its start that there is no lease.
+    // A DHCP client first reports that it has no lease, which would remove the address below.
     host.poll();
     host.configure(Ipv4Cidr::new(address(number), 24), None);
     host
@@ -45,7 +45,7 @@ fn hosts_ping_each_other_and_carry_tcp_and_udp() {
     assert!(hosts[0].ping(address(2), 7));
     let deadline = Instant::now() + LIMIT;
     let answers = loop {
-        turn(&mut hosts, Duration::from_millis(10)).unwrap();
+        poll_or_wait(&mut hosts, Duration::from_millis(10)).unwrap();
         let answers = hosts[0].answers();
         if !answers.is_empty() || Instant::now() > deadline {
             break answers;
@@ -63,13 +63,13 @@ fn hosts_ping_each_other_and_carry_tcp_and_udp() {
         assert!(seen.bits_per_second > 5e6, "{seen:?}");
     }
 
-    assert!(hosts.iter_mut().all(|host| host.nic().is_plugged()));
+    assert!(hosts.iter_mut().all(|host| host.nic.is_plugged()));
     drop(cable);
     let deadline = Instant::now() + LIMIT;
-    while hosts[0].nic().is_plugged() && Instant::now() < deadline {
-        turn(&mut hosts, Duration::from_millis(10)).unwrap();
+    while hosts[0].nic.is_plugged() && Instant::now() < deadline {
+        poll_or_wait(&mut hosts, Duration::from_millis(10)).unwrap();
     }
-    assert!(!hosts[0].nic().is_plugged(), "it hears of the end");
+    assert!(!hosts[0].nic.is_plugged(), "it notices the end");
     let nothing = tcp(&mut hosts, there, time, &stop).unwrap();
     assert_eq!(nothing, None);
 }

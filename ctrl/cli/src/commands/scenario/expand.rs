@@ -1,11 +1,12 @@
 //! Expands steps to a timeline; a function of its input.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::file::{Flap, Impair, Ramp, Scenario, StepKeys, Targets};
 use model::cable_change::{CableChange, CableState, ImpairmentChange};
-use model::impairment::{BitRate, ImpairKeys, Percent, Time};
+use model::impairment::{BitRate, ImpairKeys, Percent, Time, ValueError};
 
 /// The most moments of a scenario.
 const MOST_MOMENTS: usize = 100_000;
@@ -49,7 +50,7 @@ pub(super) fn expand(scenario: &Scenario, cables: &Cables) -> Result<Vec<Moment>
         ended = timeline.add_repeated(step, begins).map_err(numbered)?;
         if timeline.moments.len() > MOST_MOMENTS {
             return Err(numbered(format!(
-                "the scenario has more than {MOST_MOMENTS} moments by now"
+                "up to here, the scenario has more than {MOST_MOMENTS} moments"
             )));
         }
     }
@@ -92,7 +93,7 @@ struct Timeline<'c> {
 }
 
 impl Timeline<'_> {
-    /// Returns the time of its last change.
+    /// Adds a step as often as its `times` says. Returns the time of its last change.
     fn add_repeated(&mut self, step: &StepKeys, begins: Duration) -> Result<Duration, String> {
         let (every, times) = match (step.every, step.times) {
             (Some(every), Some(times @ 1..)) if !every.0.is_zero() => (every.0, times),
@@ -115,8 +116,9 @@ impl Timeline<'_> {
         Ok(ended)
     }
 
+    /// Adds a step once. Returns the time of its last change.
     fn add(&mut self, step: &StepKeys, at: Duration) -> Result<Duration, String> {
-        let mut some = false;
+        let mut changes = false;
         let states = [
             (&step.cut, CableState::Down),
             (&step.mend, CableState::Up),
@@ -125,30 +127,30 @@ impl Timeline<'_> {
         for (targets, state) in states {
             if let Some(targets) = targets {
                 self.set_state(at, Some(targets), state)?;
-                some = true;
+                changes = true;
             }
         }
         if let Some(targets) = &step.clear {
             self.impair(at, Some(targets), None, true, &ImpairKeys::default())?;
-            some = true;
+            changes = true;
         }
         for Impair { on, from, keys } in step.impair.iter().flat_map(|impairs| &impairs.0) {
             if keys.is_empty() {
                 return Err("impair has no key that says how, such as delay = \"10ms\"".into());
             }
             self.impair(at, on.as_ref(), from.as_ref(), false, keys)?;
-            some = true;
+            changes = true;
         }
         let mut ended = at;
         if let Some(flap) = &step.flap {
             ended = ended.max(self.flap(flap, at)?);
-            some = true;
+            changes = true;
         }
         if let Some(ramp) = &step.ramp {
             ended = ended.max(self.ramp(ramp, at)?);
-            some = true;
+            changes = true;
         }
-        if some {
+        if changes {
             Ok(ended)
         } else {
             Err("it does nothing: say cut, mend, blackhole, clear, impair, flap or ramp".into())
@@ -217,7 +219,7 @@ impl Timeline<'_> {
         let changes = cables.iter().map(|cable| CableChange {
             cable: cable.clone(),
             state: Some(state),
-            impair: None,
+            ..CableChange::default()
         });
         self.put(at, format!("{verb} {names}"), changes);
         Ok(())
@@ -246,18 +248,18 @@ impl Timeline<'_> {
         };
         let changes = cables.iter().map(|cable| CableChange {
             cable: cable.clone(),
-            state: None,
             impair: Some(ImpairmentChange {
                 from: from.cloned(),
                 clear,
                 set: keys.clone(),
             }),
+            ..CableChange::default()
         });
         self.put(at, words, changes);
         Ok(())
     }
 
-    /// What people call them, and their cables, each once.
+    /// The targets in words, and the names of their cables, each once.
     fn resolve(&self, targets: Option<&Targets>) -> Result<(String, Vec<String>), String> {
         let names = match targets {
             Some(Targets::One(name)) => vec![name.clone()],
@@ -302,36 +304,28 @@ impl Timeline<'_> {
     }
 }
 
-/// The value at a given part of the way from one to another.
+/// The value of `key` at a `share` (0..=1) of the way from `start` to `end`.
 fn between(key: &str, start: &str, end: &str, share: f64) -> Result<String, String> {
+    fn both<V: FromStr<Err = ValueError>>(start: &str, end: &str) -> Result<(V, V), String> {
+        let parse = |text: &str| text.parse().map_err(|error: ValueError| error.to_string());
+        Ok((parse(start)?, parse(end)?))
+    }
     let middle = |start: f64, end: f64| start + (end - start) * share;
     match key {
         "delay" | "jitter" => {
-            let [start, end] = [start, end].map(str::parse::<Time>);
+            let (start, end) = both::<Time>(start, end)?;
             let nanos = |time: Time| time.0.as_nanos() as f64;
-            let (start, end) = (
-                start.map_err(|error| error.to_string())?,
-                end.map_err(|error| error.to_string())?,
-            );
-            // A time to the microsecond is short to write.
+            // Whole microseconds keep the text that shows the value short.
             let micros = (middle(nanos(start), nanos(end)) / 1e3).round() as u64;
             Ok(Time(Duration::from_micros(micros)).to_string())
         }
         "loss" | "duplicate" | "corrupt" | "reorder" => {
-            let [start, end] = [start, end].map(str::parse::<Percent>);
-            let (start, end) = (
-                start.map_err(|error| error.to_string())?,
-                end.map_err(|error| error.to_string())?,
-            );
+            let (start, end) = both::<Percent>(start, end)?;
             let share = middle(start.share(), end.share());
             Ok(Percent::of((share * 1e6).round() / 1e6).to_string())
         }
         "rate" => {
-            let [start, end] = [start, end].map(str::parse::<BitRate>);
-            let (start, end) = (
-                start.map_err(|error| error.to_string())?,
-                end.map_err(|error| error.to_string())?,
-            );
+            let (start, end) = both::<BitRate>(start, end)?;
             if start.0 == 0 || end.0 == 0 {
                 return Err("a rate begins and ends above 0".into());
             }

@@ -1,34 +1,12 @@
-//! A scenario as written: a TOML file of timed steps.
-//!
-//! ```toml
-//! restore = true                    # the default: afterwards everything is as before
-//!
-//! [[step]]
-//! at = "5s"                         # since the beginning; or `after` the step before has ended
-//! cut = ["spine1", "iksb23"]        # cables, ports, switches, racks; all at the same instant
-//!
-//! [[step]]
-//! after = "10s"
-//! mend = "spine1"
-//! impair = { on = "iksb23", from = "ikst23", loss = "100%" }
-//! ```
-//!
-//! | key of a step | what it does |
-//! |---|---|
-//! | `at`, `after` | when; with neither: as soon as the step before has ended |
-//! | `every`, `times` | repeats the whole step `times` times, `every` apart |
-//! | `cut`, `mend`, `blackhole` | cables lose carrier, work again, swallow frames |
-//! | `clear` | takes all impairments away |
-//! | `impair = { on, from, … }` | the keys of `ikv-fabric impair`; several in a list |
-//! | `flap = { on, times, every, down, blackhole }` | cuts and mends: `down` of each `every` (half of it) cut |
-//! | `ramp = { on, from, key, start, end, over, steps }` | one key from a value to another |
+//! A scenario as written: a TOML file of timed steps. `ikv-fabric scenario --help` describes its
+//! keys (`FORMAT` in the parent module).
 
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use model::impairment::{ImpairKeys, Time};
+use model::impairment::{ImpairKeys, KEYS, Time};
 
-/// A scenario file.
+/// A scenario: its steps, and whether it restores the cables.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Scenario {
@@ -44,7 +22,7 @@ fn yes() -> bool {
     true
 }
 
-/// A step; the table above lists its keys.
+/// A step. Its times say when; each of the other keys changes cables.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct StepKeys {
@@ -68,13 +46,13 @@ pub(super) struct StepKeys {
     expecting = "expected a name or a list of names, such as [\"spine1\", \"iksb23\"]"
 )]
 pub(super) enum Targets {
-    /// The one cable of `impair CABLE --script`.
+    /// `true` stands for the one cable of `impair CABLE --script`.
     This(bool),
     One(String),
     Many(Vec<String>),
 }
 
-/// A TOML value or a list of them.
+/// One table of impairment keys, or a list of them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "Value")]
 pub(super) struct Impairs(pub(super) Vec<Impair>);
@@ -139,10 +117,9 @@ fn set(keys: &mut ImpairKeys, key: &str, value: &Value) -> Result<(), String> {
     match keys.set(key, &text) {
         Ok(true) => Ok(()),
         Ok(false) => {
-            let known = model::impairment::KEYS.iter().map(|key| key.name);
-            let known: Vec<_> = known.collect();
+            let known: Vec<_> = KEYS.iter().map(|key| key.name).collect();
             Err(format!(
-                "unknown key {key}; there are on, from, {}",
+                "unknown key {key}; the keys are on, from, {}",
                 known.join(", ")
             ))
         }
@@ -188,7 +165,7 @@ pub(super) fn parse(path: &str, text: &str) -> anyhow::Result<Scenario> {
     })?;
     anyhow::ensure!(
         !scenario.step.is_empty(),
-        "{path}: there is no step: write [[step]], when (at = \"5s\"), and what (cut = \"spine1\")"
+        "{path} has no step: write [[step]], when (at = \"5s\"), and what (cut = \"spine1\")"
     );
     Ok(scenario)
 }

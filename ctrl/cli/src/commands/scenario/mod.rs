@@ -8,7 +8,6 @@ mod targets;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -27,7 +26,7 @@ A scenario is a TOML file:
   restore = true               # the default: afterwards everything is as before
 
   [[step]]
-  at = \"5s\"                    # since the beginning; or: after = \"5s\", since the step before ended
+  at = \"5s\"                    # since the beginning; or: after = \"5s\", since the end of the step before
   cut = [\"spine1\", \"iksb23\"]  # cables, ports, switches, racks; all at the same instant
 
   [[step]]
@@ -55,34 +54,33 @@ pub(crate) struct ScenarioArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Runs a scenario and reports what it did when. SIGINT ends it. Unless it says `restore =
-    /// false`, states and impairments are as before in the end.
+    /// Runs a scenario and reports what it does and when. SIGINT ends it. At the end it restores
+    /// states and impairments, unless the file has `restore = false`.
     Run {
-        /// TOML.
+        /// The scenario, a TOML file.
         file: PathBuf,
     },
-    /// Shows what a scenario would do when, without doing it.
+    /// Shows what a scenario would do and when, without doing it.
     Check {
-        /// TOML.
+        /// The scenario, a TOML file.
         #[arg(value_name = "FILE")]
         scenario: PathBuf,
         #[command(flatten)]
         config: ConfigArgs,
-        /// Take the names of the fabric that runs, not of the plan [default: only if neither -c
-        /// nor --set says which plan, and one runs].
+        /// Look names up in the running fabric instead of the configuration [default: only if a
+        /// fabric runs and neither -c nor --set is given].
         #[arg(long)]
         running: bool,
     },
 }
 
 /// # Errors
-/// What is wrong with the file, or why the fabric refuses a step.
-pub(crate) async fn run(context: &Context, args: &ScenarioArgs) -> anyhow::Result<ExitCode> {
+/// When the file has a mistake, or the fabric refuses a step.
+pub(crate) async fn run(context: &Context, args: &ScenarioArgs) -> anyhow::Result<()> {
     match &args.verb {
         Verb::Run { file } => {
             let scenario = read(file)?;
-            let (targets, ports) = expand::names(&scenario);
-            let cables = targets::running(&context.client, &targets, &ports).await?;
+            let cables = targets::running(&context.client, &scenario).await?;
             let moments = timeline(file, &scenario, &cables)?;
             run::play(context, &moments, scenario.restore).await
         }
@@ -92,16 +90,15 @@ pub(crate) async fn run(context: &Context, args: &ScenarioArgs) -> anyhow::Resul
             running,
         } => {
             let scenario = read(file)?;
-            let (targets, ports) = expand::names(&scenario);
             let there = || context.client.socket().exists();
             let cables = if *running || (config.is_default() && there()) {
-                targets::running(&context.client, &targets, &ports).await?
+                targets::running(&context.client, &scenario).await?
             } else {
-                let found = targets::planned(&config.topology()?, &targets, &ports);
+                let found = targets::planned(&config.topology()?, &scenario);
                 found.with_context(|| file.display().to_string())?
             };
             show(context, &timeline(file, &scenario, &cables)?)?;
-            Ok(ExitCode::SUCCESS)
+            Ok(())
         }
     }
 }
@@ -109,13 +106,13 @@ pub(crate) async fn run(context: &Context, args: &ScenarioArgs) -> anyhow::Resul
 /// `impair CABLE --script FILE`: a scenario for this cable alone.
 ///
 /// # Errors
-/// As [`run()`], and when it names another cable.
+/// As [`run()`], and when the file names another cable.
 pub(crate) async fn run_script(
     context: &Context,
     file: &Path,
     cable: &str,
     from: Option<&str>,
-) -> anyhow::Result<ExitCode> {
+) -> anyhow::Result<()> {
     let mut scenario = read(file)?;
     if let Some(from) = from {
         for step in &mut scenario.step {
@@ -127,14 +124,13 @@ pub(crate) async fn run_script(
             }
         }
     }
-    let (targets, ports) = expand::names(&scenario);
-    let mut cables = targets::running(&context.client, &targets, &ports).await?;
+    let mut cables = targets::running(&context.client, &scenario).await?;
     let this = targets::one(&context.client, cable).await?.name;
     for (name, found) in &cables {
         anyhow::ensure!(
             *found == [this.clone()],
             "{}: {name} is not {this}, the only cable that --script may change: `ikv-fabric \
-             scenario run` takes any",
+             scenario run` changes any cable",
             file.display()
         );
     }

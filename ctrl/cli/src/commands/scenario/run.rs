@@ -1,7 +1,6 @@
 //! Plays a timeline.
 
 use std::collections::BTreeSet;
-use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
@@ -9,8 +8,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::expand::Moment;
 use super::targets;
-use crate::commands::run::StopSignals;
 use crate::commands::{Context, print};
+use crate::signals::StopSignals;
 use api::{CableBatchDone, Client};
 use fabric::progress::Progress;
 use model::cable_change::{CableBatch, CableChange, ImpairmentChange};
@@ -22,20 +21,22 @@ const REFRESH: Duration = Duration::from_millis(200);
 /// The most notes of a moment that are shown.
 const MOST_NOTES: usize = 3;
 
-/// Does everything at its time. A signal ends it early.
+/// Makes the changes of each moment at its time; a signal ends it early. Afterwards restores the
+/// cables if `restore` is set.
 pub(super) async fn play(
     context: &Context,
     moments: &[Moment],
     restore: bool,
-) -> anyhow::Result<ExitCode> {
-    let mut stop = StopSignals::new()?;
+) -> anyhow::Result<()> {
+    let mut stop = StopSignals::with_hangup()?;
     let before = if restore {
-        Some(Before::remember(&context.client, moments).await?)
+        Some(EarlierState::read(&context.client, moments).await?)
     } else {
         None
     };
     let progress = Progress::new();
     let clock = Clock::start();
+    // Signals do not end the restoration below: without it, cables would stay cut.
     let outcome = tokio::select! {
         outcome = play_all(context, moments, &clock, &progress) => outcome,
         () = stop.wait() => {
@@ -49,8 +50,7 @@ pub(super) async fn play(
         None => Ok(()),
     };
     outcome?;
-    restored?;
-    Ok(ExitCode::SUCCESS)
+    restored
 }
 
 async fn play_all(
@@ -72,10 +72,10 @@ async fn play_all(
             ));
             sleep_until(due.min(Instant::now() + REFRESH)).await;
         }
-        let step = CableBatch {
+        let batch = CableBatch {
             changes: moment.changes.clone(),
         };
-        let done = context.client.change_cables(&step).await?;
+        let done = context.client.change_cables(&batch).await?;
         clock.log(context, Some(moment.at), &moment.words, &done)?;
         // A cable that flaps would repeat a note with each flap, a rack with each server.
         let news: Vec<_> = done
@@ -96,7 +96,7 @@ async fn play_all(
     Ok(())
 }
 
-/// The start of the timeline.
+/// When the timeline started, on both clocks: the fabric reports Unix time.
 struct Clock {
     began: Instant,
     wall: SystemTime,
@@ -110,7 +110,7 @@ impl Clock {
         }
     }
 
-    /// Prints a line: when it was planned, when it was done, what it was.
+    /// Prints a line: when the changes were due, when they took effect, and what they were.
     fn log(
         &self,
         context: &Context,
@@ -143,11 +143,11 @@ impl Clock {
     }
 }
 
-/// The state of the cables before the scenario.
-struct Before(Vec<CableChange>);
+/// The changes that bring the cables back to their state before the scenario.
+struct EarlierState(Vec<CableChange>);
 
-impl Before {
-    async fn remember(client: &Client, moments: &[Moment]) -> anyhow::Result<Self> {
+impl EarlierState {
+    async fn read(client: &Client, moments: &[Moment]) -> anyhow::Result<Self> {
         let changes = moments.iter().flat_map(|moment| &moment.changes);
         let mut states = BTreeSet::new();
         let mut lanes = BTreeSet::new();
@@ -164,34 +164,34 @@ impl Before {
             before.push(CableChange {
                 cable: cable.clone(),
                 state: Some(targets::one(client, cable).await?.state),
-                impair: None,
+                ..CableChange::default()
             });
         }
         let impaired = client.impairments().await?;
         for cable in lanes {
             let clear = |from: Option<String>, set| CableChange {
                 cable: cable.clone(),
-                state: None,
                 impair: Some(ImpairmentChange {
                     from,
                     clear: true,
                     set,
                 }),
+                ..CableChange::default()
             };
             before.push(clear(None, ImpairKeys::default()));
             let own = impaired.iter().filter(|lane| lane.cable == cable);
             before.extend(own.map(|lane| clear(Some(lane.from.clone()), lane.impairment.clone())));
         }
-        Ok(Before(before))
+        Ok(EarlierState(before))
     }
 
     async fn restore(self, context: &Context, clock: &Clock) -> anyhow::Result<()> {
         let count = self.0.iter().map(|change| &change.cable);
         let count = count.collect::<BTreeSet<_>>().len();
-        let step = CableBatch { changes: self.0 };
-        // Whoever interrupts does not wait for long.
+        let batch = CableBatch { changes: self.0 };
+        // A user who has interrupted the scenario does not want to wait for a fabric that hangs.
         let limit = Instant::now() + Duration::from_secs(30);
-        let done = timeout_at(limit, context.client.change_cables(&step)).await??;
+        let done = timeout_at(limit, context.client.change_cables(&batch)).await??;
         let words = [format!(
             "{count} cable{} as before",
             if count == 1 { "" } else { "s" }

@@ -2,75 +2,69 @@
 
 use std::collections::BTreeMap;
 
-use super::expand::Cables;
+use super::expand::{Cables, names};
+use super::file::Scenario;
 use api::{CableReport, Client};
-use model::topology::{Role, Topology};
+use model::topology::{NodeJson, Topology, TopologyJson};
 
-/// Resolves names in a plan, without a running fabric.
-pub(super) fn planned(
-    topology: &Topology,
-    targets: &[String],
-    ports: &[String],
-) -> anyhow::Result<Cables> {
+/// Resolves names in a configuration's topology, without a running fabric.
+pub(super) fn planned(topology: &Topology, scenario: &Scenario) -> anyhow::Result<Cables> {
+    let (targets, ports) = names(scenario);
+    let nodes = TopologyJson::from(topology).nodes;
     let mut cables = BTreeMap::new();
     for name in targets {
-        let found = match (topology.switch(name), rack(name)) {
-            (Ok(switch), _) => switch.ports.iter().map(|port| port.cable.clone()).collect(),
-            (_, Some(number)) => {
-                let leaves = topology.switches.iter().filter(|switch| {
-                    switch.role == Role::Leaf && switch.rack.map(usize::from) == Some(number)
-                });
-                let ports = leaves.flat_map(|switch| &switch.ports);
-                let found: Vec<_> = ports.map(|port| port.cable.clone()).collect();
-                anyhow::ensure!(!found.is_empty(), no_rack(name, topology.racks.len()));
-                found
-            }
-            _ => vec![topology.cable(name)?.name.clone()],
+        let found = match switch_or_rack(&nodes, &name)? {
+            Some(found) => found,
+            None => vec![topology.cable(&name)?.name.clone()],
         };
-        cables.insert(name.clone(), found);
+        cables.insert(name, found);
     }
     for port in ports {
-        topology.end(port)?;
+        topology.end(&port)?;
     }
     Ok(cables)
 }
 
 /// Resolves names in the running fabric.
-pub(super) async fn running(
-    client: &Client,
-    targets: &[String],
-    ports: &[String],
-) -> anyhow::Result<Cables> {
-    // A bare patch has none.
+pub(super) async fn running(client: &Client, scenario: &Scenario) -> anyhow::Result<Cables> {
+    let (targets, ports) = names(scenario);
+    // A patch has no topology, but its cable has a name.
     let topology = client.topology().await.ok();
     let nodes = topology.map_or_else(Vec::new, |topology| topology.nodes);
-    let of = |name: &str| {
-        let node = nodes.iter().find(|node| node.name == name);
-        node.map(|node| node.ports.iter().map(|port| port.cable.clone()))
-    };
     let mut cables = BTreeMap::new();
     for name in targets {
-        let found: Vec<String> = match (of(name), rack(name)) {
-            (Some(ports), _) => ports.collect(),
-            (None, Some(number)) => {
-                let leaves = [2 * number - 1, 2 * number].map(|leaf| format!("leaf{leaf}"));
-                let found: Vec<_> = leaves
-                    .iter()
-                    .filter_map(|leaf| of(leaf))
-                    .flatten()
-                    .collect();
-                let racks = nodes.iter().filter(|node| node.role == "leaf").count() / 2;
-                anyhow::ensure!(!found.is_empty(), no_rack(name, racks));
-                found
-            }
-            (None, None) => vec![one(client, name).await?.name],
+        let found = match switch_or_rack(&nodes, &name)? {
+            Some(found) => found,
+            None => vec![one(client, &name).await?.name],
         };
-        cables.insert(name.clone(), found);
+        cables.insert(name, found);
     }
     for port in ports {
-        one(client, port).await?;
+        one(client, &port).await?;
     }
     Ok(cables)
+}
+
+/// The cables of a switch, or of the leaves of a rack; `None` if `name` is neither.
+fn switch_or_rack(nodes: &[NodeJson], name: &str) -> anyhow::Result<Option<Vec<String>>> {
+    let cables = |node: &NodeJson| -> Vec<String> {
+        node.ports.iter().map(|port| port.cable.clone()).collect()
+    };
+    if let Some(node) = nodes.iter().find(|node| node.name == name) {
+        return Ok(Some(cables(node)));
+    }
+    let Some(number) = rack(name) else {
+        return Ok(None);
+    };
+    let leaves = [2 * number - 1, 2 * number].map(|leaf| format!("leaf{leaf}"));
+    let found = nodes.iter().filter(|node| leaves.contains(&node.name));
+    let found: Vec<_> = found.flat_map(cables).collect();
+    let racks = nodes.iter().filter(|node| node.role == "leaf").count() / 2;
+    anyhow::ensure!(
+        !found.is_empty(),
+        "there is no {name} in this fabric: it has {racks} racks"
+    );
+    Ok(Some(found))
 }
 
 /// Finds a cable by any of its names.
@@ -80,12 +74,8 @@ pub(super) async fn one(client: &Client, name: &str) -> anyhow::Result<CableRepo
     found.ok_or_else(|| anyhow::anyhow!("the fabric has no cable \"{name}\""))
 }
 
-/// `rack2` -> 2.
+/// The number of a rack: 2 of `rack2`.
 fn rack(name: &str) -> Option<usize> {
-    let number = name.strip_prefix("rack")?.parse().ok()?;
-    (number > 0).then_some(number)
-}
-
-fn no_rack(name: &str, racks: usize) -> String {
-    format!("there is no {name} in this fabric: it has {racks} racks")
+    let number: u16 = name.strip_prefix("rack")?.parse().ok()?;
+    (number > 0).then_some(number.into())
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::expand::{THIS, names};
+use super::expand::THIS;
 use super::*;
 use model::config::Config;
 use model::topology;
@@ -10,9 +10,8 @@ use model::topology;
 /// A timeline in the default fabric, with one cable for scripts.
 fn expanded(text: &str) -> anyhow::Result<Vec<Moment>> {
     let scenario = file::parse("s.toml", text)?;
-    let (targets, ports) = names(&scenario);
     let topology = topology::build(&Config::default())?;
-    let mut cables = targets::planned(&topology, &targets, &ports)?;
+    let mut cables = targets::planned(&topology, &scenario)?;
     cables.insert(THIS.into(), vec!["ikeb1-3".into()]);
     timeline(Path::new("s.toml"), &scenario, &cables)
 }
@@ -123,7 +122,7 @@ fn mistakes_name_the_place_and_the_way_out() {
 }
 
 proptest! {
-    /// Whatever is written: in order, and no instant twice.
+    /// For every scenario, moments are in order and no instant occurs twice.
     #[test]
     fn a_timeline_is_in_order(
         steps in proptest::collection::vec((0u32..5_000, any::<bool>(), 1u32..5, 10u32..500), 1..10)
