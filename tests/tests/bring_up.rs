@@ -12,7 +12,7 @@ use fabric::{Options, RecorderOptions, Running, bring_up};
 use ikv_tests::have_root;
 use ikv_tests::panel::PanelHost;
 use model::config::Config;
-use model::difference::Plan;
+use model::difference::FabricPlan;
 use model::topology::{self, Choice, Selection};
 use rustix::process::Signal;
 
@@ -22,7 +22,7 @@ fn options(host: &PanelHost) -> Options {
     config.topology.racks = 1;
     let topology = topology::build(&config).unwrap();
     Options {
-        plan: Plan {
+        plan: FabricPlan {
             config,
             topology,
             switches: Selection::none(),

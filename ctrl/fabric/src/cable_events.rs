@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use crate::cables::event::CableEvent;
 use crate::live::Live;
 use crate::state::FabricState;
+use dataplane::Side;
 use model::cable_change::CableState;
-use model::topology::Side;
 
 /// Between two looks at the workers' load, while frames come and while none comes.
 const BUSY: Duration = Duration::from_millis(250);

@@ -12,8 +12,8 @@ use crate::recorder::Recorder;
 use crate::recorder::requests::RecorderRequests;
 use api::capture::{CaptureRequest, CaptureStream};
 use api::{ApiError, CableBatchDone, CableChanged, CableReport, LaneImpairment};
+use dataplane::Side;
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
-use model::topology::Side;
 
 /// Answers requests about cables. Clones are the same cables.
 pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {

@@ -17,10 +17,11 @@ use api::{
     ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
     Positions, Recording, SshAccess, Status,
 };
+use dataplane::Side;
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
 use model::plugging::PlugOptions;
 use model::power::PowerAction;
-use model::topology::{Side, TopologyJson};
+use model::topology::TopologyJson;
 
 /// A fabric while it runs.
 pub struct Fabric {

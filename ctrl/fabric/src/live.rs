@@ -10,8 +10,9 @@ use crate::notices::Notices;
 use crate::occupancy::Occupancies;
 use crate::owner::Person;
 use crate::state::{FabricState, is_host};
+use dataplane::Side;
 use host::lock::StatePaths;
-use model::topology::{EndOwner, Side};
+use model::topology::EndOwner;
 
 /// A running fabric's present state, and where its parts meet: the host, the ends that are plugged
 /// in, and what the user should know.

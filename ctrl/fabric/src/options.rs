@@ -14,7 +14,7 @@ use api::ApiError;
 use host::HostError;
 use host::execute::HostChangeError;
 use host::lock::LockError;
-use model::difference::Plan;
+use model::difference::FabricPlan;
 use model::topology::Choice;
 use vm::LaunchError;
 use vm::accel::AccelError;
@@ -27,7 +27,7 @@ use vm::image::ImageError;
 pub struct Options {
     /// The configuration, the topology that follows from it, and which of its switches run as VMs.
     /// The ends of every other switch are taps to plug into.
-    pub plan: Plan,
+    pub plan: FabricPlan,
     /// How the switches that run were chosen; `apply` chooses again from another topology.
     pub choice: Choice,
     /// Where the API listens.

@@ -2,8 +2,9 @@
 
 use crate::live::Live;
 use api::{Position, Positions};
+use dataplane::Side;
 use model::plugging::PlugKind;
-use model::topology::{EndOwner, Side};
+use model::topology::EndOwner;
 
 pub(crate) fn list(live: &Live) -> Positions {
     let state = live.state();

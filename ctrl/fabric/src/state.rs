@@ -7,9 +7,10 @@ use crate::cables::Cables;
 use crate::cables::names::CableNames;
 use crate::switches::switch::Switch;
 use api::{ApiError, NodeState};
+use dataplane::Side;
 use model::cable_change::CableState;
-use model::difference::Plan;
-use model::topology::{EndBackend, EndOwner, Side};
+use model::difference::FabricPlan;
+use model::topology::{EndBackend, EndOwner};
 
 /// What was planned, and what there is of it.
 ///
@@ -18,7 +19,7 @@ use model::topology::{EndBackend, EndOwner, Side};
 #[derive(Clone)]
 pub(crate) struct FabricState {
     /// Configuration and topology, and which of the switches run as VMs.
-    pub(crate) plan: Plan,
+    pub(crate) plan: FabricPlan,
     /// By their indices in the topology.
     pub(crate) cables: Cables,
     /// The switches that run, by their indices in the topology.

@@ -8,7 +8,7 @@ use super::configuration::{ConfigArgs, SwitchArgs};
 use super::{Context, exit_status};
 use fabric::preflight::{self, Finding, Severity};
 use host::lock::StatePaths;
-use model::difference::Plan;
+use model::difference::FabricPlan;
 
 /// Reports everything that would keep `run` from working here, each with the command that mends it.
 /// Changes nothing. Exit status 0 if `run` would work, otherwise 1.
@@ -26,7 +26,7 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<ExitCod
     let config = args.config.completed()?;
     let topology = model::topology::build(&config)?;
     let paths = StatePaths::beside(context.client.socket());
-    let plan = Plan {
+    let plan = FabricPlan {
         switches: args.switches.selection(&topology)?,
         topology,
         config,

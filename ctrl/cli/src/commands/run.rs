@@ -13,7 +13,7 @@ use crate::signals::StopSignals;
 use api::{Backend, NodeState, NodeStatus};
 use fabric::progress::{Progress, Stage, duration};
 use fabric::{Fabric, Options, Running, bring_up};
-use model::difference::Plan;
+use model::difference::FabricPlan;
 use model::topology;
 
 /// The most workers unless `--workers` asks for more.
@@ -50,7 +50,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
     // From here on a signal ends the run in order, so nothing stays behind on the host.
     let mut stop = StopSignals::with_hangup()?;
     let options = Options {
-        plan: Plan {
+        plan: FabricPlan {
             config,
             topology,
             switches,

@@ -8,9 +8,9 @@ use super::panel::answer;
 use super::report::to_dataplane_state;
 use super::{Cables, Condition};
 use api::ApiError;
+use dataplane::Side;
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
 use model::impairment::{BoundedInt, ImpairKeys};
-use model::topology::Side;
 
 /// A batch that has been checked: what every cable in it will be.
 pub(crate) struct CheckedBatch {

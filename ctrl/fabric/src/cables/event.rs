@@ -6,7 +6,7 @@ use dataplane::vhost_sockets::SocketEvent;
 use dataplane::{CableId, Event};
 
 use super::{Cables, PluggedCable};
-use model::topology::Side;
+use dataplane::Side;
 
 /// What happened to a cable.
 #[derive(Debug, PartialEq, Eq)]

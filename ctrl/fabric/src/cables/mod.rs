@@ -21,10 +21,10 @@ use dataplane::capture::{RecorderReader, TapSpec};
 use dataplane::vhost_sockets::SocketId;
 use dataplane::{CableHandle, CableId, Capture, DropReason, PanelError, clock};
 
+use dataplane::Side;
 use error::CablesError;
 use model::cable_change::CableState;
 use model::impairment::ImpairKeys;
-use model::topology::Side;
 use open::moved_away;
 use panel::{PatchPanel, answer};
 use plan::open_netdev;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use api::ApiError;
-use model::topology::{Side, Topology};
+use dataplane::Side;
+use model::topology::Topology;
 
 /// Finds cables and their ends by name.
 pub(crate) trait CableNames {

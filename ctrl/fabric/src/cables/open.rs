@@ -14,20 +14,20 @@ use crate::files::{FileError, listen, make_closed_folder, make_folder};
 use crate::owner::Person;
 use host::execute::HostTaps;
 use host::lock::StatePaths;
-use model::difference::Plan;
+use model::difference::FabricPlan;
 use model::plugging::PlugKind;
 use model::topology::{self, End, EndBackend, MTU};
 use vm::{NIC_FOLDER, nic_socket_name};
 
 /// Opens the ports and sockets of a plan's cables.
 pub(crate) struct CableOpener<'a> {
-    plan: &'a Plan,
+    plan: &'a FabricPlan,
     paths: &'a StatePaths,
     owner: &'a Person,
 }
 
 impl<'a> CableOpener<'a> {
-    pub(crate) fn new(plan: &'a Plan, paths: &'a StatePaths, owner: &'a Person) -> Self {
+    pub(crate) fn new(plan: &'a FabricPlan, paths: &'a StatePaths, owner: &'a Person) -> Self {
         CableOpener { plan, paths, owner }
     }
 

@@ -8,9 +8,9 @@ use futures_util::future::{join, join_all};
 use super::panel::answer_within;
 use super::{Cables, Condition, PluggedCable, accuracy};
 use api::{CableReport, LaneImpairment, LaneReport};
+use dataplane::Side;
 use model::cable_change::CableState;
 use model::impairment::ImpairKeys;
-use model::topology::Side;
 
 /// A worker that has not answered after this is left out of a report, which must not wait.
 const LIMIT: Duration = Duration::from_secs(1);

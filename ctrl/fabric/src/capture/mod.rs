@@ -21,8 +21,8 @@ use api::capture::{
     CaptureCount, CaptureInterface, CaptureRequest, CaptureStart, CaptureStream, MOST_INTERFACES,
     Message,
 };
+use dataplane::Side;
 use merge::Merge;
-use model::topology::Side;
 
 /// Bytes of a message chunk, and how many may wait for the client.
 pub(crate) const CHUNK: usize = 256 << 10;

@@ -7,7 +7,7 @@ use tokio::sync::{MutexGuard, mpsc, watch};
 use crate::host::Ending;
 use crate::links::WatchedChange;
 use api::{ApiError, ApplyRequest};
-use model::difference::Plan;
+use model::difference::FabricPlan;
 use model::topology::{self, Choice};
 
 /// Admits changes to a fabric.
@@ -85,7 +85,7 @@ impl ChangeControl {
     ///
     /// # Errors
     /// When the configuration makes no fabric.
-    pub(super) fn plan(&self, request: &ApplyRequest) -> Result<Plan, ApiError> {
+    pub(super) fn plan(&self, request: &ApplyRequest) -> Result<FabricPlan, ApiError> {
         let config = request.config.clone();
         let topology = topology::build(&config).map_err(ApiError::conflict)?;
         let switches = self.choice.of(&topology).map_err(|error| {
@@ -93,7 +93,7 @@ impl ChangeControl {
                 "this fabric was started with --only, and {error}; restart it with other names"
             ))
         })?;
-        Ok(Plan {
+        Ok(FabricPlan {
             config,
             topology,
             switches,

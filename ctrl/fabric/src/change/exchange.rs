@@ -20,11 +20,12 @@ use crate::preflight::needs::taps;
 use crate::state::FabricState;
 use crate::switches::switch::Switch;
 use api::ApiError;
+use dataplane::Side;
 use host::execute::{HostChangeError, HostChanges, HostTaps};
 use host::plan::TapPlan;
 use model::cable_change::{CableBatch, CableState};
-use model::difference::Plan;
-use model::topology::{EndOwner, Side};
+use model::difference::FabricPlan;
+use model::topology::EndOwner;
 
 impl Fabric {
     /// Puts another state in the place of `before`. Returns it, with notes for the user.
@@ -276,7 +277,7 @@ fn remove_folders(opener: &CableOpener<'_>, prepared: &Prepared) {
 /// later one fails.
 async fn plug(
     opener: &CableOpener<'_>,
-    plan: &Plan,
+    plan: &FabricPlan,
     cables: &Cables,
     names: &BTreeSet<&str>,
     plugged: &mut Vec<Arc<PluggedCable>>,
@@ -291,7 +292,7 @@ async fn plug(
 }
 
 /// Removes the sockets of a cable that is unplugged.
-fn forget(opener: &CableOpener<'_>, plan: &Plan, name: &str) {
+fn forget(opener: &CableOpener<'_>, plan: &FabricPlan, name: &str) {
     let cables = plan.topology.cables.iter();
     for cable in cables.filter(|cable| cable.name == name) {
         opener.forget(cable);
@@ -312,7 +313,11 @@ impl Prepared {
 impl FabricState {
     /// The state that follows from another plan: with the cables that stay, those that were
     /// `plugged`, and the switches that stay.
-    fn with(&self, plan: &Plan, plugged: &[Arc<PluggedCable>]) -> Result<FabricState, ChangeError> {
+    fn with(
+        &self,
+        plan: &FabricPlan,
+        plugged: &[Arc<PluggedCable>],
+    ) -> Result<FabricState, ChangeError> {
         let mut there: BTreeMap<&str, &Arc<PluggedCable>> = BTreeMap::new();
         for index in 0..self.cables.len() {
             there.insert(self.cables.name(index), self.cables.plugged(index));

@@ -24,7 +24,7 @@ use crate::state::FabricState;
 use crate::switches::seeds::SeedsError;
 use api::{ApiError, ApplyAnswer, ApplyRequest, Peer};
 use host::execute::HostChangeError;
-use model::difference::{Difference, Plan, refusals};
+use model::difference::{Difference, FabricPlan, refusals};
 use switches::SwitchToBe;
 
 /// For the routes to follow the sessions.
@@ -64,7 +64,7 @@ impl From<BringUpError> for ChangeError {
 
 /// A change with everything that can be made ready for it.
 struct Prepared {
-    plan: Plan,
+    plan: FabricPlan,
     difference: Difference,
     /// The switches that start or change, in the topology's order.
     switches: Vec<SwitchToBe>,

@@ -17,7 +17,7 @@ use crate::switches::displays;
 use crate::switches::seeds::SeedsError;
 use crate::switches::switch::Switch;
 use api::NodeState;
-use model::difference::{Difference, Plan};
+use model::difference::{Difference, FabricPlan};
 use model::power::PowerAction;
 use vm::VmSpec;
 use vm::seed;
@@ -57,7 +57,7 @@ impl Fabric {
     pub(super) async fn prepare(
         &self,
         state: &FabricState,
-        plan: Plan,
+        plan: FabricPlan,
         number: u32,
     ) -> Result<Prepared, ChangeError> {
         let mut difference = Difference::between(&state.plan, &plan);
@@ -82,7 +82,7 @@ impl Fabric {
     async fn switches_to_be(
         &self,
         state: &FabricState,
-        plan: &Plan,
+        plan: &FabricPlan,
         number: u32,
     ) -> Result<Vec<SwitchToBe>, ChangeError> {
         let Some(factory) = self.switches.factory() else {

@@ -28,11 +28,12 @@ use api::{
     ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
     Positions, Recording, SshAccess, Status,
 };
+use dataplane::Side;
 use host::lock::StatePaths;
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
 use model::plugging::PlugOptions;
 use model::power::PowerAction;
-use model::topology::{Side, TopologyJson};
+use model::topology::TopologyJson;
 pub use port_spec::PortSpec;
 use port_spec::{OwnSocket, WIRE};
 

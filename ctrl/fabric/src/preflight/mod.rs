@@ -18,7 +18,7 @@ pub use finding::{Finding, Severity, prevents};
 use host::lock::StatePaths;
 use host::plan::HostPlanInput;
 use host::program::{self, Program};
-use model::difference::Plan;
+use model::difference::FabricPlan;
 pub use needs::{FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_SWITCHES};
 
 /// Checks before anything is touched. Shows warnings.
@@ -26,7 +26,7 @@ pub use needs::{FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_SWITCHES};
 /// # Errors
 /// Everything that would get in the way of the fabric, at once.
 pub(crate) fn refuse_obstacles(
-    plan: &Plan,
+    plan: &FabricPlan,
     paths: &StatePaths,
     progress: &Progress,
 ) -> Result<(), BringUpError> {
@@ -49,7 +49,7 @@ pub(crate) fn refuse_obstacles(
 ///
 /// # Errors
 /// When the fabric's owner is unknown.
-pub fn check(plan: &Plan, paths: &StatePaths) -> Result<Vec<Finding>, NoSuchUser> {
+pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSuchUser> {
     let owner = Person::find(plan.config.owner.as_ref())?;
     let host = needs::host_input(plan, &owner);
     let mut found = check_needs(

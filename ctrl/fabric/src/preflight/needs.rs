@@ -3,7 +3,7 @@
 use crate::owner::Person;
 use host::plan::{HostLinkPlan, HostPlanInput, IpmiLinkPlan, TapPlan};
 use host::program::Program;
-use model::difference::Plan;
+use model::difference::FabricPlan;
 use model::topology::{EndBackend, MTU, Topology};
 use vm::image;
 
@@ -27,7 +27,7 @@ pub const FOR_IPMI: &[Program] = &[
 pub const FOR_IMAGE: &[Program] = image::BUILD_PROGRAMS;
 
 /// The programs that a fabric of this plan will start.
-pub(super) fn programs(plan: &Plan) -> Vec<Program> {
+pub(super) fn programs(plan: &FabricPlan) -> Vec<Program> {
     let mut programs = FOR_PANEL.to_vec();
     if !plan.switches.is_empty() {
         programs.extend(FOR_SWITCHES);
@@ -43,13 +43,13 @@ pub(super) fn programs(plan: &Plan) -> Vec<Program> {
 }
 
 /// Memory of all switches together, in MiB.
-pub(super) fn memory_mib(plan: &Plan) -> u64 {
+pub(super) fn memory_mib(plan: &FabricPlan) -> u64 {
     u64::from(plan.config.vm.memory.mib()) * plan.switches.len() as u64
 }
 
 /// What is planned for the host.
-pub(crate) fn host_input(plan: &Plan, owner: &Person) -> HostPlanInput {
-    let Plan {
+pub(crate) fn host_input(plan: &FabricPlan, owner: &Person) -> HostPlanInput {
+    let FabricPlan {
         topology, switches, ..
     } = plan;
     let host = &topology.host;
@@ -78,7 +78,7 @@ pub(crate) fn host_input(plan: &Plan, owner: &Person) -> HostPlanInput {
 }
 
 /// The taps that VMs and other programs may open.
-pub(crate) fn taps(plan: &Plan) -> Vec<TapPlan> {
+pub(crate) fn taps(plan: &FabricPlan) -> Vec<TapPlan> {
     let ends = plan.topology.ends();
     let backend = |owner| EndBackend::of(owner, &plan.switches, plan.config.vm.nic);
     ends.filter(|found| backend(found.end.owner).has_waiting_tap())

@@ -30,7 +30,7 @@ use crate::off_thread::off_thread;
 use api::ApiError;
 use api::capture::{CaptureInterface, CaptureStart, CaptureStream};
 use api::recorder::{DumpRequest, RecorderStatus, Trigger};
-use model::topology::Side;
+use dataplane::Side;
 use options::RecorderOptions;
 use schedule::Due;
 use store::Store;

@@ -13,8 +13,8 @@ use crate::cables::names::CableNames;
 use crate::capture::program;
 use api::ApiError;
 use api::recorder::Trigger;
+use dataplane::Side;
 use model::cable_change::CableState;
-use model::topology::Side;
 
 /// Frames that match are only counted: room for one.
 const COUNTING_RING: usize = 128;

@@ -18,7 +18,7 @@ use crate::options::BringUpError;
 use crate::owner::Person;
 use host::lock::StatePaths;
 use model::config::{Config, Listen};
-use model::difference::Plan;
+use model::difference::FabricPlan;
 use model::topology::Topology;
 
 /// Port of display 0 (RFC 6143 names no other; VNC viewers count from it).
@@ -49,12 +49,12 @@ fn port(first: u16, switch: usize) -> Option<u16> {
 /// # Errors
 /// The first address that cannot be listened at.
 pub(crate) fn open(
-    plan: &Plan,
+    plan: &FabricPlan,
     host: &Host,
     paths: &StatePaths,
     owner: &Person,
 ) -> Result<Vec<Display>, BringUpError> {
-    let Plan {
+    let FabricPlan {
         config, switches, ..
     } = plan;
     if config.vnc.listen == Listen::Unix && !switches.is_empty() {
@@ -73,12 +73,12 @@ pub(crate) fn open(
 /// # Errors
 /// When its address cannot be listened at.
 pub(crate) fn open_one(
-    plan: &Plan,
+    plan: &FabricPlan,
     paths: &StatePaths,
     owner: &Person,
     switch: usize,
 ) -> Result<Option<Display>, BringUpError> {
-    let Plan {
+    let FabricPlan {
         config, topology, ..
     } = plan;
     let listener = match config.vnc.listen {
@@ -147,8 +147,8 @@ pub(crate) fn password(config: &Config) -> Option<String> {
 }
 
 /// Where the displays are, in words.
-pub(crate) fn words(plan: &Plan, paths: &StatePaths) -> Option<String> {
-    let Plan {
+pub(crate) fn words(plan: &FabricPlan, paths: &StatePaths) -> Option<String> {
+    let FabricPlan {
         config,
         topology,
         switches,

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use host::address::index_of;
 use host::lock::StatePaths;
 use model::config::Config;
-use model::difference::Plan;
+use model::difference::FabricPlan;
 use model::topology::{Selection, Topology};
 use vm::accel::{self, Facts};
 use vm::image;
@@ -139,8 +139,11 @@ impl SwitchFactory {
     ///
     /// # Errors
     /// When the keys cannot be read or made.
-    pub(crate) async fn maker<'a>(&self, plan: &'a Plan) -> Result<SwitchMaker<'a>, SeedsError> {
-        let Plan {
+    pub(crate) async fn maker<'a>(
+        &self,
+        plan: &'a FabricPlan,
+    ) -> Result<SwitchMaker<'a>, SeedsError> {
+        let FabricPlan {
             config, topology, ..
         } = plan;
         let switches = topology.switches.iter();

@@ -25,7 +25,7 @@ pub use refusals::{Refusal, refusals};
 
 /// What a fabric is built from.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct FabricPlan {
     /// The configuration.
     pub config: Config,
     /// The topology that follows from it.
@@ -87,7 +87,7 @@ pub struct SwitchChange {
 
 impl Difference {
     /// The changes that turn `old` into `new`.
-    pub fn between(old: &Plan, new: &Plan) -> Self {
+    pub fn between(old: &FabricPlan, new: &FabricPlan) -> Self {
         let cables = Parts::between(&old.cables(), &new.cables());
         let changes: Vec<_> = new
             .running()
@@ -97,7 +97,7 @@ impl Difference {
             })
             .collect();
         let is_changed = |name: &str| changes.iter().any(|change| change.name == name);
-        let names = |plan: &Plan, after: bool| -> Vec<(String, bool)> {
+        let names = |plan: &FabricPlan, after: bool| -> Vec<(String, bool)> {
             let names = plan.running().map(|switch| switch.name.clone());
             names
                 .map(|name| (name.clone(), after && is_changed(&name)))
@@ -185,7 +185,7 @@ impl Parts {
 /// Name, alias and backend of an end.
 type Shape = (String, String, EndBackend);
 
-impl Plan {
+impl FabricPlan {
     fn holder(&self, end: &End) -> EndBackend {
         EndBackend::of(end.owner, &self.switches, self.config.vm.nic)
     }
@@ -212,7 +212,10 @@ impl Plan {
 }
 
 impl SwitchChange {
-    fn between((old, before): (&Plan, &Switch), (new, after): (&Plan, &Switch)) -> Option<Self> {
+    fn between(
+        (old, before): (&FabricPlan, &Switch),
+        (new, after): (&FabricPlan, &Switch),
+    ) -> Option<Self> {
         // A name that the switch's files cannot hold is reported when the files are written.
         let confs = (
             old.topology.switch_conf(before).ok(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::Plan;
+use super::FabricPlan;
 use crate::config::{self, Config};
 
 /// A key that cannot be changed while the fabric runs.
@@ -18,7 +18,7 @@ pub struct Refusal {
 }
 
 /// Everything in `new` that a fabric which runs as `old` cannot become, by key.
-pub fn refusals(old: &Plan, new: &Plan) -> Vec<Refusal> {
+pub fn refusals(old: &FabricPlan, new: &FabricPlan) -> Vec<Refusal> {
     let mut refused: Vec<_> = changed(&old.config, &new.config)
         .into_iter()
         .filter(|key| !config::is_live(key))

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Plan;
+use super::FabricPlan;
 use crate::cable_change::{CableChange, CableState, ImpairmentChange};
 use crate::impairment::ImpairKeys;
-use crate::topology::{EndOwner, Side};
+use crate::topology::EndOwner;
+use dataplane::Side;
 
 /// What is configured of a cable.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +27,7 @@ impl Default for Setting {
 
 /// The changes to cables whose state or impairment is configured differently than before. A `kept`
 /// cable keeps everything else, also what a command has set since.
-pub(super) fn settings(old: &Plan, new: &Plan, kept: &[String]) -> Vec<CableChange> {
+pub(super) fn settings(old: &FabricPlan, new: &FabricPlan, kept: &[String]) -> Vec<CableChange> {
     let (before, after) = (configured(old), configured(new));
     let mut changes = Vec::new();
     for cable in &new.topology.cables {
@@ -71,7 +72,7 @@ pub(super) fn settings(old: &Plan, new: &Plan, kept: &[String]) -> Vec<CableChan
 }
 
 /// By the cable's name, without the cables that the configuration does not mention.
-fn configured(plan: &Plan) -> BTreeMap<String, Setting> {
+fn configured(plan: &FabricPlan) -> BTreeMap<String, Setting> {
     let mut settings: BTreeMap<String, Setting> = BTreeMap::new();
     for keys in &plan.config.cable {
         // The topology was built, so it has every cable that the configuration names.

@@ -7,7 +7,7 @@ use crate::config::parse;
 use crate::topology::build;
 
 /// A fabric as the file says it, with all its switches running or none.
-fn plan(text: &str, vms: bool) -> Plan {
+fn plan(text: &str, vms: bool) -> FabricPlan {
     let config = parse("fabric.toml", text, &[]).unwrap();
     let topology = build(&config).unwrap();
     let switches = if vms {
@@ -15,7 +15,7 @@ fn plan(text: &str, vms: bool) -> Plan {
     } else {
         Selection::none()
     };
-    Plan {
+    FabricPlan {
         config,
         topology,
         switches,
@@ -129,7 +129,7 @@ fn what_cannot_be_is_refused_by_key() {
 }
 
 /// The keys by which fabrics differ here, as small as they may be.
-fn any_plan() -> impl Strategy<Value = Plan> {
+fn any_plan() -> impl Strategy<Value = FabricPlan> {
     let own = prop::option::of((1u16..=2, 3u16..=4, 1u16..=2, 3u16..=4));
     (1u16..=4, 1u16..=3, 3u16..=6, own, any::<bool>(), 0u8..3).prop_map(
         |(racks, spines, num_u, own, vms, cut)| {
@@ -178,7 +178,7 @@ proptest! {
     #[test]
     fn it_leads_from_one_to_the_other(a in any_plan(), b in any_plan()) {
         let difference = Difference::between(&a, &b);
-        let shapes = |plan: &Plan| plan.cables();
+        let shapes = |plan: &FabricPlan| plan.cables();
         let [before, after] = [shapes(&a), shapes(&b)];
         let mut there = set(before.iter().map(|(name, _)| name.as_str()));
         for name in difference.cables.to_take() {

@@ -28,8 +28,6 @@ use ipnet::Ipv4Net;
 
 use crate::mac::Mac;
 
-pub use dataplane::Side;
-
 pub use backend::EndBackend;
 pub use build::build;
 pub use error::{TopologyError, TopologyErrors};

@@ -1,9 +1,10 @@
 //! `[[cable]]`: cables of one's own, and whether what is said about cables can be.
 
+use dataplane::Side;
 use std::collections::BTreeMap;
 
 use super::error::TopologyError;
-use super::{Cable, End, EndOwner, LONGEST_NAME, PortKind, Side, Topology};
+use super::{Cable, End, EndOwner, LONGEST_NAME, PortKind, Topology};
 use crate::config::{CableKeys, Config};
 use crate::impairment::{ImpairKeys, Spread};
 

@@ -1,7 +1,8 @@
 //! The BMCs' segment: there only where it is wished for, and found by its names.
 
 use crate::config;
-use crate::topology::{Side, Topology, build};
+use crate::topology::{Topology, build};
+use dataplane::Side;
 
 fn built(sets: &[&str]) -> Result<Topology, String> {
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
