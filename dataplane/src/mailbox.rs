@@ -12,8 +12,10 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use mio::{Registry, Token, Waker};
 
-/// Commands that may wait for one thread.
-const COMMANDS: usize = 64;
+/// Commands that may wait for one thread. A capture of every cable sends one for each lane in one
+/// go, before a thread that shares its CPU has read any: this is room for both lanes of 2,000
+/// cables. A thread that leaves more unread is stuck.
+const COMMANDS: usize = 4096;
 
 /// Sends commands to a thread and wakes it. None of it ever blocks.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ikv_dataplane::capture::TapSpec;
 use ikv_dataplane::impair::Impairment;
 use ikv_dataplane::port::{MemoryHost, memory};
 use ikv_dataplane::vhost_sockets::{Role, SocketSpec, VhostUserSockets};
@@ -14,6 +15,9 @@ use ikv_dataplane::{
 };
 
 const SOON: Duration = Duration::from_secs(10);
+
+/// Captures of one lane at the same time.
+const MAX_CAPTURES: usize = 16;
 
 /// Far longer than sending a command takes, far shorter than a wait for a worker.
 const AT_ONCE: Duration = Duration::from_millis(100);
@@ -130,13 +134,52 @@ fn commands_to_a_stuck_worker_return_at_once_and_time_out() {
 fn a_stuck_worker_is_not_sent_commands_without_end() {
     let stuck = Stuck::new();
     let start = Instant::now();
-    let refused = (0..1000).find_map(|_| {
+    let refused = (0..10_000).find_map(|_| {
         let mut reply = stuck.panel.accuracy(stuck.cable.id, Side::A);
         reply.try_take()
     });
     assert!(start.elapsed() < AT_ONCE);
     let error = refused.unwrap().unwrap_err();
     assert!(is_silent(&error, Answerer::Worker(0)), "{error}");
+}
+
+/// A capture of all cables sends a command for each lane before its worker reads the first.
+#[test]
+fn a_worker_that_is_busy_takes_a_command_for_each_lane_of_a_large_fabric() {
+    let stuck = Stuck::new();
+    let replies: Vec<_> = (0..2000)
+        .map(|_| stuck.panel.accuracy(stuck.cable.id, Side::A))
+        .collect();
+    stuck.released.store(true, Ordering::Relaxed);
+    for reply in replies {
+        reply.wait().unwrap();
+    }
+}
+
+/// A capture that is dropped while its worker takes no more commands ends once the worker does.
+#[test]
+fn a_capture_dropped_at_a_full_worker_still_ends() {
+    let stuck = Stuck::new();
+    let spec = TapSpec {
+        filter: None,
+        snap: 64,
+        wire: false,
+        bytes: 4096,
+    };
+    let (panel, id) = (&stuck.panel, stuck.cable.id);
+    let capture = panel.tap(id, Side::A, spec.clone());
+    while panel.accuracy(id, Side::A).try_take().is_none() {}
+    // The caller gives up waiting, which drops the capture.
+    drop(capture);
+    stuck.released.store(true, Ordering::Relaxed);
+    panel.accuracy(id, Side::A).wait_for(SOON).ok();
+    // A lane has room for few captures: were that one left, these would not all fit.
+    until("room for as many captures as a lane has", || {
+        let taps: Vec<_> = (0..MAX_CAPTURES)
+            .map(|_| panel.tap(id, Side::A, spec.clone()).wait())
+            .collect();
+        taps.iter().all(Result::is_ok)
+    });
 }
 
 #[test]

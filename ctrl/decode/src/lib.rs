@@ -4,7 +4,7 @@
 //! escape every text that comes from a guest.
 //!
 //! [`summary`] is for people; [`Packet`] and the types of the protocols are for the
-//! [flight recorder's](fabric) triggers and for `converge`. The crate etherparse decodes
+//! flight recorder's triggers and for `converge`. The crate etherparse decodes
 //! Ethernet, VLAN, ARP, IP, TCP, UDP and ICMP, the modules here the protocols above and beside it.
 
 mod bytes;

@@ -64,6 +64,8 @@ struct Inner {
     balance: balance::State,
     /// Captures that were dropped and whose memory is to come back from the workers.
     ending: Vec<Reply<()>>,
+    /// Captures that were dropped while their worker took no more commands.
+    unended: Vec<(CableId, Side, u64)>,
 }
 
 struct Entry {
@@ -107,6 +109,7 @@ impl Panel {
             next_tap: 0,
             balance: balance::State::new(Instant::now()),
             ending: Vec::new(),
+            unended: Vec::new(),
         };
         Ok(Panel {
             inner: Arc::new(Mutex::new(inner)),

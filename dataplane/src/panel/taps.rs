@@ -124,19 +124,41 @@ impl Drop for Capture {
         if self.ended {
             return;
         }
-        let ending = self.end();
+        let mut ending = self.end();
+        let answer = ending.try_take();
         if let Some(panel) = self.panel.upgrade() {
             let mut inner = lock(&panel);
             inner.reap();
-            inner.ending.push(ending);
+            match answer {
+                None => inner.ending.push(ending),
+                Some(Err(PanelError::Silent(_))) => {
+                    inner.unended.push((self.id, self.from, self.number));
+                }
+                // It has ended, or its cable or the panel has.
+                Some(_) => {}
+            }
         }
     }
 }
 
 impl Inner {
     /// Frees the memory of captures that have ended. It comes back with the worker's answer, so that
-    /// no worker frees it, and the answer is not waited for.
+    /// no worker frees it, and the answer is not waited for. Asks again to end those whose worker had
+    /// too many commands to read: a lane must not copy frames for a reader that has gone.
     fn reap(&mut self) {
+        for (id, from, number) in std::mem::take(&mut self.unended) {
+            let command = |done| Command::Untap {
+                id,
+                from,
+                number,
+                done,
+            };
+            let sent = self.send_to_owner(id, command);
+            match sent.answer {
+                Err(PanelError::Silent(_)) => self.unended.push((id, from, number)),
+                _ => self.ending.push(sent.then(|tap| tap.map(drop))),
+            }
+        }
         self.ending.retain_mut(|ending| ending.try_take().is_none());
     }
 }
