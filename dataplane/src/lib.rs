@@ -33,7 +33,7 @@
 //!
 //! # Impairments
 //!
-//! Most lanes do nothing else. A lane with an impairment sends its bursts another way
+//! Most lanes only forward. A lane with an impairment sends its bursts another way
 //! (`lane/impaired.rs`):
 //!
 //! ```text

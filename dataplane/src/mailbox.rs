@@ -49,8 +49,8 @@ pub(crate) fn mailbox<C>(registry: &Registry, token: Token) -> io::Result<(Mailb
 }
 
 impl<C> Mailbox<C> {
-    /// Sends a command. Gives it back when the thread has ended, or has left so many unread that it
-    /// must be stuck.
+    /// Sends a command. Returns it if the thread has ended, or must be stuck because its queue of
+    /// unread commands is full.
     pub(crate) fn send(&self, command: C) -> Result<(), C> {
         let Some(commands) = &self.commands else {
             return Err(command);

@@ -118,7 +118,7 @@ fn invalid_settings_are_refused_before_any_change() {
     for (sets, says) in [
         (
             &["--set=vnc.listen=unix"][..],
-            "--set vnc.listen: \"unix\" would show a login that nobody passes; set ssh.root_password too",
+            "--set vnc.listen: \"unix\" would show a login that no user can pass; set ssh.root_password too",
         ),
         (
             &["--set=vnc.listen=tcp", PASSWORD],

@@ -45,14 +45,14 @@ use host::watch::LinkWatch;
 use model::cable_change::{CableBatch, CableChange, ImpairmentChange};
 use model::config::Config;
 
-/// A change that is under way stops within this, unless it waits for a worker that is stuck or for a
-/// guest.
+/// How long a change that is under way may take to stop. It takes longer only while it waits for a
+/// stuck worker or for a guest.
 const CHANGE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Everything that must be taken away again.
+/// Owns everything that must be removed when the fabric ends.
 #[derive(Default)]
 pub struct Running {
-    // In the order in which they end, should this be dropped.
+    // Fields are dropped in this order: first the tasks that use the rest, last the lock.
     tasks: JoinSet<()>,
     fabric: Option<Arc<Fabric>>,
     host: Arc<Host>,
@@ -60,8 +60,8 @@ pub struct Running {
     lock: Option<Lock>,
 }
 
-/// Brings a fabric up. `running` owns at every moment what exists: a caller that stops waiting, or
-/// gets an error, calls [`Running::take_down`].
+/// Brings a fabric up. `running` owns everything that exists, at every moment: a caller that stops
+/// waiting, or gets an error, calls [`Running::take_down`].
 ///
 /// # Errors
 /// The first stage that failed.
@@ -104,28 +104,28 @@ pub async fn bring_up(
     Ok(fabric)
 }
 
-/// A fabric that is being brought up. Its stages leave nothing outside of `running` that would have
-/// to be taken away.
+/// The stages of bringing up a fabric. A stage puts everything that must be removed later into
+/// `running`.
 struct BringUp<'a> {
     options: &'a Options,
     owner: Person,
-    /// As the journal has them.
+    /// As the journal records them: relative if `--socket` is.
     paths: StatePaths,
     progress: &'a Progress,
     running: &'a mut Running,
 }
 
-/// Cables that are plugged in and are what the configuration makes them. [`Running`] owns the panel
-/// that carries them.
+/// Cables that are plugged in, with their configured states and impairments. [`Running`] owns the
+/// panel that carries them.
 struct Plugged {
     cables: Cables,
     recorder: Option<Recorder>,
-    /// Notified when there are events of the cables.
+    /// Notified when the cables have events to read.
     events: Arc<Notify>,
 }
 
 impl BringUp<'_> {
-    /// Takes the lock, and away what a killed fabric has left.
+    /// Takes the lock and removes what a killed fabric has left behind.
     fn clean_up_before(&mut self) -> Result<(), BringUpError> {
         let lock = self.running.lock.insert(Lock::acquire(&self.paths)?);
         if let Some(cleaned) = execute::clean(lock)? {
@@ -137,7 +137,8 @@ impl BringUp<'_> {
         Ok(())
     }
 
-    /// What the switches will run on. `None` if none is to run.
+    /// Finds the image, QEMU and accelerator that the switches will run on. `None` if no switch
+    /// will run.
     async fn find_machine(&self) -> Result<Option<Machine>, BringUpError> {
         let plan = &self.options.plan;
         if plan.switches.is_empty() {
@@ -146,7 +147,7 @@ impl BringUp<'_> {
         machine(&plan.config, self.progress).await.map(Some)
     }
 
-    /// Makes devices, addresses, routes and tables. Returns the host's own taps.
+    /// Creates devices, addresses, routes and nftables tables. Returns the host's own taps.
     fn change_host(&mut self) -> Result<HostTaps, BringUpError> {
         let stage = self.progress.stage("host");
         let plan = &self.options.plan;
@@ -162,13 +163,15 @@ impl BringUp<'_> {
         displays::open(&self.options.plan, host, &self.paths, &self.owner)
     }
 
-    /// Starts the workers and gives them the cables.
+    /// Starts the workers and plugs the cables in.
     async fn plug_cables(&mut self, host_taps: HostTaps) -> Result<Plugged, BringUpError> {
         let stage = self.progress.stage("cables");
         let plan = &self.options.plan;
         if let Some(notice) = make_room(plan.topology.cables.len())? {
             self.progress.note(&format!("  ! {notice}"));
         }
+        // Folders enter the journal before they are created: if this process is killed in between,
+        // `clean` still removes them.
         self.running.host.will_create(&self.paths.vhost)?;
         if !plan.switches.is_empty() {
             self.running.host.will_create(&self.paths.vms)?;
@@ -181,6 +184,8 @@ impl BringUp<'_> {
         let notifier = move || notified.notify_one();
         let rights = CapabilitySet::empty();
         let panel = PatchPanel::start(&self.options.panel, rights, notifier)?;
+        // The panel goes into `running` before the next await: if the caller stops waiting there,
+        // `take_down` still stops the workers.
         let mut cables = Cables::none(self.running.panel.insert(panel).clone());
         cables.plug(planned).await?;
         let recorder = self.record(&cables).await?;
@@ -196,7 +201,7 @@ impl BringUp<'_> {
         })
     }
 
-    /// Records every cable from now on, if that is wanted.
+    /// Records every cable from now on, if a recorder is configured.
     async fn record(&self, cables: &Cables) -> Result<Option<Recorder>, BringUpError> {
         let Some(options) = self.options.recorder.clone() else {
             return Ok(None);
@@ -210,7 +215,7 @@ impl BringUp<'_> {
         ))
     }
 
-    /// Makes the fabric of its parts, without switches as yet.
+    /// Makes the fabric of its parts; no switch runs yet.
     fn compose(
         &mut self,
         cables: Cables,
@@ -241,7 +246,7 @@ impl BringUp<'_> {
         (fabric, changes)
     }
 
-    /// Makes each switch's disk and starts its VM.
+    /// Writes each switch's disk and starts its VM.
     async fn start_switches(
         &mut self,
         fabric: &Fabric,
@@ -257,9 +262,10 @@ impl BringUp<'_> {
         let mut specs = Vec::new();
         for index in plan.switches.iter() {
             specs.push((index, maker.prepare(index)?));
-            // A signal may end this between two disks.
+            // Writing a disk does not await: yield, so that Ctrl-C takes effect between two disks.
             tokio::task::yield_now().await;
         }
+        // Before the first switch starts, because switches start from saved states.
         let wanted: Vec<_> = specs.iter().map(|(_, spec)| spec).collect();
         factory.make_states(&wanted, self.progress).await;
         let stage = self.progress.stage("switches");
@@ -271,7 +277,7 @@ impl BringUp<'_> {
         Ok(())
     }
 
-    /// Starts a BMC for each switch that runs, if they are to have any.
+    /// Starts a BMC for each switch that runs, if BMCs are configured.
     async fn start_bmcs(&mut self, fabric: &Fabric) -> Result<(), BringUpError> {
         let Some(bmcs) = Bmcs::prepare(&fabric.live, &self.paths.ipmi).await? else {
             return Ok(());
@@ -292,8 +298,8 @@ impl BringUp<'_> {
         listen(&self.options.socket, &self.owner)
     }
 
-    /// Keeps those of root's rights that a fabric needs once it stands. `image`: the largest file of
-    /// the switch image.
+    /// Gives up all rights of root except those that a running fabric needs. `image` is the largest
+    /// file of the switch image.
     fn give_up_rights(&self, image: Option<&Path>) -> Result<(), CablesError> {
         let recorder = self.options.recorder.as_ref();
         let mut files = vec![self.paths.folder.as_path()];
@@ -305,7 +311,7 @@ impl BringUp<'_> {
 }
 
 impl Running {
-    /// Starts the tasks that follow what happens to a fabric's parts.
+    /// Starts the tasks that follow what happens to the fabric's devices, cables and switches.
     fn follow(
         &mut self,
         fabric: &Arc<Fabric>,
@@ -342,7 +348,7 @@ impl Running {
         }
     }
 
-    /// Takes everything away again: switches, what was done to the host, and cables.
+    /// Removes everything: switches, the changes to the host, and cables.
     ///
     /// # Errors
     /// What could not be undone; `ikv-fabric clean` tries again.
@@ -353,18 +359,21 @@ impl Running {
         self.tasks.shutdown().await;
         if let Some(fabric) = &self.fabric {
             fabric.live.set_ready(false);
-            // First, so that none of them starts a switch again.
+            // BMCs before switches: a BMC can start a switch again.
             if let Some(bmcs) = fabric.switches.bmcs() {
                 bmcs.stop_all().await;
             }
             let state = fabric.live.state();
             join_all(state.switches.values().map(|switch| switch.vm().stop())).await;
         }
-        // Devices before cables: removing all at once is fast, closing the descriptor of each is not.
+        // Devices before cables: the kernel removes all devices at once quickly, but closing their
+        // descriptors one by one is slow.
         let undone = self.host.undo().await;
         if let Some(panel) = &self.panel {
             panel.stop().await;
         }
+        // After a failure the lock and its journal stay, so that `ikv-fabric clean` knows what is
+        // left.
         if undone.is_ok()
             && let Some(lock) = self.lock.take()
             && let Err(error) = lock.release()
@@ -374,12 +383,12 @@ impl Running {
         undone
     }
 
-    /// Ends a change that is under way.
+    /// Stops a change that is under way and admits no others.
     async fn end_change(&self, fabric: &Fabric) {
         if timeout(CHANGE_LIMIT, fabric.change.end()).await.is_ok() {
             return;
         }
-        // It may wait for a worker that is stuck, and need not any more once the panel is stopped.
+        // The change may be waiting for a stuck worker. Stopping the panel ends that wait.
         if let Some(panel) = &self.panel {
             panel.stop().await;
         }
@@ -399,7 +408,7 @@ fn in_words(cables: &Cables) -> String {
     )
 }
 
-/// What the configuration makes of the cables before the first frame.
+/// The cables' configured states and impairments, applied before the first frame.
 fn configured(config: &Config) -> CableBatch {
     let changes = config.cable.iter().map(|keys| CableChange {
         cable: keys.called().to_owned(),
@@ -415,8 +424,8 @@ fn configured(config: &Config) -> CableBatch {
     }
 }
 
-/// Listens at `socket`, for its owner alone from the first moment on. The caller holds the lock
-/// beside it.
+/// Listens at `socket`, which only its owner may use from the first moment on. The caller holds the
+/// lock beside it.
 ///
 /// # Errors
 /// When the folder is missing or cannot be written to.
@@ -425,7 +434,8 @@ pub fn listen(socket: &Path, owner: &Person) -> Result<UnixListener, BringUpErro
         socket: PathBuf::from(socket),
         source,
     };
-    // A fabric that was killed may have left it: the place belongs to the one that holds the lock.
+    // A killed fabric may have left its socket here. The caller holds the lock, so no live fabric
+    // uses it.
     let _ = std::fs::remove_file(socket);
     let listener = files::listen(socket, (owner.uid, owner.gid)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;

@@ -1,5 +1,5 @@
-//! What happens at the cables while the fabric runs: front ends plug in, ports fail, workers are
-//! overloaded.
+//! What happens at the cables while the fabric runs: front ends connect and leave, ports fail,
+//! workers are overloaded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::state::FabricState;
 use dataplane::Side;
 use model::cable_change::CableState;
 
-/// Between two looks at the workers' load, while frames come and while none comes.
+/// Intervals between two looks at the workers' load: while frames come, and while none do.
 const BUSY: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_secs(2);
 
-/// Follows the cables until dropped. `waiting` is notified when there are events.
+/// Follows the cables until dropped. `waiting` is notified when they have events.
 pub(crate) async fn follow(live: Arc<Live>, waiting: Arc<Notify>) {
     loop {
         waiting.notified().await;
-        // An `apply` may replace the state between two events, so it is taken for each.
+        // An `apply` may replace the state between two events, so each event reads it again.
         while let (state, Some(event)) = next_event(&live).await {
             match event {
                 CableEvent::Notice(notice) => live.notices.add(notice),
@@ -37,8 +37,8 @@ pub(crate) async fn follow(live: Arc<Live>, waiting: Arc<Notify>) {
 
 async fn next_event(live: &Live) -> (Arc<FabricState>, Option<CableEvent>) {
     let panel = live.state().cables.panel().clone();
-    // While an `apply` exchanges cables, the state does not know the new ones yet, and their events
-    // would be skipped.
+    // While an `apply` exchanges cables, the state does not contain the new ones yet, and their
+    // events would be skipped.
     let _changing = panel.lock_changes().await;
     let state = live.state();
     let event = state.cables.event();
@@ -53,7 +53,7 @@ async fn front_end_changed(
 ) {
     let end = state.plan.topology.cables[index].end(side);
     if !state.is_pluggable(end.owner) {
-        // QEMU reports "link up" to its guest whenever it has connected.
+        // QEMU reports "link up" to its guest whenever it connects, also at the end of a cut cable.
         if plugged && state.cables.state(index) == CableState::Down {
             live.set_carrier(state, index, side, false).await;
         }
@@ -79,7 +79,7 @@ async fn front_end_changed(
     live.notices.signal();
 }
 
-/// Evens out the workers' load until dropped; seldom while no frame comes.
+/// Evens out the workers' load until dropped. Looks less often while no frames come.
 pub(crate) async fn balance(live: Arc<Live>) {
     let mut frames = 0;
     let mut pause = IDLE;

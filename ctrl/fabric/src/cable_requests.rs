@@ -1,4 +1,5 @@
-//! What clients ask of cables: [`CableRequests`], the same for a whole fabric and for a single wire.
+//! What clients ask of cables: [`CableRequests`], implemented by a whole fabric and by a single
+//! wire.
 
 use std::future::Future;
 
@@ -15,15 +16,15 @@ use api::{ApiError, CableBatchDone, CableChanged, CableReport, LaneImpairment};
 use dataplane::Side;
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
 
-/// Answers requests about cables. Clones are the same cables.
+/// Answers requests about cables. A clone refers to the same cables.
 pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {
     fn cables(&self) -> &Cables;
 
-    /// `None` where nothing is recorded.
+    /// `None` if recording is disabled.
     fn recorder(&self) -> Option<&Recorder>;
 
-    /// Reports to whatever is plugged in at an end whether it has carrier. Returns a sentence if it
-    /// could not be reported.
+    /// Reports to the device or VM at an end whether it has carrier. Returns a sentence if that
+    /// failed.
     fn set_carrier(
         &self,
         cable: usize,
@@ -31,7 +32,7 @@ pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {
         up: bool,
     ) -> impl Future<Output = Option<String>> + Send;
 
-    /// Reports on the cables of these names, or on all if there are none.
+    /// Reports on the named cables, or on all if `names` is empty.
     fn reports(
         &self,
         names: &[String],
@@ -43,7 +44,7 @@ pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {
         async { Ok(self.cables().reports(indices?).await) }
     }
 
-    /// Cuts or mends one cable, or makes it swallow frames.
+    /// Cuts or mends one cable, or makes it a blackhole.
     fn set_state(
         &self,
         name: &str,
@@ -67,7 +68,7 @@ pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {
         }
     }
 
-    /// Changes the impairment of one cable. Returns both lanes as they are now.
+    /// Changes the impairment of one cable. Returns the impairment of both lanes after the change.
     fn impair(
         &self,
         name: &str,
@@ -80,20 +81,22 @@ pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {
         }
     }
 
-    /// Makes all changes of a batch at one instant, or none, and reports the carrier to the ends.
+    /// Makes all changes of a batch at the same instant, or none, and then reports carriers to the
+    /// ends.
     fn change(
         &self,
         batch: CableBatch,
     ) -> impl Future<Output = Result<CableBatchDone, ApiError>> + Send {
         let cables = self.clone();
         async {
-            // A client that leaves ends its request, and half of a change must not be left behind.
+            // A task of its own: a client that disconnects cancels its request, which must not
+            // leave half of a change behind.
             let change = tokio::spawn(async move { cables.commit(&batch).await });
             change.await.map_err(ApiError::failed)?
         }
     }
 
-    /// As [`CableRequests::change`]; to be driven to its end.
+    /// As [`CableRequests::change`], but the caller must await it to its end.
     fn commit(
         &self,
         batch: &CableBatch,
@@ -128,7 +131,7 @@ pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {
     /// The flight recorder of these cables.
     ///
     /// # Errors
-    /// When nothing is recorded.
+    /// If recording is disabled.
     fn recording(&self) -> Result<RecorderRequests<Self>, ApiError> {
         RecorderRequests::new(self.clone())
     }

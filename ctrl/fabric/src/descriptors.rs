@@ -1,10 +1,10 @@
-//! Room for open descriptors: a shell's usual 1024 are too few for a datacenter.
+//! Limits of open descriptors: the usual 1024 of a shell are too few for a datacenter.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cables::error::CablesError;
 
-/// Descriptors for everything but the ends of cables.
+/// Descriptors for everything except the ends of cables.
 const OTHERS: u64 = 256;
 
 /// Descriptors of an end without a front end: a packet socket and a listener.
@@ -14,8 +14,8 @@ const IDLE_END: u64 = 2;
 /// the port's epoll; twice, for a session that ends while the next begins.
 const FRONT_END: u64 = 18;
 
-/// Lets this process and its children open as many descriptors as cables need. Returns a notice when
-/// fewer are allowed than could ever be needed, but enough to come up.
+/// Lets this process and its children open as many descriptors as the cables need. Returns a notice
+/// if the hard limit suffices to come up, but not for a front end at every end.
 ///
 /// # Errors
 /// [`CablesError::Descriptors`] when too few are allowed, and the hard limit cannot be raised.
@@ -23,7 +23,7 @@ pub(super) fn make_room(cables: usize) -> Result<Option<String>, CablesError> {
     let ends = 2 * cables as u64;
     let needed = OTHERS + ends * (IDLE_END + FRONT_END);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // `None`: unlimited.
+    // `None` means unlimited.
     if current.is_none_or(|current| current >= needed) {
         return Ok(None);
     }
@@ -44,8 +44,8 @@ pub(super) fn make_room(cables: usize) -> Result<Option<String>, CablesError> {
     }
 }
 
-/// The number of front ends that may connect to this many ends. `None` if that is less than an eighth
-/// of the ends.
+/// How many front ends can connect to this many ends. `None` if that is less than an eighth of the
+/// ends.
 fn front_ends(ends: u64, allowed: u64) -> Option<u64> {
     let left = allowed.checked_sub(OTHERS + ends * IDLE_END)?;
     Some(left / FRONT_END).filter(|room| *room >= ends.div_ceil(8))

@@ -1,4 +1,4 @@
-//! A running fabric: [`Fabric`] composes its parts, which answer the API.
+//! A running fabric: [`Fabric`] is composed of parts, each of which answers its share of the API.
 
 use std::sync::Arc;
 
@@ -27,46 +27,46 @@ use model::topology::TopologyJson;
 pub struct Fabric {
     pub(crate) live: Arc<Live>,
     pub(crate) switches: Switches,
-    /// `None` where nothing is recorded.
+    /// `None` if recording is disabled.
     pub(crate) recorder: Arc<Option<Recorder>>,
     pub(crate) change: ChangeControl,
 }
 
 impl Fabric {
-    /// Whether every planned switch runs with all its sessions and every loopback answers. At once
-    /// where no switch is planned.
+    /// Whether every planned switch runs with all its sessions and every loopback answers. True at
+    /// once if no switch is planned.
     pub fn is_ready(&self) -> bool {
         self.live.is_ready()
     }
 
-    /// Waits until something that [`Backend::status`] shows may have changed.
+    /// Waits until something that [`Backend::status`] reports may have changed.
     pub async fn changed(&self) {
         self.live.notices.changed().await;
     }
 
-    /// All cables' lanes added up: frames and bytes that entered, frames dropped.
+    /// The sum over all cables' lanes: frames and bytes that entered, frames dropped.
     pub fn traffic(&self) -> (u64, u64, u64) {
         self.live.state().cables.traffic()
     }
 
-    /// Number of ends at which a program or VM is plugged in.
+    /// The number of ends at which a program or VM is plugged in.
     pub fn plugged(&self) -> usize {
         self.live.occupancies.occupied()
     }
 
-    /// Takes the sentences for the user that have come since the last call.
+    /// Takes the sentences for the user that were added since the last call.
     pub fn notices(&self) -> Vec<String> {
         self.live.notices.take()
     }
 
-    /// Looks for what the recorder's triggers wait for, until dropped.
+    /// Checks the recorder's triggers until dropped.
     pub(crate) async fn watch_triggers(self: Arc<Self>) {
         if let Some(recorder) = &*self.recorder {
             recorder.watch(|notice| self.live.notices.add(notice)).await;
         }
     }
 
-    /// The cables at this moment, as requests want them.
+    /// The cables at this moment, for one request.
     fn cables_now(&self) -> CablesNow {
         CablesNow {
             state: self.live.state(),
@@ -76,7 +76,8 @@ impl Fabric {
     }
 }
 
-/// The cables of a fabric at one moment.
+/// The cables of a fabric at one moment: a request sees the same state from its beginning to its
+/// end.
 #[derive(Clone)]
 struct CablesNow {
     state: Arc<FabricState>,

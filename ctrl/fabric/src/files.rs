@@ -1,4 +1,4 @@
-//! Folders and Unix sockets that are made for one user.
+//! Folders and Unix sockets that are created for one user.
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -9,7 +9,7 @@ use rustix::fs::{Gid, Mode, Uid, chown};
 
 use vm::spec::MAX_SOCKET_PATH;
 
-/// A folder or file that could not be written.
+/// A folder or file that could not be created or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {source}", .path.display())]
 pub struct FileError {
@@ -18,17 +18,17 @@ pub struct FileError {
 }
 
 impl FileError {
-    /// For `map_err`: names the file.
+    /// For `map_err`: adds the file's path to the error.
     pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| FileError { path, source }
     }
 }
 
-/// Listens at `path`, mode 0600, for this user and root alone from the first moment on.
+/// Listens at `path` with mode 0600: only this user and root can connect, from the first moment on.
 ///
 /// # Errors
-/// When something is there already, or the folder cannot be written to.
+/// When the path exists already, or the folder cannot be written to.
 pub(crate) fn listen(path: &Path, (uid, gid): (u32, u32)) -> io::Result<UnixListener> {
     let bytes = path.as_os_str().len();
     if bytes > MAX_SOCKET_PATH {
@@ -44,10 +44,10 @@ pub(crate) fn listen(path: &Path, (uid, gid): (u32, u32)) -> io::Result<UnixList
     Ok(listener)
 }
 
-/// Makes a folder, and those above it, that only root may write to.
+/// Creates a folder and its parents, writable by root alone.
 ///
 /// # Errors
-/// When it cannot be made; that it is there already is fine.
+/// When it cannot be created. It may exist already.
 pub(crate) fn make_folder(path: &Path) -> Result<(), FileError> {
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -56,11 +56,11 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), FileError> {
         .map_err(FileError::at(path))
 }
 
-/// Makes a folder that only root may write to and only members of this group may enter: they cannot
-/// replace what is in it.
+/// Creates a folder that only root can write to and only members of this group can enter, so that
+/// they cannot replace what is in it.
 ///
 /// # Errors
-/// When it is there already, or cannot be made.
+/// When it exists already, or cannot be created.
 pub(crate) fn make_closed_folder(path: &Path, gid: u32) -> Result<(), FileError> {
     let made = std::fs::DirBuilder::new().mode(0o710).create(path);
     made.and_then(|()| Ok(chown(path, None, Some(Gid::from_raw(gid)))?))

@@ -1,4 +1,4 @@
-//! The host's part of a running fabric: [`Host`] owns what was done to the host, and takes it back.
+//! The fabric's changes to the host: [`Host`] owns them and undoes them.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -11,28 +11,29 @@ use host::execute::{self, HostChangeError, HostChanges, HostTaps};
 use host::lock::Lock;
 use host::plan::HostStep;
 
-/// What was done to the host, with the journal of it. Shared by the fabric, which changes it while
-/// it runs, and [`Running`](crate::Running), which undoes it at the end.
+/// The changes made to the host, with their journal. Shared by the fabric, which changes them while
+/// it runs, and [`Running`](crate::Running), which undoes them at the end.
 #[derive(Debug, Default)]
 pub(crate) struct Host {
-    /// `None` before the steps are executed, and once undoing has begun.
+    /// `None` before the steps are executed, and after undoing has begun.
     changes: Mutex<Option<HostChanges>>,
-    /// Second descriptors of the host's own taps, by the names of the devices: for their carrier.
+    /// Second descriptors of the host's own taps, by device name. Their carrier is set through
+    /// them.
     carriers: OnceLock<HostTaps>,
 }
 
-/// The host's part is being undone and takes no more changes.
+/// The changes to the host are being undone, so no more are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the fabric is being taken down")]
 pub(crate) struct Ending;
 
 impl Host {
-    /// Executes `steps` and keeps what they have done. Returns the host's own taps, for the cables.
+    /// Executes `steps` and keeps their changes. Returns the host's own taps, for the cables.
     ///
-    /// Blocks for some 100 ms; at this time the fabric serves no client yet.
+    /// Blocks the thread for about 100 ms, before the fabric serves its first client.
     ///
     /// # Errors
-    /// The first step that failed; all are undone then.
+    /// The first step that failed; all of them are undone then.
     pub(crate) fn execute(
         &self,
         steps: &[HostStep],
@@ -47,8 +48,8 @@ impl Host {
         Ok(taps)
     }
 
-    /// Enters a file or folder in the journal, before it is made, so that it is removed at the end
-    /// even if this process is killed.
+    /// Enters a file or folder into the journal before it is created, so that it is removed at the
+    /// end even if this process is killed.
     ///
     /// # Errors
     /// When the journal cannot be written.
@@ -59,7 +60,7 @@ impl Host {
         }
     }
 
-    /// Changes the host on a thread of its own, because `nft` takes its time.
+    /// Changes the host on a separate thread, because `nft` can take a long time.
     ///
     /// # Errors
     /// [`Ending`] once undoing has begun.
@@ -72,16 +73,16 @@ impl Host {
         changed.ok().flatten().ok_or(Ending)
     }
 
-    /// Takes back everything that was done to the host.
+    /// Undoes all changes to the host.
     ///
     /// # Errors
-    /// What could not be taken back; it stays in the journal.
+    /// The changes that could not be undone; they stay in the journal.
     pub(crate) async fn undo(self: &Arc<Self>) -> Result<(), HostChangeError> {
         let undo = |host: &Host| host.lock().take().map_or(Ok(()), HostChanges::undo);
         let host = self.clone();
         match off_thread("host", move || undo(&host)).await {
             Ok(undone) => undone,
-            // Without another thread, on this one: nothing may stay.
+            // If no thread can be started, undo on this one: nothing may be left behind.
             Err(_) => undo(self),
         }
     }
@@ -89,7 +90,7 @@ impl Host {
     /// Sets the carrier of one of the host's own devices.
     ///
     /// # Errors
-    /// A sentence, when the kernel refuses or the device is not the host's own.
+    /// A sentence, when the kernel refuses or the device is not one of the host's own.
     pub(crate) fn set_carrier(&self, device: &str, up: bool) -> Result<(), String> {
         let carriers = self.carriers.get();
         let Some(tap) = carriers.and_then(|carriers| carriers.get(device)) else {

@@ -1,4 +1,5 @@
-//! A running fabric: cables, switches, the host's part, and what clients ask of them.
+//! A running fabric: its cables, its switches, its changes to the host, and the answers to its
+//! clients.
 //!
 //! ```text
 //!  Options ── bring_up ──> Running ── owns ──> Host, PatchPanel, Fabric
@@ -7,19 +8,19 @@
 //!                                                     cables ──> capture, recorder
 //! ```
 //!
-//! [`bring_up()`] makes a [`Fabric`] stage by stage; [`Running`] owns what exists at every moment and
-//! takes it away. [`Fabric`] answers the API ([`api::Backend`]): requests about cables by
-//! `cable_requests`, which [`Patch`], a single wire, shares; requests about switches by `switches`.
-//! `apply` (`change`) makes another fabric of a running one.
+//! [`bring_up()`] makes a [`Fabric`] stage by stage; [`Running`] owns what exists at every moment
+//! and removes it. [`Fabric`] answers the API ([`api::Backend`]): `cable_requests`, which [`Patch`]
+//! (a single wire) shares, answers requests about cables, and `switches` those about switches.
+//! `apply` (`change`) turns a running fabric into another one.
 //!
-//! What a fabric consists of at one moment is an immutable `FabricState`; `Live` holds the present
-//! one, together with the host, the occupancy of the ends and the notices for the user. Tasks follow
-//! devices (`links`), cables (`cable_events`) and switches.
+//! An immutable `FabricState` describes what a fabric consists of at one moment. `Live` holds the
+//! current one, together with the host, the occupancy of the ends and the notices for the user.
+//! Tasks follow devices (`links`), cables (`cable_events`) and switches.
 //!
-//! Everything runs on one thread, which must not block: what waits for a worker is `async`, and what
-//! waits for the kernel, a disk or `nft` runs on a thread of its own (`off_thread`). Children are
-//! started on the main thread, because they end with the thread that started them; `nft` may not be
-//! waited for there.
+//! Everything runs on one thread, which must not block: calls that wait for a worker are `async`,
+//! and work that waits for the kernel, a disk or `nft` runs on a thread of its own (`off_thread`).
+//! Long-lived children are started on the main thread, because they end with the thread that
+//! started them. `nft` is short-lived and runs on such a thread of its own.
 
 mod bring_up;
 mod cable_events;

@@ -1,5 +1,5 @@
-//! What happens to the fabric's network devices while it runs: VMs plug in, other programs change
-//! them.
+//! Follows the fabric's network devices while it runs: VMs open and close taps, and other programs
+//! change devices.
 
 use std::sync::Arc;
 
@@ -9,28 +9,30 @@ use crate::live::Live;
 use crate::state::is_host;
 use host::watch::{LinkEvent, LinkWatch};
 
-/// Devices that belong to the fabric from now on, and those that no longer do.
+/// Devices that a change adds to the fabric or removes from it.
 pub(crate) struct WatchedChange {
     pub(crate) added: Vec<String>,
     pub(crate) removed: Vec<String>,
 }
 
-/// Follows the devices until dropped. `changes` comes from `apply`.
+/// Follows the devices until dropped. `apply` sends `changes`.
 pub(crate) async fn follow(
     live: Arc<Live>,
     mut watch: LinkWatch,
     mut changes: mpsc::UnboundedReceiver<WatchedChange>,
 ) {
     let state = live.state();
+    // Programs may have opened taps before this task started to listen.
     let ends = state.plan.topology.ends().map(|found| &found.end.tap);
     for tap in ends.filter(|tap| watch.plugged(tap)) {
         tap_changed(&live, tap, true);
     }
+    // The loop must not keep an old state alive.
     drop(state);
     loop {
         let event = tokio::select! {
-            // First: `apply` removes devices right after it has reported them here. Their removal
-            // must not be taken for another program's.
+            // Changes first: `apply` reports the devices that it will remove before it removes
+            // them. Otherwise their removal would be attributed to another program.
             biased;
             Some(WatchedChange { added, removed }) = changes.recv() => {
                 watch.remove(&removed);
@@ -89,13 +91,13 @@ async fn take_in(live: &Arc<Live>, event: LinkEvent) {
             let outcome = make_again(live, &name).await;
             format!("another program removed {name}: {outcome}")
         }
-        // `make_again` has made it.
+        // `make_again` has created it and reports that.
         LinkEvent::Created { .. } => return,
     };
     live.notices.add(notice);
 }
 
-/// A program has opened a tap, or closed it.
+/// Records that a program has opened or closed a tap.
 fn tap_changed(live: &Live, name: &str, held: bool) {
     let state = live.state();
     let Ok(found) = state.plan.topology.end(name) else {
@@ -118,12 +120,14 @@ fn tap_changed(live: &Live, name: &str, held: bool) {
     live.notices.signal();
 }
 
-/// Makes a device again that another program has removed. Returns the outcome in words.
+/// Creates a device again that another program has removed. Returns the outcome as a clause for a
+/// notice.
 async fn make_again(live: &Arc<Live>, name: &str) -> String {
     let state = live.state();
     let Ok(found) = state.plan.topology.end(name) else {
         return "it does not belong to this fabric".into();
     };
+    // With the device, the kernel has removed its addresses and routes, which only a start sets.
     if is_host(found.end.owner) {
         return "the host is cut off; restart the fabric".into();
     }

@@ -14,13 +14,13 @@ use dataplane::Side;
 use host::lock::StatePaths;
 use model::topology::EndOwner;
 
-/// A running fabric's present state, and where its parts meet: the host, the ends that are plugged
-/// in, and what the user should know.
+/// The current state of a running fabric, and what its parts share: the host, the occupancy of its
+/// ends, and the notices for the user.
 pub(crate) struct Live {
     state: Mutex<Arc<FabricState>>,
     /// The files beside the API's socket, as absolute paths.
     pub(crate) paths: StatePaths,
-    /// Who may use the API and plug in.
+    /// The user who may use the API and plug VMs in.
     pub(crate) owner: Person,
     pub(crate) host: Arc<Host>,
     pub(crate) occupancies: Occupancies,
@@ -36,7 +36,7 @@ impl Live {
         owner: Person,
     ) -> Self {
         Live {
-            // Without switches there is nothing to wait for.
+            // A fabric without switches is ready at once.
             ready: AtomicBool::new(state.plan.switches.is_empty()),
             state: Mutex::new(Arc::new(state)),
             paths,
@@ -47,20 +47,20 @@ impl Live {
         }
     }
 
-    /// The state at this moment. To look at several things of it, take it once.
+    /// The state at this moment. A caller that reads several values of it must call this once.
     pub(crate) fn state(&self) -> Arc<FabricState> {
         let state = self.state.lock();
         state.expect("no holder of this lock can panic").clone()
     }
 
-    /// Puts another state in force.
+    /// Makes `state` the current one.
     pub(crate) fn put(&self, state: Arc<FabricState>) {
         let current = self.state.lock();
         *current.expect("no holder of this lock can panic") = state;
         self.notices.signal();
     }
 
-    /// Adds a switch that was started to the state.
+    /// Adds a switch that was started to the current state.
     pub(crate) fn add_switch(&self, index: usize, switch: Arc<crate::switches::switch::Switch>) {
         let mut state = FabricState::clone(&self.state());
         state.switches.insert(index, switch);
@@ -78,7 +78,7 @@ impl Live {
         }
     }
 
-    /// Reports to an end whether it has carrier. Returns a sentence if it could not be reported.
+    /// Notifies an end whether it has carrier. Returns a sentence if that failed.
     pub(crate) async fn set_carrier(
         &self,
         state: &FabricState,
@@ -92,13 +92,13 @@ impl Live {
             EndOwner::Switch { switch, port } if state.switches.contains_key(&switch) => {
                 let result = state.switches[&switch].vm().set_link(port, up).await;
                 let error = result.err()?;
-                Some(format!("{} has not learned it yet: {error}", end.alias))
+                Some(format!("{} has not been notified yet: {error}", end.alias))
             }
             EndOwner::Open => None,
             _ => {
                 let front_end = self.occupancies.of(&end.tap).front_end;
                 if let Err(error) = state.cables.set_carrier(cable, side, up).await {
-                    return Some(format!("{} has not learned it: {error}", end.alias));
+                    return Some(format!("{} could not be notified: {error}", end.alias));
                 }
                 (!up && !front_end).then(|| {
                     format!(
@@ -111,15 +111,14 @@ impl Live {
         }
     }
 
-    /// Takes the carrier from the ends of cut cables that are there before the switches run.
+    /// Removes the carrier from the ends of cut cables, except from switches, which do not run yet.
     pub(crate) async fn report_cuts_to_devices(&self) {
         let state = self.state();
         self.report_cuts(&state, |owner| is_host(owner) || state.is_pluggable(owner))
             .await;
     }
 
-    /// Takes the carrier from the ports of a switch at which cables are cut: QEMU starts with all
-    /// links up.
+    /// Removes the carrier from a switch's ports at cut cables: QEMU starts with all links up.
     pub(crate) async fn report_cuts_to(&self, switch: &str) {
         let state = self.state();
         let switches = &state.plan.topology.switches;

@@ -1,14 +1,14 @@
-//! What the user should know, until `run` shows it: [`Notices`].
+//! Sentences for the user that wait until `run` shows them: [`Notices`].
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-/// Notices that may wait to be shown; older ones are lost.
+/// The most notices that wait to be shown. Older ones are dropped.
 const MOST: usize = 100;
 
-/// Sentences for the user, and a signal for everything that `status` shows.
+/// Sentences for the user, and a signal when anything that `status` shows has changed.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     waiting: Mutex<VecDeque<String>>,
@@ -16,7 +16,7 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
-    /// Adds a notice and wakes everything that waits in [`Notices::changed`].
+    /// Adds a notice and wakes all callers of [`Notices::changed`].
     pub(crate) fn add(&self, text: String) {
         let mut waiting = self.lock();
         if waiting.len() >= MOST {
@@ -27,7 +27,7 @@ impl Notices {
         self.signal();
     }
 
-    /// Takes all that wait, the oldest first.
+    /// Takes all waiting notices, the oldest first.
     pub(crate) fn take(&self) -> Vec<String> {
         self.lock().drain(..).collect()
     }

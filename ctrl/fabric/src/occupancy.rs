@@ -1,11 +1,11 @@
-//! Which end is plugged in, and by what: an end with both a tap and a vhost-user socket belongs to
-//! the first that comes.
+//! What is plugged in at each end. An end with both a tap and a vhost-user socket belongs to the
+//! first that is opened.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
 /// What is plugged in at one end. A vhost-user front end carries the end for as long as it is
-/// connected; it is accepted only while no program holds the tap.
+/// connected. It is accepted only while no program holds the tap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct EndOccupancy {
     /// A program has the tap open.
@@ -19,25 +19,26 @@ impl EndOccupancy {
         self.tap || self.front_end
     }
 
-    /// Whether front ends are accepted. One that carries the end may come back after its
-    /// connection broke, so the socket closes behind it only when it has left.
+    /// Whether front ends are accepted. A front end that carries the end may reconnect after its
+    /// connection broke, so a tap that is opened meanwhile closes the socket only after the front
+    /// end has left.
     pub(crate) fn accepts_front_ends(self) -> bool {
         self.front_end || !self.tap
     }
 
-    /// Whether a program holds the tap and receives nothing.
+    /// Whether a program holds the tap but receives nothing, because a front end carries the end.
     pub(crate) fn tap_is_idle(self) -> bool {
         self.tap && self.front_end
     }
 }
 
-/// The occupancy of every pluggable end, by the end's name. Ends that our own VMs hold are not in
-/// here.
+/// The occupancy of every pluggable end, by the end's name. Ends that the fabric's own VMs hold are
+/// not included.
 #[derive(Debug, Default)]
 pub(crate) struct Occupancies(Mutex<BTreeMap<String, EndOccupancy>>);
 
 impl Occupancies {
-    /// Number of ends that are plugged in.
+    /// The number of ends that are plugged in.
     pub(crate) fn occupied(&self) -> usize {
         let ends = self.lock();
         ends.values().filter(|end| end.is_occupied()).count()
@@ -47,7 +48,7 @@ impl Occupancies {
         self.lock().get(end).copied().unwrap_or_default()
     }
 
-    /// Drops what is known of an end that is gone.
+    /// Removes the record of an end that no longer exists.
     pub(crate) fn forget(&self, end: &str) {
         self.lock().remove(end);
     }

@@ -1,4 +1,4 @@
-//! What to bring up, and why it may not come up.
+//! The options of a fabric, and the reasons why it may fail to come up.
 
 use std::path::PathBuf;
 
@@ -22,23 +22,23 @@ use vm::bmc::BmcError;
 use vm::bmc::password::PasswordError;
 use vm::image::ImageError;
 
-/// What to bring up.
+/// Which fabric to bring up, and how.
 #[derive(Debug)]
 pub struct Options {
-    /// The configuration, the topology that follows from it, and which of its switches run as VMs.
-    /// The ends of every other switch are taps to plug into.
+    /// The configuration, the topology that follows from it, and the selection of switches that run
+    /// as VMs. Every other switch's ends are taps that a user can plug into.
     pub plan: FabricPlan,
-    /// How the switches that run were chosen; `apply` chooses again from another topology.
+    /// How the switches that run were chosen. `apply` makes the same choice from another topology.
     pub choice: Choice,
-    /// Where the API listens.
+    /// Path of the API's socket.
     pub socket: PathBuf,
-    /// How to forward frames.
+    /// Options of the workers that forward frames.
     pub panel: PanelOptions,
-    /// How to record, if at all.
+    /// Options of the flight recorder; `None` disables it.
     pub recorder: Option<RecorderOptions>,
 }
 
-/// Why a fabric did not come up. [`Running::take_down`](crate::Running::take_down) takes back what had
+/// Why a fabric did not come up. [`Running::take_down`](crate::Running::take_down) undoes what had
 /// been done.
 #[derive(Debug, thiserror::Error)]
 #[expect(

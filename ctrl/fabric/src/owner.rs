@@ -8,15 +8,15 @@ use model::config::Owner;
 /// A user of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
-    /// User id: owns the sockets.
+    /// User id. It owns the sockets.
     pub uid: u32,
-    /// Primary group id: owns the sockets and may enter their folders.
+    /// Primary group id. It owns the sockets and may enter their folders.
     pub gid: u32,
-    /// Home folder, whose `.ssh` has the keys of those who may log in.
+    /// Home folder. Its `.ssh` has the public keys of those who may log in.
     pub home: PathBuf,
 }
 
-/// The host does not know the configured owner.
+/// The host has no user of the configured name or uid.
 #[derive(Debug, thiserror::Error)]
 #[error("owner = {0}: the host has no such user; `getent passwd` lists those it has")]
 pub struct NoSuchUser(String);
@@ -26,11 +26,12 @@ impl Person {
     /// the user who runs this process.
     ///
     /// # Errors
-    /// When the host does not know the user.
+    /// When the host has no such user.
     pub fn find(owner: Option<&Owner>) -> Result<Self, NoSuchUser> {
         let own = rustix::process::geteuid();
         let sudo = std::env::var("SUDO_UID")
             .ok()
+            // Only root may act for another user; any user can set the variable.
             .filter(|uid| own.is_root() && uid.parse::<u32>().is_ok());
         let wanted = match (owner, sudo) {
             (Some(owner), _) => owner.to_string(),
@@ -45,7 +46,7 @@ impl Person {
             .and_then(|output| parse(&String::from_utf8_lossy(&output.stdout)));
         match (found, wanted.parse()) {
             (Some(person), _) => Ok(person),
-            // A uid without an account, as in containers.
+            // A uid without an account is usual in containers.
             (None, Ok(uid)) => Ok(Person {
                 uid,
                 gid: uid,
@@ -56,7 +57,7 @@ impl Person {
     }
 
     /// The files with the keys of those who may log in to the switches: the user's
-    /// `authorized_keys`, and the user's own public keys.
+    /// `authorized_keys` and public keys.
     pub fn key_files(&self) -> Vec<String> {
         let folder = self.home.join(".ssh");
         let Ok(entries) = std::fs::read_dir(&folder) else {

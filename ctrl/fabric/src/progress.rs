@@ -1,5 +1,5 @@
-//! What `run` shows while it works: a line for each stage, one for each switch, then a live
-//! line. On a terminal they move; elsewhere each change is a line of its own.
+//! The output of `run` while it works: a line for each stage, one for each switch, then a live
+//! line. On a terminal the lines change in place; otherwise each change is a line of its own.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// Between two frames of a spinner.
+/// The time between two frames of a spinner.
 const TURN: Duration = Duration::from_millis(100);
 
 /// Shows the progress of a run on standard error.
@@ -24,7 +24,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Lines move if standard error is a terminal now.
+    /// Lines change in place if standard error is a terminal at this moment.
     pub fn new() -> Self {
         Progress {
             started: Instant::now(),
@@ -33,7 +33,7 @@ impl Progress {
         }
     }
 
-    /// Whether lines move, because standard error is a terminal.
+    /// Whether lines change in place, because standard error is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.bars.is_some()
     }
@@ -43,7 +43,7 @@ impl Progress {
         self.started.elapsed()
     }
 
-    /// Begins a stage whose line starts with `what`.
+    /// Begins a stage. Its line starts with `what`.
     pub fn stage(&self, what: &str) -> Stage<'_> {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars
@@ -61,16 +61,16 @@ impl Progress {
         }
     }
 
-    /// Writes a line that stays.
+    /// Prints a line that stays.
     pub fn note(&self, text: &str) {
         match &self.bars {
-            // Fails only when standard error does.
+            // Printing fails only if standard error does.
             Some(bars) => _ = bars.println(text),
             None => say(text),
         }
     }
 
-    /// Sets the one line at the bottom. Does nothing without a terminal.
+    /// Sets the live line at the bottom. Does nothing without a terminal.
     pub fn live(&self, text: &str) {
         let Some(bars) = &self.bars else { return };
         let mut live = self.live.lock().expect("no holder of this lock can panic");
@@ -82,7 +82,7 @@ impl Progress {
         bar.set_message(text.to_owned());
     }
 
-    /// Removes the line at the bottom.
+    /// Removes the live line at the bottom.
     pub fn quiet(&self) {
         if let Some(bar) = self
             .live
@@ -95,7 +95,7 @@ impl Progress {
     }
 }
 
-/// A stage that is under way. Dropped unfinished, its line goes away.
+/// A stage that is under way. Dropping it unfinished removes its line.
 pub struct Stage<'p> {
     progress: &'p Progress,
     what: String,
@@ -105,7 +105,7 @@ pub struct Stage<'p> {
 }
 
 impl Stage<'_> {
-    /// Shows how far it is.
+    /// Shows the progress of the stage.
     pub fn update(&mut self, how_far: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(how_far.to_owned()),
@@ -115,7 +115,7 @@ impl Stage<'_> {
         how_far.clone_into(&mut self.said);
     }
 
-    /// Ends it. The line that stays shows `result` and how long the stage took.
+    /// Ends the stage. Its final line shows `result` and how long the stage took.
     pub fn done(self, result: &str) {
         let text = format!(
             "  ✓ {}  {result}  ({})",
@@ -138,12 +138,12 @@ impl Drop for Stage<'_> {
 }
 
 /// Writes a line to standard error. Unlike `eprintln!` it does not panic when standard error is
-/// closed: a terminal that was closed must not end a fabric.
+/// closed: closing the terminal must not end a fabric.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// In natural units: `42 ms`, `3.4 s`, `2 min 5 s`.
+/// Formats a time in the units that people read best: `42 ms`, `3.4 s`, `2 min 5 s`.
 pub fn duration(time: Duration) -> String {
     match time.as_secs() {
         0 => format!("{} ms", time.as_millis()),

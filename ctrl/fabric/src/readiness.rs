@@ -1,5 +1,5 @@
-//! When the fabric is ready: every switch that is to run does, with all its sessions, and every
-//! loopback answers `internet`. Switches that this fabric does not run are not waited for.
+//! Determines when the fabric is ready: every selected switch runs with all its sessions, and every
+//! loopback answers `internet`. Switches that this fabric does not run do not count.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use crate::live::Live;
 use crate::state::FabricState;
 use vm::agent::{ExitStatus, Limits};
 
-/// For all loopbacks to answer.
+/// How long all loopbacks may take to answer.
 const PING: Limits = Limits {
     time: Duration::from_secs(20),
     output: 64 << 10,
 };
 
-/// Between two tries when a loopback did not answer: routes lag behind sessions.
+/// The pause after a loopback did not answer: routes lag behind sessions.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// The longest that a change goes unnoticed, should its signal have been missed.
+/// How long a change can go unnoticed if its signal was missed.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Keeps [`Live::is_ready`] true to what the switches report, until dropped.
+/// Updates [`Live::is_ready`] from what the switches report, until dropped.
 pub(crate) async fn judge(live: Arc<Live>) {
     loop {
         let state = live.state();
@@ -31,6 +31,7 @@ pub(crate) async fn judge(live: Arc<Live>) {
             live.set_ready(false);
         } else if !live.is_ready() {
             if loopbacks_answer(&state).await {
+                // The ping takes time, in which a session may have been lost.
                 live.set_ready(all_well());
             } else {
                 sleep(AGAIN).await;
@@ -45,10 +46,11 @@ async fn loopbacks_answer(state: &FabricState) -> bool {
     let topology = &state.plan.topology;
     let reached = state.plan.switches.reached(topology);
     let mut switches = reached.iter();
-    // The topology's first switch is `internet`; alone it has nothing to reach.
+    // The topology's first switch is `internet`. If it runs alone, it has no loopback to reach.
     let Some(internet) = switches.next().filter(|_| reached.len() > 1) else {
         return true;
     };
+    // One fping for all loopbacks: under TCG each process costs the guest noticeable time.
     let mut ping: Vec<String> = ["fping", "-q", "-r", "2", "-t", "500"]
         .map(Into::into)
         .into();

@@ -1,5 +1,5 @@
-//! The rights of root that a fabric still needs once it stands: [`for_fabric`], [`for_patch`]; and
-//! threads that need none: [`thread`].
+//! The rights of root that a fabric keeps once it runs: [`for_fabric`], [`for_patch`]; and threads
+//! without any: [`thread`].
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -9,11 +9,11 @@ use dataplane::rights::{CapabilitySet, keep};
 
 use model::topology::Selection;
 
-/// Starts a thread that gives up all rights of root before it does its work. If it cannot give them
-/// up, it does nothing.
+/// Starts a thread that gives up all rights of root before it does its work. If that fails, the
+/// work is not done.
 ///
 /// # Errors
-/// When the process is out of threads.
+/// When the process cannot start another thread.
 pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let named = std::thread::Builder::new().name(name.into());
     named.spawn(move || match keep(CapabilitySet::empty()) {
@@ -23,14 +23,15 @@ pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Re
     Ok(())
 }
 
-/// What a whole fabric needs: to open new devices, and those that another program has removed; to
-/// take back what was done to the host; to give sockets to their users; and, with VMs, to start one
-/// again under its own uid and to end it. `files`: what it will open, make or remove.
+/// The rights that a whole fabric needs: to open new devices, and those that another program has
+/// removed; to undo changes to the host; to give sockets to their users; and, with VMs, to start
+/// one again under its own uid and to end it. `files`: the files that the fabric will open, create
+/// or remove.
 pub(super) fn for_fabric(switches: &Selection, files: &[&Path]) -> CapabilitySet {
     let mut kept =
         CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::CHOWN | for_files(files);
     if !switches.is_empty() {
-        // setpriv empties the bounding set of what it starts.
+        // setpriv empties the bounding set of the program that it starts, which needs SETPCAP.
         kept |= CapabilitySet::SETUID
             | CapabilitySet::SETGID
             | CapabilitySet::SETPCAP
@@ -39,8 +40,8 @@ pub(super) fn for_fabric(switches: &Selection, files: &[&Path]) -> CapabilitySet
     kept
 }
 
-/// What a single wire needs: with `netdevs`, to remove the tables that keep the host's stack from
-/// them.
+/// The rights that a single wire needs. With `netdevs`, it must remove the nftables tables that
+/// keep the host's network stack from them.
 pub(super) fn for_patch(netdevs: bool, files: &[&Path]) -> CapabilitySet {
     let guards = if netdevs {
         CapabilitySet::NET_ADMIN
@@ -50,11 +51,12 @@ pub(super) fn for_patch(netdevs: bool, files: &[&Path]) -> CapabilitySet {
     guards | for_files(files)
 }
 
-/// What files need: root's own none; those below another user's folder do.
+/// The rights that access to files needs: none for root's own, some for those below another user's
+/// folder.
 pub(super) fn for_files(files: &[&Path]) -> CapabilitySet {
     let ours = |path: &Path| path.metadata().is_ok_and(|meta| meta.uid() == 0);
     let foreign = files.iter().any(|path| {
-        // A file that does not exist yet is going to be root's own, if its folder is.
+        // A file that does not exist yet will belong to root, if its folder does.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         path.ancestors()
             .filter(|part| part.exists())

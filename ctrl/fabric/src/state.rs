@@ -12,13 +12,13 @@ use model::cable_change::CableState;
 use model::difference::FabricPlan;
 use model::topology::{EndBackend, EndOwner};
 
-/// What was planned, and what there is of it.
+/// The plan, and the cables and switches that exist of it.
 ///
-/// It never changes: `apply` puts another one in its place, with most of the same cables and
-/// switches, perhaps at other indices. So several values of one state always fit together.
+/// It is immutable: `apply` replaces it with another one that shares most cables and switches,
+/// perhaps at other indices. So values that are read from one state always match.
 #[derive(Clone)]
 pub(crate) struct FabricState {
-    /// Configuration and topology, and which of the switches run as VMs.
+    /// Configuration, topology, and the selection of switches that run as VMs.
     pub(crate) plan: FabricPlan,
     /// By their indices in the topology.
     pub(crate) cables: Cables,
@@ -27,10 +27,10 @@ pub(crate) struct FabricState {
 }
 
 impl FabricState {
-    /// A switch that runs.
+    /// The running switch of this name.
     ///
     /// # Errors
-    /// When there is no such switch, or it is not a VM of this fabric.
+    /// When the topology has no such switch, or it is not a VM of this fabric.
     pub(crate) fn switch(&self, name: &str) -> Result<Arc<Switch>, ApiError> {
         let planned = self.plan.topology.switch(name).map_err(ApiError::unknown)?;
         let mut switches = self.switches.values();
@@ -58,7 +58,7 @@ impl FabricState {
             .map(|found| found.end.tap.clone())
     }
 
-    /// Whether something may plug in at an end.
+    /// Whether a user can plug something in at an end.
     pub(crate) fn is_pluggable(&self, owner: EndOwner) -> bool {
         match owner {
             EndOwner::Host | EndOwner::IpmiHost | EndOwner::Open => false,
@@ -67,7 +67,7 @@ impl FabricState {
         }
     }
 
-    /// The ends of cut cables, as cable and side, whose owner `is_meant`.
+    /// The ends of cut cables whose owner `is_meant` accepts, as cable and side.
     pub(crate) fn cut_ends(
         &self,
         is_meant: impl Fn(EndOwner) -> bool,
@@ -79,7 +79,8 @@ impl FabricState {
             .map(|(index, side, _)| (index, side))
     }
 
-    /// How many sessions a switch can have: over cables that are up, with switches that are on.
+    /// How many sessions a switch can have now: over cables that are not cut, with switches that
+    /// are on.
     pub(crate) fn possible_sessions(&self, name: &str) -> usize {
         let topology = &self.plan.topology;
         let is_on = |index: usize| {
@@ -100,7 +101,7 @@ impl FabricState {
     }
 }
 
-/// Whether an end is a device of the host's own.
+/// Whether an end is one of the host's own devices.
 pub(crate) fn is_host(owner: EndOwner) -> bool {
     matches!(owner, EndOwner::Host | EndOwner::IpmiHost)
 }

@@ -5,11 +5,11 @@ use model::plugging::{PlugKind, PlugOptions};
 use model::topology::{Topology, UnknownName};
 use vm::accel::Accel;
 
-/// The QEMU options for `place` (`rack1:u3`, `rack1:u3:1`, `ikvm1-3-1` or `ipmi`): a netdev and a virtio
-/// NIC for each of its NICs. `paths` are those of the fabric.
+/// The QEMU options for `place` (`rack1:u3`, `rack1:u3:1`, `ikvm1-3-1` or `ipmi`): a netdev and a
+/// virtio NIC for each of the position's NICs. `paths` are the fabric's files.
 ///
 /// # Errors
-/// [`UnknownName`] when the position does not exist or is not a server's.
+/// [`UnknownName`] when the position does not exist or is not one for a server.
 pub fn options(
     topology: &Topology,
     paths: &StatePaths,
@@ -33,15 +33,15 @@ pub fn options(
         let tap = &end.tap;
         let mut device = format!("virtio-net-pci,netdev=net{index},mac={mac}");
         match wish.nic {
-            // No script, because Debian's /etc/qemu-ifup would put the tap into the bridge of
-            // the default route.
+            // No script: Debian's /etc/qemu-ifup would add the tap to the bridge of the default
+            // route.
             PlugKind::Tap => options.extend([
                 "-netdev".to_owned(),
                 format!("tap,id=net{index},ifname={tap},script=no,downscript=no"),
             ]),
             PlugKind::VhostUser => {
                 let socket = paths.vhost_socket(tap);
-                // QEMU's way to write a comma within a value.
+                // QEMU writes a comma within a value as two.
                 let path = socket.display().to_string().replace(',', ",,");
                 options.extend([
                     "-chardev".to_owned(),

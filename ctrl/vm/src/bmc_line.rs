@@ -1,11 +1,11 @@
-//! The line between a VM and its BMC. Each new QEMU brings a new end of it.
+//! The line between a VM and its BMC. Each new QEMU has a new end of it.
 
 use std::sync::{Arc, Mutex};
 
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
-/// A VM's line to its BMC; cheap to clone. It outlives the VM's restarts.
+/// A VM's line to its BMC, which outlives restarts of the VM. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BmcLine {
     shared: Arc<Shared>,
@@ -19,13 +19,14 @@ struct Shared {
 }
 
 impl BmcLine {
-    /// Offers the end of a QEMU that has just been started, in place of the one before.
+    /// Offers the end of a QEMU that was just started, replacing the previous one.
     pub(crate) fn connect(&self, end: UnixStream) {
         *self.lock() = Some(end);
         self.shared.arrived.notify_one();
     }
 
-    /// Waits for a QEMU that was started since the last call, and returns its end. For one caller.
+    /// Waits for a QEMU that was started since the last call. Returns its end. Only one caller at a
+    /// time may wait.
     pub(crate) async fn next(&self) -> UnixStream {
         loop {
             let end = self.lock().take();

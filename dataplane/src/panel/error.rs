@@ -34,7 +34,7 @@ pub enum PanelError {
     /// [`VhostUserSockets::stop`](crate::vhost_sockets::VhostUserSockets::stop) was called.
     #[error("the panel has been stopped")]
     Stopped,
-    /// A thread does not answer, or has left so many commands unread that it must be stuck.
+    /// A thread must be stuck: it does not answer, or its queue of unread commands is full.
     #[error("{0} does not answer: end the fabric with SIGTERM and report this")]
     Silent(Answerer),
     /// An impairment whose keys contradict each other or exceed a limit.

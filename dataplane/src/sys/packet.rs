@@ -56,7 +56,7 @@ impl Control {
 /// super-frame that the device does not take whole is refused, and the caller has to cut it.
 ///
 /// # Errors
-/// `EPERM` without CAP_NET_RAW, `ENODEV` when there is no such device, and `ENOPROTOOPT`
+/// `EPERM` without CAP_NET_RAW, `ENODEV` when the device does not exist, and `ENOPROTOOPT`
 /// on kernels older than 4.20.
 pub fn open(ifindex: u32) -> io::Result<OwnedFd> {
     let socket = unbound()?;

@@ -1,27 +1,29 @@
-//! What a lane was asked to do, and what it did: pure arithmetic over its figures.
+//! Compares what a lane was asked to do with what it did: arithmetic on its figures, without side
+//! effects.
 
 use dataplane::Accuracy;
 
 use api::{AccuracyReport, DelayReport, LossReport, RateReport};
 use model::impairment::{ImpairKeys, LossModel, Percent};
 
-/// The largest share of all frames that may leave more than 100 µs late; with more the figures are
-/// not trusted.
+/// The largest share of frames, 0..=1, that may leave more than 100 µs late. Above it the figures
+/// are not trusted.
 const LATE: f64 = 0.01;
 
-/// The smallest share of the requested rate that a lane must reach.
+/// The smallest share of the requested rate, 0..=1, that a lane must reach.
 const SLOW: f64 = 0.99;
 
-/// With fewer frames nothing is said about trust.
+/// With fewer frames than this, the report makes no statement about trust.
 const FEW: u64 = 100;
 
-/// If frames have waited for the line for less time than this, in ns, nothing is said about its rate.
+/// If frames have waited for the line for less than this, in ns, the report makes no statement
+/// about its rate.
 const SHORT: u64 = 50_000_000;
 
-/// 95 % of a normal distribution lie within this number of standard deviations.
+/// 95 % of a normal distribution lie within this many standard deviations of its mean.
 const Z: f64 = 1.959_964;
 
-/// Compares the figures of a lane with what its impairment `keys` ask for.
+/// Compares the figures of a lane with its impairment `keys`.
 pub(super) fn report(keys: &ImpairKeys, seen: &Accuracy) -> AccuracyReport {
     let waits = keys.delay.is_some() || keys.jitter.is_some() || keys.slot.is_some();
     let us = |ns: u64| ns as f64 / 1e3;
@@ -61,19 +63,21 @@ pub(super) fn report(keys: &ImpairKeys, seen: &Accuracy) -> AccuracyReport {
     }
 }
 
-/// In bit/s on the line, while frames waited for it. Of cells it is not known how full they were.
+/// The rate while frames waited for the line, in bit/s on the line. `None` with cells, because how
+/// full they were is unknown.
 fn line_rate(keys: &ImpairKeys, seen: &Accuracy) -> Option<f64> {
     let overhead = keys.overhead.map_or(0, |bytes| bytes.0) as f64;
     let bytes = seen.busy_bytes as f64 + seen.busy_frames as f64 * overhead;
     (seen.busy_ns >= SHORT && keys.cell.is_none()).then(|| bytes * 8e9 / seen.busy_ns as f64)
 }
 
-/// Why the figures are not those that were asked for; empty if they are.
+/// The reasons why the figures are not those that were asked for; empty if they are.
 fn doubts(seen: &Accuracy, waits: bool, rate: Option<&RateReport>) -> String {
     let released = seen.delay_error.len();
     let late = seen.late as f64 / released.max(1) as f64;
     let mut doubts = Vec::new();
-    // A line that is late with a frame and in time with the next has its rate nevertheless.
+    // A frame that was late because of the line does not make the rate wrong: the next one was in
+    // time.
     if waits && released >= FEW && late > LATE {
         doubts.push(format!(
             "{:.1} % of the frames left more than 100 µs late",
@@ -84,7 +88,7 @@ fn doubts(seen: &Accuracy, waits: bool, rate: Option<&RateReport>) -> String {
         && let Some(achieved) = rate.achieved_bps
         && achieved < rate.requested_bps as f64 * SLOW
     {
-        doubts.push("the line was slower than asked".into());
+        doubts.push("the line was slower than requested".into());
     }
     if doubts.is_empty() {
         return String::new();
@@ -96,14 +100,14 @@ fn doubts(seen: &Accuracy, waits: bool, rate: Option<&RateReport>) -> String {
     )
 }
 
-/// The share that a model loses in the long run, 0..=1.
+/// The share of frames that a model loses in the long run, 0..=1.
 fn in_the_long_run(model: LossModel) -> f64 {
     match model {
         LossModel::None => 0.0,
         LossModel::Random(share, _) => share.share(),
         LossModel::State(shares) => {
             let [p13, p31, p32, p23, p14] = shares.map(Percent::share);
-            // How often each state is visited, for one visit of state 1.
+            // How often each state is visited for each visit to state 1.
             let alone = p14;
             let (lost, received) = match (p13 > 0.0, p31 > 0.0) {
                 (false, _) => (0.0, 0.0),
@@ -115,7 +119,7 @@ fn in_the_long_run(model: LossModel) -> f64 {
                         0.0
                     },
                 ),
-                // No way back to state 1.
+                // State 1 is never reached again.
                 (true, false) if p32 > 0.0 => return p23 / (p32 + p23),
                 (true, false) => return 1.0,
             };
@@ -132,10 +136,10 @@ fn in_the_long_run(model: LossModel) -> f64 {
     }
 }
 
-/// A frame says so much about a model's share as one that is lost independently of all others
-/// would: less, where losses come in bursts. 0..=1.
+/// How much a frame reveals about a model's share, compared with a frame that is lost independently
+/// of all others, 0..=1. Where losses come in bursts, it reveals less.
 fn independent(model: LossModel) -> f64 {
-    // How much a frame's fate is that of the frame before.
+    // The correlation between the fates of two successive frames.
     let memory = match model {
         LossModel::None => 0.0,
         LossModel::Random(_, correlation) => correlation.share(),
@@ -146,7 +150,7 @@ fn independent(model: LossModel) -> f64 {
     (1.0 - memory) / (1.0 + memory)
 }
 
-/// Wilson's score interval of a share `p` found in `n` tries, for 95 %.
+/// Wilson's score interval for 95 % of a share `p` that was found in `n` tries.
 fn wilson(p: f64, n: f64) -> (f64, f64) {
     if n < 1.0 {
         return (0.0, 1.0);

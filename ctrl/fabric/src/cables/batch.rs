@@ -1,4 +1,4 @@
-//! Changing cables: states and impairments, of several cables at once, all or none.
+//! Changes to the states and impairments of several cables at once: all or none.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
@@ -12,32 +12,32 @@ use dataplane::Side;
 use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
 use model::impairment::{BoundedInt, ImpairKeys};
 
-/// A batch that has been checked: what every cable in it will be.
+/// A batch that has been checked: the condition that each of its cables will have.
 pub(crate) struct CheckedBatch {
     cables: BTreeMap<usize, CheckedChange>,
 }
 
 struct CheckedChange {
     condition: Condition,
-    /// The state was named, even if it is the same as before: the ends learn it once more.
+    /// The request named the state. Even if it stays the same, the ends are notified again.
     sets_state: bool,
     /// By the side where the lane begins.
     sets_impairment: [bool; 2],
 }
 
-/// What a batch has done.
+/// The effect of a batch.
 pub(crate) struct Committed {
     /// When it took effect, in ns since 1970.
     pub(crate) at_ns: u64,
-    /// Cables whose state was named, with that state: their ends must learn it.
+    /// Cables whose state was named, with that state: their ends must be notified.
     pub(crate) states: Vec<(usize, CableState)>,
 }
 
 impl CheckedBatch {
-    /// Checks every change before the first is made.
+    /// Checks every change before making the first.
     ///
     /// # Errors
-    /// The first change that makes no sense.
+    /// The first change that is not possible.
     pub(crate) fn check(
         names: &impl CableNames,
         cables: &Cables,
@@ -52,7 +52,7 @@ impl CheckedBatch {
         Ok(checked)
     }
 
-    /// Gives a cable that replaces another the other's condition.
+    /// Gives a cable that replaces another the condition of that one.
     pub(crate) fn restoring(index: usize, condition: Condition) -> Self {
         let change = CheckedChange {
             condition,
@@ -105,15 +105,16 @@ impl CheckedBatch {
         Ok(())
     }
 
-    /// Makes the changes. The caller holds the lock of [`PatchPanel::lock_changes`], and drives this
-    /// to its end: the workers do not take back what was sent to them.
+    /// Makes the changes. The caller holds the lock of [`PatchPanel::lock_changes`] and awaits this
+    /// to its end: the workers cannot take back a command that was sent.
     ///
     /// [`PatchPanel::lock_changes`]: super::panel::PatchPanel::lock_changes
     ///
     /// # Errors
-    /// When a worker refuses or does not answer; the batch then counts as not made.
+    /// When a worker refuses or does not answer. The batch then counts as not made.
     pub(crate) async fn commit(self, cables: &Cables) -> Result<Committed, ApiError> {
         let changes = self.dataplane_changes(cables)?;
+        // One command for all of them: the panel makes them at one instant.
         if !changes.is_empty() {
             let panel = &cables.panel.panel;
             answer(panel.commit(changes))
@@ -126,6 +127,7 @@ impl CheckedBatch {
             if checked.sets_state {
                 states.push((index, checked.condition.state));
             }
+            // Recorded only after the workers have accepted the batch.
             cables.set_condition(index, checked.condition);
         }
         Ok(Committed { at_ns, states })
@@ -177,11 +179,12 @@ fn side_of(
     }
 }
 
-/// Gives every impaired lane its own random numbers, unless the user has chosen a seed. The seed is
-/// reported, so that a run can be repeated, and goes away with the last of the other keys.
+/// Gives every impaired lane random numbers of its own, unless the user has chosen a seed. The seed
+/// is reported, so that a run can be repeated; it is removed together with the last of the other
+/// keys.
 fn with_seed(mut keys: ImpairKeys, chosen: bool) -> ImpairKeys {
     if keys.seed.is_none() && !keys.is_empty() {
-        // The standard library's hash keys are the kernel's random numbers.
+        // The standard library seeds its hashers with random numbers from the kernel.
         let random = std::hash::RandomState::new().build_hasher().finish();
         keys.seed = Some(BoundedInt(i64::from(random as u32) + 1));
     } else if !chosen && keys.pairs().len() == 1 && keys.seed.is_some() {

@@ -1,4 +1,4 @@
-//! Why cables could not be plugged in: [`CablesError`].
+//! Why cables could not be plugged in or changed: [`CablesError`].
 
 use std::io;
 use std::path::PathBuf;
@@ -11,9 +11,9 @@ pub enum CablesError {
     /// A port could not be opened.
     #[error("cable {cable}: {source}")]
     Port {
-        /// The cable's name.
+        /// The cable's name, such as `iksb12`.
         cable: String,
-        /// What is wrong with the port.
+        /// Why the port could not be opened.
         source: PortError,
     },
     /// A worker refused, or does not answer.
@@ -22,9 +22,9 @@ pub enum CablesError {
     /// The socket of a vhost-user front end could not be made.
     #[error("cannot listen at {}: {source}", .path.display())]
     Socket {
-        /// Where it should be.
+        /// The path where the socket should be.
         path: PathBuf,
-        /// The system's reason.
+        /// The error that the system returned.
         source: io::Error,
     },
     /// The hard limit of open files is too low.
@@ -32,7 +32,7 @@ pub enum CablesError {
     Descriptors {
         /// Files that may be open at the same time.
         needed: u64,
-        /// The hard limit.
+        /// The hard limit of open files (RLIMIT_NOFILE).
         allowed: u64,
     },
     /// The kernel does not let this process drop capabilities.

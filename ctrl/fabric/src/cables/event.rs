@@ -1,4 +1,4 @@
-//! What happens to cables without a request: [`CableEvent`].
+//! What happens to cables without a request from a client: [`CableEvent`].
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use dataplane::{CableId, Event};
 use super::{Cables, PluggedCable};
 use dataplane::Side;
 
-/// What happened to a cable.
+/// An event of a cable.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CableEvent {
-    /// A sentence for the user.
+    /// A sentence to show to the user.
     Notice(String),
-    /// A vhost-user front end has begun, or ceased, to carry an end.
+    /// A vhost-user front end has begun or ceased to carry an end.
     FrontEnd {
         /// The cable's index in the topology.
         index: usize,
@@ -23,7 +23,7 @@ pub(crate) enum CableEvent {
 }
 
 impl Cables {
-    /// The next event of one of these cables. Events of cables that are gone are skipped.
+    /// The next event of these cables, if any. Events of removed cables are skipped.
     pub(crate) fn event(&self) -> Option<CableEvent> {
         while let Some(event) = self.panel.panel.event() {
             if let Event::PortFailed {

@@ -1,7 +1,7 @@
-//! The cables of a topology: which of the panel's cables is which, and what state it is in.
+//! The cables of a topology: which panel cable each of them is, and its state.
 //!
-//! [`PatchPanel`] owns the threads, [`Cables`] names what they carry. Every call that waits for a
-//! worker is `async`: the thread that serves the API must not block.
+//! [`PatchPanel`] owns the threads; [`Cables`] gives names to what they carry. Every call that
+//! waits for a worker is `async`, because the thread that serves the API must not block.
 
 pub(crate) mod accuracy;
 pub(crate) mod batch;
@@ -29,9 +29,9 @@ use open::moved_away;
 use panel::{PatchPanel, answer};
 use plan::open_netdev;
 
-/// The cables of a topology, by their index in it.
+/// The cables of a topology, by their indices in it.
 ///
-/// A handle: clones are the same cables.
+/// This is a handle: clones refer to the same cables.
 #[derive(Clone)]
 pub(crate) struct Cables {
     panel: PatchPanel,
@@ -46,7 +46,7 @@ pub(crate) struct PluggedCable {
     condition: Mutex<Condition>,
 }
 
-/// What was made of a cable by request.
+/// The state and impairments that were requested for a cable.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Condition {
     pub(crate) state: CableState,
@@ -73,19 +73,19 @@ impl PluggedCable {
 }
 
 impl Cables {
-    /// No cables yet, on this panel.
+    /// An empty set of cables on this panel.
     pub(crate) fn none(panel: PatchPanel) -> Self {
         let cables = Vec::new();
         Cables { panel, cables }
     }
 
-    /// These cables, on the same panel.
+    /// The given cables, on the same panel.
     pub(crate) fn with(&self, cables: Vec<Arc<PluggedCable>>) -> Self {
         let panel = self.panel.clone();
         Cables { panel, cables }
     }
 
-    /// One cable, as [`Cables::with`] takes it.
+    /// The handle of one cable, for [`Cables::with`].
     pub(crate) fn plugged(&self, index: usize) -> &Arc<PluggedCable> {
         &self.cables[index]
     }
@@ -119,24 +119,23 @@ impl Cables {
         self.cables[index].condition().clone()
     }
 
-    /// Records what the panel makes of a cable. Returns what it was before.
+    /// Records the condition that the panel has given a cable. Returns the one before.
     pub(crate) fn set_condition(&self, index: usize, now: Condition) -> Condition {
         std::mem::replace(&mut *self.cables[index].condition(), now)
     }
 
-    /// Moves what is recorded of every cable to the time since 1970; see
-    /// [`PatchPanel::wall_offset`].
+    /// What to add to the dataplane's clock to get ns since 1970; see [`PatchPanel::wall_offset`].
     pub(crate) fn wall_offset(&self) -> u64 {
         self.panel.wall_offset()
     }
 
-    /// Now, in ns since 1970, by the clock of the captures.
+    /// The present time in ns since 1970, by the clock that captures use.
     pub(crate) fn wall_clock(&self) -> u64 {
         clock::now() + self.wall_offset()
     }
 
-    /// Sets whether a front end at an end has carrier. Without it the front end is disconnected,
-    /// and none can connect.
+    /// Sets whether a front end at an end has carrier. Without carrier the front end is
+    /// disconnected, and no other can connect.
     ///
     /// # Errors
     /// When the sockets' thread does not answer.
@@ -151,12 +150,13 @@ impl Cables {
             return Ok(());
         };
         answer(self.panel.sockets.set_carrier(socket, up)).await?;
-        // QEMU prints three lines for every connection that is closed at once, and none for one
-        // that it cannot make.
+        // QEMU prints three lines for each connection that is closed at once, and none for a
+        // connection that fails. So the socket's file is moved away instead.
         if let Some(file) = &end.file {
             let aside = moved_away(file);
             let (from, to) = if up { (&aside, file) } else { (file, &aside) };
-            // It may be there already. If a stranger has moved it, front ends are just turned away.
+            // The file may be in the right place already. If another user has moved it, front ends
+            // are refused by the socket instead.
             if let Err(error) = std::fs::rename(from, to) {
                 tracing::debug!(%error, file = %file.display());
             }
@@ -164,8 +164,8 @@ impl Cables {
         Ok(())
     }
 
-    /// Sets whether vhost-user front ends may plug in at an end; not while a tap carries it. It
-    /// takes effect a moment later.
+    /// Sets whether vhost-user front ends may connect at an end. They may not while a tap carries
+    /// it. The change takes effect asynchronously.
     pub(crate) fn set_accepting(&self, index: usize, side: Side, accepting: bool) {
         if let Some(socket) = self.cables[index].ends[side as usize].socket {
             // A thread that does not answer is reported by the next command that must succeed.
@@ -173,8 +173,8 @@ impl Cables {
         }
     }
 
-    /// Plugs a device into one end of a cable again, after it was made anew. Where a front end
-    /// carries the end, the device waits until it leaves.
+    /// Plugs a device that was created again into one end of a cable. If a front end carries the
+    /// end, the device waits until the front end leaves.
     ///
     /// # Errors
     /// When the device cannot be opened, or a worker refuses it.
@@ -191,7 +191,7 @@ impl Cables {
         Ok(())
     }
 
-    /// Copies what passes one lane of a cable: the one whose frames enter at `from`.
+    /// Captures the frames of one lane of a cable: the lane whose frames enter at `from`.
     ///
     /// # Errors
     /// When the lane has too many captures, or its worker does not answer.
@@ -204,7 +204,8 @@ impl Cables {
         answer(self.panel.panel.tap(self.id(index), from, spec)).await
     }
 
-    /// Gives a lane a flight recorder of `bytes` that keeps `snap` bytes of each frame.
+    /// Gives a lane a flight recorder of `bytes` bytes that keeps the first `snap` bytes of each
+    /// frame.
     ///
     /// # Errors
     /// When its worker does not answer.
@@ -218,7 +219,7 @@ impl Cables {
         answer(self.panel.panel.record(self.id(index), from, bytes, snap)).await
     }
 
-    /// All lanes added up: frames and bytes that entered, frames dropped.
+    /// The sum over all lanes: frames and bytes that entered, frames dropped.
     pub(crate) fn traffic(&self) -> (u64, u64, u64) {
         let lanes = self.cables.iter().flat_map(|cable| &cable.handle.lanes);
         lanes.fold((0, 0, 0), |(frames, bytes, drops), lane| {
@@ -231,7 +232,7 @@ impl Cables {
         })
     }
 
-    /// Frames that entered a lane, and those that it dropped for the reasons that `counts`.
+    /// Frames that entered a lane, and those that it dropped for a reason that `counts` accepts.
     pub(crate) fn drops(
         &self,
         index: usize,

@@ -1,4 +1,4 @@
-//! How the names in a request are understood: [`CableNames`].
+//! How the names in a request are resolved: [`CableNames`].
 
 use std::sync::Arc;
 
@@ -8,22 +8,22 @@ use model::topology::Topology;
 
 /// Finds cables and their ends by name.
 pub(crate) trait CableNames {
-    /// The index of the cable that has this name, or an end of this name.
+    /// The index of the cable that has this name, or that has an end of this name.
     ///
     /// # Errors
-    /// When there is no such cable.
+    /// When no cable has this name.
     fn cable(&self, name: &str) -> Result<usize, ApiError>;
 
     /// The cable and the side of the port that has this name or alias.
     ///
     /// # Errors
-    /// When there is no such port.
+    /// When no port has this name.
     fn end(&self, name: &str) -> Result<(usize, Side), ApiError>;
 
     /// The readable name of an end, such as `spine1:2`.
     fn alias(&self, cable: usize, side: Side) -> String;
 
-    /// Whether a cable joins two switches, which hold a BGP session over it.
+    /// Whether a cable joins two switches, which then hold a BGP session over it.
     fn is_between_switches(&self, cable: usize) -> bool;
 }
 

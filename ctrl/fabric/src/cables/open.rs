@@ -1,4 +1,4 @@
-//! What each end of a cable is made of: a tap, a socket, both or neither.
+//! What each end of a cable consists of: a tap, a socket, both or neither.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,10 +31,10 @@ impl<'a> CableOpener<'a> {
         CableOpener { plan, paths, owner }
     }
 
-    /// Makes the folders of all sockets. They must be in the journal already.
+    /// Creates the folders of all sockets. The journal must contain them already.
     ///
     /// # Errors
-    /// When one cannot be made.
+    /// When a folder cannot be created.
     pub(crate) fn make_folders(&self) -> Result<(), FileError> {
         make_folder(&self.paths.vhost)?;
         if !self.plan.switches.is_empty() {
@@ -44,10 +44,10 @@ impl<'a> CableOpener<'a> {
         switches.try_for_each(|switch| self.make_folder_of(switch))
     }
 
-    /// Makes the folder for the sockets of one switch that runs.
+    /// Creates the folder for the sockets of one switch that runs.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When the folder cannot be created.
     pub(crate) fn make_folder_of(&self, switch: usize) -> Result<(), FileError> {
         let config = &self.plan.config;
         if config.vm.nic != PlugKind::VhostUser {
@@ -58,16 +58,16 @@ impl<'a> CableOpener<'a> {
         make_closed_folder(&folder.join(NIC_FOLDER), config.vm.uid_of(switch))
     }
 
-    /// Where the files of one switch are.
+    /// The folder with the files of one switch.
     pub(crate) fn folder_of(&self, switch: usize) -> PathBuf {
         let name = &self.plan.topology.switches[switch].name;
         self.paths.vms.join(name)
     }
 
-    /// Opens the ports and sockets of every cable. The host's ends are the taps given.
+    /// Opens the ports and sockets of every cable. The host's own ends use the taps given.
     ///
     /// # Errors
-    /// The first that cannot be opened.
+    /// The first port or socket that cannot be opened.
     pub(crate) fn open(&self, mut host_taps: HostTaps) -> Result<Vec<PlannedCable>, CablesError> {
         let cables = self.plan.topology.cables.iter();
         let open = |cable| self.open_one(cable, &mut host_taps);
@@ -77,7 +77,7 @@ impl<'a> CableOpener<'a> {
     /// Opens the ports and sockets of one cable. See [`CableOpener::open`].
     ///
     /// # Errors
-    /// The first that cannot be opened; nothing is left of the other then.
+    /// The first port or socket that cannot be opened. The cable's other end is closed again.
     pub(crate) fn open_one(
         &self,
         cable: &topology::Cable,
@@ -92,7 +92,7 @@ impl<'a> CableOpener<'a> {
         })
     }
 
-    /// Removes the sockets of a cable that is unplugged, so that others can take their places.
+    /// Removes the sockets of an unplugged cable, so that new ones can use their paths.
     pub(crate) fn forget(&self, cable: &topology::Cable) {
         for (_, end) in cable.ends() {
             self.forget_end(end);
@@ -105,7 +105,7 @@ impl<'a> CableOpener<'a> {
         };
         for path in [moved_away(&path), path] {
             match std::fs::remove_file(&path) {
-                // It is one of the two.
+                // Only one of the two paths exists, depending on whether the cable is cut.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(%error, path = %path.display());
                 }
@@ -118,7 +118,7 @@ impl<'a> CableOpener<'a> {
         EndBackend::of(end.owner, &self.plan.switches, self.plan.config.vm.nic)
     }
 
-    /// Where vhost-user front ends plug in at an end.
+    /// The path where vhost-user front ends connect at an end. `None` if the end has no socket.
     fn socket(&self, end: &End) -> Option<PathBuf> {
         match self.backend(end) {
             EndBackend::Anybody => Some(self.paths.vhost_socket(&end.tap)),
@@ -173,7 +173,7 @@ impl<'a> CableOpener<'a> {
     }
 }
 
-/// Where the file of a socket is while its cable is cut.
+/// The path of a socket's file while its cable is cut.
 pub(crate) fn moved_away(file: &Path) -> PathBuf {
     let mut aside = file.as_os_str().to_owned();
     aside.push(".cut");

@@ -12,35 +12,37 @@ use tokio::time::timeout;
 use super::error::CablesError;
 use crate::off_thread::off_thread;
 
-/// A thread of the dataplane answers within microseconds, or some milliseconds while it is kept
-/// from its CPU. One that has not answered after this is stuck.
+/// A thread of the dataplane answers within microseconds, or within milliseconds if it has to wait
+/// for its CPU. One that has not answered after this time is stuck.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// The workers and the thread of the vhost-user sockets.
+/// The workers and the thread that serves the vhost-user sockets.
 ///
-/// A handle: clones are the same threads, which end with [`PatchPanel::stop`] or the last clone.
+/// This is a handle: clones refer to the same threads, which end at [`PatchPanel::stop`] or with
+/// the last clone.
 #[derive(Clone)]
 pub(crate) struct PatchPanel {
     pub(super) panel: Panel,
     pub(super) sockets: VhostUserSockets,
     workers: usize,
     wall_offset: u64,
-    /// Held from the check of a change until it is recorded what it made of the cables.
+    /// Held from the check of a change until its result is recorded, so that no two changes mix.
     changing: Arc<Mutex<()>>,
 }
 
 impl PatchPanel {
-    /// Starts the threads. They keep no rights of root but `rights`. `notifier` is called when an
-    /// event has become available from [`Cables::event`](super::Cables::event).
+    /// Starts the threads, which keep no rights of root but `rights`. `notifier` is called when an
+    /// event is available from [`Cables::event`](super::Cables::event).
     ///
     /// # Errors
-    /// When a thread cannot be started; none is left then.
+    /// When a thread cannot be started; those already started are ended.
     pub(crate) fn start(
         options: &PanelOptions,
         rights: CapabilitySet,
         notifier: impl Fn() + Clone + Send + Sync + 'static,
     ) -> Result<Self, CablesError> {
-        // A thread has the rights of the thread that starts it: so one that has given them up does.
+        // A thread inherits the rights of the thread that starts it. So a helper thread gives them
+        // up and then starts the others.
         let start = || {
             keep(rights).map_err(CablesError::Rights)?;
             let panel = Panel::start(options, notifier.clone())?;
@@ -63,29 +65,30 @@ impl PatchPanel {
         self.workers
     }
 
-    /// What to add to the dataplane's clock for the time since 1970, in ns. It stays the same
-    /// while the fabric runs, even if the host's clock is set: all captures agree.
+    /// What to add to the dataplane's clock to get ns since 1970. It stays constant while the
+    /// fabric runs, even if the host's clock is set, so that the times of all captures agree.
     pub(crate) fn wall_offset(&self) -> u64 {
         self.wall_offset
     }
 
-    /// Keeps others from changing cables until the guard is dropped.
+    /// Waits until no other change is under way, and admits none until the guard is dropped.
     pub(crate) async fn lock_changes(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().await
     }
 
-    /// Gives a busy cable to an idle worker, if that helps.
+    /// Moves a busy cable to an idle worker if that would help.
     ///
     /// # Errors
-    /// When the move that the last call began has failed.
+    /// When the move that the previous call began has failed.
     pub(crate) fn balance(&self) -> Result<(), PanelError> {
         self.panel.balance().map(drop)
     }
 
-    /// Stops forwarding and closes every port. Whoever waits for an answer gets
-    /// [`PanelError::Stopped`]. A thread that is stuck is left behind after a second.
+    /// Stops forwarding and closes every port. Calls that wait for an answer return
+    /// [`PanelError::Stopped`]. A thread that is still stuck after a second is left behind.
     pub(crate) async fn stop(&self) {
         let PatchPanel { panel, sockets, .. } = self.clone();
+        // Joining a thread blocks, and may take a second if that thread is stuck.
         let stop = move || {
             sockets.stop();
             panel.stop();
@@ -104,14 +107,14 @@ pub(crate) async fn answer<T: Send + 'static>(reply: Reply<T>) -> Result<T, Pane
     answer_within(LIMIT, reply).await
 }
 
-/// As [`answer`], with another limit.
+/// As [`answer`], with a limit of the caller's choice.
 pub(crate) async fn answer_within<T: Send + 'static>(
     limit: Duration,
     mut reply: Reply<T>,
 ) -> Result<T, PanelError> {
     match timeout(limit, &mut reply).await {
         Ok(result) => result,
-        // Does not wait, but knows which thread it is that does not answer.
+        // Returns at once. Only the reply can name the thread that does not answer.
         Err(_) => reply.wait_for(Duration::ZERO),
     }
 }

@@ -1,4 +1,4 @@
-//! A cable before it is plugged in: its ports and sockets are open, and no worker has it yet.
+//! A cable before it is plugged in: its ports and sockets are open, but no worker has it yet.
 
 use std::path::PathBuf;
 
@@ -18,25 +18,25 @@ pub(crate) struct PlannedCable {
 /// One end of a [`PlannedCable`].
 pub(crate) struct PlannedEnd {
     pub(crate) name: String,
-    /// What carries the end while no front end does.
+    /// Carries the end while no front end does.
     pub(crate) port: Option<Port>,
-    /// Where vhost-user front ends plug in.
+    /// The socket at which vhost-user front ends connect.
     pub(crate) socket: Option<PlannedSocket>,
 }
 
-/// Where vhost-user front ends will plug in.
+/// A socket at which vhost-user front ends will connect.
 pub(crate) struct PlannedSocket {
     pub(crate) role: Role,
-    /// The longest IP packet, in bytes, that is advertised to guests; `None` advertises no MTU.
+    /// The longest IP packet that is advertised to guests, in bytes; `None` advertises no MTU.
     pub(crate) mtu: Option<u16>,
-    /// The file of our socket, if it is to be moved away while the cable is cut.
+    /// The path of our socket, if its file is to be moved away while the cable is cut.
     pub(crate) file: Option<PathBuf>,
 }
 
 /// Opens the network device behind an end.
 ///
 /// # Errors
-/// When there is no such device, or it cannot be opened.
+/// When the device does not exist or cannot be opened.
 pub(crate) fn open_netdev(cable: &str, name: &str) -> Result<Port, CablesError> {
     Packet::open(name)
         .map(Port::Packet)

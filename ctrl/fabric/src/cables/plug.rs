@@ -1,4 +1,4 @@
-//! Plugging cables in and taking them out.
+//! Plugging cables in and removing them.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,11 +14,11 @@ use crate::rights;
 use model::cable_change::CableState;
 
 impl Cables {
-    /// Plugs cables in, after those that there are. What is plugged in when the caller stops
-    /// waiting belongs to the panel and ends with it.
+    /// Plugs cables in, after those that exist. If the caller stops waiting, the panel owns the
+    /// cables plugged in so far and closes them when it stops.
     ///
     /// # Errors
-    /// The first that a worker refuses; those before it stay.
+    /// The first cable that a worker refuses; those before it stay.
     pub(crate) async fn plug(&mut self, planned: Vec<PlannedCable>) -> Result<(), CablesError> {
         for cable in planned {
             let plugged = self.plug_one(cable).await?;
@@ -27,10 +27,10 @@ impl Cables {
         Ok(())
     }
 
-    /// Plugs one more cable in, which is in none of the handles yet: see [`Cables::with`].
+    /// Plugs one more cable in. No handle contains it yet: see [`Cables::with`].
     ///
     /// # Errors
-    /// When a worker or the sockets' thread refuses an end; nothing is left of the cable then.
+    /// When a worker or the sockets' thread refuses an end; the whole cable is removed then.
     pub(crate) async fn plug_one(
         &self,
         planned: PlannedCable,
@@ -63,6 +63,7 @@ impl Cables {
                 role,
                 mtu,
             };
+            // Only after the cable: a front end may connect as soon as the socket is known.
             match answer(self.panel.sockets.add(spec)).await {
                 Ok(socket) => (end.socket, end.file) = (Some(socket), file),
                 Err(error) => {
@@ -74,13 +75,13 @@ impl Cables {
         Ok(Arc::new(cable))
     }
 
-    /// Takes cables out of the panel: no frame of theirs is handled when this returns. Their ports
-    /// are closed on another thread, because that takes 12 ms each.
+    /// Removes cables from the panel: none of their frames is handled after this returns. Their
+    /// ports are closed on another thread, because closing takes 12 ms each.
     pub(crate) async fn unplug(&self, cables: &[Arc<PluggedCable>]) {
         let ends = cables.iter().flat_map(|cable| &cable.ends);
         let sockets = ends.filter_map(|end| end.socket);
-        // The sockets first, which put their port into the cable when a front end leaves. All are
-        // sent before the first answer is awaited.
+        // Sockets first: when a front end leaves, its socket puts the port back into the cable. All
+        // requests are sent before the first answer is awaited.
         let removed = sockets.map(|socket| answer(self.panel.sockets.remove(socket)));
         join_all(removed.collect::<Vec<_>>()).await;
         let removed = cables

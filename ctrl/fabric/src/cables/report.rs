@@ -1,4 +1,4 @@
-//! What the API reports of cables, and the dataplane's types as the model has them.
+//! What the API reports about cables, and how the dataplane's types become the model's.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use dataplane::Side;
 use model::cable_change::CableState;
 use model::impairment::ImpairKeys;
 
-/// A worker that has not answered after this is left out of a report, which must not wait.
+/// A report must not wait: a worker that has not answered after this time is left out.
 const LIMIT: Duration = Duration::from_secs(1);
 
 impl Cables {
@@ -50,7 +50,7 @@ impl Cables {
         let mut report = lane_report(from, to, &handle.lanes[side as usize]);
         if !keys.is_empty() {
             let reply = self.panel.panel.accuracy(handle.id, side);
-            // A worker that does not answer is reported by commands that must succeed.
+            // Commands that must succeed report a worker that does not answer.
             let seen = answer_within(LIMIT, reply).await.ok().flatten();
             report.accuracy = seen.map(|seen| accuracy::report(keys, &seen));
             report.impairment = Some(keys.shown());
@@ -58,7 +58,7 @@ impl Cables {
         report
     }
 
-    /// What the lanes of one cable do to their frames.
+    /// The impairments of both lanes of one cable.
     pub(crate) fn impairments(&self, index: usize) -> [LaneImpairment; 2] {
         let [a, b] = self.condition(index).impairments;
         let [end_a, end_b] = self.end_names(index);
@@ -71,7 +71,7 @@ impl Cables {
         [lane(end_a, end_b, a), lane(end_b, end_a, b)]
     }
 
-    /// All lanes that do something to their frames.
+    /// All lanes that have an impairment.
     pub(crate) fn all_impairments(&self) -> Vec<LaneImpairment> {
         let lanes = (0..self.len()).flat_map(|index| self.impairments(index));
         lanes.filter(|lane| !lane.impairment.is_empty()).collect()

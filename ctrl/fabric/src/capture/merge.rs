@@ -1,4 +1,4 @@
-//! Frames of several lanes in the order of their times: [`Merge`].
+//! Merges the frames of several lanes in the order of their times: [`Merge`].
 
 use std::collections::{BinaryHeap, VecDeque};
 
@@ -6,18 +6,19 @@ use dataplane::capture::Record;
 
 use api::capture::Message;
 
-/// How long a frame waits for earlier ones of other lanes, in ns: two workers read the same
-/// clock, but one of them may be kept from its CPU before it hands over what it saw.
+/// How long a frame waits for earlier ones of other lanes, in ns. All workers read the same clock,
+/// but one of them may lose its CPU before it hands over a frame.
 const HOLD: u64 = 20_000_000;
 
-/// Bytes that may wait. Past that, order matters less than memory.
+/// The most bytes that may wait. Beyond it, frames are emitted out of order to save memory.
 const MOST_BYTES: usize = 64 << 20;
 
-/// Waiting frames, already as messages.
+/// Frames that wait, already encoded as messages.
 #[derive(Debug)]
 pub(crate) struct Merge {
     lanes: Vec<Queue>,
-    /// The next frame of each lane that has one: its time, reversed, and the lane.
+    /// The next frame of each lane that has one: its time (reversed, because the heap returns its
+    /// greatest element) and the lane.
     heads: BinaryHeap<(std::cmp::Reverse<u64>, usize)>,
     bytes: usize,
 }
@@ -25,14 +26,14 @@ pub(crate) struct Merge {
 #[derive(Debug, Default)]
 struct Queue {
     messages: Vec<u8>,
-    /// Bytes of `messages` that were handed out.
+    /// How many bytes of `messages` were handed out.
     at: usize,
-    /// Time and length of each that was not.
+    /// Time and length of each frame that was not.
     frames: VecDeque<(u64, usize)>,
 }
 
 impl Merge {
-    /// For this number of lanes; a lane's index is the number of its interface.
+    /// Merges this many lanes. A lane's index is the number of its interface.
     pub(crate) fn new(lanes: usize) -> Self {
         Merge {
             lanes: (0..lanes).map(|_| Queue::default()).collect(),
@@ -41,7 +42,7 @@ impl Merge {
         }
     }
 
-    /// Takes in a frame. The frames of one lane come in their order.
+    /// Adds a frame. The frames of one lane must be added in their order.
     pub(crate) fn push(&mut self, lane: usize, record: &Record, bytes: &[u8]) {
         let queue = &mut self.lanes[lane];
         let before = queue.messages.len();
@@ -63,13 +64,13 @@ impl Merge {
         self.heads.is_empty()
     }
 
-    /// Whether no more frames should be taken in until some have left.
+    /// Whether the caller should add no more frames until some have been emitted.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes > MOST_BYTES
     }
 
-    /// Moves the frames that no earlier one can come for any more to `chunk`, until that has `most`
-    /// bytes. `now` is the time at which the lanes were looked at last. Whether there are more.
+    /// Moves frames that no earlier frame can precede to `chunk`, until `chunk` has `most`
+    /// bytes. `now` is the time at which the lanes were last read. Returns whether there are more.
     pub(crate) fn emit(&mut self, now: u64, most: usize, chunk: &mut Vec<u8>) -> bool {
         let due = if self.lanes.len() == 1 || self.is_full() {
             u64::MAX
@@ -93,14 +94,15 @@ impl Merge {
 }
 
 impl Queue {
-    /// Moves the first frame to `chunk`; returns its length.
+    /// Moves the first frame to `chunk`. Returns its length.
     fn hand_out(&mut self, chunk: &mut Vec<u8>) -> usize {
         let Some((_, length)) = self.frames.pop_front() else {
             return 0;
         };
         chunk.extend_from_slice(&self.messages[self.at..self.at + length]);
         self.at += length;
-        // What is left is moved to the front only when it is less than what has gone.
+        // Moving the rest to the front costs a copy, so it waits until the rest is smaller than the
+        // gap.
         if self.at * 2 > self.messages.len() {
             self.messages.drain(..self.at);
             self.at = 0;

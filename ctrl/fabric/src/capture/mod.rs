@@ -1,5 +1,5 @@
-//! Captures: a tap on each lane, and for each capture one thread that drains them all. What its
-//! client does not read in time is lost to the capture, never to the fabric.
+//! Captures: each has a tap on every lane and one thread that drains all of its taps. If its client
+//! reads too slowly, the capture loses frames; the fabric never does.
 
 pub(crate) mod merge;
 
@@ -24,24 +24,24 @@ use api::capture::{
 use dataplane::Side;
 use merge::Merge;
 
-/// Bytes of a message chunk, and how many may wait for the client.
+/// Size of a message chunk in bytes, and how many chunks may wait for the client.
 pub(crate) const CHUNK: usize = 256 << 10;
 const CHUNKS: usize = 8;
 
-/// Memory of all rings of a capture together, and of one: a ring takes up what comes while the
-/// draining thread is kept from its CPU.
+/// Memory of all rings of a capture together, and of one ring, in bytes. A ring buffers frames
+/// while the draining thread has to wait for its CPU.
 const RINGS: usize = 512 << 20;
 const RING: std::ops::RangeInclusive<usize> = 1 << 20..=64 << 20;
 
-/// Pause between two looks at the rings: it grows from the first to the second while no frame
-/// comes.
+/// Pauses between two looks at the rings: the shortest, and the longest, to which it grows while no
+/// frame comes.
 const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(10)];
 
-/// Between two statistics, in ns.
+/// Interval between two statistics messages, in ns.
 const STATISTICS: u64 = 1_000_000_000;
 
-/// The lanes that a request means, each by its cable and the side where its frames enter: both
-/// lanes of every named cable (of all `known` cables, if none is named), or only the one that
+/// The lanes that a request selects, each by its cable and the side where its frames enter: both
+/// lanes of every named cable (of all `known` cables if none is named), or only the lane that
 /// begins at `port`.
 fn choose(
     known: usize,
@@ -70,7 +70,7 @@ fn choose(
     }
 }
 
-/// Taps the lanes that are asked for and starts to drain them.
+/// Taps the selected lanes and starts to drain them.
 pub(crate) async fn start(
     cables: &Cables,
     names: &impl CableNames,
@@ -92,6 +92,7 @@ pub(crate) async fn start(
             snap => snap,
         },
         wire: request.wire,
+        // The rings share a fixed amount of memory, however many lanes are captured.
         bytes: (RINGS / lanes.len().max(1)).clamp(*RING.start(), *RING.end()),
     };
     let interface = |(index, side): &_| interface(cables, names, (*index, *side), request.wire);
@@ -115,6 +116,7 @@ pub(crate) async fn start(
         stop: stop.clone(),
         counted: clock::now(),
     };
+    // A thread of its own, because it blocks on a slow client.
     rights::thread("capture", move || session.run()).map_err(ApiError::failed)?;
     Ok(CaptureStream {
         start,
@@ -123,7 +125,8 @@ pub(crate) async fn start(
     })
 }
 
-/// Checks a filter as a client sends it: code, jt, jf and k of each instruction. Empty: `None`.
+/// Checks a filter as a client sends it: code, jt, jf and k of each instruction. An empty filter is
+/// `None`.
 pub(crate) fn program(filter: &[(u16, u8, u8, u32)]) -> Result<Option<Program>, ApiError> {
     if filter.is_empty() {
         return Ok(None);
@@ -137,8 +140,8 @@ pub(crate) fn program(filter: &[(u16, u8, u8, u32)]) -> Result<Option<Program>, 
         .map_err(refused)
 }
 
-/// The port where the frames of a lane are seen: where they enter, or with `wire` where they leave.
-/// The lane is that of a cable which begins at a side.
+/// The port where the frames of a lane are captured: where they enter it or, with `wire`, where
+/// they leave it. The lane is given by its cable and the side where it begins.
 pub(crate) fn interface(
     cables: &Cables,
     names: &impl CableNames,
@@ -159,15 +162,15 @@ pub(crate) fn interface(
     }
 }
 
-/// A capture under way, on its own thread.
+/// A running capture, on a thread of its own.
 struct Session {
     taps: Vec<Capture>,
     merge: Merge,
-    /// Frames read from each lane.
+    /// Number of frames read from each lane.
     delivered: Vec<u64>,
     chunks: mpsc::Sender<Vec<u8>>,
     stop: Arc<AtomicBool>,
-    /// When the statistics were sent last, on the dataplane's clock.
+    /// When statistics were last sent, on the dataplane's clock, in ns.
     counted: u64,
 }
 
@@ -177,10 +180,12 @@ impl Session {
         let mut pause = shortest;
         loop {
             if self.stop.load(Ordering::Relaxed) {
-                // The client may have gone: then nothing is left to do.
+                // Fails only if the client has disconnected, and then it needs nothing more.
                 let _ = self.finish();
                 return;
             }
+            // The time is read before the rings: a frame that arrives while they are read must not
+            // count as overdue.
             let now = clock::now();
             let (read, _) = self.read();
             if self.send(now, false).is_err() {
@@ -191,17 +196,18 @@ impl Session {
             } else {
                 (pause * 2).min(longest)
             };
-            // While more comes than is sent, it is copied without a pause.
+            // While frames come faster than they are sent, copy without a pause.
             if read == 0 || !self.merge.is_full() {
                 std::thread::sleep(pause);
             }
         }
     }
 
-    /// Ends the taps and hands over everything that was seen until then: a frame that its
-    /// receiver has got is among it.
+    /// Ends the taps and hands over everything seen until then, including every frame that its
+    /// receiver has already got.
     fn finish(&mut self) -> Result<(), Gone> {
-        // Every worker is asked before the first is waited for.
+        // Asks every worker before waiting for the first, so that the taps end at about the same
+        // time.
         let ends: Vec<_> = self.taps.iter_mut().map(Capture::end).collect();
         for end in ends {
             let _ = end.wait();
@@ -215,10 +221,11 @@ impl Session {
         }
     }
 
-    /// Empties the rings; returns how many frames were in them, and whether that was every ring.
+    /// Empties the rings. Returns how many frames they held, and whether every ring was emptied.
     fn read(&mut self) -> (usize, bool) {
         let mut all = 0;
         for (lane, tap) in self.taps.iter_mut().enumerate() {
+            // What does not fit stays in the rings, whose size limits the memory.
             if self.merge.is_full() {
                 return (all, false);
             }
@@ -232,12 +239,12 @@ impl Session {
         (all, true)
     }
 
-    /// Hands over what is due, and the statistics when it is time for them.
+    /// Hands over the frames that are due, and statistics if they are due.
     fn send(&mut self, due: u64, last: bool) -> Result<(), Gone> {
         loop {
             let mut chunk = Vec::new();
             if !self.merge.is_empty() {
-                // And what the last frame has more.
+                // The last frame may exceed the chunk's size: reserve room for one.
                 chunk.reserve(CHUNK + MAX_FRAME + Record::LEN);
             }
             let more = self.merge.emit(due, CHUNK, &mut chunk);
@@ -247,13 +254,14 @@ impl Session {
                 Message::Statistics(self.counts()).write(&mut chunk);
             }
             if !chunk.is_empty() {
-                // Waits while the client is slow: meanwhile the rings fill, and lose copies.
+                // Blocks while the client is slow. Meanwhile the rings fill up and drop frames.
                 self.chunks.blocking_send(chunk).map_err(|_| Gone)?;
             }
             if !more {
                 break;
             }
         }
+        // A client may disconnect while no frame comes, when nothing is sent that would fail.
         if self.chunks.is_closed() {
             Err(Gone)
         } else {
@@ -273,7 +281,7 @@ impl Session {
     }
 }
 
-/// The client has gone.
+/// The client has disconnected.
 struct Gone;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One change at a time, and none once the fabric ends: [`ChangeControl`].
+//! Admits one change at a time, and none once the fabric is ending: [`ChangeControl`].
 
 use std::sync::Mutex;
 
@@ -13,9 +13,9 @@ use model::topology::{self, Choice};
 /// Admits changes to a fabric.
 pub(crate) struct ChangeControl {
     choice: Choice,
-    /// Devices that come and go by a change are reported here.
+    /// Receives the devices that a change adds or removes.
     pub(super) watched: mpsc::UnboundedSender<WatchedChange>,
-    /// Number of changes so far; held by the one that is under way.
+    /// Number of changes so far. The change that is under way holds the lock.
     under_way: tokio::sync::Mutex<u32>,
     doing: Mutex<Option<String>>,
     ending: watch::Sender<bool>,
@@ -32,7 +32,7 @@ impl ChangeControl {
         }
     }
 
-    /// What the change that is under way does, in words.
+    /// What the change that is under way is doing, as shown by `status`.
     pub(crate) fn doing(&self) -> Option<String> {
         let doing = self.doing.lock();
         doing.expect("no holder of this lock can panic").clone()
@@ -43,10 +43,10 @@ impl ChangeControl {
         *doing.expect("no holder of this lock can panic") = what;
     }
 
-    /// Admits a change. The guard holds the number of changes before it.
+    /// Admits a change. The guard holds the number of earlier changes.
     ///
     /// # Errors
-    /// While another change is under way, and once the fabric is ending.
+    /// While another change is under way, or when the fabric is ending.
     pub(super) fn begin(&self) -> Result<MutexGuard<'_, u32>, ApiError> {
         let number = self.under_way.try_lock().map_err(|_| {
             ApiError::conflict(
@@ -58,15 +58,16 @@ impl ChangeControl {
         Ok(number)
     }
 
-    /// Makes the change that is under way stop waiting, and admits no others. Returns when it has
-    /// stopped; what it has done so far is in the journal.
+    /// Makes the change that is under way stop waiting, and admits no others. Returns once it has
+    /// stopped. The journal contains what it has done so far.
     pub(crate) async fn end(&self) {
         self.ending.send_replace(true);
+        // Waits for the guard of the change that is under way.
         let _ = self.under_way.lock().await;
     }
 
     /// # Errors
-    /// Once the fabric is ending.
+    /// When the fabric is ending.
     pub(super) fn check_ending(&self) -> Result<(), Ending> {
         if *self.ending.borrow() {
             Err(Ending)
@@ -77,14 +78,14 @@ impl ChangeControl {
 
     /// Waits until the fabric is ending.
     pub(super) async fn ending(&self) {
-        // Fails only when the sender, which is `self`, is gone.
+        // Fails only after the sender is dropped, and `self` owns it.
         let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
     }
 
-    /// The plan that a request asks for.
+    /// Builds the plan that a request asks for.
     ///
     /// # Errors
-    /// When the configuration makes no fabric.
+    /// When the configuration is invalid, or lacks a switch that `--only` named.
     pub(super) fn plan(&self, request: &ApplyRequest) -> Result<FabricPlan, ApiError> {
         let config = request.config.clone();
         let topology = topology::build(&config).map_err(ApiError::conflict)?;

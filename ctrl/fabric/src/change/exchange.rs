@@ -1,6 +1,6 @@
-//! Devices and cables are exchanged, and with them the [`FabricState`].
+//! Exchanges devices and cables, and with them the [`FabricState`].
 //!
-//! Requests that come meanwhile see the state before; those that change cables wait.
+//! Requests during an exchange see the state before it; those that change cables wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,10 +28,10 @@ use model::difference::FabricPlan;
 use model::topology::EndOwner;
 
 impl Fabric {
-    /// Puts another state in the place of `before`. Returns it, with notes for the user.
+    /// Replaces the state `before`. Returns the new state, and notes for the user.
     ///
     /// # Errors
-    /// The first thing that failed; everything is as before then.
+    /// The first step that failed; everything is as before then.
     pub(super) async fn exchange(
         &self,
         before: &FabricState,
@@ -40,6 +40,8 @@ impl Fabric {
         let (plan, difference) = (&prepared.plan, &prepared.difference);
         let notes: Vec<_> = make_room(plan.topology.cables.len())?.into_iter().collect();
         let is_new = |tap: &TapPlan| difference.taps.added.contains(&tap.name);
+        // New taps come before the cables that open them. Old taps are removed last: until the
+        // exchange has succeeded, going back needs them.
         let mut added = taps(plan);
         added.retain(is_new);
         if !added.is_empty() {
@@ -52,6 +54,8 @@ impl Fabric {
             &difference.taps.added
         };
         if let Ok(after) = &result {
+            // Before the taps are removed, so that their removal is not taken for another
+            // program's.
             self.watch_devices(before, after);
             for tap in gone {
                 self.live.occupancies.forget(tap);
@@ -78,8 +82,9 @@ impl Fabric {
         make_folders(&new, prepared)?;
         let taken: BTreeSet<&str> = difference.cables.to_take().collect();
         let made: BTreeSet<&str> = difference.cables.to_make().collect();
-        // No request may change a cable that is about to go.
+        // A request must not change a cable that is about to be removed.
         let changing = before.cables.panel().lock_changes().await;
+        // Old cables first: a new cable may reuse their ports and socket paths.
         self.unplug(before, &old, &taken).await;
         let mut plugged = Vec::new();
         let result = async {
@@ -100,7 +105,7 @@ impl Fabric {
         result
     }
 
-    /// Takes cables out. Nothing is plugged in at their ends any more.
+    /// Unplugs cables. Afterwards nothing is connected at their ends.
     async fn unplug(&self, state: &FabricState, opener: &CableOpener<'_>, taken: &BTreeSet<&str>) {
         let cables = state.plan.topology.cables.iter().enumerate();
         let cables: Vec<_> = cables
@@ -118,8 +123,8 @@ impl Fabric {
         }
     }
 
-    /// Records the cables, gives them their configured states and impairments, and puts the new
-    /// state in force.
+    /// Records the cables, applies their configured states and impairments, and makes the new state
+    /// the current one.
     async fn settle(
         &self,
         before: &FabricState,
@@ -131,12 +136,16 @@ impl Fabric {
         };
         let topology = &after.plan.topology;
         let batch = CheckedBatch::check(topology, &after.cables, &batch)?;
+        // The recorder before the batch: a batch that has been committed cannot be taken back, but
+        // the recorder can.
         self.record(before, &after).await?;
         if let Err(error) = batch.commit(&after.cables).await {
-            // The recording of the cables that are gone ends with them, whether this succeeds or not.
+            // The result does not matter: recordings of removed cables end with the cables in
+            // either case.
             let _ = self.record(&after, before).await;
             return Err(error.into());
         }
+        // Front ends are accepted only now, when the exchange can no longer fail.
         for (index, cable) in topology.cables.iter().enumerate() {
             for (side, end) in cable.ends() {
                 if after.is_pluggable(end.owner) && prepared.makes(&cable.name) {
@@ -167,7 +176,7 @@ impl Fabric {
             .await
     }
 
-    /// After a failure: plugs the cables that were taken out in again, as they were.
+    /// After a failure: plugs the removed cables in again, in their previous condition.
     async fn plug_back(
         &self,
         before: &FabricState,
@@ -205,7 +214,7 @@ impl Fabric {
             added: after.difference(&before).cloned().collect(),
             removed: before.difference(&after).cloned().collect(),
         };
-        // The devices are not followed any more when the fabric is ending.
+        // Fails only when the fabric is ending, and then the devices are no longer watched.
         let _ = self.change.watched.send(change);
     }
 
@@ -240,7 +249,7 @@ impl Fabric {
                 carriers.insert(index, state != CableState::Down);
             }
         }
-        // A switch that starts learns it once it runs.
+        // A switch that is starting is notified once it runs (`report_cuts_to`).
         let is_starting = |owner| {
             matches!(owner, EndOwner::Switch { switch, .. }
                 if state.switches.contains_key(&switch)
@@ -257,7 +266,7 @@ impl Fabric {
     }
 }
 
-/// Makes folders for the sockets of the switches that start. On failure none of them is left.
+/// Creates folders for the sockets of the switches that start. On failure none of them is left.
 fn make_folders(opener: &CableOpener<'_>, prepared: &Prepared) -> Result<(), ChangeError> {
     for switch in prepared.starting() {
         let made = opener.make_folder_of(switch.index);
@@ -268,12 +277,12 @@ fn make_folders(opener: &CableOpener<'_>, prepared: &Prepared) -> Result<(), Cha
 
 fn remove_folders(opener: &CableOpener<'_>, prepared: &Prepared) {
     for switch in prepared.starting() {
-        // It may not have been made.
+        // A folder may be missing if `make_folders` failed half-way.
         let _ = std::fs::remove_dir_all(opener.folder_of(switch.index));
     }
 }
 
-/// Opens cables of a plan by their names and plugs them in. `plugged` gets those that are, even if a
+/// Opens the named cables of a plan and plugs them in. `plugged` gets those that succeed, even if a
 /// later one fails.
 async fn plug(
     opener: &CableOpener<'_>,
@@ -291,7 +300,7 @@ async fn plug(
     Ok(())
 }
 
-/// Removes the sockets of a cable that is unplugged.
+/// Removes the sockets of an unplugged cable.
 fn forget(opener: &CableOpener<'_>, plan: &FabricPlan, name: &str) {
     let cables = plan.topology.cables.iter();
     for cable in cables.filter(|cable| cable.name == name) {
@@ -300,7 +309,7 @@ fn forget(opener: &CableOpener<'_>, plan: &FabricPlan, name: &str) {
 }
 
 impl Prepared {
-    /// Whether this plugs a cable in.
+    /// Whether this change plugs the cable in.
     fn makes(&self, cable: &str) -> bool {
         self.difference.cables.to_make().any(|made| made == cable)
     }
@@ -311,8 +320,8 @@ impl Prepared {
 }
 
 impl FabricState {
-    /// The state that follows from another plan: with the cables that stay, those that were
-    /// `plugged`, and the switches that stay.
+    /// The state that follows from another plan: the cables and switches that stay, and the newly
+    /// `plugged` cables.
     fn with(
         &self,
         plan: &FabricPlan,

@@ -1,9 +1,9 @@
-//! A running fabric becomes another one: `apply`.
+//! Turns a running fabric into another one: `apply`.
 //!
-//! [`Difference`] lists what is to be done. First everything is prepared that touches nothing
-//! ([`Prepared`]); then devices and cables are exchanged, and with them the
-//! [`FabricState`] (`exchange.rs`); last, switches start, stop and change one after another
-//! (`switches.rs`). A change that fails takes back what it has done.
+//! [`Difference`] lists what must be done. First, everything is prepared that touches nothing
+//! ([`Prepared`]). Then devices and cables are exchanged, and with them the [`FabricState`]
+//! (`exchange.rs`). Last, switches start, stop and change, one after another (`switches.rs`). A
+//! change that fails undoes what it has done.
 
 pub(crate) mod control;
 mod exchange;
@@ -27,10 +27,10 @@ use host::execute::HostChangeError;
 use model::difference::{Difference, FabricPlan, refusals};
 use switches::SwitchToBe;
 
-/// For the routes to follow the sessions.
+/// How long to wait for routes once all sessions are established.
 const ROUTES: Duration = Duration::from_secs(20);
 
-/// The longest that a change goes unnoticed, should its signal have been missed.
+/// How long a change can go unnoticed if its signal was missed.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a change was not made.
@@ -62,7 +62,7 @@ impl From<BringUpError> for ChangeError {
     }
 }
 
-/// A change with everything that can be made ready for it.
+/// A change with everything prepared that needs no change to what runs.
 struct Prepared {
     plan: FabricPlan,
     difference: Difference,
@@ -71,15 +71,17 @@ struct Prepared {
 }
 
 impl Fabric {
-    /// Makes this fabric the one that is asked for, or reports what that would take.
+    /// Turns this fabric into the requested one or, for a dry run, reports what that would take.
     ///
     /// # Errors
-    /// When the request makes no sense or a step failed; the fabric is as it was then.
+    /// When the request is invalid or a step failed. The fabric is then as it was before.
     pub(crate) async fn change_to(
         &self,
         request: ApplyRequest,
         peer: Peer,
     ) -> Result<ApplyAnswer, ApiError> {
+        // The guard is held until the answer: the difference must still be that of the running
+        // fabric when it is carried out.
         let mut number = self.change.begin()?;
         let before = self.live.state();
         let plan = self.change.plan(&request)?;
@@ -95,6 +97,7 @@ impl Fabric {
         if request.dry_run || !answer.refused.is_empty() {
             return Ok(answer);
         }
+        // Only now is it known whether the change touches the host.
         authorize(peer, &prepared.difference)?;
         let began = Instant::now();
         let done = self.carry_out(&before, &prepared).await;
@@ -110,8 +113,8 @@ impl Fabric {
         Ok(answer)
     }
 
-    /// Does it all. When a switch fails, what was done before is taken back. Returns notes for the
-    /// user.
+    /// Carries out all steps. When a switch fails, the steps before are undone. Returns notes for
+    /// the user.
     async fn carry_out(
         &self,
         before: &FabricState,
@@ -131,6 +134,7 @@ impl Fabric {
                 }
                 Ok(notes)
             }
+            // Nothing is undone: the end of the fabric removes everything.
             Err(error @ ChangeError::Ending(_)) => Err(error),
             Err(error) => {
                 self.doing(Some(format!("takes back what was done: {error}")));
@@ -145,7 +149,8 @@ impl Fabric {
         }
     }
 
-    /// Routes lag behind sessions. The change has not failed if a loopback does not answer in time.
+    /// Waits until every loopback answers. Routes lag behind sessions; if a loopback does not
+    /// answer in time, the change has still succeeded.
     async fn wait_until_ready(&self) {
         self.doing(Some("waits until every loopback answers".into()));
         let all_well = || self.live.state().switches.values().all(|it| it.is_well());
@@ -160,7 +165,7 @@ impl Fabric {
         }
     }
 
-    /// Makes the present state the one before. Of the switches that stay, only those that were
+    /// Returns from the present state to the one before. Of the switches that stay, only those in
     /// `touched` change.
     async fn go_back(
         &self,
@@ -168,6 +173,7 @@ impl Fabric {
         touched: &BTreeSet<String>,
     ) -> Result<(), ChangeError> {
         let now = self.live.state();
+        // The way back is an ordinary change, computed from the present state.
         let mut back = self.prepare(&now, before.plan.clone(), 0).await?;
         back.switches
             .retain(|switch| switch.starts() || touched.contains(&switch.name));
@@ -208,7 +214,7 @@ impl Prepared {
     }
 }
 
-/// The host belongs to root; cables belong to everyone who may use the socket.
+/// Requires root for changes to the host. Every user of the socket may change cables.
 fn authorize(peer: Peer, difference: &Difference) -> Result<(), ApiError> {
     match difference.needs_root() {
         Some(why) if peer.uid != Some(0) => Err(ApiError::conflict(format!(

@@ -1,5 +1,5 @@
-//! Switches start, stop and change. Those that have to be started anew are so one after another:
-//! each is back, with all its sessions, before the next one goes.
+//! Starts, stops and changes switches. Those that need a restart are restarted one after another:
+//! each is back, with all its sessions, before the next one stops.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use model::power::PowerAction;
 use vm::VmSpec;
 use vm::seed;
 
-/// For a switch to be there with all its sessions. Under TCG, with others that boot at the same
-/// time, a minute is usual.
+/// How long a switch may take to return with all its sessions. Under TCG, while others boot, a
+/// minute is usual.
 const BACK: Duration = Duration::from_secs(300);
 
-/// A switch as it is to be.
+/// A switch as it will be after the change.
 pub(super) struct SwitchToBe {
     /// Its index in the new topology.
     pub(super) index: usize,
@@ -35,25 +35,26 @@ pub(super) struct SwitchToBe {
     how: How,
 }
 
-/// How a switch becomes what it is to be.
+/// How a switch reaches its new make.
 enum How {
-    /// It does not run yet.
+    /// It is new and starts.
     Starts,
     /// It changes while it runs.
     Live(Box<LiveChange>),
-    /// It is started again.
+    /// It is restarted.
     Restarts,
 }
 
 impl SwitchToBe {
-    /// Whether it does not run yet.
+    /// Whether it is new.
     pub(super) fn starts(&self) -> bool {
         matches!(self.how, How::Starts)
     }
 }
 
 impl Fabric {
-    /// Makes everything ready that touches nothing of what runs. `number`: of the change.
+    /// Prepares everything that does not touch a running switch. `number` is the number of the
+    /// change.
     pub(super) async fn prepare(
         &self,
         state: &FabricState,
@@ -68,7 +69,8 @@ impl Fabric {
             if let Some(change) = known.find(|change| change.name == switch.name) {
                 change.restarts = restarts;
             } else {
-                // What it knows of others by ssh is all that is left.
+                // The only possible remaining difference is its list of the other switches' names
+                // for ssh.
                 difference.learns_names(&switch.name, restarts);
             }
         }
@@ -102,8 +104,8 @@ impl Fabric {
                     if before == make {
                         continue;
                     }
-                    // The present disk is in use, and stays what a QEMU that dies meanwhile
-                    // starts from.
+                    // Not over the present disk: a QEMU that is restarted meanwhile must still find
+                    // the old one.
                     let disk = format!("seed-{number}.tar");
                     make.spec.seed = make.spec.run_dir.join(disk);
                     how(switch, &before, &make)
@@ -119,11 +121,11 @@ impl Fabric {
         Ok(switches)
     }
 
-    /// Stops, starts and changes switches. Returns what the user should know; into `touched` go
-    /// those that were changed, or tried to be.
+    /// Stops, starts and changes switches. Returns notes for the user. `touched` gets the switches
+    /// that were changed, or that this tried to change.
     ///
     /// # Errors
-    /// The first that failed, or that did not come back.
+    /// The first switch that failed or did not return in time.
     pub(super) async fn change_switches(
         &self,
         before: &FabricState,
@@ -135,9 +137,11 @@ impl Fabric {
             return Ok(Vec::new());
         };
         factory.write_ssh_files(&factory.maker(&after.plan).await?)?;
+        // Removed switches stop first: an added one may need their memory and their ports.
         self.stop_removed(before, prepared).await;
         let after = &self.start_added(after, prepared).await?;
         let mut notes = Vec::new();
+        // One at a time, so that at most one of them is down.
         for switch in prepared.switches.iter().filter(|switch| !switch.starts()) {
             touched.insert(switch.name.clone());
             notes.extend(self.change_one(after, switch).await?);
@@ -161,6 +165,7 @@ impl Fabric {
             return;
         }
         self.doing(Some(format!("stops {}", removed.join(", "))));
+        // BMCs before their switches: a BMC could start its switch again.
         if let Some(bmcs) = self.switches.bmcs() {
             join_all(
                 gone.iter()
@@ -178,7 +183,7 @@ impl Fabric {
         }
     }
 
-    /// Starts the switches that do not run yet. Returns the state with them.
+    /// Starts the new switches. Returns the state that contains them.
     async fn start_added(
         &self,
         after: &Arc<FabricState>,
@@ -189,6 +194,8 @@ impl Fabric {
         };
         let plan = &after.plan;
         let mut shown = Vec::new();
+        // All disks and displays before the first VM: if one of them fails, no VM has to be stopped
+        // again.
         for SwitchToBe { make, index, .. } in prepared.starting() {
             seed::write(&make.spec.seed, &make.files).map_err(SeedsError::from)?;
             let display = displays::open_one(plan, &live.paths, &live.owner, *index)?;
@@ -208,13 +215,15 @@ impl Fabric {
                 bmcs.add(live, &state, switch.index).await?;
             }
         }
+        // Displays are served last, so that the state already contains the switches that they
+        // connect to.
         for display in shown {
             tokio::spawn(self.switches.display_server(live, display));
         }
         Ok(state)
     }
 
-    /// Makes a switch that runs what it is to be. Returns what the user should know of it.
+    /// Brings a running switch to its new make. Returns a note for the user, if any.
     async fn change_one(
         &self,
         state: &FabricState,
@@ -233,11 +242,14 @@ impl Fabric {
             switch: to_be.name.clone(),
             reason,
         };
+        // A restart. The supervisor gets the new specification first, so that a QEMU that dies at
+        // any moment comes back as the new make.
         let respec = switch.vm().respec(spec.clone()).await;
         respec.map_err(|error| failed(error.to_string()))?;
         forget_other_seeds(spec);
+        // A switch that the user has switched off is not started by `apply`.
         if matches!(node, NodeState::Off | NodeState::Failed) {
-            return Ok(Some(format!("{} is off and stays so", to_be.name)));
+            return Ok(Some(format!("{} is off and stays off", to_be.name)));
         }
         self.doing(Some(format!("restarts {}", to_be.name)));
         let began = Instant::now();
@@ -251,15 +263,15 @@ impl Fabric {
         )))
     }
 
-    /// Changes a switch while it runs. `false` if that failed half-way: a restart makes it what it
-    /// should be.
+    /// Changes a switch while it runs. Returns `false` if that failed half-way; the caller then
+    /// restarts it.
     async fn change_live(&self, switch: &Switch, spec: &VmSpec, change: &LiveChange) -> bool {
         let name = switch.name();
         self.doing(Some(format!("changes {name}")));
         match reconfigure(switch.vm(), spec.clone(), change).await {
             Ok(()) => {
                 forget_other_seeds(spec);
-                // A network card that was just plugged in assumes that it has carrier.
+                // A NIC that was just plugged in assumes that it has carrier.
                 self.live.report_cuts_to(name).await;
                 true
             }
@@ -272,7 +284,7 @@ impl Fabric {
         }
     }
 
-    /// Waits until a switch runs and has every session that it can have now.
+    /// Waits until a switch runs and has every session that is possible now.
     async fn wait_for(
         &self,
         state: &FabricState,
@@ -292,6 +304,7 @@ impl Fabric {
                     after: began.elapsed(),
                 });
             }
+            // The end of the fabric must not wait for a switch that does not come back.
             self.change.check_ending()?;
             tokio::select! {
                 _ = timeout(LOOK, self.live.notices.changed()) => {}
@@ -301,7 +314,7 @@ impl Fabric {
     }
 }
 
-/// How a switch that runs becomes what it is to be: without a restart, if possible.
+/// Chooses how a running switch reaches its new make: without a restart if possible.
 fn how(switch: &Switch, before: &SwitchMake, after: &SwitchMake) -> How {
     match can_be_live(switch.vm(), before, after) {
         Ok(live) => How::Live(Box::new(live)),
@@ -312,7 +325,7 @@ fn how(switch: &Switch, before: &SwitchMake, after: &SwitchMake) -> How {
     }
 }
 
-/// Removes the disks that a VM's next QEMU does not start from.
+/// Removes the disks that the VM's next QEMU does not use.
 fn forget_other_seeds(spec: &VmSpec) {
     let Ok(entries) = std::fs::read_dir(&spec.run_dir) else {
         return;
@@ -320,7 +333,7 @@ fn forget_other_seeds(spec: &VmSpec) {
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with("seed") && path != spec.seed {
-            // The folder is removed at the end.
+            // If this fails, the disk is removed with its folder at the end.
             let _ = std::fs::remove_file(&path);
         }
     }

@@ -1,4 +1,4 @@
-//! One cable without a datacenter around it: `ikv-fabric patch`.
+//! A single cable without a datacenter: `ikv-fabric patch`.
 
 mod port_spec;
 
@@ -37,22 +37,22 @@ use model::topology::TopologyJson;
 pub use port_spec::PortSpec;
 use port_spec::{OwnSocket, WIRE};
 
-/// A wire while it runs. When it is dropped, its ports are closed.
+/// A wire while it runs. Dropping it closes its ports.
 pub struct Patch(Arc<Wire>);
 
 struct Wire {
     cables: Cables,
     recorder: Option<Recorder>,
     ends: [PortSpec; 2],
-    /// Second descriptors of the taps that we hold, for their carrier.
+    /// Second descriptors of the taps that this process holds. Their carrier is set through them.
     taps: [Option<OwnedFd>; 2],
     _files: [Option<OwnSocket>; 2],
 }
 
 impl Patch {
-    /// Joins two ports and gives up every right of root that is no longer needed. `state`: the files
-    /// beside the API's socket. `record`: how to record, if at all. `notifier` is called when
-    /// [`Patch::notice`] has become available.
+    /// Joins two ports, then gives up every right of root that is no longer needed. `state`: the
+    /// files beside the API's socket. `record`: the recorder's options; `None` disables it.
+    /// `notifier` is called when [`Patch::notice`] has a new sentence.
     ///
     /// # Errors
     /// When a port cannot be opened or no worker can be started.
@@ -88,11 +88,12 @@ impl Patch {
             let recorder = Recorder::start(&wire.cables, options, &wire, &state.recorder);
             wire.recorder = Some(recorder.await?);
         }
+        // Last: opening ports and sockets needs the rights that are given up here.
         keep(own_rights(ports, state)).map_err(CablesError::Rights)?;
         Ok(Patch(Arc::new(wire)))
     }
 
-    /// The next sentence for the user, if there is one.
+    /// The next sentence for the user, if any.
     pub fn notice(&self) -> Option<String> {
         let wire = &self.0;
         Some(match wire.cables.event()? {
@@ -105,8 +106,8 @@ impl Patch {
         })
     }
 
-    /// Looks for the recorder's triggers until dropped. `notify` gets a sentence for each dump that
-    /// was kept.
+    /// Checks the recorder's triggers until dropped. `notify` is called with a sentence for each
+    /// dump that was kept.
     pub async fn watch_triggers(&self, notify: impl Fn(String)) {
         match self.0.recorder() {
             Some(recorder) => recorder.watch(notify).await,
@@ -119,13 +120,13 @@ impl Patch {
         self.0.cables().traffic()
     }
 
-    /// Closes both ports, within two seconds even if a worker is stuck.
+    /// Closes both ports. Takes two seconds at most, even if a worker is stuck.
     pub async fn stop(&self) {
         self.0.cables().panel().stop().await;
     }
 }
 
-/// The rights of the thread that connects to sockets.
+/// The rights that the thread which connects to sockets needs.
 fn sockets_rights(ports: &[PortSpec; 2]) -> dataplane::rights::CapabilitySet {
     let clients = ports.iter().filter_map(|port| match port {
         PortSpec::VhostUserClient(path) => Some(Path::new(path)),
@@ -134,7 +135,7 @@ fn sockets_rights(ports: &[PortSpec; 2]) -> dataplane::rights::CapabilitySet {
     rights::for_files(&clients.collect::<Vec<_>>())
 }
 
-/// The rights that this process keeps while the wire runs.
+/// The rights that this process needs while the wire runs.
 fn own_rights(ports: &[PortSpec; 2], state: &StatePaths) -> dataplane::rights::CapabilitySet {
     let netdevs = ports.iter().any(|port| matches!(port, PortSpec::Netdev(_)));
     let mut files = vec![state.folder.as_path()];
@@ -189,7 +190,7 @@ impl CableRequests for Arc<Wire> {
     async fn set_carrier(&self, _: usize, side: Side, up: bool) -> Option<String> {
         let (end, tap) = (&self.ends[side as usize], &self.taps[side as usize]);
         if let Err(error) = self.cables.set_carrier(0, side, up).await {
-            return Some(format!("{} has not learned it: {error}", end.name()));
+            return Some(format!("{} could not be notified: {error}", end.name()));
         }
         match tap {
             Some(tap) => tap::set_carrier(tap, up)
@@ -246,7 +247,7 @@ impl Backend for Patch {
         for name in names {
             self.0.cable(name)?;
         }
-        // However it is named, there is one.
+        // A wire consists of one cable, so any valid name refers to it.
         self.0.reports(&[]).await
     }
 

@@ -1,4 +1,4 @@
-//! What a wire joins: [`PortSpec`].
+//! The ports that a wire joins: [`PortSpec`].
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,20 +17,21 @@ use crate::files;
 use crate::owner::Person;
 use vm::spec::MAX_SOCKET_PATH;
 
-/// What the one cable is called.
+/// The name of the wire's only cable.
 pub(super) const WIRE: &str = "wire";
 
-/// One end of the wire, as typed.
+/// One end of the wire, as the user typed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortSpec {
-    /// A tap, made if it is missing. It keeps working when it is moved to another network
-    /// namespace, and goes away with the wire.
+    /// A tap, created if it does not exist. It keeps working when it is moved to another network
+    /// namespace, and is removed with the wire.
     Tap(String),
-    /// A network device that exists. It may be down.
+    /// An existing network device. It may be down.
     Netdev(String),
-    /// A vhost-user socket: we listen, the front end connects.
+    /// A vhost-user socket: this process listens, and the front end connects.
     VhostUser(String),
-    /// A vhost-user socket at which the front end listens; we connect as soon as it does.
+    /// A vhost-user socket at which the front end listens. This process connects as soon as it
+    /// does.
     VhostUserClient(String),
 }
 
@@ -45,7 +46,7 @@ impl PortSpec {
         }
     }
 
-    /// The path, if the port is a socket.
+    /// The path, if the port is a vhost-user socket.
     pub fn socket(&self) -> Option<&Path> {
         match self {
             PortSpec::Tap(_) | PortSpec::Netdev(_) => None,
@@ -132,16 +133,16 @@ fn not_a_port(text: &str) -> String {
     )
 }
 
-/// A port that is open.
+/// An open port.
 pub(super) struct Opened {
-    /// A second descriptor of our tap, for its carrier.
+    /// A second descriptor of our tap, to set its carrier.
     pub(super) tap: Option<OwnedFd>,
     pub(super) port: Option<Port>,
     pub(super) role: Option<Role>,
     pub(super) file: Option<OwnSocket>,
 }
 
-/// Listens at `path`. Replaces a socket at which no program listens any more.
+/// Listens at `path`. Replaces a socket at which no program listens any longer.
 fn listen(path: &Path, owner: &Person) -> io::Result<UnixListener> {
     match path.symlink_metadata() {
         Ok(there) if there.file_type().is_socket() => {
@@ -151,6 +152,8 @@ fn listen(path: &Path, owner: &Person) -> io::Result<UnixListener> {
                 SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
                 None,
             )?;
+            // Only a refused connection proves that no program listens: the file is then left over
+            // and may go.
             match connect(&socket, &SocketAddrUnix::new(path)?) {
                 Err(rustix::io::Errno::CONNREFUSED) => std::fs::remove_file(path)?,
                 _ => {
@@ -171,7 +174,8 @@ fn listen(path: &Path, owner: &Person) -> io::Result<UnixListener> {
     files::listen(path, (owner.uid, owner.gid))
 }
 
-/// The file of a socket that we made. Removed when dropped, if it is still the same file.
+/// The file of a socket that this process created. Dropping this removes it, unless another file
+/// has replaced it.
 pub(super) struct OwnSocket {
     path: PathBuf,
     device_and_inode: (u64, u64),
@@ -192,7 +196,7 @@ impl Drop for OwnSocket {
     fn drop(&mut self) {
         let there = self.path.symlink_metadata();
         if there.is_ok_and(|meta| (meta.dev(), meta.ino()) == self.device_and_inode) {
-            // It may be gone, or its folder closed to us: nothing can be done then.
+            // The file may be gone, or its folder closed to us. Neither can be helped here.
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -1,5 +1,5 @@
-//! Files in the way: another fabric's, or where this one will make its own, which it would remove at
-//! its end.
+//! Files in the way: those of another fabric, and foreign files where this fabric would create (and
+//! at its end remove) its own.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,15 +11,16 @@ use host::netns::NetnsId;
 use host::plan::TapPlan;
 use vm::spec::MAX_SOCKET_PATH;
 
-/// Files where the fabric makes its own, and paths that are too long for sockets. `own` is this
-/// process, which may hold the lock itself; `taps` have sockets beside them.
+/// Finds files where the fabric creates its own, and paths that are too long for sockets. `own` is
+/// the pid of this process, which may hold the lock itself. `taps` are the taps that have sockets.
 pub(super) fn in_the_way(paths: &StatePaths, taps: &[TapPlan], own: u32) -> Vec<Finding> {
     let beside = taps.iter().map(|tap| paths.vhost_socket(&tap.name));
     let longest = beside.max_by_key(|path| path.as_os_str().len());
     let mut sockets = [paths.socket.clone()].into_iter().chain(longest);
     let mut found = Vec::from_iter(sockets.find_map(|socket| too_long(&socket)));
     let running = Lock::holder(paths).is_some_and(|pid| pid != own.to_string());
-    // A fabric that runs has its files there; those of a killed one are taken away before.
+    // A running fabric has its own files there. Those of a killed fabric are removed before this
+    // one starts.
     if running || paths.journal.symlink_metadata().is_ok() {
         return found;
     }
@@ -59,8 +60,8 @@ fn too_long(socket: &Path) -> Option<Finding> {
     })
 }
 
-/// Another fabric on the same socket, or what one has left there. `own` is this process: `run` checks
-/// while it holds the lock itself.
+/// Finds another fabric on the same socket, or the remains of one. `own` is the pid of this
+/// process: `run` checks while it holds the lock itself.
 pub(super) fn other_fabric(paths: &StatePaths, own: u32) -> Option<Finding> {
     let running = Lock::holder(paths);
     if let Some(pid) = running.filter(|pid| *pid != own.to_string()) {
@@ -89,7 +90,7 @@ pub(super) fn other_fabric(paths: &StatePaths, own: u32) -> Option<Finding> {
                 "ikv-fabric clean; `run` does it too",
             ))
         }
-        // Root's journal, seen by a user.
+        // A user cannot read root's journal.
         Err(_) if !rustix::process::geteuid().is_root() => Some(Finding::new(
             Severity::Note,
             format!("{} was left by a killed fabric", paths.journal.display()),

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-/// How bad a finding is.
+/// The severity of a finding, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Worth knowing.
+    /// Nothing has to be done.
     Note,
     /// The fabric comes up, but something will not work as expected.
     Warning,
@@ -14,14 +14,14 @@ pub enum Severity {
     Error,
 }
 
-/// One thing found, and what to do about it.
+/// One finding and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Whether it keeps the fabric from coming up.
     pub severity: Severity,
-    /// What was found, as a sentence without a full stop.
+    /// The finding, as a sentence without a full stop.
     pub what: String,
-    /// The command or the change that mends it; empty where nothing has to be done.
+    /// The command or change that resolves it; empty if nothing has to be done.
     pub remedy: String,
 }
 
@@ -39,7 +39,7 @@ impl Finding {
     }
 }
 
-/// All findings as one message: what, and what mends it.
+/// All findings as one message, each with its remedy.
 pub(crate) fn text(findings: &[Finding]) -> String {
     let text = |found: &Finding| match found.remedy.as_str() {
         "" => found.what.clone(),
@@ -48,7 +48,7 @@ pub(crate) fn text(findings: &[Finding]) -> String {
     findings.iter().map(text).collect::<Vec<_>>().join("\n")
 }
 
-/// Whether one of the findings keeps the fabric from coming up.
+/// Whether any finding keeps the fabric from coming up.
 pub fn prevents(findings: &[Finding]) -> bool {
     findings
         .iter()

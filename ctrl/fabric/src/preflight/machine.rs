@@ -1,4 +1,4 @@
-//! What the machine must have: programs, rights, devices, memory.
+//! What the machine must provide: programs, rights, devices, memory.
 
 use std::fs::File;
 use std::io;
@@ -49,7 +49,7 @@ pub(super) fn tun_device(device: &Path) -> Option<Finding> {
             ),
             format!("chmod 0666 {}", device.display()),
         )),
-        // ENXIO, ENODEV: the node is there and the driver is not.
+        // ENXIO and ENODEV: the device node exists but its driver is not loaded.
         Err(e) => Some(Finding::new(
             Severity::Error,
             format!("{}: {e}", device.display()),

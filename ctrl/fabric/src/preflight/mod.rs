@@ -1,5 +1,5 @@
-//! Everything that would keep a fabric from coming up, found at once and before anything is touched,
-//! each with the line that mends it. Reads only, and works without root as far as that sees.
+//! Finds everything that would keep a fabric from coming up, all at once and before anything is
+//! changed, each with its remedy. It only reads. Without root it checks what a user can see.
 
 mod files;
 pub(crate) mod finding;
@@ -21,10 +21,10 @@ use host::program::{self, Program};
 use model::difference::FabricPlan;
 pub use needs::{FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_SWITCHES};
 
-/// Checks before anything is touched. Shows warnings.
+/// Checks before anything is changed. Shows warnings.
 ///
 /// # Errors
-/// Everything that would get in the way of the fabric, at once.
+/// All findings that keep the fabric from coming up, at once.
 pub(crate) fn refuse_obstacles(
     plan: &FabricPlan,
     paths: &StatePaths,
@@ -44,11 +44,11 @@ pub(crate) fn refuse_obstacles(
     }
 }
 
-/// Checks everything that a fabric of this plan needs; worst findings first. `paths` are the files
-/// beside its socket.
+/// Checks everything that a fabric of this plan needs. Returns the most severe findings first.
+/// `paths` are the files beside its socket.
 ///
 /// # Errors
-/// When the fabric's owner is unknown.
+/// When the host does not know the fabric's owner.
 pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSuchUser> {
     let owner = Person::find(plan.config.owner.as_ref())?;
     let host = needs::host_input(plan, &owner);
@@ -81,7 +81,8 @@ fn check_needs(
     found
 }
 
-/// Rights, devices and memory. `memory_mib`: of all switches together; 0 without switches.
+/// Checks rights, devices and memory. `memory_mib` is that of all switches together; 0 without
+/// switches.
 fn check_machine(memory_mib: u64) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(machine::rights(rustix::process::geteuid().is_root()));
@@ -97,7 +98,7 @@ fn check_machine(memory_mib: u64) -> Vec<Finding> {
     found
 }
 
-/// Other fabrics, files, and the host's network.
+/// Checks for other fabrics, files in the way, and conflicts with the host's network.
 fn check_host(paths: &StatePaths, host: &HostPlanInput) -> Vec<Finding> {
     let own = std::process::id();
     let mut found = Vec::new();

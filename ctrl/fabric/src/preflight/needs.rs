@@ -1,4 +1,4 @@
-//! What a plan needs of the host and the machine.
+//! What a plan needs from the host and the machine.
 
 use crate::owner::Person;
 use host::plan::{HostLinkPlan, HostPlanInput, IpmiLinkPlan, TapPlan};
@@ -7,26 +7,26 @@ use model::difference::FabricPlan;
 use model::topology::{EndBackend, MTU, Topology};
 use vm::image;
 
-/// Programs that every fabric starts, also one without switches.
+/// Programs that every fabric starts, even without switches.
 pub const FOR_PANEL: &[Program] = &[Program::of("nft", "nftables")];
 
-/// Programs that switches need in addition.
+/// Additional programs for switches.
 pub const FOR_SWITCHES: &[Program] = &[
     Program::of("qemu-system-x86_64", "qemu-system-x86"),
     Program::of("setpriv", "util-linux"),
     Program::of("ssh", "openssh-client"),
 ];
 
-/// Programs that the switches' BMCs need in addition.
+/// Additional programs for the switches' BMCs.
 pub const FOR_IPMI: &[Program] = &[
     Program::of("ipmi_sim", "openipmi"),
     Program::of("prlimit", "util-linux"),
 ];
 
-/// Programs that building the image needs in addition.
+/// Additional programs for building the image.
 pub const FOR_IMAGE: &[Program] = image::BUILD_PROGRAMS;
 
-/// The programs that a fabric of this plan will start.
+/// The programs that a fabric of this plan starts.
 pub(super) fn programs(plan: &FabricPlan) -> Vec<Program> {
     let mut programs = FOR_PANEL.to_vec();
     if !plan.switches.is_empty() {
@@ -42,12 +42,12 @@ pub(super) fn programs(plan: &FabricPlan) -> Vec<Program> {
     programs
 }
 
-/// Memory of all switches together, in MiB.
+/// Memory of all running switches together, in MiB.
 pub(super) fn memory_mib(plan: &FabricPlan) -> u64 {
     u64::from(plan.config.vm.memory.mib()) * plan.switches.len() as u64
 }
 
-/// What is planned for the host.
+/// The plan's part for the host, as input for the host's steps.
 pub(crate) fn host_input(plan: &FabricPlan, owner: &Person) -> HostPlanInput {
     let FabricPlan {
         topology, switches, ..
@@ -89,7 +89,7 @@ pub(crate) fn taps(plan: &FabricPlan) -> Vec<TapPlan> {
         .collect()
 }
 
-/// The host's link and route, in words.
+/// The host's link and route as one line for the user.
 pub(crate) fn host_words(topology: &Topology) -> String {
     let host = &topology.host;
     format!(

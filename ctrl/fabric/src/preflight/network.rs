@@ -1,4 +1,4 @@
-//! What of the host's network would get in the way: links, addresses, routes, tables, firewalls.
+//! Conflicts with the host's network: links, addresses, routes, tables, firewalls.
 
 use std::io;
 
@@ -93,7 +93,7 @@ pub(super) fn address_conflicts(
     ours(host).flat_map(conflicts).collect()
 }
 
-/// A range of addresses that will belong to the fabric.
+/// An address range that the fabric will use.
 #[derive(Clone, Copy)]
 struct Ours<'a> {
     what: &'static str,
@@ -118,7 +118,8 @@ pub(super) fn route_conflicts(host: &HostPlanInput, routes: &[HostRoute]) -> Vec
     let conflicts = |ours: Ours<'_>| -> Vec<Finding> {
         routes
             .iter()
-            // A default route, also in the two halves that VPNs set, gives way to anything longer.
+            // More specific routes win over a default route, including one split in two halves, as
+            // VPNs do.
             .filter(|route| route.destination.prefix_len() > 1)
             .filter(move |route| route.link != ours.link && overlap(route.destination, ours.range))
             .map(move |route| {
@@ -146,7 +147,7 @@ fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
 }
 
 pub(super) fn rules(host: &HostPlanInput) -> Vec<Finding> {
-    // Without root nft shows nothing; `rights` has reported that.
+    // Without root, nft lists nothing; `rights` has reported that.
     if !rustix::process::geteuid().is_root() || program::find("nft").is_none() {
         return Vec::new();
     }
@@ -197,11 +198,11 @@ pub(super) fn table_conflicts(ruleset: &Value) -> Vec<Finding> {
         .collect()
 }
 
-/// What the host's firewall would do to the fabric's traffic.
+/// What the host's firewall would drop of the fabric's traffic.
 fn firewall_warnings(traffic: Traffic, link: &str, range: Ipv4Net) -> Vec<Finding> {
     let what = match traffic {
-        Traffic::Forwarded => "what the fabric forwards",
-        Traffic::ToHost => "what comes to the BMCs from their segment",
+        Traffic::Forwarded => "traffic that the fabric forwards",
+        Traffic::ToHost => "traffic from the BMCs' segment to the BMCs",
     };
     match firewall::check(traffic, link, range) {
         Ok(obstacles) => obstacles

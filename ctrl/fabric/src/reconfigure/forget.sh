@@ -1,5 +1,5 @@
-# Makes FRR forget interfaces that are gone; run by the guest agent with busybox sh. On stdin comes
-# one vtysh command a line. FRR refuses until it has heard from the kernel.
+# Makes FRR forget interfaces that were removed. The guest agent runs it with busybox sh. Standard
+# input has one vtysh command a line. FRR refuses them until the kernel has notified it of the removal.
 set -u
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 while IFS= read -r line; do

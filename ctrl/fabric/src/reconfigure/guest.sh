@@ -1,7 +1,7 @@
-# Brings a running switch to its new configuration; run by the guest agent with busybox sh.
-# On stdin comes a tar: the files that changed, at their places, and in /run/ikv/change what is
-# to be done: `nics` (MAC NAME a line) that come, `network` for ip, `frr` for vtysh, and `dnsmasq`
-# if it has to read its file anew. What cannot be done ends it, with a reason.
+# Brings a running switch to its new configuration. The guest agent runs it with busybox sh.
+# Standard input is a tar of the files that changed, and in /run/ikv/change of the commands: `nics`
+# lists new NICs (MAC NAME a line), `network` is for ip, `frr` for vtysh, and `dnsmasq` exists if
+# dnsmasq must read its file again. The first command that fails ends the script, with a reason.
 set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 change=/run/ikv/change

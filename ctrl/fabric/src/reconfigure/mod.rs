@@ -1,9 +1,9 @@
-//! A running switch changes without a restart: NICs are plugged into and out of its QEMU, its kernel,
-//! FRR and dnsmasq are given the differences, and its files are replaced. Afterwards it is as if it
-//! had started so; BGP sessions that stay were never down.
+//! Changes a running switch without a restart: plugs NICs into and out of its QEMU, sends the
+//! differences to its kernel, FRR and dnsmasq, and replaces its files. The result is the same as
+//! after a restart, and BGP sessions that stay are never interrupted.
 //!
-//! Whether that can be, and what it takes, is decided by [`can_be_live`], of which all but the state
-//! of the VM is pure ([`frr_conf::change`] and what is here). [`reconfigure`] does it.
+//! [`can_be_live`] decides whether this is possible and what it takes. All of that decision except
+//! the VM's state is pure ([`frr_conf::change`] and this module). [`reconfigure`] carries it out.
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ use vm::agent::{AgentError, Limits, MAX_STDIN};
 use vm::seed::{self, SeedError, SeedFile};
 use vm::{CannotPlug, PlugError, Vm, VmSpec};
 
-/// Time for the guest to set itself up: a few processes, of which vtysh is the slowest. Idle it
-/// takes 1 to 2 s under TCG, of nine busy ones ten times that.
+/// How long the guest may take to reconfigure itself. It starts a few processes, of which vtysh is
+/// the slowest: 1 to 2 s under TCG when idle, and ten times as long with nine busy switches.
 const SET_UP: Duration = Duration::from_secs(60);
 
-/// The longest output of the guest that is read, in bytes.
+/// The most output of the guest that is read, in bytes.
 const WORDS: usize = 64 << 10;
 
-/// Characters of the output that an error shows.
+/// How many characters of the output an error shows.
 const SHOWN: usize = 300;
 
-/// Where the guest finds the commands.
+/// The folder where the guest finds the commands.
 const FOLDER: &str = "run/ikv/change";
 
-/// Files that may be replaced: [`Change`] brings their effects about, or they are read whenever they
-/// are needed.
+/// Files that can be replaced while the switch runs: [`Change`] puts them into effect, or programs
+/// read them again each time.
 const REPLACEABLE: [&str; 7] = [
     "etc/dnsmasq.conf",
     "etc/frr/frr.conf",
@@ -39,14 +39,14 @@ const REPLACEABLE: [&str; 7] = [
     "root/.ssh/authorized_keys",
 ];
 
-/// Everything that a switch is made from.
+/// Everything that determines a switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SwitchMake {
-    /// The VM and its devices.
+    /// The specification of the VM and its devices.
     pub spec: VmSpec,
     /// The configuration of FRR, dnsmasq and the interfaces.
     pub conf: SwitchConf,
-    /// The files on its disk; the rendered configuration is among them.
+    /// The files on its disk, including the rendered configuration.
     pub files: Vec<SeedFile>,
 }
 
@@ -54,28 +54,29 @@ pub struct SwitchMake {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestartReason {
-    /// The VM differs in something other than NICs that can be plugged.
+    /// The VM differs in something other than NICs, or in a NIC that cannot be plugged while it
+    /// runs.
     #[error(transparent)]
     Vm(#[from] CannotPlug),
-    /// The configuration differs in something that only a start sets.
+    /// The configuration differs in something that takes effect only at a start.
     #[error(transparent)]
     Conf(#[from] Unchangeable),
-    /// A file that is read at a start only.
+    /// A file that the switch reads only at its start.
     #[error("/{0} takes effect only at a start")]
     File(String),
-    /// More than the guest agent takes.
+    /// The guest agent accepts less input in one call.
     #[error("{0} bytes of files have changed, and its guest agent takes {MAX_STDIN}")]
     TooMuch(usize),
 }
 
-/// Why a change failed half-way. A restart makes the switch what it should be.
+/// Why a change failed half-way. A restart brings the switch to its new make.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReconfigureError {
-    /// The change needs a restart; nothing was done.
+    /// The change needs a restart; nothing was changed.
     #[error(transparent)]
     Cannot(#[from] RestartReason),
-    /// QEMU refused to plug a NIC in or out.
+    /// QEMU refused to plug a NIC in or to remove it.
     #[error(transparent)]
     Plug(#[from] PlugError),
     /// The guest agent does not answer.
@@ -84,26 +85,26 @@ pub enum ReconfigureError {
     /// The commands in the guest failed.
     #[error("the guest ended the change with status {status}: {words}")]
     Guest {
-        /// As a shell reports it.
+        /// The exit status, as a shell reports it.
         status: i32,
-        /// The end of its output, escaped.
+        /// The end of the output, with control characters escaped.
         words: String,
     },
 }
 
-/// A change that needs no restart.
+/// A change that needs no restart, ready to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveChange {
     change: Change,
-    /// The archive that the guest unpacks.
+    /// The tar archive that the guest unpacks: files and commands.
     archive: Vec<u8>,
 }
 
-/// Decides whether a running switch can change to `new` without a restart. `old` is what it was made
-/// from or last changed to.
+/// Decides whether a running switch can change to `new` without a restart. `old` is the make that
+/// it was started with or last changed to.
 ///
 /// # Errors
-/// The first thing that only a start can change.
+/// The first difference that takes effect only at a start.
 pub fn can_be_live(
     vm: &Vm,
     old: &SwitchMake,
@@ -113,7 +114,7 @@ pub fn can_be_live(
     compare(old, new)
 }
 
-/// The part of the decision that is pure.
+/// The pure part of the decision.
 fn compare(old: &SwitchMake, new: &SwitchMake) -> Result<LiveChange, RestartReason> {
     let change = frr_conf::change(&old.conf, &new.conf)?;
     let mut files = changed(&old.files, &new.files)?;
@@ -130,7 +131,7 @@ fn compare(old: &SwitchMake, new: &SwitchMake) -> Result<LiveChange, RestartReas
     Ok(LiveChange { change, archive })
 }
 
-/// The files that are new or different.
+/// The files that are new or differ.
 fn changed(old: &[SeedFile], new: &[SeedFile]) -> Result<Vec<SeedFile>, RestartReason> {
     let missing = |path: &str| !new.iter().any(|file| file.path == path);
     if let Some(gone) = old.iter().find(|file| missing(&file.path)) {
@@ -176,18 +177,21 @@ fn text(lines: &[String]) -> String {
         .collect()
 }
 
-/// Changes a running switch to `spec` by what [`can_be_live`] has found. Its new disk must have been
-/// written, and the sockets and taps of new NICs must exist.
+/// Changes a running switch to `spec` as [`can_be_live`] has decided. The caller must have written
+/// its new disk and created the sockets and taps of new NICs.
 ///
 /// # Errors
 /// See [`ReconfigureError`].
 pub async fn reconfigure(vm: &Vm, spec: VmSpec, live: &LiveChange) -> Result<(), ReconfigureError> {
+    // New NICs are plugged in before the guest configures them, removed ones after the guest has
+    // stopped using them.
     if live.change.unplugged.is_empty() {
         vm.plug(spec).await?;
         return run(vm, include_str!("guest.sh"), &live.archive).await;
     }
     run(vm, include_str!("guest.sh"), &live.archive).await?;
     vm.plug(spec).await?;
+    // FRR forgets an interface only once it is gone.
     let afterwards = text(&live.change.frr_afterwards);
     run(vm, include_str!("forget.sh"), afterwards.as_bytes()).await
 }

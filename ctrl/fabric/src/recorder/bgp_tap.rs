@@ -1,16 +1,16 @@
-//! A tap on the segments of BGP sessions: [`bgp_tap`]. The program is written out, because the fabric
-//! does without libpcap.
+//! A tap that selects the segments of BGP sessions: [`bgp_tap`]. Its BPF program is written by
+//! hand, so that the fabric does not need libpcap.
 
 use dataplane::bpf::{Instruction, Program};
 use dataplane::capture::TapSpec;
 
-/// Bytes of a segment that are looked at.
+/// How many bytes of a segment are captured.
 const SNAP: u32 = 512;
 
-/// Memory for the segments of one lane that come between two looks, in bytes.
+/// Memory for the segments of one lane that arrive between two looks, in bytes.
 const RING: usize = 64 << 10;
 
-// Codes of classic BPF.
+// Instruction codes of classic BPF.
 const LOAD_HALF: u16 = 0x28;
 const LOAD_BYTE: u16 = 0x30;
 const LOAD_HALF_BEHIND: u16 = 0x48;
@@ -19,15 +19,16 @@ const EQUAL: u16 = 0x15;
 const ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
-// Constants of the protocols: EtherType, IP protocol, port.
+// Protocol constants: EtherType, IP protocol, TCP port.
 const IPV6: u32 = 0x86dd;
 const IPV4: u32 = 0x0800;
 const TCP: u32 = 6;
 const BGP: u32 = 179;
-// The last two instructions.
+// Indices of the last two instructions.
 const MATCH: u8 = 18;
 const NONE: u8 = 19;
-/// Code, the index of the next instruction if the test holds and if not, constant.
+/// Instruction code, the indices of the next instructions if the test succeeds and if it fails,
+/// constant.
 const PROGRAM: [(u16, u8, u8, u32); 20] = [
     (LOAD_HALF, 1, 1, 12),
     (EQUAL, 2, 8, IPV6),
@@ -41,7 +42,7 @@ const PROGRAM: [(u16, u8, u8, u32); 20] = [
     (LOAD_BYTE, 10, 10, 23),
     (EQUAL, 11, NONE, TCP),
     (LOAD_HALF, 12, 12, 20),
-    // A later fragment has no ports.
+    // Only the first fragment of a packet has ports.
     (ANY_BIT, NONE, 13, 0x1fff),
     (LOAD_HEADER_LENGTH, 14, 14, 14),
     (LOAD_HALF_BEHIND, 15, 15, 14),
@@ -51,7 +52,7 @@ const PROGRAM: [(u16, u8, u8, u32); 20] = [
     (RETURN, 0, 0, u32::MAX),
     (RETURN, 0, 0, 0),
 ];
-/// `tcp port 179` over IPv6 and IPv4, untagged.
+/// Selects untagged `tcp port 179` over IPv6 and IPv4.
 pub(super) fn bgp_tap() -> TapSpec {
     let instruction = |(at, (code, yes, no, k)): (usize, (u16, u8, u8, u32))| {
         let jump = |to: u8| match code {

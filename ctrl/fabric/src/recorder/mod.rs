@@ -1,7 +1,7 @@
-//! The flight recorder: the last frames of every cable are always there, and what happened before
-//! a trigger is kept as a dump ([`Store`]).
+//! The flight recorder: it always keeps the last frames of every cable in memory. When a trigger
+//! fires, it keeps the frames from before as a dump ([`Store`]).
 //!
-//! The workers record, which costs them one copy. This module reads what they have recorded:
+//! The workers record, at the cost of one copy per frame. This module reads the records:
 //! [`Recorder::dump`] on request, [`Triggers`] five times a second.
 
 mod bgp_tap;
@@ -37,11 +37,11 @@ use store::Store;
 use stream::{Messages, stream};
 use triggers::Triggers;
 
-/// Between two looks whether a trigger has fired.
+/// Interval between two checks of the triggers.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A cable between switches gets this many times the memory of another: its BGP session has most to
-/// tell.
+/// A cable between two switches gets this many times the memory of another cable, because its BGP
+/// session is the most informative.
 const SHARE: u64 = 4;
 
 /// The recorder of all cables.
@@ -49,11 +49,11 @@ pub(crate) struct Recorder {
     options: RecorderOptions,
     wall_offset: u64,
     store: Arc<Store>,
-    /// Held while workers are asked, so that two requests do not mix.
+    /// Locked while workers are asked, so that two requests do not mix.
     recorded: Mutex<Recorded>,
 }
 
-/// What is recorded; `apply` replaces it.
+/// What is recorded at present; `apply` replaces it.
 struct Recorded {
     cables: Cables,
     lanes: Vec<RecordedLane>,
@@ -69,8 +69,8 @@ struct RecordedLane {
 }
 
 impl Recorder {
-    /// Records every lane. Dumps are kept in `folder`, unless the options name another; it is made
-    /// for the first one.
+    /// Records every lane. Dumps are kept in `folder`, unless the options name another; the first
+    /// dump creates it.
     ///
     /// # Errors
     /// When a worker does not answer.
@@ -99,12 +99,12 @@ impl Recorder {
         })
     }
 
-    /// Records these cables from now on. Those that were there before keep their recording;
-    /// `before` gives the index that a cable had. A new cable gets the memory that it would have
-    /// had from the start. Triggers stay, except for cables that are gone.
+    /// Records these cables from now on. Cables that existed before keep their recording; `before`
+    /// gives a cable's previous index. A new cable gets as much memory as if it had existed from
+    /// the start. Triggers stay, except those on removed cables.
     ///
     /// # Errors
-    /// When a worker does not answer; everything stays as it was then.
+    /// When a worker does not answer; nothing changes then.
     pub(crate) async fn rewire(
         &self,
         cables: &Cables,
@@ -119,6 +119,8 @@ impl Recorder {
             let lane = lanes.find(|lane| (lane.cable, lane.side) == (old, side));
             lane.map(|lane| lane.reader.clone())
         };
+        // Everything that can fail comes before the assignments: an error leaves the old recording
+        // whole.
         let lanes = lanes(cables, &self.options, names, known).await?;
         let inner = between_switches(cables, names);
         recorded
@@ -131,10 +133,10 @@ impl Recorder {
         Ok(())
     }
 
-    /// Keeps dumps on these triggers, and on no others.
+    /// Replaces all triggers with these.
     ///
     /// # Errors
-    /// When a cable is unknown or a filter is not a valid program; the triggers stay then.
+    /// When a cable is unknown or a filter is not a valid program; the old triggers stay then.
     pub(crate) async fn set_triggers(
         &self,
         triggers: Vec<Trigger>,
@@ -156,10 +158,10 @@ impl Recorder {
         }
     }
 
-    /// What is recorded of the cables that are asked for.
+    /// A dump of what is recorded of the requested cables, as a stream.
     ///
     /// # Errors
-    /// When a cable is unknown, or the process can have no more threads.
+    /// When a cable is unknown, or the process cannot start another thread.
     pub(crate) async fn dump(
         &self,
         request: &DumpRequest,
@@ -178,10 +180,10 @@ impl Recorder {
         })
     }
 
-    /// A dump that was kept.
+    /// The content of a kept dump, as a stream.
     ///
     /// # Errors
-    /// When no dump has this name, or it cannot be read.
+    /// When no dump has this name, or its file cannot be read.
     pub(crate) fn kept(&self, name: &str) -> Result<CaptureStream, ApiError> {
         let file = self.store.open(name).map_err(ApiError::failed)?;
         let file = file.ok_or_else(|| {
@@ -215,11 +217,12 @@ impl Recorder {
         }
     }
 
-    /// Looks for triggers until dropped, and keeps a dump when one fires. `notify` gets a sentence
-    /// for each dump.
+    /// Checks the triggers until dropped, and keeps a dump when one fires. `notify` is called with
+    /// a sentence for each dump.
     pub(crate) async fn watch(&self, notify: impl Fn(String)) {
         loop {
             tokio::time::sleep(LOOK).await;
+            // The lock is released before the dump is written, which can take seconds.
             let due = {
                 let recorded = &mut *self.recorded.lock().await;
                 recorded.triggers.look(&recorded.cables, clock::now())
@@ -227,12 +230,14 @@ impl Recorder {
             let Some(due) = due else { continue };
             match self.keep(due).await {
                 Ok(name) => notify(name),
-                Err(reason) => notify(format!("the flight recorder could keep no dump: {reason}")),
+                Err(reason) => notify(format!(
+                    "the flight recorder could not keep a dump: {reason}"
+                )),
             }
         }
     }
 
-    /// Keeps a dump of everything. Returns a sentence that names it.
+    /// Keeps a dump of all cables. Returns a sentence with its name.
     async fn keep(&self, due: Due) -> io::Result<String> {
         let now = clock::now();
         let since = now.saturating_sub(self.options.last.as_nanos() as u64);
@@ -241,7 +246,7 @@ impl Recorder {
         let at_ms = (now + self.wall_offset) / 1_000_000;
         let first = due.why.first().cloned().unwrap_or_default();
         let store = self.store.clone();
-        // Copies and writes as much as the recorder's memory.
+        // On a thread of its own: this copies and writes as much as the recorder's whole memory.
         let keep = move || {
             let messages = Messages::of(readers(&lanes), since);
             store.keep(due.kind, at_ms, due.why, |file| {
@@ -265,7 +270,7 @@ fn readers(lanes: &[RecordedLane]) -> impl ExactSizeIterator<Item = &RecorderRea
     lanes.iter().map(|lane| &lane.reader)
 }
 
-/// Both lanes of every cable: as they are `known`, or recorded from now on.
+/// Both lanes of every cable, each with its `known` recording or a new one.
 async fn lanes(
     cables: &Cables,
     options: &RecorderOptions,

@@ -1,4 +1,4 @@
-//! How to record: [`RecorderOptions`].
+//! The options of the flight recorder: [`RecorderOptions`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,15 +8,16 @@ use api::recorder::Trigger;
 /// Memory, triggers and folder of the flight recorder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecorderOptions {
-    /// Memory of all lanes' recorders together, in bytes.
+    /// Memory of all lanes' recordings together, in bytes.
     pub memory: u64,
-    /// The longest part of each frame that is kept, in bytes.
+    /// How much of each frame is kept, in bytes.
     pub snap: u32,
-    /// How far back a kept dump goes.
+    /// How far back a dump that a trigger causes reaches.
     pub last: Duration,
-    /// What makes the recorder keep a dump, on any cable.
+    /// The triggers that are active from the start, on any cable.
     pub triggers: Vec<Trigger>,
-    /// Where kept dumps go. `None`: beside the API's socket, until the fabric ends.
+    /// The folder for kept dumps. `None`: a folder beside the API's socket, which is removed when
+    /// the fabric ends.
     pub folder: Option<PathBuf>,
 }
 

@@ -6,12 +6,12 @@ use api::capture::CaptureStream;
 use api::recorder::{DumpRequest, RecorderStatus, TriggersRequest};
 use api::{ApiError, Recording};
 
-/// The recorder of these cables.
+/// Answers clients' requests about the recorder of these cables.
 pub(crate) struct RecorderRequests<C>(C);
 
 impl<C: CableRequests> RecorderRequests<C> {
     /// # Errors
-    /// When nothing is recorded.
+    /// If recording is disabled.
     pub(crate) fn new(cables: C) -> Result<Self, ApiError> {
         if cables.recorder().is_none() {
             return Err(ApiError::conflict(

@@ -1,34 +1,34 @@
-//! When a dump is made after an event: [`Schedule`]. A function of events and time.
+//! Decides when an event leads to a dump: [`Schedule`], a function of events and time.
 
-/// From the first event to its dump, in ns, so that the dump shows what followed.
+/// Time from the first event to its dump, in ns, so that the dump shows the consequences too.
 const AFTERMATH: u64 = 1_500_000_000;
 
-/// The shortest time between two dumps, in ns; events meanwhile go into the next one.
+/// The shortest time between two dumps, in ns. Events within it share the next dump.
 const SPACING: u64 = 10_000_000_000;
 
 /// The most reasons that a dump lists.
 const REASONS: usize = 16;
 
-/// Events that wait for their dump.
+/// Events that wait for their dump, and the time of the last one.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    /// With the time when the dump is due, in ns.
+    /// The time when the dump is due, in ns, and its events.
     waiting: Option<(u64, Due)>,
     /// When the last dump was made, in ns.
     made: Option<u64>,
 }
 
-/// A dump to be made.
+/// A dump that must be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Due {
     /// The kind of the first event, for the dump's name.
     pub(super) kind: &'static str,
-    /// A sentence for each event.
+    /// One sentence for each event.
     pub(super) why: Vec<String>,
 }
 
 impl Schedule {
-    /// Adds an event: `kind` is a word, `why` a sentence.
+    /// Adds an event: `kind` is one word, `why` a sentence.
     pub(super) fn add(&mut self, now: u64, kind: &'static str, why: String) {
         let earliest = self.made.map_or(0, |made| made + SPACING);
         let (_, due) = self.waiting.get_or_insert_with(|| {
@@ -43,7 +43,7 @@ impl Schedule {
         }
     }
 
-    /// The dump that is due at `now`, in ns, if any.
+    /// The dump that is due at `now`, in ns. `None` if none is.
     pub(super) fn due(&mut self, now: u64) -> Option<Due> {
         let (_, due) = self.waiting.take_if(|(time, _)| *time <= now)?;
         self.made = Some(now);

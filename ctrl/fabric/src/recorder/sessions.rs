@@ -1,4 +1,5 @@
-//! Which BGP sessions stand, as far as their frames show: [`Sessions`]. A function of frames and time.
+//! Tracks which BGP sessions are established, from their frames alone: [`Sessions`], a function of
+//! frames and time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,32 +9,32 @@ use etherparse::TransportSlice;
 use decode::Packet;
 use decode::bgp::{Message, Notification};
 
-/// Sessions that are remembered, at most: a stranger's frames must not fill the memory.
+/// The most sessions that are remembered: frames that a guest invents must not exhaust memory.
 const MOST: usize = 4096;
 
 const SECOND: u64 = 1_000_000_000;
 
 /// The cable that a session runs over, and both ends of its connection with their ports, the lower
-/// one first. A session that is made anew has another connection.
+/// one first. A session that is established again has another connection.
 type Name = (usize, [(IpAddr, u16); 2]);
 
-/// The sessions of which frames were seen.
+/// The sessions whose frames were seen.
 #[derive(Debug)]
 pub(super) struct Sessions {
     heard: HashMap<Name, Heard>,
-    /// Of sessions whose OPEN was not seen, in s.
+    /// The hold time to assume if the session's OPEN was not seen, in s.
     hold_time: u16,
 }
 
 #[derive(Debug)]
 struct Heard {
-    /// When each end was heard last, in ns.
+    /// When a frame of each end was last seen, in ns.
     last: [Option<u64>; 2],
-    /// The hold time that each end has proposed, in s.
+    /// The hold time that each end proposed in its OPEN, in s.
     hold: [Option<u16>; 2],
 }
 
-/// A session that is lost.
+/// A session that was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lost {
     pub(super) cable: usize,
@@ -41,7 +42,7 @@ pub(super) struct Lost {
 }
 
 impl Sessions {
-    /// `hold_time`, in s, applies to sessions whose OPEN was not seen.
+    /// `hold_time`, in s, is assumed for sessions whose OPEN was not seen.
     pub(super) fn new(hold_time: u16) -> Self {
         Sessions {
             heard: HashMap::new(),
@@ -49,7 +50,8 @@ impl Sessions {
         }
     }
 
-    /// Takes in a frame that entered `cable` at `time`, in ns. `delivered`: the cable did not drop it.
+    /// Processes a frame that entered `cable` at `time`, in ns. `delivered` is whether the cable
+    /// passed it on.
     pub(super) fn see(
         &mut self,
         cable: usize,
@@ -70,8 +72,10 @@ impl Sessions {
         let (name, end) = ((cable, ends), usize::from(!from_lower));
         for message in &segment.messages {
             match message {
+                // Counts even if the cable drops it: its sender has closed the session already.
                 Message::Notification(notification) => {
-                    // Two that call each other at the same time give one connection up.
+                    // Two speakers that connect to each other at the same time close one connection
+                    // (RFC 4271 section 6.8): no session is lost.
                     let collision = (notification.code, notification.subcode) == (6, 7);
                     if !collision && self.stood(&name) {
                         self.heard.remove(&name);
@@ -99,6 +103,7 @@ impl Sessions {
     }
 
     fn entry(&mut self, name: Name) -> Option<&mut Heard> {
+        // A full table ignores new sessions rather than forgetting established ones.
         if self.heard.len() >= MOST && !self.heard.contains_key(&name) {
             return None;
         }
@@ -108,7 +113,7 @@ impl Sessions {
         }))
     }
 
-    /// Forgets older connections between the same two addresses.
+    /// Removes older connections between the same two addresses.
     fn forget_older(&mut self, name: &Name) {
         let addresses = |name: &Name| (name.0, name.1.map(|(address, _)| address));
         self.heard
@@ -120,12 +125,13 @@ impl Sessions {
         heard.is_some_and(|heard| heard.last.iter().all(Option::is_some))
     }
 
-    /// Sessions of which one end has been silent for longer than the hold time; each is returned once.
+    /// Sessions of which one end has been silent for longer than the hold time. Each is returned
+    /// once.
     pub(super) fn silent(&mut self, now: u64) -> Vec<Lost> {
         let default = self.hold_time;
         let mut lost = Vec::new();
         self.heard.retain(|(cable, ends), heard| {
-            // The lower of the two counts (RFC 4271 section 4.2).
+            // The lower proposal is the negotiated hold time (RFC 4271 section 4.2).
             let negotiated = heard.hold.iter().flatten().min().copied();
             let hold = negotiated.unwrap_or(default);
             let silent =
@@ -133,6 +139,8 @@ impl Sessions {
             let Some(end) = heard.last.iter().position(silent) else {
                 return true;
             };
+            // A hold time of 0 disables keepalives (RFC 4271 section 4.4), so silence means
+            // nothing.
             if hold == 0 {
                 return true;
             }

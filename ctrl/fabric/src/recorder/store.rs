@@ -1,5 +1,5 @@
-//! The dumps that triggers made: files in a folder of our own, beside the API's socket. A client
-//! names a dump, never a path: only files in the list are ever opened.
+//! The dumps that triggers caused: files in a folder of the fabric's own, beside the API's socket.
+//! A client names a dump, never a path: only files in the list are opened.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -10,13 +10,13 @@ use std::sync::{Mutex, MutexGuard};
 
 use api::recorder::KeptDump;
 
-/// The most dumps that are kept; the oldest goes first.
+/// The most dumps that are kept; the oldest is removed first.
 pub(super) const MOST: usize = 8;
 
-/// The most bytes of all dumps together, the newest excepted: `/run` is memory.
+/// The most bytes of all dumps together, except the newest, because `/run` is in memory.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// Dumps on disk; the oldest go when there are too many.
+/// Dumps on disk. The oldest are removed when there are too many.
 #[derive(Debug)]
 pub(super) struct Store {
     folder: PathBuf,
@@ -30,7 +30,7 @@ struct Kept {
 }
 
 impl Store {
-    /// Will keep dumps in `folder`, which is made for the first one.
+    /// Will keep dumps in `folder`. The first dump creates it.
     pub(super) fn new(folder: &Path) -> Self {
         Store {
             folder: folder.to_owned(),
@@ -38,12 +38,12 @@ impl Store {
         }
     }
 
-    /// All dumps, the oldest first.
+    /// All kept dumps, the oldest first.
     pub(super) fn list(&self) -> Vec<KeptDump> {
         self.lock().dumps.iter().cloned().collect()
     }
 
-    /// Opens a dump. `None`: no dump has this name.
+    /// Opens a dump. `None` if no dump has this name.
     pub(super) fn open(&self, name: &str) -> io::Result<Option<File>> {
         let kept = self.lock();
         let known = kept.dumps.iter().find(|dump| dump.name == name);
@@ -52,8 +52,8 @@ impl Store {
             .transpose()
     }
 
-    /// Makes a dump of what `write` writes, which returns the number of frames. `kind` becomes a part
-    /// of the dump's name, `why` has a sentence for each event.
+    /// Keeps a dump with the content that `write` writes; `write` returns the number of frames.
+    /// `kind` becomes part of the dump's name, `why` has one sentence for each event.
     pub(super) fn keep(
         &self,
         kind: &str,
@@ -61,6 +61,8 @@ impl Store {
         why: Vec<String>,
         write: impl FnOnce(&mut dyn Write) -> io::Result<u64>,
     ) -> io::Result<KeptDump> {
+        // The lock is not held while the dump is written. The number is taken first, so that no two
+        // dumps share a name.
         let number = {
             let mut kept = self.lock();
             kept.made += 1;
@@ -81,7 +83,7 @@ impl Store {
         let all = |kept: &Kept| kept.dumps.iter().map(|dump| dump.bytes).sum::<u64>();
         while kept.dumps.len() > 1 && (kept.dumps.len() > MOST || all(&kept) > MOST_BYTES) {
             if let Some(oldest) = kept.dumps.pop_front() {
-                // Another program may have removed it already.
+                // Fails if another program has removed it already.
                 let _ = fs::remove_file(self.path(&oldest.name));
             }
         }
@@ -97,7 +99,7 @@ impl Store {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        // A file or link that another program has put there is neither followed nor overwritten.
+        // Neither follows nor overwrites a file or link that another program has put there.
         let file = File::options()
             .write(true)
             .create_new(true)
@@ -109,7 +111,7 @@ impl Store {
             Ok((frames, buffered.get_ref().metadata()?.len()))
         });
         if written.is_err() {
-            // Half a dump is useless and takes up memory.
+            // An incomplete dump is useless and takes up memory.
             let _ = fs::remove_file(path);
         }
         written

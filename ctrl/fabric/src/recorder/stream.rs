@@ -1,4 +1,4 @@
-//! A recording as a stream of capture messages: [`Messages`].
+//! Turns a recording into a stream of capture messages: [`Messages`].
 
 use std::io;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use crate::rights;
 use api::ApiError;
 use api::capture::{CaptureCount, CaptureStart, CaptureStream, Message};
 
-/// Chunks that may wait for a client.
+/// The most chunks that wait for a client.
 const CHUNKS: usize = 4;
 
-/// What lanes have recorded, copied, in order of time.
+/// A copy of the records of several lanes, in the order of their times.
 pub(super) struct Messages {
     merge: Merge,
     frames: Vec<u64>,
 }
 
 impl Messages {
-    /// Copies what was recorded `since`, in ns on the dataplane's clock.
+    /// Copies everything recorded after `since`, in ns on the dataplane's clock.
     pub(super) fn of<'r>(
         lanes: impl ExactSizeIterator<Item = &'r RecorderReader>,
         since: u64,
@@ -39,7 +39,7 @@ impl Messages {
         Messages { merge, frames }
     }
 
-    /// Passes everything on, the counts last. Returns the number of frames.
+    /// Calls `each` with every chunk, the statistics last. Returns the number of frames.
     pub(super) fn send(
         mut self,
         each: &mut dyn FnMut(Vec<u8>) -> io::Result<()>,
@@ -62,7 +62,7 @@ impl Messages {
     }
 }
 
-/// A stream whose chunks come from a thread of their own.
+/// A stream whose chunks are produced on a thread of its own.
 pub(super) fn stream(
     start: CaptureStart,
     send: impl FnOnce(&mut dyn FnMut(Vec<u8>) -> io::Result<()>) -> io::Result<u64> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Whether something has happened that a trigger waits for: [`Triggers`].
+//! Checks whether an event has occurred that a trigger waits for: [`Triggers`].
 
 use dataplane::capture::TapSpec;
 use dataplane::{Capture, DropReason, PanelError};
@@ -16,15 +16,15 @@ use api::recorder::Trigger;
 use dataplane::Side;
 use model::cable_change::CableState;
 
-/// Frames that match are only counted: room for one.
+/// Ring size in bytes. Matching frames are only counted, so one record must fit.
 const COUNTING_RING: usize = 128;
 
-/// Fewer drops in a second make no rate.
+/// With fewer drops per second than this, the drop rate is not significant.
 const FEW: u64 = 10;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// The triggers and what they have seen so far.
+/// The triggers and what they have observed so far.
 pub(super) struct Triggers {
     /// Indices of the cables between switches.
     inner: Vec<usize>,
@@ -34,10 +34,10 @@ pub(super) struct Triggers {
     schedule: Schedule,
 }
 
-/// What one trigger looks at.
+/// What one trigger observes.
 enum Matcher {
     Down {
-        /// Which cables were cut at the last look.
+        /// Which cables were cut when last checked.
         cut: Vec<bool>,
     },
     Bgp {
@@ -46,14 +46,15 @@ enum Matcher {
     },
     Match {
         expression: String,
-        /// With the frames that each had counted at the last look.
+        /// Each with the number of frames it had counted when last checked.
         taps: Vec<(usize, Capture, u64)>,
     },
     Drops {
         percent: f64,
-        /// Each lane with the frames that had entered it and that it had dropped at the last look.
+        /// Each lane with the frames that had entered it and those it had dropped when last
+        /// checked.
         lanes: Vec<(usize, Side, (u64, u64))>,
-        /// When the last look was, in ns on the dataplane's clock.
+        /// Time of the last check, in ns on the dataplane's clock.
         looked: u64,
     },
 }
@@ -95,6 +96,7 @@ impl Triggers {
         inner: Vec<usize>,
         names: &impl CableNames,
     ) -> Result<(), ApiError> {
+        // `set` reads `inner`, so it must be new before and restored on failure.
         let before = std::mem::replace(&mut self.inner, inner);
         let mut triggers = self.list.clone();
         triggers.retain_mut(|trigger| trigger.keep_cables(|name| names.cable(name).is_ok()));
@@ -102,7 +104,7 @@ impl Triggers {
         set.inspect_err(|_| self.inner = before)
     }
 
-    /// Looks at everything, and says whether a dump is due.
+    /// Checks all triggers. Returns a dump if one is due.
     pub(super) fn look(&mut self, cables: &Cables, now: u64) -> Option<Due> {
         let schedule = &mut self.schedule;
         for matcher in &mut self.matchers {
@@ -206,6 +208,7 @@ impl Matcher {
                 lanes,
                 looked,
             } => {
+                // The rate is defined per second, but the recorder looks five times as often.
                 if now.saturating_sub(*looked) < SECOND {
                     return;
                 }
@@ -224,7 +227,7 @@ impl Matcher {
     }
 }
 
-/// The cables of these names, or all if there are none.
+/// The named cables, or all if `names` is empty.
 fn find(
     cables: &Cables,
     names: &impl CableNames,
@@ -249,7 +252,7 @@ async fn tap(
         .map_err(|error: PanelError| ApiError::failed(error))
 }
 
-/// Whether a lane has dropped its share. A single frame among few makes no rate.
+/// Whether a lane has dropped too large a share of its frames. A few drops do not count.
 fn too_many(entered: u64, dropped: u64, percent: f64) -> bool {
     dropped >= FEW && dropped as f64 * 100.0 >= entered as f64 * percent
 }
@@ -260,8 +263,8 @@ fn cut(cables: &Cables) -> Vec<bool> {
         .collect()
 }
 
-/// Frames that entered a lane, and those that it dropped, except for those that a cut cable takes
-/// away and those for an end that is not plugged in.
+/// Frames that entered a lane, and those it dropped, except drops because the cable was cut or the
+/// far end was not plugged in.
 fn drops(cables: &Cables, on: usize, from: Side) -> (u64, u64) {
     let expected = [
         DropReason::CableDown,

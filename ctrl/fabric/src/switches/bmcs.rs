@@ -22,25 +22,25 @@ use host::{HostError, nft};
 use model::topology::{EndOwner, IpmiSegment, Selection, Topology};
 use vm::bmc::{self, Bmc, BmcSpec, BmcState, password};
 
-/// The BMCs that run, and what they have in common.
+/// The running BMCs and what they share.
 pub(crate) struct Bmcs {
     password: String,
     password_file: PathBuf,
-    /// By the switches' indices in the topology, with their names.
+    /// By the switches' indices in the topology, with the switches' names.
     running: Mutex<BTreeMap<usize, (String, Arc<Bmc>)>>,
 }
 
-/// The only addresses at which a BMC listens.
+/// The two addresses at which a BMC listens.
 fn addresses(segment: &IpmiSegment) -> [Ipv4Addr; 2] {
     [Ipv4Addr::LOCALHOST, segment.address.addr()]
 }
 
-/// The first address of a switch's BMC at which it cannot listen: another program does, or the
-/// loopback device is down. The segment's address is not looked at before it is up.
+/// The first address at which a switch's BMC cannot listen, because another program does or the
+/// loopback device is down. The segment's own address cannot be checked before the segment is up.
 fn taken(segment: &IpmiSegment, switch: usize) -> Option<(SocketAddr, io::Error)> {
     let port = segment.port(switch);
     addresses(segment).into_iter().find_map(|address| {
-        // Without SO_REUSEADDR, with which ipmi_sim would silently share a port.
+        // Without SO_REUSEADDR, because with it ipmi_sim would silently share a port.
         match UdpSocket::bind((address, port)) {
             Err(error) if address.is_loopback() || !is_down(&error) => {
                 Some((SocketAddr::from((address, port)), error))
@@ -54,7 +54,7 @@ fn is_down(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-/// Ports at which BMCs cannot listen.
+/// Finds ports at which BMCs cannot listen.
 pub(crate) fn taken_ports(topology: &Topology, switches: &Selection) -> Vec<Finding> {
     let Some(segment) = &topology.ipmi else {
         return Vec::new();
@@ -77,11 +77,11 @@ pub(crate) fn taken_ports(topology: &Topology, switches: &Selection) -> Vec<Find
 }
 
 impl Bmcs {
-    /// Makes the folder of a fabric's BMCs, and their password. `None` if it has no BMCs.
-    /// `folder` is [`Live::paths`]'s as the journal has it.
+    /// Creates the folder of a fabric's BMCs and their password. `None` if the fabric has no BMCs.
+    /// `folder` is the same as in [`Live::paths`], as the journal records it.
     ///
     /// # Errors
-    /// When the folder or the password cannot be made.
+    /// When the folder or the password cannot be created.
     pub(crate) async fn prepare(live: &Live, folder: &Path) -> Result<Option<Self>, BringUpError> {
         let state = live.state();
         if state.plan.topology.ipmi.is_none() || state.switches.is_empty() {
@@ -106,7 +106,7 @@ impl Bmcs {
         running.expect("no holder of this lock can panic")
     }
 
-    /// Where the first and the last listen, in words.
+    /// The addresses of the first and the last BMC as a line for the user. `None` if none runs.
     pub(crate) fn words(&self) -> Option<String> {
         let bmcs = self.lock();
         let of = |(name, bmc): &(String, Arc<Bmc>)| format!("127.0.0.1:{} {name}", bmc.port());
@@ -118,10 +118,10 @@ impl Bmcs {
         ))
     }
 
-    /// Starts the BMC of a switch that runs. Its segment must be there.
+    /// Starts the BMC of a running switch. Its segment must exist.
     ///
     /// # Errors
-    /// When another program listens at its port, or `ipmi_sim` cannot be started.
+    /// When another program uses its port, or `ipmi_sim` cannot be started.
     pub(crate) fn start(
         &self,
         live: &Arc<Live>,
@@ -154,7 +154,7 @@ impl Bmcs {
         Ok(())
     }
 
-    /// As [`Bmcs::start`], for a switch that is added: opens its port on the segment first.
+    /// As [`Bmcs::start`], for a switch that `apply` adds: first opens its port on the segment.
     ///
     /// # Errors
     /// As [`Bmcs::start`]; and when nft refuses.
@@ -170,8 +170,9 @@ impl Bmcs {
         self.start(live, state, index)
     }
 
-    /// Ends the BMC of a switch that is removed.
+    /// Stops the BMC of a switch that `apply` removes.
     pub(crate) async fn remove(&self, live: &Live, index: usize) {
+        // Removed from the map first, so that the lock is not held across an await.
         let removed = self.lock().remove(&index);
         let Some((name, bmc)) = removed else {
             return;
@@ -187,6 +188,7 @@ impl Bmcs {
     }
 
     pub(crate) async fn stop_all(&self) {
+        // Cloned, because the lock must not be held across an await.
         let bmcs: Vec<_> = self.lock().values().map(|(_, bmc)| bmc.clone()).collect();
         join_all(bmcs.iter().map(|bmc| bmc.stop())).await;
     }
@@ -207,14 +209,15 @@ impl Bmcs {
     }
 }
 
-/// How the BMCs of a fabric are reached, and what they do. `bmcs`: if it has any.
+/// How clients reach the BMCs of a fabric, and their states. `bmcs` is `None` if the fabric has
+/// none.
 ///
 /// # Errors
 /// When the fabric has no BMCs.
 pub(crate) fn access(bmcs: Option<&Bmcs>, topology: &Topology) -> Result<IpmiAccess, ApiError> {
     let (Some(bmcs), Some(segment)) = (bmcs, &topology.ipmi) else {
         let how = if topology.ipmi.is_some() {
-            "no switch of this fabric runs, and so no BMC"
+            "this fabric runs no switches and therefore no BMCs"
         } else {
             "this fabric has no BMCs: start it with --set ipmi.enabled=true"
         };
@@ -231,14 +234,14 @@ pub(crate) fn access(bmcs: Option<&Bmcs>, topology: &Topology) -> Result<IpmiAcc
     })
 }
 
-/// Opens a BMC's port on the segment ("add"), or closes it ("delete").
+/// Opens (verb "add") or closes (verb "delete") a BMC's port on the segment.
 async fn set_port(verb: &'static str, port: u16) -> Result<(), BringUpError> {
     let load = move || nft::load(&nft::bmc_port(verb, port)).map_err(HostError::from);
     let loaded = off_thread("host", load).await;
     Ok(loaded.map_err(|error| HostError::from(nft::NftError::from(error)))??)
 }
 
-/// Reports to the user when a BMC dies, until it is stopped.
+/// Reports every end of a BMC to the user, until the BMC is stopped.
 async fn follow(live: Arc<Live>, switch: String, mut state: watch::Receiver<BmcState>) {
     let mut reported = false;
     while state.changed().await.is_ok() {

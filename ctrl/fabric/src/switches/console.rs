@@ -4,10 +4,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 
 use vm::Vm;
 
-/// Bytes that may wait for a slow client.
+/// How many bytes may wait for a slow client.
 const BUFFER: usize = 64 << 10;
 
-/// A console: first what was kept of it, then everything as it comes. What is written goes to the
+/// A console stream: first the recent output that was kept, then all new output. Input goes to the
 /// guest.
 pub(crate) fn console_stream(vm: &Vm) -> DuplexStream {
     let (ours, theirs) = duplex(BUFFER);
@@ -15,6 +15,7 @@ pub(crate) fn console_stream(vm: &Vm) -> DuplexStream {
     let typist = console.typist();
     let (mut from_client, mut to_client) = split(ours);
     let shown = async move {
+        // If the client is gone, the loop below notices.
         let _ = to_client.write_all(&console.backlog).await;
         while let Some(bytes) = console.read().await {
             if to_client.write_all(&bytes).await.is_err() {
@@ -30,7 +31,8 @@ pub(crate) fn console_stream(vm: &Vm) -> DuplexStream {
             }
         }
     };
-    // Either ends both: a client that has gone is noticed at once, not when the guest writes next.
+    // The end of either direction ends both, so that a client's disconnection is noticed at once
+    // and not when the guest writes next.
     tokio::spawn(async move {
         tokio::select! {
             () = shown => {}

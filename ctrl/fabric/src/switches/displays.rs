@@ -1,5 +1,5 @@
-//! The switches' consoles by VNC. This process listens and hands every connection to the QEMU of
-//! its switch: no QEMU listens by itself, and a display outlives its switch's restarts.
+//! The switches' consoles over VNC. This process listens and hands each connection to its switch's
+//! QEMU: no QEMU listens itself, and a display outlives restarts of its switch.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,13 +21,13 @@ use model::config::{Config, Listen};
 use model::difference::FabricPlan;
 use model::topology::Topology;
 
-/// Port of display 0 (RFC 6143 names no other; VNC viewers count from it).
+/// The TCP port of display 0. RFC 6143 names no other, and VNC viewers count from it.
 const DISPLAY_0: u16 = 5900;
 
-/// After a connection that could not be accepted: the process may be out of descriptors.
+/// The pause after a connection could not be accepted: the process may be out of descriptors.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// Where the console of a switch is offered.
+/// The socket at which the console of a switch is offered.
 pub(crate) struct Display {
     switch: String,
     listener: Listener,
@@ -38,16 +38,16 @@ enum Listener {
     Tcp(TcpListener),
 }
 
-/// The port of a switch's display.
+/// The TCP port of a switch's display. `None` if it exceeds 65535.
 fn port(first: u16, switch: usize) -> Option<u16> {
     let display = first.checked_add(u16::try_from(switch).ok()?)?;
     DISPLAY_0.checked_add(display)
 }
 
-/// Listens for each switch that runs.
+/// Listens for the displays of all switches that run.
 ///
 /// # Errors
-/// The first address that cannot be listened at.
+/// The first address that is not available.
 pub(crate) fn open(
     plan: &FabricPlan,
     host: &Host,
@@ -68,10 +68,10 @@ pub(crate) fn open(
     Ok(displays)
 }
 
-/// Listens for one switch. `None`: its console is not shown.
+/// Listens for one switch's display. `None` if displays are disabled.
 ///
 /// # Errors
-/// When its address cannot be listened at.
+/// When its address is not available.
 pub(crate) fn open_one(
     plan: &FabricPlan,
     paths: &StatePaths,
@@ -100,9 +100,9 @@ pub(crate) fn open_one(
     Ok(Some(Display { switch, listener }))
 }
 
-/// Removes what [`open_one`] made for a switch that is gone.
+/// Removes the socket that [`open_one`] created for a removed switch.
 pub(crate) fn forget(paths: &StatePaths, topology: &Topology, switch: usize) {
-    // It was there only if the console was shown by a socket.
+    // It exists only if displays are served at Unix sockets.
     let _ = std::fs::remove_file(socket(paths, topology, switch));
 }
 
@@ -140,13 +140,13 @@ impl Listener {
     }
 }
 
-/// The password that viewers must know; for a socket, its folder and mode decide who may view.
+/// The viewers' password. A Unix socket needs none: its folder and mode decide who may connect.
 pub(crate) fn password(config: &Config) -> Option<String> {
     let password = config.vnc.password.clone();
     password.filter(|_| config.vnc.listen == Listen::Tcp)
 }
 
-/// Where the displays are, in words.
+/// The displays' addresses as a line for the user. `None` if displays are disabled.
 pub(crate) fn words(plan: &FabricPlan, paths: &StatePaths) -> Option<String> {
     let FabricPlan {
         config,
@@ -173,8 +173,8 @@ pub(crate) fn words(plan: &FabricPlan, paths: &StatePaths) -> Option<String> {
     }
 }
 
-/// Hands the connections to a display to its switch, until that is stopped. Connections that come
-/// while the switch is off are closed.
+/// Passes the connections to a display on to its switch, until the switch is stopped. While the
+/// switch is off, connections are closed.
 pub(crate) async fn serve(live: Arc<Live>, display: Display, password: Option<String>) {
     let Ok(switch) = live.state().switch(&display.switch) else {
         return;
@@ -197,6 +197,7 @@ pub(crate) async fn serve(live: Arc<Live>, display: Display, password: Option<St
             }
             Err(error) => {
                 tracing::warn!(vm = vm.name(), %error, "a VNC client cannot be accepted");
+                // Without a pause this would spin until a descriptor is free.
                 sleep(TRY_AGAIN).await;
             }
         }

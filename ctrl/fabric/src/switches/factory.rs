@@ -1,4 +1,4 @@
-//! Makes switch VMs: [`SwitchFactory`], on a [`Machine`].
+//! Creates switch VMs: [`SwitchFactory`], on a [`Machine`].
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use vm::keys::FabricKeys;
 use vm::states::States;
 use vm::{Launcher, Vm, VmSpec, root_password, ssh};
 
-/// What switches run on: an image, QEMU, and an accelerator.
+/// What switches run on: image, QEMU and accelerator.
 pub(crate) struct Machine {
     image: image::ImagePaths,
     accel: accel::Accel,
@@ -33,16 +33,17 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// The image's largest file; the others stand beside it.
+    /// The image's largest file; its other files are in the same folder.
     pub(crate) fn image_root(&self) -> PathBuf {
         self.image.root.clone()
     }
 }
 
-/// Finds out what switches can run on here, and builds their image if it is missing.
+/// Determines what switches can run on here, and builds the image if it is missing.
 ///
 /// # Errors
-/// When there is no QEMU, no image can be built, or the configured accelerator is missing.
+/// When QEMU is not installed, the image cannot be built, or the configured accelerator is not
+/// available.
 pub(crate) async fn machine(config: &Config, progress: &Progress) -> Result<Machine, BringUpError> {
     let decision = accel::decide(config.vm.accel, &Facts::read())?;
     let mut stage = progress.stage("image");
@@ -68,8 +69,8 @@ pub(crate) async fn machine(config: &Config, progress: &Progress) -> Result<Mach
     })
 }
 
-/// Opens the tap of a switch. It must exist: the kernel would make one without guard, owner and
-/// cable.
+/// Opens the tap of a switch. It must exist already: the kernel would otherwise create one without
+/// guard, owner and cable.
 fn open_switch_tap(name: &str) -> std::io::Result<OwnedFd> {
     index_of(name)?;
     open_tap(
@@ -82,17 +83,17 @@ fn open_switch_tap(name: &str) -> std::io::Result<OwnedFd> {
     )
 }
 
-/// Makes the switches of a fabric, for as long as it runs.
+/// Creates the switches of a fabric, for as long as it runs.
 pub(crate) struct SwitchFactory {
     machine: Machine,
     owner: Person,
     paths: StatePaths,
     key_folder: PathBuf,
-    /// Key lines of those who may log in.
+    /// The public key lines of those who may log in.
     authorized: Vec<String>,
-    /// Root's password as /etc/shadow has it, with one salt for all switches.
+    /// Root's password hash for /etc/shadow, with one salt for all switches.
     password: Option<String>,
-    /// What VMs start from, unless they are to boot.
+    /// The saved states that VMs start from. `None` if they boot.
     states: Option<Arc<States>>,
 }
 
@@ -122,7 +123,7 @@ impl SwitchFactory {
         })
     }
 
-    /// Makes the states that these VMs start from, where they are missing.
+    /// Creates the missing ones of the states that these VMs start from.
     pub(crate) async fn make_states(&self, specs: &[&VmSpec], progress: &Progress) {
         if let Some(states) = &self.states {
             let launcher = &self.machine.launcher;
@@ -130,15 +131,15 @@ impl SwitchFactory {
         }
     }
 
-    /// An ssh_config(5) with one `Host` for each switch.
+    /// The path of an ssh_config(5) with one `Host` for each switch.
     pub(crate) fn ssh_config(&self) -> PathBuf {
         self.paths.ssh.join("config")
     }
 
-    /// What makes the switches of a topology. Makes keys for the switches that have none.
+    /// The maker of a topology's switches. Creates SSH keys for switches that have none.
     ///
     /// # Errors
-    /// When the keys cannot be read or made.
+    /// When the keys cannot be read or created.
     pub(crate) async fn maker<'a>(
         &self,
         plan: &'a FabricPlan,
@@ -150,7 +151,7 @@ impl SwitchFactory {
         let names: Vec<_> = switches.map(|switch| switch.name.clone()).collect();
         let owner = Some((self.owner.uid, self.owner.gid));
         let folder = self.key_folder.clone();
-        // The folder may be the user's, on a file system that is slow or does not answer.
+        // Off the thread: the folder may be the user's, on a slow or unresponsive file system.
         let load =
             move || FabricKeys::load_or_create(&folder, names.iter().map(String::as_str), owner);
         let keys = off_thread("keys", load).await;
@@ -168,7 +169,7 @@ impl SwitchFactory {
         })
     }
 
-    /// Writes what ssh needs to know of the switches.
+    /// Writes the files that ssh needs to reach the switches.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -182,7 +183,7 @@ impl SwitchFactory {
         write(&known_hosts, ssh::known_hosts(&maker.keys, &hosts))
     }
 
-    /// Starts the VM of a switch. `selection`: the switches that run.
+    /// Starts the VM of a switch. `selection` is the set of switches that run.
     pub(crate) fn start(
         &self,
         spec: VmSpec,
@@ -196,11 +197,12 @@ impl SwitchFactory {
     }
 }
 
-/// Key lines of those who may log in: the configured ones, or the owner's if none are configured.
+/// The public key lines of those who may log in: the configured ones or, if none are configured,
+/// the owner's.
 async fn authorized_keys(config: &Config, owner: &Person) -> Result<Vec<String>, SeedsError> {
     let configured = config.ssh.authorized_keys.clone();
     let (owner, home) = (owner.clone(), owner.home.clone());
-    // They are the owner's files, on a file system that is slow or does not answer.
+    // Off the thread: they are the owner's files, on a possibly slow or unresponsive file system.
     let read = move || {
         let files = if configured.is_empty() {
             owner.key_files()
@@ -213,8 +215,8 @@ async fn authorized_keys(config: &Config, owner: &Person) -> Result<Vec<String>,
     Ok(keys.map_err(FileError::at(&home))??)
 }
 
-/// The default fabric's keys outlive it, so that no SSH client warns of a changed host at the next
-/// run; those of other fabrics stand beside their socket.
+/// The default fabric's keys are kept after it ends, so that SSH clients do not warn of a changed
+/// host key at the next run. Other fabrics keep theirs beside their socket.
 pub(crate) fn key_folder(config: &Config, paths: &StatePaths) -> PathBuf {
     match &config.ssh.key_dir {
         Some(folder) => folder.clone(),

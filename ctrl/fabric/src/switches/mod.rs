@@ -1,4 +1,4 @@
-//! The switches of a running fabric: their VMs, consoles, displays and BMCs.
+//! The switches of a running fabric: VMs, consoles, displays and BMCs.
 
 pub(crate) mod bmcs;
 mod console;
@@ -27,18 +27,18 @@ use model::power::PowerAction;
 use switch::Switch;
 use vm::agent::{Limits, MAX_OUTPUT};
 
-/// For one command by `exec`. A longer one belongs into `ssh`.
+/// The time limit of one `exec` command. Longer ones need `ssh`.
 const EXEC_LIMIT: Duration = Duration::from_secs(600);
 
-/// Switches that may be asked for their sessions at the same time.
+/// How many switches are asked for their sessions at the same time.
 const QUESTIONS: usize = 2;
 
-/// What the switches of a fabric share, and the answers to requests about them.
+/// What the switches of a fabric share, and answers to requests about them.
 pub(crate) struct Switches {
-    /// Empty until the first switch is made; for good with `--switches none`.
+    /// Empty until the first switch is created; with `--switches none` it stays empty.
     factory: OnceLock<SwitchFactory>,
     bmcs: OnceLock<Bmcs>,
-    /// What VNC clients must know, if anything.
+    /// The password for VNC clients, if one is needed.
     display_password: Option<String>,
     questions: Arc<Semaphore>,
 }
@@ -57,23 +57,23 @@ impl Switches {
         self.factory.get()
     }
 
-    /// Makes switches with `factory` from now on.
+    /// Sets the factory that creates all switches from now on.
     pub(crate) fn make_with(&self, factory: SwitchFactory) -> &SwitchFactory {
         self.factory.get_or_init(|| factory)
     }
 
-    /// `None` where the switches have no BMCs.
+    /// `None` if the fabric has no BMCs.
     pub(crate) fn bmcs(&self) -> Option<&Bmcs> {
         self.bmcs.get()
     }
 
-    /// Gives the switches BMCs from now on.
+    /// Sets the BMCs of the switches.
     pub(crate) fn add_bmcs(&self, bmcs: Bmcs) -> &Bmcs {
         self.bmcs.get_or_init(|| bmcs)
     }
 
-    /// The tasks that follow a switch until its VM is stopped: one what its sessions do, one what
-    /// its VM does.
+    /// The tasks that follow a switch until its VM is stopped: one follows its sessions, one its
+    /// VM.
     pub(crate) fn followers(
         &self,
         live: &Arc<Live>,
@@ -88,7 +88,7 @@ impl Switches {
         ]
     }
 
-    /// The task that serves a display, until its switch is stopped.
+    /// The task that serves a display until its switch is stopped.
     pub(crate) fn display_server(
         &self,
         live: &Arc<Live>,
@@ -108,10 +108,10 @@ impl Switches {
 }
 
 impl Switch {
-    /// Runs a command on the switch to its end.
+    /// Runs a command on the switch and waits for its end.
     ///
     /// # Errors
-    /// When the input is not base64, or the guest agent does not answer in time.
+    /// When the input is not base64, or the guest agent does not answer within its time limit.
     pub(crate) async fn exec(&self, exec: ExecRequest) -> Result<ExecAnswer, ApiError> {
         let input = BASE64
             .decode(&exec.stdin)
@@ -134,21 +134,21 @@ impl Switch {
     /// Switches it on or off, or resets it.
     ///
     /// # Errors
-    /// When the action makes no sense in its present state.
+    /// When its present state does not allow the action.
     pub(crate) async fn power(&self, action: PowerAction) -> Result<NodeStatus, ApiError> {
         let powered = self.vm().power(action).await;
         powered.map_err(|error| ApiError::conflict(format!("{}: {error}", self.name())))?;
         Ok(self.status())
     }
 
-    /// Attaches to its serial console.
+    /// Attaches a client to its serial console.
     pub(crate) fn console(&self) -> Box<dyn ConsoleStream> {
         Box::new(console::console_stream(self.vm()))
     }
 }
 
-/// Reports cut cables to a switch whenever it was started, and its troubles to the user, until its
-/// VM is stopped.
+/// Notifies a switch of cut cables each time it has started, and the user of its failures, until
+/// its VM is stopped.
 async fn follow_vm(live: Arc<Live>, switch: Arc<Switch>) {
     let mut status = switch.vm().watch();
     let mut known = None;
@@ -174,8 +174,8 @@ async fn follow_vm(live: Arc<Live>, switch: Arc<Switch>) {
 
 fn bad_state_notice(switch: &str, reason: &str) -> String {
     format!(
-        "{switch} does not start from its saved state ({}): it boots plainly, as will all that \
-         are like it; the state was removed and is made again at the next run",
+        "{switch} does not start from its saved state ({}): it boots normally, as will all \
+         others of its shape; the state was removed and is made again at the next run",
         reason.lines().next().unwrap_or_default()
     )
 }

@@ -1,4 +1,4 @@
-//! The saved states that switches start from, made where they are missing.
+//! Creates missing saved states, from which switches start.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -14,20 +14,21 @@ use vm::image::ImagePaths;
 use vm::states::{FOLDER, States};
 use vm::{Launcher, VmSpec};
 
-/// Whether switches start from saved states. Under KVM a boot takes less than a restore saves.
+/// Whether switches start from saved states. Under KVM, booting is too fast for a restore to pay
+/// off.
 pub(crate) fn wanted(config: &Config, accel: Accel) -> bool {
     config.vm.warm && accel == Accel::Tcg
 }
 
-/// The states of this image with this QEMU.
+/// The saved states for this image and this QEMU.
 pub(crate) fn states(image: &ImagePaths, launcher: &Launcher) -> Arc<States> {
     let folder = image.root.parent().unwrap_or(&image.root).join(FOLDER);
     let made_with = format!("{} {}", launcher.version(), identity(&image.root));
     Arc::new(States::new(folder, made_with))
 }
 
-/// Distinguishes this build of the image from any other at the same path. An image that cannot be
-/// read makes no VM either.
+/// Distinguishes this build of the image from others at the same path. Empty if the image cannot be
+/// read: then no VM starts anyway.
 fn identity(root: &Path) -> String {
     root.metadata().map_or(String::new(), |meta| {
         let (seconds, nanoseconds) = (meta.mtime(), meta.mtime_nsec());
@@ -35,9 +36,9 @@ fn identity(root: &Path) -> String {
     })
 }
 
-/// Makes the missing states of `specs`, all at once; each is named after the first switch that needs
-/// it. Their files and sockets are in `folder` meanwhile. Where one cannot be made, its switches
-/// boot.
+/// Creates the missing states of `specs`, all at the same time. Each is named after the first
+/// switch that needs it; `folder` holds its files and sockets meanwhile. If one cannot be created,
+/// its switches boot.
 pub(crate) async fn make_missing(
     launcher: &Launcher,
     states: &States,
@@ -57,7 +58,7 @@ pub(crate) async fn make_missing(
         .iter()
         .map(|(key, index)| {
             let spec = specs[*index];
-            // Short, as the path of a socket has to be.
+            // A short name, because the length of a socket's path is limited.
             let run_dir = folder.join(format!("~{}", spec.name));
             async move { (*index, launcher.save_state(spec, key, &run_dir).await) }
         })
@@ -76,8 +77,8 @@ pub(crate) async fn make_missing(
                 });
             }
             Err(error) => progress.note(&format!(
-                "  ! no saved state {name}: {error}\n    those like it boot plainly; the next run \
-                 tries again, and --cold does not"
+                "  ! no saved state {name}: {error}\n    switches of its shape boot normally; the \
+                 next run tries again, unless with --cold"
             )),
         }
     }

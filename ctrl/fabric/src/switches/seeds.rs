@@ -1,4 +1,4 @@
-//! What each switch is made from: the specification of its VM and its own disk.
+//! What determines each switch: the specification of its VM and the contents of its own disk.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use vm::{Display, Image, NicBackend, NicSpec, VmSpec, ssh};
 /// Why a switch's disk could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedsError {
-    /// The fabric's SSH keys could not be read or made.
+    /// The fabric's SSH keys could not be read or created.
     #[error(transparent)]
     Keys(#[from] KeyError),
     /// The keys of those who may log in could not be read.
@@ -30,41 +30,41 @@ pub enum SeedsError {
     /// A switch's configuration cannot be rendered.
     #[error("{switch}: {reason}")]
     Conf {
-        /// The switch's name.
+        /// The switch's name, such as `leaf1`.
         switch: String,
-        /// What is wrong with it.
+        /// What is wrong with its configuration.
         reason: String,
     },
     /// Root's password cannot be hashed.
     #[error(transparent)]
     Password(#[from] vm::root_password::HashError),
-    /// The archive on the disk cannot be made.
+    /// The archive for the disk cannot be made.
     #[error(transparent)]
     Seed(#[from] SeedError),
-    /// A folder or file could not be written.
+    /// A folder or file could not be created.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
-/// What the disks and VMs of all switches have in common.
+/// What the disks and VMs of all switches share.
 pub(crate) struct SwitchMaker<'a> {
     pub(crate) config: &'a Config,
     pub(crate) topology: &'a Topology,
     pub(crate) keys: FabricKeys,
     pub(crate) authorized: Vec<String>,
-    /// Root's password, as /etc/shadow has it.
+    /// Root's password hash for /etc/shadow.
     pub(crate) password: Option<String>,
     pub(crate) image: Image,
     pub(crate) cmdline: String,
     pub(crate) accel: Accel,
     /// Whether VMs start from saved states.
     pub(crate) warm: bool,
-    /// Holds a folder for each VM.
+    /// The folder that contains a folder for each VM.
     pub(crate) folder: PathBuf,
 }
 
 impl SwitchMaker<'_> {
-    /// Names and addresses by which switches and people find the switches.
+    /// The names and addresses by which the switches are known to each other and to ssh.
     pub(crate) fn hosts(&self) -> Vec<ssh::Host> {
         self.topology
             .switches
@@ -109,7 +109,7 @@ impl SwitchMaker<'_> {
         Ok(spec)
     }
 
-    /// What a switch's VM consists of.
+    /// The specification of a switch's VM.
     fn spec(&self, index: usize) -> VmSpec {
         let switch = &self.topology.switches[index];
         let run_dir = self.folder.join(&switch.name);
@@ -148,7 +148,7 @@ impl SwitchMaker<'_> {
         }
     }
 
-    /// Everything that a switch is made from.
+    /// The complete make of a switch.
     pub(crate) fn make(&self, index: usize) -> Result<SwitchMake, SeedsError> {
         let switch = &self.topology.switches[index];
         let conf = self.topology.switch_conf(switch);
@@ -163,7 +163,7 @@ impl SwitchMaker<'_> {
         })
     }
 
-    /// What is on a switch's disk.
+    /// The files on a switch's disk.
     fn files(&self, switch: &Switch, conf: &SwitchConf) -> Result<Vec<SeedFile>, SeedsError> {
         let known_hosts = ssh::known_hosts(&self.keys, &self.hosts());
         let rendered = frr_conf::render(conf).map_err(|error| SeedsError::Conf {
@@ -193,8 +193,9 @@ impl SwitchMaker<'_> {
     }
 }
 
-/// The seed of a switch's template: its NICs by their addresses in the template, and what the
-/// kernel has to know before it finds them. None of it is secret or specific to the switch.
+/// The seed of a switch's template: its NICs by their addresses in the template, and the kernel
+/// settings that must be in place before the NICs appear. It contains nothing secret and nothing
+/// specific to the switch.
 fn template_files(switch: &Switch) -> Vec<SeedFile> {
     let file = |path: &str, text: String| SeedFile {
         path: path.into(),
@@ -215,8 +216,8 @@ fn template_files(switch: &Switch) -> Vec<SeedFile> {
     ]
 }
 
-/// machine-id(5): the same at every start of this switch of this fabric. It must not be derived
-/// from anything public, because programs take it for a secret.
+/// The machine-id(5), the same at every start of this switch of this fabric. It must not be derived
+/// from public data, because programs treat it as a secret.
 fn machine_id(keys: &FabricKeys, switch: &str) -> Vec<u8> {
     let mut hasher = Sha256::new();
     hasher.update(b"machine-id of ");

@@ -1,4 +1,4 @@
-//! A switch of a running fabric: its VM, and what its BGP sessions are doing.
+//! A switch of a running fabric: its VM and the state of its BGP sessions.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
@@ -12,22 +12,22 @@ use api::{NodeState, NodeStatus, Sessions};
 use model::topology::{self, SwitchPort};
 use vm::{Vm, VmState, bgp};
 
-/// For a switch to report its sessions; vtysh alone takes a second under TCG when nine switches
-/// boot at once.
+/// How long a switch may take to report its sessions; vtysh alone takes a second under TCG while
+/// nine switches boot.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// Between two questions while sessions are missing, and once all are there.
+/// Intervals between two queries: while sessions are missing, and once all are established.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(3));
 
-/// How long unchanged connections are taken for unchanged sessions. After this bgpd is asked in any
-/// case.
+/// How long unchanged TCP connections count as proof of unchanged sessions. After this, bgpd is
+/// asked in any case.
 const TRUST: Duration = Duration::from_secs(60);
 
 /// A switch that runs.
 pub(crate) struct Switch {
     name: String,
     role: String,
-    /// Interfaces that lead to other switches that run.
+    /// The interfaces that lead to other running switches.
     nics: Mutex<Vec<String>>,
     vm: Vm,
     health: Mutex<Health>,
@@ -39,14 +39,14 @@ struct Health {
     note: String,
 }
 
-/// The TCP connections that the switch's kernel listed when bgpd last reported every session.
+/// The TCP connections in the switch's kernel when bgpd last reported every session established.
 struct Proof {
     connections: BTreeSet<String>,
     at: Instant,
 }
 
 impl Switch {
-    /// `sessions`: the ports at which it is to have a session.
+    /// `sessions`: the ports that must have a session.
     pub(crate) fn new<'t>(
         planned: &topology::Switch,
         sessions: impl Iterator<Item = &'t SwitchPort>,
@@ -61,7 +61,7 @@ impl Switch {
         }
     }
 
-    /// Sets the ports at which it is to have a session.
+    /// Sets the ports that must have a session.
     pub(crate) fn expect<'t>(&self, sessions: impl Iterator<Item = &'t SwitchPort>) {
         *self.nics() = sessions.map(|port| port.nic.clone()).collect();
     }
@@ -115,14 +115,14 @@ impl Switch {
         }
     }
 
-    /// Whether it runs with all its sessions.
+    /// Whether it runs with all its sessions established.
     pub(crate) fn is_well(&self) -> bool {
         let status = self.status();
         status.state == NodeState::Running && status.bgp.established == status.bgp.expected
     }
 
-    /// Keeps what is known of the sessions true until the VM is stopped. `turn` limits how many
-    /// switches are asked at a time: under TCG each question costs a booting datacenter time.
+    /// Keeps the record of its sessions up to date until the VM is stopped. `turn` limits how many
+    /// switches are queried at a time: under TCG each query slows down a booting datacenter.
     pub(crate) async fn follow(&self, turn: &Semaphore, notices: &Notices) {
         let mut vm = self.vm.watch();
         let mut proof = None;
@@ -151,12 +151,15 @@ impl Switch {
     ) -> Duration {
         let _turn = turn.acquire().await;
         let agent = self.vm.agent();
+        // Listing the kernel's connections is much cheaper than vtysh: as long as they are the same
+        // as when all sessions were established, so are the sessions.
         if let Some(known) = proof.as_ref().filter(|known| known.at.elapsed() < TRUST) {
             let connections = bgp::connections(agent, ANSWER).await;
             if connections.is_ok_and(|now| now == known.connections) {
                 return ASK_AGAIN.1;
             }
         }
+        // Forgotten before the query, whose answer may be that a session is missing.
         *proof = None;
         match bgp::read(agent, ANSWER).await {
             Ok(summary) => {
@@ -170,6 +173,8 @@ impl Switch {
         if !self.is_well() {
             return ASK_AGAIN.0;
         }
+        // Only a complete set of sessions is worth proving: otherwise the next query must go to
+        // bgpd.
         if let Ok(connections) = bgp::connections(agent, ANSWER).await {
             let at = Instant::now();
             *proof = Some(Proof { connections, at });

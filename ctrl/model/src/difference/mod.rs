@@ -1,8 +1,8 @@
-//! What turns a running fabric into another one, as a pure function of both: [`Difference`] lists
-//! the changes, [`refusals`] the changes that a running fabric cannot make. `fabric` carries them
-//! out.
+//! The difference between a running fabric and a planned one, as a pure function of both:
+//! [`Difference`] lists the changes, [`refusals`] those that a running fabric cannot make. The
+//! crate `fabric` carries the changes out.
 //!
-//! Cables and switches are compared by name. A cable with the same two ends before and after, and
+//! Cables and switches are compared by name. A cable that has the same two ends before and after,
 //! with the same backend behind each, is *kept*: the change does not touch it, and it loses no
 //! frame.
 
@@ -23,21 +23,21 @@ use crate::topology::{End, Selection, Switch, Topology};
 
 pub use refusals::{Refusal, refusals};
 
-/// What a fabric is built from.
+/// A configuration and the parts of a fabric that follow from it.
 #[derive(Debug, Clone)]
 pub struct FabricPlan {
-    /// The configuration.
+    /// The configuration, as checked.
     pub config: Config,
     /// The topology that follows from it.
     pub topology: Topology,
-    /// Which of its switches run as VMs.
+    /// The switches that run as VMs.
     pub switches: Selection,
 }
 
 /// The changes from one fabric to another, by name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Cables.
+    /// Cables, by their names.
     pub cables: Parts,
     /// Taps on the host into which users plug VMs. They are made and removed, never changed.
     pub taps: Parts,
@@ -49,44 +49,44 @@ pub struct Difference {
     pub settings: Vec<CableChange>,
 }
 
-/// The names of one kind of part, by whether the old fabric, the new one or both have it. In the
-/// order of the new fabric; removed ones in the order of the old.
+/// The names of one kind of part, compared between the old and the new fabric: in the order of the
+/// new one, removed parts in that of the old one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parts {
-    /// Equal in both.
+    /// In both fabrics, and equal.
     pub kept: Vec<String>,
-    /// In both, but different.
+    /// In both fabrics, but different.
     pub changed: Vec<String>,
-    /// In the new fabric alone.
+    /// Only in the new fabric.
     pub added: Vec<String>,
-    /// In the old fabric alone.
+    /// Only in the old fabric.
     pub removed: Vec<String>,
 }
 
-/// How a switch that runs before and after differs.
+/// How a switch that runs both before and after the change differs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SwitchChange {
     /// The switch's name, such as `spine1`.
     pub name: String,
-    /// Number of ports that it lacks before, or that differ.
+    /// How many of its ports are new or differ.
     pub ports_added: usize,
-    /// Number of ports that it lacks afterwards, or that differ.
+    /// How many of its ports are removed or differ.
     pub ports_removed: usize,
-    /// Its list of the fabric's switches and their addresses differs.
+    /// Whether its list of the fabric's switches and their addresses differs.
     pub names: bool,
-    /// What it serves, or its BGP peers, differ.
+    /// Whether the services it offers or its BGP peers differ.
     pub services: bool,
-    /// Memory or CPUs of its VM differ.
+    /// Whether memory or CPUs of its VM differ.
     pub machine: bool,
-    /// Whether its VM is restarted for the change. `None` until `fabric` has compared the VM as it
-    /// runs with the VM that is wanted.
+    /// Whether its VM must be restarted. `None` until `fabric` has compared the running VM with the
+    /// planned one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restarts: Option<bool>,
 }
 
 impl Difference {
-    /// The changes that turn `old` into `new`.
+    /// Lists the changes that turn `old` into `new`.
     pub fn between(old: &FabricPlan, new: &FabricPlan) -> Self {
         let cables = Parts::between(&old.cables(), &new.cables());
         let changes: Vec<_> = new
@@ -112,7 +112,7 @@ impl Difference {
         }
     }
 
-    /// Whether both fabrics are the same.
+    /// Whether the two fabrics are equal.
     pub fn is_empty(&self) -> bool {
         [&self.cables, &self.taps, &self.switches]
             .iter()
@@ -120,8 +120,8 @@ impl Difference {
             && self.settings.is_empty()
     }
 
-    /// Adds a running switch whose list of the fabric's switches changes: the caller, who writes the
-    /// switch's files, finds this out.
+    /// Adds a running switch whose list of the fabric's switches changes. The caller finds this
+    /// out, because it writes the switch's files.
     pub fn learns_names(&mut self, switch: &str, restarts: Option<bool>) {
         self.switches.kept.retain(|kept| kept != switch);
         self.switches.changed.push(switch.into());
@@ -133,7 +133,8 @@ impl Difference {
         });
     }
 
-    /// Why only root may ask for this change; `None` if every user of the API socket may.
+    /// The reason why only root may ask for this change. `None` if every user of the API socket
+    /// may.
     pub fn needs_root(&self) -> Option<&'static str> {
         if !self.taps.is_same() {
             Some("it makes or removes network devices")
@@ -148,7 +149,7 @@ impl Difference {
 }
 
 impl Parts {
-    /// Compares by name, then by value.
+    /// Compares by name first, then by value.
     fn between<T: PartialEq>(old: &[(String, T)], new: &[(String, T)]) -> Self {
         let before: BTreeMap<&str, &T> = old.iter().map(|(name, it)| (&**name, it)).collect();
         let after: BTreeMap<&str, &T> = new.iter().map(|(name, it)| (&**name, it)).collect();
@@ -166,23 +167,23 @@ impl Parts {
         parts
     }
 
-    /// Whether nothing changes.
+    /// Whether all parts are kept.
     pub fn is_same(&self) -> bool {
         self.changed.is_empty() && self.added.is_empty() && self.removed.is_empty()
     }
 
-    /// The names to create: those that are added, and those that change.
+    /// The names of the parts to create: added and changed ones.
     pub fn to_make(&self) -> impl Iterator<Item = &str> {
         self.added.iter().chain(&self.changed).map(String::as_str)
     }
 
-    /// The names to remove before anything is created.
+    /// The names of the parts to remove before any is created: removed and changed ones.
     pub fn to_take(&self) -> impl Iterator<Item = &str> {
         self.removed.iter().chain(&self.changed).map(String::as_str)
     }
 }
 
-/// Name, alias and backend of an end.
+/// The values that must be equal for an end to be kept: name, alias and backend.
 type Shape = (String, String, EndBackend);
 
 impl FabricPlan {
@@ -216,7 +217,7 @@ impl SwitchChange {
         (old, before): (&FabricPlan, &Switch),
         (new, after): (&FabricPlan, &Switch),
     ) -> Option<Self> {
-        // A name that the switch's files cannot hold is reported when the files are written.
+        // A name that the switch's files cannot hold is reported later, when the files are written.
         let confs = (
             old.topology.switch_conf(before).ok(),
             new.topology.switch_conf(after).ok(),
@@ -249,7 +250,7 @@ impl SwitchChange {
     }
 }
 
-/// Whether the switch sees the same port; it does not see which cable is plugged in.
+/// Whether the switch sees the same port. It does not see which cable is plugged in.
 fn same_port(one: &crate::topology::SwitchPort, other: &crate::topology::SwitchPort) -> bool {
     (&one.nic, one.mac, &one.tap, one.kind, one.mtu)
         == (&other.nic, other.mac, &other.tap, other.kind, other.mtu)

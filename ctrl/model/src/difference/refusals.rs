@@ -1,4 +1,4 @@
-//! What a running fabric cannot become.
+//! The changes that a running fabric cannot make.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,17 @@ use toml::{Table, Value};
 use super::FabricPlan;
 use crate::config::{self, Config};
 
-/// A key that cannot be changed while the fabric runs.
+/// A key whose value cannot change while the fabric runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// As in the file: `vm.nic`.
+    /// The key as in the file: `vm.nic`.
     pub key: String,
-    /// Why not, and the way out.
+    /// Why not, and the remedy.
     pub what: String,
 }
 
-/// Everything in `new` that a fabric which runs as `old` cannot become, by key.
+/// All differences between `new` and the running `old` that the running fabric cannot adopt, by
+/// key.
 pub fn refusals(old: &FabricPlan, new: &FabricPlan) -> Vec<Refusal> {
     let mut refused: Vec<_> = changed(&old.config, &new.config)
         .into_iter()
@@ -50,7 +51,7 @@ fn remedy(key: &str) -> &'static str {
     }
 }
 
-/// The keys whose values differ; lists as a whole.
+/// The keys whose values differ. A list counts as one value.
 fn changed(old: &Config, new: &Config) -> Vec<String> {
     let (old, new) = (flat(old), flat(new));
     let keys = old.keys().chain(new.keys()).filter(|key| {
@@ -65,7 +66,7 @@ fn changed(old: &Config, new: &Config) -> Vec<String> {
 
 fn flat(config: &Config) -> BTreeMap<String, Value> {
     let mut values = BTreeMap::new();
-    // What cannot be written as TOML was refused when it was built.
+    // A configuration that TOML cannot represent was refused when it was built.
     let table = Table::try_from(config).unwrap_or_default();
     for (name, value) in table {
         match value {

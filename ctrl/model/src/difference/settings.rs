@@ -1,4 +1,4 @@
-//! What the configuration makes of cables: their states and impairments.
+//! The configured states and impairments of cables.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::impairment::ImpairKeys;
 use crate::topology::EndOwner;
 use dataplane::Side;
 
-/// What is configured of a cable.
+/// The configured state and impairments of one cable.
 #[derive(Debug, Clone, PartialEq)]
 struct Setting {
     state: CableState,
@@ -25,8 +25,8 @@ impl Default for Setting {
     }
 }
 
-/// The changes to cables whose state or impairment is configured differently than before. A `kept`
-/// cable keeps everything else, also what a command has set since.
+/// The changes to cables whose configured state or impairment differs. A `kept` cable keeps all
+/// other settings, including those that a command has set since.
 pub(super) fn settings(old: &FabricPlan, new: &FabricPlan, kept: &[String]) -> Vec<CableChange> {
     let (before, after) = (configured(old), configured(new));
     let mut changes = Vec::new();
@@ -48,7 +48,7 @@ pub(super) fn settings(old: &FabricPlan, new: &FabricPlan, kept: &[String]) -> V
                 });
             }
         }
-        // Equal changes of both lanes become one change of the cable.
+        // If both lanes change in the same way, one change of the whole cable replaces the two.
         if let [a, b] = &lanes[..]
             && a.set == b.set
         {
@@ -71,11 +71,12 @@ pub(super) fn settings(old: &FabricPlan, new: &FabricPlan, kept: &[String]) -> V
     changes
 }
 
-/// By the cable's name, without the cables that the configuration does not mention.
+/// By the cable's name. Cables that the configuration does not mention are left out.
 fn configured(plan: &FabricPlan) -> BTreeMap<String, Setting> {
     let mut settings: BTreeMap<String, Setting> = BTreeMap::new();
     for keys in &plan.config.cable {
-        // The topology was built, so it has every cable that the configuration names.
+        // The topology has every cable that the configuration names, or it could not have been
+        // built.
         let Ok(cable) = plan.topology.cable(keys.called()) else {
             continue;
         };

@@ -1,11 +1,11 @@
-//! A [`Difference`] in sentences, as `apply --dry-run` prints it.
+//! A [`Difference`] as sentences, printed by `apply --dry-run`.
 
 use std::fmt;
 
 use super::{Difference, SwitchChange};
 use crate::cable_change::CableChange;
 
-/// Names that are shown of a longer list.
+/// How many names of a longer list are shown.
 const SHOWN: usize = 8;
 
 impl fmt::Display for Difference {
@@ -18,7 +18,7 @@ impl fmt::Display for Difference {
             settings,
         } = self;
         if self.is_empty() {
-            return writeln!(out, "nothing to change: the fabric is like this already");
+            return writeln!(out, "nothing to change: the fabric is already like this");
         }
         line(out, '-', "", &switches.removed, "stopped")?;
         line(out, '+', "", &switches.added, "started")?;
@@ -65,7 +65,7 @@ fn line(
     }
 }
 
-/// `1 cable`, `46 cables`.
+/// Such as `1 cable`, `46 cables`.
 fn counted(count: usize, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
@@ -81,7 +81,7 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// Changes that are equal but for the switch, as one group each.
+/// Groups of changes that are equal except for the switch.
 fn groups(changes: &[SwitchChange]) -> Vec<Vec<&SwitchChange>> {
     let mut groups: Vec<Vec<&SwitchChange>> = Vec::new();
     for change in changes {

@@ -1,20 +1,20 @@
-//! What is behind each end of a cable: a tap, a socket, or nothing.
+//! The backend behind each end of a cable: a tap, a socket, or nothing.
 
 use super::{EndOwner, Selection};
 use crate::plugging::PlugKind;
 
-/// What is behind an end of a cable.
+/// The backend behind an end of a cable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndBackend {
-    /// The host's network stack, by a tap that this process opened.
+    /// The host's network stack, by a tap that this process has opened.
     Host,
-    /// A user's VM, once it is plugged in: by the end's tap, or the vhost-user socket beside it.
+    /// A user's VM: by the end's tap, or by the vhost-user socket beside it.
     Anybody,
-    /// Unconnected: without a device and without a socket.
+    /// Unconnected: the end has neither a device nor a socket.
     Nobody,
     /// A switch's VM, by a tap.
     VmTap,
-    /// A switch's VM, by a vhost-user socket; without a device on the host.
+    /// A switch's VM, by a vhost-user socket. The host has no device for it.
     VmSocket {
         /// The switch's index in the topology.
         switch: usize,
@@ -24,7 +24,8 @@ pub enum EndBackend {
 }
 
 impl EndBackend {
-    /// The backend of an owner's end, given the switches that run and how their NICs are plugged in.
+    /// The backend of an end, given its owner, the switches that run and how their NICs are plugged
+    /// in.
     pub fn of(owner: EndOwner, switches: &Selection, nic: PlugKind) -> Self {
         match (owner, nic) {
             (EndOwner::Host | EndOwner::IpmiHost, _) => EndBackend::Host,
@@ -40,12 +41,12 @@ impl EndBackend {
         }
     }
 
-    /// Whether there is a network device of the end's name.
+    /// Whether the host has a network device of the end's name.
     pub fn has_device(self) -> bool {
         !matches!(self, EndBackend::VmSocket { .. } | EndBackend::Nobody)
     }
 
-    /// Whether the fabric makes a tap for a VM to open.
+    /// Whether the fabric creates a tap for a VM to open.
     pub fn has_waiting_tap(self) -> bool {
         matches!(self, EndBackend::Anybody | EndBackend::VmTap)
     }

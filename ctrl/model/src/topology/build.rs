@@ -1,4 +1,4 @@
-//! From a [`Config`] to a [`Topology`]: names, numbers and addresses by ikvswitch's rules.
+//! Builds a [`Topology`] from a [`Config`]: names, numbers and addresses by ikvswitch's rules.
 
 use std::net::Ipv4Addr;
 
@@ -11,11 +11,11 @@ use super::{
 use crate::config::{Config, Names};
 use crate::mac::Mac;
 
-/// The datacenter that `config` describes.
+/// Builds the datacenter that `config` describes.
 ///
 /// # Errors
-/// Everything that is wrong with it at once, each with its place in the configuration: values out
-/// of their bounds, names too long or given twice, subnets that overlap or do not fit.
+/// Everything that is wrong with it, all at once, each with its place in the configuration: values
+/// out of bounds, names that are too long or used twice, subnets that overlap or do not fit.
 pub fn build(config: &Config) -> Result<Topology, TopologyErrors> {
     let bounds = config.problems();
     if !bounds.is_empty() {
@@ -66,7 +66,7 @@ fn racks(config: &Config) -> Vec<Rack> {
         .collect()
 }
 
-/// Where leaf `number` stands among the switches.
+/// The index of leaf `number` among the switches.
 fn leaf_index(spines: u16, number: u16) -> usize {
     spines as usize + number as usize
 }
@@ -90,7 +90,7 @@ fn host(config: &Config, errors: &mut Vec<TopologyError>) -> HostLink {
     }
 }
 
-/// Beside the host link's.
+/// The counter behind the prefix of this MAC, different from that of the host link.
 const IPMI_MAC: u32 = 2;
 
 fn ipmi(config: &Config, errors: &mut Vec<TopologyError>) -> Option<IpmiSegment> {
@@ -112,7 +112,7 @@ fn ipmi(config: &Config, errors: &mut Vec<TopologyError>) -> Option<IpmiSegment>
     })
 }
 
-/// The host's device has the cable's name, as the bridge that had both in ikvswitch.
+/// The host's device has the cable's name, because in ikvswitch one bridge was both.
 fn ipmi_cable(config: &Config) -> Cable {
     Cable {
         name: config.ipmi.link.clone(),
@@ -130,7 +130,7 @@ fn ipmi_cable(config: &Config) -> Cable {
     }
 }
 
-/// Puts in switches and the cables between them.
+/// Adds the switches and the cables between them.
 struct Wiring<'c> {
     names: &'c Names,
     link: &'c str,
@@ -190,7 +190,7 @@ impl<'c> Wiring<'c> {
         }
     }
 
-    /// In ikvswitch's order; every switch gets its ports in the order of their numbers.
+    /// In ikvswitch's order. Every switch gets its ports in the order of their numbers.
     fn cables(&mut self) {
         self.host_cable();
         for spine in 1..=self.spines {
@@ -205,8 +205,8 @@ impl<'c> Wiring<'c> {
                 self.server_cable(leaf, u);
             }
         }
-        // A leaf's uplinks to further spines are numbered after its servers, but their cables
-        // belong with those of the other spines.
+        // A leaf's uplinks to further spines are numbered after its servers, but their cables are
+        // listed with those of the other spines.
         let servers = self.cables.len() - ruled;
         for spine in RULED_UPLINKS + 1..=self.spines {
             self.spine_cables(spine);
@@ -288,7 +288,7 @@ impl<'c> Wiring<'c> {
         });
     }
 
-    /// Gives a switch its next port. MACs come later, when all ports are known.
+    /// Adds the next port to a switch. Its MAC is assigned later, when all ports are known.
     fn port(
         &mut self,
         switch: usize,
@@ -323,16 +323,17 @@ impl<'c> Wiring<'c> {
     }
 }
 
-/// `ikst` 1, 2 -> `ikst12`; with a number of two digits a dash keeps the name unambiguous.
+/// `ikst` 1, 2 -> `ikst12`. If a number has two digits, a dash keeps the name unambiguous.
 fn joined(prefix: &str, first: u16, second: u16) -> String {
     let dash = if first > 9 || second > 9 { "-" } else { "" };
     format!("{prefix}{first}{dash}{second}")
 }
 
-/// Uplinks that have port numbers below the servers' U.
+/// How many uplinks have port numbers below those of the servers.
 const RULED_UPLINKS: u16 = FIRST_U - 1;
 
-/// A leaf's port to a spine: 1 and 2 as in ikvswitch, then after the highest U.
+/// A leaf's port number for its uplink to a spine: 1 and 2 as in ikvswitch, further ones after the
+/// highest U.
 fn uplink_number(spine: u16, num_u: u16) -> u16 {
     if spine <= RULED_UPLINKS {
         spine
@@ -341,8 +342,8 @@ fn uplink_number(spine: u16, num_u: u16) -> u16 {
     }
 }
 
-/// Gives every port its MAC: ikvswitch's value where its rule gives one, otherwise the next after the
-/// highest that the rule gave.
+/// Assigns every port its MAC: ikvswitch's value where its rule yields one, otherwise the next
+/// after the highest that the rule has yielded.
 fn number(switches: &mut [Switch], config: &Config, errors: &mut Vec<TopologyError>) {
     let num_u = config.topology.num_u;
     let ruled = |switch: &Switch| -> Vec<Option<u32>> {
@@ -375,8 +376,9 @@ fn number(switches: &mut [Switch], config: &Config, errors: &mut Vec<TopologyErr
     }
 }
 
-/// ikvswitch's counter behind the MAC prefix, where its rule gives one that is no other port's.
-/// It leaves 15 places to internet's spines and 16 ports to each of two spines; the leaves follow.
+/// ikvswitch's counter behind the MAC prefix. `None` where its rule yields none, or one that
+/// belongs to another port. The rule leaves room for 15 spines at internet and 16 ports at each of
+/// two spines; the leaves follow.
 fn ruled_counter(switch: &Switch, port: u16, num_u: u16) -> Option<u32> {
     let (number, port) = (u32::from(switch.number), u32::from(port));
     match switch.role {

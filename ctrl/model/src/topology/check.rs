@@ -1,4 +1,4 @@
-//! Collisions inside the plan: names, MACs, subnets.
+//! Finds collisions inside the plan: of names, MACs, subnets.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -11,7 +11,7 @@ use super::{Cable, End, EndOwner, LONGEST_NAME, PortKind, Role, Topology};
 use crate::config::{Config, Listen, Location, Problem, Snat};
 use crate::mac::Mac;
 
-/// Everything that collides, without end when the configuration is that bad: once per key.
+/// Reports everything that collides, once per key.
 pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
     names(topology, config, errors);
     macs(topology, errors);
@@ -25,12 +25,13 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
     ipmi(topology, config, errors);
 }
 
-/// Whether a collision is reported at `key` rather than at `other`: at the key that the user wrote.
+/// Whether a collision is reported at `key` rather than at `other`: the key that the user wrote is
+/// preferred.
 pub(super) fn blames(config: &Config, key: &str, other: &str) -> bool {
     config.location(key) != Location::Default || config.location(other) == Location::Default
 }
 
-/// Every cable's and tap's name with the key that makes it.
+/// The name of every cable and tap, with the key that determines it.
 fn keyed_names(topology: &Topology) -> impl Iterator<Item = (&'static str, &str)> {
     let cables = topology
         .cables
@@ -38,7 +39,7 @@ fn keyed_names(topology: &Topology) -> impl Iterator<Item = (&'static str, &str)
         .map(|cable| (cable_key(topology, cable), &*cable.name));
     let ends = topology
         .ends()
-        // The cable has this name too.
+        // The cable has the same name.
         .filter(|found| found.end.owner != EndOwner::IpmiHost)
         .map(|found| (end_key(topology, found.end), &*found.end.tap));
     cables.chain(ends)
@@ -75,8 +76,8 @@ fn end_key(topology: &Topology, end: &End) -> &'static str {
     }
 }
 
-/// In `--switches none` every name becomes an interface of the host, and cables are named where
-/// ends are: so all are checked together.
+/// With `--switches none` every tap becomes an interface of the host, and a command accepts a
+/// cable's name where it accepts an end's. So all names are checked together.
 fn names(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
     let mut longest: Vec<(&'static str, &str)> = Vec::new();
     let mut seen: HashMap<&str, &'static str> = HashMap::new();
@@ -112,7 +113,7 @@ fn names(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) 
     errors.extend(longest.into_iter().map(too_long));
 }
 
-/// A colliding prefix makes many pairs: one is enough to see.
+/// Reports one pair for each key, because a colliding prefix causes many.
 fn macs(topology: &Topology, errors: &mut Vec<TopologyError>) {
     let host = (topology.host.mac, "host", "mac.host");
     let ports = topology.switches.iter().flat_map(|switch| &switch.ports);
@@ -174,7 +175,7 @@ fn as_numbers(topology: &Topology, errors: &mut Vec<TopologyError>) {
     }
 }
 
-/// Every subnet of the plan with its key.
+/// Every subnet of the plan, with its key.
 fn keyed_subnets(topology: &Topology) -> Vec<(String, Ipv4Net)> {
     let net = &topology.net;
     let mut all = vec![
@@ -265,7 +266,7 @@ fn vlans(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) 
 fn not_a_host(address: Ipv4Addr, subnet: Ipv4Net) -> Option<&'static str> {
     let ends = [subnet.network(), subnet.broadcast()];
     ends.contains(&address)
-        .then_some("is its subnet's first or last address, no host's")
+        .then_some("is its subnet's first or last address, which no host can have")
 }
 
 fn host(topology: &Topology, errors: &mut Vec<TopologyError>) {
@@ -313,7 +314,8 @@ fn boot_files(topology: &Topology, errors: &mut Vec<TopologyError>) {
     }
 }
 
-/// A display needs passwords: root's to log in, and the viewers' where every user could connect.
+/// A display needs passwords: root's to log in, and the viewers' if every user of the host could
+/// connect.
 fn displays(config: &Config, errors: &mut Vec<TopologyError>) {
     let listen = match config.vnc.listen {
         Listen::Off => return,
@@ -327,14 +329,17 @@ fn displays(config: &Config, errors: &mut Vec<TopologyError>) {
         }));
     };
     if config.ssh.root_password.is_none() {
-        needs("would show a login that nobody passes", "ssh.root_password");
+        needs(
+            "would show a login that no user can pass",
+            "ssh.root_password",
+        );
     }
     if config.vnc.listen == Listen::Tcp && config.vnc.password.is_none() {
         needs("is open to every user of the host", "vnc.password");
     }
 }
 
-/// What is true of the BMCs' users and segment only together with other keys.
+/// Checks the BMCs' users and segment against other keys.
 fn ipmi(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
     let Some(segment) = &topology.ipmi else {
         return;

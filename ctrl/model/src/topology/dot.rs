@@ -1,4 +1,4 @@
-//! The datacenter for Graphviz: `ikv-fabric topology --dot | dot -Tsvg`.
+//! The datacenter as a Graphviz graph: `ikv-fabric topology --dot | dot -Tsvg`.
 
 use std::fmt::Write;
 
@@ -51,7 +51,7 @@ impl Topology {
         )
     }
 
-    /// The node that an end belongs to.
+    /// The name of the node that an end belongs to.
     fn owner(&self, end: &End) -> String {
         match end.owner {
             EndOwner::Host | EndOwner::IpmiHost => "host".into(),
@@ -61,7 +61,7 @@ impl Topology {
         }
     }
 
-    /// The NIC in a switch, the tap elsewhere.
+    /// The label of an edge's end: the NIC at a switch, the tap elsewhere.
     fn label<'t>(&'t self, end: &'t End) -> &'t str {
         self.port(end).map_or(&end.tap, |port| &port.nic)
     }

@@ -1,4 +1,4 @@
-//! What can be wrong with a datacenter, each with the configuration key to change.
+//! The errors of a datacenter's description, each with the configuration key to change.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -9,7 +9,7 @@ use super::LONGEST_NAME;
 use crate::config::{Config, Location, MacPrefix, Problem};
 use crate::mac::Mac;
 
-/// One thing that is wrong, and the remedy.
+/// One error and its remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TopologyError {
@@ -24,7 +24,7 @@ pub enum TopologyError {
     NameTooLong {
         /// The configuration key.
         key: &'static str,
-        /// The longest name that comes of it.
+        /// The longest name that results from it.
         name: String,
     },
     /// Two cables or two taps would have one name.
@@ -32,9 +32,9 @@ pub enum TopologyError {
     NameTwice {
         /// The configuration key.
         key: &'static str,
-        /// The name.
+        /// The name that both would have.
         name: String,
-        /// The other configuration key.
+        /// The key that determines the other name.
         other: &'static str,
     },
     /// Two ports would have one MAC.
@@ -42,14 +42,14 @@ pub enum TopologyError {
     MacTwice {
         /// The configuration key.
         key: &'static str,
-        /// The address.
+        /// The MAC that both would have.
         mac: Mac,
-        /// A port.
+        /// The first port, such as `spine1:2`.
         port: String,
-        /// Another port.
+        /// The other port.
         other: String,
     },
-    /// The counter would run into the vendor's part.
+    /// The MAC counter would reach the octets that name the vendor.
     #[error(
         "there are not enough MACs after {prefix} before the next vendor's begin; choose a prefix \
          with a lower fourth octet"
@@ -57,45 +57,45 @@ pub enum TopologyError {
     MacsExhausted {
         /// The configuration key.
         key: &'static str,
-        /// Where they begin.
+        /// The prefix with which the MACs begin.
         prefix: MacPrefix<5>,
     },
-    /// AS numbers end.
-    #[error("{switches} AS numbers from {first} on pass 4294967294; start lower")]
+    /// The AS numbers would exceed the highest one (RFC 7300).
+    #[error("{switches} AS numbers from {first} on exceed 4294967294; start lower")]
     AsTooHigh {
-        /// The first.
+        /// The first AS number.
         first: u32,
-        /// How many.
+        /// How many AS numbers are needed.
         switches: u32,
     },
-    /// An AS number that no network may have.
+    /// A switch would get a reserved AS number.
     #[error(
         "{switch} would get AS {asn}, which is reserved ({rfc}); start elsewhere, such as at 4200000000"
     )]
     AsReserved {
-        /// Which switch.
+        /// The switch's name.
         switch: String,
-        /// Its number.
+        /// Its AS number.
         asn: u32,
-        /// Where it says so.
+        /// The document that reserves it.
         rfc: &'static str,
     },
-    /// More switches than loopbacks.
+    /// The loopbacks' subnet is too small for the switches.
     #[error("{subnet} has no room for the loopbacks of {switches} switches; make it larger")]
     LoopbacksFull {
         /// The loopbacks' subnet.
         subnet: Ipv4Net,
-        /// How many are needed.
+        /// How many loopbacks are needed.
         switches: u32,
     },
-    /// A subnet that the host would not route to the fabric.
+    /// A subnet outside of the range that the host routes to the fabric.
     #[error("{subnet} is not inside topology.range {range}; move it there or widen the range")]
     OutsideRange {
         /// The configuration key.
         key: String,
         /// The subnet.
         subnet: Ipv4Net,
-        /// The virtual range.
+        /// The range that the host routes to the fabric.
         range: Ipv4Net,
     },
     /// Two subnets share addresses.
@@ -103,22 +103,22 @@ pub enum TopologyError {
     SubnetsOverlap {
         /// The configuration key.
         key: String,
-        /// Its subnet.
+        /// The subnet of that key.
         subnet: Ipv4Net,
         /// The other configuration key.
         other: String,
-        /// The other's subnet.
+        /// The other key's subnet.
         other_subnet: Ipv4Net,
     },
-    /// The virtual range is too small for what it must hold.
+    /// The fabric's range is too small for what it must hold.
     #[error("{range} does not hold {left_out}; widen it, or move them into it")]
     RangeLeavesOut {
-        /// The virtual range.
+        /// The fabric's range (topology.range).
         range: Ipv4Net,
-        /// Subnets with their keys.
+        /// The subnets outside of it, with their keys.
         left_out: String,
     },
-    /// No /24 left for a rack's DHCP.
+    /// The fabric's range has no free /24 for a rack's DHCP.
     #[error(
         "no free /24 is left in topology.range {range} for the DHCP subnet of rack {rack}; widen \
          the range, or list a subnet for each rack in dhcp.subnets"
@@ -126,12 +126,12 @@ pub enum TopologyError {
     NoSubnetLeft {
         /// The configuration key.
         key: &'static str,
-        /// The rack without.
+        /// The number of the rack without a subnet.
         rack: u16,
-        /// The virtual range.
+        /// The fabric's range (topology.range).
         range: Ipv4Net,
     },
-    /// Leased addresses are not in the subnet.
+    /// The subnet does not contain all addresses to lease.
     #[error(
         "{subnet} has no host numbers {first} to {last}, which dhcp.first and dhcp.last lease; use \
          a larger subnet or lower numbers"
@@ -139,11 +139,11 @@ pub enum TopologyError {
     LeaseOutside {
         /// The configuration key.
         key: String,
-        /// The subnet.
+        /// The rack's subnet.
         subnet: Ipv4Net,
-        /// First leased host number.
+        /// The first leased host number.
         first: u32,
-        /// Last leased host number.
+        /// The last leased host number.
         last: u32,
     },
     /// Two values are in the wrong order.
@@ -151,59 +151,59 @@ pub enum TopologyError {
     Order {
         /// The configuration key.
         key: &'static str,
-        /// Its value.
+        /// The value of that key.
         value: u32,
         /// `below` or `above`.
         than: &'static str,
         /// The other configuration key.
         other: &'static str,
-        /// The other's value.
+        /// The other key's value.
         bound: u32,
     },
-    /// No boot file any more once the boot server's address stands in it.
+    /// A boot file's name is invalid once it contains the boot server's address.
     #[error("{error}")]
     BootFile {
         /// The configuration key.
         key: &'static str,
-        /// What is wrong with it, and the rule.
+        /// What is wrong with the name, and the rule.
         error: frr_conf::NameError,
     },
-    /// What `[[cable]]` says cannot be.
+    /// A `[[cable]]` asks for something impossible.
     #[error("{what}")]
     Cable {
         /// The configuration key.
         key: String,
-        /// What is wrong, and the remedy.
+        /// What is wrong, and its remedy.
         what: String,
     },
-    /// VLAN numbers end.
+    /// The VLAN numbers would exceed 4094.
     #[error("the networks from VLAN {first} on reach VLAN {id}, the highest is 4094; start lower")]
     VlanTooHigh {
-        /// The VLAN that is too high.
+        /// The VLAN number that is too high.
         id: u32,
-        /// The first.
+        /// The first VLAN number.
         first: u16,
     },
-    /// The servers' VLAN is one of the VLAN networks.
+    /// The servers' VLAN has the number of a VLAN network.
     #[error("VLAN {id} is also one of the VLAN networks, {first} to {last}; choose another")]
     VlanTwice {
-        /// The servers' VLAN.
+        /// The number of the servers' VLAN.
         id: u16,
-        /// First of the VLAN networks.
+        /// The first number of the VLAN networks.
         first: u16,
-        /// Last of the VLAN networks.
+        /// The last number of the VLAN networks.
         last: u16,
     },
-    /// An address that must be in a subnet and is not, or is taken.
+    /// An address outside of the subnet it must be in, or one that is taken.
     #[error("{address} {wrong}; {remedy}")]
     Address {
         /// The configuration key.
         key: String,
-        /// As written.
+        /// The address as configured.
         address: Ipv4Addr,
         /// What is wrong with it.
         wrong: String,
-        /// What to do.
+        /// How to correct it.
         remedy: String,
     },
 }
@@ -234,7 +234,7 @@ impl TopologyError {
     }
 }
 
-/// Everything that is wrong, each with its place in the configuration. Never empty.
+/// All errors, each with its place in the configuration. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopologyErrors(Vec<(Location, TopologyError)>);
 
@@ -244,7 +244,7 @@ impl TopologyErrors {
         Self(errors.into_iter().map(placed).collect())
     }
 
-    /// The errors with their places.
+    /// The errors, each with its place.
     pub fn iter(&self) -> impl Iterator<Item = &(Location, TopologyError)> {
         self.0.iter()
     }

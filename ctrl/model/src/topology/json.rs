@@ -1,4 +1,4 @@
-//! What `ikv-fabric topology --json` prints.
+//! The output of `ikv-fabric topology --json`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -6,59 +6,59 @@ use serde::{Deserialize, Serialize};
 
 use super::Topology;
 
-/// The whole datacenter.
+/// The datacenter as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopologyJson {
-    /// The switches.
+    /// All switches, in the order of their AS numbers.
     pub nodes: Vec<NodeJson>,
-    /// The cables.
+    /// All cables, in the order of `Topology::cables`.
     pub cables: Vec<CableJson>,
 }
 
-/// A switch.
+/// A switch as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeJson {
-    /// `spine1`.
+    /// The name: `spine1`.
     pub name: String,
-    /// `internet`, `spine` or `leaf`.
+    /// The role: `internet`, `spine` or `leaf`.
     pub role: String,
-    /// AS number.
+    /// The AS number.
     pub asn: u32,
-    /// Loopback.
+    /// The loopback's address, a /32.
     pub loopback: Ipv4Addr,
-    /// By port number.
+    /// The ports in the order of their numbers.
     pub ports: Vec<PortJson>,
 }
 
-/// A switch's port.
+/// A switch's port as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortJson {
-    /// Tap: `ikst12`.
+    /// The tap: `ikst12`.
     pub name: String,
-    /// `spine1:2`.
+    /// The readable name: `spine1:2`.
     pub alias: String,
-    /// `ens5`.
+    /// The NIC's name inside the switch: `ens5`.
     pub nic: String,
-    /// MAC address.
+    /// The MAC address, six octets in hexadecimal with colons.
     pub mac: String,
-    /// IPv6 link-local address.
+    /// The IPv6 link-local address that follows from the MAC.
     pub link_local: Ipv6Addr,
-    /// Name of the cable.
+    /// The name of the cable at this port.
     pub cable: String,
 }
 
-/// A cable.
+/// A cable as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CableJson {
-    /// `iksb12`.
+    /// The name: `iksb12`.
     pub name: String,
-    /// Tap at one end.
+    /// The tap at the end nearer to the host.
     pub a: String,
-    /// Tap at the other end.
+    /// The tap at the other end.
     pub b: String,
 }
 

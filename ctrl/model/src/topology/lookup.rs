@@ -1,25 +1,25 @@
-//! Finding a cable, an end or a switch by what a person calls it.
+//! Finds a cable, an end or a switch by any of its names.
 
 use dataplane::Side;
 
 use super::{Cable, End, EndOwner, Switch, Topology};
 
-/// A name that the datacenter does not have, with the nearest that it has.
+/// A name that the datacenter does not have, with the nearest ones that it has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no {what} \"{name}\" in this fabric; {}", hint(.near, .example))]
 pub struct UnknownName {
-    /// `cable`, `port`, `switch`.
+    /// The kind of name: `cable`, `port`, `switch`.
     what: &'static str,
-    /// As typed.
+    /// The name as typed.
     name: String,
-    /// What has a like name, nearest first.
+    /// Existing names with few differences, the nearest first.
     near: Vec<String>,
-    /// How such names look.
+    /// An example of such a name.
     example: &'static str,
 }
 
 impl UnknownName {
-    /// `name` is none of `known`, and `example` shows how those look.
+    /// An error for `name`, which is not among `known`. `example` shows how those look.
     pub(crate) fn new<'n>(
         what: &'static str,
         name: &str,
@@ -43,21 +43,21 @@ fn hint(near: &[String], example: &str) -> String {
     }
 }
 
-/// An end and the cable it belongs to.
+/// An end, and the cable it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndRef<'t> {
     /// Index into [`Topology::cables`].
     pub index: usize,
-    /// The cable.
+    /// The cable that the end belongs to.
     pub cable: &'t Cable,
-    /// Which end of it.
+    /// Which of its two ends this is.
     pub side: Side,
-    /// The end.
+    /// The end itself.
     pub end: &'t End,
 }
 
 impl Cable {
-    /// One of its ends.
+    /// The end at this side.
     pub fn end(&self, side: Side) -> &End {
         match side {
             Side::A => &self.a,
@@ -65,14 +65,14 @@ impl Cable {
         }
     }
 
-    /// Both ends, `a` first.
+    /// Both ends: `a`, then `b`.
     pub fn ends(&self) -> [(Side, &End); 2] {
         [(Side::A, &self.a), (Side::B, &self.b)]
     }
 }
 
 impl Topology {
-    /// All ends of all cables.
+    /// Both ends of every cable.
     pub fn ends(&self) -> impl Iterator<Item = EndRef<'_>> {
         self.cables.iter().enumerate().flat_map(|(index, cable)| {
             cable.ends().map(|(side, end)| EndRef {
@@ -87,7 +87,7 @@ impl Topology {
     /// A cable by its name, or by the tap name or alias of either end.
     ///
     /// # Errors
-    /// [`UnknownName`] with near names.
+    /// [`UnknownName`], with similar names.
     pub fn cable(&self, name: &str) -> Result<&Cable, UnknownName> {
         let named = |cable: &&Cable| cable.name == name;
         if let Some(cable) = self.cables.iter().find(named) {
@@ -103,7 +103,7 @@ impl Topology {
     /// An end by its tap name or alias.
     ///
     /// # Errors
-    /// [`UnknownName`] with near names.
+    /// [`UnknownName`], with similar names.
     pub fn end(&self, name: &str) -> Result<EndRef<'_>, UnknownName> {
         let known = |found: &EndRef<'_>| found.end.tap == name || found.end.alias == name;
         self.connected_ends().find(known).ok_or_else(|| {
@@ -112,10 +112,10 @@ impl Topology {
         })
     }
 
-    /// A switch by its name.
+    /// A switch by its exact name.
     ///
     /// # Errors
-    /// [`UnknownName`] with near names.
+    /// [`UnknownName`], with similar names.
     pub fn switch(&self, name: &str) -> Result<&Switch, UnknownName> {
         self.switches
             .iter()
@@ -126,7 +126,7 @@ impl Topology {
             })
     }
 
-    /// All but those whose port has gone to another cable.
+    /// All ends except those whose port has moved to another cable.
     fn connected_ends(&self) -> impl Iterator<Item = EndRef<'_>> {
         self.ends()
             .filter(|found| found.end.owner != EndOwner::Open)
@@ -138,7 +138,7 @@ impl Topology {
     }
 }
 
-/// At most three names at the least distance, if that is at most 2 letters.
+/// The names at the smallest edit distance, three at most, if that is 2 letters or fewer.
 fn near<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Vec<String> {
     let lower = name.to_lowercase();
     let mut least = 2;

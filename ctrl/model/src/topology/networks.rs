@@ -1,4 +1,4 @@
-//! The subnets: loopbacks, DHCP on odd leaves, VLAN networks on leaf2.
+//! The subnets: loopbacks, DHCP at odd leaves, VLAN networks at leaf2.
 
 use std::net::Ipv4Addr;
 
@@ -8,92 +8,92 @@ use super::check::blames;
 use super::error::TopologyError;
 use crate::config::{Config, Dhcp, Location};
 
-/// Subnets and what is served on them.
+/// The subnets, and the services in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Networks {
-    /// Where the loopbacks are: 192.168.98.0/24.
+    /// The subnet of the loopbacks: 192.168.98.0/24.
     pub loopbacks: Ipv4Net,
-    /// One per rack, served by its odd leaf.
+    /// One DHCP network for each rack, served by its odd leaf.
     pub dhcp: Vec<DhcpNetwork>,
-    /// What DHCP offers clients besides an address.
+    /// What DHCP offers to clients besides an address.
     pub dhcp_options: DhcpOptions,
-    /// On leaf2.
+    /// The VLAN networks, all at leaf2.
     pub vlans: Vec<VlanNetwork>,
-    /// VLAN on which leaves peer with servers.
+    /// The VLAN on which leaves peer with servers.
     pub server_vlan: u16,
-    /// Addresses in the VLAN networks that leaf2 peers with as well.
+    /// Further addresses in the VLAN networks that leaf2 peers with.
     pub vlan_peers: Vec<Ipv4Addr>,
 }
 
 /// The untagged network of a rack's servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DhcpNetwork {
-    /// 1-based.
+    /// The rack's number, from 1.
     pub rack: u16,
-    /// The serving leaf, as index into [`super::Topology::switches`].
+    /// The leaf that serves it, as index into [`super::Topology::switches`].
     pub switch: usize,
-    /// 192.168.110.0/24.
+    /// The subnet: 192.168.110.0/24.
     pub subnet: Ipv4Net,
-    /// The leaf's own address in it: the first.
+    /// The leaf's own address in the subnet, the first one.
     pub router: Ipv4Addr,
-    /// First leased address.
+    /// The first leased address.
     pub first: Ipv4Addr,
-    /// Last leased address.
+    /// The last leased address.
     pub last: Ipv4Addr,
 }
 
-/// What DHCP offers clients besides an address.
+/// What DHCP offers to clients besides an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DhcpOptions {
-    /// Seconds.
+    /// The default lease time in seconds.
     pub lease: u32,
-    /// Seconds, at least `lease`.
+    /// The longest lease time in seconds, at least `lease`.
     pub max_lease: u32,
-    /// Domain.
+    /// The DNS domain of the clients.
     pub domain: String,
-    /// DNS servers.
+    /// The addresses of the DNS servers.
     pub dns: Vec<Ipv4Addr>,
-    /// Boot server.
+    /// The address of the boot server.
     pub next_server: Ipv4Addr,
-    /// Boot files by client type.
+    /// The boot file for each type of client.
     pub boot: BootFiles,
 }
 
-/// Boot files by client type.
+/// The boot file for each type of client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootFiles {
-    /// Clients that already run iPXE.
+    /// For clients that already run iPXE.
     pub ipxe: String,
-    /// Architecture 0.
+    /// For BIOS clients: architecture 0 (RFC 4578).
     pub bios: String,
-    /// Architectures 7 and 9.
+    /// For UEFI clients: architectures 7 and 9 (RFC 4578).
     pub uefi: String,
-    /// All others.
+    /// For all other clients.
     pub other: String,
 }
 
-/// A network of all server ports of leaf2 under one VLAN.
+/// A network of all server ports of leaf2, tagged with one VLAN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VlanNetwork {
-    /// 1..=4094.
+    /// The VLAN number, 1..=4094.
     pub id: u16,
-    /// Bridge inside the leaf: `brvlan11`.
+    /// The bridge inside the leaf: `brvlan11`.
     pub bridge: String,
     /// The leaf, as index into [`super::Topology::switches`].
     pub switch: usize,
-    /// 192.168.113.0/24.
+    /// The subnet: 192.168.113.0/24.
     pub subnet: Ipv4Net,
-    /// The leaf's own address in it: the first.
+    /// The leaf's own address in the subnet, the first one.
     pub router: Ipv4Addr,
 }
 
-/// The address `number` places after the subnet's own, if the subnet has it for a host.
+/// The address `number` places after the subnet's own. `None` if a host cannot have it.
 pub(super) fn nth(subnet: Ipv4Net, number: u32) -> Option<Ipv4Addr> {
     let address = Ipv4Addr::from(u32::from(subnet.network()).checked_add(number)?);
     (number > 0 && address < subnet.broadcast()).then_some(address)
 }
 
-/// All networks of `config`; what is wrong goes to `errors`.
+/// All networks of `config`. Adds to `errors` what is wrong.
 pub(super) fn networks(config: &Config, errors: &mut Vec<TopologyError>) -> Networks {
     let vlans = vlans(config, errors);
     Networks {
@@ -165,7 +165,7 @@ fn dhcp(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<DhcpNetwork> {
 }
 
 /// The configured subnets, then each free /24 after the VLAN networks (or after the configured
-/// subnets where there is no VLAN network), then `None`.
+/// subnets if there are no VLAN networks), then `None`.
 fn dhcp_subnets(config: &Config) -> impl Iterator<Item = Option<Ipv4Net>> {
     let (dhcp, vlan) = (&config.dhcp.subnets, &config.vlan.subnets);
     let last = vlan.iter().max_by_key(|net| net.broadcast());
@@ -191,7 +191,7 @@ fn dhcp_subnets(config: &Config) -> impl Iterator<Item = Option<Ipv4Net>> {
 
 fn vlans(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<VlanNetwork> {
     let mut found = Vec::new();
-    // Rack 1's even leaf: ikvswitch has these networks on leaf2 alone.
+    // Rack 1's even leaf: ikvswitch has these networks only at leaf2.
     let switch = 1 + config.topology.spines as usize + 1;
     for (index, subnet) in config.vlan.subnets.iter().copied().enumerate() {
         let id = u32::from(config.vlan.first) + index as u32;
@@ -214,7 +214,7 @@ fn vlans(config: &Config, errors: &mut Vec<TopologyError>) -> Vec<VlanNetwork> {
     found
 }
 
-/// Whether two subnets share an address: one then holds the other.
+/// Whether two subnets share an address; one then contains the other.
 pub(super) fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
     one.contains(&other) || other.contains(&one)
 }

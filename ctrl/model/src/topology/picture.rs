@@ -1,18 +1,19 @@
-//! The datacenter for human eyes, at most 100 columns wide with names as long as ikvswitch's.
+//! A drawing of the datacenter for a terminal, at most 100 columns wide if names are as long as
+//! ikvswitch's.
 
 use std::fmt::Write;
 
 use super::{Cable, End, EndOwner, FIRST_U, Role, Switch, Topology};
 
-/// Columns that a terminal is taken to have.
+/// The assumed width of a terminal, in columns.
 const WIDTH: usize = 100;
 
-/// Between two boxes or columns.
+/// Columns between two boxes or table columns.
 const GAP: usize = 2;
 
 impl Topology {
-    /// Picture and tables: who is there, who is connected to whom, under which names and
-    /// addresses. Lines end in newlines.
+    /// The drawing and its tables: the nodes, their connections, names and addresses. Each line
+    /// ends in a newline.
     pub fn text(&self) -> String {
         let sections = [
             self.title(),
@@ -155,7 +156,7 @@ impl Topology {
                 halves.push(cable.name.as_str());
                 continue;
             };
-            // One of each leaf stands for all.
+            // One position of a rack stands for all, once for each NIC.
             if seen.contains(&(rack, nic)) {
                 continue;
             }
@@ -222,7 +223,7 @@ impl Topology {
 }
 
 fn leads_to_server(cable: &Cable) -> bool {
-    // What is left of one whose leaf's end was taken stays in its table.
+    // A cable that has lost an end to another cable stays in its table.
     !cable.own
         && (matches!(cable.b.owner, EndOwner::Server { .. }) || cable.b.owner == EndOwner::Open)
 }
@@ -231,8 +232,8 @@ fn counted(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// The name of one position as a pattern for all: `ikeb1-3` -> `ikeb1-U`, and with the NIC behind
-/// it `ikvm1-3-1` -> `ikvm1-U-1`.
+/// Turns the name of one position into a pattern for all: `ikeb1-3` -> `ikeb1-U` or, with the NIC
+/// `behind` it, `ikvm1-3-1` -> `ikvm1-U-1`.
 fn with_u(name: &str, u: u16, behind: &str) -> String {
     let before = name
         .strip_suffix(behind)
@@ -248,15 +249,15 @@ fn switch_box(switch: &Switch) -> Box {
     }
 }
 
-/// A node of the picture.
+/// A node of the drawing.
 struct Box {
-    /// The cable that comes in from above.
+    /// The cable that enters from above.
     cable: Option<String>,
     title: String,
     lines: Vec<String>,
 }
 
-/// Boxes of one width side by side, in as many rows as it takes.
+/// Boxes of equal width side by side, in as many rows as needed.
 fn grid(boxes: &[Box]) -> String {
     let widest = |one: &Box| {
         let longest = one.lines.iter().map(|line| length(line)).max().unwrap_or(0);
@@ -298,7 +299,7 @@ fn push(text: &mut String, row: &[Box], cell: impl Fn(&Box) -> String) {
     text.push('\n');
 }
 
-/// In characters; all of ours are one column wide.
+/// The width in columns: every character used here has one.
 fn length(text: &str) -> usize {
     text.chars().count()
 }

@@ -1,4 +1,4 @@
-//! `[[cable]]`: cables of one's own, and whether what is said about cables can be.
+//! `[[cable]]`: applies the user's own cables, and checks all that is configured of cables.
 
 use dataplane::Side;
 use std::collections::BTreeMap;
@@ -8,8 +8,8 @@ use super::{Cable, End, EndOwner, LONGEST_NAME, PortKind, Topology};
 use crate::config::{CableKeys, Config};
 use crate::impairment::{ImpairKeys, Spread};
 
-/// Makes the cables that have `ends`: each takes its two ports from the cables that had them.
-/// Those are left with one end, or are gone where both went.
+/// Creates the cables that have `ends`. Each takes its two ports from the cables that had them;
+/// those are left with one end, or disappear if they lose both.
 pub(super) fn rewire(topology: &mut Topology, config: &Config, errors: &mut Vec<TopologyError>) {
     let mut number = 0;
     for (index, keys) in config.cable.iter().enumerate() {
@@ -28,7 +28,7 @@ pub(super) fn rewire(topology: &mut Topology, config: &Config, errors: &mut Vec<
             (Ok(a), Ok(b), Ok(())) if a.0 == b.0 => errors.push(TopologyError::Cable {
                 key: format!("cable[{index}].ends"),
                 what: format!(
-                    "{} joins these two already; name = \"{}\" says what it is like",
+                    "{} joins these two already; configure it with name = \"{}\"",
                     topology.cables[a.0].name, topology.cables[a.0].name
                 ),
             }),
@@ -45,7 +45,7 @@ pub(super) fn rewire(topology: &mut Topology, config: &Config, errors: &mut Vec<
         .retain(|cable| connected(&cable.a) || connected(&cable.b));
 }
 
-/// The cable and side of an end that may go to another cable.
+/// The cable and side of an end, if the end may move to another cable.
 fn movable(topology: &Topology, name: &str) -> Result<(usize, Side), String> {
     let found = topology.end(name).map_err(|error| error.to_string())?;
     let port = topology.port(found.end);
@@ -114,7 +114,7 @@ fn join(topology: &mut Topology, name: String, a: (usize, Side), b: (usize, Side
 }
 
 impl CableKeys {
-    /// A name by which [`Topology::cable`] finds the cable: one of its ends, or its own.
+    /// A name by which [`Topology::cable`] finds the cable: its own, or one of its ends.
     pub fn called(&self) -> &str {
         match (&self.ends, &self.name) {
             (Some([end, _]), _) => end,
@@ -123,7 +123,7 @@ impl CableKeys {
     }
 }
 
-/// Whether the cables and ports are there, and the keys of each lane go together.
+/// Checks that the named cables and ports exist, and that the keys of each lane are consistent.
 pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) {
     let mut lanes: BTreeMap<(&str, usize), ImpairKeys> = BTreeMap::new();
     for (index, keys) in config.cable.iter().enumerate() {
@@ -133,7 +133,7 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
         };
         let cable = match topology.cable(keys.called()) {
             Ok(cable) => cable,
-            // The ends were reported above.
+            // Unknown ends were reported above.
             Err(_) if keys.ends.is_some() => continue,
             Err(error) => {
                 wrong("name", error.to_string());
@@ -175,7 +175,8 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
     }
 }
 
-/// Nothing of this machine is read here: filters are compiled and tables read by `run`.
+/// Removes the keys that name files, because no file is read here: `run` compiles filters and reads
+/// tables.
 fn without_files(keys: &ImpairKeys) -> ImpairKeys {
     let mut keys = keys.clone();
     keys.matches = None;

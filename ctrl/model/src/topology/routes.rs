@@ -1,4 +1,4 @@
-//! Whether the host already uses addresses of the plan.
+//! Finds the host's routes that conflict with the plan's addresses.
 
 use std::net::Ipv4Addr;
 
@@ -7,14 +7,14 @@ use ipnet::Ipv4Net;
 use super::Topology;
 use super::networks::overlap;
 
-/// A route that the host has.
+/// A route of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRoute {
-    /// Where to.
+    /// The destination.
     pub dest: Ipv4Net,
-    /// Over which router, if any.
+    /// The next hop, if any.
     pub gateway: Option<Ipv4Addr>,
-    /// Through which interface, if any.
+    /// The outgoing interface, if any.
     pub dev: Option<String>,
 }
 
@@ -27,15 +27,15 @@ pub struct HostRoute {
     .route.dev.as_ref().map(|dev| format!(" through {dev}")).unwrap_or_default()
 )]
 pub struct Conflict {
-    /// The host's route.
+    /// The host's route that overlaps.
     pub route: HostRoute,
-    /// What the fabric would route.
+    /// The range that the fabric would route.
     pub range: Ipv4Net,
 }
 
-/// Every route that the fabric's would take traffic from, or that would take traffic from the
-/// fabric. Default routes (and the halves that VPNs make of them) overlap everything by design;
-/// routes through the host link are the fabric's own.
+/// The routes from which the fabric's route would take traffic, or that would take traffic from the
+/// fabric. Default routes (and the two halves that VPNs make of them) overlap everything by design.
+/// Routes through the host link belong to the fabric.
 pub fn host_route_conflicts(topology: &Topology, routes: &[HostRoute]) -> Vec<Conflict> {
     let host = &topology.host;
     let taken = |net| overlap(net, host.range) || overlap(net, host.address.trunc());

@@ -1,30 +1,30 @@
-//! Which of the planned switches run as VMs. The ends of the others are free to plug into.
+//! Selects which of the planned switches run as VMs. The ends of all others are free to plug into.
 
 use std::collections::BTreeSet;
 
 use super::{EndOwner, PortKind, Role, SwitchPort, Topology, UnknownName};
 
-/// Some of a topology's switches, by their places in [`Topology::switches`].
+/// A set of a topology's switches, by their indices in [`Topology::switches`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection(BTreeSet<usize>);
 
-/// How a selection was chosen: what it is of another topology follows from it.
+/// How switches are selected. Applied to a topology, it yields a [`Selection`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// Every switch there is.
+    /// Every switch of the topology.
     #[default]
     All,
-    /// None: a patch panel alone.
+    /// No switch: the fabric is a patch panel only.
     None,
-    /// Those of these names; `rack1` means its two leaves.
+    /// The switches of these names; `rack1` means its two leaves.
     Only(Vec<String>),
 }
 
 impl Choice {
-    /// Which of a topology's switches these are.
+    /// Applies the choice to a topology.
     ///
     /// # Errors
-    /// A name that is neither a switch's nor a rack's.
+    /// When a name is neither a switch's nor a rack's.
     pub fn of(&self, topology: &Topology) -> Result<Selection, UnknownName> {
         match self {
             Choice::All => Ok(Selection::all(topology)),
@@ -35,12 +35,12 @@ impl Choice {
 }
 
 impl Selection {
-    /// No switch: a patch panel alone.
+    /// The empty selection, for a patch panel only.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// All of them.
+    /// Every switch of the topology.
     pub fn all(topology: &Topology) -> Self {
         Self((0..topology.switches.len()).collect())
     }
@@ -48,7 +48,7 @@ impl Selection {
     /// The switches of these names; `rack1` means its two leaves.
     ///
     /// # Errors
-    /// A name that is neither a switch's nor a rack's.
+    /// When a name is neither a switch's nor a rack's.
     pub fn of(
         topology: &Topology,
         names: impl IntoIterator<Item = impl AsRef<str>>,
@@ -77,34 +77,34 @@ impl Selection {
         Ok(Self(chosen))
     }
 
-    /// Whether the switch at this place runs.
+    /// Whether the switch at this index is selected.
     pub fn contains(&self, switch: usize) -> bool {
         self.0.contains(&switch)
     }
 
-    /// Whether none runs.
+    /// Whether no switch is selected.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many run.
+    /// The number of selected switches.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Their places, ascending.
+    /// The selected indices, ascending.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().copied()
     }
 
-    /// The ports of `switch` that lead to other switches that run: where sessions are expected.
+    /// The ports of `switch` that lead to other selected switches, where BGP sessions are expected.
     pub fn sessions<'t>(
         &self,
         topology: &'t Topology,
         switch: usize,
     ) -> impl Iterator<Item = &'t SwitchPort> {
         let to_running = move |port: &&SwitchPort| {
-            // A cable of one's own may join two ports that are for servers.
+            // A user's own cable may join two ports that are for servers; these have no session.
             let for_switches = !matches!(port.kind, PortKind::Server { .. });
             for_switches
                 && topology
@@ -115,8 +115,8 @@ impl Selection {
         ports.filter(to_running).collect::<Vec<_>>().into_iter()
     }
 
-    /// The switches that run and that `internet` reaches through others that do, itself among
-    /// them; none where it does not run.
+    /// The selected switches that `internet` reaches through other selected ones, including itself.
+    /// Empty if `internet` is not selected.
     #[must_use]
     pub fn reached(&self, topology: &Topology) -> Self {
         let internet = |switch: &usize| topology.switches[*switch].role == Role::Internet;
@@ -133,7 +133,7 @@ impl Selection {
 }
 
 impl Topology {
-    /// The switch at the other end of a switch port's cable, if one is.
+    /// The switch at the far end of a port's cable. `None` if the far end is not at a switch.
     pub fn far_switch(&self, port: &SwitchPort) -> Option<usize> {
         let cable = self.cables.iter().find(|cable| cable.name == port.cable)?;
         let far = if cable.a.tap == port.tap {

@@ -1,14 +1,15 @@
-//! Where a VM plugs in: the NICs of a position, by any of its names.
+//! The NICs of a server position, by any of its names: where a VM plugs in.
 
 use super::{End, EndOwner, Topology, UnknownName};
 use crate::mac::Mac;
 
 impl Topology {
     /// The NICs of a server with their MAC addresses: both of a position (`rack1:u3`), or the one
-    /// that `place` names (`rack1:u3:1`, `ikvm1-3-1`); `ipmi` for the VM that manages the switches.
+    /// that `place` names (`rack1:u3:1`, `ikvm1-3-1`). `ipmi` names the VM that manages the
+    /// switches.
     ///
     /// # Errors
-    /// [`UnknownName`], with names that are near, if the topology has no such place.
+    /// [`UnknownName`], with similar names, if the topology has no such position.
     pub fn server_nics(&self, place: &str) -> Result<Vec<(&End, Mac)>, UnknownName> {
         let named = |end: &End| {
             let position = end.alias.rsplit_once(':').map(|(position, _)| position);
@@ -26,7 +27,7 @@ impl Topology {
             })
         };
         let mut found: Vec<_> = servers().filter(|(end, _)| named(end)).collect();
-        // The last octet is the NIC's number.
+        // The last octet is the number of the NIC.
         found.sort_by_key(|(_, mac)| mac.0[5]);
         if found.is_empty() {
             let positions = servers().filter_map(|(end, _)| end.alias.rsplit_once(':'));

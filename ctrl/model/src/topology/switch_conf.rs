@@ -1,4 +1,4 @@
-//! From the model to what a single switch must know.
+//! Derives the configuration of a single switch from the topology.
 
 use std::num::NonZeroU32;
 
@@ -10,14 +10,15 @@ use ipnet::Ipv4Net;
 
 use super::{DhcpNetwork, PortKind, Role, Switch, SwitchPort, Topology};
 
-/// Bridge of a leaf's untagged server ports (ikvswitch's name).
+/// The bridge of a leaf's untagged server ports, named as in ikvswitch.
 const DHCP_BRIDGE: &str = "dhcp0";
 
 impl Topology {
-    /// What `switch`, one of [`Topology::switches`], must know to be itself.
+    /// The configuration of `switch`, which is one of [`Topology::switches`].
     ///
     /// # Errors
-    /// A name that no configuration file of the switch can hold; says which and the rule.
+    /// When a name cannot be written to one of the switch's configuration files. The error contains
+    /// the name and the rule.
     pub fn switch_conf(&self, switch: &Switch) -> Result<SwitchConf, NameError> {
         let own = |index: usize| self.switches[index].name == switch.name;
         let nic = |port| self.nic(switch, port);
@@ -108,7 +109,7 @@ mod tests {
     use crate::config::Config;
     use crate::topology::build;
 
-    /// frr-conf checks what must hold in a switch: it accepts all of these.
+    /// frr-conf checks the rules for a switch, and accepts all of these.
     #[test]
     fn every_switch_of_many_shapes_renders() {
         for (racks, spines, num_u) in [(3, 2, 23), (1, 1, 3), (5, 3, 40), (2, 12, 60)] {

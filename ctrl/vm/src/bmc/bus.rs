@@ -1,9 +1,9 @@
-//! The line between an `ipmi_sim` and its VM's QEMU. It passes on messages of the guest's kernel and
-//! their answers. Either end may end and come back; the other stays connected.
+//! The line between an `ipmi_sim` and its VM's QEMU. It carries the messages of the guest's kernel
+//! and their answers. Either end may close and be opened again while the other stays connected.
 //!
-//! The line carries frames of the "VM" codec (OpenIPMI's README.vm). A frame ends with a mark: a0 for a
-//! message, a1 for a command. A byte that would be a mark has its bit 4 set and follows an aa. Only
-//! complete frames are passed on.
+//! The line carries frames of OpenIPMI's "VM" codec (README.vm). A frame ends with a mark: a0 for a
+//! message, a1 for a command. A byte that equals a mark is sent as aa, followed by the byte with
+//! bit 4 set. Only complete frames are passed on.
 
 use model::power::PowerAction;
 use std::io;
@@ -20,20 +20,20 @@ const END_OF_MESSAGE: u8 = 0xa0;
 const END_OF_COMMAND: u8 = 0xa1;
 const ESCAPE: u8 = 0xaa;
 
-/// Commands to QEMU that would change the VM's power behind its supervisor's back.
+/// Commands to QEMU that would change the VM's power without its supervisor.
 const POWER_OFF: u8 = 0x03;
 const RESET: u8 = 0x04;
 const SHUT_DOWN: u8 = 0x09;
-/// What QEMU can do. It sends this once, when it connects.
+/// The command with which QEMU announces what it can do, once, when it connects.
 const CAPABILITIES: u8 = 0x08;
 
-/// The longest frame: QEMU's messages have up to 300 bytes, each of which may be escaped.
+/// The longest frame in bytes: QEMU's messages have up to 300 bytes, each of which may be escaped.
 const LONGEST: usize = 640;
 
-/// Time for an end to take a frame, before it counts as disconnected.
+/// How long an end may take to accept a frame before it counts as disconnected.
 const TAKE: Duration = Duration::from_secs(2);
 
-/// Cuts a stream into frames, including their end marks. It drops what is longer than any frame.
+/// Cuts a stream into frames, including their end marks. Drops bytes beyond the longest frame.
 #[derive(Debug, Default)]
 struct Frames {
     held: Vec<u8>,
@@ -59,7 +59,7 @@ impl Frames {
     }
 }
 
-/// The command in a frame; `None` for a message.
+/// The command in a frame. `None` if the frame is a message.
 fn command(frame: &[u8]) -> Option<u8> {
     match frame {
         [ESCAPE, escaped, .., END_OF_COMMAND] => Some(escaped & !0x10),
@@ -68,8 +68,8 @@ fn command(frame: &[u8]) -> Option<u8> {
     }
 }
 
-/// The power command in a BMC's frame, for the supervisor instead of QEMU. A watchdog that the guest has
-/// set sends it.
+/// The power command in a BMC's frame, which the supervisor carries out instead of QEMU. A watchdog
+/// that the guest has set causes it.
 fn power(frame: &[u8]) -> Option<PowerAction> {
     match command(frame)? {
         POWER_OFF | SHUT_DOWN => Some(PowerAction::Off),
@@ -78,19 +78,19 @@ fn power(frame: &[u8]) -> Option<PowerAction> {
     }
 }
 
-/// QEMU's end, kept while one `ipmi_sim` follows the other.
+/// QEMU's end, kept while a new `ipmi_sim` replaces the old one.
 #[derive(Debug, Default)]
 pub(super) struct Bus {
     vm: Option<UnixStream>,
     from_vm: Frames,
-    /// The frame with QEMU's capabilities, for the next `ipmi_sim`.
+    /// The frame with QEMU's capabilities, sent to each new `ipmi_sim`.
     capabilities: Vec<u8>,
 }
 
 impl Bus {
     /// Carries frames until the BMC closes its end.
     ///
-    /// Returns the error that ended it.
+    /// Returns the error that ended the connection.
     pub(super) async fn carry(
         &mut self,
         mut bmc: TcpStream,
@@ -99,7 +99,7 @@ impl Bus {
     ) -> io::Error {
         let mut from_bmc = Frames::default();
         let (mut ours, mut theirs) = ([0; 512], [0; 512]);
-        // QEMU sends them once, but each new `ipmi_sim` needs them.
+        // QEMU sends its capabilities once, but each new `ipmi_sim` needs them.
         if let Err(error) = put(&mut bmc, &self.capabilities).await {
             return error;
         }
@@ -140,7 +140,7 @@ impl Bus {
             }
             return;
         }
-        // Without a QEMU the frame is dropped.
+        // While no QEMU is connected, the frame is dropped.
         if let Some(vm) = &mut self.vm
             && put(vm, frame).await.is_err()
         {
@@ -149,13 +149,13 @@ impl Bus {
     }
 }
 
-/// Sends a frame in bounded time.
+/// Sends a frame within [`TAKE`].
 async fn put(end: &mut (impl AsyncWriteExt + Unpin), frame: &[u8]) -> io::Result<()> {
     timeout(TAKE, end.write_all(frame)).await?
 }
 
-/// Reads from the stream. Returns the number of bytes, and 0 at its end or after an error. Never resolves
-/// without a stream.
+/// Reads from the stream, if there is one. Returns the number of bytes: 0 at its end or after an
+/// error. Without a stream it never resolves.
 async fn read_if(stream: &mut Option<UnixStream>, buffer: &mut [u8]) -> usize {
     match stream {
         Some(stream) => stream.read(buffer).await.unwrap_or(0),
@@ -195,7 +195,8 @@ mod tests {
     }
 
     proptest! {
-        /// Frames do not depend on how the bytes arrive, and each ends with its only mark.
+        /// However the bytes arrive, they yield the same frames, each with exactly one mark, at its
+        /// end.
         #[test]
         fn cutting_does_not_depend_on_pieces(
             bytes in proptest::collection::vec(prop_oneof![Just(0xa0), Just(0xa1), any::<u8>()], 0..900),

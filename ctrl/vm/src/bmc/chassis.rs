@@ -1,5 +1,6 @@
-//! The chassis that an `ipmi_sim` reads and switches: lines with questions over one socket, about one
-//! switch. The protocol has no other questions, so a hostile `ipmi_sim` can do no more.
+//! The chassis that an `ipmi_sim` reads and controls: lines with questions over one socket, about
+//! one switch. The protocol has no other questions, so that a hostile `ipmi_sim` can do nothing
+//! more.
 //!
 //! | question | answer |
 //! |---|---|
@@ -10,9 +11,9 @@
 //! | `7 get boot` | `7 0 boot:none`: a switch boots its image and nothing else |
 //! | any other | `7 1 …` with the reason |
 //!
-//! The first word is a number that the asker chose, the second the exit status of the program that
-//! `ipmi_sim` started. A switch loses nothing when it is switched off hard, so `shutdown` does that
-//! too.
+//! The first word of a question is a number that the asker chose and the answer repeats. The second
+//! word of the answer is the exit status of the program that `ipmi_sim` started. A switch loses
+//! nothing when it is powered off abruptly, so `shutdown` does that too.
 
 use model::power::PowerAction;
 use std::io;
@@ -23,22 +24,22 @@ use tokio::net::UnixStream;
 use crate::handle::Vm;
 use crate::lifecycle::VmState;
 
-/// The longest question in bytes; those of `ipmi_sim` are shorter than 40.
+/// The longest question in bytes. Those of `ipmi_sim` have fewer than 40.
 const LONGEST: usize = 200;
 
-/// A question or order of the protocol.
+/// A question or command of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Question {
-    /// Whether the switch is on.
+    /// Is the switch on?
     Power,
-    /// What the switch will boot.
+    /// What will the switch boot from?
     Boot,
-    /// Switches it.
+    /// A command to switch it on or off, or to reset it.
     Set(PowerAction),
 }
 
-/// The number and the question. The inner `None` is an unknown question; the outer one is a line without
-/// a number.
+/// The number and the question in a line. The inner `None` is an unknown question, the outer one a
+/// line without a number.
 fn parse(line: &str) -> Option<(u32, Option<Question>)> {
     let mut words = line.split_ascii_whitespace();
     let id = words.next()?.parse().ok()?;
@@ -54,7 +55,7 @@ fn parse(line: &str) -> Option<(u32, Option<Question>)> {
     Some((id, question))
 }
 
-/// An answer's line.
+/// The line of an answer.
 fn answer(id: u32, outcome: Result<&str, &str>) -> String {
     let (status, text) = match outcome {
         Ok(text) => (0, text),
@@ -64,7 +65,7 @@ fn answer(id: u32, outcome: Result<&str, &str>) -> String {
     format!("{} {}\n", id, format!("{status} {text}").trim_end())
 }
 
-/// Whether the chassis counts as on. A VM that died by itself still has power.
+/// Whether the chassis counts as on. A VM that has crashed still has power.
 fn is_on(state: VmState) -> bool {
     match state {
         VmState::Booting | VmState::Running | VmState::Restarting => true,
@@ -72,11 +73,11 @@ fn is_on(state: VmState) -> bool {
     }
 }
 
-/// What the protocol needs of a switch; tests implement it without a VM.
+/// What the protocol needs of a switch. Tests implement it without a VM.
 pub(super) trait Chassis {
     /// The VM's state.
     fn state(&self) -> VmState;
-    /// Switches it, and returns once that is done.
+    /// Controls its power. Returns once that is done.
     async fn set(&self, power: PowerAction) -> Result<(), String>;
 }
 
@@ -91,8 +92,8 @@ impl Chassis for Vm {
     }
 }
 
-/// Answers until the asker closes the socket or sends a line that is not a question. Returns the error
-/// that ended it.
+/// Answers questions until the asker closes the socket or sends a line that is not a question.
+/// Returns the reason for the end.
 pub(super) async fn serve(mut socket: UnixStream, chassis: &impl Chassis) -> io::Error {
     let mut held = Vec::new();
     let mut buffer = [0; LONGEST];
@@ -107,7 +108,7 @@ pub(super) async fn serve(mut socket: UnixStream, chassis: &impl Chassis) -> io:
             };
             let reply = match question {
                 Some(question) => reply(question, chassis).await,
-                None => Err("this chassis has no such thing".into()),
+                None => Err("this chassis does not support that".into()),
             };
             let reply = reply.as_deref().map_err(String::as_str);
             if let Err(error) = socket.write_all(answer(id, reply).as_bytes()).await {
@@ -115,7 +116,10 @@ pub(super) async fn serve(mut socket: UnixStream, chassis: &impl Chassis) -> io:
             }
         }
         if held.len() > LONGEST {
-            return io::Error::new(io::ErrorKind::InvalidData, "it sent a line without an end");
+            return io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it sent a line without a newline",
+            );
         }
         match socket.read(&mut buffer).await {
             Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
@@ -168,7 +172,7 @@ mod tests {
         }
     }
 
-    /// What comes back for these bytes, and what was done.
+    /// The answers to these bytes, and what was done to the chassis.
     fn asked(bytes: &[u8]) -> (String, Vec<PowerAction>) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -207,11 +211,11 @@ mod tests {
         4 0 power:1
         5 0
         6 0 boot:none
-        7 1 this chassis has no such thing
-        8 1 this chassis has no such thing
+        7 1 this chassis does not support that
+        8 1 this chassis does not support that
         9 0
         10 0 power:0
-        11 1 this chassis has no such thing
+        11 1 this chassis does not support that
         ");
         assert_eq!(
             done,
@@ -238,7 +242,7 @@ mod tests {
         assert!(!is_on(VmState::Failed) && !is_on(VmState::Off));
     }
 
-    /// The very program that `ipmi_sim` starts, by the shell that starts it.
+    /// Runs the same program as `ipmi_sim`, by the same shell.
     #[test]
     fn the_program_waits_for_its_own_answer() {
         let folder = tempfile::tempdir().unwrap();
@@ -280,8 +284,7 @@ mod tests {
     }
 
     proptest! {
-        /// For all that a hostile ipmi_sim may send, each answer is one line with a number and a
-        /// status.
+        /// For all input of a hostile ipmi_sim, each answer is one line with a number and a status.
         #[test]
         fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let (said, _) = asked(&bytes);

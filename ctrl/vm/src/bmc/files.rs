@@ -1,6 +1,6 @@
 //! The files of an `ipmi_sim`: its configuration (ipmi_lan(5)), the commands that define the BMC
-//! (ipmi_sim_cmd(5)), and the program that it starts to read and switch the chassis. All but [`write`]
-//! and [`set_line`] is pure.
+//! (ipmi_sim_cmd(5)), and the program by which it reads and controls the chassis. Everything except
+//! [`write`] and [`set_line`] is pure.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -14,15 +14,16 @@ use sha2::{Digest, Sha256};
 use super::spec::{BmcError, BmcSpec, USER};
 use crate::fingerprint::hexadecimal;
 
-/// File names in the BMC's folder.
+/// The names of the files in the BMC's folder.
 pub(super) const LAN_CONF: &str = "lan.conf";
 pub(super) const COMMANDS: &str = "bmc.emu";
 const CHASSIS: &str = "chassis";
 
-/// The content of `lan.conf`. `line` is the TCP port of 127.0.0.1 at which `ipmi_sim` waits for its VM.
+/// The content of `lan.conf`. `line` is the TCP port of 127.0.0.1 at which `ipmi_sim` waits for its
+/// VM.
 ///
-/// Each address has a channel of its own, because `ipmi_sim` takes one address for each. With `md5`
-/// the password never crosses the network in IPMI 1.5.
+/// Each address has its own channel, because `ipmi_sim` accepts one address per channel. With `md5`
+/// the password never crosses the network, even in IPMI 1.5.
 pub(super) fn lan_conf(spec: &BmcSpec, line: u16) -> String {
     let mut text = format!("name \"{}\"\nset_working_mc 0x20\n", spec.name);
     let guid = guid(&spec.name);
@@ -51,8 +52,8 @@ pub(super) fn lan_conf(spec: &BmcSpec, line: u16) -> String {
     text
 }
 
-/// The BMC, at its usual address: IPMI version 2.0, a sensor for the watchdog and a log of events.
-/// Manufacturer and product are those of the simulator's own example.
+/// Defines the BMC, at its usual address: IPMI version 2.0, a sensor for the watchdog and an event
+/// log. Manufacturer and product are those of the simulator's own example.
 pub(super) const BMC_EMU: &str = "\
 mc_setbmc 0x20
 mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02
@@ -65,8 +66,8 @@ mc_enable 0x20
 ";
 
 /// The chassis program: it passes its arguments on and prints the answer. Its standard input is the
-/// socket to us, inherited through `ipmi_sim`. A question begins with a number, and so does its answer:
-/// an earlier program may have ended without waiting for its own.
+/// socket to this process, inherited through `ipmi_sim`. A question begins with a number that its
+/// answer repeats, because an earlier program may have ended without reading its own answer.
 pub(super) const CHASSIS_SH: &str = "\
 printf '%s %s\\n' \"$$\" \"$*\" >&0
 while read -r id status answer; do
@@ -77,13 +78,13 @@ done
 exit 1
 ";
 
-/// The BMC's GUID, the same on every start: 16 bytes in hexadecimal.
+/// The BMC's GUID, the same at every start: 16 bytes in hexadecimal.
 fn guid(name: &str) -> String {
     let digest = Sha256::digest(format!("ikv-fabric BMC {name}"));
     hexadecimal(&digest[..16])
 }
 
-/// Writes the files that do not change, and an empty `lan.conf` for [`set_line`] to fill. The BMC's
+/// Writes the files that never change, and an empty `lan.conf`, which [`set_line`] fills. The BMC's
 /// group may read them.
 pub(super) fn write(spec: &BmcSpec) -> Result<(), BmcError> {
     let create = |path: &Path, text: &str| -> io::Result<()> {
@@ -106,8 +107,8 @@ pub(super) fn write(spec: &BmcSpec) -> Result<(), BmcError> {
     Ok(())
 }
 
-/// Writes `lan.conf` again, in place, so that its group stays: when a BMC is started again, this process
-/// may no longer have the right to set it.
+/// Overwrites `lan.conf` in place, which keeps its group: when a BMC is started again, this process
+/// may no longer have the right to set the group.
 pub(super) fn set_line(spec: &BmcSpec, line: u16) -> io::Result<()> {
     let mut file: File = OpenOptions::new()
         .write(true)

@@ -1,5 +1,5 @@
-//! The switches' BMCs: for each an `ipmi_sim` (of Debian's openipmi), which speaks IPMI on the LAN
-//! and with the switch's own kernel. It decides nothing: it asks, and the VM's supervisor acts.
+//! The switches' BMCs. For each, an `ipmi_sim` (of Debian's openipmi) speaks IPMI on the LAN and
+//! with the switch's own kernel. It only asks; the VM's supervisor decides and acts.
 //!
 //! ```text
 //!  ipmitool ──UDP──> ipmi_sim (uid of its own) ──chassis.rs──> Vm::power, Vm::status
@@ -8,12 +8,12 @@
 //! ```
 //!
 //! An `ipmi_sim` is untrusted: its input comes from LAN and guest, and it is written in C. It can
-//! write no file and gain no right. It has one socket (`chassis.rs`), by which it asks whether this
-//! switch is on, and asks to switch it. `bus.rs` does not pass commands for QEMU itself on, such as
-//! a watchdog's: it turns them to the supervisor, so that there is one state.
+//! write no file and gain no right. Over its only socket (`chassis.rs`) it can ask whether this
+//! switch is on, and ask to switch it. `bus.rs` does not pass commands for QEMU on, such as a
+//! watchdog's, but hands them to the supervisor, so that only one place knows the VM's power state.
 //!
-//! The supervisor in `process.rs` starts an `ipmi_sim` again when it ends. The switch does not notice,
-//! because its end of the line stays.
+//! The supervisor in `process.rs` restarts an `ipmi_sim` that ends. The switch does not notice,
+//! because its end of the line stays open.
 
 mod bus;
 mod chassis;
@@ -31,7 +31,7 @@ use crate::handle::Vm;
 use process::Supervisor;
 pub use spec::{BmcError, BmcSpec, BmcState, USER};
 
-/// A BMC that is kept running until [`Bmc::stop`].
+/// A BMC, restarted whenever it ends, until [`Bmc::stop`].
 #[derive(Debug)]
 pub struct Bmc {
     port: u16,
@@ -40,7 +40,7 @@ pub struct Bmc {
 }
 
 impl Bmc {
-    /// Writes its files and starts it. [`Bmc::watch`] shows when it runs.
+    /// Writes the BMC's files and starts it. [`Bmc::watch`] shows when it runs.
     ///
     /// # Errors
     /// When the files cannot be written.
@@ -57,26 +57,26 @@ impl Bmc {
         })
     }
 
-    /// Its UDP port.
+    /// Its UDP port, the same at all of its addresses.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether it runs now.
+    /// Its present state.
     pub fn state(&self) -> BmcState {
         self.state.borrow().clone()
     }
 
-    /// Follows its state.
+    /// Follows its state from now on. The channel closes when the BMC is stopped.
     pub fn watch(&self) -> watch::Receiver<BmcState> {
         self.state.clone()
     }
 
-    /// Ends it. Once this has returned, it switches its switch no more.
+    /// Ends the BMC. After this returns, it can no longer control its switch.
     pub async fn stop(&self) {
         self.stop.notify_one();
         let mut state = self.state.clone();
-        // The task drops its end of the channel when it has ended.
+        // The task drops its end of the channel when it ends.
         while state.changed().await.is_ok() {}
     }
 }

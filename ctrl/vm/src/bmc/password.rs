@@ -1,14 +1,15 @@
-//! The password of the BMCs: made once and kept beside the fabric's keys, readable by its owner alone.
+//! The password of the BMCs: generated once and kept beside the fabric's keys, readable by its
+//! owner only.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::keys;
 
-/// The password's file in the key folder.
+/// The name of the password's file in the key folder.
 pub const FILE: &str = "ipmi_password";
 
-/// The most characters that IPMI 1.5 takes. They hold 95 random bits.
+/// The most characters that IPMI 1.5 accepts. They hold 95 random bits.
 const LENGTH: usize = 16;
 
 /// Letters and digits, so that no shell and no configuration file needs quotes.
@@ -20,12 +21,12 @@ pub enum PasswordError {
     /// The file could not be read or written, or the host has no random numbers.
     #[error("the BMCs' password {}: {error}", .path.display())]
     File {
-        /// The file's path.
+        /// The path of the password's file.
         path: PathBuf,
-        /// The system's reason.
+        /// The error that the system returned.
         error: io::Error,
     },
-    /// The file holds something else.
+    /// The file contains something other than a password.
     #[error(
         "{} is not {LENGTH} letters and digits; remove the file and a new password will be made",
         .0.display()
@@ -33,7 +34,7 @@ pub enum PasswordError {
     Broken(PathBuf),
 }
 
-/// Reads the password in `folder`. If there is none, makes one in a file of `owner` (uid, gid).
+/// Reads the password in `folder`. If there is none, generates one in a file of `owner` (uid, gid).
 ///
 /// # Errors
 /// See [`PasswordError`].
@@ -67,7 +68,7 @@ fn random() -> io::Result<String> {
     let mut password = String::with_capacity(LENGTH);
     while password.len() < LENGTH {
         let [byte] = keys::random()?;
-        // 248 is four times 62: below it each letter is equally likely.
+        // 248 is four times 62, so that below it each character is equally likely.
         if byte < 248 {
             password.push(char::from(LETTERS[usize::from(byte) % LETTERS.len()]));
         }

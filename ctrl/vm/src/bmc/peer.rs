@@ -1,5 +1,5 @@
-//! Which user's process is at the other end of a local TCP connection. `ipmi_sim` waits for its VM at a
-//! port of 127.0.0.1, where any user of the host could wait in its place.
+//! Finds the owner of the process at the other end of a local TCP connection. `ipmi_sim` waits for
+//! its VM at a port of 127.0.0.1, where a process of any other user could wait instead.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ use std::net::SocketAddrV4;
 
 use tokio::net::TcpStream;
 
-/// The uid of the process at the other end; `None` while no process has accepted the connection.
+/// The uid of the process at the other end. `None` while no process has accepted the connection.
 ///
 /// # Errors
 /// When the connection is not IPv4, or the kernel's table cannot be read.
@@ -17,12 +17,12 @@ pub(super) fn uid(connection: &TcpStream) -> io::Result<Option<u32>> {
     else {
         return Err(io::ErrorKind::Unsupported.into());
     };
-    // The thread's table: it may be in another network namespace than the process.
+    // The table of the thread, which may be in another network namespace than the process.
     let table = fs::read_to_string("/proc/thread-self/net/tcp")?;
     Ok(owner(&table, theirs, ours))
 }
 
-/// The owner of the socket from `local` to `remote` in a table such as /proc/net/tcp (proc(5)).
+/// The owner of the socket from `local` to `remote`, in a table such as /proc/net/tcp (proc(5)).
 fn owner(table: &str, local: SocketAddrV4, remote: SocketAddrV4) -> Option<u32> {
     let (local, remote) = (written(local), written(remote));
     table.lines().find_map(|line| {
@@ -30,7 +30,7 @@ fn owner(table: &str, local: SocketAddrV4, remote: SocketAddrV4) -> Option<u32> 
         let [_, from, to, _, _, _, _, uid, _, inode, ..] = fields[..] else {
             return None;
         };
-        // Until it is accepted, a connection has no inode and is listed as root's.
+        // Before it is accepted, a connection has no inode and is listed as root's.
         let found = from == local && to == remote && inode != "0";
         found.then(|| uid.parse().ok()).flatten()
     })

@@ -1,4 +1,4 @@
-//! Starts an `ipmi_sim`, joins it to its switch, and starts it again when it ends.
+//! Starts an `ipmi_sim`, connects it to its switch, and restarts it when it ends.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -21,23 +21,23 @@ use crate::child::{MARK, SETPRIV};
 use crate::handle::Vm;
 use crate::stderr::Stderr;
 
-/// Bounds what a hostile `ipmi_sim` can take of the host's resources (util-linux).
+/// Limits the resources of the host that a hostile `ipmi_sim` can use (util-linux).
 const PRLIMIT: &str = "prlimit";
 const IPMI_SIM: &str = "ipmi_sim";
 
-/// First and longest pause before it is started again; it doubles in between.
+/// The first and the longest pause before a restart; it doubles in between.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// After a run of this length the pause begins at its first value again.
+/// After a run of this length, the pause starts over at its first value.
 const STABLE: Duration = Duration::from_secs(30);
 
-/// Time to come up: it takes 20 ms on an idle machine.
+/// How long it may take to come up. It takes 20 ms on an idle machine.
 const COME_UP: Duration = Duration::from_secs(20);
 
-/// Time for the kernel to report the end of a process whose sockets are closed.
+/// How long the kernel may take to report the end of a process whose sockets are closed.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
 
-/// Pause between two attempts to connect to it.
+/// The pause between two attempts to connect to it.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 pub(super) struct Supervisor {
@@ -76,7 +76,7 @@ impl Supervisor {
             if began.elapsed() >= STABLE {
                 pause = PAUSE.0;
             }
-            // The fabric reports it once; here it would repeat.
+            // The fabric reports this once; here it would be repeated at each restart.
             tracing::debug!(switch = self.spec.name, why, "its BMC ended");
             self.state.send_replace(BmcState::Down(why));
             sleep(pause).await;
@@ -85,7 +85,7 @@ impl Supervisor {
         }
     }
 
-    /// Runs an `ipmi_sim` from its start to its end. Returns the reason why it ended.
+    /// Runs an `ipmi_sim` from its start to its end. Returns the reason for the end.
     async fn run_once(&mut self) -> String {
         let (ours, theirs) = match StdStream::pair() {
             Ok(pair) => pair,
@@ -127,20 +127,20 @@ impl Supervisor {
             }
         };
         let why = tokio::select! {
-            // Its own status explains an end best.
+            // Its exit status explains an end best, so it is checked first.
             biased;
             status = child.wait() => ended(status),
             error = serve => format!("its chassis: {error}"),
             error = carry => format!("its line to the switch: {error}"),
         };
-        // Its sockets close a moment before its end is reported.
+        // Its sockets close a moment before the kernel reports its end.
         let why = timeout(LAST_MOMENT, child.wait()).await.map_or(why, ended);
         self.end().await;
         let words = stderr.last_words().await;
         format!("{why}: {words}").trim_end_matches(": ").to_owned()
     }
 
-    /// Kills the process, if there is one. It has no state that could be lost.
+    /// Kills the process, if it runs. It has no state that could be lost.
     async fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill().await;
@@ -151,18 +151,18 @@ impl Supervisor {
 fn ended(status: io::Result<ExitStatus>) -> String {
     match status {
         Ok(status) => format!("{IPMI_SIM} ended with {status}"),
-        Err(error) => format!("{IPMI_SIM} is lost: {error}"),
+        Err(error) => format!("cannot wait for {IPMI_SIM}: {error}"),
     }
 }
 
-/// A free TCP port of 127.0.0.1. If another process takes it before `ipmi_sim` does, `ipmi_sim` ends and
-/// the next attempt uses another port.
+/// A free TCP port of 127.0.0.1. If another process takes it before `ipmi_sim` does, `ipmi_sim`
+/// ends, and the next attempt uses another port.
 fn free_port() -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
 }
 
-/// Connects to the `ipmi_sim` at that port, and refuses a process of another uid than `wanted`.
+/// Connects to the `ipmi_sim` at that port. Refuses a process whose uid is not `wanted`.
 async fn connect(port: u16, wanted: u32) -> io::Result<TcpStream> {
     let stream = loop {
         match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
@@ -184,8 +184,8 @@ async fn connect(port: u16, wanted: u32) -> io::Result<TcpStream> {
     }
 }
 
-/// `ipmi_sim` behind setpriv(1), which sets the parent-death signal after the uid, as a change of uid
-/// clears it.
+/// `ipmi_sim`, started by setpriv(1), which sets the parent-death signal after the uid, because a
+/// change of uid clears the signal.
 fn command(spec: &BmcSpec, chassis: OwnedFd) -> Command {
     let uid = spec.uid.to_string();
     let mut command = Command::new(SETPRIV);
@@ -193,12 +193,12 @@ fn command(spec: &BmcSpec, chassis: OwnedFd) -> Command {
         .args(["--reuid", &uid, "--regid", &uid, "--clear-groups"])
         .args(["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"])
         .args(["--pdeathsig", "KILL", "--"])
-        // Its chassis program takes two more processes. It has no need to write files, which could
-        // only fill the disk.
+        // Its chassis program needs two more processes. It needs to write no files, with which it
+        // could only fill the disk.
         .args([PRLIMIT, "--nproc=16", "--nofile=64", "--fsize=0"])
         .args(["--core=0", "--as=268435456", "--"])
-        // -n: leaves standard input and output to the chassis program. -p: keeps nothing in files, so
-        // what was changed by IPMI is as configured after the next start.
+        // -n leaves standard input and output to the chassis program. -p keeps nothing in files, so
+        // that the next start restores everything that was changed by IPMI.
         .args([IPMI_SIM, "-n", "-p", "-c", LAN_CONF, "-f", COMMANDS])
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())

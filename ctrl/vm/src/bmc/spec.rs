@@ -1,30 +1,31 @@
-//! A BMC as passive data, and its states.
+//! The specification of a BMC as passive data, and its states.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-/// The user name for logins, as in ikvswitch.
+/// The user name for logins over IPMI, as in ikvswitch.
 pub const USER: &str = "ipmiusr";
 
-/// A switch's BMC, as passive data.
+/// The specification of a switch's BMC, as passive data.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BmcSpec {
-    /// The switch's name.
+    /// The switch's name, such as `leaf1`.
     pub name: String,
-    /// An existing folder for its files. It belongs to root; `uid` may enter it but not write it.
+    /// An existing folder for its files. It belongs to root; `uid` may enter it but not write to
+    /// it.
     pub folder: PathBuf,
-    /// The uid and gid it runs as, a pair of its own. No account is needed.
+    /// The uid and gid that it runs as, which no other process has. No account is needed.
     pub uid: u32,
-    /// Addresses at which it listens.
+    /// The addresses at which it listens.
     pub addresses: Vec<Ipv4Addr>,
-    /// UDP port at which it listens.
+    /// The UDP port at which it listens, at each address.
     pub port: u16,
-    /// The password of [`USER`]: at most 16 letters and digits (IPMI 1.5; 20 in 2.0).
+    /// The password of [`USER`]: at most 16 letters and digits (the limit of IPMI 1.5; 20 in 2.0).
     pub password: String,
 }
 
 impl std::fmt::Debug for BmcSpec {
-    /// Leaves the password out, because it must not reach logs.
+    /// Leaves out the password, which must not reach any log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BmcSpec")
             .field("name", &self.name)
@@ -37,21 +38,21 @@ impl std::fmt::Debug for BmcSpec {
 #[derive(Debug, thiserror::Error)]
 #[error("the BMC of {name}: {}: {error}", .path.display())]
 pub struct BmcError {
-    /// The switch's name.
+    /// The name of the BMC's switch.
     pub(super) name: String,
-    /// The file's path.
+    /// The path of the file.
     pub(super) path: PathBuf,
-    /// The system's reason.
+    /// The error that the system returned.
     pub(super) error: std::io::Error,
 }
 
 /// Whether a BMC runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BmcState {
-    /// It was started and does not answer yet.
+    /// It was started but does not answer yet.
     Starting,
-    /// It answers.
+    /// It answers requests.
     Running,
-    /// It ended, for this reason, and will be started again.
+    /// It has ended for this reason, and will be restarted.
     Down(String),
 }

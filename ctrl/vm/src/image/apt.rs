@@ -1,10 +1,10 @@
-//! The host's apt configuration, as far as a build needs it.
+//! The parts of the host's apt configuration that a build needs.
 
 use tokio::process::Command;
 
 use super::error::ImageError;
 
-/// The host's options for reaching an archive: proxies, retries, checks of dates, and the files with
+/// The host's options for reaching an archive: proxies, retries, checks of dates, and files with
 /// passwords. mmdebstrap does not read the host's configuration itself.
 pub(super) async fn options() -> Result<String, ImageError> {
     let mut dump = Command::new("apt-config");
@@ -19,9 +19,9 @@ pub(super) async fn options() -> Result<String, ImageError> {
     Ok(options)
 }
 
-/// The lines of `apt-config dump` about how to reach an archive.
+/// The lines of `apt-config dump` that say how to reach an archive.
 fn acquire_options(dump: &str) -> String {
-    /// Of apt.conf(5)'s group Acquire, the options about the connection, not about the contents.
+    /// The options of apt.conf(5)'s group Acquire about the connection, not about contents.
     const KEPT: &[&str] = &[
         "http",
         "https",

@@ -1,4 +1,5 @@
-//! One build: in a folder beside the final one, under a lock, logged, then renamed.
+//! One build: under a lock, in a folder beside the final one, with a log. The folder is renamed at
+//! the end.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -21,20 +22,20 @@ use super::wanted::{ImagePaths, WantedImage};
 use super::{apt, cache, sources};
 use host::program::{self, Program};
 
-/// When to build.
+/// When an image is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
-    /// Only if there is no image of the recipe.
+    /// Only if no image of the recipe exists.
     Missing,
-    /// Also if there is one: the archive may have newer packages.
+    /// Even if one exists, because the archive may have newer packages.
     Always,
 }
 
-/// Pause between two attempts at the lock that another build holds.
+/// The pause between two attempts to take the lock that another build holds.
 const LOCK_POLL: Duration = Duration::from_millis(200);
 /// How many of the log's last lines an error shows.
 const TAIL: usize = 12;
-/// How the names of build folders begin. A build removes those that a killed one left.
+/// The prefix of the names of build folders. A build removes the folders that a killed one left.
 const BUILDING: &str = "building-";
 
 pub(super) async fn build(
@@ -58,30 +59,30 @@ pub(super) async fn build(
         Ok(()) => run(wanted, &folder, &cache.join("build.log"), &mut on_progress).await,
         Err(error) => Err(error),
     };
-    // Measure before `folder` is dropped, which removes what filled the disk.
+    // Measured before `folder` is dropped, which removes the files that filled the disk.
     made.map_err(|error| DiskSpace::of(cache).blame(cache, error))?;
 
     let built = ImagePaths::in_folder(&folder.0.join("out"));
     for path in built.all() {
-        // QEMU opens kernel and initrd by name, as a uid that owns nothing.
+        // QEMU opens kernel and initrd by name, as a uid that owns no file.
         fs::set_permissions(path, fs::Permissions::from_mode(0o644))
             .map_err(ImageError::file("the build left no", path))?;
     }
     install(wanted, &folder.0.join("out"))
 }
 
-/// Moves a built image to its place, and removes images that were not used for long.
+/// Moves a built image to its final place. Removes images that were not used for a long time.
 fn install(wanted: &WantedImage, built: &Path) -> Result<ImagePaths, ImageError> {
     let (cache, hash, target) = (&wanted.cache, wanted.hash(), wanted.folder());
-    // The image that is replaced may be in use: QEMU's open files stay readable. The image's saved
-    // states are removed with it.
+    // A running QEMU may use the old image; its open files stay readable. The image's saved states
+    // are removed with it, because they do not fit the new one.
     cache::remove(cache, |name| name == hash);
     fs::rename(built, &target).map_err(ImageError::file("cannot move the image to", &target))?;
     cache::remove_superseded(cache, &hash);
     Ok(ImagePaths::in_folder(&target))
 }
 
-/// Programs that a build starts, each with its Debian package; for `setup` and `check`.
+/// The programs that a build starts, each with its Debian package; for `setup` and `check`.
 pub const BUILD_PROGRAMS: &[Program] = &[
     Program::of("mmdebstrap", "mmdebstrap"),
     Program::of("mksquashfs", "squashfs-tools"),
@@ -92,7 +93,7 @@ pub const BUILD_PROGRAMS: &[Program] = &[
     Program::of("setpriv", "util-linux"),
 ];
 
-/// Refuses to build if programs are missing, and names all of them at once.
+/// Refuses to build if programs are missing. The error names all of them.
 fn installed(found: impl Fn(&str) -> bool) -> Result<(), ImageError> {
     let missing: Vec<_> = BUILD_PROGRAMS
         .iter()
@@ -106,7 +107,7 @@ fn installed(found: impl Fn(&str) -> bool) -> Result<(), ImageError> {
     }
 }
 
-/// Waits for the lock that lets one build at a time use the cache.
+/// Waits for the lock, which lets one build at a time use the cache.
 async fn lock(path: &Path, on_progress: &mut impl FnMut(Progress)) -> Result<File, ImageError> {
     let file = File::create(path).map_err(ImageError::file("cannot create", path))?;
     let mut reported = false;
@@ -128,7 +129,7 @@ async fn lock(path: &Path, on_progress: &mut impl FnMut(Progress)) -> Result<Fil
     }
 }
 
-/// The folder of one build; removed on drop.
+/// The folder of one build. Dropping it removes the folder.
 struct BuildFolder(PathBuf);
 
 impl BuildFolder {
@@ -139,7 +140,7 @@ impl BuildFolder {
             let part = folder.0.join(part);
             fs::create_dir_all(&part).map_err(ImageError::file("cannot create", &part))?;
         }
-        // apt downloads as another user, who must be able to enter.
+        // apt downloads as another user, who must be able to enter these folders.
         for path in [&folder.0, &folder.0.join("out"), &folder.0.join("tmp")] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755))
                 .map_err(ImageError::file("cannot open up", path))?;
@@ -150,16 +151,17 @@ impl BuildFolder {
 
 impl Drop for BuildFolder {
     fn drop(&mut self) {
-        // If that fails, the next build removes it.
+        // If this fails, the next build removes the folder.
         cache::remove_folder(&self.0);
     }
 }
 
-/// Runs the recipe's script in namespaces of its own, so that its processes and mounts end with it: a
-/// killed mmdebstrap would leave `/dev` and `/proc` mounted, and its children would run on for half a
-/// minute. The script is killed when the child is dropped, and when this process dies.
+/// The command for the recipe's script, in namespaces of its own, so that its processes and mounts
+/// end with it: otherwise a killed mmdebstrap would leave `/dev` and `/proc` mounted, and its
+/// children would run on for half a minute. The script is killed when the child is dropped and when
+/// this process dies.
 ///
-/// Without root, mmdebstrap makes its own namespaces.
+/// Without root, mmdebstrap creates its own namespaces.
 fn script(path: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);
@@ -168,18 +170,18 @@ fn script(path: &Path) -> Command {
         command.args(["--fork", "--kill-child=KILL", "--"]);
     }
     command
-        // One stream for both keeps the lines in order.
+        // One stream for both outputs keeps the lines in order.
         .args(["sh", "-c", r#"exec sh "$0" 2>&1"#])
         .arg(path)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
-        // Ctrl-C reaches this process alone, which then ends the build.
+        // Ctrl-C reaches only this process, which then ends the build.
         .process_group(0);
     command
 }
 
-/// Runs the recipe's script and follows its output until it ends.
+/// Runs the recipe's script and reads its output until it ends.
 async fn run(
     wanted: &WantedImage,
     folder: &BuildFolder,
@@ -203,9 +205,9 @@ async fn run(
         loop {
             tokio::select! {
                 logged = &mut read => break logged,
-                // apt may wait without limit on a full disk.
+                // On a full disk, apt may wait without limit.
                 () = disk_space::filled(&wanted.cache), if !killed => {
-                    // Read on to the end of its output: then no process writes to the folder.
+                    // Reads on to the end of the output: after it, no process writes to the folder.
                     killed = true;
                     _ = child.start_kill();
                 }
@@ -214,7 +216,7 @@ async fn run(
     };
     let status = child.wait().await;
     if output.disk_full || killed {
-        // The files that filled the disk may have been removed by now, so do not measure again.
+        // Not measured again, because the files that filled the disk may have been removed by now.
         return Err(DiskSpace::of(&wanted.cache).lacking(&wanted.cache));
     }
     logged.map_err(ImageError::file("cannot log the build to", log))?;
@@ -226,7 +228,7 @@ async fn run(
     }
 }
 
-/// The script's command with its sources, apt options and environment.
+/// The script's command with sources, apt options and environment.
 async fn prepared(wanted: &WantedImage, folder: &BuildFolder) -> Result<Command, ImageError> {
     let write = |name: &str, text: &str| {
         let path = folder.0.join(name);
@@ -243,20 +245,20 @@ async fn prepared(wanted: &WantedImage, folder: &BuildFolder) -> Result<Command,
         .env("RECIPE", wanted.hash())
         .env("LC_ALL", "C.UTF-8");
     if rustix::process::geteuid().is_root() {
-        // /tmp may be small. Without root, mmdebstrap needs a folder that its subordinate uids
-        // reach, which this one is not.
+        // /tmp may be too small. But without root, mmdebstrap needs a folder that its subordinate
+        // uids can reach, which this one is not.
         command.env("TMPDIR", folder.0.join("tmp"));
     }
     Ok(command)
 }
 
-/// What a build has printed so far.
+/// The output of a build so far.
 struct Output {
     log: File,
     reader: Reader,
-    /// The last lines, for the error message.
+    /// The last lines, for an error message.
     tail: VecDeque<String>,
-    /// A program reported that the disk is full.
+    /// Whether a program has reported that the disk is full.
     disk_full: bool,
 }
 
@@ -276,7 +278,7 @@ impl Output {
         if let Some(progress) = self.reader.line(line) {
             on_progress(progress);
         }
-        // Progress bars say nothing about a failure.
+        // Progress bars do not help to explain a failure.
         if !line.trim().is_empty() && !line.starts_with('[') {
             if self.tail.len() == TAIL {
                 self.tail.pop_front();
@@ -296,8 +298,8 @@ impl Output {
     }
 }
 
-/// Calls `line` for each line. A carriage return ends a line too: progress bars use it to overwrite
-/// themselves. Bytes that are not UTF-8 are replaced.
+/// Calls `line` with each line. A carriage return ends a line too, because progress bars overwrite
+/// themselves with it. Bytes that are not UTF-8 are replaced.
 async fn lines(
     mut output: impl AsyncRead + Unpin,
     mut line: impl FnMut(&str) -> std::io::Result<()>,

@@ -1,23 +1,23 @@
-//! The folder of all images: which are kept, and how the others are removed.
+//! The folder of all images: which are kept, and how others are removed.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// How many images of other recipes are kept, for releases and working copies of this program that are
-/// used alternately.
+/// How many images of other recipes are kept, so that releases and working copies of this program
+/// can be used alternately.
 const OTHERS: usize = 2;
 
-/// Removes the images of other recipes than `hash` but those used last and those in use.
+/// Removes the images of recipes other than `hash`, except the ones used last and those in use.
 pub(super) fn remove_superseded(cache: &Path, hash: &str) {
     let superseded = superseded(others(cache, hash));
     remove(cache, |name| {
-        // Another fabric's switches may run on it.
+        // The switches of another fabric may run on it.
         superseded.iter().any(|old| old == name) && !in_use(&cache.join(name))
     });
 }
 
-/// The images in the cache other than `hash`, and when each was last used.
+/// The images in the cache other than `hash`, each with the time of its last use.
 fn others(cache: &Path, hash: &str) -> Vec<(SystemTime, String)> {
     let entries = fs::read_dir(cache).into_iter().flatten().flatten();
     entries
@@ -30,16 +30,16 @@ fn others(cache: &Path, hash: &str) -> Vec<(SystemTime, String)> {
         .collect()
 }
 
-/// Those that were not among the [`OTHERS`] used last.
+/// All except the [`OTHERS`] that were used last.
 fn superseded(mut images: Vec<(SystemTime, String)>) -> Vec<String> {
     images.sort_by(|a, b| b.cmp(a));
     images.drain(..OTHERS.min(images.len()));
     images.into_iter().map(|(_, name)| name).collect()
 }
 
-/// Records that an image is used now: as its folder's time of modification.
+/// Records that an image is used now, as the modification time of its folder.
 pub(super) fn used_now(folder: &Path) {
-    // Fails for another user's folder; the image then only seems older than it is.
+    // Fails for another user's folder; the image then only appears older than it is.
     let _ = File::open(folder).and_then(|folder| folder.set_modified(SystemTime::now()));
 }
 
@@ -52,9 +52,9 @@ pub(super) fn remove(cache: &Path, which: impl Fn(&str) -> bool) {
     }
 }
 
-/// Removes a folder, unless something is mounted below it: that might be the host's `/dev`, as builders
-/// of root file systems mount it. A folder that stays only takes up space; if it is in the way, the
-/// rename of the new image reports that.
+/// Removes a folder, unless something is mounted below it: that might be the host's `/dev`, which
+/// builders of root file systems mount. A folder that stays only takes up space; if it is in the
+/// way, renaming the new image fails and reports it.
 pub(super) fn remove_folder(folder: &Path) {
     let mounts = fs::read_to_string("/proc/self/mountinfo");
     if mounts.is_ok_and(|mounts| !mounted_below(&mounts, folder)) {
@@ -70,13 +70,13 @@ fn mounted_below(mountinfo: &str, folder: &Path) -> bool {
         .any(|at| Path::new(at).starts_with(folder))
 }
 
-/// Whether a folder's name is an image's ([`super::WantedImage::hash`]).
+/// Whether a folder's name is that of an image ([`super::WantedImage::hash`]).
 fn is_hash(name: &str) -> bool {
     name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether a process has a file of the folder open, as QEMU has its disks open while it runs. It sees
-/// only processes that this one may inspect.
+/// Whether a process has a file of the folder open, as a running QEMU has its disks. Only processes
+/// that this one may inspect are seen.
 fn in_use(folder: &Path) -> bool {
     let open = |process: fs::DirEntry| fs::read_dir(process.path().join("fd"));
     fs::read_dir("/proc")

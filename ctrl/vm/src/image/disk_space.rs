@@ -1,26 +1,26 @@
-//! What a build needs of a file system, and whether that much is free.
+//! The disk space that a build needs, and whether that much is free.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::error::ImageError;
 
-/// What a build needs at most. It was measured to need 564 MiB and 7326 files.
+/// The most that a build needs. Measured: 564 MiB and 7326 files.
 const NEEDED: DiskSpace = DiskSpace {
     free: 600,
     files: 8000,
 };
 
-/// Below either of these a file system counts as full.
+/// With less than either of these, a file system counts as full.
 const LEAST: DiskSpace = DiskSpace {
     free: 16,
     files: 64,
 };
 
-/// What programs print when the disk is full (`ENOSPC`), in the locale that the build runs in.
+/// The message of programs when the disk is full (`ENOSPC`), in the build's locale.
 pub(super) const FULL: &str = "No space left on device";
 
-/// Pause between two measurements of the space that a running build has left.
+/// The pause between two measurements during a build.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Waits until the folder's file system is full.
@@ -30,17 +30,17 @@ pub(super) async fn filled(folder: &Path) {
     }
 }
 
-/// What is free in a file system.
+/// The free space of a file system.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DiskSpace {
-    /// MiB.
+    /// Free space in MiB.
     free: u64,
-    /// How many more files can be made; `u64::MAX` where the file system does not count them.
+    /// How many more files can be created; `u64::MAX` if the file system does not count them.
     files: u64,
 }
 
 impl DiskSpace {
-    /// What statvfs(3) reports for the folder's file system. If it fails, enough for a build.
+    /// Measures the folder's file system with statvfs(3). If that fails, assumes that a build fits.
     pub(super) fn of(folder: &Path) -> Self {
         let Ok(left) = rustix::fs::statvfs(folder) else {
             return NEEDED;
@@ -52,7 +52,7 @@ impl DiskSpace {
         };
         Self {
             free: blocks.saturating_mul(left.f_frsize) >> 20,
-            // btrfs reports 0 of 0.
+            // btrfs reports 0 of 0 files.
             files: if left.f_files == 0 {
                 u64::MAX
             } else {
@@ -65,7 +65,7 @@ impl DiskSpace {
         self.free < other.free || self.files < other.files
     }
 
-    /// Refuses to begin a build that would not fit.
+    /// Refuses a build that would not fit.
     pub(super) fn suffices(self, folder: &Path) -> Result<(), ImageError> {
         if self.is_below(NEEDED) {
             return Err(self.lacking(folder));
@@ -74,7 +74,7 @@ impl DiskSpace {
     }
 
     /// The reason why a build failed: `error`, unless the disk is full, which causes many different
-    /// errors. Call it before anything of the build is removed.
+    /// errors. Must be called before anything of the build is removed.
     pub(super) fn blame(self, folder: &Path, error: ImageError) -> ImageError {
         if self.is_below(LEAST) {
             return self.lacking(folder);

@@ -1,9 +1,9 @@
-//! Why there is no image, and what helps.
+//! Why no image is available, and the remedy.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why there is no image.
+/// Why no image is available.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The user is not root and has no home folder.
@@ -14,10 +14,10 @@ pub enum ImageError {
     /// `/etc/os-release` does not name Debian.
     #[error(
         "the switch image is Debian, and this host is {host}: set image.release \
-         (as \"bookworm\") and image.mirror in the configuration"
+         (such as \"bookworm\") and image.mirror in the configuration"
     )]
     NotDebian {
-        /// The host's distribution, as `/etc/os-release` has it.
+        /// The host's distribution, as in `/etc/os-release`.
         host: String,
     },
     /// No source in `/etc/apt` is the Debian archive.
@@ -27,65 +27,65 @@ pub enum ImageError {
         folder.display()
     )]
     NoSources {
-        /// The folder of apt's configuration.
+        /// The folder with apt's configuration.
         folder: PathBuf,
-        /// Code name of the release that is wanted.
+        /// The code name of the wanted release.
         suite: String,
     },
-    /// Programs are not installed.
+    /// Programs that a build starts are not installed.
     #[error(
         "building the switch image needs {}: `ikv-fabric setup` installs it",
         missing.join(", ")
     )]
     Missing {
-        /// The names of their packages.
+        /// The names of the Debian packages that contain them.
         missing: Vec<&'static str>,
     },
-    /// A file or folder of the cache cannot be used.
+    /// A file or folder of the cache could not be used.
     #[error("{what} {}: {source}", path.display())]
     File {
-        /// The beginning of the message, as "cannot create".
+        /// The beginning of the message, such as "cannot create".
         what: &'static str,
-        /// The file or folder.
+        /// The path of the file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The error that the system returned.
         source: io::Error,
     },
-    /// There is less disk space than a build needs. Found before it or when it failed.
+    /// The disk has less space than a build needs. Found before the build, or when it failed.
     #[error(
         "no room for the switch image: building it takes {needed} for a while, and {} has {left} \
          left; make room there, or set image.dir in the configuration (--set image.dir=FOLDER)",
         folder.display()
     )]
     NoDiskSpace {
-        /// The cache.
+        /// The folder of all images.
         folder: PathBuf,
-        /// What a build needs, as "600 MiB and 8000 files".
+        /// The space that a build needs, such as "600 MiB and 8000 files".
         needed: String,
-        /// What is free in the folder's file system, in the same form.
+        /// The free space of the folder's file system, in the same form.
         left: String,
     },
     /// A program cannot be started.
     #[error("cannot start {program}: {source}; `ikv-fabric setup` installs what is missing")]
     Start {
-        /// The program's name.
+        /// The name of the program.
         program: &'static str,
-        /// The system's reason.
+        /// The error that the system returned.
         source: io::Error,
     },
-    /// The build's script ended with an error.
+    /// The script of the build has failed.
     #[error(
         "building the switch image failed while {stage} ({hint}). The whole log is {}; it ends:\n{tail}",
         log.display()
     )]
     Build {
-        /// What it was doing, as in "installing packages".
+        /// What the build was doing, such as "installing packages".
         stage: &'static str,
-        /// What probably helps, as a clause.
+        /// The likely remedy, as a clause.
         hint: &'static str,
-        /// The file with everything that the build printed.
+        /// The file with the whole output of the build.
         log: PathBuf,
-        /// The log's last lines.
+        /// The last lines of the log.
         tail: String,
     },
 }

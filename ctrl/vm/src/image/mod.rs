@@ -2,9 +2,9 @@
 //! host's own apt sources and cached by the hash of its recipe.
 //!
 //! The recipe is the folder `images/`, embedded in this binary. [`ensure`] returns the files of the
-//! image and builds them first if they are missing: it keeps of the host's apt sources those of the
-//! Debian archive, builds in a folder beside the final one, reads the progress from the build's
-//! output, and renames the folder.
+//! image and builds them first if they are missing: it selects the Debian archive's entries from
+//! the host's apt sources, builds in a folder beside the final one, reads the progress from the
+//! build's output, and renames the folder.
 //!
 //! # How a switch boots
 //! QEMU starts `kernel`, an uncompressed ELF with a PVH note, with `initrd` and
@@ -59,7 +59,8 @@ pub const KERNEL_CMDLINE: &str = "console=ttyS0 quiet panic=1 acpi=noirq mitigat
     nokaslr audit=0 lsm=none init_on_alloc=0 8250.nr_uarts=1 no_timer_check tsc=unstable \
     i8042.noaux i8042.nokbd i8042.nopnp cryptomgr.notests nowatchdog";
 
-/// The image, built first if it does not exist. Two callers at the same time build it once.
+/// Returns the image, building it first if it does not exist. Two callers at the same time build it
+/// once.
 ///
 /// Dropping the future ends the build and removes all of it but its log.
 ///
@@ -77,7 +78,7 @@ pub async fn ensure(
     build::build(&wanted, build::When::Missing, on_progress).await
 }
 
-/// Builds the image even if it exists: the archive may have newer packages.
+/// Builds the image even if it exists, because the archive may have newer packages.
 ///
 /// # Errors
 /// See [`ImageError`].

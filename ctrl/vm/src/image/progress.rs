@@ -1,13 +1,13 @@
-//! How far a build is, read from its output.
+//! The progress of a build, read from its output.
 
 use std::fmt;
 
-/// The stage of a build, and how much of the whole is done.
+/// The stage of a build, and how much of the whole build is done.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Progress {
-    /// What the build is doing, as in "installing packages".
+    /// What the build is doing, such as "installing packages".
     pub stage: &'static str,
-    /// Share of the whole that is done, 0..=1. It never falls.
+    /// The share of the whole build that is done, 0..=1. It never decreases.
     pub fraction: f64,
 }
 
@@ -17,8 +17,8 @@ impl fmt::Display for Progress {
     }
 }
 
-/// A stage: the beginning of the line that opens it, its name, what to try when it fails, and
-/// the share of the whole that is done when it begins.
+/// A stage: the beginning of the line that opens it, its name, what to try if it fails, and the
+/// share of the whole build that is done when it begins.
 struct Stage {
     opens: &'static str,
     name: &'static str,
@@ -39,7 +39,7 @@ const fn stage(opens: &'static str, name: &'static str, hint: &'static str, from
     }
 }
 
-/// All stages in order. The shares come from builds that took 22 to 33 s.
+/// All stages in order. Their shares were measured in builds that took 22 to 33 s.
 const STAGES: &[Stage] = &[
     stage("ikv-stage: packages", "preparing", MMDEBSTRAP, 0.0),
     stage(
@@ -74,20 +74,20 @@ const STAGES: &[Stage] = &[
     stage("I: cleaning package lists", "cleaning up", MMDEBSTRAP, 0.99),
 ];
 
-/// Reads a build's output, line by line.
+/// Reads the progress from a build's output, line by line.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     stage: usize,
-    /// Share of the stage that is done, 0..=1.
+    /// The share of the stage that is done, 0..=1.
     within: f64,
-    /// Packages that the stage installs.
+    /// How many packages the stage installs.
     packages: u32,
-    /// How many lines dpkg has printed about them; there are two for each.
+    /// How many lines dpkg has printed about them: two for each package.
     steps: u32,
 }
 
 impl Reader {
-    /// Takes the next line. Returns the progress if it has changed.
+    /// Processes the next line. Returns the progress if it has changed.
     pub(super) fn line(&mut self, line: &str) -> Option<Progress> {
         let ahead = &STAGES[self.stage + 1..];
         if let Some(skip) = ahead.iter().position(|stage| line.starts_with(stage.opens)) {
@@ -105,12 +105,12 @@ impl Reader {
         Some(self.progress())
     }
 
-    /// The present stage's name.
+    /// The name of the present stage.
     pub(super) fn stage(&self) -> &'static str {
         STAGES[self.stage].name
     }
 
-    /// What probably helps if the build fails in this stage.
+    /// The likely remedy if the build fails in this stage.
     pub(super) fn hint(&self) -> &'static str {
         STAGES[self.stage].hint
     }
@@ -124,8 +124,8 @@ impl Reader {
         }
     }
 
-    /// The share of the stage that is done, from a line that shows it: apt prints the number of packages,
-    /// dpkg names each twice, and mksquashfs prints percents.
+    /// The share of the stage that is done, if the line shows it: apt prints the number of
+    /// packages, dpkg names each package twice, and mksquashfs prints percentages.
     fn within(&mut self, line: &str) -> Option<f64> {
         if let Some((_, rest)) = line.split_once(" upgraded, ") {
             self.packages = rest.split_once(" newly installed")?.0.parse().ok()?;
@@ -140,7 +140,7 @@ impl Reader {
     }
 }
 
-/// The number in mksquashfs' bar: `[=====/ ] 120/480  25%`.
+/// The percentage in mksquashfs' bar: `[=====/ ] 120/480  25%`.
 fn percent(line: &str) -> Option<f64> {
     let number = line.strip_prefix('[')?.strip_suffix('%')?;
     let (_, number) = number.rsplit_once(char::is_whitespace)?;
@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// Of a real build, shortened.
+    /// The output of a real build, shortened.
     const OUTPUT: &str = "\
 ikv-stage: packages
 I: automatically chosen mode: root

@@ -1,4 +1,4 @@
-//! The recipe as files of this binary, and its hash.
+//! The recipe as files embedded in this binary, and its hash.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::fingerprint::Fingerprint;
 
 use super::error::ImageError;
 
-/// The files that make the image: path below `images/`, and contents.
+/// The files from which the image is built: path below `images/`, and content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Recipe(Vec<(&'static str, &'static str)>);
 
@@ -18,7 +18,7 @@ macro_rules! embed {
 }
 
 impl Recipe {
-    /// The recipe that this binary was built with.
+    /// The recipe that is embedded in this binary.
     pub(super) fn embedded() -> Self {
         Self(embed![
             "build.sh",
@@ -40,7 +40,7 @@ impl Recipe {
         ])
     }
 
-    /// 16 hexadecimal digits that change with any file of the recipe, the suite, or the
+    /// A hash of 16 hexadecimal digits over all files of the recipe, the suite and the
     /// architecture.
     pub(super) fn hash(&self, suite: &str) -> String {
         let mut digest = Fingerprint::default();
@@ -53,7 +53,7 @@ impl Recipe {
         digest.short()
     }
 
-    /// Writes the files below `folder`.
+    /// Writes the files into `folder`.
     pub(super) fn write(&self, folder: &Path) -> Result<(), ImageError> {
         for (path, content) in &self.0 {
             let path = folder.join(path);

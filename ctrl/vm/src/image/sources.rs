@@ -1,6 +1,6 @@
-//! Which of the host's apt sources the image is built from: those of the Debian archive, in
-//! both of apt's formats (sources.list(5)). Third parties' sources are left out: their packages are
-//! meant for the host and not for a switch, and each could break the build.
+//! Selects those of the host's apt sources from which the image is built: the ones of the Debian
+//! archive, in both of apt's formats (sources.list(5)). Third parties' sources are left out: their
+//! packages are meant for the host and not for a switch, and each could break the build.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,7 +12,7 @@ const APT: &str = "/etc/apt";
 const OS_RELEASE: &str = "/etc/os-release";
 const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// A source as it is written, one `deb822` stanza or one line.
+/// One apt source: a `deb822` stanza or a line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Source {
     binary: bool,
@@ -20,23 +20,24 @@ pub(super) struct Source {
     uris: Vec<String>,
     suites: Vec<String>,
     components: Vec<String>,
-    /// The other fields, by deb822's names in lower case. Values may have several lines.
+    /// The remaining fields, by deb822's names in lower case. A value may have several lines.
     options: Vec<(String, String)>,
 }
 
-/// The configuration's archive, used instead of the host's sources.
+/// The archive from the configuration, used instead of the host's sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mirror {
     pub(super) uri: String,
     pub(super) security: Option<String>,
 }
 
-/// Code name of the host's Debian release.
+/// The code name of the host's Debian release.
 pub(super) fn host_release() -> Result<String, ImageError> {
     release(&fs::read_to_string(OS_RELEASE).unwrap_or_default())
 }
 
-/// The code name in an os-release(5) of Debian itself: derivatives have another ID and other packages.
+/// The code name in the os-release(5) of Debian itself. Derivatives have another ID and other
+/// packages.
 fn release(os_release: &str) -> Result<String, ImageError> {
     let value = |key: &str| {
         os_release.lines().find_map(|line| {
@@ -52,7 +53,7 @@ fn release(os_release: &str) -> Result<String, ImageError> {
     }
 }
 
-/// The sources for mmdebstrap, as a deb822 file.
+/// The sources for mmdebstrap as a deb822 file.
 pub(super) fn for_build(suite: &str, mirror: Option<&Mirror>) -> Result<String, ImageError> {
     if let Some(mirror) = mirror {
         let keyring = Path::new(DEBIAN_KEYRING).is_file();
@@ -60,7 +61,7 @@ pub(super) fn for_build(suite: &str, mirror: Option<&Mirror>) -> Result<String, 
     }
     let apt = Path::new(APT);
     let chosen = select(read(apt), suite);
-    // The updates alone do not hold a whole system.
+    // The updates alone do not contain a whole system.
     if !chosen.iter().any(|source| source.has_release(suite)) {
         return Err(ImageError::NoSources {
             folder: apt.into(),
@@ -86,7 +87,7 @@ fn of_mirror(suite: &str, mirror: &Mirror, keyring: bool) -> String {
     text
 }
 
-/// All sources of the folder, in apt's order. Files that cannot be read are skipped.
+/// All sources in the folder, in apt's order. Files that cannot be read are skipped.
 fn read(apt: &Path) -> Vec<Source> {
     let text = |path: &Path| fs::read_to_string(path).unwrap_or_default();
     let mut sources = one_line(&text(&apt.join("sources.list")));
@@ -135,7 +136,8 @@ fn one_line(text: &str) -> Vec<Source> {
         .collect()
 }
 
-/// Parses stanzas of `Key: value` lines. A line that begins with a blank continues the value before.
+/// Parses stanzas of `Key: value` lines. A line that begins with a blank continues the previous
+/// value.
 fn deb822(text: &str) -> Vec<Source> {
     let mut fields: Vec<(String, String)> = Vec::new();
     let mut sources = Vec::new();
@@ -191,8 +193,9 @@ impl Source {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Third parties sign with keys of their own, so a named key decides. Without one the path decides:
-    /// every mirror of the archive keeps the names of its folders.
+    /// Whether this is the Debian archive. Third parties sign with their own keys, so a named key
+    /// decides. Without one the path decides: every mirror of the archive keeps the names of its
+    /// folders.
     fn is_debian(&self) -> bool {
         match self.signed_by() {
             Some(key) => key.contains("debian-archive"),
@@ -209,7 +212,7 @@ impl Source {
         self.suites.iter().any(|name| is_release(name, suite))
     }
 
-    /// The source as a deb822 stanza, which can express what either format can.
+    /// The source as a deb822 stanza, which can express everything that either format can.
     fn stanza(&self) -> String {
         let mut text = format!(
             "Types: deb\nURIs: {}\nSuites: {}\nComponents: {}\n",
@@ -230,8 +233,8 @@ fn is_release(name: &str, suite: &str) -> bool {
     name == suite || ["stable", "testing", "unstable", "sid"].contains(&name)
 }
 
-/// Keeps the sources of Debian for this release (with its updates, without its backports) and of them
-/// only `main`, which has all packages of the image.
+/// Selects Debian's sources for this release (with updates, without backports), and of them only
+/// `main`, which contains all packages of the image.
 fn select(sources: Vec<Source>, suite: &str) -> Vec<Source> {
     let wanted = |name: &String| {
         let base = name.strip_suffix("-updates");
@@ -245,7 +248,7 @@ fn select(sources: Vec<Source>, suite: &str) -> Vec<Source> {
             source.suites.retain(wanted);
             source.components.retain(|name| name == "main");
             source.uris.retain(|uri| !uri.starts_with("cdrom:"));
-            // The image is built for the host's architecture alone.
+            // The image is built only for the host's architecture.
             source
                 .options
                 .retain(|(key, _)| key != "arch" && key != "architectures");
@@ -411,7 +414,7 @@ deb http://d.example/debian ./
         assert_eq!(
             release(other).unwrap_err().to_string(),
             "the switch image is Debian, and this host is Other 24.04: set image.release \
-             (as \"bookworm\") and image.mirror in the configuration"
+             (such as \"bookworm\") and image.mirror in the configuration"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Which image a configuration asks for, and where its files are or will be.
+//! Which image a configuration asks for, and the paths of its files.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,13 @@ use super::sources::{self, Mirror};
 /// The files of a built image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ImagePaths {
-    /// Uncompressed ELF kernel that QEMU starts directly.
+    /// The kernel, an uncompressed ELF that QEMU starts directly.
     pub kernel: PathBuf,
-    /// First root file system, in memory (cpio).
+    /// The first root file system, which the kernel keeps in memory (cpio).
     pub initrd: PathBuf,
-    /// Root file system, a read-only squashfs.
+    /// The root file system, a read-only squashfs.
     pub root: PathBuf,
-    /// JSON: recipe, suite, kernel release, and each package's version.
+    /// A JSON file with recipe, suite, kernel release, and the version of each package.
     pub manifest: PathBuf,
 }
 
@@ -51,20 +51,20 @@ impl From<ImagePaths> for crate::spec::Image {
     }
 }
 
-/// Which image, and where it is or will be.
+/// The image that a configuration asks for, and its path, whether or not it is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedImage {
     pub(super) recipe: Recipe,
-    /// Code name of the Debian release.
+    /// The code name of the Debian release.
     pub(super) suite: String,
-    /// Folder of all built images.
+    /// The folder of all built images.
     pub(super) cache: PathBuf,
     pub(super) mirror: Option<Mirror>,
 }
 
 impl WantedImage {
-    /// From `[image]` of the configuration. By default the release is the host's, and the folder
-    /// `/var/cache/ikv-fabric` for root, otherwise `$XDG_CACHE_HOME/ikv-fabric`.
+    /// The image for `[image]` of the configuration. By default the release is the host's, and the
+    /// folder is `/var/cache/ikv-fabric` for root, otherwise `$XDG_CACHE_HOME/ikv-fabric`.
     ///
     /// # Errors
     /// When no release is configured and the host does not run Debian, or when there is no folder to
@@ -86,18 +86,18 @@ impl WantedImage {
         })
     }
 
-    /// Name of the image's folder: a hash over the recipe, the release and the architecture, in 16
-    /// hexadecimal digits.
+    /// The name of the image's folder: a hash over the recipe, the release and the architecture, 16
+    /// hexadecimal digits long.
     pub fn hash(&self) -> String {
         self.recipe.hash(&self.suite)
     }
 
-    /// The image's folder, which exists once the image is built.
+    /// The image's folder. It exists only once the image is built.
     pub fn folder(&self) -> PathBuf {
         self.cache.join(self.hash())
     }
 
-    /// The image, if it has been built.
+    /// The files of the image. `None` if it has not been built.
     pub fn built(&self) -> Option<ImagePaths> {
         Some(ImagePaths::in_folder(&self.folder())).filter(ImagePaths::exist)
     }

@@ -421,7 +421,7 @@ impl Side {
         self.port.as_mut().expect("it is there between rounds")
     }
 
-    /// It rings once for a fault, and for nothing else.
+    /// It rings exactly once, and only for a fault.
     fn check_alarm(&mut self) {
         let rung = self.rung.load(Ordering::Relaxed);
         assert_eq!(rung, usize::from(self.port().fault.is_some()));

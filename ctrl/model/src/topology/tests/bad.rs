@@ -282,7 +282,7 @@ fn macs() {
 fn as_numbers() {
     bad(
         "[bgp]\nas_start = 4294967290\n",
-        "f.toml, line 2: bgp.as_start: 9 AS numbers from 4294967290 on pass 4294967294; start lower",
+        "f.toml, line 2: bgp.as_start: 9 AS numbers from 4294967290 on exceed 4294967294; start lower",
     );
     bad(
         "[bgp]\nas_start = 65530\n",

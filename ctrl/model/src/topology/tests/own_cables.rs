@@ -1,4 +1,4 @@
-//! `[[cable]]`: cables of one's own, and what is said about those that there are.
+//! `[[cable]]`: cables that the user adds, and changes to existing ones.
 
 use crate::config;
 use crate::topology::{EndOwner, Topology, build};

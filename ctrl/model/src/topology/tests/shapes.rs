@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::mac::Mac;
 use crate::topology::{EndOwner, LONGEST_NAME, SwitchPort, Topology, TopologyJson, build};
 
-/// In a range that is large enough for every shape.
+/// Uses a range that is large enough for every shape.
 fn shape(racks: u16, spines: u16, num_u: u16) -> Topology {
     let mut config = Config::default();
     config.topology.racks = racks;
