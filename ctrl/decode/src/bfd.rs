@@ -6,7 +6,7 @@ use std::fmt;
 use super::bytes::Cursor;
 
 /// Destination UDP ports of sessions over one hop (RFC 5881) and over several (RFC 5883).
-pub const PORTS: [u16; 2] = [3784, 4784];
+pub(crate) const PORTS: [u16; 2] = [3784, 4784];
 
 /// A control packet: the state of one end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use model::mac::Mac;
 use model::printable;
 
 /// UDP ports of the server and the client (RFC 2131 section 4.1).
-pub const PORTS: [u16; 2] = [67, 68];
+pub(crate) const PORTS: [u16; 2] = [67, 68];
 
 /// Marks that options follow (RFC 2131 section 3).
 const MAGIC_COOKIE: [u8; 4] = [99, 130, 83, 99];
@@ -75,7 +75,7 @@ impl Dhcp {
     }
 
     /// The name of the message type.
-    pub fn kind_name(&self) -> &'static str {
+    pub(crate) fn kind_name(&self) -> &'static str {
         match self.kind {
             0 => "BOOTP",
             1 => "discover",

@@ -58,7 +58,7 @@ impl Person {
 
     /// The files with the keys of those who may log in to the switches: the user's
     /// `authorized_keys` and public keys.
-    pub fn key_files(&self) -> Vec<String> {
+    pub(crate) fn key_files(&self) -> Vec<String> {
         let folder = self.home.join(".ssh");
         let Ok(entries) = std::fs::read_dir(&folder) else {
             return Vec::new();

@@ -21,7 +21,7 @@ pub struct Notification {
 
 impl Notification {
     /// The code for a peer that sent nothing for longer than the hold time.
-    pub const HOLD_TIMER_EXPIRED: u8 = 4;
+    pub(crate) const HOLD_TIMER_EXPIRED: u8 = 4;
 
     pub(super) fn read(body: &[u8]) -> Option<Self> {
         let mut left = Cursor(body);
@@ -41,7 +41,7 @@ impl Notification {
     }
 
     /// The name of the code in the IANA registry.
-    pub fn code_name(&self) -> &'static str {
+    pub(crate) fn code_name(&self) -> &'static str {
         match self.code {
             1 => "Message Header Error",
             2 => "OPEN Message Error",
@@ -56,7 +56,7 @@ impl Notification {
     }
 
     /// The name of the subcode in the IANA registry, if it has one.
-    pub fn subcode_name(&self) -> Option<&'static str> {
+    pub(crate) fn subcode_name(&self) -> Option<&'static str> {
         Some(match (self.code, self.subcode) {
             (1, 1) => "Connection Not Synchronized",
             (1, 2) => "Bad Message Length",

@@ -168,7 +168,7 @@ impl Parts {
     }
 
     /// Whether all parts are kept.
-    pub fn is_same(&self) -> bool {
+    pub(crate) fn is_same(&self) -> bool {
         self.changed.is_empty() && self.added.is_empty() && self.removed.is_empty()
     }
 

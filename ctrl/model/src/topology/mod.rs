@@ -15,7 +15,6 @@ mod lookup;
 mod networks;
 mod picture;
 mod rewire;
-mod routes;
 mod selection;
 mod server_nics;
 mod switch_conf;
@@ -35,7 +34,6 @@ pub use error::{TopologyError, TopologyErrors};
 pub use json::{CableJson, NodeJson, PortJson, TopologyJson};
 pub use lookup::{EndRef, UnknownName};
 pub use networks::{BootFiles, DhcpNetwork, DhcpOptions, Networks, VlanNetwork};
-pub use routes::{Conflict, HostRoute, host_route_conflicts};
 pub use selection::{Choice, Selection};
 
 /// MTU of every port, in bytes (ikvswitch: leaf server ports 9000; here everywhere).
@@ -92,13 +90,13 @@ impl Topology {
 
     /// A stable MAC for the VM that manages the switches, as for a server of rack 0, which does not
     /// exist.
-    pub fn manager_mac(&self) -> Mac {
+    pub(crate) fn manager_mac(&self) -> Mac {
         self.server_mac(0, 0, 1)
     }
 }
 
 /// The lowest server position; U1 and U2 are the leaves.
-pub const FIRST_U: u16 = 3;
+pub(crate) const FIRST_U: u16 = 3;
 
 /// A rack: two leaves and the servers between them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,5 +4,4 @@ mod bad;
 mod default;
 mod ipmi;
 mod own_cables;
-mod routes;
 mod shapes;
