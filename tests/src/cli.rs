@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::pace::slowness;
 use crate::{Answer, Netns};
 
 /// Seconds after which timeout(1) ends a command, so that one that hangs fails its test.
@@ -107,8 +108,9 @@ impl Cli {
     /// Waits until the fabric is ready.
     ///
     /// # Panics
-    /// If it is not within `seconds`.
+    /// If it is not within `seconds` of the reference machine.
     pub fn wait_ready(&self, seconds: u32) {
+        let seconds = (f64::from(seconds) * slowness()).ceil();
         self.ok(&["status", "--wait", &seconds.to_string()]);
     }
 }

@@ -24,6 +24,7 @@ pub mod ipxe;
 mod namespace_guest;
 mod netns;
 mod nic;
+pub mod pace;
 pub mod panel;
 pub mod patience;
 pub mod process;

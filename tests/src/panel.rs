@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::host_state::HostState;
+use crate::pace::slowness;
 use crate::patience::{SOON, ended, wait_for, wait_until};
 use crate::{Answer, Netns, ikv_fabric};
 
@@ -225,7 +226,7 @@ impl PanelFabric<'_> {
     /// # Panics
     /// With its standard error, if it does not.
     pub fn wait_said(&self, words: &str) {
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + SOON.mul_f64(slowness());
         while !self.stderr().contains(words) {
             assert!(
                 Instant::now() < deadline,

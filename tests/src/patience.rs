@@ -1,9 +1,12 @@
-//! Waiting for an event, with a limit.
+//! Waiting for an event, with a limit. The limits are those of the reference machine: a slower one
+//! gets more time, see [`pace`](crate::pace).
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use crate::pace::slowness;
 
 /// Limit for everything but a VM's boot, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -17,6 +20,7 @@ const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(5), Duration::from_mill
 /// # Panics
 /// With the last error, when `look` still fails after `limit`.
 pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let limit = limit.mul_f64(slowness());
     let began = Instant::now();
     loop {
         match look() {
@@ -63,6 +67,7 @@ pub fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) 
 /// # Panics
 /// As [`wait_for`].
 pub async fn wait_until_async(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> bool) {
+    let limit = limit.mul_f64(slowness());
     let began = Instant::now();
     while !holds().await {
         assert!(
