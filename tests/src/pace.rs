@@ -7,8 +7,10 @@ use std::time::Instant;
 /// Words of the memory that is read, 64 MiB: far more than the caches hold.
 const WORDS: usize = 8 << 20;
 
-/// Reads that are timed.
-const READS: u32 = 300_000;
+/// Reads that are timed together, some ms long, and how many times. The fastest counts: this is to
+/// measure the memory, not which thread the scheduler ran instead.
+const READS: u32 = 20_000;
+const TRIES: usize = 20;
 
 /// Nanoseconds of one such read, loop included, on the machine for which the limits were chosen.
 const REFERENCE_NS: f64 = 110.0;
@@ -30,15 +32,19 @@ pub fn slowness() -> f64 {
 fn read_ns() -> f64 {
     let words: Vec<u64> = (0..WORDS as u64).collect();
     let mut at = 1_u64;
-    let began = Instant::now();
-    for _ in 0..READS {
-        let next = at
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        at = next ^ words[(next >> 33) as usize % WORDS];
-    }
+    let mut one_try = || {
+        let began = Instant::now();
+        for _ in 0..READS {
+            let next = at
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            at = next ^ words[(next >> 33) as usize % WORDS];
+        }
+        began.elapsed().as_nanos() as f64 / f64::from(READS)
+    };
+    let fastest = (0..TRIES).map(|_| one_try()).fold(f64::MAX, f64::min);
     black_box(at);
-    began.elapsed().as_nanos() as f64 / f64::from(READS)
+    fastest
 }
 
 #[cfg(test)]

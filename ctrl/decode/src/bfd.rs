@@ -52,7 +52,7 @@ impl State {
 }
 
 impl Control {
-    /// Decodes the payload of a datagram to one of [`PORTS`]; `None` if it is too short or not of
+    /// Decodes the payload of a datagram to port 3784 or 4784; `None` if it is too short or not of
     /// version 1.
     pub fn read(payload: &[u8]) -> Option<Self> {
         let mut left = Cursor(payload);

@@ -30,7 +30,7 @@ pub struct Dhcp {
 }
 
 impl Dhcp {
-    /// Decodes the payload of a datagram to one of [`PORTS`]; `None` if it ends before the options.
+    /// Decodes the payload of a datagram to port 67 or 68; `None` if it ends before the options.
     pub fn read(payload: &[u8]) -> Option<Self> {
         let mut left = Cursor(payload);
         left.take(12)?;

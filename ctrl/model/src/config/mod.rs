@@ -17,7 +17,7 @@
 //!   paragraphs are shown by the schema alone.
 //! - `range(min, max)` bounds a whole number, `x-unit` ends the message about it ("it takes 1 to
 //!   255 racks").
-//! - `with` names the form of a text, one of [`forms`]; a text without one must not be empty.
+//! - `with` names the form of a text, one of those in `forms.rs`; a text without one must not be empty.
 //! - `example` is the value that the example shows for a key without a default.
 //! - `x-live`: `apply` can change the key of a running fabric.
 
