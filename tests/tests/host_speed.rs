@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use host::execute::execute;
 use host::lock::{Lock, StatePaths};
 use host::plan::plan;
+use ikv_tests::pace::slowness;
 use ikv_tests::{host_plan_input, in_namespace};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -18,7 +19,7 @@ fn cpu() -> Duration {
 }
 
 /// Prints the elapsed time of each step, and compares the CPU time of the best of five runs with
-/// its budget: 120 ms up and 80 ms down, of the 300 ms that the whole panel may take.
+/// its budget on the reference machine: 120 ms up and 80 ms down, of the 300 ms that the whole panel may take.
 #[test]
 fn the_hosts_part_stays_within_its_cpu_time() {
     in_namespace(|| {
@@ -51,8 +52,10 @@ fn the_hosts_part_stays_within_its_cpu_time() {
         eprintln!(
             "best of five, 282 links: up {up:.1?} (CPU {up_cpu:.1?}), down {down:.1?} ({down_cpu:.1?})"
         );
-        assert!(up_cpu < Duration::from_millis(120), "{up_cpu:?}");
-        assert!(down_cpu < Duration::from_millis(80), "{down_cpu:?}");
+        // The kernel's part of this is bound by memory.
+        let budget = |ms| Duration::from_millis(ms).mul_f64(slowness());
+        assert!(up_cpu < budget(120), "{up_cpu:?}");
+        assert!(down_cpu < budget(80), "{down_cpu:?}");
         lock.release().unwrap();
     });
 }

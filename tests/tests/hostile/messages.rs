@@ -39,7 +39,7 @@ fn violations() -> Vec<Violation> {
         ("its body does not have the size", 2, VERSION, vec![1, 2, 3]),
         ("ring 200: there are only", 8, VERSION, halves(&[200, 64])),
         (
-            "entries are more than any",
+            "entries are more than a ring can have",
             8,
             VERSION,
             halves(&[0, 65_536]),
