@@ -177,6 +177,8 @@ fn a_tap_removed_beside_a_front_end_is_restored() {
     fabric.wait_said(&format!("another program removed {FAR}: made anew"));
     assert_talk(&mut front_end, &near, 3);
     let tap = plug(&host, FAR);
+    // Only a tap that the fabric knows to be open takes over when the front end leaves.
+    fabric.wait_said(&format!("another program opened {FAR}"));
     drop(front_end);
     fabric.wait_said("its tap carries the cable now");
     tap.send([0; 10], &frame(9));
