@@ -120,7 +120,10 @@ const FILES: &[Obstacle] = &[
     Obstacle {
         what: "a file where the lock should be",
         put: "mkdir $FOLDER/run; echo precious > $FOLDER/run/lock",
-        says: &["run/lock is not the lock file of a fabric", "another --socket"],
+        says: &[
+            "run/lock is not the lock file of a fabric",
+            "another --socket",
+        ],
         ..NONE
     },
     Obstacle {
