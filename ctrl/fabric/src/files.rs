@@ -5,9 +5,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Mode, Uid, chown};
+use rustix::fs::{Gid, Mode, Uid, chown, fchmod};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use vm::spec::MAX_SOCKET_PATH;
+
+/// How many clients may wait to be accepted.
+const BACKLOG: i32 = 128;
 
 /// A folder or file that could not be created or written.
 #[derive(Debug, thiserror::Error)]
@@ -36,10 +40,18 @@ pub(crate) fn listen(path: &Path, (uid, gid): (u32, u32)) -> io::Result<UnixList
             "the path has {bytes} bytes, Linux allows {MAX_SOCKET_PATH}; name a shorter --socket"
         )));
     }
-    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = bound?;
+    // Linux gives the file the mode of the unbound socket. The umask would do it too, but belongs to
+    // the whole process: what other threads create at that moment would get it as well.
+    let socket = net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    fchmod(&socket, Mode::from_raw_mode(0o600))?;
+    net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    net::listen(&socket, BACKLOG)?;
+    let listener = UnixListener::from(socket);
     chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     Ok(listener)
 }
