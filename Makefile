@@ -1,6 +1,7 @@
 # make run    brings the virtual datacenter up in the foreground; Ctrl-C takes it away
 # make test   every check, real switch VMs included
 # make loom   what threads share, in every order that a weakly ordered machine allows
+# make soak   half an hour of traffic and faults, and every frame accounted for; ARGS: seconds
 # make bench  this build against testpmd, OVS-DPDK, Linux bridge and VDE, as far as they are installed,
 #             side by side: bench/RESULTS.md
 # make setup  only what needs a network; afterwards the above work without one
@@ -12,7 +13,7 @@ BIN := target/release/ikv-fabric
 TEST_TOOLS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps \
   dpdk-testpmd:dpdk-dev iperf3:iperf3 tshark:tshark ipmitool:ipmitool ipmi_sim:openipmi
 
-.PHONY: run setup build test loom bench fmt clean
+.PHONY: run setup build test loom soak bench fmt clean
 
 run: setup
 	$(SUDO) $(BIN) run $(ARGS)
@@ -48,6 +49,11 @@ test: setup .test-tools
 # Its own directory: the flag would have all else built anew.
 loom: .linker
 	RUSTFLAGS="--cfg loom" cargo test --locked --package ikv-dataplane --lib --release --target-dir target/loom -- loom
+
+# The released program, so that it carries what users' fabrics carry.
+soak: build .test-tools
+	$(SUDO) env "PATH=$$PATH" IKV_FABRIC="$(CURDIR)/$(BIN)" IKV_SOAK_SECONDS="$(or $(ARGS),1800)" \
+	  cargo test --release --locked --package ikv-tests --test soak
 
 # ARGS: runs, seconds of each run, and groups (with groups, as in `ARGS="5 4 vhost tcp"`, it writes no file).
 bench: build .test-tools

@@ -59,15 +59,20 @@ impl FromStr for CableEnd {
 }
 
 /// An end of a cable that the benchmark has opened.
-pub(crate) enum Endpoint {
+pub enum Endpoint {
+    /// A guest at a vhost-user socket.
     Guest(Box<Guest>),
+    /// A tap or a packet socket.
     Device(Box<Device>),
 }
 
 impl Endpoint {
     /// Opens an end for frames of up to `size` bytes. The guest at a vhost-user socket has the
     /// properties `guest`, with buffers for that size.
-    pub(crate) fn open(
+    ///
+    /// # Errors
+    /// When the end is missing, in use, or not this user's to open.
+    pub fn open(
         end: &CableEnd,
         size: usize,
         guest: &GuestOptions,
@@ -118,7 +123,7 @@ impl Endpoint {
     }
 
     /// Prepares to send the frames of `pattern`.
-    pub(crate) fn load(&mut self, pattern: &Pattern) {
+    pub fn load(&mut self, pattern: &Pattern) {
         match self {
             Endpoint::Guest(guest) => guest.pair().1.load(&pattern.header, &pattern.frame),
             Endpoint::Device(device) => device.load(pattern),
@@ -131,7 +136,7 @@ impl Endpoint {
     /// # Errors
     /// When the end has failed.
     #[inline]
-    pub(crate) fn send(
+    pub fn send(
         &mut self,
         limit: usize,
         pattern: &Pattern,
@@ -156,7 +161,7 @@ impl Endpoint {
     /// # Errors
     /// When the end has failed.
     #[inline]
-    pub(crate) fn receive(
+    pub fn receive(
         &mut self,
         limit: usize,
         mut sink: impl FrameSink,
@@ -191,7 +196,8 @@ impl Endpoint {
 }
 
 /// A consumer of received frames, which lie in a guest's memory or in a slice.
-pub(crate) trait FrameSink {
+pub trait FrameSink {
+    /// Takes the next frame.
     fn accept(&mut self, frame: &impl FrameBytes);
 }
 
@@ -212,7 +218,7 @@ impl FrameBytes for Incoming<'_> {
 }
 
 /// A descriptor that carries frames with a virtio-net header: a tap or a packet socket.
-pub(crate) struct Device {
+pub struct Device {
     descriptor: OwnedFd,
     header: [u8; HEADER],
     frame: Vec<u8>,

@@ -52,7 +52,8 @@ pub mod testbed;
 
 use std::io;
 
-pub use endpoint::CableEnd;
+pub use endpoint::{CableEnd, Endpoint, FrameSink};
+pub use sequence::SequenceTracker;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]

@@ -41,15 +41,15 @@ pub struct Pattern {
 
 /// The part of a frame that distinguishes it from the other frames of its pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub struct Stamp {
     /// The frame's number in its lane, from 0.
-    pub(crate) number: u64,
+    pub number: u64,
     /// When the frame was due, in nanoseconds since the run began.
-    pub(crate) time: u64,
+    pub time: u64,
 }
 
 /// Read access to a frame, in a guest's buffers or in a slice.
-pub(crate) trait FrameBytes {
+pub trait FrameBytes {
     /// Length in bytes.
     fn length(&self) -> usize;
     /// Eight bytes at a multiple of 8 as a number, in this machine's byte order. `None` if they

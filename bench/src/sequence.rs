@@ -76,7 +76,7 @@ impl FrameCounts {
 
 /// Checks and counts the frames that arrive at the end of one lane.
 #[derive(Debug)]
-pub(crate) struct SequenceTracker {
+pub struct SequenceTracker {
     pattern: Pattern,
     /// One more than the highest number that arrived.
     next: u64,
@@ -87,7 +87,7 @@ pub(crate) struct SequenceTracker {
 
 impl SequenceTracker {
     /// A tracker for the frames of `pattern`.
-    pub(crate) fn new(pattern: Pattern) -> SequenceTracker {
+    pub fn new(pattern: Pattern) -> SequenceTracker {
         SequenceTracker {
             pattern,
             next: 0,
@@ -99,7 +99,7 @@ impl SequenceTracker {
     /// Counts a frame. Returns its stamp if it is an intact test frame that arrives for the first
     /// time.
     #[inline]
-    pub(crate) fn record(&mut self, frame: &impl FrameBytes) -> Option<Stamp> {
+    pub fn record(&mut self, frame: &impl FrameBytes) -> Option<Stamp> {
         let whole = frame.length() <= SHORT || self.counts.received.is_multiple_of(SAMPLE);
         match self.pattern.stamp(frame, whole) {
             Ok(stamp) => self.record_number(stamp.number).then_some(stamp),
@@ -115,17 +115,17 @@ impl SequenceTracker {
     }
 
     /// One more than the highest number that arrived.
-    pub(crate) fn next(&self) -> u64 {
+    pub fn next(&self) -> u64 {
         self.next
     }
 
     /// Frames that arrived intact, each counted once.
-    pub(crate) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.counts.received
     }
 
     /// The final counts of a lane on which `offered` frames were due and `sent` were sent.
-    pub(crate) fn finish(mut self, offered: u64, sent: u64) -> FrameCounts {
+    pub fn finish(mut self, offered: u64, sent: u64) -> FrameCounts {
         self.counts.offered = offered;
         self.counts.sent = sent;
         // A frame that arrived damaged is not lost.
