@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use etherparse::PacketBuilder;
@@ -62,7 +62,8 @@ impl Place {
                 netns.name()
             ));
             own.ip(&format!("address add {host}/24 dev {link}"));
-            own.ip(&format!("link set {link} up"));
+            // A link-local address would appear at an unpredictable time.
+            own.ip(&format!("link set {link} addrgenmode none up"));
             netns.ip(&format!("address add {there}/24 dev home"));
             netns.ip("link set home up");
             // Whoever wants may ask the host to forward.
@@ -104,9 +105,9 @@ impl Place {
     }
 }
 
-fn pings(from: &Netns, to: Ipv4Addr) -> bool {
+fn pings(from: &Netns, to: impl Into<IpAddr>) -> bool {
     let mut ping = from.command("ping");
-    ping.args(["-c", "1", "-W", "1", &to.to_string()]);
+    ping.args(["-c", "1", "-W", "1", &to.into().to_string()]);
     ping.output().unwrap().status.success()
 }
 
@@ -122,7 +123,7 @@ fn serve(on: &Netns, at: &str) {
 }
 
 /// The address under which the server at `to` sees a client; `None` if it does not answer.
-fn seen_as(from: &Netns, to: Ipv4Addr, port: u16, limit: Duration) -> Option<IpAddr> {
+fn seen_as(from: &Netns, to: IpAddr, port: u16, limit: Duration) -> Option<IpAddr> {
     from.enter(|| {
         let to = SocketAddr::from((to, port));
         let mut stream = TcpStream::connect_timeout(&to, limit).ok()?;
@@ -134,14 +135,16 @@ fn seen_as(from: &Netns, to: Ipv4Addr, port: u16, limit: Duration) -> Option<IpA
 }
 
 #[track_caller]
-fn reaches(from: &Netns, to: Ipv4Addr, port: u16) -> IpAddr {
+fn reaches(from: &Netns, to: impl Into<IpAddr>, port: u16) -> IpAddr {
+    let to = to.into();
     until(&format!("{to}:{port} to answer"), SOON, || {
         seen_as(from, to, port, Duration::from_secs(2)).ok_or("it does not".into())
     })
 }
 
 #[track_caller]
-fn does_not_reach(from: &Netns, to: Ipv4Addr, port: u16) {
+fn does_not_reach(from: &Netns, to: impl Into<IpAddr>, port: u16) {
+    let to = to.into();
     assert_eq!(seen_as(from, to, port, SILENCE), None, "{to}:{port}");
 }
 
@@ -194,6 +197,30 @@ fn a_guest_reaches_of_the_host_what_is_allowed() {
     does_not_reach(guest, IN_LAN, 3333);
     fabric.end();
     before.assert_unchanged(&place.host.state(), "it ended");
+}
+
+#[test]
+fn ipv6_reaches_of_the_host_what_is_allowed_too() {
+    if !have_root() {
+        return;
+    }
+    let place = Place::new("reach6");
+    let host = &place.host.netns;
+    let (fabric, guest) = place.run(&["--set", "host.ipv6_forwarding=true"]);
+    let guest = &guest.netns;
+    let [own, theirs] = [1, 2].map(|last| Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, last));
+    host.ip(&format!("address add {own}/64 dev ikhn nodad"));
+    guest.ip(&format!("address add {theirs}/64 dev eth0 nodad"));
+    serve(host, "[::]:2222");
+    serve(guest, "[::]:80");
+    // Each finds the other's address, in either direction.
+    reaches(host, theirs, 80);
+    guest.ip("neigh flush dev eth0");
+    assert!(pings(guest, own));
+    does_not_reach(guest, own, 2222);
+    place.apply(&["ipv6_forwarding=true", r#"allow=["tcp/2222"]"#]);
+    reaches(guest, own, 2222);
+    fabric.end();
 }
 
 /// Counts what comes to the neighbour from the host under another address than the host's.
@@ -274,11 +301,13 @@ fn nothing_leaves_under_an_address_of_others() {
     assert_eq!(last_comes(INTERNET), []);
     assert_eq!(unmasked(&place.neighbour), 0);
 
-    // As it was before: what is foreign leaves as it came.
+    // As it was before: what is foreign leaves as it came, and so does what has no connection.
     place.apply(&["open=true"]);
     udp(FOREIGN);
+    station.send(&frame);
     let came = last_comes(SERVER);
     assert_eq!(came, [(FOREIGN, IpAddr::V4(FOREIGN))]);
+    assert_eq!(unmasked(&place.neighbour), 2);
     fabric.end();
 }
 
