@@ -1,7 +1,7 @@
 //! A plan for the host's part of a fabric, as the default configuration has it.
 
 use host::plan::{HostLinkPlan, HostPlanInput, TapPlan};
-use model::config::Snat;
+use model::config::{HostReach, Snat};
 use model::mac::Mac;
 
 /// Positions of a rack, and NICs of a position.
@@ -26,6 +26,7 @@ pub fn host_plan_input(taps: usize, host: bool) -> HostPlanInput {
             range: "192.168.96.0/19".parse().expect("a network"),
             snat: Snat::Masquerade,
             ipv6_forwarding: false,
+            reach: HostReach::default(),
         }),
         ipmi: None,
     }

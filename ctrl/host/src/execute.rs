@@ -5,6 +5,7 @@
 //! run the same code on the same journal, and it touches only what carries our mark.
 
 mod error;
+mod reach;
 mod taps;
 mod undo;
 
@@ -20,7 +21,7 @@ use crate::error::HostError;
 use crate::journal::{Identity, Journal, JournalError, Undo};
 use crate::lock::Lock;
 use crate::netlink::Netlink;
-use crate::plan::{HostStep, TapPlan};
+use crate::plan::{Filter, HostStep, TapPlan};
 use crate::sysctl::{self, Family};
 use crate::{address, links, nft};
 use undo::undo_all;
@@ -33,6 +34,8 @@ pub struct HostChanges {
     /// The taps for VMs, so that a lost one can be made again. `None` before there are any.
     taps: Option<PlannedTaps>,
     host_taps: HostTaps,
+    /// What our tables let through. `None` before they are loaded.
+    filter: Option<Filter>,
     undone: bool,
 }
 
@@ -65,6 +68,7 @@ pub fn execute(
         journal: Journal::new(&lock.paths().journal, lock.created_folder())?,
         taps: None,
         host_taps: HostTaps::new(),
+        filter: None,
         undone: false,
     };
     for step in steps {
@@ -170,9 +174,10 @@ impl HostChanges {
                 self.host_taps.insert(name.clone(), tap);
                 ignore_guests_control(name, *ipv6)
             }
-            HostStep::Tables { guard, nat, ipmi } => {
-                let (nat, ipmi) = (nat.as_ref(), ipmi.as_ref());
-                let tables = nft::create_tables(guard, nat, ipmi, &identity.chain());
+            HostStep::Tables { guard, nat, filter } => {
+                self.filter = Some(filter.clone());
+                let filter = (filter, &self.kept_apart(filter)?);
+                let tables = nft::create_tables(guard, nat.as_ref(), filter, &identity.chain());
                 Ok(nft::load(&tables)?)
             }
             HostStep::Raise => links::raise(&mut netlink, &identity),

@@ -1,5 +1,5 @@
-//! What a fabric changes on its host, and how that is undone: links, addresses, the route, NAT, the
-//! guard on taps, forwarding.
+//! What a fabric changes on its host, and how that is undone: links, addresses, the route, NAT, what
+//! may pass between fabric, host and neighbours, the guard on taps, forwarding.
 //!
 //! ```text
 //!  HostPlanInput ──plan──> [HostStep] ──execute──> HostChanges ──undo (or drop)──> host as before

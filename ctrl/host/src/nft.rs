@@ -7,12 +7,16 @@
 //! tap has a chain of its own, so that one chain can be put back alone when its tap is made again,
 //! and because the kernel takes at most 256 devices in a chain. Loading 282 chains takes 8 ms.
 //!
-//! `inet ikv-fabric` holds source NAT for what leaves the range, and what may come from the segment
-//! of the BMCs: packets to their ports, echo requests, and answers to the host's own requests.
-//! Nothing is forwarded from that segment or to it, and no other device reaches the host's address
-//! there.
+//! `inet ikv-fabric` holds source NAT for what leaves the range, and what may pass between the
+//! fabric, the host and its neighbours: see `filter.rs`. From the host link the host gets answers,
+//! echo requests and what `host.allow` names; only addresses of the range leave, and only
+//! `host.reachable_from` reaches in. From the segment of the BMCs come packets to their ports, echo
+//! requests and answers. Nothing is forwarded from that segment or to it, and no other device reaches
+//! the host's address there.
 //!
 //! Each table also has an empty chain whose name shows which fabric the table belongs to.
+
+mod filter;
 
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
@@ -21,15 +25,15 @@ use serde_json::{Value, json};
 
 use model::config::Snat;
 
-use crate::plan::{IpmiGuard, Nat, TABLE};
+use crate::plan::{Filter, Nat, TABLE};
 use crate::program;
+pub use filter::bmc_port;
+pub(crate) use filter::{KeptApart, replace};
 
 /// The family of the table that keeps the host's stack from the taps.
 const GUARD: &str = "netdev";
-/// The family of the table with source NAT and the rules of the BMCs' segment.
+/// The family of the table with source NAT and the rules of the host link and the BMCs' segment.
 const NAT: &str = "inet";
-/// The set of the BMCs' ports.
-const BMCS: &str = "bmcs";
 
 /// Why a ruleset could not be loaded or read.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +53,11 @@ pub enum NftError {
 }
 
 /// The commands that make the tables. They fail if a table of this name exists. Without taps they
-/// make no netdev table, and without NAT and BMCs no inet table.
+/// make no netdev table, and without a host link and BMCs no inet table.
 pub(crate) fn create_tables(
     guard: &[String],
     nat: Option<&Nat>,
-    ipmi: Option<&IpmiGuard>,
+    (filter, apart): (&Filter, &KeptApart),
     owner_chain: &str,
 ) -> Value {
     let table = |family: &str| json!({"create": {"table": {"family": family, "name": TABLE}}});
@@ -62,11 +66,12 @@ pub(crate) fn create_tables(
         commands.extend([table(GUARD), chain(GUARD, owner_chain, json!({}))]);
         commands.extend(guard.iter().map(|tap| guard_chain(tap)));
     }
-    if nat.is_some() || ipmi.is_some() {
+    let filters = filter.reach.is_some() || filter.ipmi.is_some();
+    if nat.is_some() || filters {
         commands.extend([table(NAT), chain(NAT, owner_chain, json!({}))]);
     }
-    if let Some(ipmi) = ipmi {
-        commands.extend(ipmi_rules(ipmi));
+    if filters {
+        commands.extend(filter::create(filter, apart));
     }
     if let Some(nat) = nat {
         // 100 is `srcnat`.
@@ -154,71 +159,6 @@ fn nat_rule(nat: &Nat) -> Value {
         {"match": {"op": "!=", "left": field("daddr"), "right": range}},
         verdict,
     ]}}})
-}
-
-/// The rules for packets from the segment of the BMCs and to it.
-fn ipmi_rules(ipmi: &IpmiGuard) -> Vec<Value> {
-    let link = |key: &str, op: &str, names: &[&str]| {
-        json!({"match": {
-            "op": op, "left": {"meta": {"key": key}}, "right": {"set": names},
-        }})
-    };
-    let field = |protocol: &str, field: &str, right: Value| {
-        json!({"match": {
-            "op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": right,
-        }})
-    };
-    let rule = |chain: &str, expr: &[Value]| {
-        json!({"add": {"rule": {
-            "family": NAT, "table": TABLE, "chain": chain, "expr": expr,
-        }}})
-    };
-    let (accept, drop) = (json!({"accept": null}), json!({"drop": null}));
-    let to_us = field("ip", "daddr", json!(ipmi.address.to_string()));
-    let set = json!({"add": {"set": {
-        "family": NAT, "table": TABLE, "name": BMCS, "type": "inet_service",
-    }}});
-    let ports = ipmi
-        .ports
-        .iter()
-        .map(|port| bmc_port("add", *port)["nftables"][0].take());
-    let bmcs = field("udp", "dport", json!(format!("@{BMCS}")));
-    let echo = field("icmp", "type", json!("echo-request"));
-    let answers = json!({"match": {
-        "op": "in", "left": {"ct": {"key": "state"}}, "right": "established",
-    }});
-    let own = ipmi.link.as_str();
-    // 0 is `filter`.
-    let hook = |hook: &str| json!({"type": "filter", "hook": hook, "prio": 0, "policy": "accept"});
-    let mut commands = vec![set];
-    commands.extend(ports);
-    commands.extend([
-        chain(NAT, "input", hook("input")),
-        rule(
-            "input",
-            &[
-                link("iifname", "!=", &[own, "lo"]),
-                to_us.clone(),
-                drop.clone(),
-            ],
-        ),
-        rule("input", &[link("iifname", "!=", &[own]), accept.clone()]),
-        rule("input", &[answers, accept.clone()]),
-        rule("input", &[to_us.clone(), bmcs, accept.clone()]),
-        rule("input", &[to_us, echo, accept]),
-        rule("input", std::slice::from_ref(&drop)),
-        chain(NAT, "forward", hook("forward")),
-        rule("forward", &[link("iifname", "==", &[own]), drop.clone()]),
-        rule("forward", &[link("oifname", "==", &[own]), drop]),
-    ]);
-    commands
-}
-
-/// The command that opens (`add`) a port to the segment of the BMCs, or closes (`delete`) it.
-pub fn bmc_port(verb: &str, port: u16) -> Value {
-    json!({"nftables": [{verb: {"element": {
-        "family": NAT, "table": TABLE, "name": BMCS, "elem": [port],
-    }}}]})
 }
 
 impl NftError {
@@ -320,21 +260,10 @@ mod tests {
     #[test]
     fn the_tables_as_json() {
         let guard = ["ikvm1-3-1".to_owned(), "ikvm1-3-2".to_owned()];
-        let table = create_tables(&guard, Some(&nat(Snat::Masquerade)), None, "owner-47-11");
+        let filter = (&Filter::default(), &KeptApart::default());
+        let nat = nat(Snat::Masquerade);
+        let table = create_tables(&guard, Some(&nat), filter, "owner-47-11");
         insta::assert_snapshot!(serde_json::to_string_pretty(&table).unwrap());
-    }
-
-    #[test]
-    fn the_segment_of_the_bmcs_is_shut_in() {
-        let ipmi = IpmiGuard {
-            link: "bripmi".into(),
-            address: [192, 168, 200, 1].into(),
-            ports: vec![9080, 9081],
-        };
-        let tables = create_tables(&[], None, Some(&ipmi), "owner-47-11");
-        let commands = tables["nftables"].as_array().unwrap();
-        let lines: Vec<String> = commands.iter().map(ToString::to_string).collect();
-        insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use model::config::Snat;
+use model::config::{HostReach, Snat};
 use model::mac::Mac;
 
 use crate::sysctl::Family;
@@ -45,6 +45,8 @@ pub struct HostLinkPlan {
     /// Forward IPv6 too; the host then ignores router advertisements. Without it the link
     /// carries no IPv6 at all.
     pub ipv6_forwarding: bool,
+    /// What the host lets through between the fabric, itself and its neighbours.
+    pub reach: HostReach,
 }
 
 /// The host's device at the segment of the BMCs.
@@ -84,6 +86,29 @@ pub struct Nat {
     pub range: Ipv4Net,
     /// What replaces them outside.
     pub snat: Snat,
+}
+
+/// What is let through and what is dropped, in the table with source NAT.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Through the host link, if there is one.
+    pub reach: Option<ReachGuard>,
+    /// From the segment of the BMCs, if there is one.
+    pub ipmi: Option<IpmiGuard>,
+}
+
+/// What passes between the fabric, the host and its neighbours. Always: answers, pings of the host,
+/// and what leaves the range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReachGuard {
+    /// The host's device.
+    pub link: String,
+    /// The virtual datacenter's addresses.
+    pub range: Ipv4Net,
+    /// The device speaks IPv6, and the host forwards it.
+    pub ipv6: bool,
+    /// What passes besides.
+    pub reach: HostReach,
 }
 
 /// What may reach the host from the segment of the BMCs: their UDP ports, echo requests, and answers
@@ -127,8 +152,8 @@ pub enum HostStep {
         guard: Vec<String>,
         /// Source NAT, if there is a host link.
         nat: Option<Nat>,
-        /// The segment of the BMCs, if there is one.
-        ipmi: Option<IpmiGuard>,
+        /// What else passes.
+        filter: Filter,
     },
     /// Set all devices of ours up.
     Raise,
@@ -183,16 +208,12 @@ pub fn plan(input: &HostPlanInput) -> Vec<HostStep> {
         range: host.range,
         snat: host.snat,
     });
-    let ipmi = input.ipmi.as_ref().map(|ipmi| IpmiGuard {
-        link: ipmi.name.clone(),
-        address: ipmi.address.addr(),
-        ports: ipmi.ports.clone(),
-    });
     // Without a device of ours the tables would guard nothing.
-    if guard.is_empty() && nat.is_none() && ipmi.is_none() {
+    if guard.is_empty() && input.host.is_none() && input.ipmi.is_none() {
         return steps;
     }
-    steps.push(HostStep::Tables { guard, nat, ipmi });
+    let filter = filter(input);
+    steps.push(HostStep::Tables { guard, nat, filter });
     // From here on every device of ours has its guard.
     steps.push(HostStep::Raise);
     if let Some(ipmi) = &input.ipmi {
@@ -221,6 +242,22 @@ pub fn plan(input: &HostPlanInput) -> Vec<HostStep> {
     steps
 }
 
+fn filter(input: &HostPlanInput) -> Filter {
+    Filter {
+        reach: input.host.as_ref().map(|host| ReachGuard {
+            link: host.name.clone(),
+            range: host.range,
+            ipv6: host.ipv6_forwarding,
+            reach: host.reach.clone(),
+        }),
+        ipmi: input.ipmi.as_ref().map(|ipmi| IpmiGuard {
+            link: ipmi.name.clone(),
+            address: ipmi.address.addr(),
+            ports: ipmi.ports.clone(),
+        }),
+    }
+}
+
 impl fmt::Display for HostStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -238,9 +275,9 @@ impl fmt::Display for HostStep {
                 let ipv6 = if *ipv6 { "" } else { ", without IPv6" };
                 write!(f, "create host link {name}, MTU {mtu}{ipv6}")
             }
-            Self::Tables { guard, nat, ipmi } => {
+            Self::Tables { guard, nat, filter } => {
                 write!(f, "load nftables tables {TABLE}:")?;
-                if let Some(ipmi) = ipmi {
+                if let Some(ipmi) = &filter.ipmi {
                     write!(f, " let {} reach the BMCs alone,", ipmi.link)?;
                 }
                 if !guard.is_empty() {
@@ -250,8 +287,12 @@ impl fmt::Display for HostStep {
                 let Some(nat) = nat else { return Ok(()) };
                 let comma = if guard.is_empty() { "" } else { "," };
                 match nat.snat {
-                    Snat::Masquerade => write!(f, "{comma} masquerade {}", nat.range),
-                    Snat::Address(to) => write!(f, "{comma} SNAT {} to {to}", nat.range),
+                    Snat::Masquerade => write!(f, "{comma} masquerade {}", nat.range)?,
+                    Snat::Address(to) => write!(f, "{comma} SNAT {} to {to}", nat.range)?,
+                }
+                match &filter.reach {
+                    Some(guard) => write!(f, "; {}", guard.reach),
+                    None => Ok(()),
                 }
             }
             Self::Raise => f.write_str("set links up"),
@@ -299,6 +340,7 @@ mod tests {
                 range: "192.168.96.0/19".parse().unwrap(),
                 snat: Snat::Masquerade,
                 ipv6_forwarding: false,
+                reach: HostReach::default(),
             }),
             ipmi: None,
         }
@@ -317,7 +359,7 @@ mod tests {
         insta::assert_snapshot!(words(&input(252)), @r"
         create 252 taps ikvm1-3-1 … ikvm1-254-1, MTU 9000, for user 1000
         create host link ikhn, MTU 9000, without IPv6
-        load nftables tables ikv-fabric: keep the host's stack from 252 taps ikvm1-3-1 … ikvm1-254-1, masquerade 192.168.96.0/19
+        load nftables tables ikv-fabric: keep the host's stack from 252 taps ikvm1-3-1 … ikvm1-254-1, masquerade 192.168.96.0/19; guests reach no service of the host, and none of its neighbours reaches the fabric
         set links up
         give ikhn 192.168.96.1/24
         route 192.168.96.0/19 via 192.168.96.2 on ikhn
@@ -335,7 +377,7 @@ mod tests {
         insta::assert_snapshot!(words(&input), @r"
         create tap ikvm1-3-1, MTU 9000
         create host link ikhn, MTU 9000
-        load nftables tables ikv-fabric: keep the host's stack from tap ikvm1-3-1, SNAT 192.168.96.0/19 to 203.0.113.7
+        load nftables tables ikv-fabric: keep the host's stack from tap ikvm1-3-1, SNAT 192.168.96.0/19 to 203.0.113.7; guests reach no service of the host, and none of its neighbours reaches the fabric
         set links up
         give ikhn 192.168.96.1/24
         route 192.168.96.0/19 via 192.168.96.2 on ikhn

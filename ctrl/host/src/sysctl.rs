@@ -50,6 +50,18 @@ impl Family {
         }
     }
 
+    /// The devices that forwarded by a setting of their own while forwarding was off, by what
+    /// [`before_switching_on`](Self::before_switching_on) has found.
+    pub(crate) fn forwarding_devices(self, before: &[Setting]) -> Vec<String> {
+        let of_device = |setting: &Setting| {
+            let rest = setting.key.strip_prefix(self.devices())?;
+            let device = rest.strip_prefix('/')?.strip_suffix("/forwarding")?;
+            let named = !["all", "default"].contains(&device);
+            (named && setting.value == "1").then(|| device.to_owned())
+        };
+        before.iter().filter_map(of_device).collect()
+    }
+
     /// The present values of what switching forwarding on changes: the switch itself first, then its
     /// side effects. Empty if forwarding is on already.
     ///

@@ -17,7 +17,7 @@ use fabric::progress::Progress;
 use fabric::{Patch, Person, PortSpec, RecorderOptions, listen};
 use host::execute::{self, HostChanges};
 use host::lock::{Lock, StatePaths};
-use host::plan::HostStep;
+use host::plan::{Filter, HostStep};
 
 /// Joins two ports by one cable called `wire`, in the foreground, without a datacenter around
 /// it. SIGINT or SIGTERM ends it. `cables`, `cable` and `status` work on it.
@@ -125,7 +125,7 @@ fn guard(ports: &[PortSpec; 2]) -> Vec<HostStep> {
     vec![HostStep::Tables {
         guard: netdevs,
         nat: None,
-        ipmi: None,
+        filter: Filter::default(),
     }]
 }
 

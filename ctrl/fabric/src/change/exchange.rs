@@ -1,4 +1,4 @@
-//! Exchanges devices and cables, and with them the [`FabricState`].
+//! Exchanges devices, cables and the host's rules, and with them the [`FabricState`].
 //!
 //! Requests during an exchange see the state before it; those that change cables wait.
 
@@ -24,6 +24,7 @@ use dataplane::Side;
 use host::execute::{HostChangeError, HostChanges, HostTaps};
 use host::plan::TapPlan;
 use model::cable_change::{CableBatch, CableState};
+use model::config::HostReach;
 use model::difference::FabricPlan;
 use model::topology::EndOwner;
 
@@ -33,6 +34,31 @@ impl Fabric {
     /// # Errors
     /// The first step that failed; everything is as before then.
     pub(super) async fn exchange(
+        &self,
+        before: &FabricState,
+        prepared: &Prepared,
+    ) -> Result<(Arc<FabricState>, Vec<String>), ChangeError> {
+        let reach = prepared.difference.reach.as_ref();
+        if let Some(reach) = reach {
+            self.set_reach(reach).await?;
+        }
+        let exchanged = self.exchange_parts(before, prepared).await;
+        if exchanged.is_err()
+            && reach.is_some()
+            && let Err(error) = self.set_reach(&before.plan.topology.host.reach).await
+        {
+            let notice = format!("{error}; apply the former [host] again");
+            self.live.notices.add(notice);
+        }
+        exchanged
+    }
+
+    async fn set_reach(&self, reach: &HostReach) -> Result<(), ChangeError> {
+        let reach = reach.clone();
+        self.change_host(move |host| host.set_reach(reach)).await
+    }
+
+    async fn exchange_parts(
         &self,
         before: &FabricState,
         prepared: &Prepared,

@@ -106,6 +106,7 @@ fn check_host(paths: &StatePaths, host: &HostPlanInput) -> Vec<Finding> {
     found.extend(files::in_the_way(paths, &host.taps, own));
     found.extend(network::network(host));
     found.extend(network::rules(host));
+    found.extend(network::reach(host));
     found
 }
 

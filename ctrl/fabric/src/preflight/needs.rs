@@ -66,6 +66,7 @@ pub(crate) fn host_input(plan: &FabricPlan, owner: &Person) -> HostPlanInput {
             range: host.range,
             snat: host.snat,
             ipv6_forwarding: host.ipv6_forwarding,
+            reach: host.reach.clone(),
         }),
         ipmi: topology.ipmi.as_ref().map(|ipmi| IpmiLinkPlan {
             name: ipmi.name.clone(),

@@ -176,6 +176,20 @@ pub(super) fn rules(host: &HostPlanInput) -> Vec<Finding> {
     found
 }
 
+/// Who will reach the host, and who the fabric.
+pub(super) fn reach(host: &HostPlanInput) -> Option<Finding> {
+    let reach = &host.host.as_ref()?.reach;
+    Some(if reach.open {
+        Finding::new(
+            Severity::Warning,
+            format!("host.open = true: {reach}"),
+            "leave host.open out; host.allow and host.reachable_from name what you need",
+        )
+    } else {
+        Finding::new(Severity::Note, format!("as [host] has it, {reach}"), "")
+    })
+}
+
 pub(super) fn table_conflicts(ruleset: &Value) -> Vec<Finding> {
     let items = ruleset["nftables"]
         .as_array()

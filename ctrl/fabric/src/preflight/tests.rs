@@ -31,6 +31,7 @@ fn input() -> HostPlanInput {
             peer: "192.168.96.2".parse().unwrap(),
             range: "192.168.96.0/19".parse().unwrap(),
             snat: Snat::Masquerade,
+            reach: model::config::HostReach::default(),
             ipv6_forwarding: false,
         }),
         ipmi: None,

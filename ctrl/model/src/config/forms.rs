@@ -5,10 +5,11 @@
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
+use super::reach::Service;
 use super::values::{MacPrefix, Memory, Owner, Snat};
 use crate::impairment::{Bytes, Percent};
 
@@ -52,6 +53,16 @@ const FORMS: &[Form] = &[
         name: "ipv4-interface",
         example: "\"192.168.96.1/24\"",
         check: |_, text| host_interface(text),
+    },
+    Form {
+        name: "ip-prefix",
+        example: "\"10.0.0.0/8\"",
+        check: |_, text| ip_prefix(text),
+    },
+    Form {
+        name: "service",
+        example: "\"tcp/22\"",
+        check: |_, text| parses::<Service>(text),
     },
     Form {
         name: "mac-prefix-5",
@@ -145,6 +156,12 @@ described!([] HostInterface, {
     "type": "string", "format": "ipv4-interface", "pattern": "^[0-9.]+/[0-9]+$",
 });
 
+/// A prefix of IPv4 or IPv6 addresses, of any length.
+pub(super) struct IpPrefix;
+described!([] IpPrefix, {
+    "type": "string", "format": "ip-prefix", "pattern": "^[0-9A-Fa-f.:]+/[0-9]+$",
+});
+
 /// A number of bytes with its unit, from `x-minimum` to `x-maximum`.
 pub(super) struct ByteSize;
 described!([] ByteSize, { "type": "string", "format": "bytes", "pattern": "^[0-9]" });
@@ -169,6 +186,9 @@ described!([] Memory, {
 });
 described!([] Snat, {
     "type": "string", "format": "source-address", "pattern": "^(masquerade|[0-9.]+)$",
+});
+described!([] Service, {
+    "type": "string", "format": "service", "pattern": "^(tcp|udp)/[0-9]+$",
 });
 described!([] Owner, {
     "type": ["integer", "string"], "format": "user", "minLength": 1,
@@ -238,14 +258,26 @@ fn prefix_within(net: Ipv4Net, longest: u8) -> Result<(), String> {
 
 fn subnet(schema: &Value, text: &str) -> Result<(), String> {
     let net = parsed_net(text, "192.168.98.0/24")?;
-    let cut = net.trunc();
-    if cut != net {
-        return Err(format!(
-            "{net} has bits set behind its prefix; write \"{cut}\""
-        ));
-    }
+    no_bits_behind_prefix(net.into())?;
     let longest = schema["x-longest-prefix"].as_u64();
     prefix_within(net, longest.map_or(32, |longest| longest as u8))
+}
+
+fn ip_prefix(text: &str) -> Result<(), String> {
+    let net = text.parse().map_err(|_| {
+        format!("\"{text}\" is not a prefix such as \"10.0.0.0/8\" or \"2001:db8::/32\"")
+    })?;
+    no_bits_behind_prefix(net)
+}
+
+fn no_bits_behind_prefix(net: IpNet) -> Result<(), String> {
+    let cut = net.trunc();
+    if cut == net {
+        return Ok(());
+    }
+    Err(format!(
+        "{net} has bits set behind its prefix; write \"{cut}\""
+    ))
 }
 
 fn host_interface(text: &str) -> Result<(), String> {

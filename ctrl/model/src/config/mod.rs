@@ -30,6 +30,7 @@ mod load;
 mod location;
 mod machines;
 mod network;
+mod reach;
 mod recorder;
 mod schema;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use load::{ConfigError, load, parse};
 pub use location::{Location, Origin, Problem};
 pub use machines::{Image, Ipmi, Ssh, Vm, Vnc};
 pub use network::{Bgp, Dhcp, Host, Vlan};
+pub use reach::{HostReach, Service, Transport};
 pub use recorder::Recorder;
 pub use schema::published as json_schema;
 pub(crate) use schema::{is_live, order};

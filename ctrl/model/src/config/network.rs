@@ -2,11 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::forms::{BootFile, Domain, HostInterface, InterfaceName, Subnet};
+use super::forms::{BootFile, Domain, HostInterface, InterfaceName, IpPrefix, Subnet};
+use super::reach::{HostReach, Service};
 use super::values::{Snat, net};
 
 /// The table `[bgp]`.
@@ -146,6 +147,31 @@ pub struct Host {
     pub snat: Snat,
     /// Whether to switch IPv6 forwarding on; the host then ignores router advertisements.
     pub ipv6_forwarding: bool,
+    /// Services of the host that guests and switches reach, at each of its addresses, such as
+    /// "tcp/22" or "udp/53". Besides these they reach nothing of the host: it answers their pings,
+    /// and they its own connections.
+    #[schemars(extend("x-live" = true))]
+    pub allow: Vec<Service>,
+    /// Neighbours of the host that reach into the fabric through it, as prefixes such as
+    /// "10.0.0.0/8". Others get only answers.
+    #[schemars(with = "Vec<IpPrefix>", extend("x-live" = true))]
+    pub reachable_from: Vec<IpNet>,
+    /// Whether the host filters nothing of all this: guests reach all of its services and send under
+    /// any source address; its neighbours reach the fabric and, through the host, each other. The two keys
+    /// above then have no effect.
+    #[schemars(extend("x-live" = true))]
+    pub open: bool,
+}
+
+impl Host {
+    /// What the host lets through.
+    pub fn reach(&self) -> HostReach {
+        HostReach {
+            open: self.open,
+            allow: self.allow.clone(),
+            reachable_from: self.reachable_from.clone(),
+        }
+    }
 }
 
 impl Default for Host {
@@ -156,6 +182,9 @@ impl Default for Host {
             internet: Ipv4Addr::new(192, 168, 96, 2),
             snat: Snat::Masquerade,
             ipv6_forwarding: false,
+            allow: Vec::new(),
+            reachable_from: Vec::new(),
+            open: false,
         }
     }
 }

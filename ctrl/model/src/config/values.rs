@@ -15,6 +15,12 @@ use crate::impairment::mebibytes;
 #[error("{0}")]
 pub struct ValueError(String);
 
+impl ValueError {
+    pub(super) fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
 /// The first `N` octets of a MAC address, written `08:00:27:06:ac`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MacPrefix<const N: usize>(pub [u8; N]);
@@ -182,20 +188,22 @@ impl fmt::Display for Owner {
 /// In TOML these are the texts that `FromStr` takes.
 macro_rules! as_text {
     ($type:ty $(, $($generic:tt)*)?) => {
-        impl $(<$($generic)*>)? Serialize for $type {
-            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        impl $(<$($generic)*>)? serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
                 to.collect_str(self)
             }
         }
-        impl<'de $(, $($generic)*)?> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                String::deserialize(from)?.parse().map_err(de::Error::custom)
+        impl<'de $(, $($generic)*)?> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(from)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
     };
 }
 as_text!(MacPrefix<N>, const N: usize);
 as_text!(Snat);
+pub(super) use as_text;
 
 impl Serialize for Memory {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

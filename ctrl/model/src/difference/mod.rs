@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::cable_change::CableChange;
-use crate::config::Config;
+use crate::config::{Config, HostReach};
 use crate::topology::EndBackend;
 use crate::topology::{End, Selection, Switch, Topology};
 
@@ -47,6 +47,9 @@ pub struct Difference {
     pub changes: Vec<SwitchChange>,
     /// States and impairments of cables that are configured differently than before.
     pub settings: Vec<CableChange>,
+    /// What the host lets through, if it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach: Option<HostReach>,
 }
 
 /// The names of one kind of part, compared between the old and the new fabric: in the order of the
@@ -103,7 +106,9 @@ impl Difference {
                 .map(|name| (name.clone(), after && is_changed(&name)))
                 .collect()
         };
+        let [was, is] = [old, new].map(|plan| &plan.topology.host.reach);
         Difference {
+            reach: (was != is).then(|| is.clone()),
             settings: settings::settings(old, new, &cables.kept),
             taps: Parts::between(&old.taps(), &new.taps()),
             switches: Parts::between(&names(old, false), &names(new, true)),
@@ -118,6 +123,7 @@ impl Difference {
             .iter()
             .all(|parts| parts.is_same())
             && self.settings.is_empty()
+            && self.reach.is_none()
     }
 
     /// Adds a running switch whose list of the fabric's switches changes. The caller finds this
@@ -142,6 +148,8 @@ impl Difference {
             || self.changes.iter().any(|change| change.machine)
         {
             Some("it takes memory and CPUs of the host")
+        } else if self.reach.is_some() {
+            Some("it decides who reaches the host and its neighbours")
         } else {
             None
         }

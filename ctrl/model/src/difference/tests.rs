@@ -223,3 +223,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_reaches_the_host_changes_live_and_by_root_alone() {
+    let old = plan("", true);
+    let new = plan(
+        "[host]\nallow = [\"tcp/22\"]\nreachable_from = [\"10.0.0.0/8\"]\n",
+        true,
+    );
+    assert_eq!(refusals(&old, &new), []);
+    let difference = Difference::between(&old, &new);
+    insta::assert_snapshot!(difference.to_string(), @r"
+    ~ host: guests reach tcp/22 of the host, and 10.0.0.0/8 reach the fabric
+    = 141 cables not touched: no frame of theirs is lost
+    ");
+    assert!(!difference.is_empty());
+    assert!(difference.needs_root().is_some());
+    assert_eq!(Difference::between(&new, &new).reach, None);
+}

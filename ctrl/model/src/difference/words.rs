@@ -16,6 +16,7 @@ impl fmt::Display for Difference {
             switches,
             changes,
             settings,
+            reach,
         } = self;
         if self.is_empty() {
             return writeln!(out, "nothing to change: the fabric is already like this");
@@ -33,6 +34,9 @@ impl fmt::Display for Difference {
         line(out, '+', "tap", &taps.added, "made on the host")?;
         for setting in settings {
             writeln!(out, "~ {}: {}", setting.cable, setting_in_words(setting))?;
+        }
+        if let Some(reach) = reach {
+            writeln!(out, "~ host: {reach}")?;
         }
         if !cables.kept.is_empty() {
             let some = counted(cables.kept.len(), "cable");
