@@ -19,8 +19,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, mkdirat, openat,
-    renameat, statat, unlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, mkdirat,
+    openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -35,6 +35,8 @@ const BACKLOG: i32 = 128;
 pub struct Folder {
     descriptor: OwnedFd,
     path: PathBuf,
+    /// Others may put files of their own into it, as into `/tmp`.
+    shared: bool,
 }
 
 /// Who a file or socket is given to: uid and gid.
@@ -83,8 +85,10 @@ impl Folder {
     fn at(path: &Path, descriptor: OwnedFd) -> io::Result<Self> {
         // The way was walked with descriptors that can only be walked on.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let descriptor = openat(&descriptor, ".", flags, Mode::empty())?;
         Ok(Self {
-            descriptor: openat(&descriptor, ".", flags, Mode::empty())?,
+            shared: Trusted::now().others_write(&fstat(&descriptor)?),
+            descriptor,
             path: path.to_owned(),
         })
     }
@@ -93,10 +97,13 @@ impl Folder {
     pub fn folder(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
         let name = single(name.as_ref())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(Self {
-            descriptor: openat(self, name, flags, Mode::empty())?,
-            path: self.path.join(name),
-        })
+        let inner = openat(self, name, flags, Mode::empty())?;
+        let path = self.path.join(name);
+        let stat = fstat(&inner)?;
+        if !Trusted::now().owns(&stat) {
+            return Err(not_ours(&stat, "folder"));
+        }
+        Self::at(&path, inner)
     }
 
     /// Makes a new folder that only the caller can write to and only members of the group can enter.
@@ -118,8 +125,7 @@ impl Folder {
         Ok(statat(self, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// Opens a file for reading. It must be a regular file of root's or the caller's that others
-    /// cannot write to.
+    /// Opens a regular file for reading.
     pub fn read(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         self.open_file(name.as_ref(), OFlags::RDONLY, 0)
     }
@@ -213,17 +219,10 @@ impl Folder {
         let always = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode);
         let file = File::from(openat(self, single(name)?, flags | always, mode)?);
-        let stat = fstat(&file)?;
-        // Others can put files of their own into a folder like /tmp.
-        let trusted = Trusted::now();
-        if !file.metadata()?.is_file() || !trusted.owns(&stat) || trusted.others_write(&stat) {
-            let what = format!(
-                "it must be a regular file to which only its owner, root or the caller, can write; \
-                 it belongs to user {} (mode {:04o})",
-                stat.st_uid,
-                stat.st_mode & 0o7777
-            );
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        let (stat, trusted) = (fstat(&file)?, Trusted::now());
+        let foreign = self.shared && (!trusted.owns(&stat) || trusted.others_write(&stat));
+        if foreign || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(not_ours(&stat, "regular file"));
         }
         Ok(file)
     }
@@ -274,6 +273,16 @@ fn gone(removed: rustix::io::Result<()>) -> io::Result<()> {
         Err(Errno::NOENT) => Ok(()),
         other => Ok(other?),
     }
+}
+
+fn not_ours(stat: &Stat, kind: &str) -> io::Error {
+    let what = format!(
+        "it must be a {kind} to which only root or the caller can write; it belongs to user {} \
+         (mode {:04o})",
+        stat.st_uid,
+        stat.st_mode & 0o7777
+    );
+    io::Error::new(io::ErrorKind::PermissionDenied, what)
 }
 
 /// Refuses a name that would lead out of the folder.

@@ -5,11 +5,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::finding::{Finding, Severity};
+use host::folder::Folder;
 use host::journal::Journal;
 use host::lock::{Lock, StatePaths};
 use host::netns::NetnsId;
 use host::plan::TapPlan;
 use vm::spec::MAX_SOCKET_PATH;
+
+/// Finds out whether another user could swap what root makes beside the socket.
+pub(super) fn untrusted(paths: &StatePaths) -> Option<Finding> {
+    let refused = Folder::check(&paths.folder).err()?;
+    Some(Finding::new(
+        Severity::Error,
+        format!("no fabric can be at {}: {refused}", paths.socket.display()),
+        "name another --socket",
+    ))
+}
 
 /// Finds files where the fabric creates its own, and paths that are too long for sockets. `own` is
 /// the pid of this process, which may hold the lock itself. `taps` are the taps that have sockets.

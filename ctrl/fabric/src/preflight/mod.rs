@@ -102,8 +102,12 @@ fn check_machine(memory_mib: u64) -> Vec<Finding> {
 fn check_host(paths: &StatePaths, host: &HostPlanInput) -> Vec<Finding> {
     let own = std::process::id();
     let mut found = Vec::new();
-    found.extend(files::other_fabric(paths, own));
-    found.extend(files::in_the_way(paths, &host.taps, own));
+    let untrusted = files::untrusted(paths);
+    if untrusted.is_none() {
+        found.extend(files::other_fabric(paths, own));
+        found.extend(files::in_the_way(paths, &host.taps, own));
+    }
+    found.extend(untrusted);
     found.extend(network::network(host));
     found.extend(network::rules(host));
     found

@@ -137,7 +137,18 @@ fn names_that_lead_elsewhere_and_files_that_are_none_are_refused() {
     assert!(says.contains("regular file"), "{says}");
     fs::write(outer.path().join("open"), "").unwrap();
     set_mode(&outer.path().join("open"), 0o666);
-    assert!(folder.read("open").is_err());
+    folder.read("open").unwrap();
+    // In a folder like /tmp anybody may have made it.
+    set_mode(outer.path(), 0o1777);
+    let shared = Folder::open(outer.path()).unwrap();
+    assert!(shared.read("open").is_err());
+    set_mode(&outer.path().join("open"), 0o644);
+    shared.read("open").unwrap();
+    if is_root() {
+        chown(outer.path().join("open"), Some(OTHER), None).unwrap();
+        let says = shared.read("open").unwrap_err().to_string();
+        assert!(says.contains("belongs to user 54321"), "{says}");
+    }
 }
 
 #[test]

@@ -20,9 +20,7 @@ use rustix::io::Errno;
 const MOST_LINKS: usize = 40;
 
 /// For a step of the way: it neither reads nor follows what it opens.
-const STEP: OFlags = OFlags::PATH
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const STEP: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Somebody else could swap names on the way to a folder.
 #[derive(Debug)]
