@@ -58,6 +58,7 @@ pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSu
         paths,
         &host,
     );
+    found.extend(files::untrusted_keys(&plan.config));
     found.extend(taken_ports(&plan.topology, &plan.switches));
     sort(&mut found);
     Ok(found)
