@@ -110,6 +110,7 @@ pub(super) fn set_line(spec: &BmcSpec, line: u16) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
 
     use super::*;
 
