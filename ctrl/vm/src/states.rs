@@ -129,9 +129,8 @@ impl States {
     pub(crate) fn keep(&self, draft: &Draft, key: &str) -> io::Result<u64> {
         draft.file.sync_data()?;
         let size = draft.file.metadata()?.len();
-        let (folder, name) = Folder::of(&draft.path)?;
-        let state = format!("{key}.{STATE}");
-        folder.rename(name, state)?;
+        let name = draft.path.file_name().unwrap_or_default();
+        Folder::open(&self.folder)?.rename(name, format!("{key}.{STATE}"))?;
         Ok(size)
     }
 

@@ -88,7 +88,7 @@ impl Fabric {
         let before = self.live.state();
         *number += 1;
         let dry_run = request.dry_run;
-        let asked = self.change.compare(request, before.clone()).await?;
+        let asked = Box::pin(self.change.compare(request, before.clone())).await?;
         let refused = asked.refused.clone();
         let dry = dry_run || !refused.is_empty();
         if !dry {
@@ -96,7 +96,7 @@ impl Fabric {
             authorize(peer, &asked.difference)?;
         }
         let keys = if dry { NewKeys::Forget } else { NewKeys::Save };
-        let prepared = self.prepare(&before, asked, *number, keys);
+        let prepared = Box::pin(self.prepare(&before, asked, *number, keys));
         let prepared = self.change.in_time(prepared).await?;
         let prepared = prepared.map_err(ApiError::conflict)?;
         let mut answer = ApplyAnswer {
