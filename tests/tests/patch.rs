@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use guest::{Guest as FrontEnd, GuestOptions};
 use ikv_tests::patience::{SOON, ended, wait_until};
-use ikv_tests::{Netns, Wire, have_root, ikv_fabric, run};
+use ikv_tests::{Answer, Netns, Wire, have_root, ikv_fabric, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -157,18 +157,29 @@ fn a_wire_between_sockets_needs_no_root() {
     }
 
     // Another wire does not take over a socket that is in use.
-    let refused = Command::new(ikv_fabric())
-        .arg("--socket")
-        .arg(folder.path().join("other.sock"))
-        .args(["patch", &ports[0], &format!("vhost-user:{}", path("c"))])
-        .output()
-        .unwrap();
+    let (other, c) = (path("other.sock"), format!("vhost-user:{}", path("c")));
+    let refused = answers(&["--socket", &other, "patch", &ports[0], &c]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(
         said.contains("another program listens there already"),
         "{said}"
     );
+
+    // Root's commands believe nobody's server nothing: what it answers could name files.
+    let socket = path("ikv-fabric/control.sock");
+    for words in [
+        &["status"][..],
+        &["ssh", "leaf1"],
+        &["vm-args", "rack1:u3"],
+        &["cables"],
+    ] {
+        let mut command = Command::new(ikv_fabric());
+        command.args(["--socket", &socket]).args(words);
+        let answer = Answer::of(&mut command);
+        let says = format!("listens at {socket} runs as user {NOBODY}, and could answer anything");
+        assert!(answer.refusal().contains(&says), "{answer:?}");
+    }
 
     // A stale socket is replaced, another file is not.
     patch.kill().unwrap();

@@ -436,7 +436,7 @@ pub fn listen(socket: &Path, owner: &Person) -> Result<UnixListener, BringUpErro
     };
     // A killed fabric may have left its socket here. The caller holds the lock, so no live fabric
     // uses it.
-    let _ = std::fs::remove_file(socket);
+    files::remove(socket);
     let listener = files::listen(socket, (owner.uid, owner.gid)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     UnixListener::from_std(listener).map_err(failed)

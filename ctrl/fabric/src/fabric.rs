@@ -167,7 +167,8 @@ impl Backend for Fabric {
         request: ApplyRequest,
         peer: Peer,
     ) -> Result<ApplyAnswer, ApiError> {
-        self.change_to(request, peer).await
+        // On the heap: it holds whole configurations.
+        Box::pin(self.change_to(request, peer)).await
     }
 
     fn positions(&self) -> Result<Positions, ApiError> {

@@ -1,9 +1,16 @@
 //! The owner of a fabric, who may use its socket and plug VMs in: [`Person`].
 
+use std::io;
 use std::path::PathBuf;
 use std::process::Command;
 
+use dataplane::rights::{CapabilitySet, keep};
+use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
 use model::config::Owner;
+
+/// How many names in a folder of keys are looked at.
+const MOST_ENTRIES: usize = 1000;
 
 /// A user of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,14 +63,30 @@ impl Person {
         }
     }
 
+    /// Makes the calling thread reach files as this user does, and takes every right of root from it:
+    /// what the user may not read, it cannot read either. To other users the thread stays root's, so
+    /// this one can neither end nor trace it. For a thread that ends with its work.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn impersonate(&self) -> io::Result<()> {
+        if rustix::process::geteuid().as_raw() != self.uid {
+            set_thread_groups(&[])?;
+            set_thread_res_gid(None, Gid::from_raw(self.gid), None)?;
+            set_thread_res_uid(None, Uid::from_raw(self.uid), None)?;
+        }
+        keep(CapabilitySet::empty())
+    }
+
     /// The files with the keys of those who may log in to the switches: the user's
-    /// `authorized_keys` and public keys.
+    /// `authorized_keys` and public keys. Call it as the user, see [`Person::impersonate`].
     pub(crate) fn key_files(&self) -> Vec<String> {
         let folder = self.home.join(".ssh");
         let Ok(entries) = std::fs::read_dir(&folder) else {
             return Vec::new();
         };
         let mut files: Vec<_> = entries
+            .take(MOST_ENTRIES)
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .filter(|name| {
                 name == "authorized_keys"

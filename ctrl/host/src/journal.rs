@@ -4,15 +4,16 @@
 //! was killed leaves it behind, and the next `run`, or `clean`, undoes what it lists. With the
 //! [`Identity`] in it, our own devices and tables are recognised: nothing else of the host is touched.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io::{self, Read};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
+use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
+use crate::folder::{self, Folder, NEW};
 use crate::netns::NetnsId;
 use crate::sysctl::Setting;
 
@@ -240,22 +241,20 @@ impl Journal {
             path: path.to_owned(),
             reason,
         };
-        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-        let mut file = match File::options()
-            .read(true)
-            .custom_flags(no_follow)
-            .open(path)
-        {
+        let found = match Folder::of(path).and_then(|(it, name)| Ok((it.stat(name)?, it, name))) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(at)?,
+            other => other,
         };
-        let meta = file.metadata().map_err(at)?;
-        if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
+        let (stat, folder, name) = found.map_err(at)?;
+        let own = stat.st_uid == rustix::process::geteuid().as_raw();
+        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        if !own || (stat.st_mode & 0o022 != 0 && !is_link) {
             return Err(JournalError::Untrusted {
                 path: path.to_owned(),
-                owner: meta.uid(),
+                owner: stat.st_uid,
             });
         }
+        let mut file = folder.read(name).map_err(at)?;
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(at)?;
         let state: State = serde_json::from_str(&text).map_err(|e| malformed(e.to_string()))?;
@@ -346,18 +345,9 @@ impl Journal {
             source,
         };
         let text = serde_json::to_vec(&self.state).map_err(|e| at(e.into()))?;
-        let new = unfinished(&self.path);
-        // create_new refuses to follow a link that another user put there.
-        Self::remove_unfinished(&self.path)?;
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)
-            .map_err(at)?;
         // Without fsync: what the journal describes does not outlive the kernel either.
-        file.write_all(&text)
-            .and_then(|()| fs::rename(&new, &self.path))
+        Folder::of(&self.path)
+            .and_then(|(folder, name)| folder.replace(name, &text, 0o600, None))
             .map_err(at)
     }
 }
@@ -365,18 +355,15 @@ impl Journal {
 /// Where a journal is written before it takes the place of the old one.
 fn unfinished(path: &Path) -> PathBuf {
     let mut new = path.to_owned().into_os_string();
-    new.push(".new");
+    new.push(NEW);
     new.into()
 }
 
 fn remove(path: &Path) -> Result<(), JournalError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError::Io {
-            path: path.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
-    }
+    folder::remove(path).map_err(|source| JournalError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 //! [`links`], [`address`], [`nft`] and [`sysctl`] each change one kind of thing and decide nothing;
 //! [`netlink`] carries their requests to the kernel.
 //!
-//! [`lock`] lets one fabric at a time use a socket, and names all of a fabric's files. [`watch`]
+//! [`folder`] is where files are made and removed as root without following links. [`lock`] lets one fabric at a time use a socket, and names all of a fabric's files. [`watch`]
 //! reports what happens to our links while the fabric runs. [`firewall`] looks for rules of the host
 //! that would drop the fabric's traffic; it changes nothing.
 //!
@@ -27,6 +27,7 @@ pub mod address;
 mod error;
 pub mod execute;
 pub mod firewall;
+pub mod folder;
 pub mod journal;
 pub mod links;
 pub mod lock;

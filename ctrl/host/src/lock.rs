@@ -1,15 +1,17 @@
 //! One fabric per socket: a lock file beside it that holds the process id. Also names all other files
 //! of a fabric ([`StatePaths`]).
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 
+use crate::folder::Folder;
 use crate::journal::is_running;
 
 /// Written after the pid where the folder was created for the lock file. The fabric that takes over
@@ -77,6 +79,10 @@ impl StatePaths {
         }
     }
 
+    fn lock_name(&self) -> &OsStr {
+        self.lock.file_name().expect("`beside` named it")
+    }
+
     /// The vhost-user socket beside a tap.
     pub fn vhost_socket(&self, tap: &str) -> PathBuf {
         self.vhost.join(format!("{tap}.sock"))
@@ -116,6 +122,7 @@ pub enum LockError {
 #[derive(Debug)]
 pub struct Lock {
     file: File,
+    folder: Folder,
     paths: StatePaths,
     created_folder: bool,
 }
@@ -125,17 +132,22 @@ impl Lock {
     /// while a child of a killed process still holds the lock.
     ///
     /// # Errors
-    /// [`LockError::Held`] with the pid of the fabric that has it.
+    /// [`LockError::Held`] with the pid of the fabric that has it; [`LockError::Io`] also when another
+    /// user could swap a name on the path (see [`Folder`]).
     pub fn acquire(paths: &StatePaths) -> Result<Self, LockError> {
         let at = |path: &Path, source| LockError::Io {
             path: path.to_owned(),
             source,
         };
-        let created_folder = create_folder(&paths.folder).map_err(|e| at(&paths.folder, e))?;
+        let (folder, created_folder) =
+            Folder::open_or_make(&paths.folder).map_err(|e| at(&paths.folder, e))?;
         let path = &paths.lock;
+        let name = paths.lock_name();
         let patience = Instant::now() + PATIENCE;
         loop {
-            let mut file = open(path).map_err(|e| at(path, e))?;
+            // Readable by all: `check` of an ordinary user shows the pid.
+            let file = folder.open_or_create(name, 0o644);
+            let mut file = file.map_err(|e| at(path, e))?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -153,7 +165,7 @@ impl Lock {
             }
             // Its last owner may have removed the file after we opened it: then the lock that we
             // hold excludes no other fabric.
-            if !is_at(&file, path) {
+            if !is_at(&file, &folder, name) {
                 continue;
             }
             let left = left_inside(&mut file).map_err(|e| at(path, e))?;
@@ -166,6 +178,7 @@ impl Lock {
                 .map_err(|e| at(path, e))?;
             return Ok(Self {
                 file,
+                folder,
                 paths: paths.clone(),
                 created_folder,
             });
@@ -175,8 +188,12 @@ impl Lock {
     /// The pid of the fabric that holds the lock now, if one does. It reads the kernel's list of locks
     /// instead of trying the lock, so it cannot disturb a fabric that is just taking it.
     pub fn holder(paths: &StatePaths) -> Option<String> {
-        let mut file = File::open(&paths.lock).ok()?;
-        let meta = file.metadata().ok()?;
+        // Without waiting: it may be anything, even a FIFO.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let mut options = File::options();
+        options.read(true).custom_flags(flags.bits().cast_signed());
+        let mut file = options.open(&paths.lock).ok()?;
+        let meta = file.metadata().ok().filter(fs::Metadata::is_file)?;
         let device = meta.dev();
         let file_id = format!(
             "{:02x}:{:02x}:{}",
@@ -213,44 +230,22 @@ impl Lock {
     /// When the file cannot be removed.
     pub fn release(self) -> Result<(), LockError> {
         let path = &self.paths.lock;
-        if is_at(&self.file, path) {
-            fs::remove_file(path).map_err(|source| LockError::Io {
+        let name = self.paths.lock_name();
+        if is_at(&self.file, &self.folder, name) {
+            let removed = self.folder.remove_file(name);
+            removed.map_err(|source| LockError::Io {
                 path: path.clone(),
                 source,
             })?;
         }
-        if self.created_folder {
+        if self.created_folder
+            && let Ok((parent, name)) = Folder::of(&self.paths.folder)
+        {
             // It stays if there is something in it by now.
-            let _ = fs::remove_dir(&self.paths.folder);
+            let _ = parent.remove_folder(name);
         }
         Ok(())
     }
-}
-
-fn create_folder(folder: &Path) -> io::Result<bool> {
-    if folder.is_dir() {
-        return Ok(false);
-    }
-    if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
-        fs::create_dir_all(parent)?;
-    }
-    match fs::DirBuilder::new().mode(0o755).create(folder) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        other => other.map(|()| true),
-    }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    // Readable by all: `check` of an ordinary user shows the pid.
-    let mut options = File::options();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o644);
-    options.custom_flags(no_follow).open(path)
 }
 
 /// Whether the lock is held although the process that took it has ended.
@@ -270,12 +265,12 @@ fn left_inside(file: &mut File) -> io::Result<Option<String>> {
     Ok(ours.then(|| line.to_owned()))
 }
 
-/// Whether the open file is still the one at that path.
-fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(open), Ok(there)) = (file.metadata(), fs::symlink_metadata(path)) else {
+/// Whether the open file still has that name.
+fn is_at(file: &File, folder: &Folder, name: &OsStr) -> bool {
+    let (Ok(open), Ok(there)) = (file.metadata(), folder.stat(name)) else {
         return false;
     };
-    (open.dev(), open.ino()) == (there.dev(), there.ino())
+    (open.dev(), open.ino()) == (there.st_dev, there.st_ino)
 }
 
 fn holder_of(file: &mut File) -> String {
@@ -283,7 +278,10 @@ fn holder_of(file: &mut File) -> String {
     let _ = file
         .rewind()
         .and_then(|()| file.take(32).read_to_string(&mut text));
-    text.split_whitespace().next().unwrap_or("?").to_owned()
+    let pid = text.split_whitespace().next();
+    // Whatever else is in there is nobody's pid, and not for a terminal.
+    let pid = pid.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()));
+    pid.unwrap_or("?").to_owned()
 }
 
 #[cfg(test)]

@@ -5,12 +5,10 @@
 //! is root on all of them, but never on the host, where no key of the fabric is authorized.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use host::folder::{Folder, User};
 use ssh_key::rand_core::{OsRng, RngCore};
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
@@ -51,6 +49,8 @@ pub struct FabricKeys {
     /// Each switch's host key, by the switch's name.
     pub hosts: BTreeMap<String, KeyPair>,
     dir: PathBuf,
+    /// The private keys that are not on disk yet, by their files' names.
+    unsaved: Vec<(String, String)>,
 }
 
 impl std::fmt::Debug for KeyPair {
@@ -63,41 +63,85 @@ impl std::fmt::Debug for KeyPair {
 }
 
 impl FabricKeys {
-    /// Reads the keys in `dir` for the switches `names`, and makes those that are missing.
-    ///
-    /// Every private key has mode 0600. The folder belongs to root, so that no user can put links into
-    /// it. `owner` (uid, gid), who uses the fabric, owns only the fabric's private key; the folder then
-    /// has mode 0711 instead of 0700.
+    /// Reads the keys in `dir` for the switches `names`, and makes up those that are missing, without
+    /// writing anything: [`FabricKeys::save`] does.
     ///
     /// # Errors
     /// See [`KeyError`].
-    pub fn load_or_create<'a>(
+    pub fn load<'a>(
         dir: &Path,
         names: impl IntoIterator<Item = &'a str>,
-        owner: Option<(u32, u32)>,
     ) -> Result<Self, KeyError> {
-        let mode = if owner.is_some() { 0o711 } else { 0o700 };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(dir)
-            .and_then(|()| fs::set_permissions(dir, Permissions::from_mode(mode)))
-            .map_err(|error| KeyError::File(dir.into(), error))?;
-        let fabric = pair(&dir.join(FABRIC_KEY), "ikv-fabric", owner)?;
+        let folder = match Folder::open(dir) {
+            Ok(folder) => Some(folder),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(KeyError::File(dir.into(), error)),
+        };
+        let mut unsaved = Vec::new();
+        let mut pair = |name: String, comment: &str| {
+            let at = dir.join(&name);
+            let found = folder.as_ref().map(|folder| read(folder, &name));
+            pair(&at, found, comment).map(|(pair, new)| {
+                if new {
+                    unsaved.push((name, pair.private.clone()));
+                }
+                pair
+            })
+        };
+        let fabric = pair(FABRIC_KEY.into(), "ikv-fabric")?;
         let mut hosts = BTreeMap::new();
         for name in names {
             // The name becomes part of a path that root writes.
             if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0', '\n']) {
                 return Err(KeyError::Name(name.into()));
             }
-            let path = dir.join(format!("host_{name}_ed25519"));
-            hosts.insert(name.into(), pair(&path, name, None)?);
+            let file = format!("host_{name}_ed25519");
+            hosts.insert(name.into(), pair(file, name)?);
         }
         Ok(Self {
             fabric,
             hosts,
             dir: dir.into(),
+            unsaved,
         })
+    }
+
+    /// As [`FabricKeys::load`] and [`FabricKeys::save`].
+    ///
+    /// # Errors
+    /// See [`KeyError`].
+    pub fn load_or_create<'a>(
+        dir: &Path,
+        names: impl IntoIterator<Item = &'a str>,
+        owner: Option<User>,
+    ) -> Result<Self, KeyError> {
+        let mut keys = Self::load(dir, names)?;
+        keys.save(owner)?;
+        Ok(keys)
+    }
+
+    /// Writes the keys that were made up, so that the next [`FabricKeys::load`] reads them.
+    ///
+    /// Every private key has mode 0600. The folder belongs to root, so that no user can put links into
+    /// it. `owner`, who uses the fabric, owns only the fabric's private key; the folder then has mode
+    /// 0711 instead of 0700.
+    ///
+    /// # Errors
+    /// See [`KeyError`].
+    pub fn save(&mut self, owner: Option<User>) -> Result<(), KeyError> {
+        let failed = |path: PathBuf| move |error| KeyError::File(path, error);
+        let mode = if owner.is_some() { 0o711 } else { 0o700 };
+        let folder = Folder::open_or_make(&self.dir)
+            .and_then(|(folder, _)| folder.set_mode(mode).map(|()| folder))
+            .map_err(failed(self.dir.clone()))?;
+        for (name, key) in self.unsaved.drain(..) {
+            let owner = owner.filter(|_| name == FABRIC_KEY);
+            // As a whole or not at all: a key cut short by a full disk would be refused on every
+            // later start.
+            let written = folder.replace(&name, key.as_bytes(), 0o600, owner);
+            written.map_err(failed(self.dir.join(&name)))?;
+        }
+        Ok(())
     }
 
     /// The fabric's private key file, for `ssh -i`.
@@ -106,24 +150,29 @@ impl FabricKeys {
     }
 }
 
-fn pair(path: &Path, comment: &str, owner: Option<(u32, u32)>) -> Result<KeyPair, KeyError> {
+/// The pair that was `found` in the file at `path`, or a new one if there is none. Also returns
+/// whether it is new.
+fn pair(
+    path: &Path,
+    found: Option<io::Result<String>>,
+    comment: &str,
+) -> Result<(KeyPair, bool), KeyError> {
     let broken = |error| KeyError::Broken(path.into(), error);
-    let key = match read(path) {
-        Ok(text) => PrivateKey::from_openssh(text).map_err(broken)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let (key, new) = match found {
+        Some(Ok(text)) => (PrivateKey::from_openssh(text).map_err(broken)?, false),
+        Some(Err(error)) if !missing(&error) => return Err(KeyError::File(path.into(), error)),
+        _ => {
             let mut key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).map_err(broken)?;
             key.set_comment(comment);
-            let text = key.to_openssh(LineEnding::LF).map_err(broken)?;
-            create(path, text.as_bytes(), owner)
-                .map_err(|error| KeyError::File(path.into(), error))?;
-            key
+            (key, true)
         }
-        Err(error) => return Err(KeyError::File(path.into(), error)),
     };
-    Ok(KeyPair {
+    let pair = KeyPair {
         private: key.to_openssh(LineEnding::LF).map_err(broken)?.to_string(),
         public: key.public_key().to_openssh().map_err(broken)?,
-    })
+    };
+    Ok((pair, new))
 }
 
 /// Random bytes of the host's kernel, fit for secrets.
@@ -135,40 +184,17 @@ pub(crate) fn random<const BYTES: usize>() -> io::Result<[u8; BYTES]> {
     Ok(bytes)
 }
 
-/// Reads a file of the key folder. A link there is refused.
-pub(crate) fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
+/// Reads a file of the key folder, and no more of it than a key can have.
+pub(crate) fn read(folder: &Folder, name: &str) -> io::Result<String> {
+    let (file, mut text) = (folder.read(name)?, String::new());
     file.take(MAX_KEY_FILE).read_to_string(&mut text)?;
     Ok(text)
-}
-
-/// Creates the file as a whole or not at all: a key cut short by a full disk would be refused on
-/// every later start.
-pub(crate) fn create(path: &Path, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let write = |mut file: File| {
-        file.write_all(bytes)?;
-        owner.map_or(Ok(()), |(uid, gid)| fchown(&file, Some(uid), Some(gid)))
-    };
-    let _ = fs::remove_file(&draft);
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)
-        .and_then(write)
-        .and_then(|()| fs::rename(&draft, path))
-        .inspect_err(|_| drop(fs::remove_file(&draft)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::MetadataExt;
 
     fn mode(path: &Path) -> u32 {
@@ -192,6 +218,18 @@ mod tests {
             first.fabric.private
         );
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn are_written_only_when_they_are_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("ssh");
+        let mut made_up = FabricKeys::load(&dir, ["leaf1"]).unwrap();
+        assert!(!dir.exists());
+        made_up.save(None).unwrap();
+        let loaded = FabricKeys::load(&dir, ["leaf1", "leaf2"]).unwrap();
+        assert_eq!(loaded.hosts["leaf1"], made_up.hosts["leaf1"]);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
     }
 
     #[test]

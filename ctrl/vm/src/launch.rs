@@ -8,16 +8,17 @@ mod command;
 mod error;
 mod probe;
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream as StdStream};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{getegid, geteuid};
 use tokio::net::UnixStream;
 use tokio::process::Child;
 
@@ -32,6 +33,7 @@ use crate::states::States;
 use crate::stderr::Stderr;
 use crate::taps::{self, OpenTap};
 use command::command;
+use host::folder::Folder;
 use probe::empty_machine;
 
 /// Starts QEMUs; a fabric has one.
@@ -138,7 +140,7 @@ impl Launcher {
         saved: Option<SavedState>,
     ) -> Result<Launched, LaunchError> {
         spec.check()?;
-        make_folder(&spec.run_dir).map_err(failed(spec, &spec.run_dir))?;
+        Folder::open_or_make(&spec.run_dir).map_err(failed(spec, &spec.run_dir))?;
         let mut inherited = Inherited::default();
         let (fds, nic_folder) = self.open_all(spec, saved, &mut inherited)?;
         // The sockets listen before QEMU accepts, so our connections are the first.
@@ -258,10 +260,6 @@ fn failed(spec: &VmSpec, path: &Path) -> impl FnOnce(io::Error) -> LaunchError {
     move |error| LaunchError::File { vm, path, error }
 }
 
-fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
 /// QEMU opens kernel and initrd itself, by /proc/self/fd, for which the kernel checks the file's mode.
 fn readable_by_all(spec: &VmSpec, path: &Path) -> Result<(), LaunchError> {
     let mode = fs::metadata(path).map_err(failed(spec, path))?.mode();
@@ -298,10 +296,10 @@ fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
 
 /// A listening socket at `path`, in place of the one that an earlier QEMU left there.
 fn listen(path: &Path) -> io::Result<OwnedFd> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => UnixListener::bind(path).map(Into::into),
-    }
+    let (folder, name) = Folder::of(path)?;
+    folder.remove_file(name)?;
+    let own = (geteuid().as_raw(), getegid().as_raw());
+    folder.listen(name, own).map(Into::into)
 }
 
 /// Connects without waiting: a listening unix socket takes connections before they are accepted.

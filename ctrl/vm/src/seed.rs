@@ -1,11 +1,9 @@
 //! A switch's own data: a tar on its second disk, unpacked at `/` by the image's init.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::OFlags;
+use host::folder::Folder;
 
 /// A file that a switch unpacks from its seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,14 +100,12 @@ pub(crate) fn write_at_least(
     let mut bytes = archive(files)?;
     bytes.resize(bytes.len().max(size), 0);
     let failed = |error| SeedError::Write(path.into(), error);
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)
-        .and_then(|mut file| file.write_all(&bytes))
+    Folder::of(path)
+        .and_then(|(folder, name)| folder.open_or_create(name, 0o600))
+        .and_then(|mut file| {
+            file.set_len(0)?;
+            file.write_all(&bytes)
+        })
         .map_err(failed)
 }
 

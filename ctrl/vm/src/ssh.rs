@@ -7,15 +7,21 @@
 //! (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT").
 
 use std::fmt::Write;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 
 use crate::keys::{FabricKeys, KeyPair};
 use crate::seed::SeedFile;
+
+/// The longest file of keys that is read, in bytes.
+const LONGEST: u64 = 64 << 10;
 
 /// The names and addresses of a switch for SSH.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +43,16 @@ pub enum AuthorizedKeysError {
     #[error("[ssh] authorized_keys: cannot read {0}: {1}; give a key or an absolute path")]
     File(PathBuf, std::io::Error),
     /// A line is not one of authorized_keys(5).
-    #[error("[ssh] authorized_keys: {origin}: no public key in \"{line}\"")]
+    // What the line holds is nobody's business: the file may be a link to anything.
+    #[error(
+        "[ssh] authorized_keys: {origin}, line {line}, has no public key: correct the line, or name \
+         other files in ssh.authorized_keys"
+    )]
     Line {
         /// The file, or `the configuration`.
         origin: String,
-        /// The line's beginning, escaped.
-        line: String,
+        /// The line's number, from 1.
+        line: usize,
     },
 }
 
@@ -58,23 +68,36 @@ pub fn authorized_keys(entries: &[String]) -> Result<Vec<String>, AuthorizedKeys
             ("the configuration".into(), entry.clone())
         } else {
             let path = Path::new(entry);
-            let text = fs::read_to_string(path)
-                .map_err(|error| AuthorizedKeysError::File(path.into(), error))?;
+            let text = read(path).map_err(|error| AuthorizedKeysError::File(path.into(), error))?;
             (entry.clone(), text)
         };
-        let used = text
-            .lines()
-            .map(str::trim)
-            .filter(|l| !l.is_empty() && !l.starts_with('#'));
-        for line in used {
+        let lines_of = text.lines().map(str::trim).zip(1..);
+        for (line, number) in lines_of.filter(|(l, _)| !l.is_empty() && !l.starts_with('#')) {
             if !has_key(line) {
-                let line = model::printable::head(line.as_bytes(), 40);
+                let line = number;
                 return Err(AuthorizedKeysError::Line { origin, line });
             }
             lines.push(line.into());
         }
     }
     Ok(lines)
+}
+
+/// Reads a file of keys. It waits for nothing but the file system, and changes nothing, whatever the
+/// path leads to.
+fn read(path: &Path) -> io::Result<String> {
+    // First as a mere place: opening a FIFO waits, and opening some devices does something.
+    let place = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&place)?.st_mode) != FileType::RegularFile {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let file = File::open(format!("/proc/thread-self/fd/{}", place.as_raw_fd()))?;
+    let mut text = String::new();
+    file.take(LONGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST {
+        return Err(io::Error::other("it has more than 64 KiB"));
+    }
+    Ok(text)
 }
 
 /// Whether one of the words is a key type and the next one a blob that begins with that very
@@ -180,6 +203,8 @@ pub fn seed_files(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const ED25519: &str =
@@ -316,7 +341,8 @@ mod tests {
         assert_eq!(lines, [ED25519, &with_options]);
         fs::write(&path, "-----BEGIN OPENSSH PRIVATE KEY-----\n").unwrap();
         let error = authorized_keys(&[entry]).unwrap_err().to_string();
-        assert!(error.contains("no public key in \"-----BEGIN"), "{error}");
+        assert!(error.contains("keys, line 1, has no public key"), "{error}");
+        assert!(!error.contains("BEGIN"), "{error}");
         let error = authorized_keys(&["ssh-ed25519 AAAA".into()])
             .unwrap_err()
             .to_string();

@@ -4,15 +4,16 @@
 //! A state becomes the memory of a machine that root trusts: only root may read or write it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
+use host::folder::{self, Folder};
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 
 /// The states' folder, beside the files of their image.
 pub const FOLDER: &str = "states";
@@ -82,11 +83,9 @@ impl States {
 
     /// Opens the state for `key` for a VM to start from, and records that it was used.
     pub(crate) fn open(&self, key: &str) -> Option<File> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(self.path(key))
-            .ok()?;
+        let path = self.path(key);
+        let (folder, name) = Folder::of(&path).ok()?;
+        let file = folder.read(name).ok()?;
         let now = Timespec {
             tv_sec: 0,
             tv_nsec: UTIME_NOW,
@@ -104,7 +103,7 @@ impl States {
 
     /// Removes a state that does not work. True for the first call with `key` in this run.
     pub(crate) fn fail(&self, key: &str) -> bool {
-        let _ = fs::remove_file(self.path(key));
+        let _ = folder::remove(&self.path(key));
         self.failed
             .lock()
             .expect("no holder of this lock can panic")
@@ -113,19 +112,16 @@ impl States {
 
     /// A file to save a state into. [`States::keep`] makes it the state for `key`.
     pub(crate) fn draft(&self, key: &str) -> io::Result<Draft> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.folder)?;
+        let (folder, made) = Folder::open_or_make(&self.folder)?;
+        if made {
+            folder.set_mode(0o700)?;
+        }
         let name = format!("{key}.{}.{DRAFT}", std::process::id());
-        let path = self.folder.join(name);
-        let _ = fs::remove_file(&path);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
-        Ok(Draft { path, file })
+        folder.remove_file(&name)?;
+        Ok(Draft {
+            file: folder.create(&name, 0o600)?,
+            path: self.folder.join(name),
+        })
     }
 
     /// Makes a complete draft the state for `key`. After a power failure there is the whole state or
@@ -133,7 +129,8 @@ impl States {
     pub(crate) fn keep(&self, draft: &Draft, key: &str) -> io::Result<u64> {
         draft.file.sync_data()?;
         let size = draft.file.metadata()?.len();
-        fs::rename(&draft.path, self.path(key))?;
+        let name = draft.path.file_name().unwrap_or_default();
+        Folder::open(&self.folder)?.rename(name, format!("{key}.{STATE}"))?;
         Ok(size)
     }
 
@@ -141,7 +138,7 @@ impl States {
     pub fn tidy(&self) {
         let now = SystemTime::now();
         for path in superfluous(list(&self.folder)) {
-            let _ = fs::remove_file(path);
+            let _ = folder::remove(&path);
         }
         for (path, meta) in files(&self.folder, DRAFT) {
             let age = meta
@@ -149,7 +146,7 @@ impl States {
                 .ok()
                 .and_then(|at| now.duration_since(at).ok());
             if age.is_some_and(|age| age > ABANDONED) {
-                let _ = fs::remove_file(path);
+                let _ = folder::remove(&path);
             }
         }
     }
@@ -168,7 +165,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         // Fails if it was kept.
-        let _ = fs::remove_file(&self.path);
+        let _ = folder::remove(&self.path);
     }
 }
 

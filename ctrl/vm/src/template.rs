@@ -31,6 +31,7 @@ use crate::shape::{key_of, template_of};
 use crate::spec::VmSpec;
 use crate::states::States;
 use crate::stderr::Stderr;
+use host::folder::{self, Folder};
 use model::printable;
 
 /// The program in the guest that turns a restored template into a switch.
@@ -145,7 +146,7 @@ async fn build(
     let template = template_of(spec, run_dir.to_owned());
     let files = spec.template.as_deref().unwrap_or_default();
     let file = |error| TemplateError::File(run_dir.into(), error);
-    fs::create_dir_all(run_dir).map_err(file)?;
+    Folder::open_or_make(run_dir).map_err(file)?;
     let size = fs::metadata(&spec.seed).map_err(file)?.len();
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     // The restored guest keeps this disk's size, so it must be that of the VM's own seed.
@@ -184,7 +185,7 @@ async fn build(
     let _ = timeout(QUIT_LIMIT, child.wait()).await;
     // Kills a QEMU that has not ended by now.
     drop(child);
-    let _ = fs::remove_dir_all(run_dir);
+    let _ = folder::remove(run_dir);
     outcome?;
     let kept = states.keep(&draft, key);
     kept.map_err(|error| TemplateError::File(states.folder().into(), error))

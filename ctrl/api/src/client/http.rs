@@ -89,6 +89,7 @@ impl Client {
                 io::ErrorKind::PermissionDenied => ClientError::NotAllowed(socket.to_owned()),
                 _ => ClientError::NotRunning(socket.to_owned()),
             })?;
+        self.check_server(&stream)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(error))?;
@@ -97,6 +98,21 @@ impl Client {
             .send_request(request)
             .await
             .map_err(|error| self.broken(error))
+    }
+
+    /// Checks who serves the socket before anything is sent: an answer names files and sets what a
+    /// terminal shows.
+    fn check_server(&self, stream: &UnixStream) -> Result<(), ClientError> {
+        // Of the moment when the server began to listen.
+        let server = stream.peer_cred().map_err(|error| self.broken(error))?;
+        let own = rustix::process::geteuid().as_raw();
+        if [0, own].contains(&server.uid()) {
+            return Ok(());
+        }
+        Err(ClientError::Foreign {
+            socket: self.socket().to_owned(),
+            uid: server.uid(),
+        })
     }
 
     async fn read(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {

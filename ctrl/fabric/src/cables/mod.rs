@@ -23,6 +23,7 @@ use dataplane::{CableHandle, CableId, Capture, DropReason, PanelError, clock};
 
 use dataplane::Side;
 use error::CablesError;
+use host::folder::Folder;
 use model::cable_change::CableState;
 use model::impairment::ImpairKeys;
 use open::moved_away;
@@ -157,7 +158,9 @@ impl Cables {
             let (from, to) = if up { (&aside, file) } else { (file, &aside) };
             // The file may be in the right place already. If another user has moved it, front ends
             // are refused by the socket instead.
-            if let Err(error) = std::fs::rename(from, to) {
+            let renamed = Folder::of(from)
+                .and_then(|(folder, name)| folder.rename(name, to.file_name().unwrap_or_default()));
+            if let Err(error) = renamed {
                 tracing::debug!(%error, file = %file.display());
             }
         }

@@ -1,6 +1,5 @@
 //! What each end of a cable consists of: a tap, a socket, both or neither.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use dataplane::{Port, PortError};
 
 use super::error::CablesError;
 use super::plan::{PlannedCable, PlannedEnd, PlannedSocket, open_netdev};
-use crate::files::{FileError, listen, make_closed_folder, make_folder};
+use crate::files::{self, FileError, listen, make_closed_folder, make_folder};
 use crate::owner::Person;
 use host::execute::HostTaps;
 use host::lock::StatePaths;
@@ -104,13 +103,8 @@ impl<'a> CableOpener<'a> {
             return;
         };
         for path in [moved_away(&path), path] {
-            match std::fs::remove_file(&path) {
-                // Only one of the two paths exists, depending on whether the cable is cut.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(%error, path = %path.display());
-                }
-                _ => {}
-            }
+            // Only one of the two paths exists, depending on whether the cable is cut.
+            files::remove(&path);
         }
     }
 

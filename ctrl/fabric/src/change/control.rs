@@ -1,14 +1,22 @@
 //! Admits one change at a time, and none once the fabric is ending: [`ChangeControl`].
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use tokio::sync::{MutexGuard, mpsc, watch};
+use tokio::sync::{MutexGuard, Semaphore, mpsc, watch};
+use tokio::time::timeout;
 
 use crate::host::Ending;
 use crate::links::WatchedChange;
+use crate::off_thread::off_thread;
+use crate::progress::duration;
+use crate::state::FabricState;
 use api::{ApiError, ApplyRequest};
-use model::difference::FabricPlan;
+use model::difference::{Difference, FabricPlan, Refusal, refusals};
 use model::topology::{self, Choice};
+
+/// How long a requested fabric may take to be planned.
+const LONGEST_PLANNING: Duration = Duration::from_secs(10);
 
 /// Admits changes to a fabric.
 pub(crate) struct ChangeControl {
@@ -18,6 +26,8 @@ pub(crate) struct ChangeControl {
     /// Number of changes so far. The change that is under way holds the lock.
     under_way: tokio::sync::Mutex<u32>,
     doing: Mutex<Option<String>>,
+    /// One plan is made at a time.
+    planning: Arc<Semaphore>,
     ending: watch::Sender<bool>,
 }
 
@@ -28,6 +38,7 @@ impl ChangeControl {
             watched,
             under_way: tokio::sync::Mutex::new(0),
             doing: Mutex::default(),
+            planning: Arc::new(Semaphore::new(1)),
             ending: watch::Sender::new(false),
         }
     }
@@ -82,22 +93,84 @@ impl ChangeControl {
         let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
     }
 
-    /// Builds the plan that a request asks for.
+    /// Compares what a request asks for with the state `before`.
     ///
     /// # Errors
-    /// When the configuration is invalid, or lacks a switch that `--only` named.
-    pub(super) fn plan(&self, request: &ApplyRequest) -> Result<FabricPlan, ApiError> {
-        let config = request.config.clone();
-        let topology = topology::build(&config).map_err(ApiError::conflict)?;
-        let switches = self.choice.of(&topology).map_err(|error| {
-            ApiError::conflict(format!(
-                "this fabric was started with --only, and {error}; restart it with other names"
-            ))
+    /// When the configuration is invalid, lacks a switch that `--only` named, or takes too long.
+    pub(super) async fn compare(
+        &self,
+        request: ApplyRequest,
+        before: Arc<FabricState>,
+    ) -> Result<Comparison, ApiError> {
+        let choice = self.choice.clone();
+        let planning = self.planning.clone().try_acquire_owned().map_err(|_| {
+            ApiError::conflict(
+                "an earlier apply, which took too long, is still being planned: try again later",
+            )
         })?;
-        Ok(FabricPlan {
-            config,
-            topology,
-            switches,
-        })
+        // Off the thread: the largest fabrics take seconds.
+        let compare = move || {
+            let plan = plan(&choice, request)?;
+            let compared = Comparison::between(&before.plan, plan);
+            // Held until here even if nobody waits any longer, so that requests cannot pile up.
+            drop(planning);
+            Ok(compared)
+        };
+        let compared = self.in_time(off_thread("plan", compare)).await?;
+        compared.map_err(ApiError::failed)?
     }
+
+    /// Waits for a part of the planning.
+    ///
+    /// # Errors
+    /// When it takes too long, or the fabric is ending.
+    pub(super) async fn in_time<T>(
+        &self,
+        planning: impl Future<Output = T>,
+    ) -> Result<T, ApiError> {
+        tokio::select! {
+            planned = timeout(LONGEST_PLANNING, planning) => planned.map_err(|_| {
+                ApiError::conflict(format!(
+                    "it takes longer than {} to plan a fabric of this size: ask for fewer racks, \
+                     spines or positions",
+                    duration(LONGEST_PLANNING)
+                ))
+            }),
+            () = self.ending() => Err(ApiError::conflict(Ending)),
+        }
+    }
+}
+
+/// A plan, set beside that of the running fabric.
+pub(super) struct Comparison {
+    pub(super) plan: FabricPlan,
+    pub(super) difference: Difference,
+    /// What of it cannot be changed while the fabric runs.
+    pub(super) refused: Vec<Refusal>,
+}
+
+impl Comparison {
+    pub(super) fn between(before: &FabricPlan, plan: FabricPlan) -> Self {
+        Comparison {
+            difference: Difference::between(before, &plan),
+            refused: refusals(before, &plan),
+            plan,
+        }
+    }
+}
+
+/// Builds the plan that a request asks for.
+fn plan(choice: &Choice, request: ApplyRequest) -> Result<FabricPlan, ApiError> {
+    let config = request.config;
+    let topology = topology::build(&config).map_err(ApiError::conflict)?;
+    let switches = choice.of(&topology).map_err(|error| {
+        ApiError::conflict(format!(
+            "this fabric was started with --only, and {error}; restart it with other names"
+        ))
+    })?;
+    Ok(FabricPlan {
+        config,
+        topology,
+        switches,
+    })
 }

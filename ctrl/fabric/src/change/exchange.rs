@@ -15,6 +15,7 @@ use crate::cables::open::CableOpener;
 use crate::cables::{Cables, PluggedCable};
 use crate::descriptors::make_room;
 use crate::fabric::Fabric;
+use crate::files;
 use crate::links::WatchedChange;
 use crate::preflight::needs::taps;
 use crate::state::FabricState;
@@ -304,7 +305,7 @@ fn make_folders(opener: &CableOpener<'_>, prepared: &Prepared) -> Result<(), Cha
 fn remove_folders(opener: &CableOpener<'_>, prepared: &Prepared) {
     for switch in prepared.starting() {
         // A folder may be missing if `make_folders` failed half-way.
-        let _ = std::fs::remove_dir_all(opener.folder_of(switch.index));
+        files::remove(&opener.folder_of(switch.index));
     }
 }
 

@@ -21,10 +21,12 @@ use crate::host::Ending;
 use crate::options::BringUpError;
 use crate::progress::duration;
 use crate::state::FabricState;
+use crate::switches::factory::NewKeys;
 use crate::switches::seeds::SeedsError;
 use api::{ApiError, ApplyAnswer, ApplyRequest, Peer};
+use control::Comparison;
 use host::execute::HostChangeError;
-use model::difference::{Difference, FabricPlan, refusals};
+use model::difference::{Difference, FabricPlan};
 use switches::SwitchToBe;
 
 /// How long to wait for routes once all sessions are established.
@@ -84,21 +86,27 @@ impl Fabric {
         // fabric when it is carried out.
         let mut number = self.change.begin()?;
         let before = self.live.state();
-        let plan = self.change.plan(&request)?;
-        let refused = refusals(&before.plan, &plan);
         *number += 1;
-        let prepared = self.prepare(&before, plan, *number).await;
+        let dry_run = request.dry_run;
+        let asked = Box::pin(self.change.compare(request, before.clone())).await?;
+        let refused = asked.refused.clone();
+        let dry = dry_run || !refused.is_empty();
+        if !dry {
+            // Before anything is written. Only now is it known whether the change touches the host.
+            authorize(peer, &asked.difference)?;
+        }
+        let keys = if dry { NewKeys::Forget } else { NewKeys::Save };
+        let prepared = Box::pin(self.prepare(&before, asked, *number, keys));
+        let prepared = self.change.in_time(prepared).await?;
         let prepared = prepared.map_err(ApiError::conflict)?;
         let mut answer = ApplyAnswer {
             difference: prepared.difference.clone(),
             refused,
             ..ApplyAnswer::default()
         };
-        if request.dry_run || !answer.refused.is_empty() {
+        if dry {
             return Ok(answer);
         }
-        // Only now is it known whether the change touches the host.
-        authorize(peer, &prepared.difference)?;
         let began = Instant::now();
         let done = self.carry_out(&before, &prepared).await;
         self.doing(None);
@@ -174,7 +182,8 @@ impl Fabric {
     ) -> Result<(), ChangeError> {
         let now = self.live.state();
         // The way back is an ordinary change, computed from the present state.
-        let mut back = self.prepare(&now, before.plan.clone(), 0).await?;
+        let back = Comparison::between(&now.plan, before.plan.clone());
+        let mut back = self.prepare(&now, back, 0, NewKeys::Save).await?;
         back.switches
             .retain(|switch| switch.starts() || touched.contains(&switch.name));
         let (again, _) = self.exchange(&now, &back).await?;

@@ -8,16 +8,20 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
+use super::control::Comparison;
 use super::{ChangeError, LOOK, Prepared};
 use crate::fabric::Fabric;
+use crate::files;
+use crate::off_thread::off_thread;
 use crate::progress::duration;
 use crate::reconfigure::{LiveChange, SwitchMake, can_be_live, reconfigure};
 use crate::state::FabricState;
 use crate::switches::displays;
-use crate::switches::seeds::SeedsError;
+use crate::switches::factory::NewKeys;
+use crate::switches::seeds::{SeedsError, SwitchMaker};
 use crate::switches::switch::Switch;
-use api::NodeState;
-use model::difference::{Difference, FabricPlan};
+use api::{ApiError, NodeState};
+use model::difference::FabricPlan;
 use model::power::PowerAction;
 use vm::VmSpec;
 use vm::seed;
@@ -46,52 +50,14 @@ enum How {
 }
 
 impl SwitchToBe {
-    /// Whether it is new.
-    pub(super) fn starts(&self) -> bool {
-        matches!(self.how, How::Starts)
-    }
-}
-
-impl Fabric {
-    /// Prepares everything that does not touch a running switch. `number` is the number of the
-    /// change.
-    pub(super) async fn prepare(
-        &self,
-        state: &FabricState,
-        plan: FabricPlan,
-        number: u32,
-    ) -> Result<Prepared, ChangeError> {
-        let mut difference = Difference::between(&state.plan, &plan);
-        let switches = self.switches_to_be(state, &plan, number).await?;
-        for switch in switches.iter().filter(|switch| !switch.starts()) {
-            let restarts = Some(matches!(switch.how, How::Restarts));
-            let mut known = difference.changes.iter_mut();
-            if let Some(change) = known.find(|change| change.name == switch.name) {
-                change.restarts = restarts;
-            } else {
-                // The only possible remaining difference is its list of the other switches' names
-                // for ssh.
-                difference.learns_names(&switch.name, restarts);
-            }
-        }
-        Ok(Prepared {
-            plan,
-            difference,
-            switches,
-        })
-    }
-
-    async fn switches_to_be(
-        &self,
+    /// The switches of `plan` that differ from those that run in `state`. `makers` are those of the
+    /// state's plan and of this one.
+    fn all(
         state: &FabricState,
         plan: &FabricPlan,
+        (old, new): (&SwitchMaker<'_>, &SwitchMaker<'_>),
         number: u32,
-    ) -> Result<Vec<SwitchToBe>, ChangeError> {
-        let Some(factory) = self.switches.factory() else {
-            return Ok(Vec::new());
-        };
-        let old = factory.maker(&state.plan).await?;
-        let new = factory.maker(plan).await?;
+    ) -> Result<Vec<Self>, ChangeError> {
         let mut switches = Vec::new();
         for index in plan.switches.iter() {
             let name = &plan.topology.switches[index].name;
@@ -119,6 +85,70 @@ impl Fabric {
             });
         }
         Ok(switches)
+    }
+
+    /// Whether it is new.
+    pub(super) fn starts(&self) -> bool {
+        matches!(self.how, How::Starts)
+    }
+}
+
+impl Fabric {
+    /// Prepares everything that does not touch a running switch. `number` is the number of the
+    /// change.
+    pub(super) async fn prepare(
+        &self,
+        state: &Arc<FabricState>,
+        asked: Comparison,
+        number: u32,
+        keys: NewKeys,
+    ) -> Result<Prepared, ChangeError> {
+        let Comparison {
+            plan,
+            mut difference,
+            ..
+        } = asked;
+        let (plan, switches) = self.switches_to_be(state, plan, number, keys).await?;
+        for switch in switches.iter().filter(|switch| !switch.starts()) {
+            let restarts = Some(matches!(switch.how, How::Restarts));
+            let mut known = difference.changes.iter_mut();
+            if let Some(change) = known.find(|change| change.name == switch.name) {
+                change.restarts = restarts;
+            } else {
+                // The only possible remaining difference is its list of the other switches' names
+                // for ssh.
+                difference.learns_names(&switch.name, restarts);
+            }
+        }
+        Ok(Prepared {
+            plan,
+            difference,
+            switches,
+        })
+    }
+
+    async fn switches_to_be(
+        &self,
+        state: &Arc<FabricState>,
+        plan: FabricPlan,
+        number: u32,
+        keys: NewKeys,
+    ) -> Result<(FabricPlan, Vec<SwitchToBe>), ChangeError> {
+        let Some(factory) = self.switches.factory() else {
+            return Ok((plan, Vec::new()));
+        };
+        let old = factory.keys(&state.plan, NewKeys::Forget).await?;
+        let new = factory.keys(&plan, keys).await?;
+        let (factory, state) = (factory.clone(), state.clone());
+        // Off the thread: the files of hundreds of switches take seconds.
+        let make = move || {
+            let old = factory.maker_with(&state.plan, old);
+            let new = factory.maker_with(&plan, new);
+            let switches = SwitchToBe::all(&state, &plan, (&old, &new), number)?;
+            Ok((plan, switches))
+        };
+        let made = off_thread("plan", make).await;
+        made.map_err(|error| ChangeError::Setting(ApiError::failed(error)))?
     }
 
     /// Stops, starts and changes switches. Returns notes for the user. `touched` gets the switches
@@ -176,10 +206,7 @@ impl Fabric {
         join_all(gone.iter().map(|(_, switch)| switch.vm().stop())).await;
         for (index, switch) in gone {
             displays::forget(&self.live.paths, &before.plan.topology, *index);
-            let folder = self.live.paths.vms.join(switch.name());
-            if let Err(error) = std::fs::remove_dir_all(&folder) {
-                tracing::warn!(%error, folder = %folder.display());
-            }
+            files::remove(&self.live.paths.vms.join(switch.name()));
         }
     }
 
@@ -334,7 +361,7 @@ fn forget_other_seeds(spec: &VmSpec) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with("seed") && path != spec.seed {
             // If this fails, the disk is removed with its folder at the end.
-            let _ = std::fs::remove_file(&path);
+            files::remove(&path);
         }
     }
 }

@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use crate::cables::error::CablesError;
 use crate::files;
 use crate::owner::Person;
+use host::folder;
 use vm::spec::MAX_SOCKET_PATH;
 
 /// The name of the wire's only cable.
@@ -155,7 +156,7 @@ fn listen(path: &Path, owner: &Person) -> io::Result<UnixListener> {
             // Only a refused connection proves that no program listens: the file is then left over
             // and may go.
             match connect(&socket, &SocketAddrUnix::new(path)?) {
-                Err(rustix::io::Errno::CONNREFUSED) => std::fs::remove_file(path)?,
+                Err(rustix::io::Errno::CONNREFUSED) => folder::remove(path)?,
                 _ => {
                     return Err(io::Error::other(
                         "another program listens there already; end it, or name another path",
@@ -197,7 +198,7 @@ impl Drop for OwnSocket {
         let there = self.path.symlink_metadata();
         if there.is_ok_and(|meta| (meta.dev(), meta.ino()) == self.device_and_inode) {
             // The file may be gone, or its folder closed to us. Neither can be helped here.
-            let _ = std::fs::remove_file(&self.path);
+            let _ = folder::remove(&self.path);
         }
     }
 }

@@ -5,11 +5,41 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::finding::{Finding, Severity};
+use host::folder::Folder;
 use host::journal::Journal;
 use host::lock::{Lock, StatePaths};
 use host::netns::NetnsId;
 use host::plan::TapPlan;
+use model::config::Config;
 use vm::spec::MAX_SOCKET_PATH;
+
+/// Finds out whether another user could swap what root makes beside the socket.
+pub(super) fn untrusted(paths: &StatePaths) -> Option<Finding> {
+    let refused = Folder::check(&paths.folder).err()?;
+    Some(Finding::new(
+        Severity::Error,
+        format!("no fabric can be at {}: {refused}", paths.socket.display()),
+        "name another --socket",
+    ))
+}
+
+/// Finds folders in the configuration where another user could swap what root makes or reads.
+pub(super) fn untrusted_keys(config: &Config) -> Vec<Finding> {
+    let folders = [
+        ("image.dir", &config.image.dir),
+        ("recorder.dir", &config.recorder.dir),
+        ("ssh.key_dir", &config.ssh.key_dir),
+    ];
+    let refused = folders.into_iter().filter_map(|(key, folder)| {
+        let refused = Folder::check(folder.as_deref()?).err()?;
+        Some(Finding::new(
+            Severity::Error,
+            format!("{key}: {refused}"),
+            format!("another folder for {key}"),
+        ))
+    });
+    refused.collect()
+}
 
 /// Finds files where the fabric creates its own, and paths that are too long for sockets. `own` is
 /// the pid of this process, which may hold the lock itself. `taps` are the taps that have sockets.
@@ -134,6 +164,37 @@ mod tests {
         // Those of a killed one neither.
         std::fs::write(&paths.journal, "").unwrap();
         assert!(found(&paths).is_empty());
+    }
+
+    #[test]
+    fn folders_of_other_users_are_named_by_their_keys() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let home = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(home.path(), Some(54_321), None).unwrap();
+        let mut config = Config::default();
+        assert!(untrusted_keys(&config).is_empty());
+        config.image.dir = Some(home.path().join("image"));
+        config.recorder.dir = Some(home.path().into());
+        config.ssh.key_dir = Some(home.path().join("keys"));
+        let found = untrusted_keys(&config);
+        let keys = ["image.dir: ", "recorder.dir: ", "ssh.key_dir: "];
+        assert_eq!(found.len(), keys.len());
+        for (finding, key) in found.iter().zip(keys) {
+            let Finding { what, severity, .. } = finding;
+            assert_eq!(*severity, Severity::Error);
+            assert!(
+                what.starts_with(key) && what.contains("user 54321"),
+                "{what}"
+            );
+        }
+        let paths = StatePaths::beside(&home.path().join("run/control.sock"));
+        let what = untrusted(&paths).unwrap().what;
+        assert!(
+            what.contains("/run/control.sock: ") && what.contains("54321"),
+            "{what}"
+        );
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSu
         paths,
         &host,
     );
+    found.extend(files::untrusted_keys(&plan.config));
     found.extend(taken_ports(&plan.topology, &plan.switches));
     sort(&mut found);
     Ok(found)
@@ -102,8 +103,12 @@ fn check_machine(memory_mib: u64) -> Vec<Finding> {
 fn check_host(paths: &StatePaths, host: &HostPlanInput) -> Vec<Finding> {
     let own = std::process::id();
     let mut found = Vec::new();
-    found.extend(files::other_fabric(paths, own));
-    found.extend(files::in_the_way(paths, &host.taps, own));
+    let untrusted = files::untrusted(paths);
+    if untrusted.is_none() {
+        found.extend(files::other_fabric(paths, own));
+        found.extend(files::in_the_way(paths, &host.taps, own));
+    }
+    found.extend(untrusted);
     found.extend(network::network(host));
     found.extend(network::rules(host));
     found.extend(network::reach(host));

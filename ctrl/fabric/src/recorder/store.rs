@@ -2,13 +2,13 @@
 //! A client names a dump, never a path: only files in the list are opened.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use api::recorder::KeptDump;
+use host::folder::Folder;
 
 /// The most dumps that are kept; the oldest is removed first.
 pub(super) const MOST: usize = 8;
@@ -48,7 +48,7 @@ impl Store {
         let kept = self.lock();
         let known = kept.dumps.iter().find(|dump| dump.name == name);
         known
-            .map(|dump| File::open(self.path(&dump.name)))
+            .map(|dump| Folder::open(&self.folder)?.read(&dump.name))
             .transpose()
     }
 
@@ -69,8 +69,7 @@ impl Store {
             kept.made
         };
         let name = format!("{number:03}-{kind}");
-        let path = self.path(&name);
-        let (frames, bytes) = self.write(&path, write)?;
+        let (frames, bytes) = self.write(&name, write)?;
         let dump = KeptDump {
             name,
             at_ms,
@@ -84,7 +83,8 @@ impl Store {
         while kept.dumps.len() > 1 && (kept.dumps.len() > MOST || all(&kept) > MOST_BYTES) {
             if let Some(oldest) = kept.dumps.pop_front() {
                 // Fails if another program has removed it already.
-                let _ = fs::remove_file(self.path(&oldest.name));
+                let removed = Folder::open(&self.folder);
+                let _ = removed.and_then(|folder| folder.remove_file(&oldest.name));
             }
         }
         Ok(dump)
@@ -92,19 +92,14 @@ impl Store {
 
     fn write(
         &self,
-        path: &Path,
+        name: &str,
         write: impl FnOnce(&mut dyn Write) -> io::Result<u64>,
     ) -> io::Result<(u64, u64)> {
-        match fs::DirBuilder::new().mode(0o700).create(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+        let (folder, made) = Folder::open_or_make(&self.folder)?;
+        if made {
+            folder.set_mode(0o700)?;
         }
-        // Neither follows nor overwrites a file or link that another program has put there.
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
+        let file = folder.create(name, 0o600)?;
         let mut buffered = BufWriter::with_capacity(256 << 10, file);
         let written = write(&mut buffered).and_then(|frames| {
             buffered.flush()?;
@@ -112,13 +107,9 @@ impl Store {
         });
         if written.is_err() {
             // An incomplete dump is useless and takes up memory.
-            let _ = fs::remove_file(path);
+            let _ = folder.remove_file(name);
         }
         written
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -128,6 +119,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Read;
     use std::os::unix::fs::MetadataExt;
 

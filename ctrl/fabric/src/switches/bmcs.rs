@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::factory::key_folder;
 use super::seeds::SeedsError;
-use crate::files::{FileError, make_closed_folder, make_folder};
+use crate::files::{self, FileError, make_closed_folder, make_folder};
 use crate::live::Live;
 use crate::off_thread::off_thread;
 use crate::options::BringUpError;
@@ -179,9 +179,7 @@ impl Bmcs {
         };
         bmc.stop().await;
         let folder = live.paths.ipmi.join(name);
-        if let Err(error) = std::fs::remove_dir_all(&folder) {
-            tracing::warn!(%error, folder = %folder.display());
-        }
+        files::remove(&folder);
         if let Err(error) = set_port("delete", bmc.port()).await {
             tracing::warn!(%error, "the port of a BMC stays open on the segment");
         }

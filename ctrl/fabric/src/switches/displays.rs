@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::sleep;
 
-use crate::files::{listen, make_folder};
+use crate::files::{self, listen, make_folder};
 use crate::host::Host;
 use crate::live::Live;
 use crate::options::BringUpError;
@@ -103,7 +103,7 @@ pub(crate) fn open_one(
 /// Removes the socket that [`open_one`] created for a removed switch.
 pub(crate) fn forget(paths: &StatePaths, topology: &Topology, switch: usize) {
     // It exists only if displays are served at Unix sockets.
-    let _ = std::fs::remove_file(socket(paths, topology, switch));
+    files::remove(&socket(paths, topology, switch));
 }
 
 fn failed(topology: &Topology, switch: usize, at: String, source: io::Error) -> BringUpError {

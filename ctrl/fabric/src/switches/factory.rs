@@ -1,15 +1,18 @@
 //! Creates switch VMs: [`SwitchFactory`], on a [`Machine`].
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::sys::tap::{TapFlags, open_tap};
+use tokio::time::timeout;
 
 use super::saved_states;
 use super::seeds::{SeedsError, SwitchMaker};
 use super::switch::Switch;
-use crate::files::FileError;
+use crate::files::{self, FileError};
 use crate::off_thread::off_thread;
 use crate::options::BringUpError;
 use crate::owner::Person;
@@ -144,21 +147,41 @@ impl SwitchFactory {
         &self,
         plan: &'a FabricPlan,
     ) -> Result<SwitchMaker<'a>, SeedsError> {
-        let FabricPlan {
-            config, topology, ..
-        } = plan;
-        let switches = topology.switches.iter();
+        let keys = self.keys(plan, NewKeys::Save).await?;
+        Ok(self.maker_with(plan, keys))
+    }
+
+    /// The keys of a plan's switches.
+    ///
+    /// # Errors
+    /// When they cannot be read or written.
+    pub(crate) async fn keys(
+        &self,
+        plan: &FabricPlan,
+        new: NewKeys,
+    ) -> Result<FabricKeys, SeedsError> {
+        let switches = plan.topology.switches.iter();
         let names: Vec<_> = switches.map(|switch| switch.name.clone()).collect();
         let owner = Some((self.owner.uid, self.owner.gid));
         let folder = self.key_folder.clone();
-        // Off the thread: the folder may be the user's, on a slow or unresponsive file system.
-        let load =
-            move || FabricKeys::load_or_create(&folder, names.iter().map(String::as_str), owner);
+        // Off the thread: the folder may be on a slow or unresponsive file system.
+        let load = move || {
+            let names = names.iter().map(String::as_str);
+            match new {
+                NewKeys::Save => FabricKeys::load_or_create(&folder, names, owner),
+                NewKeys::Forget => FabricKeys::load(&folder, names),
+            }
+        };
         let keys = off_thread("keys", load).await;
-        Ok(SwitchMaker {
-            config,
-            topology,
-            keys: keys.map_err(FileError::at(&self.key_folder))??,
+        Ok(keys.map_err(FileError::at(&self.key_folder))??)
+    }
+
+    /// The maker of a topology's switches with these keys.
+    pub(crate) fn maker_with<'a>(&self, plan: &'a FabricPlan, keys: FabricKeys) -> SwitchMaker<'a> {
+        SwitchMaker {
+            config: &plan.config,
+            topology: &plan.topology,
+            keys,
             authorized: self.authorized.clone(),
             password: self.password.clone(),
             image: self.machine.image.clone().into(),
@@ -166,7 +189,7 @@ impl SwitchFactory {
             accel: self.machine.accel,
             warm: self.states.is_some(),
             folder: self.paths.vms.clone(),
-        })
+        }
     }
 
     /// Writes the files that ssh needs to reach the switches.
@@ -174,13 +197,11 @@ impl SwitchFactory {
     /// # Errors
     /// When a file cannot be written.
     pub(crate) fn write_ssh_files(&self, maker: &SwitchMaker<'_>) -> Result<(), FileError> {
-        let write =
-            |path: &Path, text: String| std::fs::write(path, text).map_err(FileError::at(path));
         let hosts = maker.hosts();
         let known_hosts = self.paths.ssh.join("known_hosts");
         let config = ssh::client_config(&maker.keys, &hosts, &known_hosts);
-        write(&self.ssh_config(), config)?;
-        write(&known_hosts, ssh::known_hosts(&maker.keys, &hosts))
+        files::write(&self.ssh_config(), &config)?;
+        files::write(&known_hosts, &ssh::known_hosts(&maker.keys, &hosts))
     }
 
     /// Starts the VM of a switch. `selection` is the set of switches that run.
@@ -197,6 +218,20 @@ impl SwitchFactory {
     }
 }
 
+/// What becomes of keys that are made for switches without any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NewKeys {
+    /// They are written, for switches that will start.
+    Save,
+    /// They are forgotten: a dry run writes nothing.
+    Forget,
+}
+
+/// How long the owner's key files may take to be read.
+const KEYS_LIMIT: Duration = Duration::from_secs(5);
+
+const LATE_KEYS: &str = "the files in .ssh could not be read within 5 s; set ssh.authorized_keys";
+
 /// The public key lines of those who may log in: the configured ones or, if none are configured,
 /// the owner's.
 async fn authorized_keys(config: &Config, owner: &Person) -> Result<Vec<String>, SeedsError> {
@@ -204,15 +239,16 @@ async fn authorized_keys(config: &Config, owner: &Person) -> Result<Vec<String>,
     let (owner, home) = (owner.clone(), owner.home.clone());
     // Off the thread: they are the owner's files, on a possibly slow or unresponsive file system.
     let read = move || {
-        let files = if configured.is_empty() {
-            owner.key_files()
-        } else {
-            configured
-        };
-        ssh::authorized_keys(&files)
+        if !configured.is_empty() {
+            return Ok(ssh::authorized_keys(&configured));
+        }
+        owner.impersonate()?;
+        Ok(ssh::authorized_keys(&owner.key_files()))
     };
-    let keys = off_thread("keys", read).await;
-    Ok(keys.map_err(FileError::at(&home))??)
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, LATE_KEYS);
+    let keys = timeout(KEYS_LIMIT, off_thread("keys", read)).await;
+    let keys = keys.map_err(late).and_then(|read| read?);
+    Ok(keys.map_err(FileError::reading(&home))??)
 }
 
 /// The default fabric's keys are kept after it ends, so that SSH clients do not warn of a changed
@@ -224,5 +260,110 @@ pub(crate) fn key_folder(config: &Config, paths: &StatePaths) -> PathBuf {
             "/var/lib/ikv-fabric/keys".into()
         }
         None => paths.ssh.join("keys"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::process::Command;
+
+    use super::*;
+
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0cFWnMEdDgHpO0jXsq0JiQ7m8bZ2lmiwwzvjMxbmS3 me@here";
+
+    /// What becomes of one file in the `.ssh` of a user who is not root, made by `make` at its path.
+    async fn read(make: impl FnOnce(&Path)) -> Result<Vec<String>, String> {
+        let home = tempfile::tempdir().unwrap();
+        let ssh = home.path().join(".ssh");
+        fs::create_dir(&ssh).unwrap();
+        make(&ssh.join("id_x.pub"));
+        // Only root can give it away; without root all of this is the caller's own.
+        let root = rustix::process::geteuid().is_root();
+        let uid = if root {
+            54_321
+        } else {
+            rustix::process::geteuid().as_raw()
+        };
+        if root {
+            for path in [home.path(), &ssh] {
+                chown(path, Some(uid), Some(uid)).unwrap();
+            }
+        }
+        let owner = Person {
+            uid,
+            gid: uid,
+            home: home.path().into(),
+        };
+        let keys = authorized_keys(&Config::default(), &owner).await;
+        keys.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn the_owners_files_are_read_as_the_owner() {
+        let readable = read(|path| fs::write(path, KEY).unwrap()).await;
+        assert_eq!(readable.unwrap(), [KEY]);
+        // Links are the owner's business, as far as the owner can read.
+        let linked = read(|path| {
+            fs::write(path.with_file_name("real"), KEY).unwrap();
+            symlink("real", path).unwrap();
+        });
+        assert_eq!(linked.await.unwrap(), [KEY]);
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&secret, format!("{KEY}\nroot:hash of root\n")).unwrap();
+        let closed = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(secret.path(), closed).unwrap();
+        let says = read(|path| symlink(secret.path(), path).unwrap()).await;
+        let says = says.unwrap_err();
+        assert!(says.contains("id_x.pub: Permission denied"), "{says}");
+        // This thread is still root's.
+        assert!(fs::read(secret.path()).is_ok());
+        assert!(rustix::process::geteuid().is_root());
+    }
+
+    #[tokio::test]
+    async fn nothing_that_is_no_key_file_is_read_or_shown() {
+        let fifo = |path: &Path| {
+            Command::new("mkfifo").arg(path).status().unwrap();
+        };
+        let cases: [(&str, Box<dyn FnOnce(&Path)>); 6] = [
+            ("not a regular file", Box::new(fifo)),
+            (
+                "not a regular file",
+                Box::new(|path| symlink("/dev/zero", path).unwrap()),
+            ),
+            (
+                "not a regular file",
+                Box::new(|path| fs::create_dir(path).unwrap()),
+            ),
+            (
+                "more than 64 KiB",
+                Box::new(|path| {
+                    let file = fs::File::create(path).unwrap();
+                    file.set_len(20 << 30).unwrap();
+                }),
+            ),
+            (
+                "cannot read",
+                Box::new(|path| symlink("/nowhere", path).unwrap()),
+            ),
+            (
+                "id_x.pub, line 2, has no public key",
+                Box::new(|path| fs::write(path, format!("{KEY}\nhunter2\n")).unwrap()),
+            ),
+        ];
+        for (says, make) in cases {
+            let error = read(make).await.unwrap_err();
+            assert!(
+                error.contains(says) && error.contains("id_x.pub"),
+                "{error}"
+            );
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 }

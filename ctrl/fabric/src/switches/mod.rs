@@ -36,7 +36,7 @@ const QUESTIONS: usize = 2;
 /// What the switches of a fabric share, and answers to requests about them.
 pub(crate) struct Switches {
     /// Empty until the first switch is created; with `--switches none` it stays empty.
-    factory: OnceLock<SwitchFactory>,
+    factory: OnceLock<Arc<SwitchFactory>>,
     bmcs: OnceLock<Bmcs>,
     /// The password for VNC clients, if one is needed.
     display_password: Option<String>,
@@ -53,13 +53,13 @@ impl Switches {
         }
     }
 
-    pub(crate) fn factory(&self) -> Option<&SwitchFactory> {
+    pub(crate) fn factory(&self) -> Option<&Arc<SwitchFactory>> {
         self.factory.get()
     }
 
     /// Sets the factory that creates all switches from now on.
     pub(crate) fn make_with(&self, factory: SwitchFactory) -> &SwitchFactory {
-        self.factory.get_or_init(|| factory)
+        self.factory.get_or_init(|| Arc::new(factory))
     }
 
     /// `None` if the fabric has no BMCs.

@@ -1,11 +1,11 @@
 //! Takes changes of the host back, by the journal alone.
 
-use std::fs;
 use std::io;
 use std::path::{Component, Path};
 
 use super::error::HostChangeError;
 use crate::error::HostError;
+use crate::folder::Folder;
 use crate::journal::{Entry, Identity, Journal, JournalError, Undo};
 use crate::lock::Lock;
 use crate::netlink::Netlink;
@@ -137,11 +137,14 @@ fn remove_below(folder: &Path, path: &Path) -> Result<(), HostError> {
             "not below the fabric's folder, left alone",
         )));
     }
-    let removed = match fs::symlink_metadata(&full) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(&full),
-        Ok(_) => fs::remove_file(&full),
-        Err(e) => Err(e),
-    };
+    let mut names: Vec<_> = path.iter().collect();
+    let last = names.pop().expect("the path is not empty");
+    let removed = Folder::open(folder).and_then(|mut inner| {
+        for name in names {
+            inner = inner.folder(name)?;
+        }
+        inner.remove_all(last)
+    });
     match removed {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(at(e)),
         _ => Ok(()),
@@ -150,6 +153,8 @@ fn remove_below(folder: &Path, path: &Path) -> Result<(), HostError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -3,12 +3,10 @@
 //! [`write`] and [`set_line`] is pure.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt, fchown};
-use std::path::Path;
+use std::os::unix::fs::fchown;
 
-use rustix::fs::OFlags;
+use host::folder::Folder;
 use sha2::{Digest, Sha256};
 
 use super::spec::{BmcError, BmcSpec, USER};
@@ -87,20 +85,15 @@ fn guid(name: &str) -> String {
 /// Writes the files that never change, and an empty `lan.conf`, which [`set_line`] fills. The BMC's
 /// group may read them.
 pub(super) fn write(spec: &BmcSpec) -> Result<(), BmcError> {
-    let create = |path: &Path, text: &str| -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o640)
-            .open(path)?;
+    let create = |name: &str, text: &str| -> io::Result<()> {
+        let mut file = Folder::open(&spec.folder)?.create(name, 0o640)?;
         fchown(&file, None, Some(spec.uid))?;
         file.write_all(text.as_bytes())
     };
     for (name, text) in [(COMMANDS, BMC_EMU), (CHASSIS, CHASSIS_SH), (LAN_CONF, "")] {
-        let path = spec.folder.join(name);
-        create(&path, text).map_err(|error| BmcError {
+        create(name, text).map_err(|error| BmcError {
             name: spec.name.clone(),
-            path,
+            path: spec.folder.join(name),
             error,
         })?;
     }
@@ -110,17 +103,14 @@ pub(super) fn write(spec: &BmcSpec) -> Result<(), BmcError> {
 /// Overwrites `lan.conf` in place, which keeps its group: when a BMC is started again, this process
 /// may no longer have the right to set the group.
 pub(super) fn set_line(spec: &BmcSpec, line: u16) -> io::Result<()> {
-    let mut file: File = OpenOptions::new()
-        .write(true)
-        .truncate(true)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(spec.folder.join(LAN_CONF))?;
+    let mut file = Folder::open(&spec.folder)?.overwrite(LAN_CONF)?;
     file.write_all(lan_conf(spec, line).as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
 
     use super::*;
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::keys;
+use host::folder::{Folder, User};
 
 /// The name of the password's file in the key folder.
 pub const FILE: &str = "ipmi_password";
@@ -38,13 +39,14 @@ pub enum PasswordError {
 ///
 /// # Errors
 /// See [`PasswordError`].
-pub fn load_or_create(folder: &Path, owner: (u32, u32)) -> Result<String, PasswordError> {
+pub fn load_or_create(folder: &Path, owner: User) -> Result<String, PasswordError> {
     let path = folder.join(FILE);
     let failed = |error| PasswordError::File {
         path: path.clone(),
         error,
     };
-    match keys::read(&path) {
+    let keys = Folder::open(folder).map_err(failed)?;
+    match keys::read(&keys, FILE) {
         Ok(text) => {
             let password = text.trim_end();
             let plain = password.bytes().all(|byte| LETTERS.contains(&byte));
@@ -57,7 +59,8 @@ pub fn load_or_create(folder: &Path, owner: (u32, u32)) -> Result<String, Passwo
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let password = random().map_err(failed)?;
             let text = format!("{password}\n");
-            keys::create(&path, text.as_bytes(), Some(owner)).map_err(failed)?;
+            let written = keys.replace(FILE, text.as_bytes(), 0o600, Some(owner));
+            written.map_err(failed)?;
             Ok(password)
         }
         Err(error) => Err(failed(error)),

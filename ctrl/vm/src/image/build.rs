@@ -20,6 +20,7 @@ use super::error::ImageError;
 use super::progress::{Progress, Reader};
 use super::wanted::{ImagePaths, WantedImage};
 use super::{apt, cache, sources};
+use host::folder::Folder;
 use host::program::{self, Program};
 
 /// When an image is built.
@@ -45,7 +46,8 @@ pub(super) async fn build(
 ) -> Result<ImagePaths, ImageError> {
     installed(|name| program::find(name).is_some())?;
     let cache = &wanted.cache;
-    fs::create_dir_all(cache).map_err(ImageError::file("cannot create", cache))?;
+    // Not where another user could swap what is built, or run as root.
+    Folder::open_or_make(cache).map_err(ImageError::file("cannot use", cache))?;
     let _lock = lock(&cache.join("lock"), &mut on_progress).await?;
     if let (When::Missing, Some(image)) = (when, wanted.built()) {
         return Ok(image);
