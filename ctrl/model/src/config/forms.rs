@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
@@ -47,6 +47,11 @@ const FORMS: &[Form] = &[
         name: "ipv4-subnet",
         example: "\"192.168.98.0/24\"",
         check: subnet,
+    },
+    Form {
+        name: "prefix",
+        example: "\"0.0.0.0/0\" or \"2001:db8::/32\"",
+        check: |_, text| prefix(text),
     },
     Form {
         name: "ipv4-interface",
@@ -137,6 +142,12 @@ pub(super) struct Subnet<const LONGEST: u8>;
 described!([const LONGEST: u8] Subnet<LONGEST>, {
     "type": "string", "format": "ipv4-subnet", "pattern": "^[0-9.]+/[0-9]+$",
     "x-longest-prefix": LONGEST,
+});
+
+/// A prefix of any length, of IPv4 or IPv6.
+pub(super) struct Prefix;
+described!([] Prefix, {
+    "type": "string", "format": "prefix", "pattern": "^[0-9A-Fa-f.:]+/[0-9]+$",
 });
 
 /// The address of a host in its subnet, /8 to /30.
@@ -246,6 +257,19 @@ fn subnet(schema: &Value, text: &str) -> Result<(), String> {
     }
     let longest = schema["x-longest-prefix"].as_u64();
     prefix_within(net, longest.map_or(32, |longest| longest as u8))
+}
+
+fn prefix(text: &str) -> Result<(), String> {
+    let net: IpNet = text.parse().map_err(|_| {
+        format!("\"{text}\" is not a prefix such as \"0.0.0.0/0\" or \"2001:db8::/32\"")
+    })?;
+    let cut = net.trunc();
+    if cut != net {
+        return Err(format!(
+            "{net} has bits set behind its prefix; write \"{cut}\""
+        ));
+    }
+    Ok(())
 }
 
 fn host_interface(text: &str) -> Result<(), String> {
