@@ -7,8 +7,9 @@
 //! tap has a chain of its own, so that one chain can be put back alone when its tap is made again,
 //! and because the kernel takes at most 256 devices in a chain. Loading 282 chains takes 8 ms.
 //!
-//! `inet ikv-fabric` holds source NAT for what leaves the range, and what may come from the segment
-//! of the BMCs: packets to their ports, echo requests, and answers to the host's own requests.
+//! `inet ikv-fabric` holds source NAT for what leaves the range, what may reach the BMCs (`bmc`),
+//! and what may come from their segment: packets to their ports, echo requests, and answers to the
+//! host's own requests.
 //! Nothing is forwarded from that segment or to it, and no other device reaches the host's address
 //! there.
 //!
@@ -23,6 +24,8 @@ use model::config::Snat;
 
 use crate::plan::{IpmiGuard, Nat, TABLE};
 use crate::program;
+
+mod bmc;
 
 /// The family of the table that keeps the host's stack from the taps.
 const GUARD: &str = "netdev";
@@ -192,8 +195,13 @@ fn ipmi_rules(ipmi: &IpmiGuard) -> Vec<Value> {
     let hook = |hook: &str| json!({"type": "filter", "hook": hook, "prio": 0, "policy": "accept"});
     let mut commands = vec![set];
     commands.extend(ports);
+    commands.extend(bmc::chain());
     commands.extend([
         chain(NAT, "input", hook("input")),
+        rule(
+            "input",
+            &[bmc::to_bmcs(ipmi), bmcs.clone(), bmc::check()],
+        ),
         rule(
             "input",
             &[
