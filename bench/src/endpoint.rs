@@ -72,11 +72,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// When the end is missing, in use, or not this user's to open.
-    pub fn open(
-        end: &CableEnd,
-        size: usize,
-        guest: &GuestOptions,
-    ) -> Result<Endpoint, BenchError> {
+    pub fn open(end: &CableEnd, size: usize, guest: &GuestOptions) -> Result<Endpoint, BenchError> {
         let failed = |source| BenchError::Open {
             end: end.to_string(),
             source,
@@ -161,11 +157,7 @@ impl Endpoint {
     /// # Errors
     /// When the end has failed.
     #[inline]
-    pub fn receive(
-        &mut self,
-        limit: usize,
-        mut sink: impl FrameSink,
-    ) -> Result<usize, BenchError> {
+    pub fn receive(&mut self, limit: usize, mut sink: impl FrameSink) -> Result<usize, BenchError> {
         match self {
             Endpoint::Guest(guest) => {
                 Ok(guest.pair().0.receive(limit, |frame| sink.accept(frame))?)

@@ -81,6 +81,9 @@ pub enum RenderError {
          whose filter is for servers"
     )]
     MixedEdge(String),
+    /// A limit that would take nothing from servers.
+    #[error("servers may announce 0 prefixes: set the limit to 1 or more")]
+    NoPrefixes,
     /// Timers out of range (see [`Timers`]).
     #[error(
         "BGP timers {0:?}: keepalive and connect must be at least 1, hold at least three times \
@@ -123,6 +126,11 @@ pub(crate) fn check(conf: &SwitchConf) -> Result<&Node, RenderError> {
         check_dhcp(dhcp)?;
     }
     check_neighbours(conf)?;
+    distinct("allowed prefix", conf.from_servers.allow.iter())?;
+    distinct("subnet", conf.from_servers.own_subnets.iter())?;
+    if conf.from_servers.limit == 0 {
+        return Err(RenderError::NoPrefixes);
+    }
     check_timers(conf.timers)?;
     Ok(own)
 }

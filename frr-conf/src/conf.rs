@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use crate::names::{BootFile, Domain, HostName, IfName, Mac, VlanId};
@@ -35,6 +35,9 @@ pub struct SwitchConf {
     /// (remote-as external).
     #[serde(default)]
     pub neighbours: Vec<Ipv4Addr>,
+    /// What a leaf takes from servers over BGP.
+    #[serde(default)]
+    pub from_servers: FromServers,
     /// Timers of the BGP sessions.
     #[serde(default)]
     pub timers: Timers,
@@ -157,6 +160,32 @@ pub struct VlanNetwork {
     pub bridge: IfName,
     /// The switch's address there and the prefix length. The switch announces the subnet.
     pub address: Ipv4Net,
+}
+
+/// What a leaf takes from servers over BGP. A server is whoever is plugged in, so that none may draw
+/// the traffic of others: a leaf refuses prefixes shorter than /8 (IPv6: /16), the fabric's own
+/// subnets and every part of them, and what a server learned from the fabric.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FromServers {
+    /// The fabric's own subnets. The loopbacks of `nodes` are refused in any case.
+    pub own_subnets: Vec<Ipv4Net>,
+    /// Prefixes that are taken in spite of that, each exactly as it is here: a border node announces
+    /// the default route.
+    pub allow: Vec<IpNet>,
+    /// The most prefixes of each family that a leaf takes from one neighbour, at least 1. With one
+    /// more it ends the session, and tries again a minute later.
+    pub limit: u32,
+}
+
+impl Default for FromServers {
+    fn default() -> Self {
+        Self {
+            own_subnets: Vec::new(),
+            allow: Vec::new(),
+            limit: 256,
+        }
+    }
 }
 
 /// Timers of the BGP sessions, in seconds.

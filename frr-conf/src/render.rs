@@ -4,7 +4,7 @@ use std::iter;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
@@ -103,6 +103,14 @@ struct Frr<'a> {
     /// The entries of `groups` and `addressed` that are servers. The switch filters what they
     /// announce.
     filtered: Vec<String>,
+    /// The same, but with each interface instead of its group.
+    servers: Vec<String>,
+    /// Own prefixes of the fabric that servers may not announce, nor parts of them.
+    own: Vec<Ipv4Net>,
+    /// Prefixes that servers may announce in any case.
+    allowed: Vec<Ipv4Net>,
+    allowed_ipv6: Vec<Ipv6Net>,
+    limit: u32,
     has_gateway: bool,
     announced: Vec<Ipv4Net>,
 }
@@ -125,6 +133,13 @@ impl<'a> Frr<'a> {
         let addressed: Vec<_> = conf.neighbours.iter().map(ToString::to_string).collect();
         let mut filtered = addressed.clone();
         filtered.extend(conf.server_nics().next().map(|_| "leaf".to_owned()));
+        let mut servers: Vec<_> = conf
+            .server_nics()
+            .filter_map(|nic| neighbour(conf, nic))
+            .map(|neighbour| neighbour.name)
+            .collect();
+        servers.extend(addressed.iter().cloned());
+        let allow = &conf.from_servers.allow;
         let has_gateway = conf
             .nics
             .iter()
@@ -135,7 +150,12 @@ impl<'a> Frr<'a> {
             loopback: own.loopback,
             nodes: &conf.nodes,
             timers: conf.timers,
-            announced: announced(conf, own, has_gateway),
+            announced: announced(conf, own),
+            own: own_prefixes(conf),
+            allowed: allow.iter().filter_map(|net| ipv4(*net)).collect(),
+            allowed_ipv6: allow.iter().filter_map(|net| ipv6(*net)).collect(),
+            limit: conf.from_servers.limit,
+            servers,
             interfaces,
             groups,
             addressed,
@@ -164,11 +184,39 @@ fn neighbour(conf: &SwitchConf, nic: &Nic) -> Option<Neighbour> {
     }
 }
 
-fn announced(conf: &SwitchConf, own: &Node, has_gateway: bool) -> Vec<Ipv4Net> {
-    let mut prefixes = vec![Ipv4Net::from(own.loopback)];
-    if has_gateway {
-        prefixes.push(Ipv4Net::default());
+fn ipv4(net: IpNet) -> Option<Ipv4Net> {
+    match net {
+        IpNet::V4(net) => Some(net.trunc()),
+        IpNet::V6(_) => None,
     }
+}
+
+fn ipv6(net: IpNet) -> Option<Ipv6Net> {
+    match net {
+        IpNet::V4(_) => None,
+        IpNet::V6(net) => Some(net.trunc()),
+    }
+}
+
+/// The fabric's own subnets, and the loopbacks that are in none of them.
+fn own_prefixes(conf: &SwitchConf) -> Vec<Ipv4Net> {
+    let subnets = &conf.from_servers.own_subnets;
+    let loopbacks = conf.nodes.iter().map(|node| node.loopback);
+    let alone = loopbacks.filter(|address| !subnets.iter().any(|net| net.contains(address)));
+    let mut own: Vec<_> = subnets.iter().map(Ipv4Net::trunc).collect();
+    own.extend(alone.map(Ipv4Net::from));
+    own
+}
+
+fn announced(conf: &SwitchConf, own: &Node) -> Vec<Ipv4Net> {
+    let mut prefixes = vec![Ipv4Net::from(own.loopback)];
+    let outside = conf.nics.iter().filter_map(|nic| match nic.link {
+        Link::Outside { address, .. } => Some(address.trunc()),
+        _ => None,
+    });
+    // With the host's subnet besides the default route, no server can draw the way to the host by
+    // announcing something in between, such as the /16 around it.
+    prefixes.extend(outside.flat_map(|subnet| [Ipv4Net::default(), subnet]));
     prefixes.extend(conf.dhcp.iter().map(|dhcp| dhcp.address.trunc()));
     prefixes.extend(
         conf.vlan_networks

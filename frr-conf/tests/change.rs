@@ -18,6 +18,8 @@ use proptest::prelude::*;
 /// The configuration of `switch` in the default fabric with a fourth rack.
 fn with_fourth_rack(switch: &str) -> SwitchConf {
     let mut conf = default_fabric::switch(switch);
+    let own = &mut conf.from_servers.own_subnets;
+    own.push("192.168.119.0/24".parse().unwrap());
     for leaf in [7_u8, 8] {
         conf.nodes.push(Node {
             name: format!("leaf{leaf}").parse().unwrap(),
@@ -109,10 +111,9 @@ fn a_leaf_learns_of_a_rack() {
     plugged
     ip
     vtysh
-      ip prefix-list FABRIC seq 55 permit 192.168.98.10/32
-      ip prefix-list FABRIC seq 60 permit 192.168.98.11/32
       bgp as-path access-list FABRIC seq 50 permit _65509_
       bgp as-path access-list FABRIC seq 55 permit _65510_
+      ip prefix-list OWN seq 60 permit 192.168.119.0/24 le 32
     unplugged
     vtysh
     dnsmasq: false
@@ -258,7 +259,7 @@ proptest! {
         if take(1) { new.dhcp = other.dhcp; }
         if take(2) { new.vlan_networks = other.vlan_networks; }
         if take(3) { new.neighbours = other.neighbours; }
-        if take(4) { new.timers = other.timers; }
+        if take(4) { new.timers = other.timers; new.from_servers = other.from_servers; }
         if take(5) { new.server_vlan = other.server_vlan; }
         if take(6) { new.nodes.push(Node { name: name::<HostName>('z', 1, ""), ..new.nodes[0].clone() }); }
         match change(&old, &new) {

@@ -1,6 +1,9 @@
 //! The switches' BMCs answer ipmitool on this host and on a guest of the IPMI segment only.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "ipmi/ways_in.rs"]
+mod ways_in;
+
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -115,6 +118,8 @@ fn ipmi_and_power_control_the_same_switch() {
     until("a BMC", PATIENCE, || tool.ask("power status"));
     ipmi_prints_the_access(&fabric, &cli);
     only_the_password_opens_every_interface(&fabric);
+    ways_in::are_shut(&fabric);
+    tool.is("on");
     ipmi_sim_is_confined(&fabric);
 
     wait_for_state(&cli, "running");
@@ -140,7 +145,6 @@ fn ipmi_prints_the_access(fabric: &Fabric, cli: &Cli) {
         (&bmc["node"], &bmc["port"]),
         (&Value::from("spine1"), &Value::from(9081))
     );
-    // The line that a user pastes.
     let text = cli.ok(&["ipmi", "spine1"]);
     let line = text
         .lines()
@@ -241,7 +245,6 @@ fn ipmi_and_power_agree(tool: &Ipmitool<'_>, cli: &Cli) {
     tool.says("power soft", "Chassis Power Control: Soft");
     assert_eq!(state(), "off");
     tool.says("power on", "Chassis Power Control: Up/On");
-    // A switch has one boot device only.
     let boot = tool.ask("chassis bootparam get 5").unwrap();
     assert!(boot.contains("No override"), "{boot}");
 }
@@ -374,13 +377,12 @@ fn the_guest_reaches_only_the_bmcs(site: &Site, guest: &Netns) {
     assert!(!connects(guest, segment, 7000));
     assert!(!connects(guest, HOST_OUTSIDE, 7000));
     drop(service);
-    // The host may connect to the guest.
     let theirs = guest.enter(|| TcpListener::bind("192.168.200.2:7001").unwrap());
     assert!(connects(&site.host, Ipv4Addr::new(192, 168, 200, 2), 7001));
     drop(theirs);
 }
 
-/// Neither the segment nor the host's address on it is reachable from outside.
+/// Nothing of the segment is reachable from outside.
 fn the_outside_does_not_reach_the_segment(fabric: &Fabric, site: &Site) {
     site.outside
         .ip(&format!("route add 192.168.200.0/24 via {HOST_OUTSIDE}"));
@@ -486,7 +488,6 @@ fn a_taken_port_or_address_is_reported_before_any_change() {
                 192.168.200.128/25";
     assert_eq!(refused.refusal(), says);
 
-    // As in a new network namespace, whose loopback device is down.
     for words in ["link set lo down", "address flush dev lo"] {
         let mut ip = host.netns.command("ip");
         let done = output_within(ip.args(words.split(' ')), SOON);

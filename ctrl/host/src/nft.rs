@@ -11,7 +11,7 @@
 //! fabric, the host and its neighbours: see `filter.rs`. From the host link the host gets answers,
 //! echo requests and what `host.allow` names; only addresses of the range leave, and only
 //! `host.reachable_from` reaches in. From the segment of the BMCs come packets to their ports, echo
-//! requests and answers. Nothing is forwarded from that segment or to it, and no other device reaches
+//! requests and answers; what reaches those ports must authenticate (`bmc.rs`). Nothing is forwarded from that segment or to it, and no other device reaches
 //! the host's address there.
 //!
 //! Each table also has an empty chain whose name shows which fabric the table belongs to.
@@ -29,6 +29,8 @@ use crate::plan::{Filter, Nat, TABLE};
 use crate::program;
 pub use filter::bmc_port;
 pub(crate) use filter::{KeptApart, replace};
+
+mod bmc;
 
 /// The family of the table that keeps the host's stack from the taps.
 const GUARD: &str = "netdev";

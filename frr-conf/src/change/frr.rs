@@ -103,12 +103,13 @@ fn refused(statement: &Statement<'_>, changed: &[Statement<'_>]) -> Unchangeable
     at_start("etc/frr/frr.conf", block.unwrap_or(&statement.line))
 }
 
-/// Whether a statement is a numbered list entry: vtysh can add and remove those one by one.
+/// Whether a statement is an entry of a list: vtysh can add and remove those one by one.
 fn is_list_entry(words: &[&str]) -> bool {
     matches!(
         words,
         ["ip" | "ipv6", "prefix-list", _, "seq", ..]
             | ["bgp", "as-path", "access-list", _, "seq", ..]
+            | ["debug", "bgp", "updates", "in", _]
     )
 }
 

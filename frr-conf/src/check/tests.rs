@@ -1,5 +1,5 @@
 use super::*;
-use crate::conf::{BootFiles, Nic, VlanNetwork};
+use crate::conf::{BootFiles, FromServers, Nic, VlanNetwork};
 
 /// A leaf with two server ports, DHCP, one VLAN network and a neighbour in it.
 fn leaf() -> SwitchConf {
@@ -46,6 +46,7 @@ fn leaf() -> SwitchConf {
             address: "192.168.113.1/24".parse().unwrap(),
         }],
         neighbours: vec![[192, 168, 113, 200].into()],
+        from_servers: FromServers::default(),
         timers: Timers::default(),
     }
 }

@@ -4,9 +4,10 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 
 use ikv_frr_conf::{
-    BootFile, BootFiles, Dhcp, Domain, HostName, IfName, Link, Mac, Nic, Node, SwitchConf, Timers,
-    VlanId, VlanNetwork,
+    BootFile, BootFiles, Dhcp, Domain, FromServers, HostName, IfName, Link, Mac, Nic, Node,
+    SwitchConf, Timers, VlanId, VlanNetwork,
 };
+use ipnet::IpNet;
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 
@@ -82,6 +83,24 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn from_servers()(
+        own in btree_set(any::<u8>(), 0..5),
+        allow in btree_set(prop_oneof![
+            (any::<[u8; 4]>(), 0..=32_u8).prop_map(|(net, length)| IpNet::new_assert(net.into(), length)),
+            (any::<[u8; 16]>(), 0..=128_u8).prop_map(|(net, length)| IpNet::new_assert(net.into(), length)),
+        ].prop_map(|net| net.trunc()), 0..4),
+        limit in 1..=u32::MAX,
+    ) -> FromServers {
+        let subnet = |third| format!("172.16.{third}.0/24").parse().unwrap();
+        FromServers {
+            own_subnets: own.into_iter().map(subnet).collect(),
+            allow: allow.into_iter().collect(),
+            limit,
+        }
+    }
+}
+
+prop_compose! {
     pub(crate) fn conf()(
         names in vec("[A-Za-z0-9-]{0,20}[A-Za-z0-9]", 1..30),
         which: prop::sample::Index,
@@ -89,6 +108,7 @@ prop_compose! {
         vlans in btree_set(1..=4094_u16, 1..8),
         dhcp in prop::option::of(dhcp()),
         neighbour: bool,
+        from_servers in from_servers(),
         timers in timers(),
     ) -> SwitchConf {
         let node = |(i, rest): (usize, &String)| Node {
@@ -122,6 +142,7 @@ prop_compose! {
                 Vec::new()
             },
             vlan_networks,
+            from_servers,
             timers,
         }
     }

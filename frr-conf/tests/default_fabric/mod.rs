@@ -3,7 +3,11 @@
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 
-use ikv_frr_conf::{BootFiles, Dhcp, Link, Mac, Nic, Node, SwitchConf, Timers, VlanNetwork};
+use ipnet::Ipv4Net;
+
+use ikv_frr_conf::{
+    BootFiles, Dhcp, FromServers, Link, Mac, Nic, Node, SwitchConf, Timers, VlanNetwork,
+};
 
 pub(crate) const NAMES: [&str; 9] = [
     "internet", "spine1", "spine2", "leaf1", "leaf2", "leaf3", "leaf4", "leaf5", "leaf6",
@@ -25,6 +29,10 @@ pub(crate) fn switch(name: &str) -> SwitchConf {
         dhcp: None,
         vlan_networks: Vec::new(),
         neighbours: Vec::new(),
+        from_servers: FromServers {
+            own_subnets: own_subnets(),
+            ..FromServers::default()
+        },
         timers: Timers::default(),
     };
     match leaf {
@@ -39,6 +47,16 @@ pub(crate) fn switch(name: &str) -> SwitchConf {
         },
         _ => conf,
     }
+}
+
+/// The host link, the loopbacks, the VLAN networks, the racks' DHCP networks.
+fn own_subnets() -> Vec<Ipv4Net> {
+    [96, 98]
+        .into_iter()
+        .chain(113..=118)
+        .chain(110..=112)
+        .map(|third| Ipv4Net::new([192, 168, third, 0].into(), 24).unwrap())
+        .collect()
 }
 
 fn nodes() -> Vec<Node> {

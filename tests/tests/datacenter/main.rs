@@ -13,6 +13,7 @@ mod cutting;
 mod dhcp;
 mod facts;
 mod faults;
+mod hostile;
 mod lab;
 mod links;
 mod power;
@@ -95,6 +96,14 @@ const TRIALS: &[(&str, Test)] = &[
     (
         "cutting_a_cable_takes_a_front_ends_carrier",
         server::carrier,
+    ),
+    (
+        "leaves_refuse_what_would_draw_the_traffic_of_others",
+        hostile::refused,
+    ),
+    (
+        "a_server_that_announces_too_much_loses_its_session",
+        hostile::too_many,
     ),
     (
         "cutting_a_cable_ends_its_session_at_once",

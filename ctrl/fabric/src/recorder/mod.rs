@@ -249,7 +249,7 @@ impl Recorder {
         // On a thread of its own: this copies and writes as much as the recorder's whole memory.
         let keep = move || {
             let messages = Messages::of(readers(&lanes), since);
-            store.keep(due.kind, at_ms, due.why, |file| {
+            store.keep(due, at_ms, |file| {
                 file.write_all(&start)?;
                 file.write_all(b"\n")?;
                 messages.send(&mut |chunk| file.write_all(&chunk))

@@ -23,21 +23,27 @@ pub(super) struct Schedule {
 pub(super) struct Due {
     /// The kind of the first event, for the dump's name.
     pub(super) kind: &'static str,
+    /// The cables that the events happened on, each once.
+    pub(super) cables: Vec<String>,
     /// One sentence for each event.
     pub(super) why: Vec<String>,
 }
 
 impl Schedule {
-    /// Adds an event: `kind` is one word, `why` a sentence.
-    pub(super) fn add(&mut self, now: u64, kind: &'static str, why: String) {
+    /// Adds an event on a cable: `kind` is one word, `why` a sentence.
+    pub(super) fn add(&mut self, now: u64, kind: &'static str, cable: &str, why: String) {
         let earliest = self.made.map_or(0, |made| made + SPACING);
         let (_, due) = self.waiting.get_or_insert_with(|| {
             let due = Due {
                 kind,
+                cables: Vec::new(),
                 why: Vec::new(),
             };
             ((now + AFTERMATH).max(earliest), due)
         });
+        if due.cables.len() < REASONS && !due.cables.iter().any(|known| known == cable) {
+            due.cables.push(cable.to_owned());
+        }
         if due.why.len() < REASONS && !due.why.contains(&why) {
             due.why.push(why);
         }
@@ -59,16 +65,17 @@ mod tests {
     fn what_happens_together_is_one_dump_and_dumps_are_apart() {
         let mut schedule = Schedule::default();
         assert_eq!(schedule.due(0), None);
-        schedule.add(100, "down", "a".into());
-        schedule.add(200, "bgp", "b".into());
-        schedule.add(300, "bgp", "b".into());
+        schedule.add(100, "down", "x", "a".into());
+        schedule.add(200, "bgp", "y", "b".into());
+        schedule.add(300, "bgp", "y", "b".into());
         assert_eq!(schedule.due(100 + AFTERMATH - 1), None);
         let made = 100 + AFTERMATH;
         let due = schedule.due(made).unwrap();
         assert_eq!((due.kind, due.why.join(" ").as_str()), ("down", "a b"));
+        assert_eq!(due.cables, ["x", "y"]);
         assert_eq!(schedule.due(u64::MAX / 2), None);
 
-        schedule.add(made + 1, "bgp", "c".into());
+        schedule.add(made + 1, "bgp", "y", "c".into());
         assert_eq!(schedule.due(made + SPACING - 1), None);
         assert_eq!(schedule.due(made + SPACING).unwrap().why, ["c"]);
     }

@@ -9,7 +9,8 @@ use etherparse::TransportSlice;
 use decode::Packet;
 use decode::bgp::{Message, Notification};
 
-/// The most sessions that are remembered: frames that a guest invents must not exhaust memory.
+/// The most sessions that are remembered: frames that a switch invents must not exhaust memory. Those
+/// of a server do not come here ([`super::bgp_tap`]).
 const MOST: usize = 4096;
 
 const SECOND: u64 = 1_000_000_000;
@@ -172,6 +173,13 @@ mod tests {
 
     const OPEN: &[u8] = &[4, 0xfd, 0xe9, 0, 9, 10, 0, 0, 1, 0];
 
+    /// The link-local address of an end.
+    fn address(end: u8) -> [u8; 16] {
+        let mut address = [0; 16];
+        (address[0], address[1], address[15]) = (0xfe, 0x80, end);
+        address
+    }
+
     fn frame(from: u8, kind: u8, body: &[u8]) -> Vec<u8> {
         on_connection(40000, from, kind, body)
     }
@@ -184,7 +192,7 @@ mod tests {
         let length = (19 + body.len() as u16).to_be_bytes();
         let message = [&[0xff; 16][..], &length, &[kind], body].concat();
         let builder = PacketBuilder::ethernet2([from; 6], [to; 6])
-            .ipv6([from; 16], [to; 16], 1)
+            .ipv6(address(from), address(to), 1)
             .tcp(source, destination, 1, 100);
         let mut frame = Vec::new();
         builder.write(&mut frame, &message).unwrap();
@@ -235,7 +243,11 @@ mod tests {
         sessions.see(7, 10 * SECOND, &frame(2, 4, &[]), true);
         let lost = sessions.silent(17 * SECOND + 1);
         assert_eq!(lost.len(), 1);
-        assert!(lost[0].why.contains("nothing from 101:"), "{}", lost[0].why);
+        assert!(
+            lost[0].why.contains("nothing from fe80::1 "),
+            "{}",
+            lost[0].why
+        );
         assert_eq!(sessions.silent(99 * SECOND), []);
     }
 

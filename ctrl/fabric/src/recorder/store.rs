@@ -1,22 +1,24 @@
 //! The dumps that triggers caused: files in a folder of the fabric's own, beside the API's socket.
 //! A client names a dump, never a path: only files in the list are opened.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
+use super::schedule::Due;
 use api::recorder::KeptDump;
 use host::folder::Folder;
 
-/// The most dumps that are kept; the oldest is removed first.
+/// The most dumps that are kept. Beyond it, the cable with most of them loses its oldest: what
+/// happens on a server's cable is in the hands of that server, which must not push out what is known
+/// of others.
 pub(super) const MOST: usize = 8;
 
 /// The most bytes of all dumps together, except the newest, because `/run` is in memory.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// Dumps on disk. The oldest are removed when there are too many.
+/// Dumps on disk. Some are removed when there are too many.
 #[derive(Debug)]
 pub(super) struct Store {
     folder: PathBuf,
@@ -25,8 +27,37 @@ pub(super) struct Store {
 
 #[derive(Debug, Default)]
 struct Kept {
-    dumps: VecDeque<KeptDump>,
+    /// The oldest first.
+    dumps: Vec<Stored>,
     made: u64,
+}
+
+#[derive(Debug)]
+struct Stored {
+    dump: KeptDump,
+    /// The cables whose events caused it.
+    cables: Vec<String>,
+}
+
+impl Kept {
+    fn bytes(&self) -> u64 {
+        self.dumps.iter().map(|stored| stored.dump.bytes).sum()
+    }
+
+    /// The dump to remove next, never the newest: the oldest one whose cables all have many others.
+    fn expendable(&self) -> Option<usize> {
+        let (_, older) = self.dumps.split_last()?;
+        let share = |cable: &String| {
+            let names = |stored: &&Stored| stored.cables.contains(cable);
+            self.dumps.iter().filter(names).count()
+        };
+        let rarest = |stored: &Stored| stored.cables.iter().map(share).min().unwrap_or(0);
+        // Of equals, `max_by_key` takes the last.
+        let candidates = older.iter().enumerate().rev();
+        candidates
+            .max_by_key(|(_, stored)| rarest(stored))
+            .map(|(index, _)| index)
+    }
 }
 
 impl Store {
@@ -40,25 +71,28 @@ impl Store {
 
     /// All kept dumps, the oldest first.
     pub(super) fn list(&self) -> Vec<KeptDump> {
-        self.lock().dumps.iter().cloned().collect()
+        let kept = self.lock();
+        kept.dumps
+            .iter()
+            .map(|stored| stored.dump.clone())
+            .collect()
     }
 
     /// Opens a dump. `None` if no dump has this name.
     pub(super) fn open(&self, name: &str) -> io::Result<Option<File>> {
         let kept = self.lock();
-        let known = kept.dumps.iter().find(|dump| dump.name == name);
+        let known = kept.dumps.iter().find(|stored| stored.dump.name == name);
         known
-            .map(|dump| Folder::open(&self.folder)?.read(&dump.name))
+            .map(|stored| Folder::open(&self.folder)?.read(&stored.dump.name))
             .transpose()
     }
 
     /// Keeps a dump with the content that `write` writes; `write` returns the number of frames.
-    /// `kind` becomes part of the dump's name, `why` has one sentence for each event.
+    /// The event's kind becomes part of the dump's name.
     pub(super) fn keep(
         &self,
-        kind: &str,
+        due: Due,
         at_ms: u64,
-        why: Vec<String>,
         write: impl FnOnce(&mut dyn Write) -> io::Result<u64>,
     ) -> io::Result<KeptDump> {
         // The lock is not held while the dump is written. The number is taken first, so that no two
@@ -68,24 +102,28 @@ impl Store {
             kept.made += 1;
             kept.made
         };
-        let name = format!("{number:03}-{kind}");
+        let name = format!("{number:03}-{}", due.kind);
         let (frames, bytes) = self.write(&name, write)?;
         let dump = KeptDump {
             name,
             at_ms,
-            why,
+            why: due.why,
             frames,
             bytes,
         };
         let mut kept = self.lock();
-        kept.dumps.push_back(dump.clone());
-        let all = |kept: &Kept| kept.dumps.iter().map(|dump| dump.bytes).sum::<u64>();
-        while kept.dumps.len() > 1 && (kept.dumps.len() > MOST || all(&kept) > MOST_BYTES) {
-            if let Some(oldest) = kept.dumps.pop_front() {
-                // Fails if another program has removed it already.
-                let removed = Folder::open(&self.folder);
-                let _ = removed.and_then(|folder| folder.remove_file(&oldest.name));
-            }
+        kept.dumps.push(Stored {
+            dump: dump.clone(),
+            cables: due.cables,
+        });
+        while kept.dumps.len() > MOST || kept.bytes() > MOST_BYTES {
+            let Some(index) = kept.expendable() else {
+                break;
+            };
+            let removed = kept.dumps.remove(index);
+            // Fails if another program has removed it already.
+            let folder = Folder::open(&self.folder);
+            let _ = folder.and_then(|folder| folder.remove_file(&removed.dump.name));
         }
         Ok(dump)
     }
@@ -125,11 +163,41 @@ mod tests {
 
     use super::*;
 
+    fn due(cables: &[&str]) -> Due {
+        Due {
+            kind: "down",
+            cables: cables.iter().map(ToString::to_string).collect(),
+            why: vec!["why".into()],
+        }
+    }
+
     fn keep(store: &Store, bytes: &[u8]) -> io::Result<KeptDump> {
-        store.keep("down", 7, vec!["why".into()], |to| {
+        store.keep(due(&["one"]), 7, |to| {
             to.write_all(bytes)?;
             Ok(3)
         })
+    }
+
+    /// A server provokes a dump after another on its own cable.
+    #[test]
+    fn a_cable_pushes_out_only_its_own_dumps() {
+        let outer = tempfile::tempdir().unwrap();
+        let store = Store::new(outer.path());
+        let keep = |cables: &[&str]| {
+            let kept = store.keep(due(cables), 7, |_| Ok(0));
+            kept.unwrap().name
+        };
+        let rare = [keep(&["iksb12"]), keep(&["iksb13"])];
+        // What happened at the same time is one dump: it counts as the rarer cable's.
+        let both = keep(&["ikeb1-3", "iksb14"]);
+        let mut last = String::new();
+        for _ in 0..3 * MOST {
+            last = keep(&["ikeb1-3"]);
+        }
+        let left: Vec<_> = store.list().into_iter().map(|dump| dump.name).collect();
+        assert_eq!(left.len(), MOST);
+        assert_eq!(left[..3], [&rare[..], &[both]].concat());
+        assert_eq!(left.last(), Some(&last));
     }
 
     #[test]
@@ -161,7 +229,7 @@ mod tests {
     fn half_a_dump_is_none() {
         let outer = tempfile::tempdir().unwrap();
         let store = Store::new(outer.path());
-        let failed = store.keep("down", 7, Vec::new(), |to| {
+        let failed = store.keep(due(&[]), 7, |to| {
             to.write_all(b"half")?;
             Err(io::Error::other("full"))
         });

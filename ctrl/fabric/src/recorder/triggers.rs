@@ -109,7 +109,9 @@ impl Triggers {
         let schedule = &mut self.schedule;
         for matcher in &mut self.matchers {
             let kind = matcher.kind();
-            matcher.look(cables, now, &mut |why| schedule.add(now, kind, why));
+            matcher.look(cables, now, &mut |cable, why| {
+                schedule.add(now, kind, cable, why);
+            });
         }
         schedule.due(now)
     }
@@ -170,13 +172,14 @@ impl Matcher {
         }
     }
 
-    fn look(&mut self, cables: &Cables, now: u64, happened: &mut dyn FnMut(String)) {
+    fn look(&mut self, cables: &Cables, now: u64, happened: &mut dyn FnMut(&str, String)) {
         match self {
             Matcher::Down { cut: before } => {
                 let after = cut(cables);
                 for on in 0..after.len() {
                     if after[on] && !before[on] {
-                        happened(format!("{} was cut", cables.name(on)));
+                        let name = cables.name(on);
+                        happened(name, format!("{name} was cut"));
                     }
                 }
                 *before = after;
@@ -191,7 +194,8 @@ impl Matcher {
                 }
                 lost.extend(sessions.silent(now));
                 for lost in lost {
-                    happened(format!("{}: {}", cables.name(lost.cable), lost.why));
+                    let name = cables.name(lost.cable);
+                    happened(name, format!("{name}: {}", lost.why));
                 }
             }
             Matcher::Match { expression, taps } => {
@@ -199,7 +203,7 @@ impl Matcher {
                     let seen = tap.reader().seen();
                     if seen > std::mem::replace(counted, seen) {
                         let name = cables.name(*on);
-                        happened(format!("a frame on {name} matches \"{expression}\""));
+                        happened(name, format!("a frame on {name} matches \"{expression}\""));
                     }
                 }
             }
@@ -219,7 +223,10 @@ impl Matcher {
                     *before = after;
                     if too_many(entered, dropped, *percent) {
                         let name = cables.name(*on);
-                        happened(format!("{name} dropped {dropped} of {entered} frames"));
+                        happened(
+                            name,
+                            format!("{name} dropped {dropped} of {entered} frames"),
+                        );
                     }
                 }
             }

@@ -5,6 +5,7 @@
 //!  sources   before connection tracking: only addresses that the host routes to the link they come from
 //!  input     to the host: ─ from the host link ──> from-range
 //!                         └ from the BMCs' segment ──> from-segment
+//!             to a BMC, from anywhere: ──> bmcs-only
 //!  forward   through the host
 //! ```
 //!
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use model::config::{Service, Transport};
 
-use super::{NAT, chain};
+use super::{NAT, bmc, chain};
 use crate::plan::{Filter, IpmiGuard, ReachGuard, TABLE};
 
 /// The set of the BMCs' ports.
@@ -72,6 +73,7 @@ fn rules(filter: &Filter, apart: &KeptApart) -> Vec<Value> {
     for (name, with) in [
         ("from-range", json!({})),
         ("from-segment", json!({})),
+        (bmc::CHAIN, json!({})),
         ("sources", hook("prerouting", -300)),
         ("input", hook("input", 0)),
         ("forward", hook("forward", 0)),
@@ -80,6 +82,7 @@ fn rules(filter: &Filter, apart: &KeptApart) -> Vec<Value> {
         commands.push(json!({"flush": {"chain": {"family": NAT, "table": TABLE, "name": name}}}));
     }
     commands.extend(sources(reach, ipmi, apart));
+    commands.extend(ipmi.into_iter().flat_map(|_| bmc::rules()));
     commands.extend(ipmi.into_iter().flat_map(from_segment));
     commands.extend(reach.into_iter().flat_map(from_range));
     commands.extend(input(reach, ipmi));
@@ -128,6 +131,8 @@ fn input(reach: Option<&ReachGuard>, ipmi: Option<&IpmiGuard>) -> Vec<Value> {
         jumps.push(json!([link, {"jump": {"target": chain}}]));
     };
     if let Some(ipmi) = ipmi {
+        let check = [bmc::to_bmcs(ipmi), to_ports_of_bmcs(), bmc::check()];
+        rules.push(rule("input", check));
         let elsewhere = matches("!=", &meta("iifname"), &json!({"set": [ipmi.link, "lo"]}));
         rules.push(rule("input", [elsewhere, to_segment(ipmi), drop()]));
         jump(&ipmi.link, "from-segment");
@@ -174,7 +179,7 @@ fn from_range(guard: &ReachGuard) -> Vec<Value> {
 
 /// From the segment of the BMCs to the host.
 fn from_segment(ipmi: &IpmiGuard) -> [Value; 4] {
-    let bmcs = field("udp", "dport", &json!(format!("@{BMCS}")));
+    let bmcs = to_ports_of_bmcs();
     let echo = icmp("icmp", &["echo-request"]);
     let rule = |expr: &[Value]| rule("from-segment", expr.iter().cloned());
     [
@@ -312,6 +317,10 @@ fn icmp(protocol: &str, types: &[&str]) -> Value {
 
 fn in_states(states: &[&str]) -> Value {
     matches("in", &json!({"ct": {"key": "state"}}), &json!(states))
+}
+
+fn to_ports_of_bmcs() -> Value {
+    field("udp", "dport", &json!(format!("@{BMCS}")))
 }
 
 fn to_segment(ipmi: &IpmiGuard) -> Value {

@@ -23,6 +23,17 @@ pub struct Bgp {
     /// Addresses in the VLAN networks that leaf2 peers with as well.
     #[schemars(extend("x-live" = true))]
     pub vlan_peers: Vec<Ipv4Addr>,
+    /// Prefixes that leaves take from servers although they refuse their like, each exactly as
+    /// written: a border node announces "0.0.0.0/0".
+    ///
+    /// Without this, leaves refuse prefixes shorter than /8 (IPv6: /16), and the subnets of this file
+    /// with all of their parts.
+    #[schemars(with = "Vec<IpPrefix>")]
+    pub server_allow: Vec<IpNet>,
+    /// The most prefixes that a leaf takes from a server, of IPv4 and of IPv6 each. With one more the
+    /// leaf ends the session with this server, and tries again a minute later.
+    #[schemars(range(min = 1, max = 4_294_967_295u32), extend("x-unit" = "prefixes"))]
+    pub server_limit: u32,
 }
 
 impl Default for Bgp {
@@ -34,6 +45,8 @@ impl Default for Bgp {
                 Ipv4Addr::new(192, 168, 113, 200),
                 Ipv4Addr::new(192, 168, 113, 201),
             ],
+            server_allow: Vec::new(),
+            server_limit: 256,
         }
     }
 }

@@ -76,7 +76,7 @@ pub struct SwitchChange {
     pub ports_added: usize,
     /// How many of its ports are removed or differ.
     pub ports_removed: usize,
-    /// Whether its list of the fabric's switches and their addresses differs.
+    /// Whether its list of the fabric's switches, their addresses and subnets differs.
     pub names: bool,
     /// Whether the services it offers or its BGP peers differ.
     pub services: bool,
@@ -245,8 +245,13 @@ impl SwitchChange {
             ..Self::default()
         };
         if let (Some(before), Some(mut after)) = confs {
-            change.names = before.nodes != after.nodes;
+            let (own, others) = (
+                &before.from_servers.own_subnets,
+                &mut after.from_servers.own_subnets,
+            );
+            change.names = before.nodes != after.nodes || own != others;
             after.nodes.clone_from(&before.nodes);
+            others.clone_from(own);
             after.nics.clone_from(&before.nics);
             change.services = before != after;
         }

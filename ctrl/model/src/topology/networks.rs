@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::check::blames;
 use super::error::TopologyError;
@@ -23,6 +23,10 @@ pub struct Networks {
     pub server_vlan: u16,
     /// Further addresses in the VLAN networks that leaf2 peers with.
     pub vlan_peers: Vec<Ipv4Addr>,
+    /// Prefixes that leaves take from servers although they refuse their like.
+    pub server_allow: Vec<IpNet>,
+    /// The most prefixes of each family that a leaf takes from a server.
+    pub server_limit: u32,
 }
 
 /// The untagged network of a rack's servers.
@@ -103,6 +107,8 @@ pub(super) fn networks(config: &Config, errors: &mut Vec<TopologyError>) -> Netw
         vlans,
         server_vlan: config.bgp.server_vlan,
         vlan_peers: config.bgp.vlan_peers.clone(),
+        server_allow: config.bgp.server_allow.clone(),
+        server_limit: config.bgp.server_limit,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 
 use frr_conf::{
-    BootFiles, Dhcp, HostName, IfName, Link, NameError, Nic, Node, SwitchConf, Timers, VlanId,
-    VlanNetwork,
+    BootFiles, Dhcp, FromServers, HostName, IfName, Link, NameError, Nic, Node, SwitchConf, Timers,
+    VlanId, VlanNetwork,
 };
 use ipnet::Ipv4Net;
 
@@ -48,8 +48,26 @@ impl Topology {
                     })
                 })
                 .collect::<Result<_, NameError>>()?,
+            from_servers: self.from_servers(switch),
             timers: Timers::default(),
         })
+    }
+
+    fn from_servers(&self, switch: &Switch) -> FromServers {
+        let net = &self.net;
+        let is_server = |port: &SwitchPort| matches!(port.kind, PortKind::Server { .. });
+        if !switch.ports.iter().any(is_server) {
+            return FromServers::default();
+        }
+        let mut own_subnets = vec![self.host.address.trunc(), net.loopbacks];
+        own_subnets.extend(net.vlans.iter().map(|vlan| vlan.subnet));
+        // Last, because `apply` adds racks at the end: the other entries keep their numbers.
+        own_subnets.extend(net.dhcp.iter().map(|dhcp| dhcp.subnet));
+        FromServers {
+            own_subnets,
+            allow: net.server_allow.clone(),
+            limit: net.server_limit,
+        }
     }
 
     fn nic(&self, switch: &Switch, port: &SwitchPort) -> Result<Nic, NameError> {
@@ -126,6 +144,23 @@ mod tests {
                 assert_eq!(served, odd_leaf, "{}", switch.name);
             }
         }
+    }
+
+    /// Every subnet of the fabric, of any shape, is refused from servers.
+    #[test]
+    fn no_server_may_announce_a_subnet_of_the_fabric() {
+        let mut config = Config::default();
+        config.topology.racks = 5;
+        config.bgp.server_allow = vec!["0.0.0.0/0".parse().unwrap()];
+        let topology = build(&config).unwrap();
+        let leaf = topology.switches.last().unwrap();
+        let from = topology.switch_conf(leaf).unwrap().from_servers;
+        let refused = from.own_subnets.iter().map(ToString::to_string);
+        let third = |third| format!("192.168.{third}.0/24");
+        let expected = [96, 98].into_iter().chain(113..=118).chain(110..=112);
+        let expected = expected.chain([119, 120]).map(third);
+        assert_eq!(refused.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        assert_eq!((from.allow, from.limit), (config.bgp.server_allow, 256));
     }
 
     #[test]

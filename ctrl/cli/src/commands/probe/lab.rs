@@ -14,6 +14,7 @@ use super::host::{Host, poll_or_wait};
 use super::report::{HostReport, PingReport, Report, TransferReport};
 use api::Position;
 use model::cable_change::CableState;
+use model::topology::NodeJson;
 
 /// How long a host waits for a lease.
 const LEASE: Duration = Duration::from_secs(4);
@@ -44,6 +45,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// What the probe checks.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
+    /// The leaves, whose logs say what they refused.
+    pub(super) leaves: Vec<NodeJson>,
     /// The addresses that each host pings besides its gateway and the other hosts.
     pub(super) targets: Vec<(String, Ipv4Addr)>,
     /// Whether there are transfers.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use bench::report::bits;
 
-use super::report::{HostReport, PingReport, Report, TransferReport};
+use super::report::{HostReport, PingReport, Refused, Report, TransferReport};
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
@@ -44,9 +44,30 @@ pub(super) fn table(report: &Report, colours: bool) -> String {
         coloured(&mut text, trouble, false, colours);
         text.push('\n');
     }
+    for found in &report.refused {
+        text.push_str(&refusal(found));
+    }
     coloured(&mut text, &verdict(report), report.green, colours);
     text.push('\n');
     text
+}
+
+/// The most prefixes in a line.
+const SHOWN: usize = 4;
+
+fn refusal(found: &Refused) -> String {
+    let Refused {
+        leaf, from, why, ..
+    } = found;
+    if found.prefixes.is_empty() {
+        return format!("{leaf} ended a BGP session with {from}: {why}\n");
+    }
+    let more = found.prefixes.len().saturating_sub(SHOWN);
+    let mut prefixes = found.prefixes[more..].join(", ");
+    if more > 0 {
+        let _ = write!(prefixes, " and {more} more");
+    }
+    format!("{leaf} refused {prefixes} from {from} over BGP: {why}\n")
 }
 
 fn verdict(report: &Report) -> String {
@@ -283,6 +304,29 @@ mod tests {
         assert!(coloured.contains(GREEN) && !coloured.contains(RED));
         let plain = coloured.replace(GREEN, "").replace(PLAIN, "");
         assert_eq!(plain, table(&report, false));
+    }
+
+    #[test]
+    fn what_leaves_refused_stands_in_lines() {
+        let refused = |prefixes: &[&str], why: &str| Refused {
+            leaf: "leaf1".into(),
+            from: "leaf1:u6".into(),
+            why: why.into(),
+            prefixes: prefixes.iter().map(ToString::to_string).collect(),
+        };
+        let report = Report {
+            refused: vec![
+                refused(&["a", "b", "c", "d", "e"], "shorter than /8"),
+                refused(&[], "more than 256 prefixes"),
+            ],
+            ..healthy()
+        };
+        let report = report.judged();
+        assert!(report.green, "the fabric is healthy");
+        let text = table(&report, false);
+        let expected = "leaf1 refused b, c, d, e and 1 more from leaf1:u6 over BGP: shorter than \
+                        /8\nleaf1 ended a BGP session with leaf1:u6: more than 256 prefixes\n";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Hosts (smoltcp) in this process plug into free positions through their vhost-user sockets, as a
 //! VM would. That needs no root and no VM, and uses nothing that a user's VM could not use. `choose`
-//! selects the positions, `lab` holds the hosts and makes the checks, `matrix` prints the results.
+//! selects the positions, `lab` holds the hosts and makes the checks, `refused` reads what leaves
+//! refused to take from servers, `matrix` prints the results.
 
 mod choose;
 mod device;
@@ -10,6 +11,7 @@ mod flow;
 mod host;
 mod lab;
 mod matrix;
+mod refused;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -41,7 +43,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Checks whether the fabric is healthy: plugs a small host into a free position of each rack. Each
 /// gets a DHCP lease, pings the others, its gateway, the host and all switches, and sends TCP and
-/// UDP to the others. Boots no VM and needs no root.
+/// UDP to the others. Boots no VM and needs no root. Also says which BGP announcements of servers
+/// the leaves refused lately, and why.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit status 0 if everything is green, otherwise 1.\n\
 ikv-fabric probe --outside 1.1.1.1\n\
@@ -92,6 +95,7 @@ pub(crate) async fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<E
         };
         report.skipped.clone_from(&choice.skipped);
         report.troubles.clone_from(&choice.troubles);
+        report.refused = refused::look(&context.client, &plan.leaves).await;
         let report = report.judged();
         status = exit_status(report.green);
         if !show(context, args.watch, &report)? || !args.watch {
@@ -116,11 +120,14 @@ async fn prepare(client: &Client, args: &ProbeArgs) -> anyhow::Result<(Choice, P
     };
     let choice = choose(&positions.places, &running, &wanted)?;
     let nodes = topology.nodes.into_iter();
-    let nodes = nodes.filter(|node| running.contains(&node.name));
+    let nodes: Vec<_> = nodes.filter(|node| running.contains(&node.name)).collect();
+    let leaves = nodes.iter().filter(|node| node.role == "leaf").cloned();
+    let leaves = leaves.collect();
     let mut targets = vec![("host".to_owned(), positions.host)];
-    targets.extend(nodes.map(|node| (node.name, node.loopback)));
+    targets.extend(nodes.into_iter().map(|node| (node.name, node.loopback)));
     targets.extend(args.outside.map(|address| ("outside".to_owned(), address)));
     let plan = Plan {
+        leaves,
         targets,
         transfers: !args.quick,
         time: args.time,

@@ -19,6 +19,22 @@ pub(crate) struct Report {
     pub(crate) pings: Vec<PingReport>,
     /// The transfers between hosts.
     pub(crate) transfers: Vec<TransferReport>,
+    /// What leaves refused to take from servers over BGP. The fabric is healthy all the same.
+    #[serde(default)]
+    pub(crate) refused: Vec<Refused>,
+}
+
+/// Announcements of one neighbour that a leaf refused for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refused {
+    /// The leaf's name.
+    pub(crate) leaf: String,
+    /// The leaf's port, such as `leaf1:u6`, or the neighbour's address.
+    pub(crate) from: String,
+    /// Why, such as `shorter than /8`.
+    pub(crate) why: String,
+    /// The prefixes, the latest last, at most 32.
+    pub(crate) prefixes: Vec<String>,
 }
 
 /// A position that was not used.
