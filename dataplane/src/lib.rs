@@ -117,7 +117,8 @@ pub use command::{CableId, EndedImpairment, Event};
 pub use frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, Offloads, VnetHeader};
 pub use lane::Accuracy;
 pub use panel::{
-    Answerer, CableHandle, Capture, Panel, PanelChange, PanelError, PanelOptions, close_cables,
+    Answerer, CableHandle, Capture, Panel, PanelChange, PanelError, PanelOptions, WorkerState,
+    close_cables,
 };
 pub use port::{Port, PortError};
 pub use reply::Reply;

@@ -104,7 +104,11 @@ impl Inner {
         // Before any later command for the cable, which is to wait for it there.
         if mailbox.send(Command::Expect { id }).is_err() {
             let answer = Err(PanelError::Silent(Answerer::Worker(to)));
-            return Sent { worker: to, answer };
+            return Sent {
+                worker: to,
+                stats: None,
+                answer,
+            };
         }
         let target = Arc::downgrade(mailbox);
         let sent = self.send(from, |done| Command::HandOver {
