@@ -65,6 +65,13 @@
 //! another is not, [`Panel::balance`] moves a busy cable between them, between two bursts: frames
 //! that come meanwhile wait in its ports. The workers end with the panel's last handle.
 //!
+//! # Faults of our own
+//!
+//! A panic in a worker closes the cable whose frame was in hand ([`Event::CableClosed`]) and no other:
+//! its frames are dropped as [`DropReason::Fault`], its ports stay and are not looked at, until its
+//! state is set to up. Each worker counts its turns and notes what it has in hand;
+//! [`Panel::look`] compares, and so names a worker that hangs.
+//!
 //! # Offloads
 //!
 //! Each frame comes with a virtio-net header ([`VnetHeader`]) that says which checksum is

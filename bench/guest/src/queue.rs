@@ -124,7 +124,7 @@ impl Queue {
     }
 
     /// The eventfd that the back end signals.
-    pub fn call(&self) -> &EventFd {
+    pub(crate) fn call(&self) -> &EventFd {
         &self.call
     }
 
@@ -138,9 +138,9 @@ impl Queue {
         self.free.len()
     }
 
-    /// Asks for an interrupt at the next used buffer, or for none. After asking for one, look for used
-    /// buffers before waiting: the device may have used one just before.
-    pub fn interrupts(&mut self, wanted: bool) {
+    /// Asks for an interrupt at the next used buffer, or for none. After asking for one, call
+    /// [`Queue::has_used`] before waiting: the device may have used a buffer just before.
+    pub(crate) fn interrupts(&mut self, wanted: bool) {
         ring!(self, ring => ring.interrupts(wanted));
     }
 

@@ -333,7 +333,7 @@ impl Running {
         if state.cables.panel().workers() > 1 {
             let balance = cable_events::balance(live.clone());
             let what = "evens out the workers' load";
-            tasks.spawn(supervised(live.clone(), what, balance));
+            tasks.spawn(endless(live.clone(), what, balance));
         }
         for switch in state.switches.values() {
             for follower in fabric.switches.followers(live, switch) {

@@ -99,6 +99,7 @@ async fn front_end_changed(
 pub(crate) async fn balance(live: Arc<Live>) {
     let mut frames = 0;
     let mut pause = IDLE;
+    let mut said = false;
     loop {
         sleep(pause).await;
         let state = live.state();
@@ -108,10 +109,14 @@ pub(crate) async fn balance(live: Arc<Live>) {
         } else {
             BUSY
         };
-        if let Err(error) = state.cables.panel().balance() {
-            let notice = format!("the workers' load is not evened out: {error}");
-            live.notices.add(notice);
-            return;
+        match state.cables.panel().balance() {
+            Ok(()) => said = false,
+            // The worker may go on.
+            Err(error) if !std::mem::replace(&mut said, true) => {
+                let notice = format!("the workers' load is not evened out: {error}");
+                live.notices.add(notice);
+            }
+            Err(_) => {}
         }
     }
 }

@@ -56,7 +56,11 @@ impl Bursts {
     /// Frames that were received and are not counted yet, and their bytes.
     fn in_hand(&self) -> (u64, u64) {
         let receiving = self.received.len() as u64 + self.losses.total();
-        let frames = if self.passing > 0 { self.passing } else { receiving };
+        let frames = if self.passing > 0 {
+            self.passing
+        } else {
+            receiving
+        };
         (frames, self.received.bytes())
     }
 }

@@ -133,8 +133,10 @@ impl Inner {
             let busy = worker.stats.busy();
             let before = std::mem::replace(&mut worker.busy_before, busy);
             let spent = busy.saturating_sub(before);
+            let busy = (spent.as_secs_f64() / elapsed.as_secs_f64()).min(1.0);
             loads.push(Load {
-                busy: (spent.as_secs_f64() / elapsed.as_secs_f64()).min(1.0),
+                // One that stands still looks idle, and would be given cables.
+                busy: if worker.works() { busy } else { 1.0 },
                 cables: Vec::new(),
             });
         }

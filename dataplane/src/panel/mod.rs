@@ -258,14 +258,15 @@ struct Sent<R> {
 }
 
 impl Inner {
-    /// The worker with the fewest cables.
+    /// The worker with the fewest cables, of those that work.
     fn idlest(&self) -> usize {
         let mut counts = vec![0; self.workers.len()];
         for entry in self.cables.values() {
             counts[entry.worker] += 1;
         }
-        let workers = counts.iter().enumerate().min_by_key(|(_, count)| **count);
-        workers.map_or(0, |(worker, _)| worker)
+        let numbers = 0..self.workers.len();
+        let idlest = numbers.min_by_key(|worker| (!self.workers[*worker].works(), counts[*worker]));
+        idlest.unwrap_or(0)
     }
 
     fn owner(&self, id: CableId) -> Result<usize, PanelError> {

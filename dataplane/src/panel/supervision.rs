@@ -48,6 +48,11 @@ impl Panel {
 }
 
 impl WorkerHandle {
+    /// Whether it took commands at the last look.
+    pub(super) fn works(&self) -> bool {
+        !self.stats.hangs() && !self.running.is_finished()
+    }
+
     fn look(&mut self) -> WorkerState {
         if self.running.is_finished() {
             return WorkerState::Ended;

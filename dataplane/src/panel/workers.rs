@@ -110,7 +110,11 @@ pub(super) fn stop(workers: Vec<WorkerHandle>) -> Vec<usize> {
     let (mut cables, mut stuck) = (Vec::new(), Vec::new());
     for (number, (running, stats)) in running.into_iter().enumerate() {
         // One that hangs already gets no further second.
-        let limit = if stats.hangs() { HANGING_LIMIT } else { STOP_LIMIT };
+        let limit = if stats.hangs() {
+            HANGING_LIMIT
+        } else {
+            STOP_LIMIT
+        };
         match running.finish(now + limit) {
             Ended::With(left) => cables.extend(left),
             Ended::Panicked => {}

@@ -1,7 +1,7 @@
 //! Workers with a port that panics, hangs or lies.
 
-use std::sync::{Arc, Once};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use crate::impair::Impairment;
@@ -127,7 +127,10 @@ fn a_panic_closes_its_cable_and_no_other() {
     assert!(broken.hosts[1].receive(Duration::ZERO).is_none());
     assert!(broken.hosts[0].receive(Duration::ZERO).is_none());
     assert_eq!(panel.look(), [WorkerState::Works]);
-    panel.set_state(broken.cable.id, CableState::Up).wait().unwrap();
+    panel
+        .set_state(broken.cable.id, CableState::Up)
+        .wait()
+        .unwrap();
     let (_, waited) = broken.hosts[1].receive(SOON).expect("it is open again");
     assert_eq!(waited[0], 2);
     broken.pause();
@@ -155,7 +158,10 @@ fn frames_that_waited_in_a_closed_cable_are_counted() {
     broken.send(Fault::TRIGGER);
     until("an event", || panel.event());
     assert_eq!((broken.drops(), held()), (6, 0));
-    panel.set_state(broken.cable.id, CableState::Up).wait().unwrap();
+    panel
+        .set_state(broken.cable.id, CableState::Up)
+        .wait()
+        .unwrap();
     broken.pause();
 }
 
@@ -196,10 +202,7 @@ fn a_worker_that_hangs_is_named_and_goes_on() {
     let began = Instant::now();
     let id = broken.cable.id;
     let error = panel.set_state(id, CableState::Down).wait().unwrap_err();
-    assert!(matches!(
-        error,
-        PanelError::Silent(Answerer::Worker(0))
-    ));
+    assert!(matches!(error, PanelError::Silent(Answerer::Worker(0))));
     let batch = [other.cable.id, id].map(|id| PanelChange::State {
         id,
         state: CableState::Up,
@@ -208,6 +211,9 @@ fn a_worker_that_hangs_is_named_and_goes_on() {
     assert!(error.to_string().contains("worker 0"), "{error}");
     assert!(began.elapsed() < PAUSE);
     other.pause();
+    // Nor is it given a cable, though it has no more of them than the other.
+    let third = Wire::plug(&panel, None);
+    assert_eq!(panel.owner(third.cable.id).unwrap(), 1);
     released.store(true, Ordering::Relaxed);
     until_seen(&panel, |state| state == WorkerState::Works);
     panel.set_state(id, CableState::Up).wait().unwrap();

@@ -122,3 +122,94 @@ impl Cables {
         Some((index, format!("cable {name} is {reason}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use api::ApiError;
+    use dataplane::rights::CapabilitySet;
+    use dataplane::{Port, port};
+    use model::cable_change::{CableBatch, CableChange, CableState, ImpairmentChange};
+
+    use super::*;
+    use crate::cables::batch::CheckedBatch;
+    use crate::cables::names::CableNames;
+    use crate::cables::panel::PatchPanel;
+    use crate::cables::plan::{PlannedCable, PlannedEnd};
+
+    /// Every name is that of the only cable.
+    struct Names;
+
+    impl CableNames for Names {
+        fn cable(&self, _: &str) -> Result<usize, ApiError> {
+            Ok(0)
+        }
+
+        fn end(&self, _: &str) -> Result<(usize, Side), ApiError> {
+            Ok((0, Side::A))
+        }
+
+        fn alias(&self, _: usize, _: Side) -> String {
+            String::new()
+        }
+
+        fn is_between_switches(&self, _: usize) -> bool {
+            false
+        }
+    }
+
+    async fn change(cables: &Cables, state: Option<CableState>, delay: Option<&str>) {
+        let impair = delay.map(|delay| ImpairmentChange {
+            from: None,
+            clear: false,
+            set: serde_json::from_value(serde_json::json!({ "delay": delay })).unwrap(),
+        });
+        let batch = CableBatch {
+            changes: vec![CableChange {
+                cable: "ika".into(),
+                state,
+                impair,
+            }],
+        };
+        let checked = CheckedBatch::check(&Names, cables, &batch).unwrap();
+        checked.commit(cables).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_closed_cable_says_why_until_it_is_opened_with_its_impairment() {
+        let options = dataplane::PanelOptions::default();
+        let panel = PatchPanel::start(&options, CapabilitySet::empty(), || {}).unwrap();
+        let mut cables = Cables::none(panel);
+        let end = |name: &str| PlannedEnd {
+            name: name.into(),
+            port: Some(Port::Memory(port::memory(1).unwrap().0)),
+            socket: None,
+        };
+        let planned = PlannedCable {
+            name: "ika".into(),
+            ends: [end("near"), end("far")],
+        };
+        cables.plug(vec![planned]).await.unwrap();
+        change(&cables, None, Some("10ms")).await;
+        assert_eq!(cables.closed(), Vec::<String>::new());
+
+        let id = cables.id(0);
+        let (index, notice) = cables.close(id, Some(Side::B), "index\u{1b}[2J").unwrap();
+        assert_eq!(index, 0);
+        assert_eq!(
+            notice,
+            "cable ika is closed after a fault of this program with a frame that entered at far \
+             (index\\u{1b}[2J): please report it; `ikv-fabric cable ika up` opens it again"
+        );
+        assert_eq!(cables.closed(), [notice.as_str()]);
+        let report = cables.reports([0]).await;
+        assert!(report[0].closed.is_some());
+        // Another state does not open it.
+        change(&cables, Some(CableState::Blackhole), None).await;
+        assert_eq!(cables.closed(), [notice]);
+        change(&cables, Some(CableState::Up), None).await;
+        assert_eq!(cables.closed(), Vec::<String>::new());
+        let report = cables.reports([0]).await;
+        assert!(report[0].lanes.iter().all(|lane| lane.accuracy.is_some()));
+        cables.panel().stop().await;
+    }
+}

@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use dataplane::{Panel, PanelOptions};
 use dataplane::rights::keep;
 use dataplane::sys::tap;
+use dataplane::{Panel, PanelOptions};
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
