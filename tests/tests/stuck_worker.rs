@@ -114,8 +114,8 @@ fn a_worker_that_hangs_is_named_until_it_goes_on() {
     let host = PanelHost::new("hangs");
     let fabric = host.run(&["--workers", "1"]);
     let tap = let_reads_block(fabric.pid());
-    send_frame(&host.netns, "192.168.96.2");
     let began = Instant::now();
+    send_frame(&host.netns, "192.168.96.2");
     let said = wait_for("status to name the worker", SOON, || {
         match problems(&host) {
             (false, said) if !said.is_empty() => Some(said),
