@@ -17,6 +17,8 @@ pub struct Cable {
     ports: [Option<Port>; 2],
     lanes: [Lane; 2],
     state: CableState,
+    /// After a fault of this program: its ports are not looked at.
+    closed: bool,
 }
 
 impl Cable {
@@ -26,6 +28,7 @@ impl Cable {
             ports: [a.into(), b.into()],
             lanes: Default::default(),
             state: CableState::default(),
+            closed: false,
         }
     }
 
@@ -58,6 +61,29 @@ impl Cable {
         for lane in &mut self.lanes {
             lane.purge(reason);
         }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Closes the cable after a panic. `memory` has the frames that came in at `from` and are not
+    /// counted yet. Front ends are disconnected: buffers of theirs may have been taken and not given
+    /// back.
+    pub(crate) fn close(&mut self, from: Option<Side>, memory: &Bursts) {
+        self.closed = true;
+        for side in [Side::A, Side::B] {
+            let in_hand = (Some(side) == from).then_some(memory);
+            self.lanes[side as usize].give_up(in_hand);
+            if let Some(Port::VhostUser(port)) = self.port_mut(side) {
+                port.close();
+            }
+        }
+    }
+
+    /// Opens a cable that was closed. `false` when it was not.
+    pub(crate) fn open(&mut self) -> bool {
+        std::mem::take(&mut self.closed)
     }
 
     pub(crate) fn lane(&self, from: Side) -> &Lane {

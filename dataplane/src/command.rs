@@ -132,6 +132,16 @@ pub enum Event {
         /// The kernel's reason.
         error: io::Error,
     },
+    /// A fault of this program (a panic) closed a cable: none of its frames passes until its state is
+    /// set to up. The others go on.
+    CableClosed {
+        /// The cable, which keeps its ports.
+        cable: CableId,
+        /// The end whose frame was in hand; `None`: a command was carried out.
+        side: Option<Side>,
+        /// The text of the panic.
+        fault: String,
+    },
     /// The last frame has left an impairment that was taken away.
     Ended(EndedImpairment),
 }

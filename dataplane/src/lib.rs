@@ -65,6 +65,13 @@
 //! another is not, [`Panel::balance`] moves a busy cable between them, between two bursts: frames
 //! that come meanwhile wait in its ports. The workers end with the panel's last handle.
 //!
+//! # Faults of our own
+//!
+//! A panic in a worker closes the cable whose frame was in hand ([`Event::CableClosed`]) and no other:
+//! its frames are dropped as [`DropReason::Fault`], its ports stay and are not looked at, until its
+//! state is set to up. Each worker counts its turns and notes what it has in hand;
+//! [`Panel::look`] compares, and so names a worker that hangs.
+//!
 //! # Offloads
 //!
 //! Each frame comes with a virtio-net header ([`VnetHeader`]) that says which checksum is
@@ -117,7 +124,8 @@ pub use command::{CableId, EndedImpairment, Event};
 pub use frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, Offloads, VnetHeader};
 pub use lane::Accuracy;
 pub use panel::{
-    Answerer, CableHandle, Capture, Panel, PanelChange, PanelError, PanelOptions, close_cables,
+    Answerer, CableHandle, Capture, Panel, PanelChange, PanelError, PanelOptions, WorkerState,
+    close_cables,
 };
 pub use port::{Port, PortError};
 pub use reply::Reply;

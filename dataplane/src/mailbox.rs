@@ -119,6 +119,11 @@ impl<T: Send + 'static> Running<T> {
         Ok(Running { thread, result })
     }
 
+    /// Whether it has ended, for whatever reason.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Waits until the thread, whose mailbox was dropped, has ended, but not beyond `deadline`.
     pub(crate) fn finish(self, deadline: Instant) -> Ended<T> {
         match self.result.recv_deadline(deadline) {

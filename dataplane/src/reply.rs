@@ -12,11 +12,15 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use crate::panel::{Answerer, PanelError};
+use crate::panel::{Answerer, Panel, PanelError};
+use crate::worker::WorkerStats;
 
 /// How long [`Reply::wait`] waits. A worker answers within one round of bursts, in microseconds: one
 /// that has not answered after this is stuck.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// A worker that is to answer, and its number.
+pub(crate) type NumberedWorker = (usize, Arc<WorkerStats>);
 
 /// The result of a command that was sent and may not have taken effect yet.
 ///
@@ -25,6 +29,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[must_use = "the command may fail, or may not have taken effect yet"]
 pub struct Reply<T> {
     from: Answerer,
+    /// Those that are to answer.
+    workers: Vec<NumberedWorker>,
     result: Pin<Box<dyn Future<Output = Result<T, PanelError>> + Send>>,
 }
 
@@ -34,7 +40,17 @@ impl<T: Send + 'static> Reply<T> {
         result: impl Future<Output = Result<T, PanelError>> + Send + 'static,
     ) -> Self {
         let result = Box::pin(result);
-        Reply { from, result }
+        Reply {
+            from,
+            workers: Vec::new(),
+            result,
+        }
+    }
+
+    /// Nobody waits for it while one of these workers hangs.
+    pub(crate) fn unless_hanging(mut self, workers: Vec<NumberedWorker>) -> Self {
+        self.workers = workers;
+        self
     }
 
     /// A reply that is known already, such as that of a command that could not be sent.
@@ -42,7 +58,19 @@ impl<T: Send + 'static> Reply<T> {
         Reply::new(from, ready(result))
     }
 
-    /// Blocks the calling thread until the command has taken effect, for 5 s at most.
+    /// Whether a worker that is to answer is known to hang: waiting for it is of no use.
+    pub fn is_from_hanging(&self) -> bool {
+        self.hanging().is_some()
+    }
+
+    fn hanging(&self) -> Option<Answerer> {
+        let mut workers = self.workers.iter();
+        let (number, _) = workers.find(|(_, worker)| worker.hangs())?;
+        Some(Answerer::Worker(*number))
+    }
+
+    /// Blocks the calling thread until the command has taken effect, for 5 s at most, and no longer
+    /// than until the worker is found to hang.
     ///
     /// # Errors
     /// Those of the command; [`PanelError::Silent`] when there is no answer in time. The command may
@@ -64,10 +92,12 @@ impl<T: Send + 'static> Reply<T> {
                 return result;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(PanelError::Silent(self.from));
+            let hanging = self.hanging();
+            if left.is_zero() || hanging.is_some() {
+                return Err(PanelError::Silent(hanging.unwrap_or(self.from)));
             }
-            thread::park_timeout(left);
+            // It is not woken when the worker is found to hang.
+            thread::park_timeout(left.min(Panel::LOOK));
         }
     }
 

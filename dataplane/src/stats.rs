@@ -1,7 +1,6 @@
 //! The counters of a lane: [`LaneStats`], written by one worker, read by any thread.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use crate::frame::MAX_BURST;
 use crate::sync::{AtomicU64, Ordering, fence, spin_loop};
@@ -32,11 +31,13 @@ pub enum DropReason {
     Chosen,
     /// More had to wait than the impairment's limit allows.
     HoldFull,
+    /// A fault of this program closed the cable while it had the frame.
+    Fault,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [DropReason; 11] = [
+    pub const ALL: [DropReason; 12] = [
         DropReason::CableDown,
         DropReason::Blackhole,
         DropReason::Unplugged,
@@ -48,6 +49,7 @@ impl DropReason {
         DropReason::Loss,
         DropReason::Chosen,
         DropReason::HoldFull,
+        DropReason::Fault,
     ];
 
     /// Its index in [`DropReason::ALL`]: a number for files and messages.
@@ -75,6 +77,7 @@ impl DropReason {
             DropReason::Loss => "loss",
             DropReason::Chosen => "chosen",
             DropReason::HoldFull => "hold-full",
+            DropReason::Fault => "fault",
         }
     }
 }
@@ -343,26 +346,6 @@ impl LaneStats {
             }
             spin_loop();
         }
-    }
-}
-
-/// How busy a worker is. Written by it alone.
-#[derive(Debug, Default)]
-#[repr(align(128))] // no other worker's counters on the same pair of cache lines
-pub(crate) struct WorkerStats {
-    busy_ns: AtomicU64,
-}
-
-impl WorkerStats {
-    pub(crate) fn add_busy(&self, time: Duration) {
-        let before = self.busy_ns.load(Ordering::Relaxed);
-        let now = before.wrapping_add(time.as_nanos() as u64);
-        self.busy_ns.store(now, Ordering::Relaxed);
-    }
-
-    /// Time that it moved frames, since it started.
-    pub(crate) fn busy(&self) -> Duration {
-        Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed))
     }
 }
 

@@ -42,7 +42,7 @@ mod session;
 mod split;
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -270,6 +270,17 @@ impl Guest {
     /// [`GuestError::Protocol`].
     pub fn stop(&mut self, index: usize) -> Result<u32, GuestError> {
         self.session.stop(index)
+    }
+
+    /// Does to a queue what a hostile front end may do: it asks for an interrupt, by an eventfd that
+    /// makes every thread wait that writes to it, for ever. Keep the result for as long as that is to
+    /// last.
+    ///
+    /// # Errors
+    /// When the back end has ended the session.
+    pub fn jam(&mut self, index: usize) -> Result<OwnedFd, GuestError> {
+        self.queues[index].interrupts(true);
+        self.session.jam(index)
     }
 
     /// Waits until the back end has used a buffer of the queue. Returns `false` when `limit` passes

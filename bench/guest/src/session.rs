@@ -1,10 +1,13 @@
 //! The messages of the vhost-user protocol, as its front end sends them.
 
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::write;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
@@ -18,6 +21,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 // Numbers of messages that the vhost crate cannot express.
 const SET_VRING_BASE: u32 = 10;
+const SET_VRING_CALL: u32 = 13;
 const GET_QUEUE_NUM: u32 = 17;
 
 /// Flags of a message: version 1 of the protocol, no reply.
@@ -186,6 +190,28 @@ impl Session {
         self.front
             .get_vring_base(index)
             .map_err(failed("GET_VRING_BASE"))
+    }
+
+    /// Has the back end signal a queue by an eventfd that blocks and whose counter is full. The flag
+    /// that it blocks belongs to the open file, which the back end shares.
+    pub(crate) fn jam(&self, index: usize) -> Result<OwnedFd, GuestError> {
+        let jam = || -> io::Result<OwnedFd> {
+            let call = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+            let body = (index as u64).to_ne_bytes();
+            self.message(SET_VRING_CALL, VERSION, &body, &[call.as_fd()])?;
+            Ok(call)
+        };
+        let call = jam().map_err(GuestError::Socket)?;
+        // Once it has answered, it has taken the eventfd over and may have set flags of its own.
+        self.front.get_features().map_err(failed("GET_FEATURES"))?;
+        let fill = || -> io::Result<()> {
+            let flags = fcntl_getfl(&call)?;
+            fcntl_setfl(&call, flags - OFlags::NONBLOCK)?;
+            write(&call, &(u64::MAX - 1).to_ne_bytes())?;
+            Ok(())
+        };
+        fill().map_err(GuestError::Socket)?;
+        Ok(call)
     }
 
     /// Whether the back end keeps the connection open.

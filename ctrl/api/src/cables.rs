@@ -17,6 +17,10 @@ pub struct CableReport {
     pub name: String,
     /// The state that was last asked for.
     pub state: CableState,
+    /// Why no frame passes whatever the state: a fault of the program closed it. Setting the state to
+    /// `up` opens it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<String>,
     /// From the first end to the second, then back.
     pub lanes: [LaneReport; 2],
 }

@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Whether every planned switch runs and has all its inter-switch sessions, and every
-    /// loopback is reachable from `internet`.
+    /// loopback is reachable from `internet`, and nothing of the fabric itself has stopped.
     pub ready: bool,
+    /// What has stopped, a sentence for each: workers and tasks of the fabric, which make it not
+    /// ready, and cables that were closed after a fault of the program.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
     /// The switches, in the topology's order; empty for `patch`.
     pub nodes: Vec<NodeStatus>,
     /// Number of cables.

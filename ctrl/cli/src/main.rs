@@ -11,6 +11,8 @@
 mod commands;
 mod signals;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
+    std::panic::set_hook(Box::new(log_panic));
     // The runtime uses only the process's first thread. Children are started from it, and the
     // kernel ends them together with the thread that started them (PR_SET_PDEATHSIG).
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -72,6 +75,31 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         json: cli.json,
     };
     cli.command.run(&context).await
+}
+
+/// Logs a panic in one line, and where it came from if `RUST_BACKTRACE` asks for that. The standard
+/// library would write it across the live line, and read debug information for the backtrace while
+/// a worker's other cables wait.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let text = panic.payload();
+    let text = match (text.downcast_ref::<String>(), text.downcast_ref::<&str>()) {
+        (Some(text), _) => text.as_str(),
+        (None, Some(text)) => text,
+        (None, None) => "of an unknown kind",
+    };
+    // It may quote what a guest sent.
+    let text = printable::head(text.as_bytes(), 500);
+    let place = panic.location().map(ToString::to_string);
+    tracing::error!(
+        "a fault of this program in thread {} at {}: {text}; please report it",
+        thread.name().unwrap_or("without a name"),
+        place.as_deref().unwrap_or("an unknown place"),
+    );
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        tracing::error!("{backtrace}");
+    }
 }
 
 /// Prints an error; returns exit status 1.

@@ -33,6 +33,7 @@ use crate::preflight::refuse_obstacles;
 use crate::progress::Progress;
 use crate::recorder::Recorder;
 use crate::state::FabricState;
+use crate::supervision::{endless, look_after_workers, supervised};
 use crate::switches::Switches;
 use crate::switches::bmcs::Bmcs;
 use crate::switches::displays::{self, Display};
@@ -319,12 +320,20 @@ impl Running {
         events: Arc<Notify>,
     ) {
         let (live, tasks) = (&fabric.live, &mut self.tasks);
-        tasks.spawn(links::follow(live.clone(), watch, changes));
-        tasks.spawn(cable_events::follow(live.clone(), events));
-        tasks.spawn(fabric.clone().watch_triggers());
+        let links = links::follow(live.clone(), watch, changes);
+        tasks.spawn(endless(live.clone(), "follows the devices", links));
+        let cables = cable_events::follow(live.clone(), events);
+        tasks.spawn(endless(live.clone(), "follows the cables", cables));
+        let workers = look_after_workers(live.clone());
+        tasks.spawn(endless(live.clone(), "looks after the workers", workers));
+        let triggers = fabric.clone().watch_triggers();
+        let what = "watches the recorder's triggers";
+        tasks.spawn(supervised(live.clone(), what, triggers));
         let state = live.state();
         if state.cables.panel().workers() > 1 {
-            tasks.spawn(cable_events::balance(live.clone()));
+            let balance = cable_events::balance(live.clone());
+            let what = "evens out the workers' load";
+            tasks.spawn(endless(live.clone(), what, balance));
         }
         for switch in state.switches.values() {
             for follower in fabric.switches.followers(live, switch) {
@@ -332,16 +341,18 @@ impl Running {
             }
         }
         if !state.switches.is_empty() {
-            tasks.spawn(readiness::judge(live.clone()));
+            let judge = readiness::judge(live.clone());
+            let what = "judges whether the fabric is ready";
+            tasks.spawn(endless(live.clone(), what, judge));
         }
     }
 
     /// Starts the tasks that serve clients.
     fn serve(&mut self, fabric: &Arc<Fabric>, listener: UnixListener, displays: Vec<Display>) {
         let served = fabric.clone();
-        self.tasks.spawn(async move {
-            api::serve(listener, served).await;
-        });
+        let served = api::serve(listener, served);
+        self.tasks
+            .spawn(endless(fabric.live.clone(), "serves the API", served));
         for display in displays {
             let server = fabric.switches.display_server(&fabric.live, display);
             self.tasks.spawn(server);

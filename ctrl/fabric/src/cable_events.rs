@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -25,6 +26,10 @@ pub(crate) async fn follow(live: Arc<Live>, waiting: Arc<Notify>) {
         while let (state, Some(event)) = next_event(&live).await {
             match event {
                 CableEvent::Notice(notice) => live.notices.add(notice),
+                CableEvent::Closed { index, notice } => {
+                    live.notices.add(notice);
+                    closed(&live, &state, index).await;
+                }
                 CableEvent::FrontEnd {
                     index,
                     side,
@@ -43,6 +48,17 @@ async fn next_event(live: &Live) -> (Arc<FabricState>, Option<CableEvent>) {
     let state = live.state();
     let event = state.cables.event();
     (state, event)
+}
+
+/// Takes the carrier from the ends of a cable that a fault has closed.
+async fn closed(live: &Live, state: &FabricState, index: usize) {
+    let carrier = |up| Side::BOTH.map(|side| live.set_carrier(state, index, side, up));
+    join_all(carrier(false)).await;
+    let now = state.cables.condition(index);
+    if now.closed.is_none() && now.state != CableState::Down {
+        // The user has opened it meanwhile.
+        join_all(carrier(true)).await;
+    }
 }
 
 async fn front_end_changed(
@@ -83,6 +99,7 @@ async fn front_end_changed(
 pub(crate) async fn balance(live: Arc<Live>) {
     let mut frames = 0;
     let mut pause = IDLE;
+    let mut said = false;
     loop {
         sleep(pause).await;
         let state = live.state();
@@ -92,10 +109,14 @@ pub(crate) async fn balance(live: Arc<Live>) {
         } else {
             BUSY
         };
-        if let Err(error) = state.cables.panel().balance() {
-            let notice = format!("the workers' load is not evened out: {error}");
-            live.notices.add(notice);
-            return;
+        match state.cables.panel().balance() {
+            Ok(()) => said = false,
+            // The worker may go on.
+            Err(error) if !std::mem::replace(&mut said, true) => {
+                let notice = format!("the workers' load is not evened out: {error}");
+                live.notices.add(notice);
+            }
+            Err(_) => {}
         }
     }
 }

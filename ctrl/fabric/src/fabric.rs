@@ -33,10 +33,17 @@ pub struct Fabric {
 }
 
 impl Fabric {
-    /// Whether every planned switch runs with all its sessions and every loopback answers. True at
-    /// once if no switch is planned.
+    /// Whether every planned switch runs with all its sessions and every loopback answers (true at
+    /// once if no switch is planned), and nothing of the fabric itself has stopped.
     pub fn is_ready(&self) -> bool {
-        self.live.is_ready()
+        self.live.is_ready() && self.stopped().is_empty()
+    }
+
+    /// What of the fabric itself has stopped: workers and tasks, a sentence for each.
+    fn stopped(&self) -> Vec<String> {
+        let mut stopped = self.live.state().cables.worker_troubles();
+        stopped.extend(self.live.ended_tasks.sentences());
+        stopped
     }
 
     /// Waits until something that [`Backend::status`] reports may have changed.
@@ -121,8 +128,11 @@ impl Backend for Fabric {
     fn status(&self) -> Status {
         let state = self.live.state();
         let nodes = state.switches.values();
+        let mut problems = self.stopped();
+        problems.extend(state.cables.closed());
         Status {
             ready: self.is_ready(),
+            problems,
             nodes: nodes.map(|switch| switch.status()).collect(),
             cables: state.cables.len(),
             workers: state.cables.panel().workers(),

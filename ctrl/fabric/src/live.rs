@@ -10,6 +10,7 @@ use crate::notices::Notices;
 use crate::occupancy::Occupancies;
 use crate::owner::Person;
 use crate::state::{FabricState, is_host};
+use crate::supervision::EndedTasks;
 use dataplane::Side;
 use host::lock::StatePaths;
 use model::topology::EndOwner;
@@ -25,6 +26,7 @@ pub(crate) struct Live {
     pub(crate) host: Arc<Host>,
     pub(crate) occupancies: Occupancies,
     pub(crate) notices: Notices,
+    pub(crate) ended_tasks: EndedTasks,
     ready: AtomicBool,
 }
 
@@ -44,6 +46,7 @@ impl Live {
             host,
             occupancies: Occupancies::default(),
             notices: Notices::default(),
+            ended_tasks: EndedTasks::default(),
         }
     }
 

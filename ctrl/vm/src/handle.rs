@@ -2,8 +2,11 @@
 
 use model::power::PowerAction;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::agent::Agent;
@@ -25,6 +28,7 @@ const REQUESTS: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Vm {
     name: Arc<str>,
+    abandoned: Arc<AtomicBool>,
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<VmStatus>,
     shared: Shared,
@@ -39,9 +43,18 @@ impl Vm {
         let name = spec.name.as_str().into();
         let shared = Shared::new(&spec);
         let (supervisor, status) = Supervisor::new(spec, launcher, shared.clone());
-        tokio::spawn(supervisor.run(incoming));
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let failed = abandoned.clone();
+        let supervising = AssertUnwindSafe(supervisor.run(incoming)).catch_unwind();
+        tokio::spawn(async move {
+            // The status ends afterwards, with the supervisor that was moved in here.
+            if supervising.await.is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+        });
         Self {
             name,
+            abandoned,
             requests,
             status,
             shared,
@@ -51,6 +64,11 @@ impl Vm {
     /// The node's name, as `leaf1`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether a fault of this program ended the supervision: nobody follows or restarts its QEMU.
+    pub fn was_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
     }
 
     /// The present status.

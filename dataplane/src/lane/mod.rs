@@ -16,7 +16,7 @@ use crate::clock;
 use crate::frame::{Burst, MAX_BURST};
 use crate::port::Port;
 use crate::port::vhost_user::Filled;
-use crate::stats::{DropReason, LaneStats, Losses};
+use crate::stats::{DropReason, LaneStats, Losses, Tally};
 
 pub use accuracy::Accuracy;
 use egress::Egress;
@@ -41,6 +41,8 @@ pub(crate) struct Bursts {
     pub(crate) seen: Burst,
     /// The losses among the received frames, and frames that were lost on the way in.
     pub(crate) losses: Losses,
+    /// How many frames the lane is passing on and has not counted yet; 0 between two bursts.
+    passing: u64,
     /// The frames that the impairment lets go on.
     ready: Burst,
     ready_losses: Losses,
@@ -48,6 +50,19 @@ pub(crate) struct Bursts {
     /// The frames as the receiver takes them.
     cut: Burst,
     cut_losses: Losses,
+}
+
+impl Bursts {
+    /// Frames that were received and are not counted yet, and their bytes.
+    fn in_hand(&self) -> (u64, u64) {
+        let receiving = self.received.len() as u64 + self.losses.total();
+        let frames = if self.passing > 0 {
+            self.passing
+        } else {
+            receiving
+        };
+        (frames, self.received.bytes())
+    }
 }
 
 struct Verdicts([Verdict; MAX_BURST]);
@@ -96,6 +111,7 @@ impl Lane {
         if frames == 0 {
             return;
         }
+        memory.passing = frames;
         if self.impaired.is_some() && state == CableState::Up {
             self.pass_impaired(to, memory);
         } else {
@@ -103,6 +119,7 @@ impl Lane {
         }
         memory.received.clear();
         memory.losses.clear();
+        memory.passing = 0;
     }
 
     #[inline]
@@ -182,6 +199,22 @@ impl Lane {
         if let Some(impaired) = &mut self.impaired {
             impaired.purge(reason, &self.stats);
         }
+    }
+
+    /// Drops every frame after a panic: those in hand, which are not counted yet, and those that wait.
+    /// Frames in hand that the receiver got already count as dropped, too. The impairment goes with
+    /// them, as its state may be inconsistent.
+    pub(crate) fn give_up(&mut self, in_hand: Option<&Bursts>) {
+        self.impaired = None;
+        let (frames, bytes) = in_hand.map_or((0, 0), Bursts::in_hand);
+        let mut losses = Losses::default();
+        losses.count(DropReason::Fault, frames + self.stats.snapshot().held);
+        let tally = Tally {
+            frames_in: frames,
+            bytes_in: bytes,
+            ..Tally::default()
+        };
+        self.stats.add(&tally, &losses);
     }
 
     /// Puts another impairment in force, or none. Frames that wait still leave at their time.

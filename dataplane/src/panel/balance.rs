@@ -104,7 +104,11 @@ impl Inner {
         // Before any later command for the cable, which is to wait for it there.
         if mailbox.send(Command::Expect { id }).is_err() {
             let answer = Err(PanelError::Silent(Answerer::Worker(to)));
-            return Sent { worker: to, answer };
+            return Sent {
+                worker: to,
+                stats: None,
+                answer,
+            };
         }
         let target = Arc::downgrade(mailbox);
         let sent = self.send(from, |done| Command::HandOver {
@@ -129,8 +133,10 @@ impl Inner {
             let busy = worker.stats.busy();
             let before = std::mem::replace(&mut worker.busy_before, busy);
             let spent = busy.saturating_sub(before);
+            let busy = (spent.as_secs_f64() / elapsed.as_secs_f64()).min(1.0);
             loads.push(Load {
-                busy: (spent.as_secs_f64() / elapsed.as_secs_f64()).min(1.0),
+                // One that stands still looks idle, and would be given cables.
+                busy: if worker.works() { busy } else { 1.0 },
                 cables: Vec::new(),
             });
         }

@@ -1,11 +1,13 @@
 //! Changes of several cables at the same moment: [`Panel::commit`].
 
+use std::collections::BTreeMap;
+
 use super::{Answerer, Inner, Panel, PanelError, Sent};
 use crate::cable_state::CableState;
 use crate::command::{CableId, Command};
 use crate::impair::Impairment;
 use crate::lane::Impaired;
-use crate::reply::Reply;
+use crate::reply::{NumberedWorker, Reply};
 use crate::side::Side;
 
 /// One change of a batch, see [`Panel::commit`].
@@ -40,7 +42,10 @@ impl Panel {
     pub fn commit(&self, batch: Vec<PanelChange>) -> Reply<()> {
         let prepared: Result<Vec<_>, _> = batch.into_iter().map(Prepared::new).collect();
         match prepared.and_then(|prepared| self.lock().commit(prepared)) {
-            Ok(answers) => Reply::new(answers.from, answers.all()),
+            Ok(answers) => {
+                let (from, workers) = (answers.from, answers.workers());
+                Reply::new(from, answers.all()).unless_hanging(workers)
+            }
             Err(error) => Reply::ready(Answerer::Worker(0), Err(error)),
         }
     }
@@ -56,6 +61,14 @@ struct Answers {
 }
 
 impl Answers {
+    fn workers(&self) -> Vec<NumberedWorker> {
+        let states = self.states.iter().map(|sent| &sent.stats);
+        let impairments = self.impairments.iter().map(|sent| &sent.stats);
+        let all = states.chain(impairments).flatten();
+        let by_number: BTreeMap<_, _> = all.cloned().collect();
+        by_number.into_iter().collect()
+    }
+
     async fn all(self) -> Result<(), PanelError> {
         for sent in self.states {
             sent.reply().await?;

@@ -6,6 +6,7 @@
 mod balance;
 mod batch;
 mod error;
+mod supervision;
 mod taps;
 mod workers;
 
@@ -20,13 +21,14 @@ use crate::cable::Cable;
 use crate::cable_state::CableState;
 use crate::command::{Answer, CableId, Command, Event};
 use crate::port::Port;
-use crate::reply::{Pending, Reply, one_shot};
+use crate::reply::{NumberedWorker, Pending, Reply, one_shot};
 use crate::side::Side;
 use crate::stats::LaneStats;
 use crate::worker::{Idle, Notifier};
 
 pub use batch::PanelChange;
 pub use error::{Answerer, PanelError};
+pub use supervision::WorkerState;
 pub use taps::Capture;
 use workers::WorkerHandle;
 pub use workers::close_cables;
@@ -250,18 +252,21 @@ type Answered<T> = Pending<io::Result<T>>;
 /// A command that was sent, or could not be.
 struct Sent<R> {
     worker: usize,
+    /// The worker, for [`Reply::is_from_hanging`].
+    stats: Option<NumberedWorker>,
     answer: Result<Answered<R>, PanelError>,
 }
 
 impl Inner {
-    /// The worker with the fewest cables.
+    /// The worker with the fewest cables, of those that work.
     fn idlest(&self) -> usize {
         let mut counts = vec![0; self.workers.len()];
         for entry in self.cables.values() {
             counts[entry.worker] += 1;
         }
-        let workers = counts.iter().enumerate().min_by_key(|(_, count)| **count);
-        workers.map_or(0, |(worker, _)| worker)
+        let numbers = 0..self.workers.len();
+        let idlest = numbers.min_by_key(|worker| (!self.workers[*worker].works(), counts[*worker]));
+        idlest.unwrap_or(0)
     }
 
     fn owner(&self, id: CableId) -> Result<usize, PanelError> {
@@ -278,7 +283,13 @@ impl Inner {
                 Err(_) => Err(PanelError::Silent(Answerer::Worker(worker))),
             },
         };
-        Sent { worker, answer }
+        let stats = self.workers.get(worker);
+        let stats = stats.map(|handle| (worker, handle.stats.clone()));
+        Sent {
+            worker,
+            stats,
+            answer,
+        }
     }
 
     /// Sends a command to the worker that owns its cable.
@@ -287,6 +298,7 @@ impl Inner {
             Ok(worker) => self.send(worker, command),
             Err(error) => Sent {
                 worker: 0,
+                stats: None,
                 answer: Err(error),
             },
         }
@@ -304,10 +316,15 @@ impl<R: Send + 'static> Sent<R> {
         self,
         finish: impl FnOnce(Result<R, PanelError>) -> Result<T, PanelError> + Send + 'static,
     ) -> Reply<T> {
-        let Sent { worker, answer } = self;
+        let Sent {
+            worker,
+            stats,
+            answer,
+        } = self;
         let from = Answerer::Worker(worker);
         match answer {
-            Ok(answer) => Reply::new(from, async move { finish(result(worker, answer.await)) }),
+            Ok(answer) => Reply::new(from, async move { finish(result(worker, answer.await)) })
+                .unless_hanging(stats.into_iter().collect()),
             Err(error) => Reply::ready(from, finish(Err(error))),
         }
     }

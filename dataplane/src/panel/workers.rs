@@ -9,14 +9,18 @@ use mio::Poll;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::PanelOptions;
+use super::supervision::Progress;
 use crate::cable::Cable;
 use crate::command::{Command, Event};
 use crate::mailbox::{Ended, Mailbox, Running, mailbox};
-use crate::stats::WorkerStats;
-use crate::worker::{Notifier, WAKE, Worker, WorkerChannels};
+use crate::sys::eventfd;
+use crate::worker::{Notifier, WAKE, Worker, WorkerChannels, WorkerStats};
 
 /// A worker ends within a round of bursts; one that has not after this is stuck.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
+
+/// As [`STOP_LIMIT`], for a worker that has made no progress for a second already.
+const HANGING_LIMIT: Duration = Duration::from_millis(50);
 
 /// Threads that close ports at the end: closing a packet socket waits for an RCU grace
 /// period (12 ms here), which all that wait at the same time share.
@@ -28,7 +32,8 @@ pub(super) struct WorkerHandle {
     pub(super) stats: Arc<WorkerStats>,
     /// Its busy time when [`Panel::balance`](super::Panel::balance) looked last.
     pub(super) busy_before: Duration,
-    running: Running<Vec<Cable>>,
+    pub(super) progress: Progress,
+    pub(super) running: Running<Vec<Cable>>,
 }
 
 impl WorkerHandle {
@@ -54,19 +59,34 @@ impl WorkerHandle {
         let cpu = cpus.get(number % cpus.len().max(1)).copied();
         let (bound, binding) = bounded(1);
         let running = Running::spawn(format!("worker{number}"), move || {
-            let result = cpu.map_or(Ok(()), bind_to);
-            let is_bound = result.is_ok();
+            let result = cpu.map_or(Ok(()), bind_to).and_then(|()| prepare());
+            let is_prepared = result.is_ok();
             let _ = bound.send(result);
-            if is_bound { worker.run() } else { Vec::new() }
+            if is_prepared {
+                worker.run()
+            } else {
+                Vec::new()
+            }
         })?;
         binding.recv().map_err(io::Error::other)??;
         Ok(WorkerHandle {
             mailbox: Arc::new(mailbox),
             stats,
             busy_before: Duration::ZERO,
+            progress: Progress::default(),
             running,
         })
     }
+}
+
+fn prepare() -> io::Result<()> {
+    eventfd::prepare().map_err(|error| {
+        let text = format!(
+            "it cannot signal guests: {error}; the kernel needs CONFIG_AIO and room below \
+             `sysctl fs.aio-max-nr`"
+        );
+        io::Error::new(error.kind(), text)
+    })
 }
 
 fn bind_to(cpu: usize) -> io::Result<()> {
@@ -84,12 +104,18 @@ pub(super) fn stop(workers: Vec<WorkerHandle>) -> Vec<usize> {
     // All are asked to end before any is waited for.
     let running: Vec<_> = workers
         .into_iter()
-        .map(|WorkerHandle { running, .. }| running)
+        .map(|WorkerHandle { running, stats, .. }| (running, stats))
         .collect();
-    let deadline = Instant::now() + STOP_LIMIT;
+    let now = Instant::now();
     let (mut cables, mut stuck) = (Vec::new(), Vec::new());
-    for (number, running) in running.into_iter().enumerate() {
-        match running.finish(deadline) {
+    for (number, (running, stats)) in running.into_iter().enumerate() {
+        // One that hangs already gets no further second.
+        let limit = if stats.hangs() {
+            HANGING_LIMIT
+        } else {
+            STOP_LIMIT
+        };
+        match running.finish(now + limit) {
             Ended::With(left) => cables.extend(left),
             Ended::Panicked => {}
             Ended::Detached => stuck.push(number),

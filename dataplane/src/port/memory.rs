@@ -82,6 +82,39 @@ pub struct Memory {
     takes: Offloads,
     inward: Arc<Way>,
     outward: Arc<Way>,
+    #[cfg(test)]
+    fault: Option<Fault>,
+}
+
+/// What a port does wrong, in tests, once it has received a frame whose first byte is
+/// [`Fault::TRIGGER`].
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Panics,
+    /// Until told to go on.
+    Hangs(Arc<std::sync::atomic::AtomicBool>),
+    /// Says that more frames wait, for ever.
+    Lies,
+}
+
+#[cfg(test)]
+impl Fault {
+    pub(crate) const TRIGGER: u8 = 0xee;
+
+    /// Whether more frames wait, according to the port.
+    fn act(&self) -> bool {
+        match self {
+            Fault::Panics => panic!("a fault was injected"),
+            Fault::Hangs(released) => {
+                while !released.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                false
+            }
+            Fault::Lies => true,
+        }
+    }
 }
 
 /// The host's half: the frames that it sends enter the cable, and those that leave the cable it
@@ -111,6 +144,8 @@ pub fn memory_taking(takes: Offloads, capacity: usize) -> io::Result<(Memory, Me
         takes,
         inward: inward.clone(),
         outward: outward.clone(),
+        #[cfg(test)]
+        fault: None,
     };
     Ok((port, MemoryHost { inward, outward }))
 }
@@ -120,7 +155,24 @@ impl Memory {
         self.takes
     }
 
+    #[cfg(test)]
+    pub(crate) fn with_fault(mut self, fault: Fault) -> Self {
+        self.fault = Some(fault);
+        self
+    }
+
     pub(super) fn receive(&mut self, burst: &mut Burst) -> bool {
+        let more = self.take_waiting(burst);
+        #[cfg(test)]
+        if let Some(fault) = &self.fault
+            && (0..burst.len()).any(|index| burst.to_vec(index)[0] == Fault::TRIGGER)
+        {
+            return fault.act();
+        }
+        more
+    }
+
+    fn take_waiting(&mut self, burst: &mut Burst) -> bool {
         while burst.vacant(0).is_some() {
             if !self
                 .inward

@@ -12,6 +12,8 @@ use crate::frame::Burst;
 use crate::frame::Offloads;
 use crate::stats::Losses;
 
+#[cfg(test)]
+pub(crate) use memory::Fault;
 pub use memory::{Memory, MemoryHost, memory, memory_taking};
 pub use packet::Packet;
 pub use tap::Tap;

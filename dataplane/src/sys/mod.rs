@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod checksum;
+pub(crate) mod eventfd;
 pub(crate) mod guarded_memory;
 pub mod netns;
 pub mod packet;

@@ -173,6 +173,13 @@ impl VhostUserSockets {
         Reply::new(Answerer::VhostUserSockets, async { set.await? })
     }
 
+    /// Whether its thread has ended by a panic, although nobody stopped it.
+    pub fn has_ended(&self) -> bool {
+        let thread = self.lock();
+        let running = thread.0.as_ref().map(|(_, running)| running);
+        running.is_some_and(Running::is_finished)
+    }
+
     /// The next event, if one waits.
     pub fn event(&self) -> Option<SocketEvent> {
         self.events.try_recv().ok()

@@ -3,8 +3,6 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-
 use crate::port::vhost_user::{QueueSpec, VringBase};
 
 /// Where the three parts of a ring begin, as addresses in the front end.
@@ -80,15 +78,11 @@ impl Ring {
     }
 }
 
-/// The descriptor as an eventfd that does not block. `None` when it is not an eventfd: a worker
-/// writes to it, and must not wait for the reader of a pipe or a socket.
+/// The descriptor as an eventfd. `None` when it is not one: a worker signals it, and must not wait for
+/// the reader of a pipe or a socket. Whether it blocks is not asked: the front end may change that at
+/// any time, so no thread of ours reads it or writes to it.
 pub(crate) fn eventfd(file: OwnedFd) -> Option<File> {
-    if !is_eventfd(&file) {
-        return None;
-    }
-    let flags = fcntl_getfl(&file).ok()?;
-    fcntl_setfl(&file, flags | OFlags::NONBLOCK).ok()?;
-    Some(file.into())
+    is_eventfd(&file).then(|| file.into())
 }
 
 /// Whether it is an eventfd. This query never waits.

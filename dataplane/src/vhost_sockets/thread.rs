@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TryRecvError};
@@ -188,11 +189,27 @@ impl<P: ExchangePort + Clone> SocketThread<P> {
         self.sockets.keys().copied().collect()
     }
 
-    /// Does something to a socket that is still there, and what follows from it.
+    /// Does something to a socket that is still there, and what follows from it. A panic in it, most
+    /// likely provoked by what a front end sent, closes this socket and no other.
     fn with(&mut self, number: usize, now: Instant, act: impl FnOnce(&mut VhostUserSocket<P>)) {
-        if let Some(entry) = self.sockets.get_mut(&number) {
-            act(&mut entry.socket);
-            self.after(number, now);
+        let Some(Entry { socket, .. }) = self.sockets.get_mut(&number) else {
+            return;
+        };
+        // Nothing but the socket can be inconsistent afterwards, and nobody looks at it any more.
+        let acted = catch_unwind(AssertUnwindSafe(|| act(socket)));
+        if acted.is_ok() {
+            return self.after(number, now);
+        }
+        // Its port goes, too, if that still works.
+        let _ = catch_unwind(AssertUnwindSafe(|| socket.close(now)));
+        socket.fault(
+            now,
+            "closed after a fault of this program: restart the fabric to plug in here again, and \
+             please report it",
+        );
+        self.after(number, now);
+        if let Some(entry) = self.sockets.remove(&number) {
+            Closer::default().drop_in_background(entry);
         }
     }
 

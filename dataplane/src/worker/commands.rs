@@ -10,6 +10,7 @@ use mio::{Interest, Token};
 
 use super::{CableSlot, Worker};
 use crate::cable::Cable;
+use crate::cable_state::CableState;
 use crate::command::{Answer, CableId, Command};
 use crate::mailbox::Mailbox;
 use crate::port::Port;
@@ -26,7 +27,10 @@ impl Worker {
     pub(super) fn handle_commands(&mut self) -> Control {
         loop {
             match self.channels.commands.next() {
-                Ok(command) => self.handle(command),
+                Ok(command) => {
+                    self.channels.stats.take_in_hand(command.cable(), None);
+                    self.handle(command);
+                }
                 Err(TryRecvError::Empty) => return Control::There,
                 Err(TryRecvError::Disconnected) => return Control::Gone,
             }
@@ -49,10 +53,7 @@ impl Worker {
                     self.handle(command);
                 }
             }
-            Command::SetState { id, state, done } => {
-                let slot = self.slot(id);
-                done.send(slot.map(|(_, slot)| slot.cable.set_state(state)));
-            }
+            Command::SetState { id, state, done } => done.send(self.set_state(id, state)),
             Command::Exchange {
                 id,
                 side,
@@ -112,9 +113,7 @@ impl Worker {
     fn add(&mut self, id: CableId, cable: Cable) -> io::Result<()> {
         let vacant = self.cables.iter().position(Option::is_none);
         let index = vacant.unwrap_or(self.cables.len());
-        self.register(cable.port(Side::A), index, Side::A)?;
-        self.register(cable.port(Side::B), index, Side::B)
-            .inspect_err(|_| self.unregister(cable.port(Side::A)))?;
+        self.watch(&cable, index)?;
         let slot = Some(CableSlot {
             id,
             cable,
@@ -133,6 +132,31 @@ impl Worker {
             self.schedule_release(index, side);
         }
         Ok(())
+    }
+
+    /// Watches both ports of a cable, unless it is closed.
+    fn watch(&self, cable: &Cable, index: usize) -> io::Result<()> {
+        if cable.is_closed() {
+            return Ok(());
+        }
+        self.register(cable.port(Side::A), index, Side::A)?;
+        self.register(cable.port(Side::B), index, Side::B)
+            .inspect_err(|_| self.unregister(cable.port(Side::A)))
+    }
+
+    /// `Up` opens a cable that was closed after a fault.
+    fn set_state(&mut self, id: CableId, state: CableState) -> io::Result<()> {
+        let (index, slot) = self.slot(id)?;
+        slot.cable.set_state(state);
+        if state != CableState::Up || !slot.cable.open() {
+            return Ok(());
+        }
+        let slot = self.cables[index].as_ref();
+        let slot = slot.ok_or(io::ErrorKind::NotFound)?;
+        let watched = self.watch(&slot.cable, index);
+        self.activate(index, Side::A);
+        self.activate(index, Side::B);
+        watched
     }
 
     /// Gives a cable to another worker. What cannot be delivered stays here.
@@ -166,6 +190,9 @@ impl Worker {
         port: Option<Port>,
     ) -> io::Result<Option<Port>> {
         let (index, slot) = self.slot(id)?;
+        if slot.cable.is_closed() {
+            return Ok(slot.cable.replace(side, port));
+        }
         let old = slot.cable.replace(side, None);
         // It goes first: the other port may well be another handle of the same device.
         self.unregister(old.as_ref());

@@ -1,6 +1,10 @@
 //! One forwarding thread: the loop that moves frames, [`Worker`].
 
 mod commands;
+mod stats;
+mod supervision;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,10 +24,10 @@ use crate::lane::Bursts;
 use crate::mailbox::Inbox;
 use crate::port::Port;
 use crate::side::Side;
-use crate::stats::WorkerStats;
 use crate::timer::Timer;
 
 use commands::Control;
+pub(crate) use stats::WorkerStats;
 
 /// What a worker does when no frame waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -132,6 +136,7 @@ impl Worker {
         loop {
             let timeout = self.timeout();
             let asleep = timeout.is_none().then(Instant::now);
+            self.channels.stats.turn(asleep.is_some());
             match self.poll.poll(&mut ready, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -139,6 +144,7 @@ impl Worker {
                 // both are ours for as long as the worker lives.
                 Err(error) => unreachable!("epoll: {error}"),
             }
+            self.channels.stats.turn(false);
             let woken = Instant::now();
             if let Some(since) = asleep {
                 self.polling.slept(woken - since);
@@ -146,7 +152,7 @@ impl Worker {
             for event in &ready {
                 match event.token() {
                     WAKE => {
-                        if self.handle_commands() == Control::Gone {
+                        if self.survive(Self::handle_commands) == Some(Control::Gone) {
                             let slots = self.cables.into_iter().flatten();
                             return slots.map(|slot| slot.cable).collect();
                         }
@@ -159,7 +165,7 @@ impl Worker {
                     }
                 }
             }
-            self.forward(woken);
+            self.survive(|worker| worker.forward(woken));
         }
     }
 
@@ -216,7 +222,11 @@ impl Worker {
             }
             any = true;
             let slot = self.cables.get_mut(index).and_then(Option::as_mut);
-            let next = slot.and_then(|slot| slot.cable.release(from, now, &mut self.memory));
+            let stats = &self.channels.stats;
+            let next = slot.and_then(|slot| {
+                stats.take_in_hand(slot.id, Some(from));
+                slot.cable.release(from, now, &mut self.memory)
+            });
             if let Some(next) = next {
                 self.waiting[at].next = next;
                 at += 1;
@@ -281,6 +291,7 @@ impl Worker {
                 continue;
             };
             round.needs_syscall |= slot.cable.port(side).is_some_and(Port::needs_syscall);
+            self.channels.stats.take_in_hand(slot.id, Some(side));
             match slot.cable.forward(side, &mut self.memory) {
                 Ok(forwarded) if forwarded.received || forwarded.more => {
                     round.received = true;
@@ -313,6 +324,9 @@ impl Worker {
         let Some(Some(slot)) = self.cables.get_mut(index) else {
             return;
         };
+        if slot.cable.is_closed() {
+            return;
+        }
         let Some(port) = slot.cable.port_mut(side) else {
             return;
         };

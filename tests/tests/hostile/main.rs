@@ -5,6 +5,7 @@
 //! sentence that names the broken rule, and the watched cable loses no frame.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod eventfds;
 mod messages;
 mod races;
 mod raw;

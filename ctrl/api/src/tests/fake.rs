@@ -71,6 +71,7 @@ impl Backend for Fake {
         self.asked("status".into());
         Status {
             ready: true,
+            problems: Vec::new(),
             nodes: vec![node()],
             cables: 1,
             workers: 2,

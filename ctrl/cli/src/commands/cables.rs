@@ -63,7 +63,7 @@ pub(super) fn table(cables: &[CableReport]) -> String {
     for cable in cables {
         for (index, lane) in cable.lanes.iter().enumerate() {
             let (name, state) = if index == 0 {
-                (cable.name.as_str(), cable.state.name())
+                (cable.name.as_str(), state(cable))
             } else {
                 ("", "")
             };
@@ -80,6 +80,9 @@ pub(super) fn table(cables: &[CableReport]) -> String {
             for line in report::lines(lane) {
                 text += &format!("{:<21} {line}\n", "");
             }
+        }
+        if let Some(reason) = &cable.closed {
+            text += &format!("{:<10} ! {reason}\n", "");
         }
     }
     text
@@ -103,12 +106,19 @@ fn rates(before: &[CableReport], now: &[CableReport], time: Duration) -> String 
             text += &format!(
                 "{:<10} {:<10} {:>26} {frames:>12.0} {bits:>12.3}  {dropped:.0}\n",
                 new.name,
-                new.state.name(),
+                state(new),
                 ends(lane)
             );
         }
     }
     text
+}
+
+fn state(cable: &CableReport) -> &'static str {
+    match cable.closed {
+        Some(_) => "closed",
+        None => cable.state.name(),
+    }
 }
 
 fn ends(lane: &LaneReport) -> String {

@@ -94,6 +94,7 @@ async fn wire(
         () = show_rates(&patch, &progress) => {}
         () = report_notices(&patch, &progress, &noticed) => {}
         () = patch.watch_triggers(|notice| progress.note(&format!("  ! {notice}"))) => {}
+        () = patch.look_after_workers(|notice| progress.note(&format!("  ! {notice}"))) => {}
         () = stop.wait() => {}
     }
     progress.quiet();
@@ -105,7 +106,7 @@ async fn wire(
 async fn report_notices(patch: &Patch, progress: &Progress, noticed: &Notify) {
     loop {
         noticed.notified().await;
-        while let Some(notice) = patch.notice() {
+        while let Some(notice) = patch.notice().await {
             progress.note(&format!("  ! {notice}"));
         }
     }

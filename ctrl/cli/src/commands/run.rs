@@ -1,8 +1,10 @@
 //! `ikv-fabric run`: the fabric itself, in the foreground.
 
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::configuration::{ConfigArgs, SwitchArgs};
@@ -14,13 +16,16 @@ use api::{Backend, NodeState, NodeStatus};
 use fabric::progress::{Progress, Stage, duration};
 use fabric::{Fabric, Options, Running, bring_up};
 use model::difference::FabricPlan;
-use model::topology;
+use model::{printable, topology};
 
 /// The most workers unless `--workers` asks for more.
 const MOST_WORKERS: usize = 4;
 
 /// The time between two updates of the live line.
 const REFRESH: Duration = Duration::from_secs(1);
+
+/// Characters of a problem in the live line.
+const PROBLEM: usize = 50;
 
 /// Brings the virtual datacenter up and keeps it running in the foreground. Ctrl-C (SIGINT)
 /// or SIGTERM ends it and undoes everything. Needs root.
@@ -66,9 +71,11 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
         result = bring_up(&options, &mut running, &progress) => result.map(Some),
         () = stop.wait() => Ok(None),
     };
+    let mut failed = false;
     if let Ok(Some(fabric)) = &outcome {
         tokio::select! {
-            () = show(fabric, &progress) => {}
+            // A fault in what is only shown must not keep the host from being restored.
+            _ = AssertUnwindSafe(show(fabric, &progress)).catch_unwind() => failed = true,
             () = stop.wait() => {}
         }
     }
@@ -78,6 +85,10 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
     // If both failed, the cause of the failure is what helps the user.
     outcome?;
     undone?;
+    anyhow::ensure!(
+        !failed,
+        "a fault of this program ended the fabric, and everything was taken away: please report it"
+    );
     progress.note(&format!(
         "  ✓ everything taken away  ({})",
         duration(began.elapsed())
@@ -176,11 +187,22 @@ async fn watch(fabric: &Fabric, progress: &Progress) {
     }
 }
 
+/// The first problem, cut to what a line has room for, and how many others there are.
+fn problems(problems: &[String]) -> Option<String> {
+    let (first, others) = problems.split_first()?;
+    let first = printable::head(first.as_bytes(), PROBLEM);
+    Some(match others.len() {
+        0 => format!("! {first}"),
+        more => format!("! {first} and {more} more"),
+    })
+}
+
 fn live_line(fabric: &Fabric, rates: String, up: Duration) -> String {
     let status = fabric.status();
     let mut parts = vec![if status.ready { "ready" } else { "NOT READY" }.to_owned()];
     let applying = status.applying.as_ref();
     parts.extend(applying.map(|what| format!("apply {what}")));
+    parts.extend(problems(&status.problems));
     if !status.nodes.is_empty() {
         let nodes = status.nodes.iter();
         let running = nodes.filter(|node| node.state == NodeState::Running);

@@ -51,6 +51,9 @@ fn table(status: &Status) -> String {
         status.workers,
         if status.workers == 1 { "" } else { "s" },
     );
+    for problem in &status.problems {
+        text += &format!("! {problem}\n");
+    }
     if let Some(what) = &status.applying {
         text += &format!("an apply is under way: {what}\n");
     }
@@ -89,6 +92,7 @@ mod tests {
         };
         let status = Status {
             ready: false,
+            problems: vec!["worker 0 makes no progress".into()],
             nodes: vec![
                 node("leaf1", NodeState::Running, 2, ""),
                 node(
@@ -104,6 +108,7 @@ mod tests {
         };
         insta::assert_snapshot!(table(&status), @r"
         not ready   141 cables, 1 worker
+        ! worker 0 makes no progress
         an apply is under way: restarts leaf2
 
         SWITCH       ROLE      STATE       BGP

@@ -54,6 +54,10 @@ impl CheckedBatch {
 
     /// Gives a cable that replaces another the condition of that one.
     pub(crate) fn restoring(index: usize, condition: Condition) -> Self {
+        let condition = Condition {
+            closed: None,
+            ..condition
+        };
         let change = CheckedChange {
             condition,
             sets_state: true,
@@ -79,6 +83,10 @@ impl CheckedBatch {
         if let Some(state) = change.state {
             checked.condition.state = state;
             checked.sets_state = true;
+            if state == CableState::Up && checked.condition.closed.take().is_some() {
+                // What impaired its lanes went with the fault.
+                checked.sets_impairment = [true; 2];
+            }
         }
         let Some(ImpairmentChange { from, clear, set }) = &change.impair else {
             return Ok(());

@@ -20,20 +20,34 @@ pub(crate) enum CableEvent {
         side: Side,
         plugged: bool,
     },
+    /// A fault of this program has closed a cable.
+    Closed {
+        /// The cable's index in the topology.
+        index: usize,
+        /// The sentence about it.
+        notice: String,
+    },
 }
 
 impl Cables {
     /// The next event of these cables, if any. Events of removed cables are skipped.
     pub(crate) fn event(&self) -> Option<CableEvent> {
         while let Some(event) = self.panel.panel.event() {
-            if let Event::PortFailed {
-                cable, side, error, ..
-            } = event
-                && let Some((_, cable)) = self.find(cable)
-            {
-                let (name, end) = (&cable.name, &cable.ends[side as usize].name);
-                let notice = format!("cable {name}: its port {end} failed: {error}");
-                return Some(CableEvent::Notice(notice));
+            let event = match event {
+                Event::PortFailed {
+                    cable, side, error, ..
+                } => self.find(cable).map(|(_, cable)| {
+                    let (name, end) = (&cable.name, &cable.ends[side as usize].name);
+                    CableEvent::Notice(format!("cable {name}: its port {end} failed: {error}"))
+                }),
+                Event::CableClosed { cable, side, fault } => {
+                    let closed = self.close(cable, side, &fault);
+                    closed.map(|(index, notice)| CableEvent::Closed { index, notice })
+                }
+                Event::Ended(_) => None,
+            };
+            if event.is_some() {
+                return event;
             }
         }
         while let Some(event) = self.panel.sockets.event() {
@@ -62,7 +76,7 @@ impl Cables {
         })
     }
 
-    fn find(&self, id: CableId) -> Option<(usize, &Arc<PluggedCable>)> {
+    pub(super) fn find(&self, id: CableId) -> Option<(usize, &Arc<PluggedCable>)> {
         let mut cables = self.cables.iter().enumerate();
         cables.find(|(_, cable)| cable.handle.id == id)
     }

@@ -13,6 +13,7 @@ pub(crate) mod panel;
 pub(crate) mod plan;
 pub(crate) mod plug;
 pub(crate) mod report;
+mod supervision;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -53,6 +54,8 @@ pub(crate) struct Condition {
     pub(crate) state: CableState,
     /// By the side where the lane begins.
     pub(crate) impairments: [ImpairKeys; 2],
+    /// Why no frame passes whatever the state: a fault of this program. The state `up` opens it again.
+    pub(crate) closed: Option<String>,
 }
 
 struct PluggedEnd {

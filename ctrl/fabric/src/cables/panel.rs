@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
 use super::error::CablesError;
+use super::supervision::WorkerTroubles;
 use crate::off_thread::off_thread;
 
 /// A thread of the dataplane answers within microseconds, or within milliseconds if it has to wait
@@ -24,6 +25,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 pub(crate) struct PatchPanel {
     pub(super) panel: Panel,
     pub(super) sockets: VhostUserSockets,
+    pub(super) troubles: WorkerTroubles,
     workers: usize,
     wall_offset: u64,
     /// Held from the check of a change until its result is recorded, so that no two changes mix.
@@ -56,6 +58,7 @@ impl PatchPanel {
             workers: panel.workers(),
             panel,
             sockets,
+            troubles: WorkerTroubles::default(),
             wall_offset: clock::wall_offset(),
             changing: Arc::default(),
         })
@@ -112,6 +115,11 @@ pub(crate) async fn answer_within<T: Send + 'static>(
     limit: Duration,
     mut reply: Reply<T>,
 ) -> Result<T, PanelError> {
+    let limit = if reply.is_from_hanging() {
+        Duration::ZERO
+    } else {
+        limit
+    };
     match timeout(limit, &mut reply).await {
         Ok(result) => result,
         // Returns at once. Only the reply can name the thread that does not answer.

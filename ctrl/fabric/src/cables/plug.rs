@@ -49,6 +49,7 @@ impl Cables {
             condition: Mutex::new(Condition {
                 state: CableState::Up,
                 impairments: Default::default(),
+                closed: None,
             }),
         };
         for (side, socket) in [(Side::A, a.socket), (Side::B, b.socket)] {

@@ -26,7 +26,11 @@ impl Cables {
 
     async fn report(&self, index: usize) -> CableReport {
         let [a, b] = self.end_names(index);
-        let Condition { state, impairments } = self.condition(index);
+        let Condition {
+            state,
+            impairments,
+            closed,
+        } = self.condition(index);
         let [a_to_b, b_to_a] = &impairments;
         let lanes = join(
             self.lane_report(index, Side::A, [a, b], a_to_b),
@@ -35,6 +39,7 @@ impl Cables {
         CableReport {
             name: self.name(index).to_owned(),
             state,
+            closed,
             lanes: lanes.await.into(),
         }
     }

@@ -6,9 +6,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use dataplane::PanelOptions;
 use dataplane::rights::keep;
 use dataplane::sys::tap;
+use dataplane::{Panel, PanelOptions};
+use futures_util::future::join_all;
+use tokio::time::sleep;
 
 use crate::cable_requests::CableRequests;
 use crate::cables::Cables;
@@ -94,10 +96,15 @@ impl Patch {
     }
 
     /// The next sentence for the user, if any.
-    pub fn notice(&self) -> Option<String> {
+    pub async fn notice(&self) -> Option<String> {
         let wire = &self.0;
         Some(match wire.cables.event()? {
             CableEvent::Notice(notice) => notice,
+            CableEvent::Closed { index, notice } => {
+                let carriers = Side::BOTH.map(|side| wire.set_carrier(index, side, false));
+                join_all(carriers).await;
+                notice
+            }
             CableEvent::FrontEnd { side, plugged, .. } => {
                 let end = wire.ends[side as usize].name();
                 let what = if plugged { "is plugged in" } else { "has left" };
@@ -112,6 +119,17 @@ impl Patch {
         match self.0.recorder() {
             Some(recorder) => recorder.watch(notify).await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Looks after the workers until dropped. `notify` is called with a sentence when one makes no
+    /// progress, and when it goes on.
+    pub async fn look_after_workers(&self, notify: impl Fn(String)) {
+        loop {
+            sleep(Panel::LOOK).await;
+            for sentence in self.0.cables.look_after_workers() {
+                notify(sentence);
+            }
         }
     }
 
@@ -230,8 +248,12 @@ fn no_switch<T>(node: &str) -> Result<T, ApiError> {
 
 impl Backend for Patch {
     fn status(&self) -> Status {
+        let mut problems = self.0.cables().worker_troubles();
+        let ready = problems.is_empty();
+        problems.extend(self.0.cables().closed());
         Status {
-            ready: true,
+            ready,
+            problems,
             nodes: Vec::new(),
             cables: self.0.cables().len(),
             workers: self.0.cables().panel().workers(),

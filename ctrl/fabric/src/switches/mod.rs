@@ -18,6 +18,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use crate::live::Live;
+use crate::supervision::{say_ended, supervised};
 use api::{ApiError, ConsoleStream, ExecAnswer, ExecRequest, NodeStatus, SshAccess};
 use bmcs::Bmcs;
 use displays::Display;
@@ -82,9 +83,10 @@ impl Switches {
         let questions = self.questions.clone();
         let (notified, followed) = (live.clone(), switch.clone());
         let sessions = async move { followed.follow(&questions, &notified.notices).await };
+        let vm = follow_vm(live.clone(), switch.clone());
         [
-            sessions.boxed(),
-            follow_vm(live.clone(), switch.clone()).boxed(),
+            supervised(live.clone(), "follows a switch's sessions", sessions).boxed(),
+            supervised(live.clone(), "follows a switch's VM", vm).boxed(),
         ]
     }
 
@@ -94,7 +96,8 @@ impl Switches {
         live: &Arc<Live>,
         display: Display,
     ) -> BoxFuture<'static, ()> {
-        displays::serve(live.clone(), display, self.display_password.clone()).boxed()
+        let served = displays::serve(live.clone(), display, self.display_password.clone());
+        supervised(live.clone(), "serves a switch's display", served).boxed()
     }
 
     pub(crate) fn ssh(&self) -> Result<SshAccess, ApiError> {
@@ -167,6 +170,10 @@ async fn follow_vm(live: Arc<Live>, switch: Arc<Switch>) {
             bad_state = now.bad_state;
         }
         if status.changed().await.is_err() {
+            if switch.vm().was_abandoned() {
+                let what = format!("supervises the VM of {}", switch.name());
+                say_ended(&live, &what);
+            }
             return;
         }
     }

@@ -48,6 +48,9 @@ pub enum Rule {
     /// The front end cut its own memory off while it was in use.
     #[error("the front end truncated the memory that it shares")]
     MemoryLost,
+    /// Not the guest's doing: its cable was closed after a fault of this program.
+    #[error("its cable was closed after a fault of this program")]
+    CableClosed,
 }
 
 /// Which queue's driver broke which rule.

@@ -91,9 +91,10 @@ pub struct QueueSpec {
     pub device: u64,
     /// Where the device goes on in the ring.
     pub base: VringBase,
-    /// The eventfd by which the driver wakes us. Without one, a sleeping worker is not woken.
+    /// The eventfd by which the driver wakes us: watched, never read. Without one, a sleeping worker
+    /// is not woken.
     pub kick: Option<File>,
-    /// The eventfd by which we interrupt the driver; must not block.
+    /// The eventfd by which we interrupt the driver.
     pub call: Option<File>,
 }
 
@@ -351,6 +352,12 @@ impl VhostUser {
         for queue in &mut self.transmit {
             queue.disarm();
         }
+    }
+
+    /// Stops the port: its cable was closed while it may have had buffers in hand.
+    pub(crate) fn close(&mut self) {
+        let (queue, rule) = (0, Rule::CableClosed);
+        self.stop(GuestFault { queue, rule });
     }
 
     #[inline]

@@ -9,6 +9,7 @@ use super::split::Split;
 use super::{Context, QueueSpec};
 use crate::frame::{Burst, MAX_BURST};
 use crate::stats::Losses;
+use crate::sys::eventfd;
 
 /// A queue while it runs. Its kind of ring is decided once a burst.
 pub(super) struct Queue {
@@ -118,11 +119,12 @@ impl Queue {
     }
 }
 
-/// Interrupts the driver. The descriptor is an eventfd that does not block. A write fails when its
-/// counter is full: then the driver has been signalled already.
+/// Interrupts the driver. The front end shares the eventfd and may have made it block: this does not
+/// wait. A counter that is full stays so: then the driver has been signalled already.
 #[cold]
 fn signal(call: Option<&File>) {
     if let Some(call) = call {
-        let _ = rustix::io::write(call, &1u64.to_ne_bytes());
+        // Fails only when the kernel is out of memory: the worker prepared its thread for it.
+        let _ = eventfd::signal(call);
     }
 }

@@ -175,6 +175,7 @@ mod tests {
         let cable = CableReport {
             name: "wire".into(),
             state: CableState::Up,
+            closed: None,
             lanes: [impaired, lane("ikb", "ika")],
         };
         insta::assert_snapshot!(
