@@ -198,10 +198,7 @@ fn ipmi_rules(ipmi: &IpmiGuard) -> Vec<Value> {
     commands.extend(bmc::chain());
     commands.extend([
         chain(NAT, "input", hook("input")),
-        rule(
-            "input",
-            &[bmc::to_bmcs(ipmi), bmcs.clone(), bmc::check()],
-        ),
+        rule("input", &[bmc::to_bmcs(ipmi), bmcs.clone(), bmc::check()]),
         rule(
             "input",
             &[

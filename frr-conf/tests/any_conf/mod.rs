@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 
 use ikv_frr_conf::{
-    BootFile, BootFiles, Dhcp, Domain, FromServers, HostName, IfName, Link, Mac, Nic, Node, SwitchConf, Timers,
-    VlanId, VlanNetwork,
+    BootFile, BootFiles, Dhcp, Domain, FromServers, HostName, IfName, Link, Mac, Nic, Node,
+    SwitchConf, Timers, VlanId, VlanNetwork,
 };
 use ipnet::IpNet;
 use proptest::collection::{btree_set, vec};

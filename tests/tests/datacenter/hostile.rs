@@ -80,7 +80,9 @@ pub(crate) fn refused(up: &mut Up) {
             assert!(!bad, "{node}: {route}");
         }
     }
-    let report = up.cli.json(&["probe", "--quick", "--position", "rack1:u9", "rack3:u9"]);
+    let report = up
+        .cli
+        .json(&["probe", "--quick", "--position", "rack1:u9", "rack3:u9"]);
     for (leaf, from, why, net) in [
         ("leaf3", "leaf3:u6", "shorter than /8", "0.0.0.0/1"),
         (

@@ -61,7 +61,12 @@ fn only_suites_that_authenticate_open(fabric: &Fabric) {
     let secret = secret.trim();
     let mut wrong = Vec::new();
     for suite in 0..=17 {
-        for user in ["ipmiusr -P wrong", "ipmiusr -P ''", "'' -P ''", "nobody -P x"] {
+        for user in [
+            "ipmiusr -P wrong",
+            "ipmiusr -P ''",
+            "'' -P ''",
+            "nobody -P x",
+        ] {
             wrong.push(words(&format!("-I lanplus -C {suite} -U {user}")));
         }
     }
@@ -70,7 +75,10 @@ fn only_suites_that_authenticate_open(fabric: &Fabric) {
         wrong.push(words(&format!("-I lan -A {kind} -U '' -P ''")));
     }
     // Few at a time: a BMC has few sessions.
-    let found: Vec<_> = wrong.chunks(8).flat_map(|ways| opened(fabric, ways)).collect();
+    let found: Vec<_> = wrong
+        .chunks(8)
+        .flat_map(|ways| opened(fabric, ways))
+        .collect();
     assert_eq!(found, Vec::<String>::new());
 
     // With the password, suites that do not authenticate every message are refused nevertheless.
@@ -115,7 +123,12 @@ fn no_session_begins_without_authentication(fabric: &Fabric) {
     socket.send(&open_session(99, 0x10, [1, 1], 8)).unwrap();
     let mut answer = [0; 100];
     let length = socket.recv(&mut answer).unwrap();
-    assert_eq!((answer[5], answer[16]), (0x11, 99), "{:?}", &answer[..length]);
+    assert_eq!(
+        (answer[5], answer[16]),
+        (0x11, 99),
+        "{:?}",
+        &answer[..length]
+    );
 }
 
 /// Chassis Control and Set User Password as messages of IPMI 1.5 that name no session, or one that
@@ -124,12 +137,18 @@ fn commands_without_a_session_do_nothing(fabric: &Fabric) {
     let host = &fabric.site.host;
     let socket = host.enter(|| UdpSocket::bind((HOST, 0))).unwrap();
     let power_off: &[u8] = &[0x20, 0x00, 0xe0, 0x81, 0x04, 0x02, 0x00];
-    let password = [&[0x20, 0x18, 0xc8, 0x81, 0x08, 0x47, 2, 2][..], b"0123456789abcdef"].concat();
+    let password = [
+        &[0x20, 0x18, 0xc8, 0x81, 0x08, 0x47, 2, 2][..],
+        b"0123456789abcdef",
+    ]
+    .concat();
     for message in [power_off, &password] {
         for session in [0_u32, 1, 2, 4] {
             for authentication in [0_u8, 2, 4, 5, 7, 0xff] {
                 let code: &[u8] = if authentication == 0 { &[] } else { &[0; 16] };
-                let sum = message[3..].iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+                let sum = message[3..]
+                    .iter()
+                    .fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
                 let datagram = [
                     &[6, 0, 0xff, 7, authentication, 0, 0, 0, 0][..],
                     &session.to_le_bytes(),

@@ -243,7 +243,11 @@ mod tests {
         sessions.see(7, 10 * SECOND, &frame(2, 4, &[]), true);
         let lost = sessions.silent(17 * SECOND + 1);
         assert_eq!(lost.len(), 1);
-        assert!(lost[0].why.contains("nothing from fe80::1 "), "{}", lost[0].why);
+        assert!(
+            lost[0].why.contains("nothing from fe80::1 "),
+            "{}",
+            lost[0].why
+        );
         assert_eq!(sessions.silent(99 * SECOND), []);
     }
 

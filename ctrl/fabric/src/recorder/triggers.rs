@@ -203,10 +203,7 @@ impl Matcher {
                     let seen = tap.reader().seen();
                     if seen > std::mem::replace(counted, seen) {
                         let name = cables.name(*on);
-                        happened(
-                            name,
-                            format!("a frame on {name} matches \"{expression}\""),
-                        );
+                        happened(name, format!("a frame on {name} matches \"{expression}\""));
                     }
                 }
             }

@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 
 use frr_conf::{
-    BootFiles, Dhcp, FromServers, HostName, IfName, Link, NameError, Nic, Node, SwitchConf, Timers, VlanId,
-    VlanNetwork,
+    BootFiles, Dhcp, FromServers, HostName, IfName, Link, NameError, Nic, Node, SwitchConf, Timers,
+    VlanId, VlanNetwork,
 };
 use ipnet::Ipv4Net;
 
@@ -159,10 +159,7 @@ mod tests {
         let third = |third| format!("192.168.{third}.0/24");
         let expected = [96, 98].into_iter().chain(113..=118).chain(110..=112);
         let expected = expected.chain([119, 120]).map(third);
-        assert_eq!(
-            refused.collect::<Vec<_>>(),
-            expected.collect::<Vec<_>>()
-        );
+        assert_eq!(refused.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
         assert_eq!((from.allow, from.limit), (config.bgp.server_allow, 256));
     }
 

@@ -120,9 +120,7 @@ async fn prepare(client: &Client, args: &ProbeArgs) -> anyhow::Result<(Choice, P
     };
     let choice = choose(&positions.places, &running, &wanted)?;
     let nodes = topology.nodes.into_iter();
-    let nodes: Vec<_> = nodes
-        .filter(|node| running.contains(&node.name))
-        .collect();
+    let nodes: Vec<_> = nodes.filter(|node| running.contains(&node.name)).collect();
     let leaves = nodes.iter().filter(|node| node.role == "leaf").cloned();
     let leaves = leaves.collect();
     let mut targets = vec![("host".to_owned(), positions.host)];
