@@ -163,6 +163,76 @@ fn nat_rule(nat: &Nat) -> Value {
     ]}}})
 }
 
+<<<<<<< HEAD
+=======
+/// The rules for packets from the segment of the BMCs and to it.
+fn ipmi_rules(ipmi: &IpmiGuard) -> Vec<Value> {
+    let link = |key: &str, op: &str, names: &[&str]| {
+        json!({"match": {
+            "op": op, "left": {"meta": {"key": key}}, "right": {"set": names},
+        }})
+    };
+    let field = |protocol: &str, field: &str, right: Value| {
+        json!({"match": {
+            "op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": right,
+        }})
+    };
+    let rule = |chain: &str, expr: &[Value]| {
+        json!({"add": {"rule": {
+            "family": NAT, "table": TABLE, "chain": chain, "expr": expr,
+        }}})
+    };
+    let (accept, drop) = (json!({"accept": null}), json!({"drop": null}));
+    let to_us = field("ip", "daddr", json!(ipmi.address.to_string()));
+    let set = json!({"add": {"set": {
+        "family": NAT, "table": TABLE, "name": BMCS, "type": "inet_service",
+    }}});
+    let ports = ipmi
+        .ports
+        .iter()
+        .map(|port| bmc_port("add", *port)["nftables"][0].take());
+    let bmcs = field("udp", "dport", json!(format!("@{BMCS}")));
+    let echo = field("icmp", "type", json!("echo-request"));
+    let answers = json!({"match": {
+        "op": "in", "left": {"ct": {"key": "state"}}, "right": "established",
+    }});
+    let own = ipmi.link.as_str();
+    // 0 is `filter`.
+    let hook = |hook: &str| json!({"type": "filter", "hook": hook, "prio": 0, "policy": "accept"});
+    let mut commands = vec![set];
+    commands.extend(ports);
+    commands.extend(bmc::chain());
+    commands.extend([
+        chain(NAT, "input", hook("input")),
+        rule("input", &[bmc::to_bmcs(ipmi), bmcs.clone(), bmc::check()]),
+        rule(
+            "input",
+            &[
+                link("iifname", "!=", &[own, "lo"]),
+                to_us.clone(),
+                drop.clone(),
+            ],
+        ),
+        rule("input", &[link("iifname", "!=", &[own]), accept.clone()]),
+        rule("input", &[answers, accept.clone()]),
+        rule("input", &[to_us.clone(), bmcs, accept.clone()]),
+        rule("input", &[to_us, echo, accept]),
+        rule("input", std::slice::from_ref(&drop)),
+        chain(NAT, "forward", hook("forward")),
+        rule("forward", &[link("iifname", "==", &[own]), drop.clone()]),
+        rule("forward", &[link("oifname", "==", &[own]), drop]),
+    ]);
+    commands
+}
+
+/// The command that opens (`add`) a port to the segment of the BMCs, or closes (`delete`) it.
+pub fn bmc_port(verb: &str, port: u16) -> Value {
+    json!({"nftables": [{verb: {"element": {
+        "family": NAT, "table": TABLE, "name": BMCS, "elem": [port],
+    }}}]})
+}
+
+>>>>>>> w-bgp
 impl NftError {
     fn is_absence(&self) -> bool {
         matches!(self, Self::Refused(words) if words.contains("No such file or directory"))

@@ -102,7 +102,7 @@ const TRIALS: &[(&str, Test)] = &[
         hostile::refused,
     ),
     (
-        "a_server_that_announces_too_much_loses_its_session",
+        "leaves_end_the_session_of_a_server_that_announces_too_much",
         hostile::too_many,
     ),
     (
