@@ -112,6 +112,14 @@ impl Losses {
         self.counts[reason as usize] += frames;
     }
 
+    /// A frame that the burst did not take in, if it did not.
+    #[inline]
+    pub(crate) fn count_refused(&mut self, taken: Result<(), DropReason>) {
+        if let Err(reason) = taken {
+            self.count(reason, 1);
+        }
+    }
+
     /// A frame of the burst. Of two reasons the first counts.
     #[inline]
     pub(crate) fn lose(&mut self, index: usize, reason: DropReason) {

@@ -10,7 +10,7 @@ use crate::cable::Cable;
 use crate::cable_state::CableState;
 use crate::capture::{Record, TapSpec, Verdict, lane_tap, recorder};
 use crate::clock;
-use crate::frame::VnetHeader;
+use crate::frame::{MAX_FRAME, VnetHeader};
 use crate::impair::{Chance, Impairment, Limit, Loss};
 use crate::lane::{Bursts, Impaired, NumberedTap};
 use crate::port::{MemoryHost, Port, memory, memory_taking};
@@ -285,6 +285,53 @@ fn constant_delay_keeps_super_frames_whole_and_loss_cuts_them() {
     assert!(received.iter().all(|frame| frame.len() == 1054));
     let stats = bench.stats();
     assert_eq!((stats.frames_in, stats.frames_out), (11, 10));
+}
+
+/// A frame that is too long, or has no place for its checksum, costs itself: it is counted, and
+/// captures and the flight recorder go on.
+#[test]
+fn a_frame_that_is_too_long_is_counted_and_captures_go_on() {
+    let mut bench = Bench::taking(Offloads::NONE);
+    let (tap, mut capture) = lane_tap(TapSpec {
+        filter: None,
+        snap: u32::MAX,
+        wire: false,
+        bytes: 1 << 20,
+    });
+    let tap = NumberedTap { number: 1, tap };
+    bench.cable.lane_mut(Side::A).tap(Box::new(tap)).unwrap();
+    let checksum_at = |at: usize| {
+        let mut header = VnetHeader([1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        header.0[6..8].copy_from_slice(&40_000u16.to_le_bytes());
+        header.0[8..10].copy_from_slice(&((at - 40_000) as u16).to_le_bytes());
+        header
+    };
+    let (longest, longer) = (vec![7; MAX_FRAME], vec![7; MAX_FRAME + 4]);
+    for (header, frame) in [
+        (VnetHeader::default(), &longest),
+        (VnetHeader::default(), &longer),
+        (checksum_at(MAX_FRAME - 2), &longest),
+        (checksum_at(MAX_FRAME - 1), &longest),
+        (checksum_at(MAX_FRAME + 2), &longer),
+    ] {
+        assert!(bench.left.send(header, frame));
+    }
+    bench.send(&frame(1));
+    bench.forward();
+    let stats = bench.stats();
+    assert_eq!((stats.frames_in, stats.frames_out, stats.held), (6, 3, 0));
+    let drops: Vec<_> = stats.drop_reasons().collect();
+    assert_eq!(
+        drops,
+        [(DropReason::TooLong, 2), (DropReason::Malformed, 1)]
+    );
+    let mut lengths = Vec::new();
+    capture.read(|record, bytes| {
+        assert_eq!(record.captured as usize, bytes.len());
+        assert_eq!(Record::decode(&record.encode()), Some(*record));
+        lengths.push(bytes.len());
+    });
+    assert_eq!(lengths, [MAX_FRAME, MAX_FRAME, frame(1).len()]);
 }
 
 #[derive(Debug, Clone)]

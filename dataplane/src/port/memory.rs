@@ -9,7 +9,7 @@ use crossbeam_queue::ArrayQueue;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::frame::Offloads;
-use crate::frame::{Burst, MAX_FRAME, MIN_FRAME, VnetHeader};
+use crate::frame::{Burst, VnetHeader};
 use crate::stats::{DropReason, Losses};
 
 /// A frame between the halves; its memory is reused.
@@ -120,14 +120,19 @@ impl Memory {
         self.takes
     }
 
-    pub(super) fn receive(&mut self, burst: &mut Burst) -> bool {
-        while burst.vacant(0).is_some() {
-            if !self
-                .inward
-                .receive(|header, frame| _ = burst.push(header, frame))
-            {
+    pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> bool {
+        while let Some((place, memory)) = burst.vacant(0) {
+            let mut len = 0;
+            let received = self.inward.receive(|header, frame| {
+                *place = header;
+                // One byte more than the longest frame shows that it is longer.
+                len = frame.len().min(memory.len());
+                memory[..len].copy_from_slice(&frame[..len]);
+            });
+            if !received {
                 return false;
             }
+            drops.count_refused(burst.take_in(0, len, None));
         }
         true
     }
@@ -151,13 +156,12 @@ impl AsRawFd for Memory {
 }
 
 impl MemoryHost {
-    /// Sends one frame without FCS. `false` when it is not [`MIN_FRAME`] to [`MAX_FRAME`] bytes long,
-    /// or when as many frames wait as the queue holds.
+    /// Sends one frame without FCS, of any length: the port counts one that is too short or too long.
+    /// `false` when as many frames wait as the queue holds.
     pub fn send(&self, header: VnetHeader, frame: &[u8]) -> bool {
-        let sent = (MIN_FRAME..=MAX_FRAME).contains(&frame.len())
-            && self
-                .inward
-                .send(header, frame.len(), |to| to.copy_from_slice(frame));
+        let sent = self
+            .inward
+            .send(header, frame.len(), |to| to.copy_from_slice(frame));
         self.inward.wake();
         sent
     }

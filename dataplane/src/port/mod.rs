@@ -76,7 +76,7 @@ impl Port {
             Port::VhostUser(port) => Ok(port.receive(burst, drops)),
             Port::Tap(port) => port.receive(burst, drops),
             Port::Packet(port) => port.receive(burst, drops),
-            Port::Memory(port) => Ok(port.receive(burst)),
+            Port::Memory(port) => Ok(port.receive(burst, drops)),
         }
     }
 
