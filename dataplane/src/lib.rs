@@ -23,7 +23,9 @@
 //! A worker (`worker/mod.rs`) is a thread with a list of *active* ports: those that carried frames
 //! lately. From each in turn it receives a [`Burst`] of at most 64 frames and hands it to the lane
 //! (`lane/mod.rs`). The lane sends the frames out at the cable's other end, or counts why not
-//! ([`DropReason`]). When no active port has had a frame for some tens of microseconds the worker
+//! ([`DropReason`]). A burst ends early when it is the work of a whole turn (`work.rs`), and a lane that
+//! had more of the worker than others that have frames waits until they have caught up
+//! (`worker/shares.rs`): its frames stay with the sender, and the turns that it waited for are counted. When no active port has had a frame for some tens of microseconds the worker
 //! sleeps in epoll over all its ports.
 //!
 //! That is the whole frame path. It takes no lock, allocates nothing, logs nothing and
@@ -109,6 +111,7 @@ mod sync;
 pub mod sys;
 mod timer;
 pub mod vhost_sockets;
+mod work;
 mod worker;
 
 pub use cable::Cable;

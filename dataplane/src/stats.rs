@@ -131,8 +131,13 @@ impl Losses {
 
     /// One of the pieces that a frame of the burst was cut into.
     pub(crate) fn lose_piece(&mut self, index: usize, reason: DropReason) {
-        self.pieces[index] += 1;
-        self.count(reason, 1);
+        self.lose_pieces(index, 1, reason);
+    }
+
+    /// Some of the pieces that a frame of the burst is cut into.
+    pub(crate) fn lose_pieces(&mut self, index: usize, pieces: u16, reason: DropReason) {
+        self.pieces[index] = self.pieces[index].saturating_add(pieces);
+        self.count(reason, pieces.into());
     }
 
     /// Several frames of the burst.
@@ -212,6 +217,9 @@ pub struct LaneSnapshot {
     pub drops: Drops,
     /// Counts of what the lane's impairment did besides dropping.
     pub impaired: ImpairmentCounts,
+    /// How often the lane had to wait because it had used up its budget of the worker while other
+    /// lanes had frames.
+    pub throttled: u64,
 }
 
 /// What an impairment did to frames besides dropping them; one frame may count in several.
@@ -258,6 +266,8 @@ pub struct LaneStats {
     drops: [AtomicU64; DropReason::ALL.len()],
     /// In the order of [`ImpairmentCounts`]'s fields.
     impaired: [AtomicU64; 5],
+    /// Says nothing about frames, so no part of what the sequence lock keeps together.
+    throttled: AtomicU64,
 }
 
 /// What is to be added to a lane's counters.
@@ -322,6 +332,13 @@ impl LaneStats {
             .store(sequence.wrapping_add(2), Ordering::Release);
     }
 
+    /// Counts that the lane has to wait for others. Only the owning worker may call this.
+    pub(crate) fn add_throttled(&self) {
+        let before = self.throttled.load(Ordering::Relaxed);
+        self.throttled
+            .store(before.wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// All counters at one instant.
     pub fn snapshot(&self) -> LaneSnapshot {
         loop {
@@ -342,6 +359,7 @@ impl LaneStats {
                     reordered,
                     marked,
                 },
+                throttled: read(&self.throttled),
             };
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && before == self.sequence.load(Ordering::Relaxed) {

@@ -13,6 +13,7 @@ use crate::sync::AtomicU64;
 use crate::sys::MAX_VECTORS;
 use crate::sys::packet::VlanTag;
 use crate::sys::pool::{Pool, Segment};
+use crate::work::Work;
 
 pub(crate) use bytes::FrameBytes;
 use bytes::copy_in_steps;
@@ -86,6 +87,8 @@ pub struct Burst {
     segments: Box<[Segment]>,
     segments_len: usize,
     bytes: u64,
+    /// The work of cutting its super-frames, if the receiver takes none whole.
+    cutting: u64,
     needs: Offloads,
     /// Which queue of its port the burst came from.
     queue: usize,
@@ -116,6 +119,7 @@ impl Burst {
             segments: vec![Segment::EMPTY; MAX_SEGMENTS].into_boxed_slice(),
             segments_len: 0,
             bytes: 0,
+            cutting: 0,
             needs: Offloads::NONE,
             queue: 0,
         }
@@ -133,10 +137,24 @@ impl Burst {
         self.len == 0
     }
 
-    /// Whether one more frame of any kind fits.
+    /// Whether one more frame of any kind fits, and the burst is not yet the work of a whole turn.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.len < MAX_BURST && MAX_SEGMENTS - self.segments_len >= MAX_FRAME_SEGMENTS
+        self.len < MAX_BURST
+            && MAX_SEGMENTS - self.segments_len >= MAX_FRAME_SEGMENTS
+            && !self.is_whole_turn()
+    }
+
+    /// Whether it is as much work as one lane may have of a worker at a time ([`Work::TURN`]).
+    #[inline]
+    pub(crate) fn is_whole_turn(&self) -> bool {
+        self.bytes + self.cutting >= Work::TURN.0
+    }
+
+    /// How many frames like these are the work of one turn.
+    pub(crate) fn frames_a_turn(&self) -> usize {
+        let work = (self.bytes + self.cutting).max(1);
+        usize::try_from(self.len as u64 * Work::TURN.0 / work).unwrap_or(MAX_BURST)
     }
 
     /// Bytes of all frames together, without virtio-net headers.
@@ -192,6 +210,7 @@ impl Burst {
         self.len = 0;
         self.segments_len = 0;
         self.bytes = 0;
+        self.cutting = 0;
         self.needs = Offloads::NONE;
         self.queue = 0;
     }
@@ -312,6 +331,10 @@ impl Burst {
         };
         self.needs = self.needs | header.needs();
         self.bytes += len as u64;
+        if header.gso_type() != 0 {
+            let pieces = len / usize::from(header.segment_size()).max(1);
+            self.cutting += pieces as u64 * Work::PIECE;
+        }
         self.frames[self.len] = FrameRef {
             header,
             len: len as u32,

@@ -27,6 +27,8 @@ pub(super) struct ImpairBurst<'a> {
     pub(super) cut_losses: &'a mut Losses,
     pub(super) losses: &'a mut Losses,
     pub(super) tally: Tally,
+    /// Pieces of super-frames that were made so far.
+    pub(super) made: u64,
 }
 
 impl ImpairBurst<'_> {
@@ -63,6 +65,7 @@ impl ImpairBurst<'_> {
         while pieces.len() > 0 {
             self.make_room(ready);
             pieces.add_next(ready);
+            self.made += 1;
             self.piece(ready);
         }
     }
@@ -244,9 +247,10 @@ impl ImpairBurst<'_> {
                 verdicts: Some(self.verdicts),
                 now: self.now,
             };
-            let more = egress.send(ready, self.ready_losses);
-            self.tally.frames_in += more;
-            self.tally.frames_out += more;
+            let cuts = egress.send(ready, self.ready_losses);
+            self.tally.frames_in += cuts.more;
+            self.tally.frames_out += cuts.more;
+            self.made += cuts.made;
         } else {
             let whole = 0..ready.len();
             self.ready_losses.lose_all(whole, DropReason::Unplugged);

@@ -72,6 +72,7 @@ impl Bench {
         while self
             .cable
             .release(Side::A, now, &mut self.memory)
+            .0
             .is_some_and(|next| next <= now)
         {}
     }
@@ -332,6 +333,33 @@ fn a_frame_that_is_too_long_is_counted_and_captures_go_on() {
         lengths.push(bytes.len());
     });
     assert_eq!(lengths, [MAX_FRAME, MAX_FRAME, frame(1).len()]);
+}
+
+/// A receiver that is full gets no pieces made: they are only counted.
+#[test]
+fn pieces_for_a_full_receiver_are_counted_and_not_made() {
+    let mut bench = Bench::taking(Offloads::NONE);
+    let (header, frame) = super_frame(60_000);
+    let mut work = Vec::new();
+    for _ in 0..30 {
+        assert!(bench.left.send(header, &frame));
+        let forwarded = bench.cable.forward(Side::A, &mut bench.memory).unwrap();
+        work.push(forwarded.work);
+    }
+    let stats = bench.stats();
+    assert_eq!((stats.frames_in, stats.frames_out), (30 * 60, 1024));
+    assert_eq!(
+        stats.drops[DropReason::ReceiverFull as usize],
+        30 * 60 - 1024
+    );
+    assert_eq!(bench.received().len(), 1024);
+    // The first frames are cut; of the last one no more than the pieces that are tried.
+    let (first, last) = (work[0].0, work[29].0);
+    assert!(last <= first, "{work:?}");
+    // With room again, it is cut again.
+    assert!(bench.left.send(header, &frame));
+    bench.forward();
+    assert_eq!(bench.received().len(), 60);
 }
 
 #[derive(Debug, Clone)]

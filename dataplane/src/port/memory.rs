@@ -121,7 +121,10 @@ impl Memory {
     }
 
     pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> bool {
-        while let Some((place, memory)) = burst.vacant(0) {
+        while burst.has_room() {
+            let Some((place, memory)) = burst.vacant(0) else {
+                break;
+            };
             let mut len = 0;
             let received = self.inward.receive(|header, frame| {
                 *place = header;

@@ -121,7 +121,7 @@ impl Port {
         }
     }
 
-    /// Whether looking for frames is a system call.
+    /// Whether looking for frames, and each frame, is a system call or a share of one.
     #[inline]
     pub(crate) fn needs_syscall(&self) -> bool {
         matches!(self, Port::Tap(_) | Port::Packet(_))

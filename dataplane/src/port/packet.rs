@@ -115,7 +115,10 @@ impl Packet {
             let lost = packet::overruns(self.socket.as_fd()).unwrap_or(0);
             drops.count(DropReason::ReadTooLate, lost);
         }
-        self.ask = if more {
+        self.ask = if burst.is_whole_turn() {
+            // What was asked for is there and must be handled: ask for fewer the next time.
+            burst.frames_a_turn().clamp(1, self.ask)
+        } else if more {
             (self.ask * 2).min(MAX_BURST)
         } else {
             (self.ask / 2).max(SMALLEST_ASK)

@@ -69,7 +69,10 @@ impl Tap {
     }
 
     pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> io::Result<bool> {
-        while let Some((header, memory)) = burst.vacant(0) {
+        while burst.has_room() {
+            let Some((header, memory)) = burst.vacant(0) else {
+                break;
+            };
             let mut parts = [IoSliceMut::new(&mut header.0), IoSliceMut::new(memory)];
             match readv(&self.tap, &mut parts) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),

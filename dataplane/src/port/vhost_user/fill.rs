@@ -13,6 +13,7 @@ use crate::frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, OFFERED, VnetHeader};
 use crate::stats::{DropReason, Losses};
 use crate::sys::pool::Segment;
 use crate::sys::tap::{ReadVector, read_frame};
+use crate::work::Work;
 
 /// The result of [`VhostUser::fill`].
 #[derive(Debug, Clone, Copy, Default)]
@@ -113,6 +114,10 @@ impl Filling<'_> {
         seen: Option<&mut Burst>,
     ) -> io::Result<bool> {
         let free = &self.buffers[self.used..];
+        if self.filled.bytes >= Work::TURN.0 {
+            self.filled.more = true;
+            return Ok(false);
+        }
         let enough = enough_for(free, self.terms.header_len + OFFERED, self.terms.mergeable);
         if enough == 0 || seen.as_ref().is_some_and(|seen| !seen.has_room()) {
             self.filled.more = true;
