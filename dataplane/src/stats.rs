@@ -32,11 +32,13 @@ pub enum DropReason {
     Chosen,
     /// More had to wait than the impairment's limit allows.
     HoldFull,
+    /// More had to wait in all lanes together than the memory for held frames allows.
+    HoldMemory,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [DropReason; 11] = [
+    pub const ALL: [DropReason; 12] = [
         DropReason::CableDown,
         DropReason::Blackhole,
         DropReason::Unplugged,
@@ -48,6 +50,7 @@ impl DropReason {
         DropReason::Loss,
         DropReason::Chosen,
         DropReason::HoldFull,
+        DropReason::HoldMemory,
     ];
 
     /// Its index in [`DropReason::ALL`]: a number for files and messages.
@@ -75,6 +78,7 @@ impl DropReason {
             DropReason::Loss => "loss",
             DropReason::Chosen => "chosen",
             DropReason::HoldFull => "hold-full",
+            DropReason::HoldMemory => "hold-memory",
         }
     }
 }

@@ -363,6 +363,17 @@ impl Burst {
         Pool::try_new(STRIDE)
     }
 
+    /// Whether the frame at `index` lies in the burst's own memory.
+    pub(crate) fn is_own(&self, index: usize) -> bool {
+        match self.segments(index) {
+            [segment] => self.strides[index].offset_of(segment).is_some(),
+            _ => false,
+        }
+    }
+
+    /// Bytes of memory that [`Burst::exchange`] takes and gives.
+    pub(crate) const STRIDE_BYTES: u64 = STRIDE as u64;
+
     /// Takes the memory of the frame at `index`, and puts `spare` in its place. Returns the memory and
     /// where in it the frame begins, or `spare` when the frame does not lie in the burst's own
     /// memory. The frame's segments stay valid for as long as that memory lives.

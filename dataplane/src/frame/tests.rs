@@ -147,8 +147,8 @@ proptest! {
         hint in any::<[u8; 4]>(),
         takes in 0u8..32,
     ) {
-        let offset = len as isize - isize::from(u8::from(tag)) - start as isize - from_end;
-        let offset = offset.clamp(0, 65_535) as u16;
+        let end = len.saturating_add_signed(-from_end);
+        let offset = end.saturating_sub(start.into()).min(65_535) as u16;
         let mut burst = Burst::new();
         let (header, memory) = burst.vacant(0).unwrap();
         memory.fill(0x5a);

@@ -1,5 +1,7 @@
 //! A lane's impairment while it is in force: [`Impaired`].
 
+use std::sync::Arc;
+
 use super::accuracy::Accuracy;
 use super::egress::Egress;
 use super::impair_burst::ImpairBurst;
@@ -7,7 +9,7 @@ use super::{Bursts, LaneTaps};
 use crate::capture::Verdict;
 use crate::clock;
 use crate::frame::{Burst, MAX_BURST};
-use crate::hold::Hold;
+use crate::hold::{Hold, HoldMemory};
 use crate::impair::{Impairer, Impairment};
 use crate::port::Port;
 use crate::stats::{DropReason, LaneStats, Losses, Tally};
@@ -35,11 +37,11 @@ pub(crate) struct Impaired {
 }
 
 impl Impaired {
-    /// Prepares an impairment and reserves all memory that it may need. `None` when the system has
-    /// too little.
-    pub(crate) fn new(settings: Impairment) -> Option<Box<Self>> {
+    /// Prepares an impairment and reserves all memory that it may need; what is used of it counts against
+    /// `memory`. `None` when the system has too little.
+    pub(crate) fn new(settings: Impairment, memory: &Arc<HoldMemory>) -> Option<Box<Self>> {
         let mut holds = Vec::with_capacity(MAX_HOLDS);
-        holds.push(Hold::new(settings.hold_bytes())?);
+        holds.push(Hold::new(settings.hold_bytes(), memory.clone())?);
         Some(Box::new(Impaired {
             impairer: Some(Impairer::new(settings)),
             holds,

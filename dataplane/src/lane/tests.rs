@@ -11,6 +11,7 @@ use crate::cable_state::CableState;
 use crate::capture::{Record, TapSpec, Verdict, lane_tap, recorder};
 use crate::clock;
 use crate::frame::{MAX_FRAME, VnetHeader};
+use crate::hold::HoldMemory;
 use crate::impair::{Chance, Impairment, Limit, Loss};
 use crate::lane::{Bursts, Impaired, NumberedTap};
 use crate::port::{MemoryHost, Port, memory, memory_taking};
@@ -22,6 +23,7 @@ struct Bench {
     left: MemoryHost,
     right: MemoryHost,
     memory: Bursts,
+    hold_memory: Arc<HoldMemory>,
 }
 
 impl Bench {
@@ -37,13 +39,14 @@ impl Bench {
             left,
             right,
             memory: Bursts::default(),
+            hold_memory: Arc::new(HoldMemory::new(Some(64 << 20))),
         }
     }
 
     fn impair(&mut self, impairment: Option<Impairment>) {
         let impaired = impairment.map(|settings| {
             settings.check().unwrap();
-            Impaired::new(settings).unwrap()
+            Impaired::new(settings, &self.hold_memory).unwrap()
         });
         self.cable.lane_mut(Side::A).impair(impaired);
     }
@@ -220,6 +223,7 @@ fn what_the_receiver_has_no_room_for_is_in_the_capture() {
         left,
         right,
         memory: Bursts::default(),
+        hold_memory: Arc::new(HoldMemory::new(None)),
     };
     let mut entered = bench.tap(false);
     for number in 0..6 {

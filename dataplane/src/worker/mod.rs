@@ -2,7 +2,7 @@
 
 mod commands;
 mod shares;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -138,7 +138,7 @@ fn time_beside(sender: Sender, frames: u64) -> (Duration, LaneSnapshot, LaneSnap
         let began = thread_time();
         worker.shares.begin_round();
         worker.round(Instant::now());
-        time += thread_time() - began;
+        time += thread_time().saturating_sub(began);
     }
     let [of_other, own] = [other, bystander].map(|traffic| traffic.stats.snapshot());
     (time, of_other, own)

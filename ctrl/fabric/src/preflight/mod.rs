@@ -59,6 +59,7 @@ pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSu
         &host,
     );
     found.extend(taken_ports(&plan.topology, &plan.switches));
+    found.push(machine::hold_memory(plan.config.impair.memory));
     sort(&mut found);
     Ok(found)
 }
