@@ -98,10 +98,13 @@ proptest! {
     #[test]
     fn frames_leave_in_order(times in prop::collection::vec(0_u64..50, 1..200)) {
         let mut hold = hold(1 << 20);
+        let mut burst = Burst::new();
         for (number, time) in times.iter().enumerate() {
             let mut frame = [0; 60];
             frame[..8].copy_from_slice(&(number as u64).to_be_bytes());
-            prop_assert!(hold.copy_in(&burst_of(&frame), 0, wait(*time), None).is_ok());
+            burst.clear();
+            burst.push(VnetHeader::default(), &frame);
+            prop_assert!(hold.copy_in(&burst, 0, wait(*time), None).is_ok());
         }
         let mut expected: Vec<_> = times.iter().copied().zip(0_u64..).collect();
         expected.sort_unstable();
@@ -184,9 +187,12 @@ proptest! {
     ) {
         let mut hold = hold(1 << 20);
         let mut out = Burst::new();
+        // One burst for all: each reserves memory of its own.
+        let mut burst = Burst::new();
         let mut lens = Vec::new();
         for (now, (len, later, release)) in (0_u64..).zip(steps) {
-            let burst = burst_of(&vec![lens.len() as u8; len]);
+            burst.clear();
+            burst.push(VnetHeader::default(), &vec![lens.len() as u8; len]);
             prop_assert_eq!(hold.copy_in(&burst, 0, wait(now + later), None), Ok(()));
             lens.push(len);
             while release && hold.take(now, &mut out).is_some() {
