@@ -10,6 +10,7 @@ use crate::port::Port;
 use crate::port::vhost_user::Filled;
 use crate::side::Side;
 use crate::stats::{DropReason, LaneStats};
+use crate::work::Work;
 
 /// Exactly two ports and the two lanes between them. Belongs to one worker at a time.
 #[derive(Debug)]
@@ -95,8 +96,13 @@ impl Cable {
     }
 
     /// Sends those held frames of the lane that begins at `from` that are due. Returns when the next
-    /// one is due, if any is left.
-    pub(crate) fn release(&mut self, from: Side, now: u64, memory: &mut Bursts) -> Option<u64> {
+    /// one is due, if any is left, and how much work it was.
+    pub(crate) fn release(
+        &mut self,
+        from: Side,
+        now: u64,
+        memory: &mut Bursts,
+    ) -> (Option<u64>, Work) {
         let sink = self.ports[from.other() as usize].as_mut();
         self.lanes[from as usize].release(now, sink, memory)
     }
@@ -136,11 +142,14 @@ impl Cable {
             _ => source.receive(burst, losses),
         };
         let any = !memory.received.is_empty() || direct.frames > 0;
-        lane.pass(self.state, sink.as_mut(), memory);
+        let mut work = lane.pass(self.state, sink.as_mut(), memory);
+        let syscalls = source.needs_syscall();
+        work += Work::of(direct.frames, direct.bytes, 0, syscalls);
         source.release();
         received.map(|more| Forwarded {
             received: any,
             more,
+            work,
         })
     }
 }
@@ -152,4 +161,6 @@ pub(crate) struct Forwarded {
     pub(crate) received: bool,
     /// The port may have more.
     pub(crate) more: bool,
+    /// What it cost.
+    pub(crate) work: Work,
 }

@@ -23,11 +23,14 @@
 //! A worker (`worker/mod.rs`) is a thread with a list of *active* ports: those that carried frames
 //! lately. From each in turn it receives a [`Burst`] of at most 64 frames and hands it to the lane
 //! (`lane/mod.rs`). The lane sends the frames out at the cable's other end, or counts why not
-//! ([`DropReason`]). When no active port has had a frame for some tens of microseconds the worker
-//! sleeps in epoll over all its ports.
+//! ([`DropReason`]). A burst ends early when it is the work of a whole turn (`work.rs`), and a lane that
+//! had more of the worker than others that have frames waits until they have caught up
+//! (`worker/shares.rs`): its frames stay with the sender, and how often it waits is counted. When no
+//! active port has had a frame for some tens of microseconds the worker sleeps in epoll over all its
+//! ports.
 //!
 //! That is the whole frame path. It takes no lock, allocates nothing, logs nothing and
-//! shares nothing between workers: the burst's memory is the worker's own and reused, and
+//! shares nothing between workers, but for the budget of held frames (below): the burst's memory is the worker's own and reused, and
 //! the counters ([`LaneStats`]) are written by one thread and read by any. For every lane
 //! and at every instant, frames in = frames out + drops + held.
 //!
@@ -44,8 +47,9 @@
 //!
 //! [`impair`] judges: it is pure, with time and randomness as arguments, and has the keys of
 //! tc-netem(8). A frame that must wait is copied into the lane's `Hold`, or takes its memory with it.
-//! The command that sets an impairment reserves all the memory that it may need, before the worker
-//! sees it. Constant delay leaves super-frames whole; every other key acts on frames as they would
+//! The command that sets an impairment reserves all the address space that it may need, before the worker
+//! sees it. What is used of it counts against one budget of all lanes ([`HoldMemory`]), 2 MiB at a
+//! time, until control frees it with the impairment. Constant delay leaves super-frames whole; every other key acts on frames as they would
 //! be on the wire. A worker in which frames wait sleeps until a timer wakes it 120 µs before the
 //! first is due, and polls the clock from then on.
 //!
@@ -116,12 +120,14 @@ mod sync;
 pub mod sys;
 mod timer;
 pub mod vhost_sockets;
+mod work;
 mod worker;
 
 pub use cable::Cable;
 pub use cable_state::CableState;
 pub use command::{CableId, EndedImpairment, Event};
 pub use frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, Offloads, VnetHeader};
+pub use hold::{HoldMemory, quarter_of_ram};
 pub use lane::Accuracy;
 pub use panel::{
     Answerer, CableHandle, Capture, Panel, PanelChange, PanelError, PanelOptions, WorkerState,

@@ -33,11 +33,13 @@ pub enum DropReason {
     HoldFull,
     /// A fault of this program closed the cable while it had the frame.
     Fault,
+    /// More had to wait in all lanes together than the memory for held frames allows.
+    HoldMemory,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [DropReason; 12] = [
+    pub const ALL: [DropReason; 13] = [
         DropReason::CableDown,
         DropReason::Blackhole,
         DropReason::Unplugged,
@@ -50,6 +52,7 @@ impl DropReason {
         DropReason::Chosen,
         DropReason::HoldFull,
         DropReason::Fault,
+        DropReason::HoldMemory,
     ];
 
     /// Its index in [`DropReason::ALL`]: a number for files and messages.
@@ -78,6 +81,7 @@ impl DropReason {
             DropReason::Chosen => "chosen",
             DropReason::HoldFull => "hold-full",
             DropReason::Fault => "fault",
+            DropReason::HoldMemory => "hold-memory",
         }
     }
 }
@@ -115,6 +119,14 @@ impl Losses {
         self.counts[reason as usize] += frames;
     }
 
+    /// A frame that the burst did not take in, if it did not.
+    #[inline]
+    pub(crate) fn count_refused(&mut self, taken: Result<(), DropReason>) {
+        if let Err(reason) = taken {
+            self.count(reason, 1);
+        }
+    }
+
     /// A frame of the burst. Of two reasons the first counts.
     #[inline]
     pub(crate) fn lose(&mut self, index: usize, reason: DropReason) {
@@ -126,8 +138,13 @@ impl Losses {
 
     /// One of the pieces that a frame of the burst was cut into.
     pub(crate) fn lose_piece(&mut self, index: usize, reason: DropReason) {
-        self.pieces[index] += 1;
-        self.count(reason, 1);
+        self.lose_pieces(index, 1, reason);
+    }
+
+    /// Some of the pieces that a frame of the burst is cut into.
+    pub(crate) fn lose_pieces(&mut self, index: usize, pieces: u16, reason: DropReason) {
+        self.pieces[index] = self.pieces[index].saturating_add(pieces);
+        self.count(reason, pieces.into());
     }
 
     /// Several frames of the burst.
@@ -207,6 +224,9 @@ pub struct LaneSnapshot {
     pub drops: Drops,
     /// Counts of what the lane's impairment did besides dropping.
     pub impaired: ImpairmentCounts,
+    /// How often the lane had to wait because it had used up its budget of the worker while other
+    /// lanes had frames.
+    pub throttled: u64,
 }
 
 /// What an impairment did to frames besides dropping them; one frame may count in several.
@@ -253,6 +273,8 @@ pub struct LaneStats {
     drops: [AtomicU64; DropReason::ALL.len()],
     /// In the order of [`ImpairmentCounts`]'s fields.
     impaired: [AtomicU64; 5],
+    /// Says nothing about frames, so no part of what the sequence lock keeps together.
+    throttled: AtomicU64,
 }
 
 /// What is to be added to a lane's counters.
@@ -317,6 +339,13 @@ impl LaneStats {
             .store(sequence.wrapping_add(2), Ordering::Release);
     }
 
+    /// Counts that the lane has to wait for others. Only the owning worker may call this.
+    pub(crate) fn add_throttled(&self) {
+        let before = self.throttled.load(Ordering::Relaxed);
+        self.throttled
+            .store(before.wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// All counters at one instant.
     pub fn snapshot(&self) -> LaneSnapshot {
         loop {
@@ -337,6 +366,7 @@ impl LaneStats {
                     reordered,
                     marked,
                 },
+                throttled: read(&self.throttled),
             };
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && before == self.sequence.load(Ordering::Relaxed) {

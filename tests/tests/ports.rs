@@ -6,7 +6,8 @@ use std::time::Instant;
 use dataplane::port::{Packet, Tap};
 use dataplane::sys::tap::TapOffloads;
 use dataplane::{
-    Cable, CableHandle, DropReason, LaneSnapshot, Panel, PanelOptions, Port, PortError, Side,
+    Cable, CableHandle, DropReason, LaneSnapshot, MAX_FRAME, Panel, PanelOptions, Port, PortError,
+    Side,
 };
 use ikv_tests::patience::{self, SOON};
 use ikv_tests::{Netns, Nic, SuperFrame, have_root, make_tap};
@@ -171,6 +172,33 @@ fn every_kind_of_frame_passes_unchanged() {
             let seen = wire.wait(side, |seen| seen.frames_out == frames);
             assert_eq!((seen.bytes_in, seen.dropped()), (bytes, 0));
         }
+    });
+}
+
+/// The kernel takes a tag out of the frame, and the port puts it back: the length counts with it. As a
+/// plain frame, and with a checksum to be finished at its end for a receiver that leaves that to us.
+#[test]
+fn a_tagged_frame_that_is_too_long_is_counted_and_the_next_one_passes() {
+    let takes = [TapOffloads::TCP, TapOffloads::default()];
+    with_wire("toolong", takes, |_, wire, [a, b]| {
+        let tagged = |length| frame([0xff; 6], &[0x81, 0, 0, 10, 0x88, 0xb5], length);
+        let mut too_long = 0;
+        for length in MAX_FRAME..=MAX_FRAME + 4 {
+            let mut unfinished = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            unfinished[6..8].copy_from_slice(&40_000u16.to_le_bytes());
+            let field = (length - 2 - 40_000) as u16;
+            unfinished[8..].copy_from_slice(&field.to_le_bytes());
+            for header in [[0; 10], unfinished] {
+                a.send(header, &tagged(length));
+                a.send([0; 10], &tagged(64));
+                b.receive_until("the next frame", SOON, |seen| seen.len() == 64);
+                too_long += u64::from(length > MAX_FRAME);
+            }
+        }
+        let seen = wire.wait(Side::A, |seen| seen.frames_in == 20);
+        // One that is not too long for us may still be so for the device at the other end.
+        let refused = seen.drops[DropReason::TooLong as usize];
+        assert!(refused >= too_long, "{seen:?}");
     });
 }
 

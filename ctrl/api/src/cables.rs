@@ -57,6 +57,9 @@ pub struct LaneReport {
     /// Frames that were marked as having met congestion (ECN) instead of being lost.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub marked: u64,
+    /// How often the lane waited because it had used up its budget of a worker while others had frames.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub throttled: u64,
     /// The impairment, if the lane has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub impairment: Option<ImpairKeys>,

@@ -18,6 +18,12 @@ pub struct Status {
     pub cables: usize,
     /// Number of forwarding threads.
     pub workers: usize,
+    /// Bytes of memory that frames held back by impairments may take, all together.
+    #[serde(default)]
+    pub hold_memory: u64,
+    /// How much of it lanes have taken. A lane keeps what it took until its impairment is changed or cleared.
+    #[serde(default)]
+    pub hold_memory_taken: u64,
     /// What an `apply` does at this moment; `None` if none is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applying: Option<String>,

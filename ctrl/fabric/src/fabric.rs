@@ -136,6 +136,8 @@ impl Backend for Fabric {
             nodes: nodes.map(|switch| switch.status()).collect(),
             cables: state.cables.len(),
             workers: state.cables.panel().workers(),
+            hold_memory: state.cables.panel().hold_memory().limit(),
+            hold_memory_taken: state.cables.panel().hold_memory().taken(),
             applying: self.change.doing(),
         }
     }

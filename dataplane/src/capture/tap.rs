@@ -8,7 +8,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::{Record, Verdict};
 use crate::bpf::Program;
 use crate::frame::FrameBytes;
-use crate::frame::VnetHeader;
+use crate::frame::{MAX_FRAME, VnetHeader};
 
 /// Which frames of a lane are captured, and how much of each.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,7 +82,7 @@ impl LaneTap {
         let record = Record {
             time,
             len,
-            captured: len.min(self.spec.snap),
+            captured: len.min(self.spec.snap).min(MAX_FRAME as u32),
             header: *header,
             verdict: *verdict,
         };

@@ -25,15 +25,29 @@ impl VnetHeader {
         self.0[1]
     }
 
-    /// Moves the offsets that count from the frame's start by one VLAN tag, which was put back into
-    /// the frame in front of what they point to.
-    pub(crate) fn shift_for_vlan_tag(&mut self) {
+    /// The header with the offsets that count from the frame's start moved by one VLAN tag, which is
+    /// put back into the frame in front of what they point to. `None` when an offset cannot be
+    /// that large.
+    pub(crate) fn shifted_for_vlan_tag(mut self) -> Option<Self> {
         if self.gso_type() != 0 {
-            self.add(2, VLAN_TAG as u16); // hdr_len
+            self.add(2, VLAN_TAG as u16)?; // hdr_len
         }
         if self.0[0] & Self::NEEDS_CSUM != 0 {
-            self.add(6, VLAN_TAG as u16); // csum_start
+            self.add(6, VLAN_TAG as u16)?; // csum_start
         }
+        Some(self)
+    }
+
+    /// Whether the checksum that is to be finished, if there is one, lies in a frame of `frame_len` bytes.
+    #[inline]
+    pub(crate) fn checksum_is_inside(&self, frame_len: usize) -> bool {
+        self.0[0] & Self::NEEDS_CSUM == 0 || self.checksum_end() <= frame_len
+    }
+
+    /// Where the checksum that is to be finished ends.
+    #[inline]
+    pub(crate) fn checksum_end(&self) -> usize {
+        usize::from(self.checksum_start()) + usize::from(self.checksum_offset()) + 2
     }
 
     /// The offloads that a receiver must have agreed to in order to take the frame as it is. An
@@ -93,8 +107,6 @@ impl VnetHeader {
         }
         self.0[0] &= Self::NEEDS_CSUM;
         let needs = self.needs();
-        let sum_at = usize::from(self.checksum_start()) + usize::from(self.checksum_offset());
-        let sum_inside = sum_at + 2 <= frame_len;
         let whole = self.gso_type() == 0;
         if whole {
             self.0[2..6].fill(0);
@@ -102,7 +114,7 @@ impl VnetHeader {
         // A super-frame's checksums can only be made when it is cut.
         let may_pass = agreed.contains(needs)
             && needs.contains(Offloads::CSUM)
-            && sum_inside
+            && self.checksum_is_inside(frame_len)
             && (whole || (self.segment_size() > 0 && needs != Offloads::CSUM | Offloads::ECN));
         may_pass.then_some(self)
     }
@@ -132,9 +144,10 @@ impl VnetHeader {
         u16::from_le_bytes([self.0[at], self.0[at + 1]])
     }
 
-    fn add(&mut self, at: usize, bytes: u16) {
-        let field = self.field(at);
-        self.0[at..at + 2].copy_from_slice(&field.wrapping_add(bytes).to_le_bytes());
+    fn add(&mut self, at: usize, bytes: u16) -> Option<()> {
+        let field = self.field(at).checked_add(bytes)?;
+        self.0[at..at + 2].copy_from_slice(&field.to_le_bytes());
+        Some(())
     }
 }
 

@@ -8,10 +8,12 @@ mod tests;
 
 use std::fmt;
 
+use crate::stats::DropReason;
 use crate::sync::AtomicU64;
 use crate::sys::MAX_VECTORS;
 use crate::sys::packet::VlanTag;
 use crate::sys::pool::{Pool, Segment};
+use crate::work::Work;
 
 pub(crate) use bytes::FrameBytes;
 use bytes::copy_in_steps;
@@ -21,8 +23,10 @@ pub use offloads::Offloads;
 /// Most frames in one [`Burst`].
 pub const MAX_BURST: usize = 64;
 
-/// Longest frame that a port takes in, in bytes without FCS: a 64 KiB
-/// super-frame's IP packet, an Ethernet header and two VLAN tags.
+/// Longest frame, in bytes without FCS: a 64 KiB super-frame's IP packet, an Ethernet header and
+/// two VLAN tags. Every port takes in frames up to this length and counts longer ones as too
+/// long, so that nothing behind a port (lanes, holds, captures, their readers) meets one. It counts
+/// with all tags in the frame, also the one that the kernel hands over beside it.
 pub const MAX_FRAME: usize = 65_536 + 14 + 2 * VLAN_TAG;
 
 /// Shortest frame, in bytes: an Ethernet header.
@@ -48,7 +52,11 @@ const HEADROOM: usize = 16;
 const COLOURS: usize = 60;
 
 /// Bytes of memory for one frame: whole pages, so that it can change its owner.
-const STRIDE: usize = (HEADROOM + MAX_FRAME + COLOURS * 64).next_multiple_of(4096);
+const STRIDE: usize = (HEADROOM + OFFERED + COLOURS * 64).next_multiple_of(4096);
+
+/// Bytes of memory that are offered for a frame: a tap cuts what does not fit and does not say so, and
+/// one byte more than the longest frame shows it.
+pub(crate) const OFFERED: usize = MAX_FRAME + 1;
 
 /// Where the frame begins in its memory.
 fn frame_start(stride: &Pool) -> usize {
@@ -79,6 +87,8 @@ pub struct Burst {
     segments: Box<[Segment]>,
     segments_len: usize,
     bytes: u64,
+    /// The work of cutting its super-frames, if the receiver takes none whole.
+    cutting: u64,
     needs: Offloads,
     /// Which queue of its port the burst came from.
     queue: usize,
@@ -109,6 +119,7 @@ impl Burst {
             segments: vec![Segment::EMPTY; MAX_SEGMENTS].into_boxed_slice(),
             segments_len: 0,
             bytes: 0,
+            cutting: 0,
             needs: Offloads::NONE,
             queue: 0,
         }
@@ -126,10 +137,24 @@ impl Burst {
         self.len == 0
     }
 
-    /// Whether one more frame of any kind fits.
+    /// Whether one more frame of any kind fits, and the burst is not yet the work of a whole turn.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.len < MAX_BURST && MAX_SEGMENTS - self.segments_len >= MAX_FRAME_SEGMENTS
+        self.len < MAX_BURST
+            && MAX_SEGMENTS - self.segments_len >= MAX_FRAME_SEGMENTS
+            && !self.is_whole_turn()
+    }
+
+    /// Whether it is as much work as one lane may have of a worker at a time ([`Work::TURN`]).
+    #[inline]
+    pub(crate) fn is_whole_turn(&self) -> bool {
+        self.bytes + self.cutting >= Work::TURN.0
+    }
+
+    /// How many frames like these are the work of one turn.
+    pub(crate) fn frames_a_turn(&self) -> usize {
+        let work = (self.bytes + self.cutting).max(1);
+        usize::try_from(self.len as u64 * Work::TURN.0 / work).unwrap_or(MAX_BURST)
     }
 
     /// Bytes of all frames together, without virtio-net headers.
@@ -185,6 +210,7 @@ impl Burst {
         self.len = 0;
         self.segments_len = 0;
         self.bytes = 0;
+        self.cutting = 0;
         self.needs = Offloads::NONE;
         self.queue = 0;
     }
@@ -201,46 +227,67 @@ impl Burst {
     }
 
     /// Where the frame `ahead` places behind the last one may be received to: its header,
-    /// and [`MAX_FRAME`] bytes. `None` behind the burst's end.
+    /// and [`OFFERED`] bytes. `None` behind the burst's end.
     pub(crate) fn vacant(&mut self, ahead: usize) -> Option<(&mut VnetHeader, &mut [u8])> {
         let index = self.len + ahead;
         let stride = self.strides.get_mut(index)?;
-        let memory = stride.piece(frame_start(stride), MAX_FRAME);
+        let memory = stride.piece(frame_start(stride), OFFERED);
         Some((&mut self.frames[index].header, memory))
     }
 
-    /// Where the next frames may be received to, in order: for each its header, and [`MAX_FRAME`]
+    /// Where the next frames may be received to, in order: for each its header, and [`OFFERED`]
     /// bytes.
     pub(crate) fn vacant_frames(&mut self) -> impl Iterator<Item = (&mut VnetHeader, &mut [u8])> {
         let frames = self.frames[self.len..].iter_mut();
         let strides = self.strides[self.len..].iter_mut();
         frames.zip(strides).map(|(frame, stride)| {
-            let memory = stride.piece(frame_start(stride), MAX_FRAME);
+            let memory = stride.piece(frame_start(stride), OFFERED);
             (&mut frame.header, memory)
         })
     }
 
-    /// Takes in the frame of `len` bytes that was received to the vacant place `ahead`.
-    /// The places left out in between stay vacant and go behind it.
-    pub(crate) fn take_in(&mut self, ahead: usize, len: usize, vlan: Option<VlanTag>) {
-        debug_assert!(len <= MAX_FRAME);
+    /// Takes in the frame of `len` bytes that was received to the vacant place `ahead`, with the tag
+    /// that the kernel took out of it. The places left out in between stay vacant and go behind it.
+    ///
+    /// # Errors
+    /// The reason why the frame is dropped; its place stays vacant. With its tag it must be
+    /// [`MIN_FRAME`] to [`MAX_FRAME`] bytes long, and a checksum that is to be finished inside it.
+    pub(crate) fn take_in(
+        &mut self,
+        ahead: usize,
+        len: usize,
+        vlan: Option<VlanTag>,
+    ) -> Result<(), DropReason> {
+        let tagged = len.saturating_add(vlan.map_or(0, |_| VLAN_TAG));
+        if len < MIN_FRAME {
+            return Err(DropReason::Malformed);
+        }
+        if tagged > MAX_FRAME {
+            return Err(DropReason::TooLong);
+        }
+        let received = self.frames[self.len + ahead].header;
+        let header = match vlan {
+            Some(_) => received.shifted_for_vlan_tag(),
+            None => Some(received),
+        };
+        let header = header
+            .filter(|header| header.checksum_is_inside(tagged))
+            .ok_or(DropReason::Malformed)?;
         self.strides.swap(self.len, self.len + ahead);
-        let mut header = self.frames[self.len + ahead].header;
         let stride = &mut self.strides[self.len];
-        let (mut start, mut len) = (frame_start(stride), len);
+        let mut start = frame_start(stride);
         if let Some(tag) = vlan {
             let frame = stride.piece(0, STRIDE);
             let received = start;
             start -= VLAN_TAG;
-            len += VLAN_TAG;
             frame.copy_within(received..received + 12, start);
             frame[start + 12..start + 14].copy_from_slice(&tag.tpid.to_be_bytes());
             frame[start + 14..start + 16].copy_from_slice(&tag.tci.to_be_bytes());
-            header.shift_for_vlan_tag();
         }
-        let segment = stride.segment(start, len);
+        let segment = stride.segment(start, tagged);
         self.add_segment(segment);
-        self.add_frame(header, len);
+        self.add_frame(header, tagged);
+        Ok(())
     }
 
     /// Memory for the frame that is to be added next: [`MAX_FRAME`] bytes that
@@ -284,6 +331,10 @@ impl Burst {
         };
         self.needs = self.needs | header.needs();
         self.bytes += len as u64;
+        if header.gso_type() != 0 {
+            let pieces = len / usize::from(header.segment_size()).max(1);
+            self.cutting += pieces as u64 * Work::PIECE;
+        }
         self.frames[self.len] = FrameRef {
             header,
             len: len as u32,
@@ -311,6 +362,17 @@ impl Burst {
     pub(crate) fn new_stride() -> std::io::Result<Pool> {
         Pool::try_new(STRIDE)
     }
+
+    /// Whether the frame at `index` lies in the burst's own memory.
+    pub(crate) fn is_own(&self, index: usize) -> bool {
+        match self.segments(index) {
+            [segment] => self.strides[index].offset_of(segment).is_some(),
+            _ => false,
+        }
+    }
+
+    /// Bytes of memory that [`Burst::exchange`] takes and gives.
+    pub(crate) const STRIDE_BYTES: u64 = STRIDE as u64;
 
     /// Takes the memory of the frame at `index`, and puts `spare` in its place. Returns the memory and
     /// where in it the frame begins, or `spare` when the frame does not lie in the burst's own
@@ -353,7 +415,8 @@ impl Burst {
         };
     }
 
-    /// Appends a copy of a frame. `false` when the burst is full or the frame too long.
+    /// Appends a copy of a frame. `false` when the burst is full, or the frame is not one that a port
+    /// may take in.
     pub(crate) fn push(&mut self, header: VnetHeader, frame: &[u8]) -> bool {
         let Some((place, memory)) = self.vacant(0) else {
             return false;
@@ -363,8 +426,7 @@ impl Burst {
         };
         memory.copy_from_slice(frame);
         *place = header;
-        self.take_in(0, frame.len(), None);
-        true
+        self.take_in(0, frame.len(), None).is_ok()
     }
 }
 

@@ -1,35 +1,28 @@
 //! The queue of the frames that a lane sends later: [`Hold`].
 
 mod chunks;
+mod memory;
 #[cfg(test)]
 mod tests;
 mod zero_copy;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use crate::capture::Verdict;
 use crate::frame::{Burst, MAX_BURST, MAX_FRAME, VnetHeader};
+use crate::stats::DropReason;
 
-use chunks::Chunks;
+use chunks::{CHUNK, Chunks, Full};
+use memory::Quota;
+pub use memory::{HoldMemory, quarter_of_ram};
 use zero_copy::ZeroCopyFrames;
 
-/// Frames up to this length, in bytes, lie in chunks of this size each.
-const SHORT: usize = 256;
-
-/// Longer frames lie in as many chunks of this size as they need: one for a frame of the usual MTU,
-/// 33 for the longest super-frame.
-const LONG: usize = 2048;
-
 /// A frame of at least this many bytes that lies in a burst's own memory is not copied: it takes
-/// that memory with it, and the burst gets a spare piece in exchange.
-const ZERO_COPY_FROM: usize = 8 << 10;
-
-/// Marks the number of a frame that lies in long chunks.
-const IN_LONG: u32 = 1 << 31;
-
-/// Marks the number of a frame that took its memory with it.
-const IN_ZERO_COPY: u32 = 1 << 30;
+/// that memory with it, and the burst gets a spare piece in exchange. That is at most about twice as
+/// much memory as the frame has bytes.
+const ZERO_COPY_FROM: usize = 32 << 10;
 
 /// The least capacity of a hold, in bytes: the longest frame fits in any.
 const MIN_BYTES: u64 = 128 << 10;
@@ -40,11 +33,15 @@ const NONE: u32 = u32::MAX;
 /// same time in the order in which they came.
 ///
 /// All memory is reserved when the hold is made, and only as much of it is touched as frames wait at
-/// the same time: the chunk that was freed last is used first.
+/// the same time: what was freed last is used first. What is touched for the first time counts against the
+/// budget of all holds, until the hold is dropped.
 pub(crate) struct Hold {
-    short: Chunks,
-    long: Chunks,
+    chunks: Chunks,
     zero_copy: ZeroCopyFrames,
+    frames: Vec<HeldFrame>,
+    free: Vec<u32>,
+    /// Dropped after the memory that it stands for.
+    quota: Quota,
     /// Bytes of frames that it was made for.
     capacity: u64,
     /// The list of the frames that came in the order of their release, as most do.
@@ -68,8 +65,29 @@ struct HeldFrame {
     header: VnetHeader,
     len: u32,
     next: u32,
+    place: Place,
     verdict: Verdict,
 }
+
+/// Where a held frame lies.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// In chunks, from this one on.
+    Chunks(u32),
+    /// In the memory that it took with it.
+    Own(u32),
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Place::Own(NONE)
+    }
+}
+
+/// Bytes of memory that a waiting frame takes besides its own: its entry, its number in the list of free
+/// ones, and its place in the order of release.
+const ENTRY: u64 =
+    (size_of::<HeldFrame>() + size_of::<u32>() + size_of::<Reverse<(u64, u64, u32)>>()) as u64;
 
 /// How a frame waits: since when and until when, in ns, and what became of it.
 #[derive(Debug, Clone, Copy)]
@@ -80,18 +98,18 @@ pub(crate) struct Wait {
 }
 
 impl Hold {
-    /// Reserves memory for `bytes` of frames of any length, but for no more than one short frame in
-    /// 128 bytes. `None` when the system has too little memory.
-    pub(crate) fn new(bytes: u64) -> Option<Self> {
+    /// Reserves memory for `bytes` of frames of any length, but for no more than one frame in 128 bytes.
+    /// What is used of it counts against `memory`. `None` when the system has too little memory.
+    pub(crate) fn new(bytes: u64, memory: Arc<HoldMemory>) -> Option<Self> {
         let room = usize::try_from(bytes.max(MIN_BYTES)).ok()?;
-        let counts = [room / 128, room / 512, room / MAX_FRAME];
-        if counts.iter().any(|count| *count >= IN_ZERO_COPY as usize) {
-            return None;
-        }
+        let frames = room / CHUNK;
         let mut hold = Hold {
-            short: Chunks::new(SHORT, counts[0])?,
-            long: Chunks::new(LONG, counts[1])?,
-            zero_copy: ZeroCopyFrames::new(counts[2])?,
+            // Each frame may waste nearly a chunk.
+            chunks: Chunks::new(frames.checked_mul(2)?)?,
+            zero_copy: ZeroCopyFrames::new(room / MAX_FRAME)?,
+            frames: Vec::new(),
+            free: Vec::new(),
+            quota: Quota::new(memory),
             capacity: bytes,
             first: NONE,
             last: NONE,
@@ -102,9 +120,9 @@ impl Hold {
             lent: [NONE; MAX_BURST],
             lent_len: 0,
         };
-        hold.out_of_order
-            .try_reserve_exact(counts.iter().sum())
-            .ok()?;
+        hold.frames.try_reserve_exact(frames).ok()?;
+        hold.free.try_reserve_exact(frames).ok()?;
+        hold.out_of_order.try_reserve_exact(frames).ok()?;
         Some(hold)
     }
 
@@ -142,51 +160,80 @@ impl Hold {
     }
 
     /// Moves the frame at `index` out of a burst that is not sent any more: with its memory, if
-    /// that is cheaper than a copy. `false` when the hold is full.
-    pub(crate) fn take_over(&mut self, burst: &mut Burst, index: usize, wait: Wait) -> bool {
+    /// that is cheaper than a copy.
+    ///
+    /// # Errors
+    /// Why it was not kept: the hold is full, or all holds together are.
+    pub(crate) fn take_over(
+        &mut self,
+        burst: &mut Burst,
+        index: usize,
+        wait: Wait,
+    ) -> Result<(), DropReason> {
         let plain = wait.verdict.corrupted.is_none() && !wait.verdict.marked;
-        if plain
-            && burst.frame_len(index) >= ZERO_COPY_FROM
-            && let Some(frame) = self.zero_copy.take_in(burst, index)
-        {
-            self.add(frame | IN_ZERO_COPY, burst, index, wait);
-            return true;
+        if plain && burst.frame_len(index) >= ZERO_COPY_FROM {
+            let number = self.number()?;
+            if let Some(own) = self.zero_copy.take_in(burst, index, &mut self.quota) {
+                self.add(number, Place::Own(own), burst, index, wait);
+                return Ok(());
+            }
+            self.free.push(number);
         }
         self.copy_in(burst, index, wait, None)
     }
 
     /// Copies the frame at `index` in. The copy has the bit flipped that `wait` names, and its first
-    /// bytes as `rewrite` leaves them. `false` when the hold is full.
+    /// bytes as `rewrite` leaves them.
+    ///
+    /// # Errors
+    /// Why it was not kept: the hold is full, or all holds together are.
     pub(crate) fn copy_in(
         &mut self,
         burst: &Burst,
         index: usize,
         wait: Wait,
         rewrite: Option<fn(&mut [u8])>,
-    ) -> bool {
-        let len = burst.frame_len(index);
-        let (chunks, mark) = if len <= SHORT {
-            (&mut self.short, 0)
-        } else {
-            (&mut self.long, IN_LONG)
-        };
-        let Some(first) = chunks.copy_in(burst, index) else {
-            return false;
+    ) -> Result<(), DropReason> {
+        let number = self.number()?;
+        let first = match self.chunks.copy_in(burst, index, &mut self.quota) {
+            Ok(first) => first,
+            Err(full) => {
+                self.free.push(number);
+                return Err(match full {
+                    Full::Hold => DropReason::HoldFull,
+                    Full::Budget => DropReason::HoldMemory,
+                });
+            }
         };
         if let Some(rewrite) = rewrite {
-            let at = first as usize * chunks.size;
-            rewrite(chunks.pool.piece(at, len.min(chunks.size)));
+            rewrite(self.chunks.head(first, burst.frame_len(index)));
         }
         if let Some(bit) = wait.verdict.corrupted
-            && let Some(byte) = chunks.byte(first, (bit / 8) as usize)
+            && let Some(byte) = self.chunks.byte(first, (bit / 8) as usize)
         {
             *byte ^= 1 << (bit % 8);
         }
-        self.add(first | mark, burst, index, wait);
-        true
+        self.add(number, Place::Chunks(first), burst, index, wait);
+        Ok(())
     }
 
-    fn add(&mut self, frame: u32, burst: &Burst, index: usize, wait: Wait) {
+    /// A number for one more frame.
+    fn number(&mut self) -> Result<u32, DropReason> {
+        if let Some(number) = self.free.pop() {
+            return Ok(number);
+        }
+        if self.frames.len() == self.frames.capacity() {
+            return Err(DropReason::HoldFull);
+        }
+        if !self.quota.allows(ENTRY) {
+            return Err(DropReason::HoldMemory);
+        }
+        // Does not allocate, as was just checked.
+        self.frames.push(HeldFrame::default());
+        Ok(self.frames.len() as u32 - 1)
+    }
+
+    fn add(&mut self, frame: u32, place: Place, burst: &Burst, index: usize, wait: Wait) {
         let len = burst.frame_len(index);
         let sequence = self.sequence;
         *self.held_mut(frame) = HeldFrame {
@@ -196,6 +243,7 @@ impl Hold {
             header: *burst.header(index),
             len: len as u32,
             next: NONE,
+            place,
             verdict: wait.verdict,
         };
         self.enqueue(frame);
@@ -205,30 +253,19 @@ impl Hold {
     }
 
     fn held(&self, frame: u32) -> &HeldFrame {
-        let frames = match frame & (IN_LONG | IN_ZERO_COPY) {
-            0 => &self.short.frames,
-            IN_LONG => &self.long.frames,
-            _ => &self.zero_copy.frames,
-        };
-        &frames[(frame & !(IN_LONG | IN_ZERO_COPY)) as usize]
+        &self.frames[frame as usize]
     }
 
     fn held_mut(&mut self, frame: u32) -> &mut HeldFrame {
-        let frames = match frame & (IN_LONG | IN_ZERO_COPY) {
-            0 => &mut self.short.frames,
-            IN_LONG => &mut self.long.frames,
-            _ => &mut self.zero_copy.frames,
-        };
-        &mut frames[(frame & !(IN_LONG | IN_ZERO_COPY)) as usize]
+        &mut self.frames[frame as usize]
     }
 
     fn give_back(&mut self, frame: u32) {
-        let number = frame & !(IN_LONG | IN_ZERO_COPY);
-        match frame & (IN_LONG | IN_ZERO_COPY) {
-            0 => self.short.give_back(number),
-            IN_LONG => self.long.give_back(number),
-            _ => self.zero_copy.give_back(number),
+        match self.held(frame).place {
+            Place::Chunks(first) => self.chunks.give_back(first),
+            Place::Own(own) => self.zero_copy.give_back(own),
         }
+        self.free.push(frame);
     }
 
     fn enqueue(&mut self, frame: u32) {
@@ -288,12 +325,11 @@ impl Hold {
     }
 
     fn lend(&mut self, frame: u32, held: &HeldFrame, out: &mut Burst) {
-        let (number, len) = (frame & !(IN_LONG | IN_ZERO_COPY), held.len as usize);
-        match frame & (IN_LONG | IN_ZERO_COPY) {
-            0 => self.short.add_to(number, len, out),
-            IN_LONG => self.long.add_to(number, len, out),
-            _ => {
-                if let Some((memory, at)) = &self.zero_copy.memory[number as usize] {
+        let len = held.len as usize;
+        match held.place {
+            Place::Chunks(first) => self.chunks.add_to(first, len, out),
+            Place::Own(own) => {
+                if let Some((memory, at)) = &self.zero_copy.memory[own as usize] {
                     out.add_segment(memory.segment(*at, len));
                 }
             }

@@ -1,12 +1,11 @@
 //! Long frames that wait in the memory in which they were received: [`ZeroCopyFrames`].
 
-use super::HeldFrame;
+use super::memory::Quota;
 use crate::frame::Burst;
 use crate::sys::pool::Pool;
 
-/// Frames that were moved here with their memory.
+/// The memory of frames that were moved here with it.
 pub(super) struct ZeroCopyFrames {
-    pub(super) frames: Vec<HeldFrame>,
     /// By frame: its memory, and where in it the frame begins.
     pub(super) memory: Vec<Option<(Pool, usize)>>,
     free: Vec<u32>,
@@ -17,12 +16,10 @@ pub(super) struct ZeroCopyFrames {
 impl ZeroCopyFrames {
     pub(super) fn new(capacity: usize) -> Option<Self> {
         let mut kept = ZeroCopyFrames {
-            frames: Vec::new(),
             memory: Vec::new(),
             free: Vec::new(),
             spare: Vec::new(),
         };
-        kept.frames.try_reserve_exact(capacity).ok()?;
         kept.memory.try_reserve_exact(capacity).ok()?;
         kept.free.try_reserve_exact(capacity).ok()?;
         // Never more than `capacity`: each exchange takes one and later gives one back.
@@ -33,14 +30,29 @@ impl ZeroCopyFrames {
         Some(kept)
     }
 
-    pub(super) fn take_in(&mut self, burst: &mut Burst, index: usize) -> Option<u32> {
+    /// Takes a frame in with its memory. `None` when it does not lie in the burst's own, or there is no
+    /// memory to give in exchange.
+    pub(super) fn take_in(
+        &mut self,
+        burst: &mut Burst,
+        index: usize,
+        quota: &mut Quota,
+    ) -> Option<u32> {
+        if !burst.is_own(index) {
+            return None;
+        }
+        // The memory that was given away last is the first to be given away again: only one that is
+        // given away for the first time will be touched for the first time.
+        let is_fresh = self.free.is_empty();
+        if is_fresh && (self.spare.is_empty() || !quota.allows(Burst::STRIDE_BYTES)) {
+            return None;
+        }
         let spare = self.spare.pop()?;
         match burst.exchange(index, spare) {
             Ok(memory) => {
-                let frame = self.free.pop().unwrap_or(self.frames.len() as u32);
-                if frame as usize == self.frames.len() {
+                let frame = self.free.pop().unwrap_or(self.memory.len() as u32);
+                if frame as usize == self.memory.len() {
                     // Does not allocate: the capacity is that of the spare ones.
-                    self.frames.push(HeldFrame::default());
                     self.memory.push(None);
                 }
                 self.memory[frame as usize] = Some(memory);

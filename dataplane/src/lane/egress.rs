@@ -23,11 +23,19 @@ pub(super) struct Egress<'a> {
 /// several pieces.
 type Origins = [(u8, bool); MAX_BURST];
 
+/// Frames that sending a burst made of its super-frames.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cuts {
+    /// How many frames more than the burst has are to be counted.
+    pub(super) more: u64,
+    /// How many pieces were made. Those of a receiver that is full are only counted.
+    pub(super) made: u64,
+}
+
 impl Egress<'_> {
-    /// Sends the burst. Returns how many frames more than the burst has were made by cutting
-    /// super-frames.
+    /// Sends the burst.
     #[inline]
-    pub(super) fn send(&mut self, burst: &Burst, losses: &mut Losses) -> u64 {
+    pub(super) fn send(&mut self, burst: &Burst, losses: &mut Losses) -> Cuts {
         let mut next = 0;
         while next < burst.len() {
             let takes = self.port.takes();
@@ -45,7 +53,7 @@ impl Egress<'_> {
                 }
             }
         }
-        0
+        Cuts::default()
     }
 
     fn verdict(&self, index: usize) -> Verdict {
@@ -54,20 +62,22 @@ impl Egress<'_> {
     }
 
     /// As [`Egress::send`], but first finishes checksums and cuts super-frames that the receiver does
-    /// not take.
+    /// not take. Once the receiver takes no piece any more, it gets no other one of this burst: they are
+    /// counted without being made.
     fn send_finished(
         &mut self,
         burst: &Burst,
         from: usize,
         takes: Offloads,
         losses: &mut Losses,
-    ) -> u64 {
-        let mut more = 0;
+    ) -> Cuts {
+        let mut cuts = Cuts::default();
+        let mut refused = None;
         let mut origins: Origins = [(0, false); MAX_BURST];
         for index in from..burst.len() {
             if takes.contains(burst.header(index).needs()) {
                 if !self.cut.has_room() {
-                    self.flush(&origins, losses);
+                    refused = self.flush(&origins, losses);
                 }
                 origins[self.cut.len()] = (index as u8, false);
                 self.cut.push_again(burst, index);
@@ -78,20 +88,26 @@ impl Egress<'_> {
                 continue;
             };
             let several = pieces.len() > 1;
-            more += pieces.len() as u64 - 1;
+            cuts.more += pieces.len() as u64 - 1;
             while pieces.len() > 0 {
                 if !self.cut.has_room() {
-                    self.flush(&origins, losses);
+                    refused = self.flush(&origins, losses);
                 }
+                if let (Some(reason), true) = (refused, several) {
+                    losses.lose_pieces(index, pieces.len() as u16, reason);
+                    break;
+                }
+                cuts.made += 1;
                 origins[self.cut.len()] = (index as u8, several);
                 pieces.add_next(self.cut);
             }
         }
         self.flush(&origins, losses);
-        more
+        cuts
     }
 
-    fn flush(&mut self, origins: &Origins, losses: &mut Losses) {
+    /// Sends the cut burst. Returns why its last frame was lost, if the next one would be, too.
+    fn flush(&mut self, origins: &Origins, losses: &mut Losses) -> Option<DropReason> {
         let sent = self.port.send(self.cut, 0, self.cut_losses);
         // A port does not refuse a frame that it has just agreed to take. If it does, it is counted.
         let rest = sent..self.cut.len();
@@ -108,7 +124,10 @@ impl Egress<'_> {
                 None => {}
             }
         }
+        let last = self.cut.len().checked_sub(1);
+        let refused = last.and_then(|last| self.cut_losses.fate(last));
         self.cut_losses.clear();
         self.cut.clear();
+        refused.filter(|reason| matches!(reason, DropReason::ReceiverFull | DropReason::Unplugged))
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct ImpairBurst<'a> {
     pub(super) cut_losses: &'a mut Losses,
     pub(super) losses: &'a mut Losses,
     pub(super) tally: Tally,
+    /// Pieces of super-frames that were made so far.
+    pub(super) made: u64,
 }
 
 impl ImpairBurst<'_> {
@@ -63,6 +65,7 @@ impl ImpairBurst<'_> {
         while pieces.len() > 0 {
             self.make_room(ready);
             pieces.add_next(ready);
+            self.made += 1;
             self.piece(ready);
         }
     }
@@ -76,10 +79,10 @@ impl ImpairBurst<'_> {
         }
         if fate.dropped.is_none() {
             let wait = self.wait(fate.release, verdict);
-            let hold = self.impaired.holds.last_mut();
-            if !hold.is_some_and(|hold| hold.take_over(received, index, wait)) {
-                verdict.dropped = Some(DropReason::HoldFull);
-            }
+            verdict.dropped = match self.impaired.holds.last_mut() {
+                Some(hold) => hold.take_over(received, index, wait).err(),
+                None => Some(DropReason::HoldFull),
+            };
         }
         self.stays_behind(received, index, &verdict);
     }
@@ -94,8 +97,8 @@ impl ImpairBurst<'_> {
             self.verdicts.0[index] = verdict;
             return;
         }
-        if fate.dropped.is_none() && !self.keep(ready, index, fate.release, verdict) {
-            verdict.dropped = Some(DropReason::HoldFull);
+        if fate.dropped.is_none() {
+            verdict.dropped = self.keep(ready, index, fate.release, verdict).err();
         }
         self.stays_behind(ready, index, &verdict);
         ready.pop();
@@ -158,7 +161,7 @@ impl ImpairBurst<'_> {
             ..self.verdict(fate)
         };
         let reason = match fate.dropped {
-            None if !self.keep(burst, index, fate.release, verdict) => Some(DropReason::HoldFull),
+            None => self.keep(burst, index, fate.release, verdict).err(),
             dropped => dropped,
         };
         if let Some(reason) = reason {
@@ -197,11 +200,18 @@ impl ImpairBurst<'_> {
         }
     }
 
-    fn keep(&mut self, burst: &Burst, index: usize, release: u64, verdict: Verdict) -> bool {
+    fn keep(
+        &mut self,
+        burst: &Burst,
+        index: usize,
+        release: u64,
+        verdict: Verdict,
+    ) -> Result<(), DropReason> {
         let wait = self.wait(release, verdict);
         let mend: Option<fn(&mut [u8])> = verdict.marked.then_some(ecn::mark);
         let hold = self.impaired.holds.last_mut();
-        hold.is_some_and(|hold| hold.copy_in(burst, index, wait, mend))
+        let hold = hold.ok_or(DropReason::HoldFull)?;
+        hold.copy_in(burst, index, wait, mend)
     }
 
     fn account(&mut self, fate: &Fate) {
@@ -244,9 +254,10 @@ impl ImpairBurst<'_> {
                 verdicts: Some(self.verdicts),
                 now: self.now,
             };
-            let more = egress.send(ready, self.ready_losses);
-            self.tally.frames_in += more;
-            self.tally.frames_out += more;
+            let cuts = egress.send(ready, self.ready_losses);
+            self.tally.frames_in += cuts.more;
+            self.tally.frames_out += cuts.more;
+            self.made += cuts.made;
         } else {
             let whole = 0..ready.len();
             self.ready_losses.lose_all(whole, DropReason::Unplugged);

@@ -1,5 +1,7 @@
 //! A lane's impairment while it is in force: [`Impaired`].
 
+use std::sync::Arc;
+
 use super::accuracy::Accuracy;
 use super::egress::Egress;
 use super::impair_burst::ImpairBurst;
@@ -7,10 +9,11 @@ use super::{Bursts, LaneTaps};
 use crate::capture::Verdict;
 use crate::clock;
 use crate::frame::{Burst, MAX_BURST};
-use crate::hold::Hold;
+use crate::hold::{Hold, HoldMemory};
 use crate::impair::{Impairer, Impairment};
 use crate::port::Port;
 use crate::stats::{DropReason, LaneStats, Losses, Tally};
+use crate::work::Work;
 
 /// Most holds of a lane: those of earlier impairments in which frames still wait, and its own.
 const MAX_HOLDS: usize = 4;
@@ -34,11 +37,11 @@ pub(crate) struct Impaired {
 }
 
 impl Impaired {
-    /// Prepares an impairment and reserves all memory that it may need. `None` when the system has
-    /// too little.
-    pub(crate) fn new(settings: Impairment) -> Option<Box<Self>> {
+    /// Prepares an impairment and reserves all memory that it may need; what is used of it counts against
+    /// `memory`. `None` when the system has too little.
+    pub(crate) fn new(settings: Impairment, memory: &Arc<HoldMemory>) -> Option<Box<Self>> {
         let mut holds = Vec::with_capacity(MAX_HOLDS);
-        holds.push(Hold::new(settings.hold_bytes())?);
+        holds.push(Hold::new(settings.hold_bytes(), memory.clone())?);
         Some(Box::new(Impaired {
             impairer: Some(Impairer::new(settings)),
             holds,
@@ -105,7 +108,8 @@ impl Impaired {
         stats.add(&Tally::default(), &losses);
     }
 
-    /// Judges every frame that was received: it is sent at once, waits, or is lost.
+    /// Judges every frame that was received: it is sent at once, waits, or is lost. Returns how much
+    /// work that was.
     pub(super) fn pass(
         &mut self,
         now: u64,
@@ -113,9 +117,10 @@ impl Impaired {
         taps: &mut LaneTaps,
         mut to: Option<&mut Port>,
         memory: &mut Bursts,
-    ) {
+    ) -> Work {
+        let syscalls = to.as_deref().is_some_and(Port::needs_syscall);
         // Frames that are due go first: no new one may overtake them.
-        self.release(now, stats, taps, to.as_deref_mut(), memory);
+        let mut work = self.release(now, stats, taps, to.as_deref_mut(), memory);
         let mut impair_burst = ImpairBurst {
             tally: Tally {
                 frames_in: memory.losses.total(),
@@ -131,18 +136,23 @@ impl Impaired {
             cut: &mut memory.cut,
             cut_losses: &mut memory.cut_losses,
             losses: &mut memory.losses,
+            made: 0,
         };
         let ready = &mut memory.ready;
         for index in 0..memory.received.len() {
             impair_burst.frame(&mut memory.received, index, ready);
         }
         impair_burst.flush(ready);
+        let (judged, made) = (impair_burst.tally.frames_in, impair_burst.made);
+        work += Work::of(judged, memory.received.bytes(), made, syscalls);
         stats.add(&impair_burst.tally, &memory.losses);
         // A frame that was changed was copied into the hold, and may be due at once.
-        self.release(now, stats, taps, to, memory);
+        work += self.release(now, stats, taps, to, memory);
+        work
     }
 
-    /// Sends frames that are due, at most [`BURSTS_PER_RELEASE`] bursts of them.
+    /// Sends frames that are due: at most [`BURSTS_PER_RELEASE`] bursts of them, and none after one turn's
+    /// work. Returns how much work that was.
     pub(super) fn release(
         &mut self,
         now: u64,
@@ -150,10 +160,12 @@ impl Impaired {
         taps: &mut LaneTaps,
         mut to: Option<&mut Port>,
         memory: &mut Bursts,
-    ) {
+    ) -> Work {
+        let mut work = Work::default();
+        let syscalls = to.as_deref().is_some_and(Port::needs_syscall);
         for _ in 0..BURSTS_PER_RELEASE {
-            if self.next_release().is_none_or(|next| next > now) {
-                return;
+            if work >= Work::TURN || self.next_release().is_none_or(|next| next > now) {
+                break;
             }
             let Bursts {
                 ready,
@@ -171,6 +183,7 @@ impl Impaired {
             }
             let mut frames = ready.len() as u64;
             let before = frames;
+            let mut made = 0;
             if let Some(port) = to.as_deref_mut() {
                 let mut egress = Egress {
                     port,
@@ -180,7 +193,9 @@ impl Impaired {
                     verdicts: Some(verdicts),
                     now,
                 };
-                frames += egress.send(ready, ready_losses);
+                let cuts = egress.send(ready, ready_losses);
+                frames += cuts.more;
+                made += cuts.made;
             } else {
                 ready_losses.lose_all(0..ready.len(), DropReason::Unplugged);
             }
@@ -191,10 +206,12 @@ impl Impaired {
                 ..Tally::default()
             };
             stats.add(&tally, ready_losses);
+            work += Work::of(before, ready.bytes(), made, syscalls);
             ready.clear();
             ready_losses.clear();
             self.holds.iter_mut().for_each(Hold::reclaim);
         }
+        work
     }
 
     /// Moves frames that are due from the holds to a burst, in order.

@@ -17,6 +17,7 @@ use crate::frame::{Burst, MAX_BURST};
 use crate::port::Port;
 use crate::port::vhost_user::Filled;
 use crate::stats::{DropReason, LaneStats, Losses, Tally};
+use crate::work::Work;
 
 pub use accuracy::Accuracy;
 use egress::Egress;
@@ -104,22 +105,28 @@ impl Lane {
     }
 
     /// Passes on the burst that was received. Afterwards every frame is counted, and the burst
-    /// and its losses are empty.
+    /// and its losses are empty. Returns how much work that was.
     #[inline]
-    pub(crate) fn pass(&mut self, state: CableState, to: Option<&mut Port>, memory: &mut Bursts) {
+    pub(crate) fn pass(
+        &mut self,
+        state: CableState,
+        to: Option<&mut Port>,
+        memory: &mut Bursts,
+    ) -> Work {
         let frames = memory.received.len() as u64 + memory.losses.total();
         if frames == 0 {
-            return;
+            return Work::default();
         }
         memory.passing = frames;
-        if self.impaired.is_some() && state == CableState::Up {
-            self.pass_impaired(to, memory);
+        let work = if self.impaired.is_some() && state == CableState::Up {
+            self.pass_impaired(to, memory)
         } else {
-            self.pass_clean(frames, state, to, memory);
-        }
+            self.pass_clean(frames, state, to, memory)
+        };
         memory.received.clear();
         memory.losses.clear();
         memory.passing = 0;
+        work
     }
 
     #[inline]
@@ -129,10 +136,12 @@ impl Lane {
         state: CableState,
         to: Option<&mut Port>,
         memory: &mut Bursts,
-    ) {
+    ) -> Work {
         let Bursts {
             received, losses, ..
         } = memory;
+        let syscalls = to.as_deref().is_some_and(Port::needs_syscall);
+        let mut work = Work::of(frames, received.bytes(), 0, syscalls);
         let now = if self.taps.is_empty() {
             0
         } else {
@@ -149,7 +158,9 @@ impl Lane {
                     verdicts: None,
                     now,
                 };
-                frames += egress.send(received, losses);
+                let cuts = egress.send(received, losses);
+                frames += cuts.more;
+                work += Work::of(0, 0, cuts.made, syscalls);
             }
             (CableState::Up, None) => losses.lose_all(whole, DropReason::Unplugged),
             (CableState::Down, _) => losses.lose_all(whole, DropReason::CableDown),
@@ -166,26 +177,30 @@ impl Lane {
             }
         }
         self.stats.add_sent(frames, received.bytes(), losses);
+        work
     }
 
-    fn pass_impaired(&mut self, to: Option<&mut Port>, memory: &mut Bursts) {
+    fn pass_impaired(&mut self, to: Option<&mut Port>, memory: &mut Bursts) -> Work {
         let Some(impaired) = &mut self.impaired else {
-            return;
+            return Work::default();
         };
         let now = clock::now();
-        impaired.pass(now, &self.stats, &mut self.taps, to, memory);
+        impaired.pass(now, &self.stats, &mut self.taps, to, memory)
     }
 
-    /// Sends the held frames that are due. Returns when the next one is due, if any is left.
+    /// Sends the held frames that are due. Returns when the next one is due, if any is left, and how much
+    /// work it was.
     pub(crate) fn release(
         &mut self,
         now: u64,
         to: Option<&mut Port>,
         memory: &mut Bursts,
-    ) -> Option<u64> {
-        let impaired = self.impaired.as_mut()?;
-        impaired.release(now, &self.stats, &mut self.taps, to, memory);
-        impaired.next_release()
+    ) -> (Option<u64>, Work) {
+        let Some(impaired) = &mut self.impaired else {
+            return (None, Work::default());
+        };
+        let work = impaired.release(now, &self.stats, &mut self.taps, to, memory);
+        (impaired.next_release(), work)
     }
 
     /// When the next held frame is due, in ns.

@@ -10,7 +10,8 @@ use crate::cable::Cable;
 use crate::cable_state::CableState;
 use crate::capture::{Record, TapSpec, Verdict, lane_tap, recorder};
 use crate::clock;
-use crate::frame::VnetHeader;
+use crate::frame::{MAX_FRAME, VnetHeader};
+use crate::hold::HoldMemory;
 use crate::impair::{Chance, Impairment, Limit, Loss};
 use crate::lane::{Bursts, Impaired, NumberedTap};
 use crate::port::{MemoryHost, Port, memory, memory_taking};
@@ -22,6 +23,7 @@ struct Bench {
     left: MemoryHost,
     right: MemoryHost,
     memory: Bursts,
+    hold_memory: Arc<HoldMemory>,
 }
 
 impl Bench {
@@ -37,13 +39,14 @@ impl Bench {
             left,
             right,
             memory: Bursts::default(),
+            hold_memory: Arc::new(HoldMemory::new(Some(64 << 20))),
         }
     }
 
     fn impair(&mut self, impairment: Option<Impairment>) {
         let impaired = impairment.map(|settings| {
             settings.check().unwrap();
-            Impaired::new(settings).unwrap()
+            Impaired::new(settings, &self.hold_memory).unwrap()
         });
         self.cable.lane_mut(Side::A).impair(impaired);
     }
@@ -72,6 +75,7 @@ impl Bench {
         while self
             .cable
             .release(Side::A, now, &mut self.memory)
+            .0
             .is_some_and(|next| next <= now)
         {}
     }
@@ -219,6 +223,7 @@ fn what_the_receiver_has_no_room_for_is_in_the_capture() {
         left,
         right,
         memory: Bursts::default(),
+        hold_memory: Arc::new(HoldMemory::new(None)),
     };
     let mut entered = bench.tap(false);
     for number in 0..6 {
@@ -285,6 +290,80 @@ fn constant_delay_keeps_super_frames_whole_and_loss_cuts_them() {
     assert!(received.iter().all(|frame| frame.len() == 1054));
     let stats = bench.stats();
     assert_eq!((stats.frames_in, stats.frames_out), (11, 10));
+}
+
+/// A frame that is too long, or has no place for its checksum, costs itself: it is counted, and
+/// captures and the flight recorder go on.
+#[test]
+fn a_frame_that_is_too_long_is_counted_and_captures_go_on() {
+    let mut bench = Bench::taking(Offloads::NONE);
+    let (tap, mut capture) = lane_tap(TapSpec {
+        filter: None,
+        snap: u32::MAX,
+        wire: false,
+        bytes: 1 << 20,
+    });
+    let tap = NumberedTap { number: 1, tap };
+    bench.cable.lane_mut(Side::A).tap(Box::new(tap)).unwrap();
+    let checksum_at = |at: usize| {
+        let mut header = VnetHeader([1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        header.0[6..8].copy_from_slice(&40_000u16.to_le_bytes());
+        header.0[8..10].copy_from_slice(&((at - 40_000) as u16).to_le_bytes());
+        header
+    };
+    let (longest, longer) = (vec![7; MAX_FRAME], vec![7; MAX_FRAME + 4]);
+    for (header, frame) in [
+        (VnetHeader::default(), &longest),
+        (VnetHeader::default(), &longer),
+        (checksum_at(MAX_FRAME - 2), &longest),
+        (checksum_at(MAX_FRAME - 1), &longest),
+        (checksum_at(MAX_FRAME + 2), &longer),
+    ] {
+        assert!(bench.left.send(header, frame));
+    }
+    bench.send(&frame(1));
+    bench.forward();
+    let stats = bench.stats();
+    assert_eq!((stats.frames_in, stats.frames_out, stats.held), (6, 3, 0));
+    let drops: Vec<_> = stats.drop_reasons().collect();
+    assert_eq!(
+        drops,
+        [(DropReason::TooLong, 2), (DropReason::Malformed, 1)]
+    );
+    let mut lengths = Vec::new();
+    capture.read(|record, bytes| {
+        assert_eq!(record.captured as usize, bytes.len());
+        assert_eq!(Record::decode(&record.encode()), Some(*record));
+        lengths.push(bytes.len());
+    });
+    assert_eq!(lengths, [MAX_FRAME, MAX_FRAME, frame(1).len()]);
+}
+
+/// A receiver that is full gets no pieces made: they are only counted.
+#[test]
+fn pieces_for_a_full_receiver_are_counted_and_not_made() {
+    let mut bench = Bench::taking(Offloads::NONE);
+    let (header, frame) = super_frame(60_000);
+    let mut work = Vec::new();
+    for _ in 0..30 {
+        assert!(bench.left.send(header, &frame));
+        let forwarded = bench.cable.forward(Side::A, &mut bench.memory).unwrap();
+        work.push(forwarded.work);
+    }
+    let stats = bench.stats();
+    assert_eq!((stats.frames_in, stats.frames_out), (30 * 60, 1024));
+    assert_eq!(
+        stats.drops[DropReason::ReceiverFull as usize],
+        30 * 60 - 1024
+    );
+    assert_eq!(bench.received().len(), 1024);
+    // The first frames are cut; of the last one no more than the pieces that are tried.
+    let (first, last) = (work[0].0, work[29].0);
+    assert!(last <= first, "{work:?}");
+    // With room again, it is cut again.
+    assert!(bench.left.send(header, &frame));
+    bench.forward();
+    assert_eq!(bench.received().len(), 60);
 }
 
 #[derive(Debug, Clone)]

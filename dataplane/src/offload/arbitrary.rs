@@ -28,6 +28,19 @@ pub(crate) fn drive(mut bytes: Bytes<'_>) {
         let len = usize::from(bytes.u16());
         frame.truncate(len);
     }
+    // To the longest of each kind: one IP packet, and that with one tag and two.
+    if how & 0x60 == 0x60 {
+        let longest = [65_535 + 14, 65_535 + 14 + 4, 65_535 + 14 + 8, MAX_FRAME];
+        frame.resize(bytes.pick(&longest), 0x5a);
+    }
+    // A checksum that ends where the frame does, or a little before or behind.
+    if how & 0x80 != 0 {
+        let field = (frame.len() + 2).saturating_sub(usize::from(bytes.u8() % 8));
+        let start = field.min(40_000);
+        let offset = (field - start).min(65_535);
+        header.0[6..8].copy_from_slice(&(start as u16).to_le_bytes());
+        header.0[8..10].copy_from_slice(&(offset as u16).to_le_bytes());
+    }
     if how & 8 != 0 {
         for _ in 0..bytes.u8() % 4 {
             let (at, value) = (usize::from(bytes.u8()), bytes.u8());

@@ -12,9 +12,8 @@ pub fn finish_checksum(header: &VnetHeader, frame: &mut [u8]) -> bool {
     if !header.needs().contains(Offloads::CSUM) {
         return false;
     }
-    let start = usize::from(header.checksum_start());
-    let field = start + usize::from(header.checksum_offset());
-    if field + 2 > frame.len() {
+    let (start, end) = (usize::from(header.checksum_start()), header.checksum_end());
+    if end > frame.len() {
         return false;
     }
     let mut sum = Sum::default();
@@ -24,7 +23,7 @@ pub fn finish_checksum(header: &VnetHeader, frame: &mut [u8]) -> bool {
         0 => 0xffff,
         value => value,
     };
-    frame[field..field + 2].copy_from_slice(&value.to_be_bytes());
+    frame[end - 2..end].copy_from_slice(&value.to_be_bytes());
     true
 }
 

@@ -3,7 +3,7 @@
 use super::checksum::Sum;
 use super::headers::{MAX_HEADERS, Piece, Template};
 use crate::frame::Offloads;
-use crate::frame::{Burst, VnetHeader};
+use crate::frame::{Burst, MAX_FRAME, VnetHeader};
 use crate::sys::pool::Segment;
 
 /// Most frames that one super-frame is cut into: 64 KiB at 32 bytes each, which is less than any TCP
@@ -24,6 +24,7 @@ const MAX_PARTS: usize = 32;
 /// that changes the payload meanwhile spoils only its own checksums.
 ///
 /// It refuses
+/// - a frame longer than any may be ([`MAX_FRAME`]);
 /// - offsets that point outside the frame;
 /// - a super-frame whose headers are not (VLAN tags,) IPv4 or IPv6, TCP or UDP as its
 ///   virtio-net header says, all within 256 bytes: so also one inside a tunnel, or in MPLS;
@@ -83,6 +84,10 @@ impl<'a> Cut<'a> {
         if takes.contains(header.needs()) {
             return Some(cut);
         }
+        // What is finished or copied whole must fit into the memory of one frame.
+        if burst.frame_len(index) > MAX_FRAME {
+            return None;
+        }
         let template = match header.gso_type() {
             0 => None,
             _ => Some(cut.template()?),
@@ -105,8 +110,7 @@ impl<'a> Cut<'a> {
                 }
             }
             _ if finish => {
-                let field = checksum_field(&header);
-                if field + 2 > burst.frame_len(index) {
+                if header.checksum_end() > burst.frame_len(index) {
                     return None;
                 }
                 cut.header = VnetHeader::default();
@@ -164,7 +168,7 @@ impl<'a> Cut<'a> {
         let old = self.burst.header(self.index);
         let checksum = Unfinished {
             start: usize::from(old.checksum_start()),
-            field: checksum_field(old),
+            field: old.checksum_end() - 2,
             // On this path the kernel does not write 0 for TCP either (`skb_checksum_help`).
             never_zero: true,
         };
@@ -244,10 +248,6 @@ impl<'a> Cut<'a> {
         }
         out.add_frame(self.header, whole);
     }
-}
-
-fn checksum_field(header: &VnetHeader) -> usize {
-    usize::from(header.checksum_start()) + usize::from(header.checksum_offset())
 }
 
 /// The part of a frame that is not handed out yet.

@@ -1,10 +1,12 @@
 //! Changes of several cables at the same moment: [`Panel::commit`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Answerer, Inner, Panel, PanelError, Sent};
 use crate::cable_state::CableState;
 use crate::command::{CableId, Command};
+use crate::hold::HoldMemory;
 use crate::impair::Impairment;
 use crate::lane::Impaired;
 use crate::reply::{NumberedWorker, Reply};
@@ -40,7 +42,8 @@ impl Panel {
     /// [`PanelError::NoSuchCable`], [`PanelError::Impairment`], [`PanelError::NoMemory`]. A worker
     /// that is [`PanelError::Silent`] may leave the batch half done.
     pub fn commit(&self, batch: Vec<PanelChange>) -> Reply<()> {
-        let prepared: Result<Vec<_>, _> = batch.into_iter().map(Prepared::new).collect();
+        let prepare = |change| Prepared::new(change, &self.hold_memory);
+        let prepared: Result<Vec<_>, _> = batch.into_iter().map(prepare).collect();
         match prepared.and_then(|prepared| self.lock().commit(prepared)) {
             Ok(answers) => {
                 let (from, workers) = (answers.from, answers.workers());
@@ -87,7 +90,7 @@ enum Prepared {
 }
 
 impl Prepared {
-    fn new(change: PanelChange) -> Result<Self, PanelError> {
+    fn new(change: PanelChange, memory: &Arc<HoldMemory>) -> Result<Self, PanelError> {
         Ok(match change {
             PanelChange::State { id, state } => Prepared::State(id, state),
             PanelChange::Impair {
@@ -99,7 +102,7 @@ impl Prepared {
                 let prepare = |impairment: Box<Impairment>| {
                     impairment.check()?;
                     let bytes = impairment.hold_bytes();
-                    Impaired::new(*impairment).ok_or(PanelError::NoMemory { bytes })
+                    Impaired::new(*impairment, memory).ok_or(PanelError::NoMemory { bytes })
                 };
                 Prepared::Impair(id, from, impairment.map(prepare).transpose()?)
             }

@@ -20,6 +20,7 @@ use crossbeam_channel::{Receiver, bounded};
 use crate::cable::Cable;
 use crate::cable_state::CableState;
 use crate::command::{Answer, CableId, Command, Event};
+use crate::hold::HoldMemory;
 use crate::port::Port;
 use crate::reply::{NumberedWorker, Pending, Reply, one_shot};
 use crate::side::Side;
@@ -45,6 +46,9 @@ pub struct PanelOptions {
     pub cpus: Vec<usize>,
     /// What a worker does when no frame waits.
     pub idle: Idle,
+    /// Bytes of memory that frames held by the impairments of all lanes may take together. `None`: a
+    /// quarter of the machine's RAM.
+    pub hold_memory: Option<u64>,
 }
 
 /// The patch panel: the workers, and which of them owns which cable.
@@ -55,6 +59,7 @@ pub struct PanelOptions {
 pub struct Panel {
     inner: Arc<Mutex<Inner>>,
     events: Receiver<Event>,
+    hold_memory: Arc<HoldMemory>,
 }
 
 struct Inner {
@@ -116,7 +121,13 @@ impl Panel {
         Ok(Panel {
             inner: Arc::new(Mutex::new(inner)),
             events,
+            hold_memory: Arc::new(HoldMemory::new(options.hold_memory)),
         })
+    }
+
+    /// The budget for frames that the impairments of all lanes hold.
+    pub fn hold_memory(&self) -> &HoldMemory {
+        &self.hold_memory
     }
 
     /// Number of workers.

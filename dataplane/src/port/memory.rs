@@ -9,7 +9,7 @@ use crossbeam_queue::ArrayQueue;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::frame::Offloads;
-use crate::frame::{Burst, MAX_FRAME, MIN_FRAME, VnetHeader};
+use crate::frame::{Burst, VnetHeader};
 use crate::stats::{DropReason, Losses};
 
 /// A frame between the halves; its memory is reused.
@@ -161,8 +161,8 @@ impl Memory {
         self
     }
 
-    pub(super) fn receive(&mut self, burst: &mut Burst) -> bool {
-        let more = self.take_waiting(burst);
+    pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> bool {
+        let more = self.take_waiting(burst, drops);
         #[cfg(test)]
         if let Some(fault) = &self.fault
             && (0..burst.len()).any(|index| burst.to_vec(index)[0] == Fault::TRIGGER)
@@ -172,14 +172,22 @@ impl Memory {
         more
     }
 
-    fn take_waiting(&mut self, burst: &mut Burst) -> bool {
-        while burst.vacant(0).is_some() {
-            if !self
-                .inward
-                .receive(|header, frame| _ = burst.push(header, frame))
-            {
+    fn take_waiting(&mut self, burst: &mut Burst, drops: &mut Losses) -> bool {
+        while burst.has_room() {
+            let Some((place, memory)) = burst.vacant(0) else {
+                break;
+            };
+            let mut len = 0;
+            let received = self.inward.receive(|header, frame| {
+                *place = header;
+                // One byte more than the longest frame shows that it is longer.
+                len = frame.len().min(memory.len());
+                memory[..len].copy_from_slice(&frame[..len]);
+            });
+            if !received {
                 return false;
             }
+            drops.count_refused(burst.take_in(0, len, None));
         }
         true
     }
@@ -203,13 +211,12 @@ impl AsRawFd for Memory {
 }
 
 impl MemoryHost {
-    /// Sends one frame without FCS. `false` when it is not [`MIN_FRAME`] to [`MAX_FRAME`] bytes long,
-    /// or when as many frames wait as the queue holds.
+    /// Sends one frame without FCS, of any length: the port counts one that is too short or too long.
+    /// `false` when as many frames wait as the queue holds.
     pub fn send(&self, header: VnetHeader, frame: &[u8]) -> bool {
-        let sent = (MIN_FRAME..=MAX_FRAME).contains(&frame.len())
-            && self
-                .inward
-                .send(header, frame.len(), |to| to.copy_from_slice(frame));
+        let sent = self
+            .inward
+            .send(header, frame.len(), |to| to.copy_from_slice(frame));
         self.inward.wake();
         sent
     }

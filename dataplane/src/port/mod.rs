@@ -78,7 +78,7 @@ impl Port {
             Port::VhostUser(port) => Ok(port.receive(burst, drops)),
             Port::Tap(port) => port.receive(burst, drops),
             Port::Packet(port) => port.receive(burst, drops),
-            Port::Memory(port) => Ok(port.receive(burst)),
+            Port::Memory(port) => Ok(port.receive(burst, drops)),
         }
     }
 
@@ -123,7 +123,7 @@ impl Port {
         }
     }
 
-    /// Whether looking for frames is a system call.
+    /// Whether looking for frames, and each frame, is a system call or a share of one.
     #[inline]
     pub(crate) fn needs_syscall(&self) -> bool {
         matches!(self, Port::Tap(_) | Port::Packet(_))

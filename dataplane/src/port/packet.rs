@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
-use crate::frame::{Burst, MAX_BURST, MIN_FRAME, Offloads, VnetHeader};
+use crate::frame::{Burst, MAX_BURST, Offloads, VnetHeader};
 use crate::port::PortError;
 use crate::stats::{DropReason, Losses};
 use crate::sys::packet::{self, Received};
@@ -115,7 +115,10 @@ impl Packet {
             let lost = packet::overruns(self.socket.as_fd()).unwrap_or(0);
             drops.count(DropReason::ReadTooLate, lost);
         }
-        self.ask = if more {
+        self.ask = if burst.is_whole_turn() {
+            // What was asked for is there and must be handled: ask for fewer the next time.
+            burst.frames_a_turn().clamp(1, self.ask)
+        } else if more {
             (self.ask * 2).min(MAX_BURST)
         } else {
             (self.ask / 2).max(SMALLEST_ASK)
@@ -227,15 +230,14 @@ impl AsRawFd for Packet {
 fn take_in(received: &[Received], burst: &mut Burst, drops: &mut Losses) {
     let mut skipped = 0;
     for frame in received {
-        if frame.is_truncated {
-            drops.count(DropReason::TooLong, 1);
-            skipped += 1;
-        } else if frame.bytes < VnetHeader::LEN + MIN_FRAME {
-            drops.count(DropReason::Malformed, 1);
-            skipped += 1;
+        let len = frame.bytes.saturating_sub(VnetHeader::LEN);
+        let taken = if frame.is_truncated {
+            Err(DropReason::TooLong)
         } else {
-            burst.take_in(skipped, frame.bytes - VnetHeader::LEN, frame.vlan);
-        }
+            burst.take_in(skipped, len, frame.vlan)
+        };
+        skipped += usize::from(taken.is_err());
+        drops.count_refused(taken);
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, readv};
 
-use crate::frame::{Burst, MIN_FRAME, VnetHeader};
+use crate::frame::{Burst, VnetHeader};
 use crate::port::PortError;
 use crate::stats::{DropReason, Losses};
 use crate::sys::tap::{
@@ -69,14 +69,17 @@ impl Tap {
     }
 
     pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> io::Result<bool> {
-        while let Some((header, memory)) = burst.vacant(0) {
+        while burst.has_room() {
+            let Some((header, memory)) = burst.vacant(0) else {
+                break;
+            };
             let mut parts = [IoSliceMut::new(&mut header.0), IoSliceMut::new(memory)];
             match readv(&self.tap, &mut parts) {
-                Ok(bytes) if bytes >= VnetHeader::LEN + MIN_FRAME => {
-                    burst.take_in(0, bytes - VnetHeader::LEN, None);
-                }
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(_) => drops.count(DropReason::Malformed, 1),
+                Ok(bytes) => {
+                    let len = bytes.saturating_sub(VnetHeader::LEN);
+                    drops.count_refused(burst.take_in(0, len, None));
+                }
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),

@@ -110,7 +110,7 @@ impl Worker {
         }
     }
 
-    fn add(&mut self, id: CableId, cable: Cable) -> io::Result<()> {
+    pub(super) fn add(&mut self, id: CableId, cable: Cable) -> io::Result<()> {
         let vacant = self.cables.iter().position(Option::is_none);
         let index = vacant.unwrap_or(self.cables.len());
         self.watch(&cable, index)?;

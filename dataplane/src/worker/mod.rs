@@ -1,6 +1,7 @@
 //! One forwarding thread: the loop that moves frames, [`Worker`].
 
 mod commands;
+mod shares;
 mod stats;
 mod supervision;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::side::Side;
 use crate::timer::Timer;
 
 use commands::Control;
+use shares::{Lead, Shares, Turn};
 pub(crate) use stats::WorkerStats;
 
 /// What a worker does when no frame waits.
@@ -69,6 +71,7 @@ pub(crate) struct Worker {
     active: Vec<ActivePort>,
     /// Lanes in which frames wait for their time.
     waiting: Vec<WaitingLane>,
+    shares: Shares,
     timer: Timer,
     polling: AdaptivePoll,
     memory: Bursts,
@@ -90,6 +93,7 @@ struct WaitingLane {
     from: Side,
     /// When the first of them is due, in ns of [`clock::now`].
     next: u64,
+    lead: Lead,
 }
 
 /// The outcome of polling all active ports once.
@@ -99,6 +103,8 @@ struct Round {
     received: bool,
     /// Another round costs system calls.
     needs_syscall: bool,
+    /// A lane has frames and waits for others.
+    throttled: bool,
 }
 
 struct ActivePort {
@@ -106,6 +112,7 @@ struct ActivePort {
     index: usize,
     side: Side,
     quiet_since: Option<Instant>,
+    lead: Lead,
 }
 
 impl Worker {
@@ -124,6 +131,7 @@ impl Worker {
             expected: BTreeMap::new(),
             active: Vec::new(),
             waiting: Vec::new(),
+            shares: Shares::default(),
             timer,
             polling: AdaptivePoll::default(),
             memory: Bursts::default(),
@@ -176,12 +184,13 @@ impl Worker {
             if self.active.is_empty() && self.waiting.is_empty() {
                 break;
             }
+            self.shares.begin_round();
             let released = self.release_due();
             let round = self.round(now);
             busy += u32::from(round.received || released);
             // A poll in memory costs next to nothing. One that is a system call is better spent
             // on epoll, which looks at all ports at once.
-            if !round.received && round.needs_syscall {
+            if !round.received && round.needs_syscall && !round.throttled {
                 break;
             }
         }
@@ -215,20 +224,31 @@ impl Worker {
         let mut any = false;
         let mut at = 0;
         while at < self.waiting.len() {
-            let WaitingLane { index, from, next } = self.waiting[at];
-            if next > now {
+            let lane = &mut self.waiting[at];
+            let (index, from) = (lane.index, lane.from);
+            let turn = self.shares.turn(&mut lane.lead);
+            if lane.next > now {
+                at += 1;
+                continue;
+            }
+            let slot = self.cables.get_mut(index).and_then(Option::as_mut);
+            if let (Turn::Later { first }, Some(slot)) = (turn, &slot) {
+                if first {
+                    slot.cable.lane(from).stats.add_throttled();
+                }
                 at += 1;
                 continue;
             }
             any = true;
-            let slot = self.cables.get_mut(index).and_then(Option::as_mut);
             let stats = &self.channels.stats;
-            let next = slot.and_then(|slot| {
+            let (next, work) = slot.map_or_else(Default::default, |slot| {
                 stats.take_in_hand(slot.id, Some(from));
                 slot.cable.release(from, now, &mut self.memory)
             });
             if let Some(next) = next {
-                self.waiting[at].next = next;
+                let lane = &mut self.waiting[at];
+                self.shares.charge(&mut lane.lead, work);
+                lane.next = next;
                 at += 1;
             } else {
                 self.waiting.swap_remove(at);
@@ -271,7 +291,13 @@ impl Worker {
             return;
         };
         if !std::mem::replace(&mut slot.waiting[from as usize], true) {
-            self.waiting.push(WaitingLane { index, from, next });
+            let lead = Lead::default();
+            self.waiting.push(WaitingLane {
+                index,
+                from,
+                next,
+                lead,
+            });
             return;
         }
         let mut lanes = self.waiting.iter_mut();
@@ -290,12 +316,22 @@ impl Worker {
                 self.active.swap_remove(next);
                 continue;
             };
+            if let Turn::Later { first } = self.shares.turn(&mut self.active[next].lead) {
+                if first {
+                    slot.cable.lane(side).stats.add_throttled();
+                }
+                round.throttled = true;
+                next += 1;
+                continue;
+            }
             round.needs_syscall |= slot.cable.port(side).is_some_and(Port::needs_syscall);
             self.channels.stats.take_in_hand(slot.id, Some(side));
             match slot.cable.forward(side, &mut self.memory) {
                 Ok(forwarded) if forwarded.received || forwarded.more => {
                     round.received = true;
-                    self.active[next].quiet_since = None;
+                    let port = &mut self.active[next];
+                    port.quiet_since = None;
+                    self.shares.charge(&mut port.lead, forwarded.work);
                     next += 1;
                     self.schedule_release(index, side);
                     // The receiver may answer sooner than epoll reports it.
@@ -336,6 +372,7 @@ impl Worker {
                 index,
                 side,
                 quiet_since: None,
+                lead: Lead::default(),
             });
         }
     }

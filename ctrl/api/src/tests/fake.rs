@@ -75,6 +75,8 @@ impl Backend for Fake {
             nodes: vec![node()],
             cables: 1,
             workers: 2,
+            hold_memory: 1 << 30,
+            hold_memory_taken: 0,
             applying: None,
         }
     }

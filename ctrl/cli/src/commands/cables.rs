@@ -77,6 +77,12 @@ pub(super) fn table(cables: &[CableReport]) -> String {
             );
             text += row.trim_end();
             text.push('\n');
+            if lane.throttled > 0 {
+                text += &format!(
+                    "{:<21} throttled {} times: it used up its share of a worker while other lanes had frames\n",
+                    "", lane.throttled
+                );
+            }
             for line in report::lines(lane) {
                 text += &format!("{:<21} {line}\n", "");
             }

@@ -70,6 +70,7 @@ impl PanelArgs {
                 .map_or((cpus / 2).clamp(1, most), NonZeroUsize::get),
             cpus: chosen,
             idle: self.idle.into(),
+            hold_memory: None,
         })
     }
 }

@@ -54,6 +54,8 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
     let recorder = recorder::options(&config.recorder)?;
     // From here on a signal ends the run in order, so nothing stays behind on the host.
     let mut stop = StopSignals::with_hangup()?;
+    let mut panel = args.panel.options(MOST_WORKERS)?;
+    panel.hold_memory = config.impair.memory.map(|bytes| bytes.0);
     let options = Options {
         plan: FabricPlan {
             config,
@@ -62,7 +64,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
         },
         socket: context.client.socket().to_owned(),
         choice,
-        panel: args.panel.options(MOST_WORKERS)?,
+        panel,
         recorder,
     };
     let progress = Progress::new();

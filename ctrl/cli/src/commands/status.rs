@@ -54,6 +54,11 @@ fn table(status: &Status) -> String {
     for problem in &status.problems {
         text += &format!("! {problem}\n");
     }
+    text += &format!(
+        "frames that impairments hold back take {} of at most {} MiB of memory\n",
+        status.hold_memory_taken.div_ceil(1 << 20),
+        status.hold_memory >> 20
+    );
     if let Some(what) = &status.applying {
         text += &format!("an apply is under way: {what}\n");
     }
@@ -104,11 +109,14 @@ mod tests {
             ],
             cables: 141,
             workers: 1,
+            hold_memory: 6000 << 20,
+            hold_memory_taken: (2 << 20) + 1,
             applying: Some("restarts leaf2".into()),
         };
         insta::assert_snapshot!(table(&status), @r"
         not ready   141 cables, 1 worker
         ! worker 0 makes no progress
+        frames that impairments hold back take 3 of at most 6000 MiB of memory
         an apply is under way: restarts leaf2
 
         SWITCH       ROLE      STATE       BGP

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dataplane::rights::{CapabilitySet, keep};
 use dataplane::vhost_sockets::VhostUserSockets;
-use dataplane::{Panel, PanelError, PanelOptions, Reply, clock};
+use dataplane::{HoldMemory, Panel, PanelError, PanelOptions, Reply, clock};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
@@ -66,6 +66,11 @@ impl PatchPanel {
 
     pub(crate) fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// The budget for frames that the impairments of all lanes hold.
+    pub(crate) fn hold_memory(&self) -> &HoldMemory {
+        self.panel.hold_memory()
     }
 
     /// What to add to the dataplane's clock to get ns since 1970. It stays constant while the

@@ -101,6 +101,7 @@ fn lane_report(from: &str, to: &str, stats: &LaneStats) -> LaneReport {
         delayed: seen.impaired.delayed,
         reordered: seen.impaired.reordered,
         marked: seen.impaired.marked,
+        throttled: seen.throttled,
         impairment: None,
         accuracy: None,
     }

@@ -257,6 +257,8 @@ impl Backend for Patch {
             nodes: Vec::new(),
             cables: self.0.cables().len(),
             workers: self.0.cables().panel().workers(),
+            hold_memory: self.0.cables().panel().hold_memory().limit(),
+            hold_memory_taken: self.0.cables().panel().hold_memory().taken(),
             applying: None,
         }
     }

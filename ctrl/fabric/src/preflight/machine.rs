@@ -5,7 +5,9 @@ use std::io;
 use std::path::Path;
 
 use super::finding::{Finding, Severity};
+use dataplane::quarter_of_ram;
 use host::program::Program;
+use model::impairment::Bytes;
 
 pub(super) fn packages(programs: &[Program], present: impl Fn(&str) -> bool) -> Option<Finding> {
     let missing: Vec<&Program> = programs.iter().filter(|p| !present(p.name)).collect();
@@ -96,6 +98,20 @@ pub(super) fn available_mib(meminfo: &str) -> Option<u64> {
         .parse::<u64>()
         .ok()
         .map(|kib| kib / 1024)
+}
+
+/// How much memory frames may take that impairments hold back.
+pub(super) fn hold_memory(chosen: Option<Bytes>) -> Finding {
+    let (bytes, why) = match chosen {
+        Some(Bytes(bytes)) => (bytes, "impair.memory"),
+        None => (
+            quarter_of_ram(),
+            "a quarter of the RAM, without impair.memory",
+        ),
+    };
+    let mib = bytes >> 20;
+    let what = format!("frames that impairments hold back may take {mib} MiB of memory: {why}");
+    Finding::new(Severity::Note, what, "")
 }
 
 pub(super) fn memory(needed: u64, available: u64) -> Option<Finding> {

@@ -60,6 +60,7 @@ pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSu
     );
     found.extend(files::untrusted_keys(&plan.config));
     found.extend(taken_ports(&plan.topology, &plan.switches));
+    found.push(machine::hold_memory(plan.config.impair.memory));
     sort(&mut found);
     Ok(found)
 }

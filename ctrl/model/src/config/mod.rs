@@ -26,6 +26,7 @@ mod check;
 mod datacenter;
 mod example;
 mod forms;
+mod impair;
 mod load;
 mod location;
 mod machines;
@@ -45,6 +46,7 @@ pub(crate) use check::problems;
 pub use datacenter::{Macs, Names, Shape};
 pub use example::example;
 pub(crate) use example::toml_line;
+pub use impair::Impair;
 pub use load::{ConfigError, load, parse};
 pub use location::{Location, Origin, Problem};
 pub use machines::{Image, Ipmi, Ssh, Vm, Vnc};
@@ -91,6 +93,8 @@ pub struct Config {
     pub ssh: Ssh,
     /// The flight recorder: the last frames of every cable, for `ikv-fabric recorder dump`.
     pub recorder: Recorder,
+    /// What the impairments of all cables share.
+    pub impair: Impair,
     /// Cables of your own, and the state and impairments of cables from the start. The table may
     /// be repeated; later ones win.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -48,12 +48,12 @@ impl Topology {
                     })
                 })
                 .collect::<Result<_, NameError>>()?,
-            from_servers: self.from_servers(switch),
+            from_servers: self.server_policy(switch),
             timers: Timers::default(),
         })
     }
 
-    fn from_servers(&self, switch: &Switch) -> FromServers {
+    fn server_policy(&self, switch: &Switch) -> FromServers {
         let net = &self.net;
         let is_server = |port: &SwitchPort| matches!(port.kind, PortKind::Server { .. });
         if !switch.ports.iter().any(is_server) {

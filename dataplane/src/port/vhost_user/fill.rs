@@ -9,10 +9,11 @@ use rustix::io::Errno;
 use super::copy::{GuestBuffer, write_header};
 use super::fault::GuestFault;
 use super::{Terms, VhostUser, context};
-use crate::frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, VnetHeader};
+use crate::frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, OFFERED, VnetHeader};
 use crate::stats::{DropReason, Losses};
 use crate::sys::pool::Segment;
 use crate::sys::tap::{ReadVector, read_frame};
+use crate::work::Work;
 
 /// The result of [`VhostUser::fill`].
 #[derive(Debug, Clone, Copy, Default)]
@@ -113,21 +114,26 @@ impl Filling<'_> {
         seen: Option<&mut Burst>,
     ) -> io::Result<bool> {
         let free = &self.buffers[self.used..];
-        let enough = enough_for(
-            free,
-            self.terms.header_len + MAX_FRAME,
-            self.terms.mergeable,
-        );
+        if self.filled.bytes >= Work::TURN.0 {
+            self.filled.more = true;
+            return Ok(false);
+        }
+        let enough = enough_for(free, self.terms.header_len + OFFERED, self.terms.mergeable);
         if enough == 0 || seen.as_ref().is_some_and(|seen| !seen.has_room()) {
             self.filled.more = true;
             return Ok(false);
         }
         let mut header = VnetHeader::default();
         let len = match read_frame(tap, &mut header.0, self.vectors(&free[..enough])) {
-            Ok(len) if len >= MIN_FRAME => len,
+            Ok(len) if (MIN_FRAME..=MAX_FRAME).contains(&len) => len,
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => {
-                drops.count(DropReason::Malformed, 1);
+            Ok(len) => {
+                let reason = if len < MIN_FRAME {
+                    DropReason::Malformed
+                } else {
+                    DropReason::TooLong
+                };
+                drops.count(reason, 1);
                 return Ok(true);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -138,8 +144,13 @@ impl Filling<'_> {
             }
             Err(error) => return Err(error),
         };
+        if !header.checksum_is_inside(len) {
+            drops.count(DropReason::Malformed, 1);
+            return Ok(true);
+        }
         if !self.terms.takes.contains(header.needs()) {
-            push_copy(burst, header, free, self.terms.header_len, len);
+            let copied = push_copy(burst, header, free, self.terms.header_len, len);
+            drops.count_refused(copied);
             self.filled.more = true;
             return Ok(false);
         }
@@ -228,10 +239,8 @@ fn push_copy(
     buffers: &[GuestBuffer],
     skip: usize,
     len: usize,
-) {
-    let Some((place, memory)) = burst.vacant(0) else {
-        return;
-    };
+) -> Result<(), DropReason> {
+    let (place, memory) = burst.vacant(0).ok_or(DropReason::PortError)?;
     *place = header;
     let (mut done, mut skip) = (0, skip);
     for buffer in buffers {
@@ -240,5 +249,5 @@ fn push_copy(
         skip = 0;
         done += segment.copy_to(&mut memory[done..len]);
     }
-    burst.take_in(0, len, None);
+    burst.take_in(0, len, None)
 }

@@ -126,6 +126,7 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<(
                 workers: 1,
                 cpus: cpus.worker.into_iter().collect(),
                 idle: args.idle.into(),
+                hold_memory: None,
             };
             let plugged = fresh.insert(FreshCable::start(&worker)?);
             cpus.bind_generator();

@@ -132,6 +132,7 @@ mod tests {
             delayed: 19_794,
             reordered: 0,
             marked: 0,
+            throttled: 0,
             impairment: None,
             accuracy: None,
         }

@@ -36,6 +36,7 @@ fn hosts_ping_each_other_and_carry_tcp_and_udp() {
         workers: 1,
         cpus: Vec::new(),
         idle: Idle::Sleep,
+        hold_memory: None,
     };
     let cable = FreshCable::start(&options).unwrap();
     let ends = cable.testbed().ends;
