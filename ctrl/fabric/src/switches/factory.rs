@@ -326,12 +326,15 @@ mod tests {
         assert!(rustix::process::geteuid().is_root());
     }
 
+    /// Makes what stands where a key file should.
+    type Make = Box<dyn FnOnce(&Path)>;
+
     #[tokio::test]
     async fn nothing_that_is_no_key_file_is_read_or_shown() {
         let fifo = |path: &Path| {
             Command::new("mkfifo").arg(path).status().unwrap();
         };
-        let cases: [(&str, Box<dyn FnOnce(&Path)>); 6] = [
+        let cases: [(&str, Make); 6] = [
             ("not a regular file", Box::new(fifo)),
             (
                 "not a regular file",
