@@ -32,6 +32,7 @@ mod descriptors;
 mod fabric;
 mod files;
 mod host;
+mod jail;
 mod links;
 mod live;
 mod notices;
@@ -50,6 +51,7 @@ mod rights;
 mod state;
 mod switches;
 pub mod vm_args;
+mod way_out;
 
 pub use bring_up::{Running, bring_up, listen};
 pub use cables::error::CablesError;
