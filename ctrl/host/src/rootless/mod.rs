@@ -61,7 +61,7 @@ pub enum RootlessError {
         "without root a fabric needs a user namespace, which this machine refuses: {0}; {remedy}, or \
          use `sudo ikv-fabric run`", remedy = remedy()
     )]
-    Refused(io::Error),
+    Refused(String),
     /// A user's or group's number could not be given.
     #[error("{path}: {source}; use `sudo ikv-fabric run`")]
     Map {
@@ -93,7 +93,7 @@ pub fn enter() -> Result<&'static Rootless, RootlessError> {
     let mapper = user.prepare_maps(&pid);
     let mut way_out = WayOut::prepare(&pid);
     let host_addresses = addresses_of_host();
-    dataplane::sys::netns::leave_as_user().map_err(RootlessError::Refused)?;
+    dataplane::sys::netns::leave_as_user().map_err(|error| refused(&error))?;
     let why_one_id = mapper.and_then(map_many).err();
     map_one("uid", user.uid)?;
     map_one("gid", user.gid)?;
@@ -331,6 +331,14 @@ pub fn allowed() -> Result<(), (String, String)> {
         format!("without root a fabric needs a user namespace, which this machine refuses ({why})"),
         format!("{}, or `sudo ikv-fabric run`", remedy()),
     ))
+}
+
+/// The kernel's reason. Its number for a limit is that of a full disk.
+fn refused(error: &io::Error) -> RootlessError {
+    RootlessError::Refused(match error.kind() {
+        io::ErrorKind::StorageFull => "no more of them are allowed".into(),
+        _ => error.to_string(),
+    })
 }
 
 /// Which setting refuses user namespaces, as the command that changes it.
