@@ -17,7 +17,7 @@ pub(super) fn subordinate(file: &str, name: &str, uid: u32) -> Option<Range<u32>
         Some(first..first.checked_add(count)?)
     };
     let ranges = file.lines().filter_map(range);
-    ranges.max_by_key(|range| range.len())
+    ranges.max_by_key(ExactSizeIterator::len)
 }
 
 /// The numbers that newuidmap(1) and newgidmap(1) take: the user becomes 0, and the subordinate ids
