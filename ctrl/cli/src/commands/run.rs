@@ -51,7 +51,7 @@ pub(crate) fn leave_without_root(args: &RunArgs) -> anyhow::Result<()> {
     }
     // A configuration that is wrong is reported by `run`.
     let config = args.config.config();
-    let wanted = config.and_then(|config| Ok((topology::build(&config), config)));
+    let wanted = config.map(|config| (topology::build(&config), config));
     if let Ok((Ok(topology), config)) = wanted
         && args
             .switches
