@@ -16,7 +16,7 @@ use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::commands::{Command, Context};
+use crate::commands::{Command, Context, SOCKET_OF_SHELL};
 use api::{Client, default_socket, own_socket};
 use clap::Parser;
 use fabric::progress::say;
@@ -30,8 +30,8 @@ struct Cli {
     /// Print reports as JSON.
     #[arg(long, global = true)]
     json: bool,
-    /// The control socket of the fabric [default: /run/ikv-fabric/control.sock for root, otherwise
-    /// $XDG_RUNTIME_DIR/ikv-fabric/control.sock].
+    /// The control socket of the fabric [default: $IKV_FABRIC_SOCKET, which `shell` sets; otherwise
+    /// /run/ikv-fabric/control.sock for root, and $XDG_RUNTIME_DIR/ikv-fabric/control.sock for others].
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     #[command(subcommand)]
@@ -52,6 +52,17 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     std::panic::set_hook(Box::new(log_panic));
+    // Before this process moves into a namespace where it is root.
+    let socket = cli.socket.or_else(socket_of_shell);
+    let context = Context {
+        own_socket: socket.clone().unwrap_or_else(own_socket),
+        client: Client::new(socket.unwrap_or_else(default_socket)),
+        json: cli.json,
+    };
+    let command = cli.command;
+    if let Err(error) = command.prepare() {
+        return fail(&error);
+    }
     // The runtime uses only the process's first thread. Children are started from it, and the
     // kernel ends them together with the thread that started them (PR_SET_PDEATHSIG).
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -61,20 +72,16 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
-    match runtime.block_on(dispatch(cli)) {
+    match runtime.block_on(command.run(&context)) {
         Ok(status) => status,
         Err(error) => fail(&error),
     }
 }
 
-async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
-    let own_socket = cli.socket.clone().unwrap_or_else(own_socket);
-    let context = Context {
-        client: Client::new(cli.socket.unwrap_or_else(default_socket)),
-        own_socket,
-        json: cli.json,
-    };
-    cli.command.run(&context).await
+/// The fabric whose namespace `ikv-fabric shell` has entered.
+fn socket_of_shell() -> Option<PathBuf> {
+    let socket = std::env::var_os(SOCKET_OF_SHELL)?;
+    (!socket.is_empty()).then(|| socket.into())
 }
 
 /// Logs a panic in one line, and where it came from if `RUST_BACKTRACE` asks for that. The standard

@@ -38,10 +38,11 @@ use crate::switches::Switches;
 use crate::switches::bmcs::Bmcs;
 use crate::switches::displays::{self, Display};
 use crate::switches::factory::{Machine, SwitchFactory, machine};
-use crate::{cable_events, links, readiness, rights};
+use crate::{cable_events, jail, links, readiness, rights, way_out};
 use host::execute::{self, HostChangeError, HostTaps};
 use host::lock::{Lock, StatePaths};
 use host::plan;
+use host::rootless::{self, WORLD};
 use host::watch::LinkWatch;
 use model::cable_change::{CableBatch, CableChange, ImpairmentChange};
 use model::config::Config;
@@ -81,6 +82,7 @@ pub async fn bring_up(
         running,
     };
     stages.clean_up_before()?;
+    stages.tell_of_namespaces().await;
     refuse_obstacles(&options.plan, &stages.paths, progress)?;
     let machine = stages.find_machine().await?;
     let image = machine.as_ref().map(Machine::image_root);
@@ -138,6 +140,24 @@ impl BringUp<'_> {
         Ok(())
     }
 
+    /// For a fabric without root: says where it is, what its jail lacks, and whether it has a way out.
+    async fn tell_of_namespaces(&self) {
+        let Some(rootless) = rootless::entered() else {
+            return;
+        };
+        let note = |text: &str| self.progress.note(text);
+        note("  · without root: in namespaces of yours, which `ikv-fabric shell` enters");
+        let plan = &self.options.plan;
+        let lacks = jail::lacks(&plan.config).filter(|_| !plan.switches.is_empty());
+        if let Some(lacks) = lacks {
+            note(&format!("  ! {lacks}"));
+        }
+        match way_out::opened(rootless).await {
+            Ok(()) => note(&format!("  · way out: {WORLD}, by pasta")),
+            Err(why) => note(&format!("  ! no way out to the world: {why}")),
+        }
+    }
+
     /// Finds the image, QEMU and accelerator that the switches will run on. `None` if no switch
     /// will run.
     async fn find_machine(&self) -> Result<Option<Machine>, BringUpError> {
@@ -155,6 +175,10 @@ impl BringUp<'_> {
         let steps = plan::plan(&host_input(plan, &self.owner));
         let lock = self.running.lock.as_ref().expect("the first stage took it");
         let taps = self.running.host.execute(&steps, lock)?;
+        if let Some(rootless) = rootless::entered() {
+            let range = plan.topology.host.range;
+            rootless.shut_host(range).map_err(BringUpError::ShutHost)?;
+        }
         stage.done(&host_words(&plan.topology));
         Ok(taps)
     }
@@ -329,6 +353,10 @@ impl Running {
         let triggers = fabric.clone().watch_triggers();
         let what = "watches the recorder's triggers";
         tasks.spawn(supervised(live.clone(), what, triggers));
+        if let Some(rootless) = rootless::entered() {
+            let way_out = way_out::watch(live.clone(), rootless);
+            tasks.spawn(supervised(live.clone(), "watches the way out", way_out));
+        }
         let state = live.state();
         if state.cables.panel().workers() > 1 {
             let balance = cable_events::balance(live.clone());
@@ -382,6 +410,9 @@ impl Running {
         let undone = self.host.undo().await;
         if let Some(panel) = &self.panel {
             panel.stop().await;
+        }
+        if let Some(rootless) = rootless::entered() {
+            rootless.close_way_out();
         }
         // After a failure the lock and its journal stay, so that `ikv-fabric clean` knows what is
         // left.

@@ -33,6 +33,7 @@ mod descriptors;
 mod fabric;
 mod files;
 mod host;
+mod jail;
 mod links;
 mod live;
 mod notices;
@@ -52,6 +53,7 @@ mod state;
 mod supervision;
 mod switches;
 pub mod vm_args;
+mod way_out;
 
 pub use bring_up::{Running, bring_up, listen};
 pub use cables::error::CablesError;

@@ -58,6 +58,8 @@ pub enum BringUpError {
     Image(#[from] ImageError),
     #[error(transparent)]
     Apply(#[from] HostChangeError),
+    #[error("the host's own addresses cannot be kept from the fabric's guests: {0}")]
+    ShutHost(std::io::Error),
     #[error(transparent)]
     Cables(#[from] CablesError),
     #[error("the API cannot listen at {}: {source}", .socket.display())]

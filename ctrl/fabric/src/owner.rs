@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use dataplane::rights::{CapabilitySet, keep};
+use host::rootless;
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use model::config::Owner;
@@ -30,11 +31,19 @@ pub struct NoSuchUser(String);
 
 impl Person {
     /// Looks up the owner: the configured one; without one, the user who called sudo; without sudo,
-    /// the user who runs this process.
+    /// the user who runs this process. In namespaces of their own, this user alone has a number that
+    /// counts outside, so a configured owner does not apply.
     ///
     /// # Errors
     /// When the host has no such user.
     pub fn find(owner: Option<&Owner>) -> Result<Self, NoSuchUser> {
+        if let Some(rootless) = rootless::entered() {
+            return Ok(Person {
+                uid: 0,
+                gid: 0,
+                home: rootless.home().to_owned(),
+            });
+        }
         let own = rustix::process::geteuid();
         let sudo = std::env::var("SUDO_UID")
             .ok()

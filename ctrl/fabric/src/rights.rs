@@ -7,6 +7,7 @@ use std::path::Path;
 
 use dataplane::rights::{CapabilitySet, keep};
 
+use host::rootless;
 use model::topology::Selection;
 
 /// Starts a thread that gives up all rights of root before it does its work. If that fails, the
@@ -62,7 +63,9 @@ pub(super) fn for_files(files: &[&Path]) -> CapabilitySet {
             .filter(|part| part.exists())
             .any(|part| !ours(part))
     });
-    if foreign && rustix::process::geteuid().is_root() {
+    // In namespaces of its own a process has no right over files but the user's.
+    let is_root = rustix::process::geteuid().is_root() && rootless::entered().is_none();
+    if foreign && is_root {
         CapabilitySet::DAC_OVERRIDE
     } else {
         CapabilitySet::empty()

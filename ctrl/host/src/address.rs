@@ -118,6 +118,24 @@ pub(crate) fn delete_route(
     }))
 }
 
+/// Makes an address unreachable from this namespace, and for those whom it forwards for.
+///
+/// # Errors
+/// What the kernel answered.
+pub(crate) fn shut(netlink: &mut Netlink, address: Ipv4Addr) -> io::Result<()> {
+    let mut message = route_message(address.into(), Ipv4Addr::UNSPECIFIED, 0);
+    message.header.kind = RouteType::Unreachable;
+    message.attributes.truncate(1);
+    let shut = netlink.change(Request {
+        message: RouteNetlinkMessage::NewRoute(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    });
+    match shut {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
 fn route_message(range: Ipv4Net, via: Ipv4Addr, index: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {

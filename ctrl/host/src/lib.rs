@@ -36,6 +36,7 @@ pub mod netns;
 pub mod nft;
 pub mod plan;
 pub mod program;
+pub mod rootless;
 pub mod sysctl;
 pub mod watch;
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Folders of administrators' programs, which the PATH of an ordinary user often lacks.
-const ADMINISTRATORS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+pub const ADMINISTRATORS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// A program and the Debian package that contains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

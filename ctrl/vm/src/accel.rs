@@ -4,9 +4,11 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use host::rootless;
 use model::config::AccelChoice;
 
-const KVM: &str = "/dev/kvm";
+/// The device of KVM.
+pub const KVM: &str = "/dev/kvm";
 
 /// How guest code is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +79,11 @@ impl Facts {
     }
 }
 
+/// Whether every user may open KVM's device, by its mode.
+pub fn is_open_to_all() -> bool {
+    fs::metadata(KVM).is_ok_and(|meta| meta.mode() & 0o006 == 0o006)
+}
+
 fn advertises(cpuinfo: &str) -> bool {
     cpuinfo
         .lines()
@@ -91,7 +98,11 @@ fn open(path: &Path) -> Result<(u32, u32), String> {
         .write(true)
         .open(path)
         .and_then(|device| device.metadata())
-        .map(|meta| (meta.mode(), meta.gid()))
+        .map(|meta| match rootless::entered() {
+            // Where not everybody may open it, QEMU runs as the user who just has.
+            Some(_) => (meta.mode() | 0o006, meta.gid()),
+            None => (meta.mode(), meta.gid()),
+        })
         .map_err(|error| error.to_string())
 }
 

@@ -7,6 +7,20 @@ use std::path::Path;
 /// Drops rights and sets the parent-death signal before it becomes the program (util-linux).
 pub(crate) const SETPRIV: &str = "setpriv";
 
+/// setpriv's options for a child with this uid and gid, and with this group beside it. A child of uid 0,
+/// the user's own in a namespace without other uids, keeps the user's groups: there they cannot be
+/// dropped, and one of them may be what opens /dev/kvm.
+pub(crate) fn identity(uid: u32, group: Option<u32>) -> Vec<String> {
+    let number = uid.to_string();
+    let mut options = vec!["--reuid".into(), number.clone(), "--regid".into(), number];
+    match group {
+        _ if uid == 0 => options.push("--keep-groups".into()),
+        Some(gid) => options.extend(["--groups".into(), gid.to_string()]),
+        None => options.push("--clear-groups".into()),
+    }
+    options
+}
+
 /// Environment variable of every QEMU and BMC of a fabric, with its folder as the value. [`strays`]
 /// finds them by it.
 pub(crate) const MARK: &str = "IKV_FABRIC_VM";

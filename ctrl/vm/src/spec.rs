@@ -26,7 +26,8 @@ pub struct VmSpec {
     pub accel: Accel,
     /// QEMU CPU model; `None` is `host` under KVM and `qemu64,+rdrand` under TCG.
     pub cpu: Option<String>,
-    /// The uid and gid QEMU runs as. Numeric: no account is needed. Give each VM its own.
+    /// The uid and gid QEMU runs as. Numeric: no account is needed. Give each VM its own. 0 is the
+    /// user of a fabric without root: QEMU then keeps this user's groups, too.
     pub uid: u32,
     /// The shared, read-only image.
     pub image: Image,

@@ -1,4 +1,5 @@
-//! Which network namespace a socket lives in, and work in a new one of its own.
+//! Which network namespace a socket lives in, work in a new one of its own, and a whole process
+//! that moves into its own.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -50,6 +51,22 @@ pub fn in_new_one<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::R
         let thread = std::thread::Builder::new().spawn_scoped(scope, apart)?;
         thread.join().expect("work does not panic")
     })
+}
+
+/// Moves this process into a new user namespace and a new network namespace that belongs to it. It
+/// has every capability there and none over the rest of the machine. Its user and group have no
+/// number there until `/proc/self/uid_map` and `gid_map` are written (user_namespaces(7)).
+///
+/// # Errors
+/// `EINVAL` once the process has a second thread; `EPERM` or `ENOSPC` where users may not make user
+/// namespaces.
+pub fn leave_as_user() -> io::Result<()> {
+    // SAFETY: the kernel refuses CLONE_NEWUSER to a process of several threads, so that none is left
+    // with other credentials than the rest. Memory and descriptors stay as they are.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use super::pool::Segment;
 use super::{MAX_VECTORS, VNET_HEADER_LEN, vector_over};
 
 /// Bytes that may wait in the kernel on the way in, and again on the way out: 60
-/// super-frames, or 10 ms of 64-byte frames at the rate a socket can take.
+/// super-frames, or 10 ms of 64-byte frames at the rate a socket can take. In a user namespace the
+/// kernel gives no more than `net.core.rmem_max` and `wmem_max`, by default 208 KiB: a burst of more
+/// than three super-frames, or half a millisecond of 64-byte frames, is then dropped.
 const BUFFER_BYTES: libc::c_int = 4 << 20;
 
 /// From `linux/if_packet.h`; the libc crate lacks it.
@@ -64,10 +66,10 @@ pub fn open(ifindex: u32) -> io::Result<OwnedFd> {
         (libc::SOL_PACKET, libc::PACKET_AUXDATA, 1),
         (libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1),
         (libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1),
-        (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES),
     ] {
         set_option(&socket, level, name, value)?;
     }
+    set_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
     bind(&socket, ifindex, libc::ETH_P_ALL as u16)?;
     Ok(socket)
 }
@@ -81,13 +83,19 @@ fn unbound() -> io::Result<OwnedFd> {
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
 
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)?;
-    set_option(
-        &socket,
-        libc::SOL_SOCKET,
-        libc::SO_SNDBUFFORCE,
-        BUFFER_BYTES,
-    )?;
+    set_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
     Ok(socket)
+}
+
+/// Makes room for [`BUFFER_BYTES`]: past the system's limit, or up to it where that takes
+/// CAP_NET_ADMIN over the whole machine and this process has it in its own namespace alone.
+fn set_buffer(socket: &OwnedFd, past: libc::c_int, up_to: libc::c_int) -> io::Result<()> {
+    match set_option(socket, libc::SOL_SOCKET, past, BUFFER_BYTES) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            set_option(socket, libc::SOL_SOCKET, up_to, BUFFER_BYTES)
+        }
+        other => other,
+    }
 }
 
 fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {

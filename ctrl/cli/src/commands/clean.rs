@@ -1,5 +1,7 @@
 //! `ikv-fabric clean`: removes what a killed fabric has left.
 
+use std::os::unix::fs::MetadataExt;
+
 use clap::Args;
 use serde_json::json;
 
@@ -8,15 +10,24 @@ use host::execute;
 use host::lock::{Lock, StatePaths};
 
 /// Removes what a killed fabric has left on this host; does nothing if there is nothing. The next
-/// `run` on the same socket does the same. Needs root.
+/// `run` on the same socket does the same. Needs root, unless the fabric was this user's own.
 #[derive(Debug, Args)]
 pub(crate) struct CleanArgs {}
 
 /// # Errors
 /// When a fabric is running on this socket, or something cannot be removed.
 pub(crate) fn run(context: &Context, _: &CleanArgs) -> anyhow::Result<()> {
-    need_root("clean", "it removes network devices")?;
-    let mut lock = Lock::acquire(&StatePaths::beside(context.client.socket()))?;
+    let paths = StatePaths::beside(context.client.socket());
+    let own = rustix::process::geteuid().as_raw();
+    // Of a fabric without root only files are left: everything else has vanished with its namespaces.
+    if !paths
+        .folder
+        .metadata()
+        .is_ok_and(|folder| folder.uid() == own)
+    {
+        need_root("clean", "it removes network devices")?;
+    }
+    let mut lock = Lock::acquire(&paths)?;
     let cleaned = execute::clean(&mut lock)?;
     lock.release()?;
     let pid = cleaned.as_ref().map(|cleaned| cleaned.pid);

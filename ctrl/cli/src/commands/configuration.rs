@@ -2,6 +2,7 @@
 //! its switches.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use clap::{Args, ValueEnum};
 
@@ -78,6 +79,25 @@ impl ConfigArgs {
     /// When the file cannot be read or a value is wrong.
     pub(crate) fn config(&self) -> Result<Config, ConfigError> {
         config::load(self.file.as_deref(), &self.set)
+    }
+
+    /// Builds the image of this configuration, as `ikv-fabric image build` does.
+    ///
+    /// # Errors
+    /// When that fails; it has said why.
+    pub(crate) fn build_image(&self) -> anyhow::Result<()> {
+        let mut build = Command::new(std::env::current_exe()?);
+        build.args(["image", "build"]);
+        build.args(
+            self.file
+                .iter()
+                .flat_map(|file| ["-c".as_ref(), file.as_os_str()]),
+        );
+        build.args(self.set.iter().map(|set| format!("--set={set}")));
+        // Its result is its standard output, which is not that of `run`.
+        let status = build.stdout(Stdio::null()).status()?;
+        anyhow::ensure!(status.success(), "there is no switch image (see above)");
+        Ok(())
     }
 
     /// The same with filters compiled and distribution tables read, because the fabric does neither.

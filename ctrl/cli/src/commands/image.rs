@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -63,13 +63,15 @@ pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<()> {
     if args.action == Action::ForgetStates {
         forget_states(&wanted)?;
     }
-    let (folder, files) = (wanted.folder(), wanted.built());
+    let files = wanted.built();
+    let built_in = files.as_ref().and_then(|files| files.root.parent());
+    let folder = built_in.map_or_else(|| wanted.folder(), Path::to_owned);
     // JSON has `built`, so a missing image is an error only for the text.
     if json {
         let report = Report {
             hash: wanted.hash(),
             built: files.is_some(),
-            states: states::list(&folder.join(states::FOLDER)),
+            states: states::list(&wanted.states()),
             path: folder,
             files,
         };
@@ -88,7 +90,7 @@ pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<()> {
 /// Removes the saved states. A switch that is just starting from one can still read it: the file
 /// stays until QEMU closes it.
 fn forget_states(wanted: &WantedImage) -> anyhow::Result<()> {
-    let kept = states::list(&wanted.folder().join(states::FOLDER));
+    let kept = states::list(&wanted.states());
     for state in &kept {
         std::fs::remove_file(&state.path)
             .with_context(|| format!("cannot remove {}", state.path.display()))?;

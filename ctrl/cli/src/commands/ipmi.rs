@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::Context;
 use api::IpmiAccess;
+use host::rootless::inside::{self, Place};
 
 /// Prints the ipmitool commands for the switches' BMCs, ready to paste.
 #[derive(Debug, Args)]
@@ -26,11 +27,14 @@ pub(crate) async fn run(context: &Context, args: &IpmiArgs) -> anyhow::Result<()
             "{node} has no BMC here; `ikv-fabric ipmi` lists those that have"
         );
     }
-    context.report(&access, || text(&access))?;
+    let inside = matches!(inside::place(context.client.socket()), Place::Inside { .. });
+    let prefix = if inside { "ikv-fabric shell -- " } else { "" };
+    context.report(&access, || text(&access, prefix))?;
     Ok(())
 }
 
-fn text(access: &IpmiAccess) -> String {
+/// `prefix` stands before each command: what enters the namespace of the BMCs.
+fn text(access: &IpmiAccess, prefix: &str) -> String {
     let file = quoted(&access.password_file.display().to_string());
     let mut text = format!(
         "# power status, on, off, cycle or reset; the password is in {file}\n\
@@ -44,7 +48,7 @@ fn text(access: &IpmiAccess) -> String {
         };
         let _ = writeln!(
             text,
-            "ipmitool -I lanplus -C 3 -H 127.0.0.1 -p {} -U {} -f {file} power status  # {}{state}",
+            "{prefix}ipmitool -I lanplus -C 3 -H 127.0.0.1 -p {} -U {} -f {file} power status  # {}{state}",
             bmc.port, access.user, bmc.node
         );
     }
@@ -92,7 +96,7 @@ mod tests {
                 bmc("leaf1", 9083, false, "ipmi_sim ended"),
             ],
         };
-        insta::assert_snapshot!(text(&access), @r"
+        insta::assert_snapshot!(text(&access, ""), @r"
         # power status, on, off, cycle or reset; the password is in '/tmp/it'\''s here/ipmi_password'
         # (-C 3 saves 10 s: without it, ipmitool asks ipmi_sim for its cipher suites, and gets no answer)
         ipmitool -I lanplus -C 3 -H 127.0.0.1 -p 9081 -U ipmiusr -f '/tmp/it'\''s here/ipmi_password' power status  # spine1

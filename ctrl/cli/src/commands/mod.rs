@@ -29,6 +29,7 @@ mod recorder;
 mod run;
 mod scenario;
 mod setup;
+mod shell;
 mod ssh;
 mod status;
 mod topology;
@@ -43,6 +44,8 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use api::Client;
+
+pub(crate) use shell::SOCKET_OF_SHELL;
 
 use print::{print, print_json, print_to_reader};
 
@@ -67,6 +70,7 @@ pub(crate) enum Command {
     Import(import::ImportArgs),
     Console(console::ConsoleArgs),
     Ssh(ssh::SshArgs),
+    Shell(shell::ShellArgs),
     Power(power::PowerArgs),
     Ipmi(ipmi::IpmiArgs),
     Probe(probe::ProbeArgs),
@@ -78,6 +82,17 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// What must be done while this process has one thread only.
+    ///
+    /// # Errors
+    /// When `run` cannot do without root here.
+    pub(crate) fn prepare(&self) -> anyhow::Result<()> {
+        match self {
+            Command::Run(args) => run::leave_without_root(args),
+            _ => Ok(()),
+        }
+    }
+
     /// Runs the command. Most end with exit status 0 unless they fail; the others return their own,
     /// `exec` that of the command on the switch.
     ///
@@ -104,6 +119,7 @@ impl Command {
             Command::Import(args) => return import::run(context.json, args),
             Command::Console(args) => return console::run(context, args).await,
             Command::Ssh(args) => ssh::run(context, args).await?,
+            Command::Shell(args) => shell::run(context, args)?,
             Command::Converge(args) => converge::run(context, args).await?,
             Command::Recorder(args) => recorder::run(context, args).await?,
             Command::Patch(args) => patch::run(context, args).await?,

@@ -15,8 +15,10 @@ use crate::signals::StopSignals;
 use api::{Backend, NodeState, NodeStatus};
 use fabric::progress::{Progress, Stage, duration};
 use fabric::{Fabric, Options, Running, bring_up};
+use host::rootless;
 use model::difference::FabricPlan;
 use model::{printable, topology};
+use vm::image::WantedImage;
 
 /// The most workers unless `--workers` asks for more.
 const MOST_WORKERS: usize = 4;
@@ -28,7 +30,8 @@ const REFRESH: Duration = Duration::from_secs(1);
 const PROBLEM: usize = 50;
 
 /// Brings the virtual datacenter up and keeps it running in the foreground. Ctrl-C (SIGINT)
-/// or SIGTERM ends it and undoes everything. Needs root.
+/// or SIGTERM ends it and undoes everything. Without root all of it is in namespaces of the user,
+/// which `ikv-fabric shell` enters.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
@@ -42,6 +45,31 @@ pub(crate) struct RunArgs {
     panel: PanelArgs,
 }
 
+/// What a fabric without root does before this process has a second thread: it builds the image, if
+/// there is none, where the network is, and moves into namespaces of its own. Nothing for root.
+///
+/// # Errors
+/// When the image cannot be built, or the machine refuses the namespaces.
+pub(crate) fn leave_without_root(args: &RunArgs) -> anyhow::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    // A configuration that is wrong is reported by `run`.
+    let config = args.config.config();
+    let wanted = config.map(|config| (topology::build(&config), config));
+    if let Ok((Ok(topology), config)) = wanted
+        && args
+            .switches
+            .selection(&topology)
+            .is_ok_and(|switches| !switches.is_empty())
+        && WantedImage::new(&config.image)?.built().is_none()
+    {
+        args.config.build_image()?;
+    }
+    rootless::enter()?;
+    Ok(())
+}
+
 /// # Errors
 /// When the fabric cannot be brought up or taken down. What was made has been undone by then.
 pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()> {
@@ -50,7 +78,6 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
     let topology = topology::build(&config)?;
     let choice = args.switches.choice()?;
     let switches = choice.of(&topology)?;
-    super::need_root("run", "it makes network devices, a route and a NAT table")?;
     let recorder = recorder::options(&config.recorder)?;
     // From here on a signal ends the run in order, so nothing stays behind on the host.
     let mut stop = StopSignals::with_hangup()?;
@@ -62,7 +89,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
             topology,
             switches,
         },
-        socket: context.client.socket().to_owned(),
+        socket: context.own_socket.clone(),
         choice,
         panel,
         recorder,

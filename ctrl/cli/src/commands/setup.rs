@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use super::configuration::ConfigArgs;
 use super::{image, need_root};
-use fabric::preflight::{FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_SWITCHES};
+use fabric::preflight::{FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_ROOTLESS, FOR_SWITCHES};
 use fabric::progress::say;
 use host::program;
 use host::program::Program;
@@ -27,7 +27,8 @@ pub(crate) struct SetupArgs {
 pub(crate) async fn run(args: &SetupArgs) -> anyhow::Result<()> {
     let config = args.config.config()?;
     let ipmi = if config.ipmi.enabled { FOR_IPMI } else { &[] };
-    let missing = missing_packages(&[FOR_PANEL, FOR_SWITCHES, FOR_IMAGE, ipmi].concat());
+    let missing =
+        missing_packages(&[FOR_PANEL, FOR_SWITCHES, FOR_IMAGE, FOR_ROOTLESS, ipmi].concat());
     if missing.is_empty() {
         say("  ✓ packages  all installed");
     } else {

@@ -6,6 +6,7 @@ use std::process::Command;
 use clap::Args;
 
 use super::Context;
+use host::rootless::inside::{self, Place};
 
 /// Opens an ssh session on a switch, through the datacenter's own routing. Needs no
 /// password and asks no questions.
@@ -27,7 +28,12 @@ pub(crate) struct SshArgs {
 /// the function does not return.
 pub(crate) async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<()> {
     let access = context.client.ssh().await?;
-    let error = Command::new("ssh")
+    // Only from within its namespaces are the switches of a fabric without root reached.
+    let mut ssh = match inside::place(context.client.socket()) {
+        Place::Inside { pid } => inside::enter(pid, "ssh"),
+        _ => Command::new("ssh"),
+    };
+    let error = ssh
         .arg("-F")
         .arg(access.config)
         .arg("--")

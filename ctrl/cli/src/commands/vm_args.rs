@@ -10,6 +10,7 @@ use super::configuration::ConfigArgs;
 use api::ClientError;
 use fabric::progress::say;
 use host::lock::StatePaths;
+use host::rootless::inside::{self, Place};
 use model::config::AccelChoice;
 use model::impairment::mebibytes;
 use model::plugging::{PlugKind, PlugOptions};
@@ -47,7 +48,8 @@ pub(crate) async fn run(context: &Context, args: &VmArgsArgs) -> anyhow::Result<
     let options = options_for(context, args, &plug).await?;
     context.report(&json!({ "args": options }), || pasteable(&options))?;
     if !context.json {
-        for line in remarks(&plug) {
+        let place = inside::place(context.client.socket());
+        for line in remarks(&plug, &place) {
             say(&format!("note: {line}"));
         }
     }
@@ -62,9 +64,12 @@ fn under_tcg(accel: AccelChoice) -> bool {
 
 /// What the options do not show by themselves. It goes to standard error, so that a script can use
 /// standard output as it is.
-fn remarks(plug: &PlugOptions) -> Vec<String> {
+fn remarks(plug: &PlugOptions, place: &Place) -> Vec<String> {
     if plug.nic == PlugKind::Tap {
-        return Vec::new();
+        let inside = matches!(place, Place::Inside { .. });
+        let line = "the tap is in the fabric's network namespace: start QEMU by `ikv-fabric shell -- \
+                    qemu-system-x86_64 …`; with --nic vhost-user it may run outside";
+        return inside.then(|| line.to_owned()).into_iter().collect();
     }
     let mut lines = vec![format!(
         "size= is the VM's memory ({} MiB; --memory changes it); -m must have the same value or be \
@@ -197,6 +202,17 @@ mod tests {
         );
         assert_eq!(by("ikipmi"), by("ipmi"));
         assert!(options(&topology, &paths, "bripmi", &plug).is_err());
+    }
+
+    #[test]
+    fn a_tap_in_another_namespace_is_remarked_and_a_socket_is_not() {
+        let mut plug = PlugOptions::default();
+        let of_tap = remarks(&plug, &Place::Inside { pid: 7 });
+        assert!(of_tap[0].contains("ikv-fabric shell -- "), "{of_tap:?}");
+        assert_eq!(remarks(&plug, &Place::Here), Vec::<String>::new());
+        plug.nic = PlugKind::VhostUser;
+        let of_socket = remarks(&plug, &Place::Inside { pid: 7 });
+        assert!(!of_socket.concat().contains("shell"), "{of_socket:?}");
     }
 
     #[test]

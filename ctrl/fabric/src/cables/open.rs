@@ -10,6 +10,7 @@ use dataplane::{Port, PortError};
 use super::error::CablesError;
 use super::plan::{PlannedCable, PlannedEnd, PlannedSocket, open_netdev};
 use crate::files::{self, FileError, listen, make_closed_folder, make_folder};
+use crate::jail;
 use crate::owner::Person;
 use host::execute::HostTaps;
 use host::lock::StatePaths;
@@ -54,7 +55,7 @@ impl<'a> CableOpener<'a> {
         }
         let folder = self.folder_of(switch);
         make_folder(&folder)?;
-        make_closed_folder(&folder.join(NIC_FOLDER), config.vm.uid_of(switch))
+        make_closed_folder(&folder.join(NIC_FOLDER), jail::vm_uid(config, switch))
     }
 
     /// The folder with the files of one switch.
@@ -146,7 +147,7 @@ impl<'a> CableOpener<'a> {
                 (Some(open_netdev(cable, &name)?), Some((user, true)))
             }
             EndBackend::VmSocket { switch, .. } => {
-                let uid = self.plan.config.vm.uid_of(switch);
+                let uid = jail::vm_uid(&self.plan.config, switch);
                 (None, Some(((uid, uid), false)))
             }
         };

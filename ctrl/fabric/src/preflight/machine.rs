@@ -30,19 +30,18 @@ pub(super) fn packages(programs: &[Program], present: impl Fn(&str) -> bool) -> 
     ))
 }
 
-pub(super) fn rights(root: bool) -> Option<Finding> {
-    (!root).then(|| {
-        Finding::new(
-            Severity::Note,
-            "`ikv-fabric run` needs root; without it nftables rules and locked files cannot be checked here",
-            "sudo ikv-fabric check",
-        )
-    })
-}
-
-pub(super) fn tun_device(device: &Path) -> Option<Finding> {
+/// `own`: the fabric's own process opens the device as this user.
+pub(super) fn tun_device(device: &Path, own: bool) -> Option<Finding> {
     match File::options().read(true).write(true).open(device) {
         Ok(_) => None,
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && own => Some(Finding::new(
+            Severity::Error,
+            format!(
+                "{} cannot be opened by this user: a fabric without root makes its taps there",
+                device.display()
+            ),
+            format!("sudo chmod 0666 {}", device.display()),
+        )),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Some(Finding::new(
             Severity::Warning,
             format!(

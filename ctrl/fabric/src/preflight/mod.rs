@@ -1,11 +1,13 @@
 //! Finds everything that would keep a fabric from coming up, all at once and before anything is
-//! changed, each with its remedy. It only reads. Without root it checks what a user can see.
+//! changed, each with its remedy. It only reads. For an ordinary user it checks what a fabric without
+//! root needs, whose namespaces have no conflicts with the host's network.
 
 mod files;
 pub(crate) mod finding;
 mod machine;
 pub(crate) mod needs;
 mod network;
+mod rootless;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -19,7 +21,7 @@ use host::lock::StatePaths;
 use host::plan::HostPlanInput;
 use host::program::{self, Program};
 use model::difference::FabricPlan;
-pub use needs::{FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_SWITCHES};
+pub use needs::{FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_ROOTLESS, FOR_SWITCHES};
 
 /// Checks before anything is changed. Shows warnings.
 ///
@@ -87,8 +89,11 @@ fn check_needs(
 /// switches.
 fn check_machine(memory_mib: u64) -> Vec<Finding> {
     let mut found = Vec::new();
-    found.extend(machine::rights(rustix::process::geteuid().is_root()));
-    found.extend(machine::tun_device(Path::new("/dev/net/tun")));
+    let user = !rustix::process::geteuid().is_root();
+    if user {
+        found.extend(rootless::needs());
+    }
+    found.extend(machine::tun_device(Path::new("/dev/net/tun"), user));
     if memory_mib > 0 {
         let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let kvm = File::options().read(true).write(true).open("/dev/kvm");
@@ -110,9 +115,11 @@ fn check_host(paths: &StatePaths, host: &HostPlanInput) -> Vec<Finding> {
         found.extend(files::in_the_way(paths, &host.taps, own));
     }
     found.extend(untrusted);
-    found.extend(network::network(host));
-    found.extend(network::rules(host));
-    found.extend(network::reach(host));
+    if rustix::process::geteuid().is_root() {
+        found.extend(network::network(host));
+        found.extend(network::rules(host));
+        found.extend(network::reach(host));
+    }
     found
 }
 

@@ -3,6 +3,7 @@
 use crate::owner::Person;
 use host::plan::{HostLinkPlan, HostPlanInput, IpmiLinkPlan, TapPlan};
 use host::program::Program;
+use host::rootless;
 use model::difference::FabricPlan;
 use model::topology::{EndBackend, MTU, Topology};
 use vm::image;
@@ -22,6 +23,9 @@ pub const FOR_IPMI: &[Program] = &[
     Program::of("ipmi_sim", "openipmi"),
     Program::of("prlimit", "util-linux"),
 ];
+
+/// Additional programs that a fabric without root should have.
+pub const FOR_ROOTLESS: &[Program] = rootless::PROGRAMS;
 
 /// Additional programs for building the image.
 pub const FOR_IMAGE: &[Program] = image::BUILD_PROGRAMS;

@@ -170,7 +170,7 @@ fn memory_is_compared_in_mib() {
 
 #[test]
 fn a_tun_device_that_is_not_there_is_an_error() {
-    let finding = tun_device(Path::new("/nowhere/net/tun")).unwrap();
+    let finding = tun_device(Path::new("/nowhere/net/tun"), false).unwrap();
     assert_eq!(
         (finding.severity, &*finding.remedy),
         (Severity::Error, "modprobe tun")

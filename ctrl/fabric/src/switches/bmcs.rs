@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::factory::key_folder;
 use super::seeds::SeedsError;
 use crate::files::{self, FileError, make_closed_folder, make_folder};
+use crate::jail;
 use crate::live::Live;
 use crate::off_thread::off_thread;
 use crate::options::BringUpError;
@@ -138,7 +139,7 @@ impl Bmcs {
             return Err(BringUpError::Bmc { switch, at, source });
         }
         let folder = live.paths.ipmi.join(name);
-        let uid = state.plan.config.ipmi.uid_of(index);
+        let uid = jail::bmc_uid(&state.plan.config, index);
         make_closed_folder(&folder, uid).map_err(SeedsError::from)?;
         let spec = BmcSpec {
             name: name.to_owned(),

@@ -31,6 +31,8 @@ use vm::{Launcher, Vm, VmSpec, root_password, ssh};
 /// What switches run on: image, QEMU and accelerator.
 pub(crate) struct Machine {
     image: image::ImagePaths,
+    /// The folder of the states saved of it.
+    states: PathBuf,
     accel: accel::Accel,
     launcher: Launcher,
 }
@@ -67,6 +69,7 @@ pub(crate) async fn machine(config: &Config, progress: &Progress) -> Result<Mach
     ));
     Ok(Machine {
         image,
+        states: image::WantedImage::new(&config.image)?.states(),
         accel: decision.accel,
         launcher,
     })
@@ -110,7 +113,10 @@ impl SwitchFactory {
         paths: &StatePaths,
     ) -> Result<Self, SeedsError> {
         let wanted = saved_states::wanted(config, machine.accel);
-        let states = wanted.then(|| saved_states::states(&machine.image, &machine.launcher));
+        let states = wanted.then(|| {
+            let folder = machine.states.clone();
+            saved_states::states(folder, &machine.image, &machine.launcher)
+        });
         if let Some(states) = &states {
             machine.launcher.use_states(states.clone());
         }

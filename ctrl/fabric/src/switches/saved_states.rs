@@ -1,7 +1,7 @@
 //! Creates missing saved states, from which switches start.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use model::config::Config;
 use vm::accel::Accel;
 use vm::image::ImagePaths;
-use vm::states::{FOLDER, States};
+use vm::states::States;
 use vm::{Launcher, VmSpec};
 
 /// Whether switches start from saved states. Under KVM, booting is too fast for a restore to pay
@@ -20,9 +20,8 @@ pub(crate) fn wanted(config: &Config, accel: Accel) -> bool {
     config.vm.warm && accel == Accel::Tcg
 }
 
-/// The saved states for this image and this QEMU.
-pub(crate) fn states(image: &ImagePaths, launcher: &Launcher) -> Arc<States> {
-    let folder = image.root.parent().unwrap_or(&image.root).join(FOLDER);
+/// The saved states, in `folder`, for this image and this QEMU.
+pub(crate) fn states(folder: PathBuf, image: &ImagePaths, launcher: &Launcher) -> Arc<States> {
     let made_with = format!("{} {}", launcher.version(), identity(&image.root));
     Arc::new(States::new(folder, made_with))
 }

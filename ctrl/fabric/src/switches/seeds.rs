@@ -8,6 +8,7 @@ use frr_conf::SwitchConf;
 use sha2::{Digest, Sha256};
 
 use crate::files::{FileError, make_folder};
+use crate::jail;
 use crate::reconfigure::SwitchMake;
 use model::config::{Config, Listen};
 use model::plugging::PlugKind;
@@ -120,7 +121,7 @@ impl SwitchMaker<'_> {
             vcpus: vm.cpus,
             accel: self.accel,
             cpu: vm.cpu.clone(),
-            uid: vm.uid_of(index),
+            uid: jail::vm_uid(self.config, index),
             image: self.image.clone(),
             cmdline: self.cmdline.clone(),
             seed: run_dir.join("seed.tar"),

@@ -17,7 +17,7 @@ use super::bus::Bus;
 use super::files::{self, COMMANDS, LAN_CONF};
 use super::spec::{BmcSpec, BmcState};
 use super::{chassis, peer};
-use crate::child::{MARK, SETPRIV};
+use crate::child::{MARK, SETPRIV, identity};
 use crate::handle::Vm;
 use crate::stderr::Stderr;
 
@@ -187,15 +187,16 @@ async fn connect(port: u16, wanted: u32) -> io::Result<TcpStream> {
 /// `ipmi_sim`, started by setpriv(1), which sets the parent-death signal after the uid, because a
 /// change of uid clears the signal.
 fn command(spec: &BmcSpec, chassis: OwnedFd) -> Command {
-    let uid = spec.uid.to_string();
     let mut command = Command::new(SETPRIV);
     command
-        .args(["--reuid", &uid, "--regid", &uid, "--clear-groups"])
+        .args(identity(spec.uid, None))
         .args(["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"])
         .args(["--pdeathsig", "KILL", "--"])
         // Its chassis program needs two more processes. It needs to write no files, with which it
         // could only fill the disk.
-        .args([PRLIMIT, "--nproc=16", "--nofile=64", "--fsize=0"])
+        .args([PRLIMIT, "--nofile=64", "--fsize=0"])
+        // The limit counts all processes of a uid. Uid 0 is the user, who has others.
+        .args((spec.uid != 0).then_some("--nproc=16"))
         .args(["--core=0", "--as=268435456", "--"])
         // -n leaves standard input and output to the chassis program. -p keeps nothing in files, so
         // that the next start restores everything that was changed by IPMI.

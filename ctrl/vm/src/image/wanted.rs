@@ -7,6 +7,10 @@ use model::config;
 use super::error::ImageError;
 use super::recipe::Recipe;
 use super::sources::{self, Mirror};
+use crate::states;
+
+/// Root's cache.
+const OF_ROOT: &str = "/var/cache/ikv-fabric";
 
 /// The files of a built image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -59,12 +63,15 @@ pub struct WantedImage {
     pub(super) suite: String,
     /// The folder of all built images.
     pub(super) cache: PathBuf,
+    /// Where root's images are, which other users start from too.
+    pub(super) of_root: Option<PathBuf>,
     pub(super) mirror: Option<Mirror>,
 }
 
 impl WantedImage {
     /// The image for `[image]` of the configuration. By default the release is the host's, and the
-    /// folder is `/var/cache/ikv-fabric` for root, otherwise `$XDG_CACHE_HOME/ikv-fabric`.
+    /// folder is `/var/cache/ikv-fabric` for root, otherwise `$XDG_CACHE_HOME/ikv-fabric`. Others use
+    /// root's image, too, as long as they have built none.
     ///
     /// # Errors
     /// When no release is configured and the host does not run Debian, or when there is no folder to
@@ -75,10 +82,12 @@ impl WantedImage {
             None => sources::host_release()?,
         };
         let dir = config.dir.clone().or_else(default_cache);
+        let of_root = config.dir.is_none() && !is_root();
         Ok(Self {
             recipe: Recipe::embedded(),
             suite,
             cache: dir.ok_or(ImageError::NoCacheFolder)?.join("image"),
+            of_root: of_root.then(|| Path::new(OF_ROOT).join("image")),
             mirror: config.mirror.clone().map(|uri| Mirror {
                 uri,
                 security: config.security_mirror.clone(),
@@ -92,20 +101,32 @@ impl WantedImage {
         self.recipe.hash(&self.suite)
     }
 
-    /// The image's folder. It exists only once the image is built.
+    /// The image's folder. It exists only once the image is built, or a state was saved of root's.
     pub fn folder(&self) -> PathBuf {
         self.cache.join(self.hash())
     }
 
+    /// The folder of the states that this user saves of the image.
+    pub fn states(&self) -> PathBuf {
+        self.folder().join(states::FOLDER)
+    }
+
     /// The files of the image. `None` if it has not been built.
     pub fn built(&self) -> Option<ImagePaths> {
-        Some(ImagePaths::in_folder(&self.folder())).filter(ImagePaths::exist)
+        let of_root = self.of_root.iter().map(|images| images.join(self.hash()));
+        let mut folders = std::iter::once(self.folder()).chain(of_root);
+        folders.find_map(|folder| Some(ImagePaths::in_folder(&folder)).filter(ImagePaths::exist))
     }
 }
 
+/// Whether this process is root's, and not that of a user in namespaces of their own.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root() && host::rootless::entered().is_none()
+}
+
 fn default_cache() -> Option<PathBuf> {
-    if rustix::process::geteuid().is_root() {
-        return Some("/var/cache/ikv-fabric".into());
+    if is_root() {
+        return Some(OF_ROOT.into());
     }
     let absolute = |name| {
         std::env::var_os(name)

@@ -6,21 +6,20 @@ use tokio::process::Command;
 
 use super::probe::QEMU;
 use crate::accel::Accel;
-use crate::child::{MARK, SETPRIV};
+use crate::child::{MARK, SETPRIV, identity};
 use crate::spec::VmSpec;
 
 /// QEMU behind setpriv(1), which sets the parent-death signal after the uid, as a change of uid clears
 /// it. QEMU gets a process group of its own: Ctrl-C reaches the fabric alone, which then stops its VMs
 /// in order.
 pub(super) fn command(spec: &VmSpec, argv: &[String]) -> Command {
-    let uid = spec.uid.to_string();
-    let mut command = Command::new(SETPRIV);
-    command.args(["--reuid", &uid, "--regid", &uid]);
-    match spec.accel {
-        Accel::Kvm { group: Some(gid) } => command.args(["--groups", &gid.to_string()]),
-        _ => command.arg("--clear-groups"),
+    let group = match spec.accel {
+        Accel::Kvm { group } => group,
+        Accel::Tcg => None,
     };
+    let mut command = Command::new(SETPRIV);
     command
+        .args(identity(spec.uid, group))
         .args([
             "--no-new-privs",
             "--bounding-set=-all",
