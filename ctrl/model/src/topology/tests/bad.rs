@@ -69,7 +69,7 @@ fn keys_that_are_not_there() {
     );
     bad(
         "colour = \"red\"\n",
-        "f.toml, line 1: colour: unknown key; the file has owner, [topology], [names], [mac], [bgp], [dhcp], [vlan], [host], [vm], [vnc], [ipmi], [image], [ssh], [recorder], [[cable]]",
+        "f.toml, line 1: colour: unknown key; the file has owner, [topology], [names], [mac], [bgp], [dhcp], [vlan], [host], [vm], [vnc], [ipmi], [image], [ssh], [recorder], [impair], [[cable]]",
     );
     bad(
         "topology = 5\n",
