@@ -130,6 +130,8 @@ impl Backend for Fabric {
         let nodes = state.switches.values();
         let mut problems = self.stopped();
         problems.extend(state.cables.closed());
+        let factory = self.switches.factory();
+        problems.extend(factory.iter().flat_map(|factory| factory.not_jailed()));
         Status {
             ready: self.is_ready(),
             problems,

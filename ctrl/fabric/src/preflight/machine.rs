@@ -40,6 +40,15 @@ pub(super) fn rights(root: bool) -> Option<Finding> {
     })
 }
 
+/// `missing`: the parts of a QEMU's jail that cannot be had here.
+pub(super) fn jail(missing: &[String]) -> impl Iterator<Item = Finding> {
+    let found = |what: &String| {
+        let remedy = "SECURITY.md says what that part keeps from whom; the rest of the jail holds";
+        Finding::new(Severity::Warning, what, remedy)
+    };
+    missing.iter().map(found)
+}
+
 pub(super) fn tun_device(device: &Path) -> Option<Finding> {
     match File::options().read(true).write(true).open(device) {
         Ok(_) => None,

@@ -96,6 +96,10 @@ fn check_machine(memory_mib: u64) -> Vec<Finding> {
         let memory = fs::read_to_string("/proc/meminfo").ok();
         let free = memory.and_then(|text| machine::available_mib(&text));
         found.extend(free.and_then(|free| machine::memory(memory_mib, free)));
+        // Only root can start a program as another user.
+        if rustix::process::geteuid().is_root() {
+            found.extend(machine::jail(vm::Jail::find().missing()));
+        }
     }
     found
 }

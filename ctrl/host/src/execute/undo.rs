@@ -10,7 +10,7 @@ use crate::journal::{Entry, Identity, Journal, JournalError, Undo};
 use crate::lock::Lock;
 use crate::netlink::Netlink;
 use crate::netns::Whereabouts;
-use crate::{address, links, nft, sysctl};
+use crate::{address, cgroup, links, nft, sysctl};
 
 /// What [`clean`] found and undid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,12 +67,13 @@ pub fn clean(lock: &mut Lock) -> Result<Option<Cleaned>, HostChangeError> {
 }
 
 /// Undoes the journal's entries from the last to the first. An entry that fails stays in the
-/// journal, and the others are undone nevertheless.
+/// journal, and the others are undone nevertheless. Cgroups need no entry.
 pub(super) fn undo_all(journal: &mut Journal) -> Result<(), HostChangeError> {
     let identity = journal.state().identity.clone();
     let folder = journal.folder().to_owned();
     let mut failed: Vec<Entry> = Vec::new();
     let mut problems = Vec::new();
+    cgroup::remove_unused();
     while let Some(entry) = journal.pop() {
         if let Err(error) = undo_one(&entry, &identity, &folder) {
             problems.push(error.to_string());

@@ -1,4 +1,4 @@
-//! The command that starts a VM's QEMU without any rights.
+//! The command that starts a VM's QEMU in its jail.
 
 use std::process::Stdio;
 
@@ -6,30 +6,21 @@ use tokio::process::Command;
 
 use super::probe::QEMU;
 use crate::accel::Accel;
-use crate::child::{MARK, SETPRIV};
+use crate::child::MARK;
+use crate::jail::Jail;
 use crate::spec::VmSpec;
 
-/// QEMU behind setpriv(1), which sets the parent-death signal after the uid, as a change of uid clears
-/// it. QEMU gets a process group of its own: Ctrl-C reaches the fabric alone, which then stops its VMs
-/// in order.
-pub(super) fn command(spec: &VmSpec, argv: &[String]) -> Command {
-    let uid = spec.uid.to_string();
-    let mut command = Command::new(SETPRIV);
-    command.args(["--reuid", &uid, "--regid", &uid]);
-    match spec.accel {
-        Accel::Kvm { group: Some(gid) } => command.args(["--groups", &gid.to_string()]),
-        _ => command.arg("--clear-groups"),
+/// QEMU behind the programs that jail it. It gets a process group of its own: Ctrl-C reaches the
+/// fabric alone, which then stops its VMs in order.
+pub(super) fn command(jail: &Jail, spec: &VmSpec, argv: &[String]) -> Command {
+    let chain = match spec.accel {
+        Accel::Kvm { group: Some(gid) } => jail.chain(spec, &["--groups", &gid.to_string()]),
+        _ => jail.chain(spec, &["--clear-groups"]),
     };
+    let mut command = Command::new(&chain[0]);
     command
-        .args([
-            "--no-new-privs",
-            "--bounding-set=-all",
-            "--inh-caps=-all",
-            "--pdeathsig",
-            "KILL",
-            "--",
-            QEMU,
-        ])
+        .args(&chain[1..])
+        .arg(QEMU)
         .args(argv)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
