@@ -114,6 +114,7 @@ mod panel;
 pub mod port;
 mod reply;
 pub mod rights;
+pub mod seccomp;
 mod side;
 mod stats;
 mod sync;

@@ -73,13 +73,13 @@ pub(super) fn undo_all(journal: &mut Journal) -> Result<(), HostChangeError> {
     let folder = journal.folder().to_owned();
     let mut failed: Vec<Entry> = Vec::new();
     let mut problems = Vec::new();
-    cgroup::remove_unused();
     while let Some(entry) = journal.pop() {
         if let Err(error) = undo_one(&entry, &identity, &folder) {
             problems.push(error.to_string());
             failed.push(entry);
         }
     }
+    cgroup::remove_unused();
     if failed.is_empty() {
         return Ok(journal.remove()?);
     }
