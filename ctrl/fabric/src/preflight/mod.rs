@@ -10,6 +10,8 @@ mod network;
 use std::fs::{self, File};
 use std::path::Path;
 
+use dataplane::seccomp;
+
 use crate::options::BringUpError;
 use crate::owner::{NoSuchUser, Person};
 use crate::progress::Progress;
@@ -88,6 +90,7 @@ fn check_needs(
 fn check_machine(memory_mib: u64) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(machine::rights(rustix::process::geteuid().is_root()));
+    found.extend(machine::jail(seccomp::missing().as_slice()));
     found.extend(machine::tun_device(Path::new("/dev/net/tun")));
     if memory_mib > 0 {
         let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
