@@ -90,6 +90,9 @@
 //! sockets, the protocol, and one thread for all of them. A guest is not trusted: both say what a
 //! guest may do to itself and why it cannot harm others.
 //!
+//! Each thread gives up what it does not need once it has set itself up: rights of root ([`rights`])
+//! and system calls ([`seccomp`]).
+//!
 //! # `unsafe`
 //!
 //! Only [`sys`] and, to follow pointers into guest memory, [`port::vhost_user`] contain it.
@@ -114,6 +117,7 @@ mod panel;
 pub mod port;
 mod reply;
 pub mod rights;
+pub mod seccomp;
 mod side;
 mod stats;
 mod sync;

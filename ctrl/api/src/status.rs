@@ -9,7 +9,8 @@ pub struct Status {
     /// loopback is reachable from `internet`, and nothing of the fabric itself has stopped.
     pub ready: bool,
     /// What has stopped, a sentence for each: workers and tasks of the fabric, which make it not
-    /// ready, and cables that were closed after a fault of the program.
+    /// ready, cables that were closed after a fault of the program, and the parts of
+    /// the QEMUs' jail that this host does not offer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
     /// The switches, in the topology's order; empty for `patch`.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::rights::{CapabilitySet, keep};
+use dataplane::rights::CapabilitySet;
 use futures_util::future::join_all;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
@@ -331,7 +331,7 @@ impl BringUp<'_> {
         files.extend(recorder.and_then(|recorder| recorder.folder.as_deref()));
         files.extend(image);
         let kept = rights::for_fabric(&self.options.plan.switches, &files);
-        keep(kept).map_err(CablesError::Rights)
+        rights::settle(kept).map_err(CablesError::Rights)
     }
 }
 

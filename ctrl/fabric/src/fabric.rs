@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use dataplane::seccomp;
+
 use crate::cable_requests::CableRequests;
 use crate::cables::Cables;
 use crate::cables::names::CableNames;
@@ -130,6 +132,9 @@ impl Backend for Fabric {
         let nodes = state.switches.values();
         let mut problems = self.stopped();
         problems.extend(state.cables.closed());
+        problems.extend(seccomp::missing());
+        let factory = self.switches.factory();
+        problems.extend(factory.iter().flat_map(|factory| factory.not_jailed()));
         Status {
             ready: self.is_ready(),
             problems,

@@ -1,11 +1,12 @@
-//! The rights of root that a fabric keeps once it runs: [`for_fabric`], [`for_patch`]; and threads
-//! without any: [`thread`].
+//! The rights of root that a fabric keeps once it runs: [`for_fabric`], [`for_patch`], [`settle`]; and
+//! threads without any: [`thread`].
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use dataplane::rights::{CapabilitySet, keep};
+use dataplane::seccomp;
 
 use host::rootless;
 use model::topology::Selection;
@@ -22,6 +23,16 @@ pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Re
         Err(error) => tracing::error!(%error, "rights of root could not be given up"),
     })?;
     Ok(())
+}
+
+/// Gives up all rights of root but `kept`, and the system calls that no one here has a use for, for this
+/// thread, and the threads and programs that it will start.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn settle(kept: CapabilitySet) -> io::Result<()> {
+    keep(kept)?;
+    seccomp::control()
 }
 
 /// The rights that a whole fabric needs: to open new devices, and those that another program has

@@ -13,6 +13,8 @@
 //! [`links`], [`address`], [`nft`] and [`sysctl`] each change one kind of thing and decide nothing;
 //! [`netlink`] carries their requests to the kernel.
 //!
+//! [`cgroup`] limits the memory and the tasks of a child process.
+//!
 //! [`folder`] is where files are made and removed as root without following links. [`lock`] lets one fabric at a time use a socket, and names all of a fabric's files. [`watch`]
 //! reports what happens to our links while the fabric runs. [`firewall`] looks for rules of the host
 //! that would drop the fabric's traffic; it changes nothing.
@@ -24,6 +26,7 @@
 //! use it.
 
 pub mod address;
+pub mod cgroup;
 mod error;
 pub mod execute;
 pub mod firewall;

@@ -24,7 +24,7 @@ use tokio::process::Child;
 
 pub use error::LaunchError;
 
-use crate::child::SETPRIV;
+use crate::jail::{Jail, PRLIMIT};
 use crate::live::{LiveSpec, NicSlot};
 use crate::qemu::{self, Fds};
 use crate::shape;
@@ -33,6 +33,7 @@ use crate::states::States;
 use crate::stderr::Stderr;
 use crate::taps::{self, OpenTap};
 use command::command;
+use host::cgroup::Cgroup;
 use host::folder::Folder;
 use probe::empty_machine;
 
@@ -40,8 +41,9 @@ use probe::empty_machine;
 #[derive(Clone)]
 pub struct Launcher {
     open_tap: OpenTap,
-    /// QEMU has seccomp.
-    sandbox: bool,
+    /// Why QEMU has no seccomp, if so.
+    no_sandbox: Option<String>,
+    jail: Jail,
     version: String,
     states: Option<Arc<States>>,
 }
@@ -61,12 +63,13 @@ pub(crate) struct Launched {
     pub(crate) console: UnixStream,
     pub(crate) bmc: Option<UnixStream>,
     pub(crate) stderr: Stderr,
+    pub(crate) cgroup: Option<Cgroup>,
 }
 
 impl std::fmt::Debug for Launcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Launcher")
-            .field("sandbox", &self.sandbox)
+            .field("jail", &self.jail)
             .finish_non_exhaustive()
     }
 }
@@ -77,18 +80,19 @@ impl Launcher {
     /// # Errors
     /// When QEMU is missing or cannot start an empty machine.
     pub async fn probe(open_tap: OpenTap) -> Result<Self, LaunchError> {
-        let (sandbox, version) = match empty_machine(&["-sandbox", qemu::SANDBOX]).await {
-            Ok(version) => (true, version),
+        let (no_sandbox, version) = match empty_machine(&["-sandbox", qemu::SANDBOX]).await {
+            Ok(version) => (None, version),
             Err(LaunchError::Probe(reason)) => {
                 let version = empty_machine(&[]).await?;
-                tracing::warn!(%reason, "QEMU runs without its seccomp sandbox");
-                (false, version)
+                let reason = format!("QEMUs run without their seccomp sandbox: {reason}");
+                (Some(reason), version)
             }
             Err(error) => return Err(error),
         };
         Ok(Self {
             open_tap,
-            sandbox,
+            no_sandbox,
+            jail: Jail::find(),
             version,
             states: None,
         })
@@ -122,9 +126,15 @@ impl Launcher {
         self.states.as_ref().is_some_and(|states| states.fail(key))
     }
 
-    /// Whether QEMU is confined by seccomp.
-    pub fn sandbox(&self) -> bool {
-        self.sandbox
+    /// Why QEMU's own seccomp sandbox cannot be had, as a sentence. `None` if QEMUs are in it.
+    pub fn no_sandbox(&self) -> Option<&str> {
+        self.no_sandbox.as_deref()
+    }
+
+    /// The parts of a QEMU's jail that cannot be had here, a sentence for each.
+    pub fn not_jailed(&self) -> Vec<String> {
+        let missing = self.jail.missing().iter();
+        missing.chain(&self.no_sandbox).cloned().collect()
     }
 
     /// Opens taps by name.
@@ -148,11 +158,16 @@ impl Launcher {
         let monitor = connect(spec.monitor_socket())?;
         let console = connect(spec.console_socket())?;
         let bmc = spec.bmc.then(|| connect(spec.bmc_socket())).transpose()?;
-        let mut child = command(spec, &qemu::argv(spec, self.sandbox, &fds))
-            .spawn()
-            .map_err(|error| LaunchError::program(SETPRIV, "util-linux", error))?;
+        let mut child = command(
+            &self.jail,
+            spec,
+            &qemu::argv(spec, self.no_sandbox.is_none(), &fds),
+        )
+        .spawn()
+        .map_err(|error| LaunchError::program(PRLIMIT, "util-linux", error))?;
         // Closed at once: the next child must not inherit them.
         drop(inherited);
+        let cgroup = self.jail.confine(spec, child.id());
         let stderr = child.stderr.take().expect("stderr is piped by command()");
         Ok(Launched {
             live: LiveSpec {
@@ -165,6 +180,7 @@ impl Launcher {
             console,
             bmc,
             stderr: Stderr::follow(stderr),
+            cgroup,
         })
     }
 

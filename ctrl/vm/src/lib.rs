@@ -1,7 +1,7 @@
 //! The switch VMs: QEMU processes, the image they run, how they are controlled and asked.
 //!
 //! ```text
-//!  VmSpec ──qemu.rs──> setpriv ─> QEMU (uid of its own, seccomp)   one task for each VM: supervisor.rs
+//!  VmSpec ──qemu.rs──> jail.rs ─> QEMU (uid of its own, seccomp)   one task for each VM: supervisor.rs
 //!                       ▲ inherits: taps, disks, listening sockets
 //!  Launcher ────────────┘
 //!       ├ monitor  qmp.rs      power, links, "the guest reset / powered off / opened its agent port"
@@ -40,6 +40,7 @@ pub mod console;
 mod fingerprint;
 mod handle;
 pub mod image;
+mod jail;
 pub mod keys;
 mod launch;
 mod lifecycle;
@@ -63,6 +64,7 @@ pub mod template;
 
 pub use child::strays;
 pub use handle::Vm;
+pub use jail::Jail;
 pub use launch::{LaunchError, Launcher};
 pub use lifecycle::{PowerError, VmState};
 pub use plug::{CannotPlug, PlugError};

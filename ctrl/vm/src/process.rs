@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
+use host::cgroup::Cgroup;
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -25,6 +26,8 @@ const RESTORE_LIMIT: Duration = Duration::from_secs(60);
 /// A running QEMU.
 pub(crate) struct Process {
     pub(crate) child: Child,
+    /// Removed after the child has ended.
+    _cgroup: Option<Cgroup>,
     pub(crate) stderr: Stderr,
     greeting: Option<JoinHandle<Result<Qmp, QmpError>>>,
     pub(crate) monitor: Option<Arc<Qmp>>,
@@ -69,6 +72,7 @@ impl Process {
             console: serial,
             bmc,
             stderr,
+            cgroup,
             ..
         } = launched;
         console.connect(serial);
@@ -88,6 +92,7 @@ impl Process {
         });
         Self {
             child,
+            _cgroup: cgroup,
             stderr,
             greeting: Some(greeting),
             monitor: None,

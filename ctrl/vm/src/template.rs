@@ -159,6 +159,7 @@ async fn build(
         console: serial,
         bmc: _bmc,
         mut stderr,
+        cgroup: _cgroup,
         ..
     } = launcher.launch(&template, None)?;
     let console = Console::default();

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use mio::Poll;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity, set_no_new_privs};
 
 use super::PanelOptions;
 use super::supervision::Progress;
 use crate::cable::Cable;
 use crate::command::{Command, Event};
 use crate::mailbox::{Ended, Mailbox, Running, mailbox};
+use crate::seccomp;
 use crate::sys::eventfd;
 use crate::worker::{Notifier, WAKE, Worker, WorkerChannels, WorkerStats};
 
@@ -79,6 +80,7 @@ impl WorkerHandle {
     }
 }
 
+/// Opens what the worker needs for itself; after this it can open nothing.
 fn prepare() -> io::Result<()> {
     eventfd::prepare().map_err(|error| {
         let text = format!(
@@ -86,7 +88,9 @@ fn prepare() -> io::Result<()> {
              `sysctl fs.aio-max-nr`"
         );
         io::Error::new(error.kind(), text)
-    })
+    })?;
+    set_no_new_privs(true)?;
+    seccomp::workers()
 }
 
 fn bind_to(cpu: usize) -> io::Result<()> {

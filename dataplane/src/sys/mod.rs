@@ -9,6 +9,7 @@ pub(crate) mod guarded_memory;
 pub mod netns;
 pub mod packet;
 pub(crate) mod pool;
+pub(crate) mod seccomp;
 pub mod tap;
 
 /// Bytes of a virtio-net header without `num_buffers`, as the kernel reads and writes it in front of

@@ -39,12 +39,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use mio::Poll;
+use rustix::thread::set_no_new_privs;
 
 use crate::command::CableId;
 use crate::mailbox::{Ended, Mailbox, Running, mailbox};
 use crate::panel::{Answerer, Panel, PanelError};
 use crate::port::Port;
 use crate::reply::{Answer, Reply, one_shot};
+use crate::seccomp;
 use crate::side::Side;
 
 use cable_end::ExchangePort;
@@ -125,7 +127,18 @@ impl VhostUserSockets {
             notifier: Arc::new(notifier),
         };
         let thread = SocketThread::new(poll, channels, panel);
-        let running = Running::spawn("vhost-sockets".into(), move || thread.run())?;
+        let (confined, confining) = bounded(1);
+        let running = Running::spawn("vhost-sockets".into(), move || {
+            let result = set_no_new_privs(true)
+                .map_err(Into::into)
+                .and_then(|()| seccomp::sockets());
+            let is_confined = result.is_ok();
+            let _ = confined.send(result);
+            if is_confined {
+                thread.run();
+            }
+        })?;
+        confining.recv().map_err(io::Error::other)??;
         Ok(VhostUserSockets {
             thread: Arc::new(Mutex::new(Thread(Some((mailbox, running))))),
             events,

@@ -10,6 +10,7 @@
 mod kernel;
 mod lab;
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -95,6 +96,7 @@ async fn confined(nics: usize) {
     }
     assert_eq!(field("NoNewPrivs:"), ["1"]);
     assert_eq!(field("Seccomp:"), ["2"], "a filter is installed");
+    jailed(pid, &spec);
     for index in 0..nics {
         assert!(
             lab::has_carrier(&lab::tap("leaf1", index)),
@@ -114,12 +116,81 @@ async fn confined(nics: usize) {
     vm.stop().await;
     assert_eq!(vm.status().state, VmState::Off);
     assert!(!is_alive(pid));
+    let own = std::process::id().to_string();
+    assert_eq!(cgroups_of(&own), Vec::<PathBuf>::new());
     drop(vm);
     // Possibly fewer: the launcher's probe may have had some open at first.
     until("all descriptors closed", || {
         descriptors(std::process::id()) <= before
     })
     .await;
+}
+
+/// The QEMU is alone in an empty network namespace, has limits, and is alone in its cgroup.
+fn jailed(pid: u32, spec: &VmSpec) {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    let devices = read("net/dev");
+    let devices: Vec<_> = devices.lines().skip(2).collect();
+    assert!(
+        devices.len() == 1 && devices[0].trim().starts_with("lo:"),
+        "{devices:?}"
+    );
+    let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    assert_ne!(namespace(pid), namespace(std::process::id()));
+    let limits = read("limits");
+    let limit = |name: &str| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name));
+        let mut values = line.unwrap().split_whitespace();
+        [values.next(), values.next()].map(|value| value.unwrap().parse::<u64>().unwrap())
+    };
+    assert_eq!(limit("Max core file size"), [0, 0]);
+    assert_eq!(limit("Max processes"), [256, 256]);
+    assert!(limit("Max open files")[1] <= 4096);
+    let most = limit("Max file size")[1];
+    let guest = u64::from(spec.memory_mib) << 20;
+    assert!(most > guest && most < guest + (2 << 30), "{most}");
+    let folders = cgroups(pid);
+    assert!(!folders.is_empty(), "{}", read("cgroup"));
+    for folder in &folders {
+        let members = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap();
+        assert_eq!(members.trim(), pid.to_string(), "{}", folder.display());
+    }
+    let value = |file: &str| {
+        let mut values = folders
+            .iter()
+            .filter_map(|folder| std::fs::read_to_string(folder.join(file)).ok());
+        values
+            .next()
+            .map(|value| value.trim().parse::<u64>().unwrap())
+    };
+    assert_eq!(value("pids.max"), Some(256));
+    let memory = value("memory.max").or(value("memory.limit_in_bytes"));
+    assert!(memory.is_some_and(|memory| memory > guest && memory < guest + (2 << 30)));
+}
+
+/// The folders of the cgroups that a fabric made for a process.
+fn cgroups(pid: u32) -> Vec<PathBuf> {
+    let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let names = own.lines().filter_map(|line| line.rsplit_once('/'));
+    let names: Vec<_> = names
+        .map(|(_, name)| name.to_owned())
+        .filter(|name| name.starts_with("ikv-fabric."))
+        .collect();
+    cgroups_of("*")
+        .into_iter()
+        .filter(|folder| names.iter().any(|name| folder.ends_with(name)))
+        .collect()
+}
+
+/// The folders of all cgroups that a fabric made for its children.
+fn cgroups_of(fabric: &str) -> Vec<PathBuf> {
+    let name = format!("ikv-fabric.{fabric}.*");
+    let found = Command::new("find")
+        .args(["/sys/fs/cgroup/", "-type", "d", "-name", &name])
+        .output()
+        .unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    found.lines().map(PathBuf::from).collect()
 }
 
 async fn console() {
@@ -220,7 +291,7 @@ async fn power() {
     let first = vm.pid();
     vm.power(PowerAction::Reset).await.unwrap();
     vm.said("RR").await;
-    assert_eq!(vm.pid(), first);
+    assert_eq!(vm.pid(), first, "{:?}", vm.status());
     vm.power(PowerAction::Cycle).await.unwrap();
     assert!(!is_alive(first));
     vm.said("RRR").await;
@@ -353,10 +424,18 @@ async fn parent_death() {
     .await;
     assert_eq!(qemu.len(), 1, "{qemu:?}");
     assert!(is_alive(qemu[0]));
+    let folders = cgroups(qemu[0]);
+    assert!(!folders.is_empty());
     fabric.kill().unwrap();
     fabric.wait().unwrap();
     until("QEMU ends by itself", || !is_alive(qemu[0])).await;
     assert_eq!(strays(lab.root()).unwrap(), [0u32; 0]);
+    // The kernel takes a moment to leave a cgroup after it has reported a process as ended.
+    until("its cgroup to be removed, as `clean` does", || {
+        host::cgroup::remove_unused();
+        folders.iter().all(|folder| !folder.exists())
+    })
+    .await;
     let elsewhere = Launcher::probe(lab::opener()).await.unwrap();
-    assert!(elsewhere.sandbox(), "this QEMU has seccomp");
+    assert_eq!(elsewhere.not_jailed(), [""; 0]);
 }

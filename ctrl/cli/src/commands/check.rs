@@ -11,13 +11,16 @@ use host::lock::StatePaths;
 use model::difference::FabricPlan;
 
 /// Reports everything that would keep `run` from working here, each with the command that mends it.
-/// Changes nothing. Exit status 0 if `run` would work, otherwise 1.
+/// Changes nothing. Exit status 0 if `run` would work (with --strict: and nothing has to be warned of), otherwise 1.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
     #[command(flatten)]
     switches: SwitchArgs,
+    /// Also fail when `run` would work, but not as it should: without a part of the QEMUs' jail, say.
+    #[arg(long)]
+    strict: bool,
 }
 
 /// # Errors
@@ -33,7 +36,14 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<ExitCod
     };
     let findings = preflight::check(&plan, &paths)?;
     context.report(&findings, || report(&findings))?;
-    Ok(exit_status(!preflight::prevents(&findings)))
+    let least = if args.strict {
+        Severity::Warning
+    } else {
+        Severity::Error
+    };
+    Ok(exit_status(
+        findings.iter().all(|found| found.severity < least),
+    ))
 }
 
 fn report(findings: &[Finding]) -> String {

@@ -35,8 +35,8 @@ pub enum CablesError {
         /// The hard limit of open files (RLIMIT_NOFILE).
         allowed: u64,
     },
-    /// The kernel does not let this process drop capabilities.
-    #[error("the rights of root cannot be given up: {0}")]
+    /// The kernel does not let this process drop capabilities or system calls.
+    #[error("the rights of root and unneeded system calls cannot be given up: {0}")]
     Rights(io::Error),
     /// A second descriptor of a tap, for its carrier, could not be made.
     #[error("the carrier of a tap cannot be held: {0}")]

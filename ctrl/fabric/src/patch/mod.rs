@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use dataplane::rights::keep;
+use dataplane::seccomp;
 use dataplane::sys::tap;
 use dataplane::{Panel, PanelOptions};
 use futures_util::future::join_all;
@@ -91,7 +91,7 @@ impl Patch {
             wire.recorder = Some(recorder.await?);
         }
         // Last: opening ports and sockets needs the rights that are given up here.
-        keep(own_rights(ports, state)).map_err(CablesError::Rights)?;
+        rights::settle(own_rights(ports, state)).map_err(CablesError::Rights)?;
         Ok(Patch(Arc::new(wire)))
     }
 
@@ -251,6 +251,7 @@ impl Backend for Patch {
         let mut problems = self.0.cables().worker_troubles();
         let ready = problems.is_empty();
         problems.extend(self.0.cables().closed());
+        problems.extend(seccomp::missing());
         Status {
             ready,
             problems,

@@ -30,6 +30,15 @@ pub(super) fn packages(programs: &[Program], present: impl Fn(&str) -> bool) -> 
     ))
 }
 
+/// `missing`: the parts of a QEMU's jail that cannot be had here.
+pub(super) fn jail(missing: &[String]) -> impl Iterator<Item = Finding> {
+    let found = |what: &String| {
+        let remedy = "SECURITY.md says what that part keeps from whom; the rest of the jail holds";
+        Finding::new(Severity::Warning, what, remedy)
+    };
+    missing.iter().map(found)
+}
+
 /// `own`: the fabric's own process opens the device as this user.
 pub(super) fn tun_device(device: &Path, own: bool) -> Option<Finding> {
     match File::options().read(true).write(true).open(device) {

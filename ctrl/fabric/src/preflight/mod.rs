@@ -12,6 +12,8 @@ mod rootless;
 use std::fs::{self, File};
 use std::path::Path;
 
+use dataplane::seccomp;
+
 use crate::options::BringUpError;
 use crate::owner::{NoSuchUser, Person};
 use crate::progress::Progress;
@@ -93,6 +95,7 @@ fn check_machine(memory_mib: u64) -> Vec<Finding> {
     if user {
         found.extend(rootless::needs());
     }
+    found.extend(machine::jail(seccomp::missing().as_slice()));
     found.extend(machine::tun_device(Path::new("/dev/net/tun"), user));
     if memory_mib > 0 {
         let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -101,6 +104,10 @@ fn check_machine(memory_mib: u64) -> Vec<Finding> {
         let memory = fs::read_to_string("/proc/meminfo").ok();
         let free = memory.and_then(|text| machine::available_mib(&text));
         found.extend(free.and_then(|free| machine::memory(memory_mib, free)));
+        // Only root can start a program as another user.
+        if rustix::process::geteuid().is_root() {
+            found.extend(machine::jail(vm::Jail::find().missing()));
+        }
     }
     found
 }

@@ -15,6 +15,8 @@ pub const FOR_PANEL: &[Program] = &[Program::of("nft", "nftables")];
 pub const FOR_SWITCHES: &[Program] = &[
     Program::of("qemu-system-x86_64", "qemu-system-x86"),
     Program::of("setpriv", "util-linux"),
+    Program::of("prlimit", "util-linux"),
+    Program::of("unshare", "util-linux"),
     Program::of("ssh", "openssh-client"),
 ];
 

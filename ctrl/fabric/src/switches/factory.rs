@@ -62,6 +62,9 @@ pub(crate) async fn machine(config: &Config, progress: &Progress) -> Result<Mach
             .to_string(),
     );
     let launcher = Launcher::probe(Arc::new(open_switch_tap)).await?;
+    if let Some(reason) = launcher.no_sandbox() {
+        progress.note(&format!("  ! {reason}"));
+    }
     progress.note(&format!(
         "  · switches run under {}: {}",
         decision.accel.name(),
@@ -130,6 +133,11 @@ impl SwitchFactory {
             password: password.map(root_password::hash).transpose()?,
             states,
         })
+    }
+
+    /// The parts of a QEMU's jail that cannot be had on this host, a sentence for each.
+    pub(crate) fn not_jailed(&self) -> Vec<String> {
+        self.machine.launcher.not_jailed()
     }
 
     /// Creates the missing ones of the states that these VMs start from.

@@ -10,7 +10,7 @@ use crate::journal::{Entry, Identity, Journal, JournalError, Undo};
 use crate::lock::Lock;
 use crate::netlink::Netlink;
 use crate::netns::Whereabouts;
-use crate::{address, links, nft, sysctl};
+use crate::{address, cgroup, links, nft, sysctl};
 
 /// What [`clean`] found and undid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub fn clean(lock: &mut Lock) -> Result<Option<Cleaned>, HostChangeError> {
 }
 
 /// Undoes the journal's entries from the last to the first. An entry that fails stays in the
-/// journal, and the others are undone nevertheless.
+/// journal, and the others are undone nevertheless. Cgroups need no entry.
 pub(super) fn undo_all(journal: &mut Journal) -> Result<(), HostChangeError> {
     let identity = journal.state().identity.clone();
     let folder = journal.folder().to_owned();
@@ -79,6 +79,7 @@ pub(super) fn undo_all(journal: &mut Journal) -> Result<(), HostChangeError> {
             failed.push(entry);
         }
     }
+    cgroup::remove_unused();
     if failed.is_empty() {
         return Ok(journal.remove()?);
     }

@@ -19,10 +19,9 @@ use super::spec::{BmcSpec, BmcState};
 use super::{chassis, peer};
 use crate::child::{MARK, SETPRIV, identity};
 use crate::handle::Vm;
+use crate::jail::PRLIMIT;
 use crate::stderr::Stderr;
 
-/// Limits the resources of the host that a hostile `ipmi_sim` can use (util-linux).
-const PRLIMIT: &str = "prlimit";
 const IPMI_SIM: &str = "ipmi_sim";
 
 /// The first and the longest pause before a restart; it doubles in between.

@@ -1,4 +1,4 @@
-//! The command that starts a VM's QEMU without any rights.
+//! The command that starts a VM's QEMU in its jail.
 
 use std::process::Stdio;
 
@@ -6,29 +6,22 @@ use tokio::process::Command;
 
 use super::probe::QEMU;
 use crate::accel::Accel;
-use crate::child::{MARK, SETPRIV, identity};
+use crate::child::{MARK, identity};
+use crate::jail::Jail;
 use crate::spec::VmSpec;
 
-/// QEMU behind setpriv(1), which sets the parent-death signal after the uid, as a change of uid clears
-/// it. QEMU gets a process group of its own: Ctrl-C reaches the fabric alone, which then stops its VMs
-/// in order.
-pub(super) fn command(spec: &VmSpec, argv: &[String]) -> Command {
+/// QEMU behind the programs that jail it. It gets a process group of its own: Ctrl-C reaches the
+/// fabric alone, which then stops its VMs in order.
+pub(super) fn command(jail: &Jail, spec: &VmSpec, argv: &[String]) -> Command {
     let group = match spec.accel {
         Accel::Kvm { group } => group,
         Accel::Tcg => None,
     };
-    let mut command = Command::new(SETPRIV);
+    let chain = jail.chain(spec, &identity(spec.uid, group));
+    let mut command = Command::new(&chain[0]);
     command
-        .args(identity(spec.uid, group))
-        .args([
-            "--no-new-privs",
-            "--bounding-set=-all",
-            "--inh-caps=-all",
-            "--pdeathsig",
-            "KILL",
-            "--",
-            QEMU,
-        ])
+        .args(&chain[1..])
+        .arg(QEMU)
         .args(argv)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
