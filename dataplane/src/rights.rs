@@ -1,13 +1,15 @@
-//! Gives up the special rights of root: [`keep`].
+//! Gives up the special rights of root: [`keep`], [`leave_root`].
 //!
 //! Rights belong to threads. A new thread has those of the thread that started it.
 
 use std::io;
 
+use rustix::process::{Gid, Uid};
 pub use rustix::thread::CapabilitySet;
 use rustix::thread::{
     CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
 };
 
 /// Gives up every capability but `kept` (capabilities(7)), for the calling thread and for the
@@ -17,6 +19,26 @@ use rustix::thread::{
 /// # Errors
 /// When the kernel refuses, as a seccomp filter may make it.
 pub fn keep(kept: CapabilitySet) -> io::Result<()> {
+    shrink(kept, || Ok(()))
+}
+
+/// Gives up every capability and becomes another user, for the calling thread and for those that it will
+/// start: root's files are then closed to them, too. A uid that nobody else has keeps other
+/// processes from sending them signals.
+///
+/// # Errors
+/// As [`keep`]; when the thread may not change its user.
+pub fn leave_root(uid: u32) -> io::Result<()> {
+    shrink(CapabilitySet::empty(), || {
+        let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+        set_thread_groups(&[])?;
+        set_thread_res_gid(group, group, group)?;
+        Ok(set_thread_res_uid(user, user, user)?)
+    })
+}
+
+/// As [`keep`]; `with_rights` runs while the thread still has them.
+fn shrink(kept: CapabilitySet, with_rights: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     set_no_new_privs(true)?;
     let sets = capabilities(None)?;
     // Fails on kernels before 4.3, which have no ambient set to clear.
@@ -33,6 +55,9 @@ pub fn keep(kept: CapabilitySet) -> io::Result<()> {
             }
         }
     }
+    with_rights()?;
+    // Fewer than before, if it has become another user.
+    let sets = capabilities(None)?;
     set_capabilities(
         None,
         CapabilitySets {

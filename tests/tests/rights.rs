@@ -8,6 +8,9 @@ use ikv_tests::panel::PanelHost;
 use ikv_tests::patience::{SOON, wait_until};
 use ikv_tests::rights::assert_rights;
 
+/// The uid of the threads that touch frames, below those of switches and BMCs.
+const UID: u32 = 69_999;
+
 #[test]
 fn a_patch_panel_keeps_only_the_capabilities_to_undo_its_changes() {
     if !have_root() {
@@ -19,6 +22,7 @@ fn a_patch_panel_keeps_only_the_capabilities_to_undo_its_changes() {
     assert_rights(
         fabric.pid(),
         CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::CHOWN,
+        UID,
     );
     // They suffice to restore a tap and to undo everything.
     host.netns.ip("link del ikvm1-3-1");
@@ -38,15 +42,16 @@ fn a_wire_keeps_only_the_capability_to_remove_its_guard() {
     let socket = |end: &str| host.folder().join(end).display().to_string();
     let [a, b] = ["a", "b"].map(socket);
     let (listens, connects) = (format!("vhost-user:{a}"), format!("vhost-user-client:{b}"));
-    for (ports, kept) in [
-        ([&*listens, &*connects], CapabilitySet::empty()),
-        (["tap:pa", &*listens], CapabilitySet::empty()),
-        (["netdev:va", "netdev:vb"], CapabilitySet::NET_ADMIN),
+    for (ports, kept, uid) in [
+        // One that connects to root's sockets stays root's.
+        ([&*listens, &*connects], CapabilitySet::empty(), 0),
+        (["tap:pa", &*listens], CapabilitySet::empty(), UID),
+        (["netdev:va", "netdev:vb"], CapabilitySet::NET_ADMIN, UID),
     ] {
         let mut fabric = host.spawn(host.command(&["patch", ports[0], ports[1]]));
         fabric.wait_said("✓ wire");
         wait_until("the wire", SOON, || host.ask(&["status"]).code == Some(0));
-        assert_rights(fabric.pid(), kept);
+        assert_rights(fabric.pid(), kept, uid);
         fabric.signal(rustix::process::Signal::TERM);
         assert!(fabric.wait_end().success(), "{}", fabric.stderr());
         before.assert_unchanged(&host.state(), ports[0]);

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::rights::CapabilitySet;
 use futures_util::future::join_all;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
@@ -207,7 +206,7 @@ impl BringUp<'_> {
         let events = Arc::new(Notify::new());
         let notified = events.clone();
         let notifier = move || notified.notify_one();
-        let rights = CapabilitySet::empty();
+        let rights = rights::for_threads(&plan.config);
         let panel = PatchPanel::start(&self.options.panel, rights, notifier)?;
         // The panel goes into `running` before the next await: if the caller stops waiting there,
         // `take_down` still stops the workers.

@@ -12,7 +12,7 @@ use crate::live::Live;
 use crate::recorder::Recorder;
 use crate::state::FabricState;
 use crate::switches::{Switches, bmcs};
-use crate::{positions, vm_args};
+use crate::{positions, rights, vm_args};
 use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
@@ -133,6 +133,7 @@ impl Backend for Fabric {
         let mut problems = self.stopped();
         problems.extend(state.cables.closed());
         problems.extend(seccomp::missing());
+        problems.extend(rights::stay_roots(&state.plan.config));
         let factory = self.switches.factory();
         problems.extend(factory.iter().flat_map(|factory| factory.not_jailed()));
         Status {

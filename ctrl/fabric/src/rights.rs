@@ -8,7 +8,9 @@ use std::path::Path;
 use dataplane::rights::{CapabilitySet, keep};
 use dataplane::seccomp;
 
+use crate::cables::panel::ThreadRights;
 use host::rootless;
+use model::config::Config;
 use model::topology::Selection;
 
 /// Starts a thread that gives up all rights of root before it does its work. If that fails, the
@@ -50,6 +52,45 @@ pub(super) fn for_fabric(switches: &Selection, files: &[&Path]) -> CapabilitySet
             | CapabilitySet::KILL;
     }
     kept
+}
+
+/// What workers and the thread of the vhost-user sockets may do: what a user may whom nobody else is.
+/// Control opens what they use.
+pub(super) fn for_threads(config: &Config) -> ThreadRights {
+    match user_of_threads(config) {
+        Some(uid) => ThreadRights::User(uid),
+        None => ThreadRights::Keep(CapabilitySet::empty()),
+    }
+}
+
+/// Why these threads stay root's. `None` if they do not, or never were.
+pub(super) fn stay_roots(config: &Config) -> Option<String> {
+    let root = rustix::process::geteuid().is_root();
+    (root && user_of_threads(config).is_none()).then(|| {
+        "workers keep uid 0 (without its rights): the uid below vm.uid and ipmi.uid cannot be had"
+            .into()
+    })
+}
+
+/// `None` if this process cannot become another user, or that one.
+fn user_of_threads(config: &Config) -> Option<u32> {
+    // Below those of the switches and the BMCs.
+    let uid = config.vm.uid.min(config.ipmi.uid) - 1;
+    let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
+    let may = rustix::process::geteuid().is_root() && uid > 0 && is_mapped(&map, uid);
+    may.then_some(uid)
+}
+
+/// Whether a user namespace has that uid (user_namespaces(7)).
+fn is_mapped(map: &str, uid: u32) -> bool {
+    map.lines().any(|line| {
+        let mut fields = line.split_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(first)), _, Some(Ok(count))) = (fields.next(), fields.next(), fields.next())
+        else {
+            return false;
+        };
+        (first..first + count).contains(&uid.into())
+    })
 }
 
 /// The rights that a single wire needs. With `netdevs`, it must remove the nftables tables that
@@ -94,6 +135,17 @@ mod tests {
             CapabilitySet::empty()
         );
         assert_eq!(for_patch(true, &[]), CapabilitySet::NET_ADMIN);
+    }
+
+    #[test]
+    fn threads_get_a_uid_that_the_namespace_has() {
+        assert!(is_mapped("0 0 4294967295\n", 69_999));
+        let few = "0 1000 1\n1 100000 65536";
+        assert!(is_mapped(few, 0) && is_mapped(few, 65_536) && !is_mapped(few, 65_537));
+        assert!(!is_mapped("", 0));
+        let mut config = Config::default();
+        config.vm.uid = 1;
+        assert_eq!(user_of_threads(&config), None);
     }
 
     #[test]

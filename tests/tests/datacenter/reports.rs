@@ -158,5 +158,5 @@ pub(crate) fn rights_are_given_up(up: &mut Up) {
         | CapabilitySet::SETGID
         | CapabilitySet::SETPCAP
         | CapabilitySet::KILL;
-    assert_rights(up.fabric.pid(), kept);
+    assert_rights(up.fabric.pid(), kept, 69_999);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::rights::{CapabilitySet, keep};
+use dataplane::rights::{CapabilitySet, keep, leave_root};
 use dataplane::vhost_sockets::VhostUserSockets;
 use dataplane::{HoldMemory, Panel, PanelError, PanelOptions, Reply, clock};
 use tokio::sync::{Mutex, MutexGuard};
@@ -16,6 +16,15 @@ use crate::off_thread::off_thread;
 /// A thread of the dataplane answers within microseconds, or within milliseconds if it has to wait
 /// for its CPU. One that has not answered after this time is stuck.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// What the threads of a panel may do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ThreadRights {
+    /// Nothing that this user may not, whom nobody else is.
+    User(u32),
+    /// What this process's user may do, with these rights of root.
+    Keep(CapabilitySet),
+}
 
 /// The workers and the thread that serves the vhost-user sockets.
 ///
@@ -33,20 +42,23 @@ pub(crate) struct PatchPanel {
 }
 
 impl PatchPanel {
-    /// Starts the threads, which keep no rights of root but `rights`. `notifier` is called when an
-    /// event is available from [`Cables::event`](super::Cables::event).
+    /// Starts the threads with `rights`. `notifier` is called when an event is available from [`Cables::event`](super::Cables::event).
     ///
     /// # Errors
     /// When a thread cannot be started; those already started are ended.
     pub(crate) fn start(
         options: &PanelOptions,
-        rights: CapabilitySet,
+        rights: ThreadRights,
         notifier: impl Fn() + Clone + Send + Sync + 'static,
     ) -> Result<Self, CablesError> {
         // A thread inherits the rights of the thread that starts it. So a helper thread gives them
         // up and then starts the others.
         let start = || {
-            keep(rights).map_err(CablesError::Rights)?;
+            match rights {
+                ThreadRights::User(uid) => leave_root(uid),
+                ThreadRights::Keep(rights) => keep(rights),
+            }
+            .map_err(CablesError::Rights)?;
             let panel = Panel::start(options, notifier.clone())?;
             let sockets = VhostUserSockets::start(panel.clone(), notifier)
                 .map_err(CablesError::VhostUserSockets)?;

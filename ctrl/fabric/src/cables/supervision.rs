@@ -134,6 +134,7 @@ mod tests {
     use crate::cables::batch::CheckedBatch;
     use crate::cables::names::CableNames;
     use crate::cables::panel::PatchPanel;
+    use crate::cables::panel::ThreadRights;
     use crate::cables::plan::{PlannedCable, PlannedEnd};
 
     /// Every name is that of the only cable.
@@ -177,7 +178,8 @@ mod tests {
     #[tokio::test]
     async fn a_closed_cable_says_why_until_it_is_opened_with_its_impairment() {
         let options = dataplane::PanelOptions::default();
-        let panel = PatchPanel::start(&options, CapabilitySet::empty(), || {}).unwrap();
+        let panel =
+            PatchPanel::start(&options, ThreadRights::Keep(CapabilitySet::empty()), || {}).unwrap();
         let mut cables = Cables::none(panel);
         let end = |name: &str| PlannedEnd {
             name: name.into(),

@@ -17,7 +17,7 @@ use crate::cables::Cables;
 use crate::cables::error::CablesError;
 use crate::cables::event::CableEvent;
 use crate::cables::names::CableNames;
-use crate::cables::panel::PatchPanel;
+use crate::cables::panel::{PatchPanel, ThreadRights};
 use crate::cables::plan::{PlannedCable, PlannedEnd, PlannedSocket};
 use crate::descriptors::make_room;
 use crate::owner::Person;
@@ -33,6 +33,7 @@ use api::{
 use dataplane::Side;
 use host::lock::StatePaths;
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
+use model::config::Config;
 use model::plugging::PlugOptions;
 use model::power::PowerAction;
 use model::topology::TopologyJson;
@@ -144,13 +145,18 @@ impl Patch {
     }
 }
 
-/// The rights that the thread which connects to sockets needs.
-fn sockets_rights(ports: &[PortSpec; 2]) -> dataplane::rights::CapabilitySet {
+/// The rights of the threads. One that connects to sockets must reach them.
+fn sockets_rights(ports: &[PortSpec; 2]) -> ThreadRights {
     let clients = ports.iter().filter_map(|port| match port {
         PortSpec::VhostUserClient(path) => Some(Path::new(path)),
         _ => None,
     });
-    rights::for_files(&clients.collect::<Vec<_>>())
+    let clients: Vec<_> = clients.collect();
+    if clients.is_empty() {
+        rights::for_threads(&Config::default())
+    } else {
+        ThreadRights::Keep(rights::for_files(&clients))
+    }
 }
 
 /// The rights that this process needs while the wire runs.

@@ -17,6 +17,7 @@ use dataplane::seccomp;
 use crate::options::BringUpError;
 use crate::owner::{NoSuchUser, Person};
 use crate::progress::Progress;
+use crate::rights;
 use crate::switches::bmcs::taken_ports;
 pub use finding::{Finding, Severity, prevents};
 use host::lock::StatePaths;
@@ -63,6 +64,7 @@ pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSu
         &host,
     );
     found.extend(files::untrusted_keys(&plan.config));
+    found.extend(machine::jail(rights::stay_roots(&plan.config).as_slice()));
     found.extend(taken_ports(&plan.topology, &plan.switches));
     found.push(machine::hold_memory(plan.config.impair.memory));
     sort(&mut found);
