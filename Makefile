@@ -40,13 +40,13 @@ build: .linker
 	  $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; fi
 
-# The tests' own build of the program makes the image: no need to wait for the released one.
+# The tests' own build of the program sets up: no need to wait for the released one.
 test: .linker .test-tools
-	cargo build --locked --package ikv-fabric
-	$(SUDO) target/debug/ikv-fabric setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	cargo test --workspace --locked --no-run
+	$(SUDO) target/debug/ikv-fabric setup
 	$(SUDO) env "PATH=$$PATH" cargo test --workspace --locked
 
 # Its own directory: the flag would have all else built anew.
