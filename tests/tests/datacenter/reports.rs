@@ -53,7 +53,14 @@ pub(crate) fn status_json(up: &mut Up) {
     // There are `problems` only where something is wrong, such as no cgroups on this machine.
     let mut keys_of_status = keys(&status);
     keys_of_status.retain(|key| *key != "problems");
-    let wanted = ["cables", "hold_memory", "hold_memory_taken", "nodes", "ready", "workers"];
+    let wanted = [
+        "cables",
+        "hold_memory",
+        "hold_memory_taken",
+        "nodes",
+        "ready",
+        "workers",
+    ];
     assert_eq!(keys_of_status, wanted);
     assert_eq!(status["ready"], true);
     assert_eq!(status["cables"], 141);

@@ -16,8 +16,8 @@ use super::report::Refused;
 const SCRIPT: &str = "grep -A1 '^route-map FROM-SERVERS deny' /etc/frr/frr.conf; logread | grep -E \
                       'map: FROM-SERVERS, seq|DENIED due to|%MAXPFXEXCEED' | tail -n 2000";
 
-/// How long a leaf may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long a leaf may take to answer: emulated ones are slow, and the log is long.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// The most prefixes of one neighbour and reason, and the most of both together. What a server
 /// announces is in its hands.
