@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::pace::slowness;
 use crate::{Answer, Netns};
 
-/// Seconds after which timeout(1) ends a command, so that one that hangs fails its test.
-const LIMIT: &str = "120";
+/// Seconds of the reference machine after which timeout(1) ends a command, so that one that hangs
+/// fails its test.
+const LIMIT: f64 = 120.0;
 
 /// Runs commands for one fabric in its host's namespace.
 #[derive(Debug, Clone)]
@@ -29,9 +30,10 @@ impl Cli {
 
     /// A command that is ready to start.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        let limit = (LIMIT * slowness()).to_string();
         let mut command = Command::new("ip");
         command
-            .args(["netns", "exec", &self.netns, "timeout", "-k", "5", LIMIT])
+            .args(["netns", "exec", &self.netns, "timeout", "-k", "5", &limit])
             .arg(crate::ikv_fabric())
             .arg("--socket")
             .arg(&self.socket)
