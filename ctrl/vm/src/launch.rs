@@ -126,11 +126,6 @@ impl Launcher {
         self.states.as_ref().is_some_and(|states| states.fail(key))
     }
 
-    /// Why QEMU's own seccomp sandbox cannot be had, as a sentence. `None` if QEMUs are in it.
-    pub fn no_sandbox(&self) -> Option<&str> {
-        self.no_sandbox.as_deref()
-    }
-
     /// The parts of a QEMU's jail that cannot be had here, a sentence for each.
     pub fn not_jailed(&self) -> Vec<String> {
         let missing = self.jail.missing().iter();

@@ -35,7 +35,9 @@ pub(crate) fn refuse_obstacles(
     paths: &StatePaths,
     progress: &Progress,
 ) -> Result<(), BringUpError> {
-    let (errors, rest): (Vec<_>, Vec<_>) = check(plan, paths)?
+    let mut found = obstacles(plan, paths)?;
+    sort(&mut found);
+    let (errors, rest): (Vec<_>, Vec<_>) = found
         .into_iter()
         .partition(|found| found.severity == Severity::Error);
     let warnings = rest.iter();
@@ -55,6 +57,17 @@ pub(crate) fn refuse_obstacles(
 /// # Errors
 /// When the host does not know the fabric's owner.
 pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSuchUser> {
+    let mut found = obstacles(plan, paths)?;
+    // Only root can start a program as another user.
+    if needs::memory_mib(plan) > 0 && rustix::process::geteuid().is_root() {
+        found.extend(machine::jail(vm::Jail::find().missing()));
+    }
+    sort(&mut found);
+    Ok(found)
+}
+
+/// As [`check`], but for the jail of QEMUs: `run` says what it lacks when it starts them.
+fn obstacles(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSuchUser> {
     let owner = Person::find(plan.config.owner.as_ref())?;
     let host = needs::host_input(plan, &owner);
     let mut found = check_needs(
@@ -67,7 +80,6 @@ pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSu
     found.extend(machine::jail(rights::stay_roots(&plan.config).as_slice()));
     found.extend(taken_ports(&plan.topology, &plan.switches));
     found.push(machine::hold_memory(plan.config.impair.memory));
-    sort(&mut found);
     Ok(found)
 }
 
@@ -106,10 +118,6 @@ fn check_machine(memory_mib: u64) -> Vec<Finding> {
         let memory = fs::read_to_string("/proc/meminfo").ok();
         let free = memory.and_then(|text| machine::available_mib(&text));
         found.extend(free.and_then(|free| machine::memory(memory_mib, free)));
-        // Only root can start a program as another user.
-        if rustix::process::geteuid().is_root() {
-            found.extend(machine::jail(vm::Jail::find().missing()));
-        }
     }
     found
 }

@@ -62,8 +62,8 @@ pub(crate) async fn machine(config: &Config, progress: &Progress) -> Result<Mach
             .to_string(),
     );
     let launcher = Launcher::probe(Arc::new(open_switch_tap)).await?;
-    if let Some(reason) = launcher.no_sandbox() {
-        progress.note(&format!("  ! {reason}"));
+    for missing in launcher.not_jailed() {
+        progress.note(&format!("  ! {missing}"));
     }
     progress.note(&format!(
         "  · switches run under {}: {}",
