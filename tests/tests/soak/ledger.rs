@@ -97,7 +97,13 @@ pub(crate) fn compare(lane: &str, now: Lane, before: Lane, account: Account, noi
         }
     }
     if let Some(arrived) = account.arrived {
-        assert_eq!(arrived, counted.frames_out, "frames left uncounted: {what}");
+        // Between the two looks the host's network stack may have sent more.
+        let agree = if noisy {
+            arrived >= counted.frames_out
+        } else {
+            arrived == counted.frames_out
+        };
+        assert!(agree, "frames left uncounted: {what}");
         assert!(
             account.corrupted <= counted.corrupted,
             "frames arrive damaged that no impairment damaged: {what}"

@@ -168,6 +168,7 @@ impl<'h> Soak<'h> {
         let books = self.settle();
         self.open_books(books);
         while Instant::now() < deadline {
+            self.plug_all();
             self.paused.store(false, Ordering::SeqCst);
             let this = &*self;
             std::thread::scope(|scope| {
@@ -267,6 +268,9 @@ impl<'h> Soak<'h> {
 
     /// Waits until no frame is on its way. Returns the counters of all cables then.
     fn settle(&self) -> BTreeMap<String, Lanes> {
+        for index in 0..self.pairs.len() {
+            self.pair(index).unplug_processes();
+        }
         let mut last = BTreeMap::new();
         until("frames to arrive", SOON, || {
             let mut arrived = false;

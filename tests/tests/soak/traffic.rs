@@ -141,11 +141,10 @@ impl Pair {
         self.sides.iter().any(process)
     }
 
-    /// Whether somebody else talks on it, too, who does not pause: a guest in a process of its own,
-    /// or the host's network stack.
+    /// Whether somebody else talks on it, too, who does not pause: the host's network stack.
     pub(crate) fn talks_by_itself(&self) -> bool {
         let device = |end: &End| matches!(end.plugged, Plugged::Netdev(_));
-        self.has_process() || self.sides.iter().any(device)
+        self.sides.iter().any(device)
     }
 
     /// Plugs in what is not plugged in. Waits until the fabric accepts it.
@@ -172,6 +171,15 @@ impl Pair {
             self.sides[side].close();
             self.directions[side].sender_left = true;
             self.directions[1 - side].receiver_left = true;
+        }
+    }
+
+    /// Kills the guests in processes of their own, which would talk on while the others pause.
+    pub(crate) fn unplug_processes(&mut self) {
+        for side in [0, 1] {
+            if matches!(self.sides[side].plugged, Plugged::Process(..)) {
+                self.sides[side].close();
+            }
         }
     }
 
