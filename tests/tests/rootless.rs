@@ -401,7 +401,7 @@ fn all_of_it_works(user: &OrdinaryUser, world: SocketAddr) {
     assert_eq!(ok(&["shell", "--", "ssh", "leaf2", "hostname"]), "leaf2\n");
     ok(&["shell", "--", "ping", "-c", "1", "-W", "10", "192.168.98.4"]);
     // A switch reaches the world through the host's link and pasta.
-    let fetch = format!("timeout 15 nc {OUTSIDE} {} </dev/null", world.port());
+    let fetch = format!("timeout 60 nc {OUTSIDE} {} </dev/null", world.port());
     let fetched = ok(&["exec", "leaf1", "--", "sh", "-c", &fetch]);
     assert_eq!(fetched, format!("hello {HOST_OUTSIDE}"));
     // Hosts plug in by vhost-user sockets, from outside of the namespaces.

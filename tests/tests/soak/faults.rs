@@ -18,7 +18,7 @@ const IMPAIRMENTS: [&str; 9] = [
     "--corrupt 3%",
     "--reorder 20% --delay 2ms",
     "--rate 20mbit",
-    "--rate 100mbit --delay 3ms --limit 200",
+    "--rate 100mbit --delay 3ms --limit 200p",
 ];
 
 /// Something that happens to a cable or to the fabric, and is undone later.
