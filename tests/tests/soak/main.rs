@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use guest::Ring;
 use ikv_tests::panel::PanelHost;
 use ikv_tests::patience::{SOON, ensure, until};
-use ikv_tests::process::descriptors;
+use ikv_tests::process::descriptors as open_descriptors;
 use ikv_tests::{Dice, figure, have_root, say};
 use libtest_mimic::{Arguments, Trial};
 use tempfile::TempDir;
@@ -328,17 +328,20 @@ impl<'h> Soak<'h> {
             }
         }
         self.settlements += 1;
-        let (memory, open) = (resident_kib(self.pid), descriptors(self.pid));
+        let (memory, open) = (resident_kib(self.pid), open_descriptors(self.pid));
         match self.level {
             Some((level, descriptors)) => {
                 assert!(
                     memory <= level + level / 5 + SPARE_KIB,
                     "resident memory grew from {level} to {memory} KiB"
                 );
-                assert!(
-                    open <= descriptors,
-                    "open descriptors grew from {descriptors} to {open}"
-                );
+                // Those of clients that were killed are closed a moment later.
+                until("descriptors to be closed", SOON, || {
+                    let open = open_descriptors(self.pid);
+                    ensure(open <= descriptors, || {
+                        format!("they grew from {descriptors} to {open}")
+                    })
+                });
             }
             // Until then caches and pools fill.
             None if self.settlements == 3 => self.level = Some((memory, open)),
