@@ -2,7 +2,7 @@
 //!
 //! Workers and the thread of the vhost-user sockets handle what guests send. If one of them can be made
 //! to run a guest's code, it is to find neither files nor programs nor networks: a filter lets pass
-//! only the calls in a list ([`workers`], [`sockets`]). The thread that control runs on starts
+//! only the calls in its list. The thread that control runs on starts
 //! programs, which inherit its filter: that one lets pass everything but calls of which none of them
 //! has a use ([`control`]). A refused call fails with `EPERM`, and the kernel logs it.
 //!
