@@ -39,6 +39,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    dataplane::sys::heap::share_arenas();
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(

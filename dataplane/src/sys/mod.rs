@@ -6,6 +6,7 @@
 pub(crate) mod checksum;
 pub(crate) mod eventfd;
 pub(crate) mod guarded_memory;
+pub mod heap;
 pub mod netns;
 pub mod packet;
 pub(crate) mod pool;

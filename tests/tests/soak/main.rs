@@ -55,10 +55,9 @@ const BETWEEN_SETTLEMENTS: usize = 9;
 /// Frames flow for this long, at most, before the next fault.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// By how much the program's own memory may exceed that after the first settlements. The allocator
-/// keeps an arena for each of the threads that make cables and captures: twenty times a rack more and
-/// a rack less came to rest 30 MiB above the start.
-const SPARE_KIB: u64 = 96 << 10;
+/// By how much the program's own memory may exceed that after the first settlements: frames that
+/// impairments hold, buffers of captures, and what the allocator keeps of them.
+const SPARE_KIB: u64 = 64 << 10;
 
 fn main() -> ExitCode {
     if let Some(socket) = std::env::var_os(traffic::GUEST) {
