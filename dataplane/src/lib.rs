@@ -30,8 +30,8 @@
 //! ports.
 //!
 //! That is the whole frame path. It takes no lock, allocates nothing, logs nothing and
-//! shares nothing between workers, but for the budget of held frames (below): the burst's memory is the worker's own and reused, and
-//! the counters ([`LaneStats`]) are written by one thread and read by any. For every lane
+//! shares nothing between workers, but for the budget of held frames (below): the burst's memory is
+//! the worker's own and reused, and the counters ([`LaneStats`]) are written by one thread and read by any. For every lane
 //! and at every instant, frames in = frames out + drops + held.
 //!
 //! # Impairments
@@ -47,10 +47,10 @@
 //!
 //! [`impair`] judges: it is pure, with time and randomness as arguments, and has the keys of
 //! tc-netem(8). A frame that must wait is copied into the lane's `Hold`, or takes its memory with it.
-//! The command that sets an impairment reserves all the address space that it may need, before the worker
-//! sees it. What is used of it counts against one budget of all lanes ([`HoldMemory`]), 2 MiB at a
-//! time, until control frees it with the impairment. Constant delay leaves super-frames whole; every other key acts on frames as they would
-//! be on the wire. A worker in which frames wait sleeps until a timer wakes it 120 µs before the
+//! The command that sets an impairment reserves all the address space that it may need, before the
+//! worker sees it. What is used of it counts against one budget of all lanes ([`HoldMemory`]), 2 MiB
+//! at a time, until control frees it with the impairment. Constant delay leaves super-frames whole;
+//! every other key acts on frames as they would be on the wire. A worker in which frames wait sleeps until a timer wakes it 120 µs before the
 //! first is due, and polls the clock from then on.
 //!
 //! # Captures
@@ -141,4 +141,4 @@ pub use port::{Port, PortError};
 pub use reply::Reply;
 pub use side::Side;
 pub use stats::{DropReason, Drops, ImpairmentCounts, LaneSnapshot, LaneStats};
-pub use worker::Idle;
+pub use worker::{Idle, panic_text};

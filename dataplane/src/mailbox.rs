@@ -119,6 +119,29 @@ impl<T: Send + 'static> Running<T> {
         Ok(Running { thread, result })
     }
 
+    /// As [`Running::spawn`], once the new thread has prepared itself.
+    ///
+    /// # Errors
+    /// Those of `prepare`; then `work` is not done.
+    pub(crate) fn spawn_prepared(
+        name: String,
+        prepare: impl FnOnce() -> io::Result<()> + Send + 'static,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<Self>
+    where
+        T: Default,
+    {
+        let (sender, prepared) = bounded(1);
+        let running = Running::spawn(name, move || {
+            let result = prepare();
+            let is_prepared = result.is_ok();
+            let _ = sender.send(result);
+            if is_prepared { work() } else { T::default() }
+        })?;
+        prepared.recv().map_err(io::Error::other)??;
+        Ok(running)
+    }
+
     /// Whether it has ended, for whatever reason.
     pub(crate) fn is_finished(&self) -> bool {
         self.thread.is_finished()

@@ -2,9 +2,8 @@
 //!
 //! Workers and the thread of the vhost-user sockets handle what guests send. If one of them can be made
 //! to run a guest's code, it is to find neither files nor programs nor networks: a filter lets pass
-//! only the calls in its list. The thread that control runs on starts
-//! programs, which inherit its filter: that one lets pass everything but calls of which none of them
-//! has a use ([`control`]). A refused call fails with `EPERM`, and the kernel logs it.
+//! only the calls in its list. The thread that control runs on starts programs, which inherit its
+//! filter: that one lets pass everything but calls of which none of them has a use ([`control`]). A refused call fails with `EPERM`, and the kernel logs it.
 //!
 //! Calls without conditions on their arguments cost nothing that can be measured: the kernel (5.11 and
 //! later) remembers that they pass. So no call of the frame path has a condition.
@@ -13,6 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use libc::{c_long, c_ulong};
+use rustix::thread::set_no_new_privs;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
@@ -227,6 +227,8 @@ fn argument(index: u8, value: c_ulong) -> SeccompRule {
 }
 
 fn only(rules: Rules) -> io::Result<()> {
+    // Without it the kernel takes no filter.
+    set_no_new_privs(true)?;
     let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     filter(rules, refused, SeccompAction::Allow)
 }
@@ -256,8 +258,6 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::process::Command;
     use std::thread;
-
-    use rustix::thread::set_no_new_privs;
 
     use super::*;
 

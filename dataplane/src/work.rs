@@ -3,8 +3,8 @@
 use std::ops::AddAssign;
 
 /// An estimate of a worker's time, in units of the time that it takes to copy one byte: bytes are
-/// known when a frame is, the clock would have to be asked. It shares a worker among lanes, where a factor of two does
-/// not matter and one of a thousand does.
+/// known when a frame is, the clock would have to be asked. It shares a worker among lanes, where a
+/// factor of two does not matter and one of a thousand does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Work(pub(crate) u64);
 

@@ -90,14 +90,7 @@ fn socket_of_shell() -> Option<PathBuf> {
 /// a worker's other cables wait.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
-    let text = panic.payload();
-    let text = match (text.downcast_ref::<String>(), text.downcast_ref::<&str>()) {
-        (Some(text), _) => text.as_str(),
-        (None, Some(text)) => text,
-        (None, None) => "of an unknown kind",
-    };
-    // It may quote what a guest sent.
-    let text = printable::head(text.as_bytes(), 500);
+    let text = printable::head(dataplane::panic_text(panic.payload()).as_bytes(), 500);
     let place = panic.location().map(ToString::to_string);
     tracing::error!(
         "a fault of this program in thread {} at {}: {text}; please report it",

@@ -58,6 +58,19 @@ const STRIDE: usize = (HEADROOM + OFFERED + COLOURS * 64).next_multiple_of(4096)
 /// one byte more than the longest frame shows it.
 pub(crate) const OFFERED: usize = MAX_FRAME + 1;
 
+/// Whether a port may take in a frame of `len` bytes.
+///
+/// # Errors
+/// The reason why the frame is dropped.
+#[inline]
+pub(crate) fn check_length(len: usize) -> Result<(), DropReason> {
+    match len {
+        0..MIN_FRAME => Err(DropReason::Malformed),
+        MIN_FRAME..=MAX_FRAME => Ok(()),
+        _ => Err(DropReason::TooLong),
+    }
+}
+
 /// Where the frame begins in its memory.
 fn frame_start(stride: &Pool) -> usize {
     HEADROOM + stride.address() / 4096 % COLOURS * 64
@@ -259,12 +272,8 @@ impl Burst {
         vlan: Option<VlanTag>,
     ) -> Result<(), DropReason> {
         let tagged = len.saturating_add(vlan.map_or(0, |_| VLAN_TAG));
-        if len < MIN_FRAME {
-            return Err(DropReason::Malformed);
-        }
-        if tagged > MAX_FRAME {
-            return Err(DropReason::TooLong);
-        }
+        check_length(len)?;
+        check_length(tagged)?;
         let received = self.frames[self.len + ahead].header;
         let header = match vlan {
             Some(_) => received.shifted_for_vlan_tag(),

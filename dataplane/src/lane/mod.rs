@@ -6,7 +6,7 @@ mod impair_burst;
 mod impaired;
 mod taps;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

@@ -257,16 +257,17 @@ fn the_recorder_keeps_what_passed() {
     assert_eq!(seen, [0, 1, 2, 3, 4]);
 }
 
-/// A TCP super-frame of so much payload, to be cut into pieces of 1000 bytes.
-fn super_frame(payload: usize) -> (VnetHeader, Vec<u8>) {
+/// A TCP super-frame of `payload` bytes, to be cut into pieces of `size` bytes.
+pub(crate) fn super_frame(payload: usize, size: u16) -> (VnetHeader, Vec<u8>) {
     let mut frame = Vec::new();
     etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
         .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
         .tcp(1, 2, 3, 4)
         .write(&mut frame, &vec![7; payload])
         .unwrap();
-    // NEEDS_CSUM, TCPv4, 54 bytes of headers, pieces of 1000 bytes, checksum at 34 + 16.
-    let header = VnetHeader([1, 1, 54, 0, 0xe8, 3, 34, 0, 16, 0]);
+    // NEEDS_CSUM, TCPv4, 54 bytes of headers, checksum at 34 + 16.
+    let mut header = VnetHeader([1, 1, 54, 0, 0, 0, 34, 0, 16, 0]);
+    header.0[4..6].copy_from_slice(&size.to_le_bytes());
     (header, frame)
 }
 
@@ -274,7 +275,7 @@ fn super_frame(payload: usize) -> (VnetHeader, Vec<u8>) {
 fn constant_delay_keeps_super_frames_whole_and_loss_cuts_them() {
     let mut bench = Bench::new();
     bench.delay(Duration::from_millis(1));
-    let (header, frame) = super_frame(10_000);
+    let (header, frame) = super_frame(10_000, 1000);
     assert!(bench.left.send(header, &frame));
     bench.forward();
     bench.release(u64::MAX);
@@ -343,7 +344,7 @@ fn a_frame_that_is_too_long_is_counted_and_captures_go_on() {
 #[test]
 fn pieces_for_a_full_receiver_are_counted_and_not_made() {
     let mut bench = Bench::taking(Offloads::NONE);
-    let (header, frame) = super_frame(60_000);
+    let (header, frame) = super_frame(60_000, 1000);
     let mut work = Vec::new();
     for _ in 0..30 {
         assert!(bench.left.send(header, &frame));
@@ -451,7 +452,7 @@ proptest! {
                     }
                 }
                 Step::SendSuper(payload) => {
-                    let (header, frame) = super_frame(payload);
+                    let (header, frame) = super_frame(payload, 1000);
                     assert!(bench.left.send(header, &frame));
                     sent += 1;
                 }

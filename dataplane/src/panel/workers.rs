@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::Sender;
 use mio::Poll;
-use rustix::thread::{CpuSet, sched_setaffinity, set_no_new_privs};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::PanelOptions;
 use super::supervision::Progress;
@@ -58,18 +58,8 @@ impl WorkerHandle {
         let worker = Worker::new(poll, channels, options.idle)?;
         let cpus = &options.cpus;
         let cpu = cpus.get(number % cpus.len().max(1)).copied();
-        let (bound, binding) = bounded(1);
-        let running = Running::spawn(format!("worker{number}"), move || {
-            let result = cpu.map_or(Ok(()), bind_to).and_then(|()| prepare());
-            let is_prepared = result.is_ok();
-            let _ = bound.send(result);
-            if is_prepared {
-                worker.run()
-            } else {
-                Vec::new()
-            }
-        })?;
-        binding.recv().map_err(io::Error::other)??;
+        let prepare = move || cpu.map_or(Ok(()), bind_to).and_then(|()| prepare());
+        let running = Running::spawn_prepared(format!("worker{number}"), prepare, || worker.run())?;
         Ok(WorkerHandle {
             mailbox: Arc::new(mailbox),
             stats,
@@ -89,7 +79,6 @@ fn prepare() -> io::Result<()> {
         );
         io::Error::new(error.kind(), text)
     })?;
-    set_no_new_privs(true)?;
     seccomp::workers()
 }
 

@@ -39,7 +39,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use mio::Poll;
-use rustix::thread::set_no_new_privs;
 
 use crate::command::CableId;
 use crate::mailbox::{Ended, Mailbox, Running, mailbox};
@@ -127,18 +126,8 @@ impl VhostUserSockets {
             notifier: Arc::new(notifier),
         };
         let thread = SocketThread::new(poll, channels, panel);
-        let (confined, confining) = bounded(1);
-        let running = Running::spawn("vhost-sockets".into(), move || {
-            let result = set_no_new_privs(true)
-                .map_err(Into::into)
-                .and_then(|()| seccomp::sockets());
-            let is_confined = result.is_ok();
-            let _ = confined.send(result);
-            if is_confined {
-                thread.run();
-            }
-        })?;
-        confining.recv().map_err(io::Error::other)??;
+        let name = "vhost-sockets".into();
+        let running = Running::spawn_prepared(name, seccomp::sockets, || thread.run())?;
         Ok(VhostUserSockets {
             thread: Arc::new(Mutex::new(Thread(Some((mailbox, running))))),
             events,

@@ -30,6 +30,7 @@ use crate::timer::Timer;
 use commands::Control;
 use shares::{Lead, Shares, Turn};
 pub(crate) use stats::WorkerStats;
+pub use supervision::panic_text;
 
 /// What a worker does when no frame waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -42,7 +42,7 @@ impl Worker {
         self.close(cable, side);
         self.channels.stats.put_down();
         // A full channel means that control is far behind; it sees the drops in the counters then.
-        let fault = sentence(panic.as_ref());
+        let fault = panic_text(panic.as_ref()).to_owned();
         let _ = self
             .channels
             .events
@@ -72,9 +72,9 @@ impl Worker {
     }
 }
 
-/// The text of a panic.
-fn sentence(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("of an unknown kind").to_owned()
+/// The text of a panic with this payload. It may quote what a guest sent.
+pub fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    text.unwrap_or("of an unknown kind")
 }

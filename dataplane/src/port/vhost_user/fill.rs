@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::copy::{GuestBuffer, write_header};
 use super::fault::GuestFault;
 use super::{Terms, VhostUser, context};
-use crate::frame::{Burst, MAX_BURST, MAX_FRAME, MIN_FRAME, OFFERED, VnetHeader};
+use crate::frame::{Burst, MAX_BURST, OFFERED, VnetHeader, check_length};
 use crate::stats::{DropReason, Losses};
 use crate::sys::pool::Segment;
 use crate::sys::tap::{ReadVector, read_frame};
@@ -125,17 +125,8 @@ impl Filling<'_> {
         }
         let mut header = VnetHeader::default();
         let len = match read_frame(tap, &mut header.0, self.vectors(&free[..enough])) {
-            Ok(len) if (MIN_FRAME..=MAX_FRAME).contains(&len) => len,
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(len) => {
-                let reason = if len < MIN_FRAME {
-                    DropReason::Malformed
-                } else {
-                    DropReason::TooLong
-                };
-                drops.count(reason, 1);
-                return Ok(true);
-            }
+            Ok(len) => len,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::FAULT) => {
                 // The guest unmapped its memory under us; its ring shows that next.
@@ -144,8 +135,10 @@ impl Filling<'_> {
             }
             Err(error) => return Err(error),
         };
-        if !header.checksum_is_inside(len) {
-            drops.count(DropReason::Malformed, 1);
+        let inside = header.checksum_is_inside(len).then_some(());
+        let checked = check_length(len).and_then(|()| inside.ok_or(DropReason::Malformed));
+        if checked.is_err() {
+            drops.count_refused(checked);
             return Ok(true);
         }
         if !self.terms.takes.contains(header.needs()) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::frame::{Offloads, VnetHeader};
+use crate::lane::tests::super_frame;
 use crate::mailbox::mailbox;
 use crate::port::{MemoryHost, memory_taking};
 use crate::stats::LaneSnapshot;
@@ -22,19 +23,6 @@ struct Sender {
     takes: Offloads,
     /// Its receiver takes frames out; otherwise it is full.
     drains: bool,
-}
-
-/// TCP over IPv4, `payload` bytes in pieces of `size`.
-fn super_frame(payload: usize, size: u16) -> (VnetHeader, Vec<u8>) {
-    let mut frame = Vec::new();
-    etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
-        .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
-        .tcp(1, 2, 3, 4)
-        .write(&mut frame, &vec![7; payload])
-        .unwrap();
-    let mut header = VnetHeader([1, 1, 54, 0, 0, 0, 34, 0, 16, 0]);
-    header.0[4..6].copy_from_slice(&size.to_le_bytes());
-    (header, frame)
 }
 
 impl Sender {
