@@ -66,7 +66,7 @@ fn all_missing_packages_are_in_one_line() {
     let finding = packages(&programs, |name| name == "nft" || name == "cpio").unwrap();
     assert_eq!(
         finding.what,
-        "not installed: qemu-system-x86_64, setpriv, ssh, mmdebstrap, mksquashfs, lz4, zstd, xz"
+        "not installed: qemu-system-x86_64, setpriv, prlimit, unshare, ssh, mmdebstrap, mksquashfs, lz4, zstd, xz"
     );
     assert_eq!(
         finding.remedy,
@@ -200,7 +200,7 @@ fn worst_first() {
     let paths = StatePaths::beside(&folder.path().join("control.sock"));
     let programs = [Program::of("no-such-program", "no-such-package")];
     let found = check_needs(&programs, u64::MAX, &paths, &input());
-    assert!(prevents(&found));
+    assert!(found.iter().any(|found| found.severity == Severity::Error));
     assert!(found.is_sorted_by(|a, b| a.severity >= b.severity));
     assert!(
         found
