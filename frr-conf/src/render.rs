@@ -103,8 +103,6 @@ struct Frr<'a> {
     /// The entries of `groups` and `addressed` that are servers. The switch filters what they
     /// announce.
     filtered: Vec<String>,
-    /// The same, but with each interface instead of its group.
-    servers: Vec<String>,
     /// Own prefixes of the fabric that servers may not announce, nor parts of them.
     own: Vec<Ipv4Net>,
     /// Prefixes that servers may announce in any case.
@@ -133,12 +131,6 @@ impl<'a> Frr<'a> {
         let addressed: Vec<_> = conf.neighbours.iter().map(ToString::to_string).collect();
         let mut filtered = addressed.clone();
         filtered.extend(conf.server_nics().next().map(|_| "leaf".to_owned()));
-        let mut servers: Vec<_> = conf
-            .server_nics()
-            .filter_map(|nic| neighbour(conf, nic))
-            .map(|neighbour| neighbour.name)
-            .collect();
-        servers.extend(addressed.iter().cloned());
         let allow = &conf.from_servers.allow;
         let has_gateway = conf
             .nics
@@ -155,7 +147,6 @@ impl<'a> Frr<'a> {
             allowed: allow.iter().filter_map(|net| ipv4(*net)).collect(),
             allowed_ipv6: allow.iter().filter_map(|net| ipv6(*net)).collect(),
             limit: conf.from_servers.limit,
-            servers,
             interfaces,
             groups,
             addressed,

@@ -131,13 +131,14 @@ impl Backend for Fabric {
         let state = self.live.state();
         let nodes = state.switches.values();
         let mut problems = self.stopped();
+        let ready = self.live.is_ready() && problems.is_empty();
         problems.extend(state.cables.closed());
         problems.extend(seccomp::missing());
         problems.extend(rights::stay_roots(&state.plan.config));
         let factory = self.switches.factory();
         problems.extend(factory.iter().flat_map(|factory| factory.not_jailed()));
         Status {
-            ready: self.is_ready(),
+            ready,
             problems,
             nodes: nodes.map(|switch| switch.status()).collect(),
             cables: state.cables.len(),

@@ -76,9 +76,11 @@ pub(super) fn stay_roots(config: &Config) -> Option<String> {
 fn user_of_threads(config: &Config) -> Option<u32> {
     // Below those of the switches and the BMCs.
     let uid = config.vm.uid.min(config.ipmi.uid) - 1;
+    if uid == 0 || !rustix::process::geteuid().is_root() {
+        return None;
+    }
     let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
-    let may = rustix::process::geteuid().is_root() && uid > 0 && is_mapped(&map, uid);
-    may.then_some(uid)
+    is_mapped(&map, uid).then_some(uid)
 }
 
 /// Whether a user namespace has that uid (user_namespaces(7)).
@@ -116,8 +118,7 @@ pub(super) fn for_files(files: &[&Path]) -> CapabilitySet {
             .any(|part| !ours(part))
     });
     // In namespaces of its own a process has no right over files but the user's.
-    let is_root = rustix::process::geteuid().is_root() && rootless::entered().is_none();
-    if foreign && is_root {
+    if foreign && rootless::is_root_of_host() {
         CapabilitySet::DAC_OVERRIDE
     } else {
         CapabilitySet::empty()

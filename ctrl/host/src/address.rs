@@ -123,9 +123,7 @@ pub(crate) fn delete_route(
 /// # Errors
 /// What the kernel answered.
 pub(crate) fn shut(netlink: &mut Netlink, address: Ipv4Addr) -> io::Result<()> {
-    let mut message = route_message(address.into(), Ipv4Addr::UNSPECIFIED, 0);
-    message.header.kind = RouteType::Unreachable;
-    message.attributes.truncate(1);
+    let message = route_to(address.into(), RouteType::Unreachable);
     let shut = netlink.change(Request {
         message: RouteNetlinkMessage::NewRoute(message),
         flags: NLM_F_CREATE | NLM_F_EXCL,
@@ -137,6 +135,15 @@ pub(crate) fn shut(netlink: &mut Netlink, address: Ipv4Addr) -> io::Result<()> {
 }
 
 fn route_message(range: Ipv4Net, via: Ipv4Addr, index: u32) -> RouteMessage {
+    let mut message = route_to(range, RouteType::Unicast);
+    message.attributes.extend([
+        RouteAttribute::Gateway(RouteAddress::Inet(via)),
+        RouteAttribute::Oif(index),
+    ]);
+    message
+}
+
+fn route_to(range: Ipv4Net, kind: RouteType) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
         address_family: AddressFamily::Inet,
@@ -144,14 +151,12 @@ fn route_message(range: Ipv4Net, via: Ipv4Addr, index: u32) -> RouteMessage {
         table: RouteHeader::RT_TABLE_MAIN,
         protocol: RouteProtocol::Static,
         scope: RouteScope::Universe,
-        kind: RouteType::Unicast,
+        kind,
         ..RouteHeader::default()
     };
-    message.attributes = vec![
-        RouteAttribute::Destination(RouteAddress::Inet(range.network())),
-        RouteAttribute::Gateway(RouteAddress::Inet(via)),
-        RouteAttribute::Oif(index),
-    ];
+    message.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet(
+        range.network(),
+    ))];
     message
 }
 

@@ -219,8 +219,11 @@ impl Folder {
         let always = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode);
         let file = File::from(openat(self, single(name)?, flags | always, mode)?);
-        let (stat, trusted) = (fstat(&file)?, Trusted::now());
-        let foreign = self.shared && (!trusted.owns(&stat) || trusted.others_write(&stat));
+        let stat = fstat(&file)?;
+        let foreign = self.shared && {
+            let trusted = Trusted::now();
+            !trusted.owns(&stat) || trusted.others_write(&stat)
+        };
         if foreign || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(not_ours(&stat, "regular file"));
         }

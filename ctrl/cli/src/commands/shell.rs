@@ -98,11 +98,10 @@ fn words(args: &ShellArgs) -> Vec<OsString> {
 fn path_with_tools() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let more = program::ADMINISTRATORS.map(PathBuf::from);
-    folders.extend(more.into_iter().filter(|more| !path_has(&path, more)));
+    for folder in program::ADMINISTRATORS.map(PathBuf::from) {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
     std::env::join_paths(folders).unwrap_or(path)
-}
-
-fn path_has(path: &OsString, folder: &PathBuf) -> bool {
-    std::env::split_paths(path).any(|there| there == *folder)
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use dataplane::{CableId, Side, WorkerState};
 
-use super::Cables;
+use super::{Cables, PluggedCable};
 use model::printable;
 
 /// Most characters of the text of a panic.
@@ -24,8 +24,8 @@ impl WorkerTroubles {
 }
 
 impl Cables {
-    /// Looks at every worker, and at the sockets' thread. Returns sentences about what has changed. To be called every
-    /// [`Panel::LOOK`](dataplane::Panel::LOOK).
+    /// Looks at every worker, and at the sockets' thread. Returns sentences about what has changed. To
+    /// be called every [`Panel::LOOK`](dataplane::Panel::LOOK).
     pub(crate) fn look_after_workers(&self) -> Vec<String> {
         let mut news = Vec::new();
         let mut known = self.panel.troubles.lock();
@@ -58,11 +58,11 @@ impl Cables {
 
     /// Why cables are closed, a sentence for each.
     pub(crate) fn closed(&self) -> Vec<String> {
-        let closed = |index: usize| {
-            let reason = self.condition(index).closed?;
-            Some(format!("cable {} is {reason}", self.name(index)))
+        let closed = |cable: &Arc<PluggedCable>| {
+            let reason = cable.condition().closed.clone()?;
+            Some(format!("cable {} is {reason}", cable.name))
         };
-        (0..self.len()).filter_map(closed).collect()
+        self.cables.iter().filter_map(closed).collect()
     }
 
     fn trouble(&self, worker: usize, state: WorkerState) -> Option<String> {

@@ -47,10 +47,3 @@ pub(crate) fn text(findings: &[Finding]) -> String {
     };
     findings.iter().map(text).collect::<Vec<_>>().join("\n")
 }
-
-/// Whether any finding keeps the fabric from coming up.
-pub fn prevents(findings: &[Finding]) -> bool {
-    findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Error)
-}

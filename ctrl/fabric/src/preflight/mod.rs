@@ -19,7 +19,7 @@ use crate::owner::{NoSuchUser, Person};
 use crate::progress::Progress;
 use crate::rights;
 use crate::switches::bmcs::taken_ports;
-pub use finding::{Finding, Severity, prevents};
+pub use finding::{Finding, Severity};
 use host::lock::StatePaths;
 use host::plan::HostPlanInput;
 use host::program::{self, Program};

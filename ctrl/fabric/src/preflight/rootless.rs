@@ -1,7 +1,7 @@
 //! What a fabric without root needs.
 
 use super::finding::{Finding, Severity};
-use host::rootless::{self, Ids};
+use host::rootless;
 
 /// Checks it for the user who runs this process.
 pub(super) fn needs() -> Vec<Finding> {
@@ -17,7 +17,7 @@ pub(super) fn needs() -> Vec<Finding> {
         let what = "the fabric will have no way out to the world";
         found.push(Finding::new(Severity::Warning, what, why));
     }
-    if let Ids::One { why } = rootless::ids_of_user() {
+    if let Err(why) = rootless::has_many_ids() {
         let what = "QEMU will run as this user: each switch's has no uid of its own";
         found.push(Finding::new(Severity::Warning, what, why));
     }

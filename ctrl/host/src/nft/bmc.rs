@@ -9,19 +9,16 @@
 
 use serde_json::{Value, json};
 
-use super::NAT;
-use crate::plan::{IpmiGuard, TABLE};
+use super::filter;
+use crate::plan::IpmiGuard;
 
 /// The chain's name.
 pub(super) const CHAIN: &str = "bmcs-only";
 
 /// The set of addresses at which BMCs listen: the segment's and the host's own.
 pub(super) fn to_bmcs(ipmi: &IpmiGuard) -> Value {
-    json!({"match": {
-        "op": "==",
-        "left": {"payload": {"protocol": "ip", "field": "daddr"}},
-        "right": {"set": ["127.0.0.1", ipmi.address.to_string()]},
-    }})
+    let addresses = json!({"set": ["127.0.0.1", ipmi.address.to_string()]});
+    filter::field("ip", "daddr", &addresses)
 }
 
 /// Sends a packet through the chain.
@@ -47,11 +44,9 @@ const PROPOSALS: [u32; 2] = [27, 35];
 
 /// The rules of the chain. What it does not return is dropped.
 pub(super) fn rules() -> Vec<Value> {
-    let rule = |mut expr: Vec<Value>, verdict: &str| {
-        expr.push(json!({verdict: null}));
-        json!({"add": {"rule": {
-            "family": NAT, "table": TABLE, "chain": CHAIN, "expr": expr,
-        }}})
+    let rule = |expr: Vec<Value>, verdict: &str| {
+        let verdict = json!({verdict: null});
+        filter::rule(CHAIN, expr.into_iter().chain([verdict]))
     };
     let mut session = vec![byte(AUTHENTICATION, "==", RMCP_PLUS)];
     for proposal in PROPOSALS {
@@ -83,7 +78,7 @@ pub(super) fn rules() -> Vec<Value> {
 }
 
 fn compared(left: Value, op: &str, right: u32) -> Value {
-    json!({"match": {"op": op, "left": left, "right": right}})
+    filter::matches(op, &left, &json!(right))
 }
 
 /// `bits` of the datagram from this byte on. The UDP header has eight bytes.

@@ -12,7 +12,7 @@
 //! What belongs to a connection that was let through comes first in each chain: no packet of it costs
 //! more than one comparison.
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use model::config::{Service, Transport};
@@ -247,38 +247,19 @@ fn bridged() -> Value {
 
 /// Conditions, one for each family: the source is within one of these prefixes.
 fn within(prefixes: &[IpNet]) -> impl Iterator<Item = Value> {
-    let of = |prefix: &IpNet| match prefix {
-        IpNet::V4(net) => (Some(*net), None),
-        IpNet::V6(net) => (None, Some(*net)),
-    };
-    let (ipv4, ipv6): (Vec<_>, Vec<_>) = prefixes.iter().map(of).unzip();
     // Aggregated, because a set of nft refuses prefixes that overlap.
-    let ipv4 = Ipv4Net::aggregate(&ipv4.into_iter().flatten().collect());
-    let ipv6 = Ipv6Net::aggregate(&ipv6.into_iter().flatten().collect());
-    let prefix = |address: String, length: u8| json!({"prefix": {"addr": address, "len": length}});
-    let ipv4: Vec<_> = ipv4
-        .iter()
-        .map(|net| {
-            (
-                net.prefix_len(),
-                prefix(net.network().to_string(), net.prefix_len()),
-            )
-        })
-        .collect();
-    let ipv6: Vec<_> = ipv6
-        .iter()
-        .map(|net| {
-            (
-                net.prefix_len(),
-                prefix(net.network().to_string(), net.prefix_len()),
-            )
-        })
-        .collect();
-    let condition = |(protocol, family): (&str, &str), nets: Vec<(u8, Value)>| {
-        if nets.iter().any(|(length, _)| *length == 0) {
+    let all = IpNet::aggregate(&prefixes.to_vec());
+    let is_ipv4 = |net: &IpNet| matches!(net, IpNet::V4(_));
+    let (ipv4, ipv6): (Vec<_>, Vec<_>) = all.into_iter().partition(is_ipv4);
+    let condition = |(protocol, family): (&str, &str), nets: Vec<IpNet>| {
+        if nets.iter().any(|net| net.prefix_len() == 0) {
             return Some(matches("==", &meta("nfproto"), &json!(family)));
         }
-        let nets: Vec<_> = nets.into_iter().map(|(_, net)| net).collect();
+        let prefix = |net: &IpNet| {
+            let address = net.network().to_string();
+            json!({"prefix": {"addr": address, "len": net.prefix_len()}})
+        };
+        let nets: Vec<_> = nets.iter().map(prefix).collect();
         (!nets.is_empty()).then(|| field(protocol, "saddr", &json!({"set": nets})))
     };
     [
@@ -289,12 +270,12 @@ fn within(prefixes: &[IpNet]) -> impl Iterator<Item = Value> {
     .flatten()
 }
 
-fn rule(chain: &str, expr: impl IntoIterator<Item = Value>) -> Value {
+pub(super) fn rule(chain: &str, expr: impl IntoIterator<Item = Value>) -> Value {
     let expr: Vec<_> = expr.into_iter().collect();
     json!({"add": {"rule": {"family": NAT, "table": TABLE, "chain": chain, "expr": expr}}})
 }
 
-fn matches(op: &str, left: &Value, right: &Value) -> Value {
+pub(super) fn matches(op: &str, left: &Value, right: &Value) -> Value {
     json!({"match": {"op": op, "left": left, "right": right}})
 }
 
@@ -306,7 +287,7 @@ fn link(key: &str, name: &str) -> Value {
     matches("==", &meta(key), &json!(name))
 }
 
-fn field(protocol: &str, field: &str, right: &Value) -> Value {
+pub(super) fn field(protocol: &str, field: &str, right: &Value) -> Value {
     let left = json!({"payload": {"protocol": protocol, "field": field}});
     matches("==", &left, right)
 }

@@ -43,6 +43,10 @@ pub const PROGRAMS: &[Program] = &[
     Program::of("newgidmap", "uidmap"),
 ];
 
+/// Which ids of the host the ids in this process's user namespace are (user_namespaces(7)).
+const UID_MAP: &str = "/proc/self/uid_map";
+const GID_MAP: &str = "/proc/self/gid_map";
+
 /// A process in namespaces of its own.
 #[derive(Debug)]
 pub struct Rootless {
@@ -95,15 +99,15 @@ pub fn enter() -> Result<&'static Rootless, RootlessError> {
     let host_addresses = addresses_of_host();
     dataplane::sys::netns::leave_as_user().map_err(|error| refused(&error))?;
     let why_one_id = mapper.and_then(map_many).err();
-    map_one("uid", user.uid)?;
-    map_one("gid", user.gid)?;
+    map_one(UID_MAP, user.uid)?;
+    map_one(GID_MAP, user.gid)?;
     let mut netlink = Netlink::open().map_err(RootlessError::Loopback)?;
     // The kernel gives the loopback device of every namespace the number 1.
     links::raise_one(&mut netlink, 1).map_err(RootlessError::Loopback)?;
     if let Ok(way_out) = &mut way_out {
         way_out.start();
     }
-    let ids = ["uid", "gid"].map(|kind| ids::held(&read(&map_of(kind))));
+    let ids = [UID_MAP, GID_MAP].map(|map| ids::held(&read(Path::new(map))));
     let rootless = Rootless {
         ids: ids[0].min(ids[1]),
         why_one_id,
@@ -257,53 +261,35 @@ fn map_many(mapper: [Helper; 2]) -> Result<(), String> {
     Ok(())
 }
 
-fn map_of(kind: &str) -> PathBuf {
-    format!("/proc/self/{kind}_map").into()
-}
-
-/// Makes the user's own id 0, unless ids are mapped already.
-fn map_one(kind: &'static str, own: u32) -> Result<(), RootlessError> {
-    let (path, shown) = match kind {
-        "uid" => (map_of(kind), "/proc/self/uid_map"),
-        _ => (map_of(kind), "/proc/self/gid_map"),
-    };
-    if ids::held(&read(&path)) > 0 {
+/// Makes the user's own id 0 in this map, unless ids are mapped already.
+fn map_one(path: &'static str, own: u32) -> Result<(), RootlessError> {
+    if ids::held(&read(Path::new(path))) > 0 {
         return Ok(());
     }
-    let failed = |source| RootlessError::Map {
-        path: shown,
-        source,
-    };
-    if kind == "gid" {
+    let failed = |source| RootlessError::Map { path, source };
+    if path == GID_MAP {
         // The kernel asks for this: a user who could drop a group could get past files that keep
         // this group out.
         fs::write("/proc/self/setgroups", "deny").map_err(failed)?;
     }
-    fs::write(&path, format!("0 {own} 1")).map_err(failed)
+    fs::write(path, format!("0 {own} 1")).map_err(failed)
 }
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Which uids a fabric without root gives its programs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ids {
-    /// Each its own.
-    Many,
-    /// All the user's.
-    One {
-        /// What is missing, with the remedy.
-        why: String,
-    },
+/// Whether each program of a fabric of this user would have a uid of its own.
+///
+/// # Errors
+/// What is missing, with the remedy.
+pub fn has_many_ids() -> Result<(), String> {
+    User::of_this_process().maps().map(drop)
 }
 
-/// Which ids a fabric of this user would have.
-pub fn ids_of_user() -> Ids {
-    match User::of_this_process().maps() {
-        Ok(_) => Ids::Many,
-        Err(why) => Ids::One { why },
-    }
+/// Whether this process is the host's root, and not a user's in namespaces of their own.
+pub fn is_root_of_host() -> bool {
+    geteuid().is_root() && entered().is_none()
 }
 
 /// Whether what makes a way out is installed.

@@ -55,7 +55,11 @@ pub enum WayOutState {
 
 /// A pasta.
 #[derive(Debug)]
-pub(super) struct WayOut(Helper);
+pub(super) struct WayOut {
+    helper: Helper,
+    /// Its link has been up.
+    open: bool,
+}
 
 impl WayOut {
     /// Prepares a pasta for the namespaces that the process `pid` will be in.
@@ -67,21 +71,25 @@ impl WayOut {
         let pasta = pasta.to_string_lossy();
         let words: Vec<&str> = [&*pasta].into_iter().chain(OPTIONS).chain([pid]).collect();
         let helper = Helper::prepare(&words).map_err(|error| format!("pasta: {error}"))?;
-        Ok(Self(helper))
+        let open = false;
+        Ok(Self { helper, open })
     }
 
     pub(super) fn start(&mut self) {
         // If it cannot be started, it has ended, which the state tells.
-        let _ = self.0.start();
+        let _ = self.helper.start();
     }
 
     pub(super) fn state(&mut self) -> WayOutState {
-        if let Some(why) = self.0.ended() {
+        if let Some(why) = self.helper.ended() {
             return WayOutState::None(format!("pasta has ended: {why}"));
         }
-        let links = Netlink::open().and_then(|mut netlink| links::list(&mut netlink));
-        let is_up = links.is_ok_and(|links| links.iter().any(|link| link.name == WORLD && link.up));
-        if is_up {
+        if !self.open {
+            let links = Netlink::open().and_then(|mut netlink| links::list(&mut netlink));
+            let leads_out = |link: &links::Link| link.name == WORLD && link.up;
+            self.open = links.is_ok_and(|links| links.iter().any(leads_out));
+        }
+        if self.open {
             WayOutState::Open
         } else {
             WayOutState::Opening

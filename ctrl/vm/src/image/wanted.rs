@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use host::rootless::is_root_of_host;
 use model::config;
 
 use super::error::ImageError;
@@ -82,7 +83,7 @@ impl WantedImage {
             None => sources::host_release()?,
         };
         let dir = config.dir.clone().or_else(default_cache);
-        let of_root = config.dir.is_none() && !is_root();
+        let of_root = config.dir.is_none() && !is_root_of_host();
         Ok(Self {
             recipe: Recipe::embedded(),
             suite,
@@ -119,13 +120,8 @@ impl WantedImage {
     }
 }
 
-/// Whether this process is root's, and not that of a user in namespaces of their own.
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root() && host::rootless::entered().is_none()
-}
-
 fn default_cache() -> Option<PathBuf> {
-    if is_root() {
+    if is_root_of_host() {
         return Some(OF_ROOT.into());
     }
     let absolute = |name| {
