@@ -28,6 +28,19 @@ pub fn ikv_fabric() -> &'static Path {
     })
 }
 
+/// A copy of the program in `folder` that every user may execute: the build's own may be closed to
+/// others.
+///
+/// # Panics
+/// When the folder cannot be written to.
+pub fn executable_by_all(folder: &Path) -> PathBuf {
+    let copy = folder.join("ikv-fabric");
+    if !copy.exists() && std::fs::hard_link(ikv_fabric(), &copy).is_err() {
+        std::fs::copy(ikv_fabric(), &copy).expect("a copy of the program");
+    }
+    copy
+}
+
 /// `target/PROFILE`, two levels above this test's program.
 fn build_folder() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 
 use crate::Station;
-use crate::pace::slowness;
+use crate::patience::deadline;
 
 /// Interval between attempts of a message without an answer.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -94,7 +94,7 @@ fn exchange(station: &mut Station, kind: u8, options: &[(u8, &[u8])], expected: 
     let elapsed = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
     let transaction = elapsed.subsec_nanos() ^ u32::from(kind);
     let frame = frame(station.mac, transaction, kind, options);
-    let deadline = Instant::now() + LIMIT.mul_f64(slowness());
+    let deadline = deadline(LIMIT);
     while Instant::now() < deadline {
         station.send(&frame);
         let answer = station.receive(Instant::now() + AGAIN, |frame| {

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::pace::slowness;
-use crate::patience::{SOON, wait_until};
+use crate::patience::{SOON, deadline, wait_until};
 use crate::{Netns, Nic, Station};
 
 /// EtherType for local experiments (IEEE 802), and what marks our frames behind it.
@@ -51,7 +50,7 @@ impl Flow {
     pub fn start(host: &Netns, from: &str, to: &str, every: Duration) -> Self {
         let plug = |tap: &str, last| Station::plug(host, tap, [2, 0x66, 0x6c, 0x6f, 0x77, last]);
         let (from, mut to) = (plug(from, 1), plug(to, 2));
-        let deadline = Instant::now() + SOON.mul_f64(slowness());
+        let deadline = deadline(SOON);
         // Bridges on the way learn the receiver's address.
         to.send(&frame(to.mac, from.mac, 0, LENGTH));
         let found = loop {
@@ -142,7 +141,7 @@ impl TwoWayFlow {
     /// # Panics
     /// When no frame passes.
     pub fn introduce(&self) {
-        let deadline = Instant::now() + SOON.mul_f64(slowness());
+        let deadline = deadline(SOON);
         for from in [0, 1] {
             loop {
                 self.send(from, INTRODUCTION);
@@ -218,8 +217,9 @@ impl TwoWayFlow {
     }
 }
 
-/// Ends the flow also when the work beside it panics: its threads would never be joined.
-struct StopOnDrop<'s>(&'s AtomicBool);
+/// Stops threads also when the work beside them panics: they would never be joined.
+#[derive(Debug)]
+pub struct StopOnDrop<'s>(pub &'s AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
@@ -242,7 +242,7 @@ fn run(from: &Station, to: &mut Station, every: Duration, stop: &AtomicBool) -> 
             missing.remove(&arrived);
         }
     }
-    let deadline = Instant::now() + SOON.mul_f64(slowness());
+    let deadline = deadline(SOON);
     while !missing.is_empty() {
         let Some(arrived) = to.receive(deadline, number) else {
             break;

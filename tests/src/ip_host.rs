@@ -12,7 +12,7 @@ use smoltcp::wire::{
 };
 
 use crate::Station;
-use crate::pace::slowness;
+use crate::patience::deadline;
 
 /// A lease of the DHCP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl IpHost {
     pub fn lease(&mut self, limit: Duration) -> Lease {
         let mut sockets = SocketSet::new(vec![]);
         let handle = sockets.add(dhcpv4::Socket::new());
-        let deadline = Instant::now() + limit.mul_f64(slowness());
+        let deadline = deadline(limit);
         let lease = loop {
             assert!(Instant::now() < deadline, "no DHCP lease within {limit:?}");
             self.poll(&mut sockets);
@@ -91,7 +91,7 @@ impl IpHost {
         let mut sockets = SocketSet::new(vec![]);
         let handle = sockets.add(socket);
         let mut silent: BTreeSet<Ipv4Addr> = targets.iter().copied().collect();
-        let deadline = Instant::now() + limit.mul_f64(slowness());
+        let deadline = deadline(limit);
         let mut next = Instant::now();
         while !silent.is_empty() && Instant::now() < deadline {
             let socket = sockets.get_mut::<icmp::Socket<'_>>(handle);

@@ -43,11 +43,11 @@ mod vnc;
 mod wire;
 
 pub use answer::Answer;
-pub use binary::ikv_fabric;
+pub use binary::{executable_by_all, ikv_fabric};
 pub use cli::Cli;
 pub use dice::Dice;
 pub use fabric::{Ended, Fabric};
-pub use flow::{Flow, Passed, TwoWayFlow};
+pub use flow::{Flow, Passed, StopOnDrop, TwoWayFlow};
 pub use host_plan::host_plan_input;
 pub use host_state::HostState;
 pub use ip_host::{IpHost, Lease};

@@ -8,8 +8,7 @@ use dataplane::sys::tap::{self, TapFlags, TapOffloads};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{readv, writev};
 
-use crate::pace::slowness;
-use crate::patience::{SOON, wait_for};
+use crate::patience::{SOON, deadline, wait_for};
 
 /// Bytes of the virtio-net header that a tap puts before each frame.
 const HEADER: usize = 10;
@@ -117,7 +116,7 @@ impl Nic {
         limit: Duration,
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Vec<u8> {
-        let deadline = Instant::now() + limit.mul_f64(slowness());
+        let deadline = deadline(limit);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let (_, frame) = self

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::patience::{SOON, ended, until, wait_until};
-use crate::{Answer, Site, ikv_fabric};
+use crate::{Answer, Site, executable_by_all};
 
 /// No account of this machine, so that nothing is shared with one and there are no subordinate ids.
 const UID: u32 = 1_234_567;
@@ -44,11 +44,7 @@ impl OrdinaryUser {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("our own");
             chown(&path, Some(UID), Some(UID)).expect("root may");
         }
-        // The build's folder may be closed to others.
-        let program = folder.path().join("ikv-fabric");
-        if fs::hard_link(ikv_fabric(), &program).is_err() {
-            fs::copy(ikv_fabric(), &program).expect("a copy of the program");
-        }
+        executable_by_all(folder.path());
         OrdinaryUser {
             site: Site::new(label),
             folder,
@@ -154,15 +150,23 @@ impl OrdinaryUser {
         found
     }
 
+    /// Waits until the user has no process left.
+    ///
+    /// # Panics
+    /// With those that are left.
+    pub fn wait_processes_end(&self) {
+        until("the user's processes to end", SOON, || {
+            let left = self.processes();
+            crate::patience::ensure(left.is_empty(), || left.join("\n"))
+        });
+    }
+
     /// Waits until the user has no process left, and checks that nothing else is left of a fabric.
     ///
     /// # Panics
     /// With what is left.
     pub fn assert_nothing_left(&self) {
-        until("the user's processes to end", SOON, || {
-            let left = self.processes();
-            crate::patience::ensure(left.is_empty(), || left.join("\n"))
-        });
+        self.wait_processes_end();
         let left = fs::read_dir(self.run_folder()).expect("it was there");
         let left: Vec<_> = left.map(|entry| entry.expect("readable").path()).collect();
         assert_eq!(left, Vec::<PathBuf>::new());

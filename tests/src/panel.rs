@@ -12,8 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::host_state::HostState;
-use crate::pace::slowness;
-use crate::patience::{SOON, ended, wait_for, wait_until};
+use crate::patience::{SOON, deadline, ended, wait_for, wait_until};
 use crate::{Answer, Netns, ikv_fabric};
 
 /// A namespace and a folder for a fabric's socket: everything of a host that a fabric touches.
@@ -71,8 +70,13 @@ impl PanelHost {
 
     /// `ikv-fabric --socket … WORD…` in the namespace.
     pub fn command(&self, words: &[&str]) -> Command {
+        self.command_at(&self.socket(), words)
+    }
+
+    /// As [`PanelHost::command`], for a fabric at another socket.
+    pub fn command_at(&self, socket: &Path, words: &[&str]) -> Command {
         let mut command = self.netns.command(&ikv_fabric().display().to_string());
-        command.arg("--socket").arg(self.socket()).args(words);
+        command.arg("--socket").arg(socket).args(words);
         as_from_a_plain_shell(&mut command);
         command
     }
@@ -226,7 +230,7 @@ impl PanelFabric<'_> {
     /// # Panics
     /// With its standard error, if it does not.
     pub fn wait_said(&self, words: &str) {
-        let deadline = Instant::now() + SOON.mul_f64(slowness());
+        let deadline = deadline(SOON);
         while !self.stderr().contains(words) {
             assert!(
                 Instant::now() < deadline,

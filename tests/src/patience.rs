@@ -15,6 +15,11 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// far: measured times are off by 5 % at most, and emulated switches are not asked too often.
 const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(100)];
 
+/// The moment at which a limit of the reference machine is over on this one.
+pub fn deadline(limit: Duration) -> Instant {
+    Instant::now() + limit.mul_f64(slowness())
+}
+
 /// Calls `look` until it returns `Ok`, and returns its result. Its error says what is missing.
 ///
 /// # Panics

@@ -7,8 +7,22 @@ use std::fs;
 /// # Panics
 /// When the process does not exist.
 pub fn resident_kib(pid: u32) -> [u64; 2] {
+    status_kib(pid, ["VmRSS:", "VmHWM:"])
+}
+
+/// A process's own resident memory in KiB, without the pages that others share with it: those of a
+/// guest are the guest's.
+///
+/// # Panics
+/// When the process does not exist.
+pub fn own_kib(pid: u32) -> u64 {
+    let [own] = status_kib(pid, ["RssAnon:"]);
+    own
+}
+
+fn status_kib<const N: usize>(pid: u32, keys: [&str; N]) -> [u64; N] {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process that runs");
-    ["VmRSS:", "VmHWM:"].map(|key| {
+    keys.map(|key| {
         let line = status.lines().find_map(|line| line.strip_prefix(key));
         let number = line.and_then(|line| line.split_whitespace().next());
         number

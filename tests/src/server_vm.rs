@@ -11,7 +11,7 @@ use vm::agent::{Agent, ExitStatus, Limits};
 use vm::keys::FabricKeys;
 use vm::seed::{self, SeedFile};
 
-use crate::pace::slowness;
+use crate::patience::deadline;
 use crate::{Cli, Netns, block_on, ikv_fabric, patience, run};
 
 /// Memory of the VM in MiB, the same as a switch's.
@@ -169,7 +169,7 @@ impl ServerVm {
     /// # Panics
     /// If it does not within `limit`, with the end of its console.
     pub fn wait_booted(&self, limit: Duration) {
-        let deadline = Instant::now() + limit.mul_f64(slowness());
+        let deadline = deadline(limit);
         patience::until("the server's boot", limit, || {
             let left = deadline.saturating_duration_since(Instant::now());
             let ping = async {

@@ -2,28 +2,18 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
 
 use ikv_tests::panel::{PanelHost, as_from_a_plain_shell};
-use ikv_tests::{Answer, have_root, ikv_fabric};
+use ikv_tests::{Answer, executable_by_all, have_root};
 
 /// Debian's uid of `nobody`; the machine need not have that account.
 const NOBODY: &str = "65534";
-
-/// A copy of the program that every user may execute: the build's folder may be closed to others.
-fn executable_by_all(host: &PanelHost) -> PathBuf {
-    let copy = host.folder().join("ikv-fabric");
-    if !copy.exists() && std::fs::hard_link(ikv_fabric(), &copy).is_err() {
-        std::fs::copy(ikv_fabric(), &copy).unwrap();
-    }
-    copy
-}
 
 fn as_nobody(host: &PanelHost, words: &[&str]) -> Answer {
     let mut command = host.netns.command("setpriv");
     command
         .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--"])
-        .arg(executable_by_all(host))
+        .arg(executable_by_all(host.folder()))
         .arg("--socket")
         .arg(host.socket())
         .args(words);
@@ -37,7 +27,7 @@ fn what_of_roots_only_root_may_touch() {
         return;
     }
     let host = PanelHost::new("nobody");
-    executable_by_all(&host);
+    executable_by_all(host.folder());
     let before = host.state();
     let clean = "clean needs root, because it removes network devices: use `sudo ikv-fabric clean`";
     assert_eq!(as_nobody(&host, &["clean"]).refusal(), clean);

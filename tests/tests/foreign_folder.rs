@@ -5,17 +5,14 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use ikv_tests::panel::{PanelHost, as_from_a_plain_shell};
-use ikv_tests::{Answer, have_root, ikv_fabric};
+use ikv_tests::panel::PanelHost;
+use ikv_tests::{Answer, have_root};
 
 /// No account has it.
 const USER: u32 = 54_321;
 
 fn ask(host: &PanelHost, socket: &Path, words: &[&str]) -> Answer {
-    let mut command = host.netns.command(&ikv_fabric().display().to_string());
-    command.arg("--socket").arg(socket).args(words);
-    as_from_a_plain_shell(&mut command);
-    Answer::of(&mut command)
+    Answer::of(&mut host.command_at(socket, words))
 }
 
 #[test]

@@ -274,10 +274,7 @@ fn a_killed_fabric_leaves_only_files_and_clean_removes_them() {
         "{second:?}"
     );
     fabric.kill();
-    until("pasta to end", SOON, || {
-        let left = user.processes();
-        ensure(left.is_empty(), || left.join("\n"))
-    });
+    user.wait_processes_end();
     let cleaned = user.ask(&["clean"]);
     let says = format!("took away what the fabric with pid {pid} had left");
     assert!(cleaned.stdout.starts_with(&says), "{cleaned:?}");
@@ -315,8 +312,7 @@ fn where_users_may_make_no_namespaces_the_setting_is_named() {
     }
     let user = OrdinaryUser::new("refused");
     // In a user namespace of the test's own, which has every id and a limit of its own.
-    let words = ["run", "--switches", "none"].map(str::to_owned);
-    let said = without_namespaces(&user, &words);
+    let said = without_namespaces(&user, &["run", "--switches", "none"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     for part in [
         "refuses",
@@ -325,10 +321,7 @@ fn where_users_may_make_no_namespaces_the_setting_is_named() {
     ] {
         assert!(said.stderr.contains(part), "{part}: {said:?}");
     }
-    let said = without_namespaces(
-        &user,
-        &["check", "--switches", "none"].map(str::to_owned)[..],
-    );
+    let said = without_namespaces(&user, &["check", "--switches", "none"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(
         said.stdout.contains("user.max_user_namespaces=10000"),
@@ -338,9 +331,8 @@ fn where_users_may_make_no_namespaces_the_setting_is_named() {
 }
 
 /// Runs a command of the user where no user namespace may be made.
-fn without_namespaces(user: &OrdinaryUser, words: &[String]) -> Answer {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let inner = user.command(&words);
+fn without_namespaces(user: &OrdinaryUser, words: &[&str]) -> Answer {
+    let inner = user.command(words);
     let mut outer = Command::new("unshare");
     outer.args(["--user", "--", "sh", "-c"]);
     // A program that starts once 0 is mapped has the rights that the setting takes.

@@ -2,6 +2,7 @@
 //! refuses each with a sentence or disconnects it, and serves the others as before.
 #![allow(clippy::unwrap_used)]
 
+mod largest_fabric;
 mod malformed;
 
 use std::path::Path;

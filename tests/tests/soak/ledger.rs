@@ -1,7 +1,7 @@
 //! The books: what the fabric counted against what the ends of each cable know.
 
+use api::{CableReport, LaneReport};
 use ikv_tests::panel::PanelHost;
-use serde_json::Value;
 
 use crate::traffic::Account;
 
@@ -24,43 +24,36 @@ pub(crate) type Lanes = [Lane; 2];
 
 /// Reads the counters of all cables, and asserts that each lane's add up.
 pub(crate) fn all_lanes(host: &PanelHost) -> Vec<(String, [String; 2], Lanes)> {
-    let cables = host.json(&["cables"]);
-    let cables = cables.as_array().expect("a list of cables");
-    cables.iter().map(cable).collect()
+    let cables: Vec<CableReport> =
+        serde_json::from_value(host.json(&["cables"])).expect("a list of cables");
+    cables.into_iter().map(cable).collect()
 }
 
-fn cable(cable: &Value) -> (String, [String; 2], Lanes) {
-    let name = cable["name"].as_str().expect("a name").to_owned();
-    let from = [0, 1].map(|lane| {
-        let from = &cable["lanes"][lane]["from"];
-        from.as_str().expect("a port").to_owned()
-    });
-    let lanes = [0, 1].map(|lane| {
-        let json = &cable["lanes"][lane];
-        let lane = Lane::of(json);
+fn cable(cable: CableReport) -> (String, [String; 2], Lanes) {
+    let name = cable.name;
+    let lanes = cable.lanes.each_ref().map(|report| {
+        let lane = Lane::of(report);
         assert_eq!(
             lane.frames_in,
             lane.frames_out + lane.held + lane.dropped,
-            "{name} loses frames that it does not count: {json}"
+            "{name} loses frames that it does not count: {report:?}"
         );
         lane
     });
-    (name, from, lanes)
+    (name, cable.lanes.map(|lane| lane.from), lanes)
 }
 
 impl Lane {
-    fn of(json: &Value) -> Self {
-        let count = |key: &str| json[key].as_u64().unwrap_or(0);
-        let drops = json["drops"].as_object().expect("drops by reason");
+    fn of(report: &LaneReport) -> Self {
         Lane {
-            frames_in: count("frames_in"),
-            bytes_in: count("bytes_in"),
-            frames_out: count("frames_out"),
-            held: count("held"),
-            dropped: drops.values().filter_map(Value::as_u64).sum(),
-            duplicated: count("duplicated"),
-            corrupted: count("corrupted"),
-            read_too_late: json["drops"]["read-too-late"].as_u64().unwrap_or(0),
+            frames_in: report.frames_in,
+            bytes_in: report.bytes_in,
+            frames_out: report.frames_out,
+            held: report.held,
+            dropped: report.drops.values().sum(),
+            duplicated: report.duplicated,
+            corrupted: report.corrupted,
+            read_too_late: report.drops.get("read-too-late").copied().unwrap_or(0),
         }
     }
 

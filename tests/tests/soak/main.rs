@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 use guest::Ring;
 use ikv_tests::panel::PanelHost;
 use ikv_tests::patience::{SOON, ensure, until};
-use ikv_tests::process::descriptors as open_descriptors;
-use ikv_tests::{Dice, figure, have_root, say};
+use ikv_tests::process::{descriptors as open_descriptors, own_kib};
+use ikv_tests::{Dice, StopOnDrop, figure, have_root, say};
 use libtest_mimic::{Arguments, Trial};
 use tempfile::TempDir;
 
@@ -88,7 +88,6 @@ struct Soak<'h> {
     before: BTreeMap<String, Lanes>,
     /// Nobody sends.
     paused: AtomicBool,
-    ended: AtomicBool,
     frames: u64,
     settlements: u64,
     /// Resident memory and descriptors after the first settlements.
@@ -140,7 +139,6 @@ impl<'h> Soak<'h> {
             targets,
             before: BTreeMap::new(),
             paused: AtomicBool::new(true),
-            ended: AtomicBool::new(false),
             frames: 0,
             settlements: 0,
             level: None,
@@ -172,15 +170,13 @@ impl<'h> Soak<'h> {
             self.paused.store(false, Ordering::SeqCst);
             let this = &*self;
             std::thread::scope(|scope| {
-                let _end = EndOnDrop(&this.ended);
+                let _paused = StopOnDrop(&this.paused);
                 scope.spawn(|| this.talk(0..FAST));
                 scope.spawn(|| this.talk(FAST..CABLES));
                 this.wait_for_talk();
                 this.cause(dice, &files);
                 this.wait_for_talk();
-                this.paused.store(true, Ordering::SeqCst);
             });
-            self.ended.store(false, Ordering::SeqCst);
             count += BETWEEN_SETTLEMENTS;
             let books = self.settle();
             self.check(&books);
@@ -191,7 +187,7 @@ impl<'h> Soak<'h> {
 
     /// Keeps frames flowing on some of the cables until they are paused.
     fn talk(&self, cables: std::ops::Range<usize>) {
-        while !self.paused.load(Ordering::SeqCst) && !self.ended.load(Ordering::SeqCst) {
+        while !self.paused.load(Ordering::SeqCst) {
             let mut any = false;
             for index in cables.clone() {
                 any |= self.pair(index).round();
@@ -230,8 +226,7 @@ impl<'h> Soak<'h> {
                 self.undo(ended, &lasting);
             }
             let mut fault = self.roll(dice, &lasting);
-            let has_front_end = |on: usize| self.pair(on).has_front_end();
-            if let Some(on) = fault.unplugs(has_front_end) {
+            if let Some(on) = self.unplugged_by(&fault) {
                 self.pair(on).unplug();
             }
             fault.begin(self.host, &self.targets, files);
@@ -254,9 +249,13 @@ impl<'h> Soak<'h> {
         }
     }
 
+    /// The cable whose ends are unplugged while the fault lasts.
+    fn unplugged_by(&self, fault: &Fault) -> Option<usize> {
+        fault.unplugs(|on| self.pair(on).has_front_end())
+    }
+
     fn undo(&self, fault: Fault, lasting: &[Fault]) {
-        let has_front_end = |on: usize| self.pair(on).has_front_end();
-        let unplugged = fault.unplugs(has_front_end);
+        let unplugged = self.unplugged_by(&fault);
         fault.end(self.host, &self.targets);
         if let Some(on) = unplugged {
             // A cut keeps front ends out.
@@ -328,7 +327,7 @@ impl<'h> Soak<'h> {
             }
         }
         self.settlements += 1;
-        let (memory, open) = (resident_kib(self.pid), open_descriptors(self.pid));
+        let (memory, open) = (own_kib(self.pid), open_descriptors(self.pid));
         println!("{memory} KiB, {open} descriptors");
         match self.level {
             Some((level, descriptors)) => {
@@ -349,27 +348,6 @@ impl<'h> Soak<'h> {
             None => {}
         }
     }
-}
-
-/// Ends the talk also when a fault panics: its threads would never be joined.
-struct EndOnDrop<'s>(&'s AtomicBool);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-/// The program's own memory. Pages that guests share with it are theirs, and count as its own while
-/// they are mapped.
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kib.and_then(|kib| kib.parse().ok())
-        .expect("a number of kB")
 }
 
 /// Twenty cables of the panel, spread over all of them, with every kind of port at their ends.

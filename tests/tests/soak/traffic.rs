@@ -137,8 +137,7 @@ impl Pair {
 
     /// Whether an end is a process that can be killed.
     pub(crate) fn has_process(&self) -> bool {
-        let process = |end: &End| matches!(end.plugged, Plugged::Process(..));
-        self.sides.iter().any(process)
+        self.sides.iter().any(End::is_process)
     }
 
     /// Whether somebody else talks on it, too, who does not pause: the host's network stack.
@@ -168,16 +167,21 @@ impl Pair {
     /// Unplugs both ends, the processes by SIGKILL.
     pub(crate) fn unplug(&mut self) {
         for side in [0, 1] {
-            self.sides[side].close();
-            self.directions[side].sender_left = true;
-            self.directions[1 - side].receiver_left = true;
+            self.leave(side);
         }
+    }
+
+    /// Unplugs an end: what it has counted is not the whole.
+    fn leave(&mut self, side: usize) {
+        self.sides[side].close();
+        self.directions[side].sender_left = true;
+        self.directions[1 - side].receiver_left = true;
     }
 
     /// Kills the guests in processes of their own, which would talk on while the others pause.
     pub(crate) fn unplug_processes(&mut self) {
         for side in [0, 1] {
-            if matches!(self.sides[side].plugged, Plugged::Process(..)) {
+            if self.sides[side].is_process() {
                 self.sides[side].close();
             }
         }
@@ -259,9 +263,7 @@ impl Pair {
             "{}: {error}",
             self.ends[side]
         );
-        self.sides[side].close();
-        self.directions[side].sender_left = true;
-        self.directions[1 - side].receiver_left = true;
+        self.leave(side);
     }
 
     /// What the ends know, and a new account from here on.
@@ -272,9 +274,8 @@ impl Pair {
         let before = std::mem::replace(&mut self.directions, fresh);
         for (side, direction) in self.directions.iter_mut().enumerate() {
             // What a process sends and receives is known to nobody but the fabric.
-            let process = |side: usize| matches!(self.sides[side].plugged, Plugged::Process(..));
-            direction.sender_left = process(side);
-            direction.receiver_left = process(1 - side);
+            direction.sender_left = self.sides[side].is_process();
+            direction.receiver_left = self.sides[1 - side].is_process();
             if let Some(end) = &mut self.sides[side].open {
                 end.load(&direction.pattern);
             }
@@ -285,10 +286,8 @@ impl Pair {
     /// Whether frames have arrived in both directions since the last settlement; a direction whose
     /// receiver is a process does not count.
     pub(crate) fn has_talked(&self) -> bool {
-        let process = |side: usize| matches!(self.sides[side].plugged, Plugged::Process(..));
-        (0..2).all(|from| {
-            process(from) || process(1 - from) || self.directions[from].tracker.received() > 0
-        })
+        let arrived = |direction: &Direction| direction.tracker.received() > 0;
+        self.has_process() || self.directions.iter().all(arrived)
     }
 }
 
@@ -333,6 +332,10 @@ impl Direction {
 }
 
 impl End {
+    fn is_process(&self) -> bool {
+        matches!(self.plugged, Plugged::Process(..))
+    }
+
     fn open(&mut self, netns: &Netns, pattern: &Pattern) -> Result<(), BenchError> {
         let size = pattern.frame.len();
         let mut open = match &self.plugged {
