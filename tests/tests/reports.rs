@@ -69,10 +69,13 @@ fn json_of_a_running_fabric_has_the_promised_schema() {
     }
     let host = PanelHost::new("json");
     let fabric = host.run(&["--set", "topology.racks=1"]);
-    let status = host.json(&["status"]);
+    let mut status = host.json(&["status"]);
+    // A quarter of this machine's memory.
+    let limit = status.as_object_mut().unwrap().remove("hold_memory");
+    assert!(limit.is_some_and(|bytes| bytes.as_u64() > Some(0)));
     assert_eq!(
         status,
-        json!({"ready": true, "nodes": [], "cables": 49, "workers": 1})
+        json!({"ready": true, "nodes": [], "cables": 49, "workers": 1, "hold_memory_taken": 0})
     );
 
     let cables = host.json(&["cables"]);
@@ -145,14 +148,22 @@ fn check_reports_every_obstacle_and_changes_nothing() {
         findings
     };
     let before = host.state();
-    // Who will reach the host is said in any case.
-    let reach = json!([{
-        "severity": "note",
-        "what": "as [host] has it, guests reach no service of the host, and none of its neighbours \
-                 reaches the fabric",
-        "remedy": "",
-    }]);
-    assert_eq!(findings(0), reach);
+    // Who will reach the host, and how much memory may be taken, is said in any case.
+    let notes = findings(0);
+    let [reach, memory] = &list(&notes)[..] else {
+        panic!("two notes: {notes}")
+    };
+    let reach = reach["what"].as_str().unwrap();
+    assert_eq!(
+        reach,
+        "as [host] has it, guests reach no service of the host, and none of its neighbours \
+         reaches the fabric"
+    );
+    let memory = memory["what"].as_str().unwrap();
+    assert!(
+        memory.starts_with("frames that impairments hold back may take "),
+        "{memory}"
+    );
     before.assert_unchanged(&host.state(), "check");
 
     host.netns.ip("link add ikhn type bridge");
