@@ -107,6 +107,7 @@ impl Launcher {
         qemu::Features {
             sandbox: self.no_sandbox.is_none(),
             state_files: self.state_files(),
+            uso: probe::is_at_least(&self.version, (8, 2)),
         }
     }
 

@@ -98,6 +98,8 @@ pub(crate) struct Features {
     /// A state is read and written as a file of a descriptor set (since 9.1, which deprecates plain
     /// descriptors for files). Otherwise as a descriptor.
     pub(crate) state_files: bool,
+    /// Its NICs offer UDP segmentation (since 8.2) if their taps do.
+    pub(crate) uso: bool,
 }
 
 /// The descriptor set of the saved state. The disks have the first two.
@@ -120,12 +122,12 @@ pub(crate) fn argv(spec: &VmSpec, features: Features, fds: &Fds) -> Vec<String> 
     let addresses = nic_addresses(spec.nics.len());
     let nics = spec.nics.iter().zip(&fds.nics).zip(addresses);
     for (index, ((nic, fd), address)) in nics.enumerate() {
-        let features = netdev(&mut args, spec, index, *fd);
+        let options = netdev(&mut args, spec, features, index, *fd);
         let (id, mac) = (nic_id(index), nic.mac);
         args.pair(
             "-device",
             format!(
-                "virtio-net-pci,id={id},netdev=net{index},mac={mac}{features},{VIRTIO},{address}"
+                "virtio-net-pci,id={id},netdev=net{index},mac={mac}{options},{VIRTIO},{address}"
             ),
         );
     }
@@ -143,10 +145,12 @@ pub(crate) fn argv(spec: &VmSpec, features: Features, fds: &Fds) -> Vec<String> 
 /// Switches off what taps offer and the fabric's vhost-user ports do not. A saved state comes from a
 /// VM whose NICs are on taps, and its guest must not have agreed to features that it loses later.
 const IN_MEMORY: &str = ",guest_ufo=off,host_ufo=off,queue_reset=off";
+/// The same of UDP segmentation; an older QEMU would refuse the options.
+const NO_USO: &str = ",guest_uso4=off,guest_uso6=off,host_uso=off";
 
 /// Adds what a NIC is connected to. Returns the options that its device needs for that, each after a
 /// comma.
-fn netdev(args: &mut Args, spec: &VmSpec, index: usize, fd: RawFd) -> String {
+fn netdev(args: &mut Args, spec: &VmSpec, features: Features, index: usize, fd: RawFd) -> String {
     let backend = &spec.nics[index].backend;
     match backend {
         NicBackend::Tap { .. } | NicBackend::Unconnected { .. } => {
@@ -165,7 +169,8 @@ fn netdev(args: &mut Args, spec: &VmSpec, index: usize, fd: RawFd) -> String {
         }
     }
     if backend.like_vhost_user() {
-        format!("{}{IN_MEMORY}", spec.accel.vhost_user_vectors())
+        let no_uso = if features.uso { NO_USO } else { "" };
+        format!("{}{IN_MEMORY}{no_uso}", spec.accel.vhost_user_vectors())
     } else {
         String::new()
     }
@@ -362,10 +367,11 @@ mod tests {
     const FULL: Features = Features {
         sandbox: true,
         state_files: true,
+        uso: true,
     };
     const NO_SANDBOX: Features = Features {
         sandbox: false,
-        state_files: true,
+        ..FULL
     };
 
     fn fds(nics: usize) -> Fds {
