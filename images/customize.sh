@@ -21,6 +21,8 @@ package=$(APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-cache depends --important "$meta
 [ -n "$package" ] || { echo "no kernel: $meta depends on no linux-image" >&2; exit 1; }
 (cd "$work/deb" && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q download "$package")
 dpkg-deb -x "$work"/deb/*.deb "$work/kernel"
+# Since Debian 13 the package has its modules below /usr.
+[ -e "$work/kernel/lib" ] || ln -s usr/lib "$work/kernel/lib"
 release=$(basename "$work"/kernel/boot/vmlinuz-*)
 release=${release#vmlinuz-}
 
@@ -84,6 +86,7 @@ say root
 cp -R "$here/overlay/." "$root/"
 sed -i "s/@BOOT_MODULES@/$(modules boot)/" "$root/usr/lib/ikv/boot"
 chmod 755 "$root"/usr/lib/ikv/* "$root/usr/sbin/shutdown"
+[ -x "$root/usr/lib/frr/mgmtd" ] || sed -i '/routing mgmtd$/d' "$root/etc/inittab"
 for applet in init reboot poweroff halt mount umount nc vi telnet logread syslogd; do
     [ -e "$root/usr/bin/$applet" ] || ln -sf ../../bin/busybox "$root/usr/sbin/$applet"
 done

@@ -25,7 +25,8 @@
 //!
 //! zebra and bgpd each read frr.conf with `-f`, take the statements that they understand and log
 //! the others as unknown. So neither a start nor a restart needs `vtysh -b`. bgpd must not start
-//! before zebra listens on `zserv.api`: its next attempt to connect comes only after 10 s.
+//! before zebra listens on `zserv.api`: its next attempt to connect comes only after 10 s. In FRR 10
+//! mgmtd reads the same file under the name `zebra.conf` and hands zebra its share.
 
 mod change;
 mod check;

@@ -103,6 +103,19 @@ impl Launcher {
         &self.version
     }
 
+    fn features(&self) -> qemu::Features {
+        qemu::Features {
+            sandbox: self.no_sandbox.is_none(),
+            state_files: self.state_files(),
+            uso: probe::is_at_least(&self.version, (8, 2)),
+        }
+    }
+
+    /// See [`qemu::Features::state_files`].
+    pub(crate) fn state_files(&self) -> bool {
+        probe::is_at_least(&self.version, (9, 1))
+    }
+
     /// From now on a VM starts from its state in `states`, if there is one.
     pub fn use_states(&mut self, states: Arc<States>) {
         self.states = Some(states);
@@ -153,13 +166,9 @@ impl Launcher {
         let monitor = connect(spec.monitor_socket())?;
         let console = connect(spec.console_socket())?;
         let bmc = spec.bmc.then(|| connect(spec.bmc_socket())).transpose()?;
-        let mut child = command(
-            &self.jail,
-            spec,
-            &qemu::argv(spec, self.no_sandbox.is_none(), &fds),
-        )
-        .spawn()
-        .map_err(|error| LaunchError::program(PRLIMIT, "util-linux", error))?;
+        let mut child = command(&self.jail, spec, &qemu::argv(spec, self.features(), &fds))
+            .spawn()
+            .map_err(|error| LaunchError::program(PRLIMIT, "util-linux", error))?;
         // Closed at once: the next child must not inherit them.
         drop(inherited);
         let cgroup = self.jail.confine(spec, child.id());

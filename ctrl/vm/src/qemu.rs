@@ -90,13 +90,28 @@ pub(crate) fn nic_index(id: &str) -> Option<usize> {
     (index < MAX_NICS && nic_id(index) == id).then_some(index)
 }
 
-/// QEMU's arguments, without the program's name. `sandbox` says whether this QEMU has seccomp.
-pub(crate) fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
+/// What the installed QEMU can do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// It has seccomp.
+    pub(crate) sandbox: bool,
+    /// A state is read and written as a file of a descriptor set (since 9.1, which deprecates plain
+    /// descriptors for files). Otherwise as a descriptor.
+    pub(crate) state_files: bool,
+    /// Its NICs offer UDP segmentation (since 8.2) if their taps do.
+    pub(crate) uso: bool,
+}
+
+/// The descriptor set of the saved state. The disks have the first two.
+const STATE_SET: usize = 3;
+
+/// QEMU's arguments, without the program's name.
+pub(crate) fn argv(spec: &VmSpec, features: Features, fds: &Fds) -> Vec<String> {
     let mut args = Args(Vec::new());
     args.flag("-nodefaults");
     args.flag("-no-user-config");
     args.pair("-display", "none");
-    if sandbox {
+    if features.sandbox {
         args.pair("-sandbox", SANDBOX);
     }
     machine(&mut args, spec, fds);
@@ -107,17 +122,22 @@ pub(crate) fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
     let addresses = nic_addresses(spec.nics.len());
     let nics = spec.nics.iter().zip(&fds.nics).zip(addresses);
     for (index, ((nic, fd), address)) in nics.enumerate() {
-        let features = netdev(&mut args, spec, index, *fd);
+        let options = netdev(&mut args, spec, features, index, *fd);
         let (id, mac) = (nic_id(index), nic.mac);
         args.pair(
             "-device",
             format!(
-                "virtio-net-pci,id={id},netdev=net{index},mac={mac}{features},{VIRTIO},{address}"
+                "virtio-net-pci,id={id},netdev=net{index},mac={mac}{options},{VIRTIO},{address}"
             ),
         );
     }
-    if let Some(fd) = fds.state {
-        args.pair("-incoming", format!("fd:{fd}"));
+    match fds.state {
+        Some(fd) if features.state_files => {
+            args.pair("-add-fd", format!("fd={fd},set={STATE_SET}"));
+            args.pair("-incoming", format!("file:/dev/fdset/{STATE_SET}"));
+        }
+        Some(fd) => args.pair("-incoming", format!("fd:{fd}")),
+        None => {}
     }
     args.0
 }
@@ -125,10 +145,12 @@ pub(crate) fn argv(spec: &VmSpec, sandbox: bool, fds: &Fds) -> Vec<String> {
 /// Switches off what taps offer and the fabric's vhost-user ports do not. A saved state comes from a
 /// VM whose NICs are on taps, and its guest must not have agreed to features that it loses later.
 const IN_MEMORY: &str = ",guest_ufo=off,host_ufo=off,queue_reset=off";
+/// The same of UDP segmentation; an older QEMU would refuse the options.
+const NO_USO: &str = ",guest_uso4=off,guest_uso6=off,host_uso=off";
 
 /// Adds what a NIC is connected to. Returns the options that its device needs for that, each after a
 /// comma.
-fn netdev(args: &mut Args, spec: &VmSpec, index: usize, fd: RawFd) -> String {
+fn netdev(args: &mut Args, spec: &VmSpec, features: Features, index: usize, fd: RawFd) -> String {
     let backend = &spec.nics[index].backend;
     match backend {
         NicBackend::Tap { .. } | NicBackend::Unconnected { .. } => {
@@ -147,7 +169,8 @@ fn netdev(args: &mut Args, spec: &VmSpec, index: usize, fd: RawFd) -> String {
         }
     }
     if backend.like_vhost_user() {
-        format!("{}{IN_MEMORY}", spec.accel.vhost_user_vectors())
+        let no_uso = if features.uso { NO_USO } else { "" };
+        format!("{}{IN_MEMORY}{no_uso}", spec.accel.vhost_user_vectors())
     } else {
         String::new()
     }
@@ -341,6 +364,16 @@ mod tests {
     use crate::spec::example;
     use proptest::prelude::*;
 
+    const FULL: Features = Features {
+        sandbox: true,
+        state_files: true,
+        uso: true,
+    };
+    const NO_SANDBOX: Features = Features {
+        sandbox: false,
+        ..FULL
+    };
+
     fn fds(nics: usize) -> Fds {
         Fds::numbered((20..).take(nics).collect())
     }
@@ -352,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_spine_under_tcg() {
-        insta::assert_snapshot!(shown(&argv(&example(2), true, &fds(2))));
+        insta::assert_snapshot!(shown(&argv(&example(2), FULL, &fds(2))));
     }
 
     #[test]
@@ -363,7 +396,7 @@ mod tests {
             name: "odd,name".into(),
             ..example(0)
         };
-        insta::assert_snapshot!(shown(&argv(&spec, false, &fds(0))));
+        insta::assert_snapshot!(shown(&argv(&spec, NO_SANDBOX, &fds(0))));
     }
 
     #[test]
@@ -376,9 +409,9 @@ mod tests {
             nics: vec![20, 20],
             ..fds(2)
         };
-        insta::assert_snapshot!("vhost_user_under_tcg", shown(&argv(&spec, true, &fds)));
+        insta::assert_snapshot!("vhost_user_under_tcg", shown(&argv(&spec, FULL, &fds)));
         spec.accel = Accel::Kvm { group: None };
-        let all = argv(&spec, true, &fds).join(" ");
+        let all = argv(&spec, FULL, &fds).join(" ");
         assert!(!all.contains("vectors"), "MSI-X works under KVM: {all}");
     }
 
@@ -389,7 +422,7 @@ mod tests {
                 display,
                 ..example(0)
             };
-            argv(&spec, true, &fds(0)).join(" ")
+            argv(&spec, FULL, &fds(0)).join(" ")
         };
         assert!(!shown(Display::None).contains("vnc"));
         assert!(shown(Display::Open).contains("-vnc none -chardev vc,id=screen,"));
@@ -398,23 +431,41 @@ mod tests {
     }
 
     #[test]
+    fn a_state_is_read_as_the_version_of_qemu_wants_it() {
+        let with = Fds {
+            state: Some(18),
+            ..fds(0)
+        };
+        let incoming = |state_files| {
+            let features = Features {
+                state_files,
+                ..FULL
+            };
+            argv(&example(0), features, &with).join(" ")
+        };
+        let by_file = "-add-fd fd=18,set=3 -incoming file:/dev/fdset/3";
+        assert!(incoming(true).contains(by_file));
+        assert!(incoming(false).contains("-incoming fd:18"));
+    }
+
+    #[test]
     fn a_bmc_is_behind_a_kcs_interface() {
         let with = Fds {
             bmc: Some(17),
             ..fds(0)
         };
-        let all = argv(&example(0), true, &with).join(" ");
+        let all = argv(&example(0), FULL, &with).join(" ");
         assert!(all.contains(
             "-chardev socket,id=bmc,fd=17,server=on,wait=off \
              -device ipmi-bmc-extern,id=bmc0,chardev=bmc -device isa-ipmi-kcs,bmc=bmc0"
         ));
-        let without = argv(&example(0), true, &fds(0)).join(" ");
+        let without = argv(&example(0), FULL, &fds(0)).join(" ");
         assert!(!without.contains("bmc"), "{without}");
     }
 
     #[test]
     fn nics_fill_the_slots_function_by_function() {
-        let all = argv(&example(60), true, &fds(60));
+        let all = argv(&example(60), FULL, &fds(60));
         let addresses: Vec<_> = all
             .iter()
             .filter(|arg| arg.starts_with("virtio-net-pci"))

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::fingerprint::Fingerprint;
-use crate::qemu::{self, Fds};
+use crate::qemu::{self, Fds, Features};
 use crate::seed::{self, SeedError};
 use crate::spec::{NicBackend, NicSpec, VmSpec};
 use crate::states::States;
@@ -57,7 +57,9 @@ fn key(spec: &VmSpec, seed_size: u64, made_with: &str) -> Result<Option<String>,
     };
     let template = template_of(spec, "/".into());
     let mut fingerprint = Fingerprint::default();
-    for argument in qemu::argv(&template, false, &fds) {
+    // The installed QEMU is a part of `made_with`.
+    let features = Features::default();
+    for argument in qemu::argv(&template, features, &fds) {
         fingerprint.field(argument.as_bytes());
     }
     fingerprint.field(&seed::archive(seed)?);
@@ -164,7 +166,7 @@ mod tests {
             nic.backend = NicBackend::VhostUser;
         }
         let devices = |spec: &VmSpec, nics: Vec<i32>| -> Vec<String> {
-            let argv = qemu::argv(spec, true, &Fds::numbered(nics));
+            let argv = qemu::argv(spec, Features::default(), &Fds::numbered(nics));
             let devices = argv.iter().filter(|arg| arg.starts_with("virtio-net-pci"));
             let own = |device: &String| {
                 let parts = device.split(',').filter(|part| !part.starts_with("mac="));
@@ -178,7 +180,7 @@ mod tests {
             devices(&template, vec![30, 31])
         );
         assert!(
-            qemu::argv(&template, true, &Fds::numbered(vec![30, 31]))
+            qemu::argv(&template, Features::default(), &Fds::numbered(vec![30, 31]))
                 .contains(&"tap,id=net1,fd=31".into())
         );
     }

@@ -171,7 +171,8 @@ async fn build(
         if timeout(BOOT_LIMIT, agent.answers(PING)).await.is_err() {
             return Err(TemplateError::Boot(console.tail_escaped(500)));
         }
-        let saved = monitor.save(draft.file().as_fd(), SAVE_LIMIT, COMMAND_LIMIT);
+        let file = draft.file().as_fd();
+        let saved = monitor.save(file, launcher.state_files(), SAVE_LIMIT, COMMAND_LIMIT);
         if !saved.await? {
             let path = states.folder().into();
             return Err(TemplateError::Save { path });

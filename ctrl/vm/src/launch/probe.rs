@@ -67,6 +67,15 @@ pub(super) async fn empty_machine(options: &[&str]) -> Result<String, LaunchErro
     }
 }
 
+/// Whether a version, as [`version`] returns it, is this one or a later one. False if it is unknown.
+pub(super) fn is_at_least(version: &str, least: (u32, u32)) -> bool {
+    let mut numbers = version.split('.').map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= least,
+        _ => false,
+    }
+}
+
 /// The version in a monitor's greeting, as `7.2.19 (Debian 1:7.2+dfsg-7)`; empty if there is none.
 fn version(greeting: &str) -> String {
     let greeting = greeting.lines().next().unwrap_or_default();
@@ -79,5 +88,24 @@ fn version(greeting: &str) -> String {
             format!("{major}.{minor}.{micro} ({package})")
         }
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for (version, expected) in [
+            ("7.2.22 (Debian 1:7.2+dfsg-7)", false),
+            ("9.0.4 ()", false),
+            ("9.1.0 ()", true),
+            ("10.0.13 (Debian 1:10.0.13+ds-1)", true),
+            ("", false),
+            ("unknown", false),
+        ] {
+            assert_eq!(is_at_least(version, (9, 1)), expected, "{version}");
+        }
     }
 }

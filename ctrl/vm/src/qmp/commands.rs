@@ -27,14 +27,16 @@ impl Qmp {
             .map(drop)
     }
 
-    /// Stops the guest and writes its state to `file`. False if it could not be written completely
-    /// within `limit`; `command` is the limit of each exchange.
+    /// Stops the guest and writes its state to `file`, which is open for writing only. False if it
+    /// could not be written completely within `limit`; `command` is the limit of each exchange. For
+    /// `in_set` see [`crate::qemu::Features::state_files`].
     ///
     /// # Errors
     /// See [`QmpError`].
     pub(crate) async fn save(
         &self,
         file: BorrowedFd<'_>,
+        in_set: bool,
         limit: Duration,
         command: Duration,
     ) -> Result<bool, QmpError> {
@@ -43,10 +45,16 @@ impl Qmp {
         let unlimited = json!({"max-bandwidth": 0});
         self.execute("migrate-set-parameters", Some(unlimited), command)
             .await?;
-        let name = "state";
-        self.hand_over(name, file, command).await?;
-        let to = json!({"uri": format!("fd:{name}")});
-        self.execute("migrate", Some(to), command).await?;
+        let uri = if in_set {
+            let added = self.execute_with("add-fd", None, Some(file), command);
+            format!("file:/dev/fdset/{}", added.await?["fdset-id"])
+        } else {
+            let name = "state";
+            self.hand_over(name, file, command).await?;
+            format!("fd:{name}")
+        };
+        self.execute("migrate", Some(json!({"uri": uri})), command)
+            .await?;
         let ended = async {
             loop {
                 let answer = self.execute("query-migrate", None, command).await?;
