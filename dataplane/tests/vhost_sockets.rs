@@ -159,6 +159,30 @@ fn each_queue_pair_may_add_and_remove_the_same_memory() {
     bench.stop();
 }
 
+/// The last device may have been killed between giving buffers back and interrupting their driver.
+#[test]
+fn a_driver_that_may_have_missed_its_interrupt_gets_one() {
+    let bench = bench();
+    let guest = Guest::new();
+    let interrupted = |ring: usize| rustix::io::read(&guest.calls[ring], &mut [0; 8]).is_ok();
+    let mut front = bench.connect();
+    front.bring_up(&guest);
+    ping_pong(&bench, &guest, 0);
+    drop(front);
+    for ring in [0, 1] {
+        until("the interrupts of the frames", || {
+            interrupted(ring).then_some(())
+        });
+    }
+    let mut front = bench.connect();
+    front.bring_up(&guest);
+    for ring in [0, 1] {
+        until("an interrupt", || interrupted(ring).then_some(()));
+    }
+    ping_pong(&bench, &guest, 1);
+    bench.stop();
+}
+
 #[test]
 fn one_front_end_at_a_time() {
     let bench = bench();

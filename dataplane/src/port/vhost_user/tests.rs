@@ -1,6 +1,8 @@
 //! Rings driven by a small driver on the same memory, without a front end.
 #![allow(unsafe_code)]
 
+mod restart;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -64,6 +66,7 @@ impl Driver {
             base: VringBase(base),
             kick: None,
             call: None,
+            resumed: false,
         }
     }
 
