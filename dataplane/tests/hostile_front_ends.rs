@@ -179,13 +179,6 @@ const CASES: &[Case] = &[
     ("is not a file in memory", |front, guest| {
         share(front, &[region(0, 4096, 0)], &[guest.kicks[0].as_fd()]);
     }),
-    ("memory region at 0x1000 cannot be removed", |front, _| {
-        front.send(
-            request::REM_MEM_REG,
-            &words(&[0, 0x1000, 0x1000, 0, 0]),
-            &[],
-        );
-    }),
     ("and 0x40000000 overlap", |front, guest| {
         front.share(guest);
         let region = words(&[0, Guest::ADDRESS, 4096, 0, 0]);

@@ -126,6 +126,63 @@ fn memory_changes_while_rings_run() {
     bench.stop();
 }
 
+/// QEMU 7.2 adds the same memory, and removes it, once for each queue pair that uses it.
+#[test]
+fn each_queue_pair_may_add_and_remove_the_same_memory() {
+    let bench = bench();
+    let guest = Guest::new();
+    let mut front = bench.connect();
+    front.agree(PROTOCOL_FEATURES | VERSION_1);
+    let [address, bytes, user, offset] = Guest::REGION;
+    let whole = words(&[0, address, bytes, user, offset]);
+    let module = memory_file(1 << 16);
+    let other = words(&[0, 0x8000_0000, 1 << 16, 0x10_0000, 0]);
+    for pair in 0..8 {
+        let files = [guest.file.as_fd()];
+        assert_eq!(front.acknowledged(request::ADD_MEM_REG, &whole, &files), 0);
+        if pair == 0 {
+            for ring in [0, 1] {
+                front.start(&guest, ring, 0);
+                assert_eq!(front.enable(ring, 1), 0);
+            }
+        }
+        ping_pong(&bench, &guest, pair);
+    }
+    for request in [request::ADD_MEM_REG, request::REM_MEM_REG] {
+        for _pair in 0..8 {
+            let files = [module.as_fd()];
+            let files = &files[..usize::from(request == request::ADD_MEM_REG)];
+            assert_eq!(front.acknowledged(request, &other, files), 0);
+        }
+    }
+    ping_pong(&bench, &guest, 8);
+    bench.stop();
+}
+
+/// The last device may have been killed between giving buffers back and interrupting their driver.
+#[test]
+fn a_driver_that_may_have_missed_its_interrupt_gets_one() {
+    let bench = bench();
+    let guest = Guest::new();
+    let interrupted = |ring: usize| rustix::io::read(&guest.calls[ring], &mut [0; 8]).is_ok();
+    let mut front = bench.connect();
+    front.bring_up(&guest);
+    ping_pong(&bench, &guest, 0);
+    drop(front);
+    for ring in [0, 1] {
+        until("the interrupts of the frames", || {
+            interrupted(ring).then_some(())
+        });
+    }
+    let mut front = bench.connect();
+    front.bring_up(&guest);
+    for ring in [0, 1] {
+        until("an interrupt", || interrupted(ring).then_some(()));
+    }
+    ping_pong(&bench, &guest, 1);
+    bench.stop();
+}
+
 #[test]
 fn one_front_end_at_a_time() {
     let bench = bench();

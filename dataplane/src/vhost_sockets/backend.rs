@@ -310,6 +310,8 @@ impl Backend {
         Ok(Answer::Done)
     }
 
+    /// QEMU 7.2 keeps account of the regions for each queue pair: each pair adds them all when it
+    /// starts, and removes those that go. Only the first message of several changes anything.
     fn add_memory(
         &mut self,
         mut message: Message,
@@ -317,11 +319,14 @@ impl Backend {
     ) -> Result<Answer, SessionError> {
         let region = message.body::<VhostUserSingleMemoryRegion>()?;
         let mut files = message.take_files(1)?;
-        let file = File::from(files.pop().expect("one file was asked for"));
+        let (spec, file) = (spec(&region), File::from(files.remove(0)));
+        if (self.memory.as_ref()).is_some_and(|memory| memory.has(&spec, &file)) {
+            return Ok(Answer::Done);
+        }
         self.unplug(cable_end)?;
         let added = match &self.memory {
-            Some(memory) => memory.with(spec(&region), &file)?,
-            None => GuestMemory::map(vec![(spec(&region), file)])?,
+            Some(memory) => memory.with(spec, &file)?,
+            None => GuestMemory::map(vec![(spec, file)])?,
         };
         self.memory = Some(Arc::new(added));
         Ok(Answer::Done)
@@ -333,12 +338,11 @@ impl Backend {
         cable_end: &mut CableEnd<impl ExchangePort>,
     ) -> Result<Answer, SessionError> {
         let region = message.body::<VhostUserSingleMemoryRegion>()?;
-        let spec = spec(&region);
-        let memory = self.memory.as_ref();
-        let memory = memory.ok_or(MemoryError::Unknown(spec.guest))?;
-        let left = Arc::new(memory.without(&spec)?);
-        self.unplug(cable_end)?;
-        self.memory = Some(left);
+        if let Some(left) = (self.memory.as_ref()).and_then(|memory| memory.without(&spec(&region)))
+        {
+            self.unplug(cable_end)?;
+            self.memory = Some(Arc::new(left));
+        }
         Ok(Answer::Done)
     }
 

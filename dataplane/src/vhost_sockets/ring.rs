@@ -27,6 +27,7 @@ pub(crate) struct Ring {
     pub(crate) error: Option<File>,
     pub(crate) started: bool,
     pub(crate) enabled: bool,
+    resumed: bool,
 }
 
 impl Ring {
@@ -34,6 +35,7 @@ impl Ring {
     /// it again.
     pub(crate) fn stop(&mut self) {
         self.started = false;
+        self.resumed = false;
         self.kick = None;
     }
 
@@ -67,6 +69,7 @@ impl Ring {
             base: VringBase(self.base(packed)),
             kick: self.kick.take(),
             call: self.call.take(),
+            resumed: self.resumed,
         })
     }
 
@@ -75,6 +78,7 @@ impl Ring {
         self.base = Some(queue.base.0);
         self.kick = queue.kick;
         self.call = queue.call;
+        self.resumed = queue.resumed;
     }
 }
 

@@ -143,12 +143,15 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         match &self.role {
             Role::Server(_) => true,
             Role::Client(_) if self.closer.is_full() => {
-                self.retry = Some(now + RETRY);
+                self.connect_at(now + RETRY);
                 false
             }
             Role::Client(path) => {
-                let connected = connect_to(path);
-                self.connected(connected, now);
+                match connect_to(path) {
+                    Ok(stream) => self.begin(stream),
+                    // The front end does not listen yet, or its queue is full.
+                    Err(_) => self.connect_at(now + RETRY),
+                }
                 false
             }
         }
@@ -264,9 +267,7 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         self.replug = None;
         self.reported_refused = false;
         self.report_plugged(false);
-        if self.is_client() {
-            self.retry = Some(now + RETRY);
-        }
+        self.connect_at(now + RETRY);
         self.look_again(now);
     }
 
@@ -292,27 +293,18 @@ impl<P: ExchangePort> VhostUserSocket<P> {
         }
     }
 
-    fn is_client(&self) -> bool {
-        matches!(self.role, Role::Client(_))
+    /// As a client, connects at that time, unless no front end is admitted: one that is connected to
+    /// and left at once may not listen again, as DPDK's does not.
+    fn connect_at(&mut self, time: Instant) {
+        if matches!(self.role, Role::Client(_)) {
+            self.retry = self.admits().then_some(time);
+        }
     }
 
     fn admission_changed(&mut self, now: Instant) {
         self.reported_refused = false;
-        if self.is_client() && self.session.is_none() {
-            self.retry = (self.carrier && self.accepting).then_some(now);
-        }
+        self.connect_at(now);
         self.look_again(now);
-    }
-
-    fn connected(&mut self, connected: io::Result<UnixStream>, now: Instant) {
-        if !(self.carrier && self.accepting) || self.session.is_some() {
-            return;
-        }
-        match connected {
-            Ok(stream) => self.begin(stream),
-            // The front end does not listen yet, or its queue is full.
-            Err(_) => self.retry = Some(now + RETRY),
-        }
     }
 
     fn arrive(&mut self, stream: UnixStream, now: Instant) {
@@ -411,4 +403,72 @@ fn connect_to(path: &Path) -> io::Result<UnixStream> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::CableId;
+    use crate::side::Side;
+
+    /// A panel without workers.
+    struct NoPanel;
+
+    type Set = fn(&mut VhostUserSocket<NoPanel>, bool, Instant);
+
+    impl ExchangePort for NoPanel {
+        fn exchange(
+            &self,
+            _: CableId,
+            _: Side,
+            port: Option<Port>,
+        ) -> Result<Option<Port>, PanelError> {
+            drop(port);
+            Ok(None)
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore)]
+    fn a_client_does_not_connect_while_nobody_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let spec = SocketSpec {
+            name: "socket1".into(),
+            cable: CableId(0),
+            side: Side::B,
+            role: Role::Client(path),
+            mtu: None,
+        };
+        let mut now = Instant::now();
+        let mut socket = VhostUserSocket::new(spec, NoPanel, || {}, now);
+        let changes: [(&str, Set); 2] = [
+            ("the cable is cut", VhostUserSocket::set_carrier),
+            ("another port carries it", VhostUserSocket::set_accepting),
+        ];
+        for (what, set) in changes {
+            // With a front end, and after it left by itself.
+            for leaves in [false, true] {
+                socket.tick(now);
+                let (front, _) = listener.accept().expect("a connection");
+                assert!(socket.connection().is_some());
+                drop(front);
+                if leaves {
+                    socket.serve(now);
+                    assert!(socket.next_tick().is_some(), "it tries again");
+                }
+                set(&mut socket, false, now);
+                for _ in 0..3 {
+                    now += RETRY;
+                    assert!(!socket.tick(now));
+                    assert_eq!(socket.next_tick(), None, "{what}");
+                    assert!(listener.accept().is_err(), "{what}");
+                }
+                set(&mut socket, true, now);
+                assert_eq!(socket.next_tick(), Some(now));
+            }
+        }
+    }
 }

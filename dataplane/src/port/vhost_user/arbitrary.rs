@@ -123,6 +123,7 @@ impl Pair {
                 base: VringBase(base),
                 kick: None,
                 call: None,
+                resumed: false,
             };
             side.heads = base as u16;
             if packed {

@@ -84,14 +84,17 @@ impl ScatterList {
         self.bytes
     }
 
-    /// Adds the buffer that a descriptor names.
+    /// Adds the buffer that a descriptor names. A buffer to be sent may be marked as one to write to:
+    /// DPDK 22.11's driver leaves the mark on the first entry of its packed tables, and DPDK's back
+    /// ends do not look. A device should not read such a buffer, but must not write to others (virtio
+    /// 1.2, 2.7.5.1).
     pub(super) fn add(
         &mut self,
         memory: &GuestMemory,
         descriptor: &Descriptor,
         direction: Direction,
     ) -> Result<(), Rule> {
-        if (descriptor.flags & WRITE != 0) != (direction == Direction::Write) {
+        if direction == Direction::Write && descriptor.flags & WRITE == 0 {
             return Err(Rule::WrongDirection);
         }
         let Descriptor {

@@ -42,8 +42,8 @@ pub enum Rule {
         /// Bytes, according to the descriptor that names the table.
         len: u32,
     },
-    /// 5.1.6: buffers to be sent are readable, buffers to be received into are writable.
-    #[error("a buffer has the wrong direction")]
+    /// 2.7.5.1: a device writes to no buffer that is not marked for it.
+    #[error("a buffer has the wrong direction: it may only be read")]
     WrongDirection,
     /// The front end cut its own memory off while it was in use.
     #[error("the front end truncated the memory that it shares")]

@@ -45,9 +45,6 @@ pub enum MemoryError {
     /// More than [`MAX_REGIONS`].
     #[error("more than {MAX_REGIONS} memory regions")]
     TooMany,
-    /// A region that is to be removed does not exist.
-    #[error("memory region at {0:#x} cannot be removed: it is not shared")]
-    Unknown(u64),
     /// The file is not in memory: reading it might wait for a disk or for another process.
     #[error(
         "memory region at {0:#x} is not a file in memory: give QEMU memory-backend-memfd, or memory-backend-file with a path in /dev/shm or on hugetlbfs, and share=on"
@@ -76,11 +73,15 @@ pub enum MemoryError {
 #[derive(Debug, Clone)]
 struct Region {
     spec: RegionSpec,
+    file: FileIdentity,
     /// The address at which its first byte is mapped.
     start: *mut u8,
     /// Keeps it mapped.
     _mapping: Arc<SharedMapping>,
 }
+
+/// Device and inode: the same for every descriptor of one file.
+type FileIdentity = (u64, u64);
 
 /// A guest's memory, mapped: up to [`MAX_REGIONS`] regions that do not overlap. The guest chooses the
 /// addresses that it passes us, so each is checked whenever it is used.
@@ -129,19 +130,24 @@ impl GuestMemory {
         })
     }
 
-    /// The same memory without one region. The offset is not compared: front ends leave it out.
-    ///
-    /// # Errors
-    /// [`MemoryError::Unknown`].
-    pub fn without(&self, spec: &RegionSpec) -> Result<GuestMemory, MemoryError> {
+    /// Whether it has this very region already: all four values and the file are the same.
+    pub fn has(&self, spec: &RegionSpec, file: impl AsFd) -> bool {
+        let known = self.regions.iter().find(|region| region.spec == *spec);
+        known.is_some_and(|known| {
+            fstat(file).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == known.file)
+        })
+    }
+
+    /// The same memory without one region. The offset is not compared: front ends leave it out. `None`
+    /// when the memory has no such region.
+    pub fn without(&self, spec: &RegionSpec) -> Option<GuestMemory> {
         let key = |spec: &RegionSpec| (spec.guest, spec.size, spec.user);
         let mut regions = self.regions.clone();
         let place = regions
             .iter()
-            .position(|region| key(&region.spec) == key(spec))
-            .ok_or(MemoryError::Unknown(spec.guest))?;
+            .position(|region| key(&region.spec) == key(spec))?;
         regions.remove(place);
-        Ok(GuestMemory {
+        Some(GuestMemory {
             regions,
             lost: self.lost.clone(),
         })
@@ -240,6 +246,7 @@ fn map_region(
     let mapping = Arc::new(mapping.map_err(failed)?);
     Ok(Region {
         spec,
+        file: (stat.st_dev, stat.st_ino),
         start: mapping.start().wrapping_add((spec.offset - start) as usize),
         _mapping: mapping,
     })
@@ -394,10 +401,25 @@ mod tests {
         drop((memory, more));
         assert!(less.at(0x12000, 1).is_none());
         assert_eq!(byte(less.at(0x10000, 1).unwrap()), 0);
-        assert!(matches!(
-            less.without(&without_offset),
-            Err(MemoryError::Unknown(0x12000))
-        ));
+        assert!(less.without(&without_offset).is_none());
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore)]
+    fn a_region_is_known_by_its_values_and_its_file() {
+        let first = file(0x2000);
+        let region = spec(0x10000, 0x1000, 0x500_0000, 0x1000);
+        let memory = GuestMemory::map(vec![(region, first.try_clone().unwrap())]).unwrap();
+        assert!(memory.has(&region, &first));
+        assert!(!memory.has(&region, file(0x2000)), "another file");
+        for other in [
+            spec(0x10001, 0x1000, 0x500_0000, 0x1000),
+            spec(0x10000, 0x1001, 0x500_0000, 0x1000),
+            spec(0x10000, 0x1000, 0x500_0001, 0x1000),
+            spec(0x10000, 0x1000, 0x500_0000, 0),
+        ] {
+            assert!(!memory.has(&other, &first));
+        }
     }
 
     #[test]

@@ -96,6 +96,9 @@ pub struct QueueSpec {
     pub kick: Option<File>,
     /// The eventfd by which we interrupt the driver.
     pub call: Option<File>,
+    /// Whether a port served it since the front end started it, and so interrupted its driver for all
+    /// that was given back.
+    pub resumed: bool,
 }
 
 /// Why no port can be made of the rings.
@@ -167,6 +170,8 @@ pub struct VhostUser {
     /// Bytes in each of the receive buffers that were filled and not yet handed over.
     filled: [u32; MAX_BURST],
     filled_len: usize,
+    /// Not received from yet.
+    fresh: bool,
     fault: Option<GuestFault>,
     alarm: Alarm,
     /// Readable when any transmit queue was kicked.
@@ -252,6 +257,7 @@ impl VhostUser {
             held: None,
             filled: [0; MAX_BURST],
             filled_len: 0,
+            fresh: true,
             fault: None,
             alarm,
             kicks,
@@ -276,6 +282,10 @@ impl VhostUser {
     pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> bool {
         if self.fault.is_some() {
             return false;
+        }
+        if std::mem::take(&mut self.fresh) {
+            let queues = self.transmit.iter_mut().chain(&mut self.receive);
+            queues.for_each(Queue::make_up_call);
         }
         let context = context(&self.memory, &self.terms);
         for _ in 0..self.transmit.len() {
@@ -432,7 +442,8 @@ fn start(memory: &GuestMemory, features: u64, spec: QueueSpec) -> Result<Queue, 
     } else {
         // SAFETY: as above, and the size is a power of two.
         let ring = unsafe { SplitRing::new(size, parts) };
-        Ring::Split(Split::new(ring, has(features::EVENT_IDX), in_order))
+        let event_index = has(features::EVENT_IDX);
+        Ring::Split(Split::new(ring, spec.base, event_index, in_order))
     };
     Ok(Queue { ring, spec })
 }

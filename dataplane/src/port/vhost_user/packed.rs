@@ -1,11 +1,12 @@
 //! A queue on a packed ring (virtio 1.2, 2.8), seen from the device: [`Packed`].
 //!
 //! One ring of descriptors serves both sides. Two bits of each descriptor say which side owns it, by
-//! whether they agree with a counter that flips at every turn of the ring. All buffers of a burst
-//! become visible to the driver by one store: that of the flags of the first.
+//! whether they agree with a counter that flips at every turn of the ring. Buffers are given back
+//! several at a time, and become visible to the driver by one store: that of the flags of the first.
+//!
+//! A device that is killed in the midst leaves such a group given back in part, or its note of its place
+//! in front of it. The next one passes over what was given back.
 #![allow(unsafe_code)]
-
-use std::sync::atomic::Ordering;
 
 use super::copy::{self, GuestBuffer, prefetch_to_read, prefetch_to_write};
 use super::descriptor::{
@@ -55,6 +56,11 @@ pub(super) struct Packed {
     /// The next descriptor to take. Chains are given back one for one and in order: so it is
     /// also where the next one is given back, when none is taken.
     next: RingPosition,
+    /// Where the front end said that the device goes on; `None` once a buffer was used, when `next` is
+    /// certain. See [`Packed::find_place`].
+    base: Option<RingPosition>,
+    /// A killed device's note, and where that leads to.
+    found: Option<[RingPosition; 2]>,
     /// Descriptors given back since the driver's wish to be notified was last read.
     since: u32,
     in_order: bool,
@@ -68,14 +74,16 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// Goes on where a killed device left off; otherwise where `base` says that used descriptors
-    /// go: buffers that another device took and did not give back are taken again.
+    /// Begins where [`Packed::find_place`] says. `None` when that is outside the ring.
     pub(super) fn new(ring: PackedRing, base: VringBase, in_order: bool) -> Option<Self> {
         let given = RingPosition::from_bits((base.0 >> 16) as u16);
-        let next = ring.noted_position().unwrap_or(given);
-        (next.index < ring.size).then(|| Packed {
+        let inside = Some(given).filter(|given| given.index < ring.size);
+        let base = inside.or_else(|| ring.noted_position())?;
+        Some(Packed {
             ring,
-            next,
+            next: base,
+            base: Some(base),
+            found: None,
             since: 0,
             in_order,
             gather: Gather::default(),
@@ -86,11 +94,57 @@ impl Packed {
         })
     }
 
+    /// Until the first buffer is used, finds out where the device goes on: where a killed one left off,
+    /// otherwise where the front end said. Buffers that another device took and did not give back are
+    /// taken again. The note is not kept from the set-up: a driver may clear its ring after that.
+    #[inline(always)]
+    fn find_place(&mut self) {
+        if let Some(base) = self.base {
+            self.next = self.begins_at(base);
+        }
+    }
+
+    #[cold]
+    fn begins_at(&mut self, base: RingPosition) -> RingPosition {
+        let Some(noted) = self.ring.noted_position() else {
+            return base;
+        };
+        let known = self.found.filter(|[known, _]| *known == noted);
+        let [_, place] = known.unwrap_or_else(|| [noted, self.ring.behind_given_back(noted)]);
+        self.found = Some([noted, place]);
+        place
+    }
+
+    /// The place is certain: it is noted before anything is given back.
+    fn begin(&mut self) {
+        if self.base.take().is_some() {
+            self.ring.note_position(self.chains[0].position);
+        }
+    }
+
     /// Where another device goes on. The front end learns it from us, so the note in its memory goes.
     pub(super) fn retire(&mut self) -> VringBase {
-        self.ring.forget_position();
-        let position = u32::from(self.next.bits());
+        let place = self.base.unwrap_or(self.next);
+        if self.base.is_none() {
+            self.ring.forget_position();
+        }
+        let position = u32::from(place.bits());
         VringBase(position | position << 16)
+    }
+
+    /// Passes over places that a killed device gave back, behind ones that it did not. Before what is in
+    /// front of them is given back: the driver waits for that, and then uses them again.
+    #[inline(always)]
+    fn pass_given_back(&mut self) {
+        for _ in 0..LONGEST_CHAIN {
+            if !self.ring.is_given_back(self.next) {
+                break;
+            }
+            let count = self.ring.given_back_at(self.next);
+            self.next = self.next.ahead(count, self.ring.size);
+            // The driver may wait to be notified of one of them.
+            self.since += u32::from(count);
+        }
     }
 
     /// The chain at a position, if the driver made one available there.
@@ -155,6 +209,7 @@ impl Packed {
         burst: &mut Burst,
         drops: &mut Losses,
     ) -> Result<bool, Rule> {
+        self.find_place();
         let enough = Gather::ENOUGH.min(self.ring.size) - 1;
         let last = self.next.ahead(enough, self.ring.size);
         if self.ring.available(last).is_none() && self.gather.lets_grow() {
@@ -182,6 +237,7 @@ impl Packed {
         if count == 0 {
             return Ok(false);
         }
+        self.begin();
         for index in 0..count {
             if !burst.has_room() {
                 break;
@@ -206,27 +262,22 @@ impl Packed {
     /// Gives back the chains that [`Packed::receive`] took. Returns whether the driver wants to be
     /// notified.
     pub(super) fn release(&mut self) -> bool {
-        let taken = &self.chains[..std::mem::take(&mut self.taken)];
-        let [first, others @ ..] = taken else {
+        let count = std::mem::take(&mut self.taken);
+        if count == 0 {
             return false;
-        };
-        self.since += taken
-            .iter()
-            .map(|chain| u32::from(chain.descriptors))
-            .sum::<u32>();
-        let mut number = first.number;
-        if self.in_order {
-            // One descriptor that names the last buffer stands for all (virtio 1.2, 2.8.9).
-            number = others.last().map_or(number, |last| last.number);
-        } else {
-            for chain in others {
-                let word = used_word(chain.position, chain.number, 0, 0);
-                self.ring.store(chain.position, word, Ordering::Relaxed);
-            }
         }
-        let word = used_word(first.position, number, 0, 0);
-        let position = first.position;
-        self.publish(position, word)
+        if self.in_order && count > 1 {
+            // One descriptor that names the last buffer stands for all (virtio 1.2, 2.8.9).
+            self.pass_given_back();
+            let taken = &self.chains[..count];
+            let word = used_word(taken[0].position, taken[count - 1].number, 0, NEXT);
+            self.ring.store(taken[0].position, word);
+            let descriptors = taken.iter().map(|chain| u32::from(chain.descriptors));
+            self.since += descriptors.sum::<u32>();
+        } else {
+            self.give_back(count, 0, |_| 0);
+        }
+        self.publish()
     }
 
     /// Copies frames into the buffers of a receive queue. Returns whether the driver wants to be
@@ -238,9 +289,9 @@ impl Packed {
         from: usize,
         drops: &mut Losses,
     ) -> Result<bool, Rule> {
-        let mut first = None;
-        let result = self.write_frames(context, burst, from, drops, &mut first);
-        let call = first.is_some_and(|(position, word)| self.publish(position, word));
+        self.find_place();
+        let result = self.write_frames(context, burst, from, drops);
+        let call = self.since > 0 && self.publish();
         result.map(|()| call)
     }
 
@@ -250,15 +301,14 @@ impl Packed {
         burst: &Burst,
         from: usize,
         drops: &mut Losses,
-        first: &mut Option<(RingPosition, u64)>,
     ) -> Result<(), Rule> {
         let mut index = from;
         while index < burst.len() {
-            index += self.write_single(context, burst, index, first)?;
+            index += self.write_single(context, burst, index)?;
             if index == burst.len() {
                 break;
             }
-            match self.write_scattered(context, burst, index, first)? {
+            match self.write_scattered(context, burst, index)? {
                 Ok(()) => {}
                 Err(reason) => drops.lose(index, reason),
             }
@@ -267,16 +317,21 @@ impl Packed {
         Ok(())
     }
 
-    /// Gives a receive buffer back, but the first one of a burst only when all are filled.
+    /// Gives back the first `count` of the chains, with the bytes that `len` says were written to each;
+    /// the first one last, which makes all visible to the driver. `next` is behind them already.
     #[inline(always)]
-    fn give_back(&mut self, chain: &Chain, len: u32, first: &mut Option<(RingPosition, u64)>) {
-        let word = used_word(chain.position, chain.number, len, WRITE);
-        if first.is_none() {
-            *first = Some((chain.position, word));
-        } else {
-            self.ring.store(chain.position, word, Ordering::Relaxed);
+    fn give_back(&mut self, count: usize, flags: u16, len: impl Fn(usize) -> u32) {
+        if count > 0 {
+            self.begin();
+            self.pass_given_back();
         }
-        self.since += u32::from(chain.descriptors);
+        for index in (0..count).rev() {
+            let chain = &self.chains[index];
+            let more = if chain.descriptors > 1 { NEXT } else { 0 };
+            let word = used_word(chain.position, chain.number, len(index), flags | more);
+            self.ring.store(chain.position, word);
+            self.since += u32::from(chain.descriptors);
+        }
     }
 
     /// Writes frames from `from` on for as long as each fits into one buffer; returns how many.
@@ -286,7 +341,6 @@ impl Packed {
         context: &Context<'_>,
         burst: &Burst,
         from: usize,
-        first: &mut Option<(RingPosition, u64)>,
     ) -> Result<usize, Rule> {
         let most = (burst.len() - from).min(self.ring.size as usize);
         let (mut position, mut fit) = (self.next, 0);
@@ -312,11 +366,11 @@ impl Packed {
             unsafe {
                 copy::write_whole(self.buffers[ahead].start, context.header_len, burst, index);
             }
-            let written = context.header_len + burst.frame_len(index);
-            let chain = self.chains[ahead];
-            self.give_back(&chain, written as u32, first);
         }
         self.next = position;
+        self.give_back(fit, WRITE, |ahead| {
+            (context.header_len + burst.frame_len(from + ahead)) as u32
+        });
         Ok(fit)
     }
 
@@ -326,6 +380,7 @@ impl Packed {
         context: &Context<'_>,
         buffers: &mut [GuestBuffer; MAX_BURST],
     ) -> Result<usize, Rule> {
+        self.find_place();
         let most = MAX_BURST.min(self.ring.size as usize);
         let mut position = self.next;
         for (ahead, lent) in buffers[..most].iter_mut().enumerate() {
@@ -345,30 +400,25 @@ impl Packed {
 
     /// See [`Queue::settle`](super::queue::Queue::settle).
     pub(super) fn settle(&mut self, lens: &[u32]) -> bool {
-        let mut first = None;
-        for (ahead, len) in lens.iter().enumerate() {
-            let chain = self.chains[ahead];
-            self.give_back(&chain, *len, &mut first);
-        }
         self.next = self.next.ahead(lens.len() as u16, self.ring.size);
-        first.is_some_and(|(position, word)| self.publish(position, word))
+        self.give_back(lens.len(), WRITE, |ahead| lens[ahead]);
+        self.publish()
     }
 
-    /// Makes all buffers that were given back visible to the driver, by writing the first one. Returns
-    /// whether the driver wants to be notified of those given back since this was last asked.
+    /// Notes the place behind all buffers that were given back. Returns whether the driver wants to be
+    /// notified of those given back since this was last asked.
     #[inline(always)]
-    fn publish(&mut self, first: RingPosition, word: u64) -> bool {
+    fn publish(&mut self) -> bool {
         let since = std::mem::take(&mut self.since);
         let (ring, next) = (&self.ring, self.next);
-        let publish = || {
-            ring.store(first, word, Ordering::Release);
-            ring.note_position(next);
-        };
-        publish_then_look(publish, || match ring.driver_event() {
-            (_, EVENT_DISABLE) => false,
-            (event, EVENT_DESCRIPTOR) => was_passed(event, next, since, ring.size),
-            _ => true,
-        })
+        publish_then_look(
+            || ring.note_position(next),
+            || match ring.driver_event() {
+                (_, EVENT_DISABLE) => false,
+                (event, EVENT_DESCRIPTOR) => was_passed(event, next, since, ring.size),
+                _ => true,
+            },
+        )
     }
 
     /// Writes one frame into as many pieces of memory and, with mergeable buffers, as many buffers as
@@ -378,7 +428,6 @@ impl Packed {
         context: &Context<'_>,
         burst: &Burst,
         index: usize,
-        first: &mut Option<(RingPosition, u64)>,
     ) -> Result<Result<(), DropReason>, Rule> {
         let needed = (context.header_len + burst.frame_len(index)) as u64;
         let mut lens = [0u32; MAX_BURST];
@@ -414,17 +463,22 @@ impl Packed {
                 index,
             );
         }
-        for (ahead, len) in lens[..num_buffers].iter().enumerate() {
-            let chain = self.chains[ahead];
-            self.give_back(&chain, *len, first);
-        }
         self.next = position;
+        self.give_back(num_buffers, WRITE, |ahead| lens[ahead]);
+        // At once: behind a chain, a note that lags could not be told from one that does not.
+        self.ring.note_position(self.next);
         Ok(Ok(()))
+    }
+
+    /// As of a split queue.
+    pub(super) fn may_have_missed_call(&self) -> bool {
+        self.ring.noted_position().is_some() && self.ring.driver_event().1 != EVENT_DISABLE
     }
 
     /// Asks for kicks. `true` when a buffer became available before that took effect.
     pub(super) fn arm(&mut self) -> bool {
         self.gather.forget();
+        self.find_place();
         let (ring, next) = (&self.ring, self.next);
         let ask = || ring.set_device_event(EVENT_ENABLE);
         publish_then_look(ask, || ring.available(next).is_some())

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
-use super::descriptor::{Descriptor, Kind};
+use super::descriptor::{Descriptor, Kind, NEXT};
 
 const AVAILABLE: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
@@ -123,8 +123,65 @@ impl PackedRing {
     }
 
     #[inline(always)]
-    pub(super) fn store(&self, position: RingPosition, word: u64, order: Ordering) {
-        self.words(position.index)[1].store(word.to_le(), order);
+    pub(super) fn store(&self, position: RingPosition, word: u64) {
+        self.words(position.index)[1].store(word.to_le(), Ordering::Release);
+    }
+
+    /// Whether a device gave the place back in its turn, and the driver has not used it since.
+    pub(super) fn is_given_back(&self, position: RingPosition) -> bool {
+        let flags = self.flags(position);
+        flags & (AVAILABLE | USED) == position.used_flags()
+    }
+
+    /// Whether the driver made the place available in its turn, whatever became of it since.
+    fn was_made_available(&self, position: RingPosition) -> bool {
+        (self.flags(position) & AVAILABLE != 0) == position.wrap
+    }
+
+    fn flags(&self, position: RingPosition) -> u16 {
+        (u64::from_le(self.words(position.index)[1].load(Ordering::Acquire)) >> 48) as u16
+    }
+
+    /// How many places the used descriptor at `position` gives back: it is marked with NEXT, which
+    /// drivers ignore there (virtio 1.2, 2.8.6), when it stands for more than its own. The others
+    /// are as the driver wrote them, and the last of them has the same number.
+    pub(super) fn given_back_at(&self, position: RingPosition) -> u16 {
+        let used = self.follower(position);
+        if used.flags & NEXT == 0 {
+            return 1;
+        }
+        for count in 1..self.size {
+            let Some(other) = self.available(position.ahead(count, self.size)) else {
+                break;
+            };
+            if other.flags & NEXT == 0 && other.number == used.number {
+                return count + 1;
+            }
+        }
+        1
+    }
+
+    /// Where a device goes on that follows a killed one: the first place from `noted` on that was not
+    /// given back. A driver makes places available in order: one that is not available in front of
+    /// one that is was given back, and made available for the next turn since.
+    pub(super) fn behind_given_back(&self, noted: RingPosition) -> RingPosition {
+        let mut moved = 0;
+        while moved < self.size {
+            let position = noted.ahead(moved, self.size);
+            moved += if self.is_given_back(position) {
+                self.given_back_at(position)
+            } else if self.was_made_available(position) {
+                return position;
+            } else {
+                let further = (moved + 1..self.size)
+                    .find(|by| self.was_made_available(noted.ahead(*by, self.size)));
+                match further {
+                    Some(further) => further - moved,
+                    None => return position,
+                }
+            };
+        }
+        noted.ahead(self.size, self.size)
     }
 
     pub(super) fn driver_event(&self) -> (RingPosition, u16) {

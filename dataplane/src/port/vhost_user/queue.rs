@@ -109,6 +109,17 @@ impl Queue {
         }
     }
 
+    /// Interrupts the driver if a device that was killed may have died before it did. Once.
+    pub(super) fn make_up_call(&mut self) {
+        let missed = match &self.ring {
+            Ring::Split(ring) => ring.may_have_missed_call(),
+            Ring::Packed(ring) => ring.may_have_missed_call(),
+        };
+        if !std::mem::replace(&mut self.spec.resumed, true) && missed {
+            signal(self.spec.call.as_ref());
+        }
+    }
+
     /// Ends the queue. The result's base says where another device goes on.
     pub(super) fn retire(mut self) -> QueueSpec {
         let base = match &mut self.ring {

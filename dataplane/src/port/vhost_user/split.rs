@@ -31,6 +31,9 @@ pub(super) struct Split {
     next: u16,
     /// The driver's index, as last read.
     known: u16,
+    /// Where the front end said that the device goes on; `None` once a buffer was given back or taken,
+    /// when `next` is certain. See [`Split::find_place`].
+    base: Option<u16>,
     /// The used index when the driver's wish to be notified was last read.
     signalled: u16,
     event_index: bool,
@@ -45,15 +48,15 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// Goes on at the used index: buffers that another device took and did not give back are taken
-    /// again.
-    pub(super) fn new(ring: SplitRing, event_index: bool, in_order: bool) -> Self {
-        let next = ring.used_index();
+    /// Begins where [`Split::find_place`] says.
+    pub(super) fn new(ring: SplitRing, base: VringBase, event_index: bool, in_order: bool) -> Self {
+        let base = base.0 as u16;
         Split {
             ring,
-            next,
-            known: next,
-            signalled: next,
+            next: base,
+            known: base,
+            base: Some(base),
+            signalled: base,
             event_index,
             in_order,
             gather: Gather::default(),
@@ -66,7 +69,34 @@ impl Split {
 
     /// The next available entry: where another device goes on.
     pub(super) fn retire(&mut self) -> VringBase {
+        self.find_place();
         VringBase(u32::from(self.next))
+    }
+
+    /// Until the first buffer is used, finds out where the device goes on: at the used index, so that
+    /// buffers that another device took and did not give back are taken again. Front ends that
+    /// connect again may give a base of 0, or the available index. The used index is not kept from
+    /// the set-up: a driver may clear its ring after that, and what was there before it, such as the
+    /// ring of the firmware, must not count. If the driver cannot have got as far as that index says,
+    /// the base is right.
+    #[inline(always)]
+    fn find_place(&mut self) {
+        if let Some(base) = self.base {
+            self.next = self.begins_at(base);
+            self.known = self.next;
+            self.signalled = self.next;
+        }
+    }
+
+    #[cold]
+    fn begins_at(&self, base: u16) -> u16 {
+        let (available, used) = (self.ring.available_index(), self.ring.used_index());
+        let fits = |index| available.wrapping_sub(index) <= self.ring.size;
+        if !fits(used) && fits(base) {
+            base
+        } else {
+            used
+        }
     }
 
     /// Entries that the driver made available and that are not taken.
@@ -93,6 +123,7 @@ impl Split {
         burst: &mut Burst,
         drops: &mut Losses,
     ) -> Result<bool, Rule> {
+        self.find_place();
         let mut waiting = self.waiting();
         if waiting == 0 {
             waiting = self.look()?;
@@ -105,6 +136,7 @@ impl Split {
         if waiting == 0 {
             return Ok(false);
         }
+        self.base = None;
         let count = (waiting as usize).min(MAX_BURST);
         for ahead in 0..count {
             let head = self
@@ -163,6 +195,7 @@ impl Split {
         from: usize,
         drops: &mut Losses,
     ) -> Result<bool, Rule> {
+        self.find_place();
         let before = self.next;
         let result = self.write_frames(context, burst, from, drops);
         let call = self.next != before && self.publish();
@@ -240,6 +273,7 @@ impl Split {
         context: &Context<'_>,
         buffers: &mut [GuestBuffer; MAX_BURST],
     ) -> Result<usize, Rule> {
+        self.find_place();
         if (self.waiting() as usize) < MAX_BURST {
             self.look()?;
         }
@@ -348,6 +382,7 @@ impl Split {
     /// the buffers given back since this was last asked.
     #[inline(always)]
     fn publish(&mut self) -> bool {
+        self.base = None;
         let (ring, next) = (&self.ring, self.next);
         let publish = || ring.publish_used(next);
         if !self.event_index {
@@ -357,9 +392,17 @@ impl Split {
         publish_then_look(publish, || needs_event(ring.used_event(), next, before))
     }
 
+    /// Whether the driver may sleep although buffers were given back: by a device that was killed
+    /// before it interrupted the driver.
+    pub(super) fn may_have_missed_call(&self) -> bool {
+        let wants = self.event_index || self.ring.available_flags() & NO_SIGNAL == 0;
+        wants && self.ring.used_index() != 0
+    }
+
     /// Asks for kicks. `true` when a buffer became available before that took effect.
     pub(super) fn arm(&mut self) -> bool {
         self.gather.forget();
+        self.find_place();
         let (ring, next) = (&self.ring, self.next);
         let ask = || {
             if self.event_index {
@@ -374,6 +417,7 @@ impl Split {
 
     /// Asks for no kicks.
     pub(super) fn disarm(&mut self) {
+        self.find_place();
         if self.event_index {
             // As far away as possible: the driver's index gets there after 65,535 buffers, and
             // then the driver sends one kick that is not needed.

@@ -1,6 +1,8 @@
 //! Rings driven by a small driver on the same memory, without a front end.
 #![allow(unsafe_code)]
 
+mod restart;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -64,6 +66,7 @@ impl Driver {
             base: VringBase(base),
             kick: None,
             call: None,
+            resumed: false,
         }
     }
 
@@ -295,6 +298,37 @@ fn an_indirect_table_is_one_frame() {
     }
 }
 
+/// DPDK's packed driver leaves the mark on the first entry of its tables.
+#[test]
+fn a_buffer_to_be_sent_may_be_marked_writable_but_not_the_other_way_round() {
+    for packed in [false, true] {
+        let mut driver = Driver::new(packed);
+        fill(&driver, BUFFERS, &frame(60, 4));
+        let pieces = [(BUFFERS, 12u32), (BUFFERS + 12, 60)];
+        for (index, (at, len)) in pieces.into_iter().enumerate() {
+            let table = 0xa000 + 16 * index as u64;
+            let flags = if index == 0 { WRITE | NEXT } else { 0 };
+            let (third, fourth) = if packed { (0, flags) } else { (flags, 1) };
+            driver.raw(table, GUEST + at, len, third, fourth);
+        }
+        driver.offer(&[(0xa000, 32)], INDIRECT);
+        driver.offer(&pieces, WRITE);
+        driver.offer(&[(BUFFERS, 72)], WRITE);
+        let burst = driver.take_one(VERSION_1).unwrap();
+        let taken: Vec<_> = (0..burst.len()).map(|index| burst.to_vec(index)).collect();
+        assert_eq!(taken, [frame(60, 4), frame(60, 4), frame(60, 4)]);
+
+        let mut driver = Driver::new(packed);
+        let mut port = driver.port(0, VERSION_1);
+        driver.offer(&[(BUFFERS, 1536)], 0);
+        let mut burst = Burst::new();
+        burst.push(VnetHeader::default(), &frame(60, 1));
+        port.send(&burst, 0, &mut Losses::default());
+        let fault = port.into_queues().1.unwrap().to_string();
+        assert!(fault.contains("receive queue 0: a buffer has the wrong direction"));
+    }
+}
+
 #[test]
 fn a_long_frame_is_spread_over_mergeable_buffers_and_refused_without() {
     for packed in [false, true] {
@@ -364,7 +398,6 @@ type Break<'a> = &'a dyn Fn(&mut Driver);
 fn each_broken_rule_stops_the_port_and_names_it() {
     for packed in [false, true] {
         let outside = |driver: &mut Driver| driver.describe(GUEST + MEMORY - 10, 72, 0);
-        let backwards = |driver: &mut Driver| driver.describe(GUEST + BUFFERS, 72, WRITE);
         let nested = |driver: &mut Driver| {
             driver.raw(0xa000, GUEST + 0xa000, 16, INDIRECT, INDIRECT);
             driver.describe(GUEST + 0xa000, 16, INDIRECT);
@@ -375,9 +408,8 @@ fn each_broken_rule_stops_the_port_and_names_it() {
                 driver.describe(GUEST + BUFFERS, 72, NEXT);
             }
         };
-        let cases: [(Break<'_>, &str); 5] = [
+        let cases: [(Break<'_>, &str); 4] = [
             (&outside, "outside the memory"),
-            (&backwards, "wrong direction"),
             (&nested, "nested"),
             (&cut_table, "cut off"),
             (&endless, "loop"),
