@@ -60,7 +60,9 @@ pub(super) struct Packed {
     in_order: bool,
     gather: Gather,
     /// Chains that are taken and not yet given back.
-    chains: [Chain; MAX_BURST],
+    chains: Box<[Chain; LONGEST_CHAIN]>,
+    /// Bytes written to each of them.
+    lens: Box<[u32; LONGEST_CHAIN]>,
     /// The memory of those chains that are a single piece.
     buffers: [GuestBuffer; MAX_BURST],
     taken: usize,
@@ -79,7 +81,8 @@ impl Packed {
             since: 0,
             in_order,
             gather: Gather::default(),
-            chains: [Chain::NONE; MAX_BURST],
+            chains: Box::new([Chain::NONE; LONGEST_CHAIN]),
+            lens: Box::new([0; LONGEST_CHAIN]),
             buffers: [GuestBuffer::NONE; MAX_BURST],
             taken: 0,
             scatter: ScatterList::default(),
@@ -381,11 +384,10 @@ impl Packed {
         first: &mut Option<(RingPosition, u64)>,
     ) -> Result<Result<(), DropReason>, Rule> {
         let needed = (context.header_len + burst.frame_len(index)) as u64;
-        let mut lens = [0u32; MAX_BURST];
         let (mut position, mut num_buffers, mut total) = (self.next, 0, 0);
         self.scatter.clear();
         while self.scatter.bytes() < needed {
-            if num_buffers > 0 && (!context.mergeable || num_buffers == MAX_BURST) {
+            if num_buffers > 0 && (!context.mergeable || num_buffers == LONGEST_CHAIN) {
                 return Ok(Err(DropReason::TooLong));
             }
             let Some(chain) = self.chain_at(position)? else {
@@ -398,7 +400,7 @@ impl Packed {
             let before = self.scatter.bytes();
             self.follow(&chain, Direction::Write, context)?;
             let gained = self.scatter.bytes() - before;
-            lens[num_buffers] = gained.min(needed - before) as u32;
+            self.lens[num_buffers] = gained.min(needed - before) as u32;
             self.chains[num_buffers] = chain;
             num_buffers += 1;
             position = position.ahead(chain.descriptors, self.ring.size);
@@ -414,9 +416,9 @@ impl Packed {
                 index,
             );
         }
-        for (ahead, len) in lens[..num_buffers].iter().enumerate() {
+        for ahead in 0..num_buffers {
             let chain = self.chains[ahead];
-            self.give_back(&chain, *len, first);
+            self.give_back(&chain, self.lens[ahead], first);
         }
         self.next = position;
         Ok(Ok(()))
