@@ -345,7 +345,7 @@ fn what_a_tap_refuses_whole_is_cut_for_it() {
         };
         let (header, frame) = sent.build();
         assert!(host.send(VnetHeader(header), &frame));
-        let mut received = Vec::new();
+        let mut received: Vec<u8> = Vec::new();
         while received.len() < sent.payload {
             let mut datagram = [0; 200];
             let len = socket.recv(&mut datagram).expect("a datagram");

@@ -60,9 +60,9 @@ pub(super) struct Packed {
     in_order: bool,
     gather: Gather,
     /// Chains that are taken and not yet given back.
-    chains: Box<[Chain; LONGEST_CHAIN]>,
+    chains: Box<[Chain]>,
     /// Bytes written to each of them.
-    lens: Box<[u32; LONGEST_CHAIN]>,
+    lens: Box<[u32]>,
     /// The memory of those chains that are a single piece.
     buffers: [GuestBuffer; MAX_BURST],
     taken: usize,
@@ -81,8 +81,8 @@ impl Packed {
             since: 0,
             in_order,
             gather: Gather::default(),
-            chains: Box::new([Chain::NONE; LONGEST_CHAIN]),
-            lens: Box::new([0; LONGEST_CHAIN]),
+            chains: vec![Chain::NONE; LONGEST_CHAIN].into(),
+            lens: vec![0; LONGEST_CHAIN].into(),
             buffers: [GuestBuffer::NONE; MAX_BURST],
             taken: 0,
             scatter: ScatterList::default(),
