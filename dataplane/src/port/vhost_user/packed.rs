@@ -61,8 +61,6 @@ pub(super) struct Packed {
     gather: Gather,
     /// Chains that are taken and not yet given back.
     chains: Box<[Chain]>,
-    /// Bytes written to each of them.
-    lens: Box<[u32]>,
     /// The memory of those chains that are a single piece.
     buffers: [GuestBuffer; MAX_BURST],
     taken: usize,
@@ -82,7 +80,6 @@ impl Packed {
             in_order,
             gather: Gather::default(),
             chains: vec![Chain::NONE; LONGEST_CHAIN].into(),
-            lens: vec![0; LONGEST_CHAIN].into(),
             buffers: [GuestBuffer::NONE; MAX_BURST],
             taken: 0,
             scatter: ScatterList::default(),
@@ -384,6 +381,7 @@ impl Packed {
         first: &mut Option<(RingPosition, u64)>,
     ) -> Result<Result<(), DropReason>, Rule> {
         let needed = (context.header_len + burst.frame_len(index)) as u64;
+        let mut lens = [0u32; LONGEST_CHAIN];
         let (mut position, mut num_buffers, mut total) = (self.next, 0, 0);
         self.scatter.clear();
         while self.scatter.bytes() < needed {
@@ -400,7 +398,7 @@ impl Packed {
             let before = self.scatter.bytes();
             self.follow(&chain, Direction::Write, context)?;
             let gained = self.scatter.bytes() - before;
-            self.lens[num_buffers] = gained.min(needed - before) as u32;
+            lens[num_buffers] = gained.min(needed - before) as u32;
             self.chains[num_buffers] = chain;
             num_buffers += 1;
             position = position.ahead(chain.descriptors, self.ring.size);
@@ -416,9 +414,9 @@ impl Packed {
                 index,
             );
         }
-        for ahead in 0..num_buffers {
+        for (ahead, len) in lens[..num_buffers].iter().enumerate() {
             let chain = self.chains[ahead];
-            self.give_back(&chain, self.lens[ahead], first);
+            self.give_back(&chain, *len, first);
         }
         self.next = position;
         Ok(Ok(()))
