@@ -82,7 +82,8 @@
 //! unfinished and into which pieces a 64 KiB super-frame is to be cut. It passes through
 //! untouched to a receiver that agreed to take such frames ([`Offloads`]). For any other receiver the
 //! lane finishes the checksum and cuts super-frames into wire frames as the kernel would
-//! (`offload/cut.rs`): headers are copied, payloads stay where they lie.
+//! (`offload/cut.rs`): headers are copied, payloads stay where they lie. A super-frame in a tunnel, or
+//! behind a tag that Linux does not know, is always cut: its virtio-net header cannot say what it is.
 //!
 //! # Guests
 //!

@@ -19,7 +19,8 @@ pub enum DropReason {
     ReceiverFull,
     /// Longer than the receiver's MTU or than any frame may be.
     TooLong,
-    /// Shorter than an Ethernet header, or with a virtio-net header that contradicts it.
+    /// Shorter than an Ethernet header, or with a virtio-net header that contradicts it; or a super-frame that
+    /// its receiver does not take, of a kind that cannot be cut.
     Malformed,
     /// The kernel dropped it before the worker read it: its buffer was full.
     ReadTooLate,

@@ -2,9 +2,14 @@
 //! byte with what the kernel makes of it.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use dataplane::port::{Memory, MemoryHost, memory, memory_taking};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+
+use dataplane::port::{Memory, MemoryHost, Packet, Tap, memory, memory_taking};
 use dataplane::sys::tap::TapOffloads;
-use dataplane::{Cable, CableHandle, Offloads, Panel, PanelOptions, Port, Side, VnetHeader};
+use dataplane::{
+    Cable, CableHandle, DropReason, Offloads, Panel, PanelOptions, Port, Side, VnetHeader,
+};
 use ikv_tests::patience::{SOON, wait_until};
 use ikv_tests::{Netns, Nic, SuperFrame, have_root, make_tap};
 
@@ -262,5 +267,96 @@ fn lanes_segment_frames_as_the_kernel_does() {
             ours.panel.stop();
         }
         assert!(compared > 500, "only {compared}");
+    });
+}
+
+/// A veth device leaves it to its other end to cut TCP in a tunnel, and the kernel takes no such super-frame
+/// from a packet socket: as container networks have it, over a cable between two hosts' devices.
+#[test]
+fn tcp_in_a_tunnel_passes_between_network_devices() {
+    if !have_root() {
+        return;
+    }
+    for option in ["noudpcsum", "udpcsum"] {
+        let [middle, left, right] = ["middle", "left", "right"].map(Netns::new);
+        for (netns, port, own, peer) in [(&left, "pa", 1, 2), (&right, "pb", 2, 1)] {
+            let name = netns.name();
+            middle.ip(&format!(
+                "link add {port} type veth peer name e0 netns {name}"
+            ));
+            middle.ip(&format!("link set {port} addrgenmode none"));
+            middle.ip(&format!("link set {port} up"));
+            netns.ip(&format!("addr add 10.1.0.{own}/24 dev e0"));
+            netns.ip("link set e0 up");
+            netns.ip(&format!(
+                "link add t0 type vxlan id 7 remote 10.1.0.{peer} dstport 4789 dev e0 {option}"
+            ));
+            netns.ip(&format!("addr add 10.2.0.{own}/24 dev t0"));
+            netns.ip("link set t0 up");
+        }
+        let panel = Panel::start(&PanelOptions::default(), || {}).unwrap();
+        let [a, b] = middle.enter(|| ["pa", "pb"].map(|name| Packet::open(name).unwrap()));
+        let cable = Cable::new(Port::Packet(a), Port::Packet(b));
+        let cable = panel.add(cable).wait().unwrap();
+        let sent: Vec<u8> = (0..8 << 20).map(|at| (at * 7 % 253) as u8).collect();
+        let address = "10.2.0.2:5000";
+        let listener = right.enter(|| TcpListener::bind(address).unwrap());
+        let received = std::thread::scope(|scope| {
+            let receiver = scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).unwrap();
+                all
+            });
+            let mut stream = left.enter(|| TcpStream::connect(address).unwrap());
+            stream.write_all(&sent).unwrap();
+            drop(stream);
+            receiver.join().unwrap()
+        });
+        assert!(received == sent, "{option}: another stream");
+        let seen = cable.lanes[Side::A as usize].snapshot();
+        assert_eq!(seen.drops[DropReason::Malformed as usize], 0, "{seen:?}");
+        panel.stop();
+    }
+}
+
+/// The kernel refuses a super-frame of more than 128 datagrams.
+#[test]
+fn what_a_tap_refuses_whole_is_cut_for_it() {
+    if !have_root() {
+        return;
+    }
+    let netns = Netns::new("datagrams");
+    netns.enter(|| {
+        let panel = Panel::start(&PanelOptions::default(), || {}).unwrap();
+        let tap = Tap::open("host0").unwrap();
+        netns.ip("link set host0 address 02:00:00:00:00:02");
+        netns.ip("addr add 10.0.0.2/24 dev host0");
+        netns.ip("link set host0 up");
+        let (memory_port, host) = memory(64).unwrap();
+        let cable = Cable::new(Port::Memory(memory_port), Port::Tap(tap));
+        let cable = panel.add(cable).wait().unwrap();
+        let socket = UdpSocket::bind("10.0.0.2:5000").unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        let sent = SuperFrame {
+            udp: true,
+            size: Some(100),
+            ..SuperFrame::tcp4(13_050)
+        };
+        let (header, frame) = sent.build();
+        assert!(host.send(VnetHeader(header), &frame));
+        let mut received: Vec<u8> = Vec::new();
+        while received.len() < sent.payload {
+            let mut datagram = [0; 200];
+            let len = socket.recv(&mut datagram).expect("a datagram");
+            received.extend(&datagram[..len]);
+        }
+        assert!(received == frame[frame.len() - sent.payload..]);
+        let lane = &cable.lanes[Side::A as usize];
+        wait_until("all datagrams to be counted", SOON, || {
+            lane.snapshot().frames_out == 131
+        });
+        assert_eq!(lane.snapshot().dropped(), 0);
+        panel.stop();
     });
 }

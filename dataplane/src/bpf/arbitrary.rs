@@ -86,6 +86,10 @@ fn is_just(error: &BpfError, program: &[Instruction]) -> bool {
         BpfError::DivisionByZero { at } => {
             has(at, &|it| it.k == 0 && [0x34, 0x94].contains(&it.code))
         }
+        BpfError::BesideFrame { at } => has(at, &|it| {
+            it.k > i32::MAX as u32 && [0x20, 0x28, 0x30].contains(&it.code)
+        }),
+        BpfError::JumpBack { at } => has(at, &|it| it.k > i32::MAX as u32 && it.code == 0x05),
         BpfError::NoReturn => program.last().is_some_and(|it| it.code & 7 != 6),
     }
 }

@@ -4,8 +4,9 @@
 //! The machine is that of McCanne and Jacobson's paper (1993): an accumulator, an index
 //! register, sixteen words of scratch memory, loads from the frame in network byte order. A load
 //! past the frame's end and a division by a register that is zero end the program without a match.
-//! VLAN tags are in the frame as on the wire: Linux's ancillary loads (VLAN tag, interface, …) are
-//! past every frame's end.
+//! VLAN tags are in the frame as on the wire. What the kernel notes beside a frame (its direction, its
+//! interface) is not here: a program that loads it (`inbound`, `outbound`, `ifindex`) is refused, as it
+//! could match no frame.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod arbitrary;
@@ -62,6 +63,24 @@ pub enum BpfError {
         at: usize,
         /// The code of that instruction.
         code: u16,
+    },
+    /// A load from beyond every frame, where Linux has what the kernel notes beside a frame.
+    #[error(
+        "instruction {at} asks for the direction or the interface that a kernel notes beside a frame: \
+         on a cable, `--from PORT` chooses the direction, in place of inbound, outbound and ifindex"
+    )]
+    BesideFrame {
+        /// The index of the instruction.
+        at: usize,
+    },
+    /// A jump backwards, as libpcap compiles `protochain`.
+    #[error(
+        "instruction {at} jumps back, and a filter has no loops: in place of protochain write proto, \
+         which looks at the first header alone (`ip6 proto 6`)"
+    )]
+    JumpBack {
+        /// The index of the instruction.
+        at: usize,
     },
     /// A jump past the last instruction.
     #[error("instruction {at} jumps to {to}, past the end: send the whole program")]

@@ -113,10 +113,10 @@ impl Op {
             ST if code == ST => Ok(Op::Store(scratch_index(k, at)?)),
             STX if code == STX => Ok(Op::StoreX(scratch_index(k, at)?)),
             ALU => alu(code, k, at)?.ok_or(unknown),
-            JMP => {
-                let op = jump(code, jt, jf, k).ok_or(unknown)?;
-                inside(op, at, count)
-            }
+            JMP => match jump(code, jt, jf, k).ok_or(unknown)? {
+                Op::Jump(skip) if skip.cast_signed() < 0 => Err(BpfError::JumpBack { at }),
+                op => inside(op, at, count),
+            },
             RET => match code - RET {
                 0x00 => Ok(Op::Return(k)),
                 0x10 => Ok(Op::ReturnA),
@@ -149,6 +149,8 @@ fn load(code: u16, k: u32, at: usize) -> Result<Option<Op>, BpfError> {
                 _ => return Ok(None),
             };
             match code & !0x18 {
+                // Offsets that are negative to the kernel (SKF_AD_OFF, SKF_NET_OFF, SKF_LL_OFF).
+                ABS if k.cast_signed() < 0 => return Err(BpfError::BesideFrame { at }),
                 ABS => Op::Load(size, k),
                 IND => Op::LoadIndexed(size, k),
                 _ => return Ok(None),

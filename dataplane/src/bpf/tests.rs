@@ -100,8 +100,7 @@ fn loads_are_big_endian_and_inside() {
         (LDH_ABS, 199, 0),
         (LDB_ABS, 199, 0xc7),
         (LDB_ABS, 200, 0),
-        (LDW_ABS, u32::MAX, 0),
-        (LDB_ABS, u32::MAX - 0xfff, 0), // an ancillary load of Linux
+        (LDW_ABS, i32::MAX.cast_unsigned(), 0),
     ] {
         assert_eq!(
             value(&[op(code, 0, 0, at)], &frame),
@@ -209,13 +208,29 @@ fn bad_programs_are_refused_with_a_reason() {
         refused(&[op(JEQ_K, 0, 1, 1), ret]),
         BpfError::JumpOutside { at: 0, to: 2 }
     );
+    let far = i32::MAX.cast_unsigned();
     assert_eq!(
-        refused(&[ret, op(JA, 0, 0, u32::MAX), ret]),
+        refused(&[ret, op(JA, 0, 0, far), ret]),
         BpfError::JumpOutside {
             at: 1,
-            to: u64::from(u32::MAX) + 2
+            to: u64::from(far) + 2
         }
     );
+    for back in [u32::MAX, far + 1] {
+        assert_eq!(
+            refused(&[ret, op(JA, 0, 0, back), ret]),
+            BpfError::JumpBack { at: 1 }
+        );
+    }
+    // Linux's SKF_AD_OFF + SKF_AD_PKTTYPE, its SKF_LL_OFF, and the first and last such offset.
+    for beside in [0xffff_f004, 0xffe0_0000, far + 1, u32::MAX] {
+        for code in [LDW_ABS, LDH_ABS, LDB_ABS] {
+            assert_eq!(
+                refused(&[ret, op(code, 0, 0, beside), ret]),
+                BpfError::BesideFrame { at: 1 }
+            );
+        }
+    }
     // A jump as the last instruction has nowhere to go.
     assert_eq!(
         refused(&[op(JA, 0, 0, 0)]),

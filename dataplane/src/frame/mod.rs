@@ -8,6 +8,7 @@ mod tests;
 
 use std::fmt;
 
+use crate::offload;
 use crate::stats::DropReason;
 use crate::sync::AtomicU64;
 use crate::sys::MAX_VECTORS;
@@ -84,6 +85,7 @@ struct FrameRef {
     /// Its segments.
     first: u16,
     count: u16,
+    needs: Offloads,
 }
 
 /// Up to [`MAX_BURST`] frames: where each lies, and memory for those that do not lie in a guest.
@@ -180,6 +182,12 @@ impl Burst {
     #[inline]
     pub(crate) fn needs(&self) -> Offloads {
         self.needs
+    }
+
+    /// As [`Burst::needs`], for the frame at `index`.
+    #[inline]
+    pub(crate) fn frame_needs(&self, index: usize) -> Offloads {
+        self.frames[..self.len][index].needs
     }
 
     /// The virtio-net header of the frame at `index`.
@@ -338,17 +346,22 @@ impl Burst {
             0 => 0,
             last => self.frames[last - 1].first + self.frames[last - 1].count,
         };
-        self.needs = self.needs | header.needs();
+        let mut needs = header.needs();
         self.bytes += len as u64;
         if header.gso_type() != 0 {
             let pieces = len / usize::from(header.segment_size()).max(1);
             self.cutting += pieces as u64 * Work::PIECE;
+            if offload::is_nested(&self.segments[first as usize..self.segments_len], &header) {
+                needs = needs | Offloads::NESTED;
+            }
         }
+        self.needs = self.needs | needs;
         self.frames[self.len] = FrameRef {
             header,
             len: len as u32,
             first,
             count: self.segments_len as u16 - first,
+            needs,
         };
         self.len += 1;
     }

@@ -52,6 +52,8 @@ pub(crate) struct Hold {
     sequence: u64,
     waiting: u64,
     bytes: u64,
+    /// Its frames leave as soon as they can, whenever they were to be released; until it is empty.
+    overdue: bool,
     /// The frames that were taken and whose memory is not yet reclaimed.
     lent: [u32; MAX_BURST],
     lent_len: usize,
@@ -117,6 +119,7 @@ impl Hold {
             sequence: 0,
             waiting: 0,
             bytes: 0,
+            overdue: false,
             lent: [NONE; MAX_BURST],
             lent_len: 0,
         };
@@ -145,9 +148,23 @@ impl Hold {
         self.bytes
     }
 
+    /// Makes every frame that waits due at once: they leave in the order of their release, and frames that
+    /// are added before the last one has left go behind them.
+    pub(crate) fn release_all(&mut self) {
+        self.overdue = !self.is_empty();
+    }
+
+    /// Whether its frames leave as soon as they can.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.overdue
+    }
+
     /// When the next frame is due, in ns.
     #[inline]
     pub(crate) fn next_release(&self) -> Option<u64> {
+        if self.overdue {
+            return Some(0);
+        }
         let in_order = (self.first != NONE).then(|| self.held(self.first).release);
         let out_of_order = self
             .out_of_order
@@ -237,7 +254,8 @@ impl Hold {
         let len = burst.frame_len(index);
         let sequence = self.sequence;
         *self.held_mut(frame) = HeldFrame {
-            release: wait.release,
+            // Behind all that wait, when these leave before their time.
+            release: if self.overdue { u64::MAX } else { wait.release },
             sequence,
             arrival: wait.arrival,
             header: *burst.header(index),
@@ -301,7 +319,8 @@ impl Hold {
             (None, Some(_)) => true,
             (_, None) => false,
         };
-        if in_order.into_iter().chain(out_of_order).min()?.0 > now {
+        let release = in_order.into_iter().chain(out_of_order).min()?.0;
+        if release > now && !self.overdue {
             return None;
         }
         let frame = if from_heap {
@@ -338,6 +357,7 @@ impl Hold {
         self.lent[self.lent_len] = frame;
         self.lent_len += 1;
         self.waiting -= 1;
+        self.overdue &= self.waiting > 0;
         self.bytes -= u64::from(held.len);
     }
 
@@ -363,6 +383,7 @@ impl Hold {
         }
         self.waiting = 0;
         self.bytes = 0;
+        self.overdue = false;
         purged
     }
 }

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use crate::offload::{MAX_TAGS, TAGS};
+
 const ETHERTYPE: usize = 12;
-const TAGS: [u16; 2] = [0x8100, 0x88a8];
-const MAX_TAGS: usize = 2;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 
@@ -17,7 +17,7 @@ const V4_CHECKSUM: Range<usize> = 10..12;
 const V6_LEN: usize = 40;
 const V6_SHIFT: u32 = 4;
 
-/// Bytes of a frame that [`ect`] needs: two tags and an IPv6 header.
+/// Bytes of a frame that [`ect`] needs: all tags and an IPv6 header.
 pub(crate) const HEAD: usize = ETHERTYPE + 2 + 4 * MAX_TAGS + V6_LEN;
 
 #[derive(Debug, Clone, Copy)]
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn marked_frames_are_as_if_their_sender_had_marked_them() {
         for make in [v4, v6] {
-            for tags in [&[][..], &[0x8100], &[0x88a8, 0x8100]] {
+            for tags in [&[][..], &[0x8100], &[0x9100, 0x88a8, 0x8100], &[0x8100; 8]] {
                 for ecn in 0..=3 {
                     let mut frame = tagged(&make(ecn), tags);
                     assert_eq!(ect(&frame), ecn != 0);
@@ -173,7 +173,7 @@ mod tests {
         short.truncate(30);
         let mut wrong = v4(1);
         wrong[14] = 0x65;
-        let deep = tagged(&v4(1), &[0x8100; 3]);
+        let deep = tagged(&v4(1), &[0x8100; MAX_TAGS + 1]);
         for frame in [arp, short, wrong, deep, vec![], vec![8; 13]] {
             assert!(!ect(&frame));
             let mut marked = frame.clone();

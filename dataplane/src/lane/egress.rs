@@ -71,11 +71,17 @@ impl Egress<'_> {
         takes: Offloads,
         losses: &mut Losses,
     ) -> Cuts {
+        // The kernel may refuse a super-frame that stays whole, and there is no second try from here.
+        let takes = if self.port.needs_syscall() {
+            takes.without(Offloads::ALL.without(Offloads::CSUM))
+        } else {
+            takes
+        };
         let mut cuts = Cuts::default();
         let mut refused = None;
         let mut origins: Origins = [(0, false); MAX_BURST];
         for index in from..burst.len() {
-            if takes.contains(burst.header(index).needs()) {
+            if takes.contains(burst.frame_needs(index)) {
                 if !self.cut.has_room() {
                     refused = self.flush(&origins, losses);
                 }

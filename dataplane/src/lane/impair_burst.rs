@@ -40,8 +40,7 @@ impl ImpairBurst<'_> {
             None => true,
         });
         let Some(settings) = meant else {
-            self.tally.frames_in += 1;
-            return self.goes_on(received, index, Verdict::default(), ready);
+            return self.unjudged(received, index, ready);
         };
         if !settings.acts_on_wire_frames() {
             return self.whole(received, index, ready);
@@ -70,6 +69,18 @@ impl ImpairBurst<'_> {
         }
     }
 
+    /// A frame that the impairment does not mean goes on, but not past frames whose impairment was just
+    /// taken away.
+    fn unjudged(&mut self, received: &mut Burst, index: usize, ready: &mut Burst) {
+        self.tally.frames_in += 1;
+        let mut verdict = Verdict::default();
+        if !self.impaired.is_overdue() {
+            return self.goes_on(received, index, verdict, ready);
+        }
+        verdict.dropped = self.take_over(received, index, self.now, verdict).err();
+        self.stays_behind(received, index, &verdict);
+    }
+
     /// Judges a frame that was not cut: it goes on, waits in the hold, or is lost.
     fn whole(&mut self, received: &mut Burst, index: usize, ready: &mut Burst) {
         let fate = self.decide(received, index);
@@ -78,11 +89,7 @@ impl ImpairBurst<'_> {
             return self.goes_on(received, index, verdict, ready);
         }
         if fate.dropped.is_none() {
-            let wait = self.wait(fate.release, verdict);
-            verdict.dropped = match self.impaired.holds.last_mut() {
-                Some(hold) => hold.take_over(received, index, wait).err(),
-                None => Some(DropReason::HoldFull),
-            };
+            verdict.dropped = self.take_over(received, index, fate.release, verdict).err();
         }
         self.stays_behind(received, index, &verdict);
     }
@@ -198,6 +205,20 @@ impl ImpairBurst<'_> {
             release,
             verdict,
         }
+    }
+
+    /// Lets a frame of a burst that is not sent any more wait.
+    fn take_over(
+        &mut self,
+        burst: &mut Burst,
+        index: usize,
+        release: u64,
+        verdict: Verdict,
+    ) -> Result<(), DropReason> {
+        let wait = self.wait(release, verdict);
+        let hold = self.impaired.holds.last_mut();
+        let hold = hold.ok_or(DropReason::HoldFull)?;
+        hold.take_over(burst, index, wait)
     }
 
     fn keep(

@@ -58,7 +58,8 @@ impl Impaired {
             new.follow(old);
         }
         let large_enough = match (old.holds.last(), self.holds.last()) {
-            (Some(theirs), Some(ours)) => theirs.is_as_large_as(ours),
+            // Into one whose frames leave at once, none goes that has to wait.
+            (Some(theirs), Some(ours)) => theirs.is_as_large_as(ours) && !theirs.is_overdue(),
             _ => false,
         };
         std::mem::swap(&mut self.holds, &mut old.holds);
@@ -80,9 +81,15 @@ impl Impaired {
         self.holds.push(ours);
     }
 
-    /// Ends the impairment: no further frame is judged.
+    /// Ends the impairment: no further frame is judged, and those that wait leave as soon as they can.
     pub(super) fn end(&mut self) {
         self.impairer = None;
+        self.holds.iter_mut().for_each(Hold::release_all);
+    }
+
+    /// Whether frames are about to leave that no other frame may overtake.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.holds.iter().any(Hold::is_overdue)
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -230,9 +237,10 @@ impl Impaired {
                 delay: (due.release > due.arrival).then(|| now.saturating_sub(due.arrival)),
                 ..due.verdict
             };
-            let waited = due.release > due.arrival;
+            // A frame that leaves before its time, as its impairment has ended, was promised nothing.
+            let waited = due.release > due.arrival && due.release <= now;
             self.promised[index] = if waited { due.release } else { 0 };
-            if let Some(settings) = settings {
+            if let (Some(settings), true) = (settings, due.release <= now) {
                 let len = ready.frame_len(index) as u64;
                 let queued = settings.was_queued(due.release - due.arrival, len as u32);
                 if let (true, Some(since)) = (queued, self.busy_since) {

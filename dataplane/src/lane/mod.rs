@@ -232,7 +232,8 @@ impl Lane {
         self.stats.add(&tally, &losses);
     }
 
-    /// Puts another impairment in force, or none. Frames that wait still leave at their time.
+    /// Puts another impairment in force, or none. With another one, frames that wait still leave at their
+    /// time; with none they leave at once, in the order of their release, ahead of any new frame.
     /// Returns the memory that is not needed any more, for control to free.
     pub(crate) fn impair(&mut self, new: Option<Box<Impaired>>) -> Option<Box<Impaired>> {
         let old = self.impaired.take();

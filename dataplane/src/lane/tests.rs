@@ -148,21 +148,38 @@ fn what_waits_when_the_cable_is_cut_is_lost_and_counted() {
     assert!(bench.received().is_empty());
 }
 
+/// Other keys let frames keep their time. Without any they leave at once, in the order in which they were
+/// to leave, and no later frame overtakes them, whatever it is to do.
 #[test]
-fn frames_keep_their_time_when_the_impairment_is_taken_away() {
-    let mut bench = Bench::new();
-    bench.delay(Duration::from_secs(1));
-    bench.send(&frame(1));
-    bench.forward();
-    bench.impair(None);
-    bench.send(&frame(2));
-    bench.forward();
-    assert_eq!(bench.received(), [frame(2)]);
-    assert!(bench.cable.lane_mut(Side::A).take_ended().is_none());
-    bench.release(u64::MAX);
-    assert_eq!(bench.received(), [frame(1)]);
-    assert!(bench.cable.lane_mut(Side::A).take_ended().is_some());
-    assert!(!bench.cable.lane(Side::A).is_impaired());
+fn frames_leave_at_once_and_in_order_when_the_impairment_is_taken_away() {
+    for and_then in [None, Some(Duration::ZERO)] {
+        let mut bench = Bench::new();
+        bench.delay(Duration::from_secs(60));
+        (0..100).for_each(|number| bench.send(&frame(number)));
+        bench.forward();
+        bench.delay(Duration::from_secs(30));
+        // More than leaves in one go.
+        (100..200).for_each(|number| bench.send(&frame(number)));
+        (0..400).for_each(|_| bench.send(&frame(199)));
+        bench.forward();
+        bench.release(clock::now());
+        assert!(bench.received().is_empty());
+        bench.impair(None);
+        assert_eq!(bench.cable.lane(Side::A).next_release(), Some(0));
+        if let Some(delay) = and_then {
+            bench.delay(delay);
+        }
+        bench.send(&frame(200));
+        bench.forward();
+        bench.release(clock::now());
+        let first: Vec<_> = bench.received().iter().map(|frame| frame[0]).collect();
+        let mut wanted: Vec<_> = (100..200).chain([199; 400]).chain(0..100).collect();
+        wanted.push(200);
+        assert_eq!(first, wanted);
+        assert_eq!(bench.stats().held, 0);
+        let ended = bench.cable.lane_mut(Side::A).take_ended();
+        assert_eq!(ended.is_some(), and_then.is_none());
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::checksum::Sum;
 use super::cut::Cut;
-use super::headers::{MAX_HEADERS, Template};
+use super::headers::Template;
+use super::layout::MAX_HEADERS;
 use crate::frame::Offloads;
 use crate::frame::{Burst, VnetHeader};
 

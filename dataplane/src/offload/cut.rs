@@ -1,7 +1,8 @@
 //! Turns a frame that its receiver does not take into frames that it takes: [`Cut`].
 
 use super::checksum::Sum;
-use super::headers::{MAX_HEADERS, Piece, Template};
+use super::headers::{Piece, Template};
+use super::layout::{self, MAX_HEADERS};
 use crate::frame::Offloads;
 use crate::frame::{Burst, MAX_FRAME, VnetHeader};
 use crate::sys::pool::Segment;
@@ -27,7 +28,8 @@ const MAX_PARTS: usize = 32;
 /// - a frame longer than any may be ([`MAX_FRAME`]);
 /// - offsets that point outside the frame;
 /// - a super-frame whose headers are not (VLAN tags,) IPv4 or IPv6, TCP or UDP as its
-///   virtio-net header says, all within 256 bytes: so also one inside a tunnel, or in MPLS;
+///   virtio-net header says, all within 256 bytes: so also one in MPLS. These may be in one tunnel: VXLAN,
+///   Geneve or another in UDP, GRE without checksum and numbers, IP in IP;
 /// - more than 2048 pieces, or pieces longer than an IP packet can be.
 #[derive(Debug)]
 pub(crate) struct Cut<'a> {
@@ -81,7 +83,7 @@ impl<'a> Cut<'a> {
             done: 0,
             left: 1,
         };
-        if takes.contains(header.needs()) {
+        if takes.contains(burst.frame_needs(index)) {
             return Some(cut);
         }
         // What is finished or copied whole must fit into the memory of one frame.
@@ -97,8 +99,8 @@ impl<'a> Cut<'a> {
         cut.header = header.without_segmentation();
         match template {
             // A super-frame that fits into one piece is sent as it is, as the kernel does.
-            Some(template) if template.payload() > size => {
-                cut.left = template.payload().div_ceil(size);
+            Some(template) if template.payload() > size || template.finishes_outer() => {
+                cut.left = template.payload().div_ceil(size).max(1);
                 if cut.left > MAX_PIECES {
                     return None;
                 }
@@ -248,6 +250,15 @@ impl<'a> Cut<'a> {
         }
         out.add_frame(self.header, whole);
     }
+}
+
+/// Whether no receiver takes this super-frame whole ([`Offloads::NESTED`]).
+pub(crate) fn is_nested(segments: &[Segment], header: &VnetHeader) -> bool {
+    let (mut bytes, mut len) = ([0; MAX_HEADERS], 0);
+    for segment in segments {
+        len += segment.copy_to(&mut bytes[len..]);
+    }
+    layout::is_nested(&bytes[..len], header)
 }
 
 /// The part of a frame that is not handed out yet.

@@ -8,8 +8,10 @@ mod checksum;
 mod copies;
 mod cut;
 mod headers;
+mod layout;
 #[cfg(test)]
 mod tests;
 
 pub use copies::{Segmenter, finish_checksum, pieces};
-pub(crate) use cut::Cut;
+pub(crate) use cut::{Cut, is_nested};
+pub(crate) use layout::{MAX_TAGS, TAGS};

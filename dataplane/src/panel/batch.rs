@@ -22,7 +22,8 @@ pub enum PanelChange {
         /// Its new state.
         state: CableState,
     },
-    /// Impairs one lane, or takes its impairment away. Frames that wait still leave at their time.
+    /// Impairs one lane, or takes its impairment away. Frames that wait still leave at their time,
+    /// or at once when there is no impairment any more.
     Impair {
         /// The cable to be changed.
         id: CableId,

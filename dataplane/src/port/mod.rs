@@ -97,8 +97,7 @@ impl Port {
             Port::VhostUser(port) => port.takes(),
             Port::Packet(port) => port.takes(),
             Port::Memory(port) => port.takes(),
-            // The kernel's network stack, behind a tap, takes everything.
-            Port::Tap(_) => Offloads::ALL,
+            Port::Tap(port) => port.takes(),
         }
     }
 
@@ -110,7 +109,7 @@ impl Port {
         match self {
             Port::VhostUser(port) => port.send(burst, from, drops),
             Port::Packet(port) => return port.send(burst, from, drops),
-            Port::Tap(port) => port.send(burst, from, drops),
+            Port::Tap(port) => return port.send(burst, from, drops),
             Port::Memory(port) => port.send(burst, from, drops),
         }
         burst.len()

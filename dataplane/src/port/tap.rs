@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, readv};
 
-use crate::frame::{Burst, VnetHeader};
+use crate::frame::{Burst, Offloads, VnetHeader};
 use crate::port::PortError;
 use crate::stats::{DropReason, Losses};
 use crate::sys::tap::{
@@ -17,6 +17,8 @@ use crate::sys::tap::{
 #[derive(Debug)]
 pub struct Tap {
     tap: OwnedFd,
+    /// The kernel refused a super-frame, which is to be cut next.
+    refused: bool,
 }
 
 impl Tap {
@@ -65,7 +67,10 @@ impl Tap {
             },
         )
         .or_else(|_| set_offload(&tap, TapOffloads::TCP))?;
-        Ok(Tap { tap })
+        Ok(Tap {
+            tap,
+            refused: false,
+        })
     }
 
     pub(super) fn receive(&mut self, burst: &mut Burst, drops: &mut Losses) -> io::Result<bool> {
@@ -88,16 +93,34 @@ impl Tap {
         Ok(true)
     }
 
-    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Losses) {
+    /// What it takes as it is: everything, but not the super-frame that it has just refused. Kernels before
+    /// 6.2 refuse those of UDP, and later ones those of more than 128 datagrams (UDP_MAX_SEGMENTS).
+    pub(super) fn takes(&mut self) -> Offloads {
+        if std::mem::take(&mut self.refused) {
+            Offloads::CSUM
+        } else {
+            Offloads::ALL
+        }
+    }
+
+    /// Returns the first frame that was not handled: the end of the burst, or a super-frame
+    /// that has to be cut first.
+    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Losses) -> usize {
         for index in from..burst.len() {
             if let Err(error) = write_frame(
                 self.tap.as_fd(),
                 &burst.header(index).0,
                 burst.segments(index),
             ) {
-                drops.lose(index, why_refused(&error));
+                let reason = why_refused(&error);
+                if reason == DropReason::Malformed && burst.header(index).gso_type() != 0 {
+                    self.refused = true;
+                    return index;
+                }
+                drops.lose(index, reason);
             }
         }
+        burst.len()
     }
 }
 

@@ -27,6 +27,7 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod arbitrary;
 mod copy;
+mod deliver;
 mod descriptor;
 mod fault;
 pub mod features;
@@ -53,8 +54,9 @@ use rustix::event::epoll;
 
 use crate::frame::Offloads;
 use crate::frame::{Burst, MAX_BURST};
-use crate::stats::{DropReason, Losses};
+use crate::stats::Losses;
 use copy::GuestBuffer;
+use deliver::Drained;
 use descriptor::{Descriptor, INDIRECT, NEXT, WRITE};
 pub use fault::{GuestFault, Rule};
 pub(crate) use fill::Filled;
@@ -163,6 +165,7 @@ pub struct VhostUser {
     transmit: Vec<Queue>,
     /// The guest's receive queues: we send to them.
     receive: Vec<Queue>,
+    drained: Drained,
     /// The transmit queue to poll next.
     next: usize,
     /// The transmit queue whose buffers are in use as frames.
@@ -252,6 +255,7 @@ impl VhostUser {
                 mergeable: features & features::MRG_RXBUF != 0,
             },
             transmit,
+            drained: Drained::new(receive.len()),
             receive,
             next: 0,
             held: None,
@@ -319,33 +323,6 @@ impl VhostUser {
             let queue = queue.spec.index;
             self.look_for_lost_memory(queue);
         }
-    }
-
-    /// Sends a burst to one of the guest's receive queues: the one that goes with the queue
-    /// that the burst came from, so that no flow is reordered.
-    #[inline]
-    pub(super) fn send(&mut self, burst: &Burst, from: usize, drops: &mut Losses) {
-        let queues = self.receive.len();
-        if queues == 0 || self.fault.is_some() {
-            drops.lose_all(from..burst.len(), DropReason::Unplugged);
-            return;
-        }
-        let index = if queues == 1 {
-            0
-        } else {
-            burst.queue() % queues
-        };
-        let context = context(&self.memory, &self.terms);
-        let queue = &mut self.receive[index];
-        if let Err(rule) = queue.send(&context, burst, from, drops) {
-            // Frames that were placed before the fault count as lost, too: the guest will not
-            // get them, as its port stops.
-            drops.lose_all(from..burst.len(), DropReason::Unplugged);
-            let queue = queue.spec.index;
-            return self.stop(GuestFault { queue, rule });
-        }
-        let queue = queue.spec.index;
-        self.look_for_lost_memory(queue);
     }
 
     pub(super) fn arm(&mut self) -> bool {

@@ -66,7 +66,7 @@ pub(super) struct Packed {
     in_order: bool,
     gather: Gather,
     /// Chains that are taken and not yet given back.
-    chains: [Chain; MAX_BURST],
+    chains: Box<[Chain]>,
     /// The memory of those chains that are a single piece.
     buffers: [GuestBuffer; MAX_BURST],
     taken: usize,
@@ -87,7 +87,7 @@ impl Packed {
             since: 0,
             in_order,
             gather: Gather::default(),
-            chains: [Chain::NONE; MAX_BURST],
+            chains: vec![Chain::NONE; LONGEST_CHAIN].into(),
             buffers: [GuestBuffer::NONE; MAX_BURST],
             taken: 0,
             scatter: ScatterList::default(),
@@ -430,11 +430,11 @@ impl Packed {
         index: usize,
     ) -> Result<Result<(), DropReason>, Rule> {
         let needed = (context.header_len + burst.frame_len(index)) as u64;
-        let mut lens = [0u32; MAX_BURST];
+        let mut lens = [0u32; LONGEST_CHAIN];
         let (mut position, mut num_buffers, mut total) = (self.next, 0, 0);
         self.scatter.clear();
         while self.scatter.bytes() < needed {
-            if num_buffers > 0 && (!context.mergeable || num_buffers == MAX_BURST) {
+            if num_buffers > 0 && (!context.mergeable || num_buffers == LONGEST_CHAIN) {
                 return Ok(Err(DropReason::TooLong));
             }
             let Some(chain) = self.chain_at(position)? else {

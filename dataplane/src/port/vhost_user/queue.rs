@@ -17,10 +17,6 @@ pub(super) struct Queue {
     pub(super) spec: QueueSpec,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a few live for as long as a session"
-)]
 pub(super) enum Ring {
     Split(Split),
     Packed(Packed),

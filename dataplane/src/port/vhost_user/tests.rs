@@ -1,6 +1,7 @@
 //! Rings driven by a small driver on the same memory, without a front end.
 #![allow(unsafe_code)]
 
+mod queues;
 mod restart;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use super::features::{IN_ORDER, MRG_RXBUF, RING_PACKED, VERSION_1};
 use super::*;
 use crate::frame::VnetHeader;
+use crate::stats::DropReason;
 
 const SIZE: u16 = 64;
 const MEMORY: u64 = 8 << 20;

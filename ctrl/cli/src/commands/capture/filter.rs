@@ -1,12 +1,14 @@
 //! Filters: libpcap compiles tcpdump expressions in this process. The fabric receives the
 //! instructions and validates them, as it validates everything that a client sends.
 
+use dataplane::bpf;
 use pcap::{Capture, Linktype};
 
 /// Compiles an expression (pcap-filter(7)) for Ethernet frames.
 ///
 /// # Errors
-/// When libpcap does not understand the expression; the sentence quotes both.
+/// When libpcap does not understand the expression, or compiles it to what no cable can run; the
+/// sentence quotes both.
 pub(crate) fn compile(expression: &str) -> anyhow::Result<Vec<(u16, u8, u8, u32)>> {
     let refused = |reason: String| {
         anyhow::anyhow!(
@@ -20,9 +22,16 @@ pub(crate) fn compile(expression: &str) -> anyhow::Result<Vec<(u16, u8, u8, u32)
         .map_err(|error| refused(text(&error)))?;
     let instructions = program.get_instructions().iter();
     let parsed = instructions.map(|instruction| parse(&instruction.to_string()));
-    parsed
-        .collect::<Option<_>>()
-        .ok_or_else(|| refused("libpcap compiles it to something that is not BPF".into()))
+    let program = parsed
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| refused("libpcap compiles it to something that is not BPF".into()))?;
+    // The fabric would refuse it, too, but does not know the expression.
+    let instructions = program.iter();
+    let instructions = instructions.map(|&(code, jt, jf, k)| bpf::Instruction { code, jt, jf, k });
+    bpf::Program::new(instructions.collect()).map_err(|error| {
+        anyhow::anyhow!("\"{expression}\" cannot filter frames of a cable: {error}")
+    })?;
+    Ok(program)
 }
 
 /// The message of libpcap, without the words that the crate puts around it.
@@ -57,6 +66,32 @@ mod tests {
         assert_eq!(arp[1], (0x15, 0, 1, 0x806));
         assert!(compile("vlan 10 and tcp port 179").unwrap().len() > 10);
         assert!(!compile("").unwrap().is_empty(), "every frame");
+    }
+
+    /// What matches no frame of a cable, or not what is meant, is not accepted in silence.
+    #[test]
+    fn what_cannot_be_asked_of_a_cable_is_refused_with_the_way_out() {
+        for (expression, way_out) in [
+            ("inbound", "--from PORT"),
+            ("outbound and tcp", "--from PORT"),
+            ("arp or not inbound", "--from PORT"),
+            ("ifindex 3", "--from PORT"),
+            ("ip6 protochain 6", "ip6 proto 6"),
+            ("ip protochain 6", "ip6 proto 6"),
+        ] {
+            let said = compile(expression).unwrap_err().to_string();
+            assert!(said.starts_with(&format!("\"{expression}\" ")), "{said}");
+            assert!(said.contains(way_out), "{said}");
+        }
+        for expression in [
+            "vlan 10 and arp",
+            "mpls 5",
+            "pppoes 3 and ip",
+            "geneve",
+            "ip6 proto 6",
+        ] {
+            compile(expression).unwrap();
+        }
     }
 
     #[test]

@@ -13,7 +13,8 @@ use model::cable_change::ImpairmentChange;
 use model::impairment::{ImpairKeys, KeyError};
 
 /// Delays, loses, duplicates, corrupts, reorders frames of a cable or limits its rate, as tc-netem
-/// does. Keys that are left out keep their value; the value 0 or `none` removes a key.
+/// does. Keys that are left out keep their value; the value 0 or `none` removes a key. Frames that
+/// wait keep their time when keys change; once no key is left they are sent at once, in their order.
 #[derive(Debug, Args)]
 pub(crate) struct ImpairArgs {
     /// The cable, by name or either end: iksb12, spine1:2, rack1:u3:1. Without options, shows the
@@ -23,7 +24,8 @@ pub(crate) struct ImpairArgs {
     /// Impair only frames that enter at this port [default: both lanes, each on its own].
     #[arg(long, value_name = "PORT", requires = "cable")]
     from: Option<String>,
-    /// Remove all keys first, then set those given here.
+    /// Remove all keys first, then set those given here. If none is given, frames that wait are sent
+    /// at once, in their order.
     #[arg(long, requires = "cable")]
     clear: bool,
     /// Show the keys that are set; for all impaired cables if none is named.
