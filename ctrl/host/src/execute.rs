@@ -8,6 +8,7 @@ mod error;
 mod reach;
 mod taps;
 mod undo;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,6 +22,7 @@ use crate::error::HostError;
 use crate::journal::{Identity, Journal, JournalError, Undo};
 use crate::lock::Lock;
 use crate::netlink::Netlink;
+use crate::nft::Chains;
 use crate::plan::{Filter, HostStep, TapPlan};
 use crate::sysctl::{self, Family};
 use crate::{address, links, nft};
@@ -36,6 +38,10 @@ pub struct HostChanges {
     host_taps: HostTaps,
     /// What our tables let through. `None` before they are loaded.
     filter: Option<Filter>,
+    /// The chains of our tables but for the guards of taps, with the number of their rules.
+    loaded: Chains,
+    /// The steps that were executed, in order.
+    steps: Vec<HostStep>,
     undone: bool,
 }
 
@@ -69,6 +75,8 @@ pub fn execute(
         taps: None,
         host_taps: HostTaps::new(),
         filter: None,
+        loaded: Chains::new(),
+        steps: Vec::new(),
         undone: false,
     };
     for step in steps {
@@ -143,6 +151,8 @@ impl HostChanges {
     }
 
     fn execute(&mut self, step: &HostStep) -> Result<(), StepError> {
+        // Also one that finds the host as it would make it: the host can change.
+        self.steps.push(step.clone());
         let Some(undo) = undo_of(step)? else {
             return Ok(());
         };
@@ -178,7 +188,9 @@ impl HostChanges {
                 self.filter = Some(filter.clone());
                 let filter = (filter, &self.kept_apart(filter)?);
                 let tables = nft::create_tables(guard, nat.as_ref(), filter, &identity.chain());
-                Ok(nft::load(&tables)?)
+                nft::load(&tables)?;
+                self.remember_loaded(&tables);
+                Ok(())
             }
             HostStep::Raise => links::raise(&mut netlink, &identity),
             HostStep::Address { link, address } => {

@@ -18,6 +18,7 @@
 
 mod filter;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
@@ -27,8 +28,7 @@ use model::config::Snat;
 
 use crate::plan::{Filter, Nat, TABLE};
 use crate::program;
-pub use filter::bmc_port;
-pub(crate) use filter::{KeptApart, replace};
+pub(crate) use filter::{KeptApart, bmc_port, replace};
 
 mod bmc;
 
@@ -112,6 +112,71 @@ pub(crate) fn unguard<'t>(taps: impl IntoIterator<Item = &'t str> + Clone) -> Re
         }
     }
     Ok(())
+}
+
+/// The number of rules of each of our chains, by family and name: what commands make, or what is there.
+pub(crate) type Chains = BTreeMap<(String, String), usize>;
+
+/// The chains that commands make, with the number of their rules.
+pub(crate) fn chains_of(commands: &Value) -> Chains {
+    let made = commands["nftables"].as_array().into_iter().flatten();
+    counted(made.map(|command| &command["add"]))
+}
+
+/// Our chains on this host. Empty without our tables.
+///
+/// # Errors
+/// When nft cannot be run.
+pub(crate) fn present_chains() -> Result<Chains, NftError> {
+    let mut chains = Chains::new();
+    for family in [GUARD, NAT] {
+        let output = nft()?
+            .args(["-j", "list", "table", family, TABLE])
+            .stdin(Stdio::null())
+            .output()?;
+        if !output.status.success() {
+            match refused(&output.stderr) {
+                error if error.is_absence() => continue,
+                error => return Err(error),
+            }
+        }
+        let listed: Value = serde_json::from_slice(&output.stdout)?;
+        chains.extend(counted(listed["nftables"].as_array().into_iter().flatten()));
+    }
+    Ok(chains)
+}
+
+/// Counts rules by chain. Chains without a rule count, too.
+fn counted<'v>(items: impl Iterator<Item = &'v Value>) -> Chains {
+    let mut chains = Chains::new();
+    for item in items {
+        let (object, name) = match (item.get("chain"), item.get("rule")) {
+            (Some(chain), _) => (chain, "name"),
+            (_, Some(rule)) => (rule, "chain"),
+            _ => continue,
+        };
+        let word = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
+        *chains.entry((word("family"), word(name))).or_default() += usize::from(name == "chain");
+    }
+    chains
+}
+
+/// The commands that put our tables in the place of what is left of them, in one transaction.
+pub(crate) fn make_again(left: &Chains, owner_chain: &str, create: &Value) -> Value {
+    // A table of our name without our mark is not ours to remove: then creating it fails.
+    let is_left =
+        |family: &&str| left.contains_key(&((*family).to_owned(), owner_chain.to_owned()));
+    let families: Vec<&str> = [GUARD, NAT].into_iter().filter(is_left).collect();
+    let mut commands = delete_tables(&families, owner_chain)["nftables"].take();
+    if let (Value::Array(commands), Value::Array(create)) = (&mut commands, &create["nftables"]) {
+        commands.extend(create.iter().cloned());
+    }
+    json!({"nftables": commands})
+}
+
+/// The family and the name of the chain that guards a tap.
+pub(crate) fn guard_key(tap: &str) -> (String, String) {
+    (GUARD.to_owned(), guard_name(tap))
 }
 
 fn delete_chain(tap: &str) -> Value {
@@ -266,6 +331,46 @@ mod tests {
         let nat = nat(Snat::Masquerade);
         let table = create_tables(&guard, Some(&nat), filter, "owner-47-11");
         insta::assert_snapshot!(serde_json::to_string_pretty(&table).unwrap());
+    }
+
+    #[test]
+    fn what_commands_make_and_what_nft_lists_are_counted_alike() {
+        let guard = ["ikvm1-3-1".to_owned()];
+        let filter = (&Filter::default(), &KeptApart::default());
+        let nat = nat(Snat::Masquerade);
+        let create = create_tables(&guard, Some(&nat), filter, "owner-47-11");
+        let made = chains_of(&create);
+        let key = |family: &str, name: &str| (family.to_owned(), name.to_owned());
+        assert_eq!(made[&key("inet", "postrouting")], 1);
+        assert_eq!(made[&guard_key("ikvm1-3-1")], 0);
+        let listed = [
+            json!({"metainfo": {"version": "1.0.6"}}),
+            json!({"table": {"family": "inet", "name": TABLE, "handle": 1}}),
+            json!({"chain": {"family": "inet", "table": TABLE, "name": "postrouting", "handle": 2}}),
+            json!({"rule": {"family": "inet", "table": TABLE, "chain": "postrouting", "expr": []}}),
+        ];
+        let listed = counted(listed.iter());
+        assert_eq!(listed, [(key("inet", "postrouting"), 1)].into());
+    }
+
+    #[test]
+    fn only_tables_with_our_mark_are_replaced() {
+        let create = json!({"nftables": [{"create": {}}]});
+        let verbs = |left: &[(&str, &str)]| {
+            let left = left
+                .iter()
+                .map(|(family, chain)| (((*family).to_owned(), (*chain).to_owned()), 0));
+            let commands = make_again(&left.collect(), "owner-47-11", &create);
+            let commands = commands["nftables"].as_array().unwrap().clone();
+            commands.len()
+        };
+        assert_eq!(verbs(&[]), 1);
+        assert_eq!(verbs(&[("inet", "postrouting")]), 1);
+        assert_eq!(verbs(&[("inet", "owner-47-11")]), 3);
+        assert_eq!(
+            verbs(&[("inet", "owner-47-11"), ("netdev", "owner-47-11")]),
+            5
+        );
     }
 
     #[test]
