@@ -2,9 +2,11 @@
 //! another program takes of it meanwhile is seen, said and put back once.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
+use dataplane::sys::tap::{TapFlags, open_tap};
 use host::execute::{HostChangeError, HostChanges, clean, execute};
 use host::journal::{Journal, Undo};
 use host::lock::{Lock, StatePaths};
@@ -194,6 +196,30 @@ fn clean_removes_an_unmarked_tap_and_no_foreign_device() {
         let before = HostState::of_network();
         clean(&mut lock).unwrap().unwrap();
         before.assert_unchanged(&HostState::of_network(), "it was undone");
+        lock.release().unwrap();
+    });
+}
+
+#[test]
+fn taps_with_several_queues_are_opened_with_all_of_them() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = lock(folder.path());
+        let mut input = host_plan_input(2, false);
+        input.tap_form.multi_queue = true;
+        let changes = execute(&plan(&input), &lock, |_| {}).unwrap();
+        let open = |multi_queue| {
+            let flags = TapFlags {
+                vnet_hdr: true,
+                multi_queue,
+                ..TapFlags::default()
+            };
+            open_tap("ikvm1-3-1", flags)
+        };
+        let queues: Vec<_> = (0..4).map(|_| open(true).unwrap()).collect();
+        assert_eq!(open(false).unwrap_err().kind(), ErrorKind::InvalidInput);
+        drop(queues);
+        changes.undo().unwrap();
         lock.release().unwrap();
     });
 }

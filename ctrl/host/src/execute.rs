@@ -23,7 +23,7 @@ use crate::journal::{Identity, Journal, JournalError, Undo};
 use crate::lock::Lock;
 use crate::netlink::Netlink;
 use crate::nft::Chains;
-use crate::plan::{Filter, HostStep, TapPlan};
+use crate::plan::{Filter, HostStep, TapForm, TapPlan};
 use crate::sysctl::{self, Family};
 use crate::{address, links, nft};
 use undo::undo_all;
@@ -48,10 +48,7 @@ pub struct HostChanges {
 #[derive(Debug)]
 struct PlannedTaps {
     taps: Vec<TapPlan>,
-    /// The uid that may open them besides root.
-    owner: Option<u32>,
-    /// Bytes.
-    mtu: u32,
+    form: TapForm,
 }
 
 /// The host's own ends of cables: device name to descriptor. The descriptors do not block, and
@@ -166,13 +163,12 @@ impl HostChanges {
         let identity = self.identity().clone();
         let mut netlink = Netlink::open().map_err(HostError::Netlink)?;
         match step {
-            HostStep::Taps { taps, owner, mtu } => {
+            HostStep::Taps { taps, form } => {
                 self.taps = Some(PlannedTaps {
                     taps: taps.clone(),
-                    owner: *owner,
-                    mtu: *mtu,
+                    form: *form,
                 });
-                links::create_taps(&mut netlink, taps, *owner, *mtu, &identity)
+                links::create_taps(&mut netlink, taps, *form, &identity)
             }
             HostStep::HostLink {
                 name,

@@ -30,6 +30,7 @@ impl Tap {
             vnet_hdr: true,
             exclusive: false,
             nonblocking: true,
+            multi_queue: false,
         };
         let refused = |action| {
             move |source| PortError::Refused {

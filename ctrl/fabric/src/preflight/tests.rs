@@ -9,7 +9,7 @@ use host::address::HostRoute;
 use host::journal::{Identity, Journal};
 use host::links::Link;
 use host::lock::Lock;
-use host::plan::{HostLinkPlan, TABLE, TapPlan};
+use host::plan::{HostLinkPlan, TABLE, TapForm, TapPlan};
 use model::config::Snat;
 use serde_json::json;
 
@@ -21,8 +21,11 @@ fn input() -> HostPlanInput {
                 alias: String::new(),
             })
             .into(),
-        tap_mtu: 9000,
-        tap_owner: None,
+        tap_form: TapForm {
+            owner: None,
+            mtu: 9000,
+            multi_queue: false,
+        },
         host: Some(HostLinkPlan {
             name: "ikhn".into(),
             mac: Mac([0; 6]),
