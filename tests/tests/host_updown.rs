@@ -2,11 +2,14 @@
 //! another program takes of it meanwhile is seen, said and put back once.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::time::Duration;
 
+use dataplane::sys::packet;
 use dataplane::sys::tap::{TapFlags, open_tap};
+use host::address::index_of;
 use host::execute::{HostChangeError, HostChanges, clean, execute};
 use host::journal::{Journal, Undo};
 use host::lock::{Lock, StatePaths};
@@ -16,6 +19,7 @@ use host::upkeep::{Ours, Trouble};
 use ikv_tests::panel::PanelHost;
 use ikv_tests::patience::{SOON, ensure, until};
 use ikv_tests::{HostState, have_root, host_plan_input, in_namespace, shell};
+use rustix::net::SendFlags;
 
 /// How soon a running fabric says that its host changed: twice what is promised, because other tests use
 /// the CPUs at the same time.
@@ -219,6 +223,33 @@ fn taps_with_several_queues_are_opened_with_all_of_them() {
         let queues: Vec<_> = (0..4).map(|_| open(true).unwrap()).collect();
         assert_eq!(open(false).unwrap_err().kind(), ErrorKind::InvalidInput);
         drop(queues);
+        changes.undo().unwrap();
+        lock.release().unwrap();
+    });
+}
+
+#[test]
+fn nothing_of_the_hosts_stack_leaves_by_a_tap() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = lock(folder.path());
+        let changes = execute(&plan(&host_plan_input(2, false)), &lock, |_| {}).unwrap();
+        let flags = TapFlags {
+            vnet_hdr: true,
+            nonblocking: true,
+            ..TapFlags::default()
+        };
+        let guest = File::from(open_tap("ikvm1-3-1", flags).unwrap());
+        let received = || (&guest).read(&mut [0; 2048]);
+        // As a network manager does.
+        shell("ip link set ikvm1-3-1 arp on && ip address add 10.9.9.1/24 dev ikvm1-3-1");
+        shell("ping -c 1 -W 1 10.9.9.2 >/dev/null; true");
+        assert_eq!(received().unwrap_err().kind(), ErrorKind::WouldBlock);
+        let fabric = packet::open(index_of("ikvm1-3-1").unwrap()).unwrap();
+        let header_and_frame = [0; 10 + 60];
+        rustix::net::send(&fabric, &header_and_frame, SendFlags::empty()).unwrap();
+        assert_eq!(received().unwrap(), header_and_frame.len());
+        drop(guest);
         changes.undo().unwrap();
         lock.release().unwrap();
     });

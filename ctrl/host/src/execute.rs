@@ -22,7 +22,7 @@ use crate::error::HostError;
 use crate::journal::{Identity, Journal, JournalError, Undo};
 use crate::lock::Lock;
 use crate::netlink::Netlink;
-use crate::nft::Chains;
+use crate::nft::{Chains, Egress};
 use crate::plan::{Filter, HostStep, TapForm, TapPlan};
 use crate::sysctl::{self, Family};
 use crate::{address, links, nft};
@@ -40,6 +40,7 @@ pub struct HostChanges {
     filter: Option<Filter>,
     /// The chains of our tables but for the guards of taps, with the number of their rules.
     loaded: Chains,
+    egress: Egress,
     /// The steps that were executed, in order.
     steps: Vec<HostStep>,
     undone: bool,
@@ -73,6 +74,7 @@ pub fn execute(
         host_taps: HostTaps::new(),
         filter: None,
         loaded: Chains::new(),
+        egress: Egress::find(),
         steps: Vec::new(),
         undone: false,
     };
@@ -183,7 +185,8 @@ impl HostChanges {
             HostStep::Tables { guard, nat, filter } => {
                 self.filter = Some(filter.clone());
                 let filter = (filter, &self.kept_apart(filter)?);
-                let tables = nft::create_tables(guard, nat.as_ref(), filter, &identity.chain());
+                let owner = identity.chain();
+                let tables = nft::create_tables(guard, nat.as_ref(), filter, &owner, self.egress);
                 nft::load(&tables)?;
                 self.remember_loaded(&tables);
                 Ok(())
@@ -228,8 +231,11 @@ impl Drop for HostChanges {
 ///
 /// # Errors
 /// When nft refuses, for instance because our tables are gone.
-pub(crate) fn guard_taps<'t>(names: impl IntoIterator<Item = &'t str>) -> Result<(), HostError> {
-    Ok(nft::load(&nft::guard_again(names))?)
+fn guard_taps<'t>(
+    names: impl IntoIterator<Item = &'t str>,
+    egress: Egress,
+) -> Result<(), HostError> {
+    Ok(nft::load(&nft::guard_again(names, egress))?)
 }
 
 /// The journal's record for a step. `None` if the host already is as the step would make it.

@@ -25,7 +25,7 @@ impl HostChanges {
         let mut netlink = Netlink::open().map_err(HostError::Netlink)?;
         let taps = std::slice::from_ref(tap);
         links::create_taps(&mut netlink, taps, planned.form, self.identity())?;
-        guard_taps([name])?;
+        guard_taps([name], self.egress)?;
         index_of(name)
             .and_then(|index| links::raise_one(&mut netlink, index))
             .map_err(|error| HostError::link("raise", name, error))
@@ -87,7 +87,7 @@ impl HostChanges {
         let identity = self.identity();
         let mut netlink = Netlink::open().map_err(HostError::Netlink)?;
         links::create_taps(&mut netlink, taps, form, identity)?;
-        guard_taps(taps.iter().map(|tap| tap.name.as_str()))?;
+        guard_taps(taps.iter().map(|tap| tap.name.as_str()), self.egress)?;
         links::raise(&mut netlink, identity)
     }
 
@@ -106,6 +106,7 @@ impl HostChanges {
     fn delete_taps(&self, names: &[String], unmarked: &[String]) -> Result<(), HostError> {
         let mut netlink = Netlink::open().map_err(HostError::Netlink)?;
         links::delete_named(&mut netlink, self.identity(), names, unmarked)?;
-        Ok(nft::unguard(names.iter().map(String::as_str))?)
+        let names = names.iter().map(String::as_str);
+        Ok(nft::unguard(names, self.egress)?)
     }
 }

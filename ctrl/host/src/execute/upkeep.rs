@@ -130,7 +130,7 @@ impl HostChanges {
     fn tables_are_whole(&self, links: &[Link]) -> Result<bool, HostError> {
         let present = nft::present_chains()?;
         let guards = self.present_taps(links).into_iter();
-        let guards = guards.map(|tap| (nft::guard_key(&tap), 0));
+        let guards = guards.flat_map(|tap| nft::guards_of(&tap, self.egress));
         let mut wanted = self.loaded.iter().map(|(key, rules)| (key.clone(), *rules));
         let is_whole = |(key, rules): ((String, String), usize)| {
             present.get(&key).is_some_and(|it| *it >= rules)
@@ -170,7 +170,7 @@ impl HostChanges {
         let apart = self.kept_apart(&filter)?;
         let owner = self.identity().chain();
         let taps = self.present_taps(&links);
-        let create = nft::create_tables(&taps, nat, (&filter, &apart), &owner);
+        let create = nft::create_tables(&taps, nat, (&filter, &apart), &owner, self.egress);
         nft::load(&nft::make_again(&nft::present_chains()?, &owner, &create))?;
         self.remember_loaded(&create);
         Ok(())
@@ -208,7 +208,9 @@ impl HostChanges {
     pub(super) fn remember_loaded(&mut self, commands: &serde_json::Value) {
         let mut chains: Chains = nft::chains_of(commands);
         for tap in self.taps.iter().flat_map(|planned| &planned.taps) {
-            chains.remove(&nft::guard_key(&tap.name));
+            for guard in nft::guards_of(&tap.name, self.egress).into_keys() {
+                chains.remove(&guard);
+            }
         }
         // A command that replaces rules leaves the other chains as they are.
         self.loaded.extend(chains);
