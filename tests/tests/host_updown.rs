@@ -397,7 +397,10 @@ fn a_running_fabric_says_within_a_second_that_its_host_changed() {
     let before = host.state();
     let fabric = host.run(&[]);
     let netns = &host.netns;
-    let status = || host.json(&["status"]);
+    // It ends with 1 while the fabric is not ready.
+    let status = || -> serde_json::Value {
+        serde_json::from_str(&host.ask(&["--json", "status"]).stdout).unwrap()
+    };
     let becomes = |ready: bool, words: &str| {
         until(words, SAID, || {
             let status = status();
