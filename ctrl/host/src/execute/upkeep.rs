@@ -130,12 +130,12 @@ impl HostChanges {
     fn tables_are_whole(&self, links: &[Link]) -> Result<bool, HostError> {
         let present = nft::present_chains()?;
         let guards = self.present_taps(links).into_iter();
-        let guards = guards.flat_map(|tap| nft::guards_of(&tap, self.egress));
+        let mut guards = guards.flat_map(|tap| nft::guards_of(&tap, self.egress));
         let mut wanted = self.loaded.iter().map(|(key, rules)| (key.clone(), *rules));
         let is_whole = |(key, rules): ((String, String), usize)| {
             present.get(&key).is_some_and(|it| *it >= rules)
         };
-        Ok(wanted.all(is_whole) && guards.clone().all(is_whole))
+        Ok(wanted.all(is_whole) && guards.all(is_whole))
     }
 
     fn present_taps(&self, links: &[Link]) -> Vec<String> {
