@@ -100,6 +100,7 @@ impl Endpoint {
                     vnet_hdr: true,
                     exclusive: false,
                     nonblocking: true,
+                    multi_queue: false,
                 };
                 let tap = open_tap(name, flags).map_err(failed)?;
                 set_vnet_little_endian(&tap).map_err(failed)?;

@@ -1,6 +1,6 @@
 //! A plan for the host's part of a fabric, as the default configuration has it.
 
-use host::plan::{HostLinkPlan, HostPlanInput, TapPlan};
+use host::plan::{HostLinkPlan, HostPlanInput, TapForm, TapPlan};
 use model::config::{HostReach, Snat};
 use model::mac::Mac;
 
@@ -15,8 +15,11 @@ const NICS: usize = 2;
 pub fn host_plan_input(taps: usize, host: bool) -> HostPlanInput {
     HostPlanInput {
         taps: (0..taps).map(tap).collect(),
-        tap_mtu: 9000,
-        tap_owner: Some(65534),
+        tap_form: TapForm {
+            owner: Some(65534),
+            mtu: 9000,
+            multi_queue: false,
+        },
         host: host.then(|| HostLinkPlan {
             name: "ikhn".into(),
             mac: Mac([0x00, 0x22, 0x22, 0xdd, 0xee, 0x01]),

@@ -24,6 +24,7 @@ pub fn make_tap(name: &str) -> OwnedFd {
         vnet_hdr: true,
         exclusive: true,
         nonblocking: false,
+        multi_queue: false,
     };
     let fd = tap::open_tap(name, flags).unwrap_or_else(|error| panic!("{name}: {error}"));
     tap::set_persistent(&fd, true).expect("an open tap");
@@ -44,6 +45,7 @@ impl Nic {
             vnet_hdr: true,
             exclusive: false,
             nonblocking: true,
+            multi_queue: false,
         };
         // A child that another test starts has copies of all our descriptors until it executes its
         // program, so that a tap that was just closed may still be held.

@@ -29,6 +29,7 @@ fn up(folder: &Path, taps: usize, host: bool) -> (Lock, HostChanges) {
 fn plug(name: &str) -> File {
     let flags = TapFlags {
         nonblocking: true,
+        multi_queue: false,
         ..TapFlags::default()
     };
     File::from(tap::open_tap(name, flags).unwrap())

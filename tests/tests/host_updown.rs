@@ -1,13 +1,29 @@
-//! The host's part of a fabric is executed and undone in a namespace, which is then unchanged.
+//! The host's part of a fabric is executed and undone in a namespace, which is then unchanged. What
+//! another program takes of it meanwhile is seen, said and put back once.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
+use std::time::Duration;
 
-use host::execute::{HostChangeError, clean, execute};
+use dataplane::sys::packet;
+use dataplane::sys::tap::{TapFlags, open_tap};
+use host::address::index_of;
+use host::execute::{HostChangeError, HostChanges, clean, execute};
 use host::journal::{Journal, Undo};
 use host::lock::{Lock, StatePaths};
 use host::plan::{HostStep, plan};
-use ikv_tests::{HostState, host_plan_input, in_namespace, shell};
+use host::sysctl::Family;
+use host::upkeep::{Ours, Trouble};
+use ikv_tests::panel::PanelHost;
+use ikv_tests::patience::{SOON, ensure, until};
+use ikv_tests::{HostState, have_root, host_plan_input, in_namespace, shell};
+use rustix::net::SendFlags;
+
+/// How soon a running fabric says that its host changed: twice what is promised, because other tests use
+/// the CPUs at the same time.
+const SAID: Duration = Duration::from_secs(2);
 
 fn lock(folder: &Path) -> Lock {
     Lock::acquire(&StatePaths::beside(&folder.join("run/control.sock"))).unwrap()
@@ -186,4 +202,268 @@ fn clean_removes_an_unmarked_tap_and_no_foreign_device() {
         before.assert_unchanged(&HostState::of_network(), "it was undone");
         lock.release().unwrap();
     });
+}
+
+#[test]
+fn taps_with_several_queues_are_opened_with_all_of_them() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = lock(folder.path());
+        let mut input = host_plan_input(2, false);
+        input.tap_form.multi_queue = true;
+        let changes = execute(&plan(&input), &lock, |_| {}).unwrap();
+        let open = |multi_queue| {
+            let flags = TapFlags {
+                vnet_hdr: true,
+                multi_queue,
+                ..TapFlags::default()
+            };
+            open_tap("ikvm1-3-1", flags)
+        };
+        let queues: Vec<_> = (0..4).map(|_| open(true).unwrap()).collect();
+        assert_eq!(open(false).unwrap_err().kind(), ErrorKind::InvalidInput);
+        drop(queues);
+        changes.undo().unwrap();
+        lock.release().unwrap();
+    });
+}
+
+#[test]
+fn nothing_of_the_hosts_stack_leaves_by_a_tap() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = lock(folder.path());
+        let changes = execute(&plan(&host_plan_input(2, false)), &lock, |_| {}).unwrap();
+        let flags = TapFlags {
+            vnet_hdr: true,
+            nonblocking: true,
+            ..TapFlags::default()
+        };
+        let guest = File::from(open_tap("ikvm1-3-1", flags).unwrap());
+        let received = || (&guest).read(&mut [0; 2048]);
+        // As a network manager does.
+        shell("ip link set ikvm1-3-1 arp on && ip address add 10.9.9.1/24 dev ikvm1-3-1");
+        shell("ping -c 1 -W 1 10.9.9.2 >/dev/null; true");
+        assert_eq!(received().unwrap_err().kind(), ErrorKind::WouldBlock);
+        let fabric = packet::open(index_of("ikvm1-3-1").unwrap()).unwrap();
+        let header_and_frame = [0; 10 + 60];
+        rustix::net::send(&fabric, &header_and_frame, SendFlags::empty()).unwrap();
+        assert_eq!(received().unwrap(), header_and_frame.len());
+        drop(guest);
+        changes.undo().unwrap();
+        lock.release().unwrap();
+    });
+}
+
+fn troubles(changes: &mut HostChanges, leave: &[Ours]) -> Vec<String> {
+    let left = changes.look_after(leave).unwrap().left;
+    left.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_another_program_takes_is_seen_and_put_back() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = lock(folder.path());
+        let before = HostState::of_network();
+        let mut changes = execute(&plan(&host_plan_input(4, true)), &lock, |_| {}).unwrap();
+        let taps = changes.take_host_taps();
+        let look = || shell("nft list ruleset; ip route; ip addr show ikhn | grep inet");
+        let whole = look();
+        assert_eq!(troubles(&mut changes, &[]), [""; 0]);
+        let taken = [
+            ("nft flush ruleset", 1),
+            ("nft flush table inet ikv-fabric", 1),
+            ("nft delete table netdev ikv-fabric", 1),
+            (
+                "nft flush chain netdev ikv-fabric guard-ikvm1-3-1; nft delete chain netdev ikv-fabric guard-ikvm1-3-1",
+                1,
+            ),
+            ("ip route del 192.168.96.0/19", 1),
+            ("ip addr del 192.168.96.1/24 dev ikhn", 2),
+            ("ip link set ikhn down; ip link set ikhn up", 1),
+            ("echo 0 >/proc/sys/net/ipv4/ip_forward", 1),
+            (
+                "nft flush ruleset; echo 0 >/proc/sys/net/ipv4/ip_forward; ip addr flush dev ikhn",
+                4,
+            ),
+        ];
+        for (command, things) in taken {
+            shell(command);
+            let looked = changes.look_after(&[]).unwrap();
+            assert_eq!(looked.put_back.len(), things, "{command}: {looked:?}");
+            assert!(looked.left.is_empty(), "{command}: {looked:?}");
+            assert_eq!(look(), whole, "{command}");
+            assert_eq!(shell("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
+        }
+        // No fight: what was put back lately is only told.
+        shell("nft flush ruleset");
+        let looked = changes.look_after(&[Ours::Tables]).unwrap();
+        assert_eq!(looked.left, [Trouble::Gone(Ours::Tables)]);
+        // Somebody else's table of our name is not ours to replace.
+        shell("nft add table inet ikv-fabric");
+        let looked = changes.look_after(&[]).unwrap();
+        assert_eq!(
+            (looked.left.len(), looked.failed.len()),
+            (1, 1),
+            "{looked:?}"
+        );
+        shell("nft flush ruleset");
+        assert_eq!(troubles(&mut changes, &[]), [""; 0]);
+        changes.undo().unwrap();
+        drop(taps);
+        before.assert_unchanged(&HostState::of_network(), "it was undone");
+        lock.release().unwrap();
+    });
+}
+
+#[test]
+fn what_shadows_the_fabric_is_named() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = lock(folder.path());
+        let mut changes = execute(&plan(&host_plan_input(0, true)), &lock, |_| {}).unwrap();
+        let _taps = changes.take_host_taps();
+        shell("ip link add br-y type bridge && ip link set br-y up");
+        let shadowed = |by: &str| vec![format!("the route to 192.168.96.0/19 is shadowed by {by}")];
+        for (put, by, take) in [
+            (
+                "ip addr add 192.168.112.1/20 dev br-y",
+                "192.168.112.0/20 on br-y",
+                "ip addr flush dev br-y",
+            ),
+            (
+                "ip addr add 192.168.97.5/32 dev br-y",
+                "192.168.97.5/32 on br-y",
+                "ip addr flush dev br-y",
+            ),
+            (
+                "ip route add blackhole 192.168.100.0/24",
+                "192.168.100.0/24, which leads nowhere",
+                "ip route del blackhole 192.168.100.0/24",
+            ),
+            (
+                "ip route add 192.168.0.0/16 dev br-y table 77; ip rule add pref 10 lookup 77",
+                "192.168.0.0/16 on br-y",
+                "ip rule del pref 10; ip route flush table 77",
+            ),
+        ] {
+            shell(put);
+            let found = troubles(&mut changes, &[]);
+            let found: Vec<_> = found
+                .iter()
+                .map(|it| it.split(": ").next().unwrap())
+                .collect();
+            assert_eq!(found, shadowed(by), "{put}");
+            shell(take);
+            assert_eq!(troubles(&mut changes, &[]), [""; 0], "{take}");
+        }
+        // A wider route in the same table is in nobody's way.
+        shell("ip route add 192.168.0.0/16 dev br-y");
+        assert_eq!(troubles(&mut changes, &[]), [""; 0]);
+        changes.undo().unwrap();
+        lock.release().unwrap();
+    });
+}
+
+#[test]
+fn forwarding_that_the_host_had_by_itself_becomes_ours_when_it_is_switched_off() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = lock(folder.path());
+        shell("echo 1 >/proc/sys/net/ipv4/ip_forward");
+        let mut changes = execute(&plan(&host_plan_input(0, true)), &lock, |_| {}).unwrap();
+        let _taps = changes.take_host_taps();
+        let apart =
+            || shell("nft list chain inet ikv-fabric forward").contains("nfproto ipv4 drop");
+        assert!(!apart());
+        shell("echo 0 >/proc/sys/net/ipv4/ip_forward");
+        let looked = changes.look_after(&[]).unwrap();
+        assert_eq!(looked.put_back, [Ours::Forwarding(Family::Ipv4)]);
+        assert_eq!(shell("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
+        assert!(apart(), "{}", shell("nft list ruleset"));
+        changes.undo().unwrap();
+        assert_eq!(shell("cat /proc/sys/net/ipv4/ip_forward"), "0\n");
+        lock.release().unwrap();
+    });
+}
+
+#[test]
+fn a_running_fabric_says_within_a_second_that_its_host_changed() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("changed");
+    let before = host.state();
+    let fabric = host.run(&[]);
+    let netns = &host.netns;
+    // It ends with 1 while the fabric is not ready.
+    let status = || -> serde_json::Value {
+        serde_json::from_str(&host.ask(&["--json", "status"]).stdout).unwrap()
+    };
+    let becomes = |ready: bool, words: &str| {
+        until(words, SAID, || {
+            let status = status();
+            let said = status["problems"].to_string();
+            let holds = status["ready"] == ready && said.contains(words);
+            ensure(holds, || status.to_string())
+        });
+    };
+    netns.ip("link add br-y type bridge");
+    netns.ip("link set br-y up");
+    netns.ip("address add 192.168.112.1/20 dev br-y");
+    becomes(false, "shadowed by 192.168.112.0/20 on br-y");
+    fabric.wait_said("shadowed by 192.168.112.0/20 on br-y");
+    netns.ip("link delete br-y");
+    until("ready", SAID, || {
+        ensure(status()["ready"] == true, || status().to_string())
+    });
+
+    let flush = || ikv_tests::run(netns.command("nft").args(["flush", "ruleset"]));
+    flush();
+    becomes(true, "took away the fabric's nftables tables");
+    fabric.wait_said("took away the fabric's nftables tables: put back");
+    flush();
+    becomes(false, "took it away again");
+    let off = "echo 0 >/proc/sys/net/ipv4/ip_forward";
+    ikv_tests::run(netns.command("sh").args(["-c", off]));
+    becomes(false, "took away IPv4 forwarding");
+    netns.ip("route delete 192.168.96.0/19");
+    becomes(false, "took away the route to 192.168.96.0/19 through ikhn");
+
+    let answer = host.ask(&["apply"]);
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    until("ready after apply", SOON, || {
+        ensure(status()["ready"] == true, || status().to_string())
+    });
+    fabric.end();
+    before.assert_unchanged(&host.state(), "it ended");
+}
+
+#[test]
+fn another_fabric_is_named_where_its_names_are_in_the_way() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("two");
+    let fabric = host.run(&[]);
+    let second = host.folder().join("two/control.sock");
+    let ask = |words: &[&str]| ikv_tests::Answer::of(&mut host.command_at(&second, words));
+    let (socket, pid) = (
+        host.socket().display().to_string(),
+        fabric.pid().to_string(),
+    );
+    for words in [
+        &["run", "--switches", "none"][..],
+        &["check", "--switches", "none"],
+        &["clean"],
+    ] {
+        let answer = ask(words);
+        let said = format!("{}{}", answer.stdout, answer.stderr);
+        for word in [&socket, &pid] {
+            assert!(said.contains(word), "{words:?} without {word}: {said}");
+        }
+        assert!(!said.contains("; ikv-fabric clean"), "{said}");
+    }
+    fabric.end();
 }

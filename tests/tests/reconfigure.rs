@@ -57,6 +57,7 @@ impl Lab {
                 vnet_hdr: true,
                 exclusive: false,
                 nonblocking: true,
+                multi_queue: false,
             };
             open_tap(name, flags)
         };

@@ -6,13 +6,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Whether every planned switch runs and has all its inter-switch sessions, and every
-    /// loopback is reachable from `internet`, and nothing of the fabric itself has stopped.
+    /// loopback is reachable from `internet`, nothing of the fabric itself has stopped, and nothing
+    /// that it made on the host is gone.
     pub ready: bool,
-    /// What has stopped, a sentence for each: workers and tasks of the fabric, which make it not
-    /// ready, cables that were closed after a fault of the program, and the parts of
+    /// What is wrong, a sentence for each: workers and tasks of the fabric that have stopped and what is
+    /// in `host`, which make it not ready, what was put back on the host lately, cables that were closed after a fault of the program, and the parts of
     /// the QEMUs' jail that this host does not offer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// What another program took from the host of what the fabric made there, or put in its way, a
+    /// sentence for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host: Vec<String>,
     /// The switches, in the topology's order; empty for `patch`.
     pub nodes: Vec<NodeStatus>,
     /// Number of cables.

@@ -37,7 +37,8 @@ use crate::switches::Switches;
 use crate::switches::bmcs::Bmcs;
 use crate::switches::displays::{self, Display};
 use crate::switches::factory::{Machine, SwitchFactory, machine};
-use crate::{cable_events, jail, links, readiness, rights, way_out};
+use crate::{cable_events, jail, links, readiness, rights, upkeep, way_out};
+use host::alarm::HostAlarm;
 use host::execute::{self, HostChangeError, HostTaps};
 use host::lock::{Lock, StatePaths};
 use host::plan;
@@ -98,10 +99,12 @@ pub async fn bring_up(
     }
     fabric.live.report_cuts_to_devices().await;
     let watch = LinkWatch::open(fabric.live.state().devices()).map_err(BringUpError::Watch)?;
+    let alarm = HostAlarm::open(upkeep::concern(&options.plan)).map_err(BringUpError::Watch)?;
     let listener = stages.listen()?;
     stages.give_up_rights(image.as_deref())?;
     let running = stages.running;
     running.follow(&fabric, (watch, changes), plugged.events);
+    running.look_after_host(&fabric, alarm);
     running.serve(&fabric, listener, displays);
     Ok(fabric)
 }
@@ -191,9 +194,8 @@ impl BringUp<'_> {
     async fn plug_cables(&mut self, host_taps: HostTaps) -> Result<Plugged, BringUpError> {
         let stage = self.progress.stage("cables");
         let plan = &self.options.plan;
-        if let Some(notice) = make_room(plan.topology.cables.len())? {
-            self.progress.note(&format!("  ! {notice}"));
-        }
+        // What it says has been said before anything was changed.
+        make_room(plan.topology.cables.len())?;
         // Folders enter the journal before they are created: if this process is killed in between,
         // `clean` still removes them.
         self.running.host.will_create(&self.paths.vhost)?;
@@ -372,6 +374,14 @@ impl Running {
             let what = "judges whether the fabric is ready";
             tasks.spawn(endless(live.clone(), what, judge));
         }
+    }
+
+    /// Starts the task that sees to it that the host stays as the fabric made it.
+    fn look_after_host(&mut self, fabric: &Arc<Fabric>, alarm: HostAlarm) {
+        let live = &fabric.live;
+        let upkeep = upkeep::follow(live.clone(), alarm);
+        self.tasks
+            .spawn(endless(live.clone(), "follows the host's network", upkeep));
     }
 
     /// Starts the tasks that serve clients.

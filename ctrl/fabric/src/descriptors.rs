@@ -3,6 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cables::error::CablesError;
+use crate::preflight::finding::{Finding, Severity};
 
 /// Descriptors for everything except the ends of cables.
 const OTHERS: u64 = 256;
@@ -41,6 +42,20 @@ pub(super) fn make_room(cables: usize) -> Result<Option<String>, CablesError> {
              ends; for one at each: `ulimit -Hn {needed}`"
         ))),
         _ => Err(CablesError::Descriptors { needed, allowed }),
+    }
+}
+
+/// What [`make_room`] says of this many cables, for `check` and `run` alike. It raises the limit of this
+/// process, and changes nothing else.
+pub(super) fn obstacle(cables: usize) -> Option<Finding> {
+    match make_room(cables) {
+        Ok(None) => None,
+        Ok(Some(notice)) => Some(Finding::new(Severity::Warning, notice, "")),
+        Err(error) => Some(Finding::new(
+            Severity::Error,
+            error.to_string(),
+            "or fewer racks and positions",
+        )),
     }
 }
 

@@ -36,16 +36,18 @@ pub struct Fabric {
 
 impl Fabric {
     /// Whether every planned switch runs with all its sessions and every loopback answers (true at
-    /// once if no switch is planned), and nothing of the fabric itself has stopped.
+    /// once if no switch is planned), and nothing keeps it from being so.
     pub fn is_ready(&self) -> bool {
-        self.live.is_ready() && self.stopped().is_empty()
+        self.live.is_ready() && self.hindrances().is_empty()
     }
 
-    /// What of the fabric itself has stopped: workers and tasks, a sentence for each.
-    fn stopped(&self) -> Vec<String> {
-        let mut stopped = self.live.state().cables.worker_troubles();
-        stopped.extend(self.live.ended_tasks.sentences());
-        stopped
+    /// What keeps the fabric from being ready besides its switches, a sentence for each: workers and
+    /// tasks that have stopped, and what another program took from the host.
+    fn hindrances(&self) -> Vec<String> {
+        let mut hindrances = self.live.state().cables.worker_troubles();
+        hindrances.extend(self.live.ended_tasks.sentences());
+        hindrances.extend(self.live.upkeep.troubles());
+        hindrances
     }
 
     /// Waits until something that [`Backend::status`] reports may have changed.
@@ -130,8 +132,9 @@ impl Backend for Fabric {
     fn status(&self) -> Status {
         let state = self.live.state();
         let nodes = state.switches.values();
-        let mut problems = self.stopped();
+        let mut problems = self.hindrances();
         let ready = self.live.is_ready() && problems.is_empty();
+        problems.extend(self.live.upkeep.put_back());
         problems.extend(state.cables.closed());
         problems.extend(seccomp::missing());
         problems.extend(rights::stay_roots(&state.plan.config));
@@ -140,6 +143,7 @@ impl Backend for Fabric {
         Status {
             ready,
             problems,
+            host: self.live.upkeep.troubles(),
             nodes: nodes.map(|switch| switch.status()).collect(),
             cables: state.cables.len(),
             workers: state.cables.panel().workers(),

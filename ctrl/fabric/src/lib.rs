@@ -16,7 +16,8 @@
 //! An immutable `FabricState` describes what a fabric consists of at one moment. `Live` holds the
 //! current one, together with the host, the occupancy of the ends and the notices for the user.
 //! Tasks follow devices (`links`), cables (`cable_events`) and switches; one looks after the workers,
-//! and a task that ends although it should not is said (`supervision`).
+//! and a task that ends although it should not is said (`supervision`). `upkeep` puts back what another
+//! program takes from the host.
 //!
 //! Everything runs on one thread, which must not block: calls that wait for a worker are `async`,
 //! and work that waits for the kernel, a disk or `nft` runs on a thread of its own (`off_thread`).
@@ -52,6 +53,7 @@ mod rights;
 mod state;
 mod supervision;
 mod switches;
+mod upkeep;
 pub mod vm_args;
 mod way_out;
 

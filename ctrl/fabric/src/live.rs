@@ -11,6 +11,7 @@ use crate::occupancy::Occupancies;
 use crate::owner::Person;
 use crate::state::{FabricState, is_host};
 use crate::supervision::EndedTasks;
+use crate::upkeep::Upkeep;
 use dataplane::Side;
 use host::lock::StatePaths;
 use model::topology::EndOwner;
@@ -27,6 +28,7 @@ pub(crate) struct Live {
     pub(crate) occupancies: Occupancies,
     pub(crate) notices: Notices,
     pub(crate) ended_tasks: EndedTasks,
+    pub(crate) upkeep: Upkeep,
     ready: AtomicBool,
 }
 
@@ -47,6 +49,7 @@ impl Live {
             occupancies: Occupancies::default(),
             notices: Notices::default(),
             ended_tasks: EndedTasks::default(),
+            upkeep: Upkeep::default(),
         }
     }
 

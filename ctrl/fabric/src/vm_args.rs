@@ -35,10 +35,16 @@ pub fn options(
         match wish.nic {
             // No script: Debian's /etc/qemu-ifup would add the tap to the bridge of the default
             // route.
-            PlugKind::Tap => options.extend([
-                "-netdev".to_owned(),
-                format!("tap,id=net{index},ifname={tap},script=no,downscript=no"),
-            ]),
+            PlugKind::Tap => {
+                let mut netdev = format!("tap,id=net{index},ifname={tap},script=no,downscript=no");
+                let queues = topology.host.tap_queues;
+                if queues > 1 {
+                    netdev += &format!(",queues={queues}");
+                    // A vector for each ring, one for the configuration, one for the control queue.
+                    device += &format!(",mq=on,vectors={}", 2 * queues + 2);
+                }
+                options.extend(["-netdev".to_owned(), netdev]);
+            }
             PlugKind::VhostUser => {
                 let socket = paths.vhost_socket(tap);
                 // QEMU writes a comma within a value as two.

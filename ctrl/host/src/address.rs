@@ -178,6 +178,42 @@ pub fn list_routes(netlink: &mut Netlink) -> io::Result<Vec<HostRoute>> {
         .collect())
 }
 
+/// The number of the device through which the host sends to an address. `None` if it sends nothing
+/// there. It asks the kernel, which knows every table and rule.
+///
+/// # Errors
+/// When the socket fails.
+pub(crate) fn way_to(netlink: &mut Netlink, address: Ipv4Addr) -> io::Result<Option<u32>> {
+    let mut get = RouteMessage::default();
+    get.header.address_family = AddressFamily::Inet;
+    get.header.destination_prefix_length = 32;
+    get.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet(address))];
+    let answer = match netlink.ask(RouteNetlinkMessage::GetRoute(get)) {
+        Ok(RouteNetlinkMessage::NewRoute(route)) => route,
+        // What the kernel says for an unreachable, prohibited or blackhole route, and for none.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NetworkUnreachable
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+        Ok(_) => return Ok(None),
+    };
+    Ok(answer
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        }))
+}
+
 /// The names of all devices by their numbers.
 fn names(netlink: &mut Netlink) -> io::Result<HashMap<u32, String>> {
     let links = links::list(netlink)?.into_iter();

@@ -8,6 +8,7 @@ mod error;
 mod reach;
 mod taps;
 mod undo;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,7 +22,8 @@ use crate::error::HostError;
 use crate::journal::{Identity, Journal, JournalError, Undo};
 use crate::lock::Lock;
 use crate::netlink::Netlink;
-use crate::plan::{Filter, HostStep, TapPlan};
+use crate::nft::{Chains, Egress};
+use crate::plan::{Filter, HostStep, TapForm, TapPlan};
 use crate::sysctl::{self, Family};
 use crate::{address, links, nft};
 use undo::undo_all;
@@ -36,16 +38,18 @@ pub struct HostChanges {
     host_taps: HostTaps,
     /// What our tables let through. `None` before they are loaded.
     filter: Option<Filter>,
+    /// The chains of our tables but for the guards of taps, with the number of their rules.
+    loaded: Chains,
+    egress: Egress,
+    /// The steps that were executed, in order.
+    steps: Vec<HostStep>,
     undone: bool,
 }
 
 #[derive(Debug)]
 struct PlannedTaps {
     taps: Vec<TapPlan>,
-    /// The uid that may open them besides root.
-    owner: Option<u32>,
-    /// Bytes.
-    mtu: u32,
+    form: TapForm,
 }
 
 /// The host's own ends of cables: device name to descriptor. The descriptors do not block, and
@@ -69,6 +73,9 @@ pub fn execute(
         taps: None,
         host_taps: HostTaps::new(),
         filter: None,
+        loaded: Chains::new(),
+        egress: Egress::find(),
+        steps: Vec::new(),
         undone: false,
     };
     for step in steps {
@@ -143,6 +150,8 @@ impl HostChanges {
     }
 
     fn execute(&mut self, step: &HostStep) -> Result<(), StepError> {
+        // Also one that finds the host as it would make it: the host can change.
+        self.steps.push(step.clone());
         let Some(undo) = undo_of(step)? else {
             return Ok(());
         };
@@ -156,13 +165,12 @@ impl HostChanges {
         let identity = self.identity().clone();
         let mut netlink = Netlink::open().map_err(HostError::Netlink)?;
         match step {
-            HostStep::Taps { taps, owner, mtu } => {
+            HostStep::Taps { taps, form } => {
                 self.taps = Some(PlannedTaps {
                     taps: taps.clone(),
-                    owner: *owner,
-                    mtu: *mtu,
+                    form: *form,
                 });
-                links::create_taps(&mut netlink, taps, *owner, *mtu, &identity)
+                links::create_taps(&mut netlink, taps, *form, &identity)
             }
             HostStep::HostLink {
                 name,
@@ -177,8 +185,11 @@ impl HostChanges {
             HostStep::Tables { guard, nat, filter } => {
                 self.filter = Some(filter.clone());
                 let filter = (filter, &self.kept_apart(filter)?);
-                let tables = nft::create_tables(guard, nat.as_ref(), filter, &identity.chain());
-                Ok(nft::load(&tables)?)
+                let owner = identity.chain();
+                let tables = nft::create_tables(guard, nat.as_ref(), filter, &owner, self.egress);
+                nft::load(&tables)?;
+                self.remember_loaded(&tables);
+                Ok(())
             }
             HostStep::Raise => links::raise(&mut netlink, &identity),
             HostStep::Address { link, address } => {
@@ -220,8 +231,11 @@ impl Drop for HostChanges {
 ///
 /// # Errors
 /// When nft refuses, for instance because our tables are gone.
-pub(crate) fn guard_taps<'t>(names: impl IntoIterator<Item = &'t str>) -> Result<(), HostError> {
-    Ok(nft::load(&nft::guard_again(names))?)
+fn guard_taps<'t>(
+    names: impl IntoIterator<Item = &'t str>,
+    egress: Egress,
+) -> Result<(), HostError> {
+    Ok(nft::load(&nft::guard_again(names, egress))?)
 }
 
 /// The journal's record for a step. `None` if the host already is as the step would make it.

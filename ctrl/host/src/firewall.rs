@@ -1,8 +1,10 @@
 //! Checks whether a firewall of the host would drop the fabric's traffic. It changes nothing.
 //!
-//! The ruleset is evaluated for example packets: one from the range to the outside and its answer, or
-//! one from a segment to the host itself. Only what certainly drops one of them is reported: a rule
-//! that may or may not match is taken as not matching.
+//! The ruleset is evaluated for example packets ([`packet`]): one from the range to the outside and its
+//! answer, or one from a segment to the host itself, before routing and after. Only what certainly drops
+//! one of them is reported: a rule that may or may not match is taken as not matching.
+
+mod packet;
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -13,6 +15,7 @@ use serde_json::Value;
 use crate::nft::{self, NftError};
 use crate::plan::TABLE;
 use crate::program;
+use packet::{Applied, Packet, Probe};
 
 /// Jumps deeper than the kernel allows are a loop.
 const MAX_DEPTH: usize = 16;
@@ -34,7 +37,10 @@ pub struct Obstacle {
 /// When nft cannot list the rules; it needs root.
 pub fn check(traffic: Traffic, link: &str, range: Ipv4Net) -> Result<Vec<Obstacle>, NftError> {
     let mut found = obstacles(&nft::ruleset()?, traffic, link, range);
-    found.extend(legacy_rules(traffic).and_then(|rules| legacy_obstacle(&rules, traffic, link)));
+    // The old iptables' rules for answers and pings have too many forms to be read.
+    let legacy = (traffic != Traffic::Answers).then(|| legacy_rules(traffic));
+    let legacy = legacy.flatten();
+    found.extend(legacy.and_then(|rules| legacy_obstacle(&rules, traffic, link)));
     Ok(found)
 }
 
@@ -45,13 +51,22 @@ pub enum Traffic {
     Forwarded,
     /// From a link to the host.
     ToHost,
+    /// From a link to the host: answers to what the host has asked, and pings.
+    Answers,
 }
 
 impl Traffic {
-    fn hook(self) -> &'static str {
+    /// The hooks that example packets pass.
+    fn hooks(self) -> &'static [(&'static str, &'static [Packet])] {
         match self {
-            Self::Forwarded => "forward",
-            Self::ToHost => "input",
+            // The answer's address before routing is the host's, until NAT.
+            Self::Forwarded => &[
+                ("prerouting", &[Packet::Out]),
+                ("forward", &[Packet::Out, Packet::Back]),
+            ],
+            Self::ToHost => &[("prerouting", &[Packet::Out]), ("input", &[Packet::Out])],
+            // What is before routing is in the way of forwarding, too.
+            Self::Answers => &[("input", &[Packet::Answer, Packet::Ping])],
         }
     }
 
@@ -59,30 +74,9 @@ impl Traffic {
     fn chain(self) -> &'static str {
         match self {
             Self::Forwarded => "FORWARD",
-            Self::ToHost => "INPUT",
+            Self::ToHost | Self::Answers => "INPUT",
         }
     }
-
-    fn directions(self) -> &'static [Direction] {
-        match self {
-            Self::Forwarded => &[Direction::Out, Direction::Back],
-            Self::ToHost => &[Direction::Out],
-        }
-    }
-}
-
-/// Which side an example packet comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Out,
-    Back,
-}
-
-/// An example packet.
-struct Probe<'a> {
-    direction: Direction,
-    link: &'a str,
-    range: Ipv4Net,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,53 +88,76 @@ enum Outcome {
 
 /// The obstacles in a ruleset as `nft -j list ruleset` prints it.
 fn obstacles(ruleset: &Value, traffic: Traffic, link: &str, range: Ipv4Net) -> Vec<Obstacle> {
-    let rules = Rules::new(ruleset);
+    let rules = Ruleset::new(ruleset);
     let mut found: Vec<Obstacle> = Vec::new();
-    for chain in rules.chains_at(traffic.hook()) {
-        for direction in traffic.directions().iter().copied() {
-            let probe = Probe {
-                direction,
-                link,
-                range,
-            };
-            let Outcome::Drop(reason) = rules.base_outcome(chain, &probe) else {
-                continue;
-            };
-            let location = format!(
-                "table {} {}, chain {}",
-                text(chain, "family"),
-                text(chain, "table"),
-                text(chain, "name")
-            );
-            if !found.iter().any(|known| known.chain == location) {
-                let remedy = rules.remedy(chain, traffic, link);
-                found.push(Obstacle {
-                    chain: location,
-                    reason,
-                    remedy,
-                });
-            }
+    let passed = traffic.hooks().iter().flat_map(|(hook, packets)| {
+        let chains = rules.chains_at(hook);
+        chains.flat_map(move |chain| packets.iter().map(move |packet| (chain, *packet)))
+    });
+    for (chain, packet) in passed {
+        let probe = Probe {
+            packet,
+            link,
+            range,
+        };
+        let Outcome::Drop(reason) = rules.base_outcome(chain, &probe) else {
+            continue;
+        };
+        let location = format!(
+            "table {} {}, chain {}",
+            text(chain, "family"),
+            text(chain, "table"),
+            text(chain, "name")
+        );
+        if !found.iter().any(|known| known.chain == location) {
+            let remedy = rules.remedy(chain, traffic, link);
+            found.push(Obstacle {
+                chain: location,
+                reason,
+                remedy,
+            });
         }
     }
     found
 }
 
-struct Rules<'a> {
+struct Ruleset<'a> {
     chains: Vec<&'a Value>,
     rules: Vec<&'a Value>,
+    /// Named sets and maps.
+    sets: Vec<&'a Value>,
 }
 
-impl<'a> Rules<'a> {
+impl<'a> Ruleset<'a> {
     fn new(ruleset: &'a Value) -> Self {
         let items = ruleset["nftables"]
             .as_array()
             .map(Vec::as_slice)
             .unwrap_or_default();
-        let of = |kind: &str| items.iter().filter_map(|item| item.get(kind)).collect();
+        let of = |kind: &str| {
+            items
+                .iter()
+                .filter_map(|item| item.get(kind))
+                .collect::<Vec<_>>()
+        };
         Self {
             chains: of("chain"),
             rules: of("rule"),
+            sets: ["set", "map"].into_iter().flat_map(of).collect(),
         }
+    }
+
+    /// The elements of the set or map that a rule names, or what else it compares with. `None` if the set
+    /// is unknown.
+    fn resolved(&self, rule: &Value, named: &'a Value) -> Option<&'a Value> {
+        let Some(name) = named.as_str().and_then(|name| name.strip_prefix('@')) else {
+            return Some(named);
+        };
+        let same = |set: &&&Value| {
+            let keys = ["family", "table"];
+            text(set, "name") == name && keys.iter().all(|key| set[*key] == rule[*key])
+        };
+        self.sets.iter().find(same).map(|set| &set["elem"])
     }
 
     fn chains_at(&self, hook: &str) -> impl Iterator<Item = &'a Value> {
@@ -173,8 +190,22 @@ impl<'a> Rules<'a> {
                 && text(rule, "chain") == name
         };
         for rule in self.rules.iter().filter(same) {
-            let Some(verdict) = applies(rule, probe) else {
-                continue;
+            let verdict = match packet::applies(self, rule, probe) {
+                Applied::Certainly(verdict) => verdict,
+                // Who lets pings pass does so by rules of many forms.
+                Applied::Perhaps(verdict) if probe.packet == Packet::Ping => {
+                    let target = verdict.get("jump").or_else(|| verdict.get("goto"));
+                    let passes = match target {
+                        Some(to) => self.walk(base, text(to, "target"), probe, depth + 1),
+                        None if verdict.get("accept").is_some() => Outcome::Accept,
+                        None => Outcome::Continue,
+                    };
+                    if passes == Outcome::Accept {
+                        return passes;
+                    }
+                    continue;
+                }
+                _ => continue,
             };
             if let Some(target) = verdict.get("jump").or_else(|| verdict.get("goto")) {
                 let outcome = self.walk(base, text(target, "target"), probe, depth + 1);
@@ -211,7 +242,14 @@ impl<'a> Rules<'a> {
             return format!("firewall-cmd --zone=trusted --add-interface={link}");
         }
         let name = text(chain, "name");
-        if traffic == Traffic::ToHost {
+        if text(chain, "hook") == "prerouting" {
+            return if family == "ip" && name == "PREROUTING" {
+                format!("iptables -t {table} -I PREROUTING -i {link} -j ACCEPT")
+            } else {
+                format!("nft insert rule {family} {table} {name} iifname \"{link}\" accept")
+            };
+        }
+        if traffic != Traffic::Forwarded {
             return if table == "filter" && has("ufw-user-input") {
                 format!("ufw allow in on {link}")
             } else if (family, table, name) == ("ip", "filter", "INPUT") {
@@ -241,125 +279,6 @@ impl<'a> Rules<'a> {
 
 fn iptables_remedy(program: &str, chain: &str, link: &str) -> String {
     format!("{program} -I {chain} -i {link} -j ACCEPT; {program} -I {chain} -o {link} -j ACCEPT")
-}
-
-/// The verdict of a rule for this packet, if all its conditions certainly hold.
-fn applies<'v>(rule: &'v Value, probe: &Probe<'_>) -> Option<&'v Value> {
-    for part in rule["expr"].as_array()? {
-        let (kind, content) = part.as_object()?.iter().next()?;
-        match kind.as_str() {
-            "match" if holds(content, probe) == Some(true) => {}
-            // Statements without a condition.
-            "counter" | "log" | "comment" | "notrack" | "mangle" => {}
-            "vmap" => return vmap(content, probe),
-            "accept" | "drop" | "reject" | "return" | "jump" | "goto" => return Some(part),
-            // Conditions that may hold or not: limits, sets of addresses, iptables matches.
-            _ => return None,
-        }
-    }
-    None
-}
-
-/// Whether a condition holds. `None` if that cannot be decided for the example packet.
-fn holds(content: &Value, probe: &Probe<'_>) -> Option<bool> {
-    let (left, right) = (&content["left"], &content["right"]);
-    let equal = if let Some(key) = left["meta"]["key"].as_str() {
-        meta_is(key, right, probe)
-    } else if left["ct"]["key"] == "state" {
-        Some(contains(right, probe.state()))
-    } else if left["payload"]["protocol"] == "ip" {
-        address_is(text(&left["payload"], "field"), right, probe)
-    } else {
-        None
-    }?;
-    Some(equal != (content["op"] == "!="))
-}
-
-fn meta_is(key: &str, right: &Value, probe: &Probe<'_>) -> Option<bool> {
-    let ours = match (key, probe.direction) {
-        ("nfproto", _) => return Some(contains(right, "ipv4")),
-        ("protocol", _) => return Some(contains(right, "ip")),
-        ("iifname" | "iif", Direction::Out) | ("oifname" | "oif", Direction::Back) => true,
-        ("iifname" | "iif", Direction::Back) | ("oifname" | "oif", Direction::Out) => false,
-        _ => return None,
-    };
-    let is_ours = contains(right, probe.link);
-    // The other device may have any name but ours, so only a rule about ours can be decided.
-    if ours {
-        Some(is_ours)
-    } else if only(right, probe.link) {
-        Some(false)
-    } else {
-        None
-    }
-}
-
-fn address_is(field: &str, right: &Value, probe: &Probe<'_>) -> Option<bool> {
-    let ours = matches!(
-        (field, probe.direction),
-        ("saddr", Direction::Out) | ("daddr", Direction::Back)
-    );
-    let network = network_of(right)?;
-    if network.contains(&probe.range) {
-        // The far side's address is unknown; only a network of all addresses certainly contains it.
-        return if ours || network.prefix_len() == 0 {
-            Some(true)
-        } else {
-            None
-        };
-    }
-    let apart = !probe.range.contains(&network);
-    if ours && apart { Some(false) } else { None }
-}
-
-fn network_of(right: &Value) -> Option<Ipv4Net> {
-    if let Some(address) = right.as_str() {
-        return Ipv4Net::new(address.parse().ok()?, 32).ok();
-    }
-    let prefix = right.get("prefix")?;
-    let length = u8::try_from(prefix["len"].as_u64()?).ok()?;
-    Ipv4Net::new(prefix["addr"].as_str()?.parse().ok()?, length).ok()
-}
-
-/// The verdict of a verdict map by connection state, the only kind that can be decided.
-fn vmap<'v>(content: &'v Value, probe: &Probe<'_>) -> Option<&'v Value> {
-    if content["key"]["ct"]["key"] != "state" {
-        return None;
-    }
-    let entries = content["data"]["set"].as_array()?;
-    entries
-        .iter()
-        .find(|entry| contains(&entry[0], probe.state()))
-        .map(|entry| &entry[1])
-}
-
-impl Probe<'_> {
-    fn state(&self) -> &'static str {
-        match self.direction {
-            Direction::Out => "new",
-            Direction::Back => "established",
-        }
-    }
-}
-
-fn contains(right: &Value, wanted: &str) -> bool {
-    match right {
-        Value::String(pattern) => pattern
-            .strip_suffix('*')
-            .map_or(pattern == wanted, |prefix| wanted.starts_with(prefix)),
-        Value::Array(values) => values.iter().any(|value| contains(value, wanted)),
-        Value::Object(object) => object.get("set").is_some_and(|set| contains(set, wanted)),
-        _ => false,
-    }
-}
-
-fn only(right: &Value, wanted: &str) -> bool {
-    match right {
-        Value::String(name) => name == wanted,
-        Value::Array(values) => values.iter().all(|value| only(value, wanted)),
-        Value::Object(object) => object.get("set").is_some_and(|set| only(set, wanted)),
-        _ => false,
-    }
 }
 
 fn text<'v>(value: &'v Value, key: &str) -> &'v str {
@@ -410,7 +329,9 @@ fn legacy_obstacle(rules: &str, traffic: Traffic, link: &str) -> Option<Obstacle
         reason: reason?,
         remedy: match traffic {
             Traffic::Forwarded => iptables_remedy("iptables-legacy", chain, link),
-            Traffic::ToHost => format!("iptables-legacy -I {chain} -i {link} -j ACCEPT"),
+            Traffic::ToHost | Traffic::Answers => {
+                format!("iptables-legacy -I {chain} -i {link} -j ACCEPT")
+            }
         },
     })
 }

@@ -53,6 +53,25 @@ impl Identity {
         format!("ikv-fabric {}.{}", self.pid, self.started)
     }
 
+    /// Whose device this is, by its alias. `None` if it is no fabric's.
+    pub fn of_alias(alias: &str) -> Option<Self> {
+        let rest = alias.strip_prefix("ikv-fabric ")?;
+        Self::parse(rest.split(' ').next()?, '.')
+    }
+
+    /// Whose table this is, by the name of the chain that [`chain`](Self::chain) gives.
+    pub fn of_chain(name: &str) -> Option<Self> {
+        Self::parse(name.strip_prefix("owner-")?, '-')
+    }
+
+    fn parse(words: &str, between: char) -> Option<Self> {
+        let (pid, started) = words.split_once(between)?;
+        Some(Self {
+            pid: pid.parse().ok()?,
+            started: started.parse().ok()?,
+        })
+    }
+
     /// Whether a device with this alias is ours.
     pub fn marks(&self, alias: &str) -> bool {
         alias

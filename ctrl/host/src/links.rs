@@ -14,7 +14,7 @@ use rtnetlink::packet_route::link::{
 use crate::error::HostError;
 use crate::journal::Identity;
 use crate::netlink::{Netlink, Request};
-use crate::plan::TapPlan;
+use crate::plan::{TapForm, TapPlan};
 
 /// Frames that may wait in a tap until QEMU reads them.
 const TX_QUEUE_FRAMES: u32 = 1000;
@@ -90,24 +90,22 @@ pub fn list(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
 
 /// Creates persistent taps and marks them as ours. They stay down until [`raise`].
 ///
-/// `owner` is a uid, `mtu` in bytes.
-///
 /// # Errors
 /// The first tap that could not be created or set up; those before it then exist.
 pub(crate) fn create_taps(
     netlink: &mut Netlink,
     taps: &[TapPlan],
-    owner: Option<u32>,
-    mtu: u32,
+    form: TapForm,
     identity: &Identity,
 ) -> Result<(), HostError> {
     for plan in taps {
-        create_persistent(&plan.name, owner).map_err(|e| HostError::tap(&plan.name, e))?;
+        create_persistent(&plan.name, form.owner, form.multi_queue)
+            .map_err(|e| HostError::tap(&plan.name, e))?;
     }
     let requests = taps
         .iter()
         .map(|plan| {
-            let mut message = marked(&plan.name, &plan.alias, mtu, identity);
+            let mut message = marked(&plan.name, &plan.alias, form.mtu, identity);
             // Without NOARP the host would answer for its other addresses on this device.
             message.header.flags = LinkFlags::Noarp;
             message.header.change_mask = LinkFlags::Noarp;
@@ -125,11 +123,12 @@ pub(crate) fn create_taps(
     Ok(())
 }
 
-fn create_persistent(name: &str, owner: Option<u32>) -> io::Result<()> {
+fn create_persistent(name: &str, owner: Option<u32>, multi_queue: bool) -> io::Result<()> {
     let flags = TapFlags {
         vnet_hdr: true,
         exclusive: true,
         nonblocking: false,
+        multi_queue,
     };
     let fd = tap::open_tap(name, flags)?;
     if let Some(uid) = owner {
@@ -155,6 +154,7 @@ pub(crate) fn create_host_tap(
         vnet_hdr: true,
         exclusive: true,
         nonblocking: true,
+        multi_queue: false,
     };
     let fd = tap::open_tap(name, flags).map_err(|e| HostError::tap(name, e))?;
     let mut message = marked(name, "host", mtu, identity);

@@ -117,6 +117,30 @@ impl Netlink {
         ))
     }
 
+    /// Asks for one object.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub(crate) fn ask(&mut self, get: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, get, 0);
+        self.socket.send(&bytes, 0)?;
+        loop {
+            self.receive()?;
+            for packet in Packets(&self.buffer) {
+                let packet = packet?;
+                if packet.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match packet.payload {
+                    NetlinkPayload::InnerMessage(answer) => return Ok(answer),
+                    NetlinkPayload::Error(answer) => return Err(answer.to_io()),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn append(&mut self, bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16) {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();

@@ -25,6 +25,17 @@ pub struct TapPlan {
     pub alias: String,
 }
 
+/// What the taps have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TapForm {
+    /// The uid that may open them besides root.
+    pub owner: Option<u32>,
+    /// Largest payload of a frame in bytes.
+    pub mtu: u32,
+    /// Whether they have several queues: a QEMU then opens them with `queues=`, and only so.
+    pub multi_queue: bool,
+}
+
 /// The host's own link to the `internet` switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostLinkPlan {
@@ -69,10 +80,8 @@ pub struct IpmiLinkPlan {
 pub struct HostPlanInput {
     /// Taps that users' VMs plug into.
     pub taps: Vec<TapPlan>,
-    /// Largest payload of a frame on the taps in bytes.
-    pub tap_mtu: u32,
-    /// The uid that may open the taps besides root.
-    pub tap_owner: Option<u32>,
+    /// What the taps have in common.
+    pub tap_form: TapForm,
     /// The host's link. Without one the plan has no route, no NAT and no forwarding either.
     pub host: Option<HostLinkPlan>,
     /// The host's device at the segment of the BMCs, if there are BMCs.
@@ -130,10 +139,8 @@ pub enum HostStep {
     Taps {
         /// Names and aliases.
         taps: Vec<TapPlan>,
-        /// The uid that may open them besides root.
-        owner: Option<u32>,
-        /// Largest payload of a frame in bytes.
-        mtu: u32,
+        /// What they have in common.
+        form: TapForm,
     },
     /// Create the host's tap, marked as ours, down.
     HostLink {
@@ -183,8 +190,7 @@ pub fn plan(input: &HostPlanInput) -> Vec<HostStep> {
     if !input.taps.is_empty() {
         steps.push(HostStep::Taps {
             taps: input.taps.clone(),
-            owner: input.tap_owner,
-            mtu: input.tap_mtu,
+            form: input.tap_form,
         });
     }
     if let Some(host) = &input.host {
@@ -261,13 +267,14 @@ fn filter(input: &HostPlanInput) -> Filter {
 impl fmt::Display for HostStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Taps { taps, owner, mtu } => {
-                write!(
-                    f,
-                    "create {}, MTU {mtu}",
-                    counted(taps.iter().map(|tap| &*tap.name), "tap")
-                )?;
-                owner.map_or(Ok(()), |uid| write!(f, ", for user {uid}"))
+            Self::Taps { taps, form } => {
+                let taps = counted(taps.iter().map(|tap| &*tap.name), "tap");
+                write!(f, "create {taps}, MTU {}", form.mtu)?;
+                if form.multi_queue {
+                    f.write_str(", with several queues")?;
+                }
+                form.owner
+                    .map_or(Ok(()), |uid| write!(f, ", for user {uid}"))
             }
             Self::HostLink {
                 name, mtu, ipv6, ..
@@ -329,8 +336,11 @@ mod tests {
             .collect();
         HostPlanInput {
             taps,
-            tap_mtu: 9000,
-            tap_owner: Some(1000),
+            tap_form: TapForm {
+                owner: Some(1000),
+                mtu: 9000,
+                multi_queue: false,
+            },
             host: Some(HostLinkPlan {
                 name: "ikhn".into(),
                 mac: Mac([0, 0x22, 0x22, 0xdd, 0xee, 1]),
@@ -370,12 +380,13 @@ mod tests {
     #[test]
     fn other_choices_in_words() {
         let mut input = input(1);
-        input.tap_owner = None;
+        input.tap_form.owner = None;
+        input.tap_form.multi_queue = true;
         let host = input.host.as_mut().unwrap();
         host.snat = Snat::Address("203.0.113.7".parse().unwrap());
         host.ipv6_forwarding = true;
         insta::assert_snapshot!(words(&input), @r"
-        create tap ikvm1-3-1, MTU 9000
+        create tap ikvm1-3-1, MTU 9000, with several queues
         create host link ikhn, MTU 9000
         load nftables tables ikv-fabric: keep the host's stack from tap ikvm1-3-1, SNAT 192.168.96.0/19 to 203.0.113.7; guests reach no service of the host, and none of its neighbours reaches the fabric
         set links up
@@ -410,8 +421,11 @@ mod tests {
     fn an_empty_input_makes_an_empty_plan() {
         let nothing = HostPlanInput {
             taps: vec![],
-            tap_mtu: 9000,
-            tap_owner: None,
+            tap_form: TapForm {
+                owner: None,
+                mtu: 9000,
+                multi_queue: false,
+            },
             host: None,
             ipmi: None,
         };

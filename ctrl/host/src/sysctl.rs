@@ -25,7 +25,7 @@ pub struct Setting {
 }
 
 /// A protocol that the host can forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// `net.ipv4.ip_forward`

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use dataplane::sys::netns;
 use dataplane::sys::tap::{TapFlags, open_tap};
 
-/// Opens an existing tap by name with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`. Whether the descriptor
+/// Opens an existing tap by name with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, and as many queues as it
+/// was made with. Whether the descriptor
 /// blocks does not matter to QEMU.
 pub type OpenTap = Arc<dyn Fn(&str) -> io::Result<OwnedFd> + Send + Sync>;
 
@@ -24,6 +25,7 @@ pub(crate) fn unconnected(count: usize) -> io::Result<Vec<OwnedFd>> {
         vnet_hdr: true,
         exclusive: true,
         nonblocking: true,
+        multi_queue: false,
     };
     netns::in_new_one(move || {
         (0..count)

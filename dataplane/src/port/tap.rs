@@ -32,6 +32,7 @@ impl Tap {
             vnet_hdr: true,
             exclusive: false,
             nonblocking: true,
+            multi_queue: false,
         };
         let refused = |action| {
             move |source| PortError::Refused {

@@ -48,6 +48,10 @@ impl Control {
         unsafe { libc::CMSG_SPACE(size_of::<libc::tpacket_auxdata>() as u32) } as usize;
 }
 
+/// The mark of every frame that leaves by a socket of [`open`] (SO_MARK), by which rules of the host tell
+/// the fabric's frames from those of its own stack. It stays on this machine.
+pub const FRAME_MARK: u32 = 0x696b_6662;
+
 /// Opens a packet socket on the network device with index `ifindex`: it receives every
 /// frame that enters the device, of whatever protocol, and none that leaves it.
 ///
@@ -66,6 +70,7 @@ pub fn open(ifindex: u32) -> io::Result<OwnedFd> {
         (libc::SOL_PACKET, libc::PACKET_AUXDATA, 1),
         (libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1),
         (libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1),
+        (libc::SOL_SOCKET, libc::SO_MARK, FRAME_MARK.cast_signed()),
     ] {
         set_option(&socket, level, name, value)?;
     }

@@ -28,6 +28,9 @@ pub struct TapFlags {
     pub exclusive: bool,
     /// Reads and writes never block (`O_NONBLOCK`).
     pub nonblocking: bool,
+    /// The device has several queues, a descriptor each (`IFF_MULTI_QUEUE`). All who open it have to
+    /// say so, or none.
+    pub multi_queue: bool,
 }
 
 /// What the reader of the tap can take in one frame beyond plain, checksummed Ethernet
@@ -80,7 +83,7 @@ impl TapOffloads {
 /// # Errors
 /// `InvalidInput` if no device can have the name; otherwise the kernel's error: `EBUSY` if another
 /// process holds the tap (or, with `exclusive`, if the device exists), `EINVAL` if a device of
-/// this name is not a tap, `EPERM` without `CAP_NET_ADMIN` on a tap of another owner.
+/// this name is not a tap, or has several queues and `flags` does not say so, `EPERM` without `CAP_NET_ADMIN` on a tap of another owner.
 pub fn open_tap(name: &str, flags: TapFlags) -> io::Result<OwnedFd> {
     let mut request = request_for(name)?;
     let mut bits = libc::IFF_TAP | libc::IFF_NO_PI;
@@ -89,6 +92,9 @@ pub fn open_tap(name: &str, flags: TapFlags) -> io::Result<OwnedFd> {
     }
     if flags.exclusive {
         bits |= libc::IFF_TUN_EXCL;
+    }
+    if flags.multi_queue {
+        bits |= libc::IFF_MULTI_QUEUE;
     }
     // The flag word is 16 bits wide and IFF_TUN_EXCL is its top bit.
     request.ifr_ifru.ifru_flags = bits as libc::c_short;

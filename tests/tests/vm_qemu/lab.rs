@@ -125,6 +125,7 @@ const FLAGS: TapFlags = TapFlags {
     vnet_hdr: true,
     exclusive: false,
     nonblocking: true,
+    multi_queue: false,
 };
 
 /// Opens existing taps as the fabric does.

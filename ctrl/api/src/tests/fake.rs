@@ -72,6 +72,7 @@ impl Backend for Fake {
         Status {
             ready: true,
             problems: Vec::new(),
+            host: Vec::new(),
             nodes: vec![node()],
             cables: 1,
             workers: 2,

@@ -98,6 +98,7 @@ mod tests {
         let status = Status {
             ready: false,
             problems: vec!["worker 0 makes no progress".into()],
+            host: Vec::new(),
             nodes: vec![
                 node("leaf1", NodeState::Running, 2, ""),
                 node(

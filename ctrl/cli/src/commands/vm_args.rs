@@ -168,6 +168,18 @@ mod tests {
     }
 
     #[test]
+    fn a_tap_with_several_queues_is_opened_with_all_of_them() {
+        let sets = ["host.tap_queues=4".to_owned()];
+        let topology = build(&model::config::parse("f", "", &sets).unwrap()).unwrap();
+        let paths = StatePaths::beside(Path::new("/run/ikv-fabric/control.sock"));
+        let options = options(&topology, &paths, "rack1:u3:1", &PlugOptions::default());
+        insta::assert_snapshot!(pasteable(&options.unwrap()), @r"
+        -netdev tap,id=net0,ifname=ikvm1-3-1,script=no,downscript=no,queues=4 \
+        -device virtio-net-pci,netdev=net0,mac=02:69:6b:01:03:01,mq=on,vectors=10
+        ");
+    }
+
+    #[test]
     fn by_vhost_user() {
         let mut plug = PlugOptions {
             nic: PlugKind::VhostUser,

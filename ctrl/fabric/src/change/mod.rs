@@ -23,6 +23,7 @@ use crate::progress::duration;
 use crate::state::FabricState;
 use crate::switches::factory::NewKeys;
 use crate::switches::seeds::SeedsError;
+use crate::upkeep;
 use api::{ApiError, ApplyAnswer, ApplyRequest, Peer};
 use control::Comparison;
 use host::execute::HostChangeError;
@@ -108,6 +109,10 @@ impl Fabric {
             return Ok(answer);
         }
         let began = Instant::now();
+        if peer.uid == Some(0) {
+            // Whoever applies wants what was put back once, and is gone again, too.
+            upkeep::look(&self.live, true).await;
+        }
         let done = self.carry_out(&before, &prepared).await;
         self.doing(None);
         match done {

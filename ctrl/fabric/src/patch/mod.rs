@@ -261,6 +261,7 @@ impl Backend for Patch {
         Status {
             ready,
             problems,
+            host: Vec::new(),
             nodes: Vec::new(),
             cables: self.0.cables().len(),
             workers: self.0.cables().panel().workers(),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::finding::{Finding, Severity};
 use host::folder::Folder;
-use host::journal::Journal;
+use host::journal::{Identity, Journal};
 use host::lock::{Lock, StatePaths};
 use host::netns::NetnsId;
 use host::plan::TapPlan;
@@ -60,6 +60,8 @@ pub(super) fn in_the_way(paths: &StatePaths, taps: &[TapPlan], own: u32) -> Vec<
         &paths.ssh,
         &paths.vhost,
         &paths.ipmi,
+        &paths.vnc,
+        &paths.recorder,
     ]
     .into_iter()
     .filter(|path| path.symlink_metadata().is_ok());
@@ -132,6 +134,14 @@ pub(super) fn other_fabric(paths: &StatePaths, own: u32) -> Option<Finding> {
             format!("rm {}", paths.journal.display()),
         )),
     }
+}
+
+/// The fabric that was killed on this socket, in this network namespace: `run` takes away what it left.
+pub(super) fn left_behind(paths: &StatePaths) -> Option<Identity> {
+    let journal = Journal::load(&paths.journal).ok()??;
+    let state = journal.state();
+    let here = NetnsId::current().is_ok_and(|here| here == state.netns);
+    (here && !state.identity.is_running()).then(|| state.identity.clone())
 }
 
 #[cfg(test)]

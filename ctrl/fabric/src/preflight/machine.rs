@@ -7,7 +7,10 @@ use std::path::Path;
 use super::finding::{Finding, Severity};
 use dataplane::quarter_of_ram;
 use host::program::Program;
+use model::difference::FabricPlan;
 use model::impairment::Bytes;
+use vm::accel::{self, Facts};
+use vm::image::WantedImage;
 
 pub(super) fn packages(programs: &[Program], present: impl Fn(&str) -> bool) -> Option<Finding> {
     let missing: Vec<&Program> = programs.iter().filter(|p| !present(p.name)).collect();
@@ -94,6 +97,26 @@ pub(super) fn acceleration(cpuinfo: &str, kvm: io::Result<()>) -> Finding {
         format!("switches run under TCG, slower than KVM: {why}"),
         "",
     )
+}
+
+/// Why the image of the switches can be neither used nor built. The programs that a build needs are in
+/// `needs`.
+pub(super) fn image(plan: &FabricPlan) -> Option<Finding> {
+    if plan.switches.is_empty() {
+        return None;
+    }
+    let image = WantedImage::new(&plan.config.image);
+    let error = image.and_then(|image| image.has_room()).err()?;
+    Some(Finding::new(Severity::Error, error.to_string(), ""))
+}
+
+/// Why the switches cannot run under the accelerator that is configured.
+pub(super) fn accelerator(plan: &FabricPlan) -> Option<Finding> {
+    if plan.switches.is_empty() {
+        return None;
+    }
+    let error = accel::decide(plan.config.vm.accel, &Facts::read()).err()?;
+    Some(Finding::new(Severity::Error, error.to_string(), ""))
 }
 
 pub(super) fn available_mib(meminfo: &str) -> Option<u64> {

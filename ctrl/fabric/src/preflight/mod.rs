@@ -17,8 +17,9 @@ use dataplane::seccomp;
 use crate::options::BringUpError;
 use crate::owner::{NoSuchUser, Person};
 use crate::progress::Progress;
-use crate::rights;
 use crate::switches::bmcs::taken_ports;
+use crate::switches::displays;
+use crate::{descriptors, rights};
 pub use finding::{Finding, Severity};
 use host::lock::StatePaths;
 use host::plan::HostPlanInput;
@@ -66,7 +67,9 @@ pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSu
     Ok(found)
 }
 
-/// As [`check`], but for the jail of QEMUs: `run` says what it lacks when it starts them.
+/// Everything on which it depends whether a fabric of this plan comes up: the one list of `check` and
+/// [`refuse_obstacles`]. A condition under which a later stage of `run` fails belongs here, too. Not the
+/// jail of QEMUs: `run` says what it lacks when it starts them.
 fn obstacles(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSuchUser> {
     let owner = Person::find(plan.config.owner.as_ref())?;
     let host = needs::host_input(plan, &owner);
@@ -79,6 +82,10 @@ fn obstacles(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSu
     found.extend(files::untrusted_keys(&plan.config));
     found.extend(machine::jail(rights::stay_roots(&plan.config).as_slice()));
     found.extend(taken_ports(&plan.topology, &plan.switches));
+    found.extend(displays::taken_ports(plan));
+    found.extend(machine::image(plan));
+    found.extend(machine::accelerator(plan));
+    found.extend(descriptors::obstacle(plan.topology.cables.len()));
     found.push(machine::hold_memory(plan.config.impair.memory));
     Ok(found)
 }
@@ -133,8 +140,9 @@ fn check_host(paths: &StatePaths, host: &HostPlanInput) -> Vec<Finding> {
     }
     found.extend(untrusted);
     if rustix::process::geteuid().is_root() {
-        found.extend(network::network(host));
-        found.extend(network::rules(host));
+        let left = files::left_behind(paths);
+        found.extend(network::network(host, left.as_ref()));
+        found.extend(network::rules(host, left.as_ref()));
         found.extend(network::reach(host));
     }
     found

@@ -1,7 +1,7 @@
 //! What a plan needs from the host and the machine.
 
 use crate::owner::Person;
-use host::plan::{HostLinkPlan, HostPlanInput, IpmiLinkPlan, TapPlan};
+use host::plan::{HostLinkPlan, HostPlanInput, IpmiLinkPlan, TapForm, TapPlan};
 use host::program::Program;
 use host::rootless;
 use model::difference::FabricPlan;
@@ -61,8 +61,11 @@ pub(crate) fn host_input(plan: &FabricPlan, owner: &Person) -> HostPlanInput {
     let host = &topology.host;
     HostPlanInput {
         taps: taps(plan),
-        tap_mtu: MTU.into(),
-        tap_owner: Some(owner.uid),
+        tap_form: TapForm {
+            owner: Some(owner.uid),
+            mtu: MTU.into(),
+            multi_queue: host.tap_queues > 1,
+        },
         host: Some(HostLinkPlan {
             name: host.name.clone(),
             mac: host.mac,

@@ -8,13 +8,16 @@ use serde_json::Value;
 use super::finding::{Finding, Severity};
 use host::address::{self, HostRoute};
 use host::firewall::{self, Traffic};
+use host::journal::Identity;
 use host::links::{self, Link};
 use host::netlink::Netlink;
 use host::nft;
+use host::others::OtherFabric;
 use host::plan::{HostPlanInput, TABLE};
 use host::program;
 
-pub(super) fn network(host: &HostPlanInput) -> Vec<Finding> {
+/// `left`: the killed fabric whose things `run` takes away before it starts.
+pub(super) fn network(host: &HostPlanInput, left: Option<&Identity>) -> Vec<Finding> {
     let read = || -> io::Result<_> {
         let mut netlink = Netlink::open()?;
         Ok((
@@ -24,7 +27,8 @@ pub(super) fn network(host: &HostPlanInput) -> Vec<Finding> {
         ))
     };
     match read() {
-        Ok((links, addresses, routes)) => {
+        Ok((mut links, addresses, routes)) => {
+            links.retain(|link| !left.is_some_and(|left| left.marks(&link.alias)));
             let mut found: Vec<Finding> = link_conflicts(host, &links).into_iter().collect();
             found.extend(address_conflicts(host, &addresses));
             found.extend(route_conflicts(host, &routes));
@@ -53,19 +57,32 @@ pub(super) fn link_conflicts(host: &HostPlanInput, links: &[Link]) -> Option<Fin
         1 => String::new(),
         n => format!(" and {} more of our names", n - 1),
     };
-    let remedy = if first.alias.starts_with("ikv-fabric ") {
-        "ikv-fabric clean".to_owned()
-    } else {
-        format!(
-            "ip link del {}, or other names in the configuration",
-            first.name
-        )
+    let (whose, remedy) = match Identity::of_alias(&first.alias) {
+        Some(identity) => in_words(&OtherFabric::of(&identity)),
+        None => (
+            String::new(),
+            format!(
+                "ip link del {}, or other names in the configuration",
+                first.name
+            ),
+        ),
     };
     Some(Finding::new(
         Severity::Error,
-        format!("link {}{more} exists already", first.name),
+        format!("link {}{more} exists already{whose}", first.name),
         remedy,
     ))
+}
+
+/// Whose something is, for the end of a sentence, and the remedy.
+fn in_words(other: &OtherFabric) -> (String, String) {
+    let elsewhere = "another fabric needs another network namespace, or other names and addresses";
+    let remedy = if other.is_running() {
+        format!("{}; {elsewhere}", other.remedy())
+    } else {
+        other.remedy()
+    };
+    (format!(", of {other}"), remedy)
 }
 
 pub(super) fn address_conflicts(
@@ -146,7 +163,8 @@ fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
     a.contains(&b) || b.contains(&a)
 }
 
-pub(super) fn rules(host: &HostPlanInput) -> Vec<Finding> {
+/// `left`: as for [`network`].
+pub(super) fn rules(host: &HostPlanInput, left: Option<&Identity>) -> Vec<Finding> {
     if program::find("nft").is_none() {
         return Vec::new();
     }
@@ -160,13 +178,14 @@ pub(super) fn rules(host: &HostPlanInput) -> Vec<Finding> {
             )];
         }
     };
-    let mut found = table_conflicts(&ruleset);
+    let mut found = table_conflicts(&ruleset, left);
     if let Some(host) = &host.host {
         found.extend(firewall_warnings(
             Traffic::Forwarded,
             &host.name,
             host.range,
         ));
+        found.extend(firewall_warnings(Traffic::Answers, &host.name, host.range));
     }
     if let Some(ipmi) = &host.ipmi {
         let segment = ipmi.address.trunc();
@@ -189,7 +208,7 @@ pub(super) fn reach(host: &HostPlanInput) -> Option<Finding> {
     })
 }
 
-pub(super) fn table_conflicts(ruleset: &Value) -> Vec<Finding> {
+pub(super) fn table_conflicts(ruleset: &Value, left: Option<&Identity>) -> Vec<Finding> {
     let items = ruleset["nftables"]
         .as_array()
         .map(Vec::as_slice)
@@ -200,15 +219,27 @@ pub(super) fn table_conflicts(ruleset: &Value) -> Vec<Finding> {
             .as_str()
             .filter(|family| ["inet", "netdev"].contains(family))
     });
-    families
-        .map(|family| {
-            Finding::new(
-                Severity::Error,
-                format!("an nftables table {family} {TABLE} exists already"),
-                format!("ikv-fabric clean; or nft delete table {family} {TABLE}"),
-            )
-        })
-        .collect()
+    let owner = |family: &str| {
+        let chains = items.iter().filter_map(|item| item.get("chain"));
+        let mut chains = chains.filter(|it| it["family"] == family && it["table"] == TABLE);
+        chains.find_map(|chain| Identity::of_chain(chain["name"].as_str()?))
+    };
+    let found = families.filter_map(|family| {
+        let owner = owner(family);
+        if owner.is_some() && owner.as_ref() == left {
+            return None;
+        }
+        let (whose, remedy) = owner.map_or_else(
+            || {
+                let by_hand = format!("nft delete table {family} {TABLE}");
+                (String::new(), by_hand)
+            },
+            |owner| in_words(&OtherFabric::of(&owner)),
+        );
+        let what = format!("an nftables table {family} {TABLE} exists already{whose}");
+        Some(Finding::new(Severity::Error, what, remedy))
+    });
+    found.collect()
 }
 
 /// What the host's firewall would drop of the fabric's traffic.
@@ -216,6 +247,7 @@ fn firewall_warnings(traffic: Traffic, link: &str, range: Ipv4Net) -> Vec<Findin
     let what = match traffic {
         Traffic::Forwarded => "traffic that the fabric forwards",
         Traffic::ToHost => "traffic from the BMCs' segment to the BMCs",
+        Traffic::Answers => "answers and pings from the fabric to the host",
     };
     match firewall::check(traffic, link, range) {
         Ok(obstacles) => obstacles

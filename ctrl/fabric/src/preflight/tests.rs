@@ -6,10 +6,10 @@ use super::machine::{acceleration, available_mib, memory, packages, tun_device};
 use super::network::{address_conflicts, link_conflicts, route_conflicts, table_conflicts};
 use super::*;
 use host::address::HostRoute;
-use host::journal::Journal;
+use host::journal::{Identity, Journal};
 use host::links::Link;
 use host::lock::Lock;
-use host::plan::{HostLinkPlan, TABLE, TapPlan};
+use host::plan::{HostLinkPlan, TABLE, TapForm, TapPlan};
 use model::config::Snat;
 use serde_json::json;
 
@@ -21,8 +21,11 @@ fn input() -> HostPlanInput {
                 alias: String::new(),
             })
             .into(),
-        tap_mtu: 9000,
-        tap_owner: None,
+        tap_form: TapForm {
+            owner: None,
+            mtu: 9000,
+            multi_queue: false,
+        },
         host: Some(HostLinkPlan {
             name: "ikhn".into(),
             mac: Mac([0; 6]),
@@ -126,24 +129,38 @@ fn links_of_our_names_are_counted() {
         finding.what,
         "link ikvm1-3-2 and 1 more of our names exists already"
     );
-    let stale = [link("ikhn", "ikv-fabric 47.11 host")];
+    let stale = [link("ikhn", "ikv-fabric 4194305.11 host")];
+    let finding = link_conflicts(&input(), &stale).unwrap();
     assert_eq!(
-        link_conflicts(&input(), &stale).unwrap().remedy,
-        "ikv-fabric clean"
+        finding.what,
+        "link ikhn exists already, of a fabric that was killed, pid 4194305"
     );
+    assert!(finding.remedy.contains("clean"), "{}", finding.remedy);
     assert_eq!(link_conflicts(&input(), &links[..1]), None);
 }
 
 #[test]
 fn a_table_of_our_name_is_found() {
     let with = |family: &str| json!({"nftables": [{"table": {"family": family, "name": TABLE}}]});
-    assert_eq!(table_conflicts(&with("inet")).len(), 1);
-    let found = table_conflicts(&with("netdev"));
-    assert_eq!(
-        found[0].remedy,
-        "ikv-fabric clean; or nft delete table netdev ikv-fabric"
-    );
-    assert_eq!(table_conflicts(&with("ip")), []);
+    assert_eq!(table_conflicts(&with("inet"), None).len(), 1);
+    let found = table_conflicts(&with("netdev"), None);
+    assert_eq!(found[0].remedy, "nft delete table netdev ikv-fabric");
+    assert_eq!(table_conflicts(&with("ip"), None), []);
+}
+
+#[test]
+fn a_table_of_another_fabric_is_told_with_that_fabric() {
+    let ours = Identity::current().unwrap();
+    let ruleset = json!({"nftables": [
+        {"table": {"family": "inet", "name": TABLE}},
+        {"chain": {"family": "inet", "table": TABLE, "name": ours.chain()}},
+    ]});
+    let found = table_conflicts(&ruleset, None);
+    let pid = std::process::id().to_string();
+    assert!(found[0].what.contains(&pid), "{}", found[0].what);
+    assert!(found[0].remedy.contains("another network namespace"));
+    // `run` takes away what a killed fabric has left on its own socket.
+    assert_eq!(table_conflicts(&ruleset, Some(&ours)), []);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::factory::key_folder;
 use super::seeds::SeedsError;
 use crate::files::{self, FileError, make_closed_folder, make_folder};
+use crate::host::Ending;
 use crate::jail;
 use crate::live::Live;
 use crate::off_thread::off_thread;
@@ -19,7 +20,6 @@ use crate::options::BringUpError;
 use crate::preflight::finding::{Finding, Severity};
 use crate::state::FabricState;
 use api::{ApiError, BmcReport, IpmiAccess};
-use host::{HostError, nft};
 use model::topology::{EndOwner, IpmiSegment, Selection, Topology};
 use vm::bmc::{self, Bmc, BmcSpec, BmcState, password};
 
@@ -166,7 +166,7 @@ impl Bmcs {
         index: usize,
     ) -> Result<(), BringUpError> {
         if let Some(segment) = &state.plan.topology.ipmi {
-            set_port("add", segment.port(index)).await?;
+            set_port(live, "add", segment.port(index)).await?;
         }
         self.start(live, state, index)
     }
@@ -181,7 +181,7 @@ impl Bmcs {
         bmc.stop().await;
         let folder = live.paths.ipmi.join(name);
         files::remove(&folder);
-        if let Err(error) = set_port("delete", bmc.port()).await {
+        if let Err(error) = set_port(live, "delete", bmc.port()).await {
             tracing::warn!(%error, "the port of a BMC stays open on the segment");
         }
     }
@@ -234,10 +234,13 @@ pub(crate) fn access(bmcs: Option<&Bmcs>, topology: &Topology) -> Result<IpmiAcc
 }
 
 /// Opens (verb "add") or closes (verb "delete") a BMC's port on the segment.
-async fn set_port(verb: &'static str, port: u16) -> Result<(), BringUpError> {
-    let load = move || nft::load(&nft::bmc_port(verb, port)).map_err(HostError::from);
-    let loaded = off_thread("host", load).await;
-    Ok(loaded.map_err(|error| HostError::from(nft::NftError::from(error)))??)
+async fn set_port(live: &Live, verb: &'static str, port: u16) -> Result<(), BringUpError> {
+    let set = live.host.change(move |host| host.set_bmc_port(verb, port));
+    match set.await {
+        Ok(done) => Ok(done?),
+        // With the fabric goes the segment.
+        Err(Ending) => Ok(()),
+    }
 }
 
 /// Reports every end of a BMC to the user, until the BMC is stopped.

@@ -16,6 +16,7 @@ use crate::host::Host;
 use crate::live::Live;
 use crate::options::BringUpError;
 use crate::owner::Person;
+use crate::preflight::finding::{Finding, Severity};
 use host::lock::StatePaths;
 use model::config::{Config, Listen};
 use model::difference::FabricPlan;
@@ -68,6 +69,35 @@ pub(crate) fn open(
     Ok(displays)
 }
 
+/// Finds TCP ports at which displays cannot be.
+pub(crate) fn taken_ports(plan: &FabricPlan) -> Vec<Finding> {
+    let FabricPlan {
+        config,
+        topology,
+        switches,
+    } = plan;
+    if config.vnc.listen != Listen::Tcp {
+        return Vec::new();
+    }
+    let taken = switches.iter().filter_map(|switch| {
+        let at = tcp_address(config, switch);
+        let error = std::net::TcpListener::bind(at).err()?;
+        let name = &topology.switches[switch].name;
+        Some(Finding::new(
+            Severity::Error,
+            format!("the VNC display of {name} cannot be at {at}: {error}"),
+            "another vnc.display in the configuration; `ss -tlpn` shows who is there",
+        ))
+    });
+    taken.collect()
+}
+
+/// Where a switch's display is, if displays are at TCP ports.
+fn tcp_address(config: &Config, switch: usize) -> SocketAddr {
+    let port = port(config.vnc.display, switch).unwrap_or_default();
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
 /// Listens for one switch's display. `None` if displays are disabled.
 ///
 /// # Errors
@@ -91,8 +121,7 @@ pub(crate) fn open_one(
             })?
         }
         Listen::Tcp => {
-            let port = port(config.vnc.display, switch).unwrap_or_default();
-            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let at = tcp_address(config, switch);
             tcp(at).map_err(|source| failed(topology, switch, at.to_string(), source))?
         }
     };

@@ -61,7 +61,9 @@ pub(crate) async fn machine(config: &Config, progress: &Progress) -> Result<Mach
             .display()
             .to_string(),
     );
-    let launcher = Launcher::probe(Arc::new(open_switch_tap)).await?;
+    let multi_queue = config.host.tap_queues > 1;
+    let launcher =
+        Launcher::probe(Arc::new(move |name| open_switch_tap(name, multi_queue))).await?;
     for missing in launcher.not_jailed() {
         progress.note(&format!("  ! {missing}"));
     }
@@ -80,7 +82,7 @@ pub(crate) async fn machine(config: &Config, progress: &Progress) -> Result<Mach
 
 /// Opens the tap of a switch. It must exist already: the kernel would otherwise create one without
 /// guard, owner and cable.
-fn open_switch_tap(name: &str) -> std::io::Result<OwnedFd> {
+fn open_switch_tap(name: &str, multi_queue: bool) -> std::io::Result<OwnedFd> {
     index_of(name)?;
     open_tap(
         name,
@@ -88,6 +90,7 @@ fn open_switch_tap(name: &str) -> std::io::Result<OwnedFd> {
             vnet_hdr: true,
             exclusive: false,
             nonblocking: true,
+            multi_queue,
         },
     )
 }

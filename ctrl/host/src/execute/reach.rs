@@ -26,14 +26,17 @@ impl HostChanges {
         };
         let step = format!("see to it that {reach}");
         guard.reach = reach;
-        let replaced = self
-            .kept_apart(&filter)
-            .and_then(|apart| Ok(nft::load(&nft::replace(&filter, &apart))?));
-        replaced.map_err(|source| HostChangeError::Step {
+        let replaced = self.kept_apart(&filter).and_then(|apart| {
+            let commands = nft::replace(&filter, &apart);
+            nft::load(&commands)?;
+            Ok(commands)
+        });
+        let commands = replaced.map_err(|source| HostChangeError::Step {
             step,
             source,
             left: Vec::new(),
         })?;
+        self.remember_loaded(&commands);
         self.filter = Some(filter);
         Ok(())
     }

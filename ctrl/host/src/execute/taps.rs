@@ -9,7 +9,7 @@ use crate::address::index_of;
 use crate::error::HostError;
 use crate::journal::Undo;
 use crate::netlink::Netlink;
-use crate::plan::{HostStep, TapPlan};
+use crate::plan::{HostStep, TapForm, TapPlan};
 use crate::{links, nft};
 
 impl HostChanges {
@@ -23,15 +23,9 @@ impl HostChanges {
         let mut taps = planned.taps.iter();
         let tap = taps.find(|tap| tap.name == name).ok_or_else(unknown)?;
         let mut netlink = Netlink::open().map_err(HostError::Netlink)?;
-        let (owner, mtu) = (planned.owner, planned.mtu);
-        links::create_taps(
-            &mut netlink,
-            std::slice::from_ref(tap),
-            owner,
-            mtu,
-            self.identity(),
-        )?;
-        guard_taps([name])?;
+        let taps = std::slice::from_ref(tap);
+        links::create_taps(&mut netlink, taps, planned.form, self.identity())?;
+        guard_taps([name], self.egress)?;
         index_of(name)
             .and_then(|index| links::raise_one(&mut netlink, index))
             .map_err(|error| HostError::link("raise", name, error))
@@ -42,14 +36,17 @@ impl HostChanges {
     /// # Errors
     /// [`HostChangeError::Step`] with what failed, and what of it could not be undone.
     pub fn add_taps(&mut self, added: &[TapPlan]) -> Result<(), HostChangeError> {
-        let (owner, mtu) = match &self.taps {
-            Some(planned) => (planned.owner, planned.mtu),
-            None => (None, u32::from(MTU)),
-        };
+        let form = self.taps.as_ref().map_or(
+            TapForm {
+                owner: None,
+                mtu: u32::from(MTU),
+                multi_queue: false,
+            },
+            |planned| planned.form,
+        );
         let step = HostStep::Taps {
             taps: added.to_vec(),
-            owner,
-            mtu,
+            form,
         };
         let names: Vec<String> = added.iter().map(|tap| tap.name.clone()).collect();
         // A tap is marked only after it was made: if the fabric is killed in between, only the
@@ -57,7 +54,7 @@ impl HostChanges {
         self.journal.begin(Undo::Links {
             names: names.clone(),
         })?;
-        let made = self.make_taps(added, owner, mtu);
+        let made = self.make_taps(added, form);
         let left = match &made {
             Ok(()) => Ok(()),
             // Those before the one that failed were made by us; that one, if it exists, was not.
@@ -80,18 +77,17 @@ impl HostChanges {
         }
         let planned = self.taps.get_or_insert_with(|| PlannedTaps {
             taps: Vec::new(),
-            owner,
-            mtu,
+            form,
         });
         planned.taps.extend_from_slice(added);
         Ok(())
     }
 
-    fn make_taps(&self, taps: &[TapPlan], owner: Option<u32>, mtu: u32) -> Result<(), HostError> {
+    fn make_taps(&self, taps: &[TapPlan], form: TapForm) -> Result<(), HostError> {
         let identity = self.identity();
         let mut netlink = Netlink::open().map_err(HostError::Netlink)?;
-        links::create_taps(&mut netlink, taps, owner, mtu, identity)?;
-        guard_taps(taps.iter().map(|tap| tap.name.as_str()))?;
+        links::create_taps(&mut netlink, taps, form, identity)?;
+        guard_taps(taps.iter().map(|tap| tap.name.as_str()), self.egress)?;
         links::raise(&mut netlink, identity)
     }
 
@@ -110,6 +106,7 @@ impl HostChanges {
     fn delete_taps(&self, names: &[String], unmarked: &[String]) -> Result<(), HostError> {
         let mut netlink = Netlink::open().map_err(HostError::Netlink)?;
         links::delete_named(&mut netlink, self.identity(), names, unmarked)?;
-        Ok(nft::unguard(names.iter().map(String::as_str))?)
+        let names = names.iter().map(String::as_str);
+        Ok(nft::unguard(names, self.egress)?)
     }
 }

@@ -174,6 +174,111 @@ fn a_state_map_is_followed() {
 }
 
 #[test]
+fn a_named_set_with_our_link_is_read() {
+    let set = |elem: Value| {
+        json!({"set": {"family": "inet", "table": "t", "name": "trusted", "type": "ifname",
+                       "handle": 3, "elem": elem}})
+    };
+    let with = |items: &[Value]| {
+        let accept = |key| {
+            let trusted = name_is(key, "@trusted");
+            rule("inet", "t", "c", json!([trusted, {"accept": null}]))
+        };
+        let mut all = vec![
+            base("inet", "t", "c", "drop"),
+            accept("iifname"),
+            accept("oifname"),
+        ];
+        all.extend_from_slice(items);
+        look(Value::Array(all)).len()
+    };
+    assert_eq!(with(&[set(json!(["lo", "ikhn"]))]), 0);
+    let counted = json!([{"elem": {"val": "ikhn", "counter": {"packets": 1, "bytes": 2}}}]);
+    assert_eq!(with(&[set(counted)]), 0);
+    assert_eq!(with(&[set(json!(["lo"]))]), 1);
+}
+
+#[test]
+fn a_map_by_link_is_followed_by_jump_and_goto() {
+    let with = |verdict: &str, data: Value, items: &[Value]| {
+        let key = json!({"meta": {"key": "iifname"}});
+        let map = json!([{"vmap": {"key": key, "data": data}}]);
+        let mut all = vec![
+            base("inet", "t", "c", "accept"),
+            rule("inet", "t", "c", map),
+            rule("inet", "t", "guests", json!([{"drop": null}])),
+        ];
+        all.extend_from_slice(items);
+        let found = look(Value::Array(all));
+        assert!(
+            found.iter().all(|it| it.reason.contains("guests drops")),
+            "{verdict}"
+        );
+        found.len()
+    };
+    for verdict in ["jump", "goto"] {
+        let entry = json!(["ikhn", {verdict: {"target": "guests"}}]);
+        assert_eq!(with(verdict, json!({"set": [entry.clone()]}), &[]), 1);
+        let named = json!({"map": {"family": "inet", "table": "t", "name": "by", "elem": [entry]}});
+        assert_eq!(with(verdict, json!("@by"), &[named]), 1);
+        let other = json!(["eth0", {verdict: {"target": "guests"}}]);
+        assert_eq!(with(verdict, json!({"set": [other]}), &[]), 0);
+    }
+}
+
+#[test]
+fn what_drops_before_routing_is_found() {
+    let chain = json!({"chain": {"family": "inet", "table": "t", "name": "early", "handle": 1,
+        "type": "filter", "hook": "prerouting", "prio": -300, "policy": "accept"}});
+    let bogons = json!({"set": [
+        {"prefix": {"addr": "10.0.0.0", "len": 8}},
+        {"range": ["192.168.0.0", "192.168.255.255"]},
+    ]});
+    let from = json!({"match": {"op": "==", "right": bogons,
+        "left": {"payload": {"protocol": "ip", "field": "saddr"}}}});
+    let dropped = |expr: Value| look(json!([chain, rule("inet", "t", "early", expr)]));
+    let found = dropped(json!([from, {"drop": null}]));
+    assert_eq!(found[0].chain, "table inet t, chain early");
+    assert_eq!(
+        found[0].remedy,
+        "nft insert rule inet t early iifname \"ikhn\" accept"
+    );
+    let elsewhere = json!([name_is("iifname", "eth0"), from, {"drop": null}]);
+    assert_eq!(dropped(elsewhere), []);
+}
+
+#[test]
+fn answers_and_pings_to_the_host_are_looked_at() {
+    let look = |rules: &[Value]| {
+        let mut all = vec![
+            json!({"chain": {"family": "inet", "table": "t", "name": "in",
+            "handle": 1, "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}}),
+        ];
+        all.extend(
+            rules
+                .iter()
+                .map(|expr| rule("inet", "t", "in", expr.clone())),
+        );
+        let range = "192.168.96.0/19".parse().unwrap();
+        let ruleset = json!({"nftables": all});
+        obstacles(&ruleset, Traffic::Answers, "ikhn", range).len()
+    };
+    let accepts = |condition: Value| json!([condition, {"accept": null}]);
+    let answers = accepts(states(&["established", "related"]));
+    assert_eq!(look(&[]), 1);
+    assert_eq!(look(std::slice::from_ref(&answers)), 1, "no ping");
+    let echo = json!({"match": {"op": "==", "right": {"set": ["echo-request", "echo-reply"]},
+        "left": {"payload": {"protocol": "icmp", "field": "type"}}}});
+    assert_eq!(look(&[answers.clone(), accepts(echo.clone())]), 0);
+    let limited = json!([echo, {"limit": {"rate": 5, "per": "second"}}, {"accept": null}]);
+    assert_eq!(look(&[answers.clone(), limited]), 0);
+    let by_iptables = json!([{"xt": {"type": "match", "name": "icmp"}}, {"accept": null}]);
+    assert_eq!(look(&[answers.clone(), by_iptables]), 0, "perhaps");
+    let dropped = json!([name_is("iifname", "ikhn"), {"drop": null}]);
+    assert_eq!(look(&[dropped, answers]), 1);
+}
+
+#[test]
 fn our_own_table_loops_and_other_families_are_passed_over() {
     let found = look(json!([
         base("inet", TABLE, "forward", "drop"),

@@ -57,7 +57,7 @@ pub(crate) fn replace(filter: &Filter, apart: &KeptApart) -> Value {
 }
 
 /// The command that opens (`add`) a port to the segment of the BMCs, or closes (`delete`) it.
-pub fn bmc_port(verb: &str, port: u16) -> Value {
+pub(crate) fn bmc_port(verb: &str, port: u16) -> Value {
     json!({"nftables": [{verb: {"element": {
         "family": NAT, "table": TABLE, "name": BMCS, "elem": [port],
     }}}]})

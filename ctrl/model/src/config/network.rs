@@ -160,6 +160,10 @@ pub struct Host {
     pub snat: Snat,
     /// Whether to switch IPv6 forwarding on; the host then ignores router advertisements.
     pub ipv6_forwarding: bool,
+    /// Queue pairs of a VM's tap. With 2 or more a QEMU has to open it with `queues=` (libvirt: `<driver
+    /// queues=…>`) of at least 2, and `vm-args` prints that; with 1 none may.
+    #[schemars(range(min = 1, max = 64), extend("x-unit" = "queue pairs"))]
+    pub tap_queues: u16,
     /// Services of the host that guests and switches reach, at each of its addresses, such as
     /// "tcp/22" or "udp/53". Besides these they reach nothing of the host: it answers their pings,
     /// and they its own connections.
@@ -195,6 +199,7 @@ impl Default for Host {
             internet: Ipv4Addr::new(192, 168, 96, 2),
             snat: Snat::Masquerade,
             ipv6_forwarding: false,
+            tap_queues: 1,
             allow: Vec::new(),
             reachable_from: Vec::new(),
             open: false,

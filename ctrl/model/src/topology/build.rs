@@ -87,6 +87,7 @@ fn host(config: &Config, errors: &mut Vec<TopologyError>) -> HostLink {
         range: config.topology.range,
         snat: config.host.snat,
         ipv6_forwarding: config.host.ipv6_forwarding,
+        tap_queues: config.host.tap_queues,
         reach: config.host.reach(),
     }
 }

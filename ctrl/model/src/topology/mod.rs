@@ -260,6 +260,8 @@ pub struct HostLink {
     pub snat: crate::config::Snat,
     /// Whether the host's IPv6 forwarding is switched on too.
     pub ipv6_forwarding: bool,
+    /// Queue pairs of the taps for VMs.
+    pub tap_queues: u16,
     /// What the host lets through between the fabric, itself and its neighbours.
     pub reach: crate::config::HostReach,
 }

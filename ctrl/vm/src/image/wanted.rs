@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use host::rootless::is_root_of_host;
 use model::config;
 
+use super::disk_space::DiskSpace;
 use super::error::ImageError;
 use super::recipe::Recipe;
 use super::sources::{self, Mirror};
@@ -117,6 +118,20 @@ impl WantedImage {
         let of_root = self.of_root.iter().map(|images| images.join(self.hash()));
         let mut folders = std::iter::once(self.folder()).chain(of_root);
         folders.find_map(|folder| Some(ImagePaths::in_folder(&folder)).filter(ImagePaths::exist))
+    }
+
+    /// Whether there is room to build the image, unless it is built.
+    ///
+    /// # Errors
+    /// [`ImageError::NoDiskSpace`]
+    pub fn has_room(&self) -> Result<(), ImageError> {
+        if self.built().is_some() {
+            return Ok(());
+        }
+        // The folder is made by the build, on the file system of the one above it.
+        let mut above = self.cache.ancestors();
+        let there = above.find(|folder| folder.exists());
+        DiskSpace::of(there.unwrap_or(&self.cache)).suffices(&self.cache)
     }
 }
 

@@ -95,6 +95,7 @@ pub(crate) async fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<E
         };
         report.skipped.clone_from(&choice.skipped);
         report.troubles.clone_from(&choice.troubles);
+        report.troubles.extend(context.client.status().await?.host);
         report.refused = refused::look(&context.client, &plan.leaves).await;
         let report = report.judged();
         status = exit_status(report.green);

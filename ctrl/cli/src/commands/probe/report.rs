@@ -11,7 +11,7 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     /// Positions that were not used, and why.
     pub(crate) skipped: Vec<Skipped>,
-    /// Checks that could not be made, and why.
+    /// Checks that could not be made, and why; and what is wrong with the host's side of the fabric.
     pub(crate) troubles: Vec<String>,
     /// The hosts that were plugged in.
     pub(crate) hosts: Vec<HostReport>,
