@@ -191,6 +191,13 @@ fn check_dhcp(dhcp: &Dhcp) -> Result<(), RenderError> {
             max: dhcp.lease_max,
         });
     }
+    for machine in &dhcp.fixed {
+        check_inside("fixed address", machine.address, dhcp.address)?;
+    }
+    let own = [dhcp.address.addr()];
+    let fixed = dhcp.fixed.iter().map(|machine| machine.address);
+    distinct("address", own.into_iter().chain(fixed))?;
+    distinct("MAC address", dhcp.fixed.iter().map(|machine| machine.mac))?;
     distinct("DNS server", dhcp.dns.iter())
 }
 

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
-use crate::names::{BootFile, Domain, HostName, IfName, Mac, VlanId};
+use crate::names::{BootFile, DhcpOption, Domain, HostName, IfName, Mac, VlanId};
 
 /// One switch, and what it must know of the other switches.
 ///
@@ -122,6 +122,22 @@ pub struct Dhcp {
     pub next_server: Ipv4Addr,
     /// The files that clients boot from it.
     pub boot: BootFiles,
+    /// Further options that every client gets if it asks for them.
+    #[serde(default)]
+    pub options: Vec<DhcpOption>,
+    /// Addresses of certain machines, inside `address`.
+    #[serde(default)]
+    pub fixed: Vec<Fixed>,
+}
+
+/// The address of one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fixed {
+    /// The machine, by the NIC that asks.
+    pub mac: Mac,
+    /// What it always gets, and nobody else.
+    pub address: Ipv4Addr,
 }
 
 impl Dhcp {
@@ -140,13 +156,20 @@ impl Dhcp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootFiles {
-    /// Clients with user class iPXE, on any architecture.
+    /// Clients that are iPXE, on any architecture: their user class is `iPXE`, alone or in a list
+    /// (RFC 3004), or they send iPXE's own option 175.
     pub ipxe: BootFile,
     /// Clients of architecture 0 (RFC 4578 section 2.1).
     pub bios: BootFile,
     /// Clients of architecture 7 or 9: UEFI on x64.
     pub uefi: BootFile,
-    /// All other clients.
+    /// Clients of architecture 11: UEFI on ARM64.
+    pub arm64: BootFile,
+    /// Clients of architecture 16, which boot over HTTP: UEFI on x64. A URL.
+    pub http: BootFile,
+    /// Clients of architecture 19, which boot over HTTP: UEFI on ARM64. A URL.
+    pub http_arm64: BootFile,
+    /// All other clients, unless they boot over HTTP.
     pub other: BootFile,
 }
 
@@ -156,7 +179,8 @@ pub struct BootFiles {
 pub struct VlanNetwork {
     /// VLAN number of the frames on the server ports.
     pub vlan: VlanId,
-    /// Bridge of the ports' sub-interfaces, `brvlan11`.
+    /// Bridge of the ports' sub-interfaces, `brvlan11`. The switch also peers with one server there
+    /// whose address it does not know.
     pub bridge: IfName,
     /// The switch's address there and the prefix length. The switch announces the subnet.
     pub address: Ipv4Net,

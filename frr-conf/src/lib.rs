@@ -36,6 +36,8 @@ mod render;
 
 pub use change::{Change, Unchangeable, change};
 pub use check::RenderError;
-pub use conf::{BootFiles, Dhcp, FromServers, Link, Nic, Node, SwitchConf, Timers, VlanNetwork};
-pub use names::{BootFile, Domain, HostName, IfName, Mac, NameError, VlanId};
+pub use conf::{
+    BootFiles, Dhcp, Fixed, FromServers, Link, Nic, Node, SwitchConf, Timers, VlanNetwork,
+};
+pub use names::{BootFile, DhcpOption, Domain, HostName, IfName, Mac, NameError, VlanId};
 pub use render::{File, SYSCTL, render};

@@ -103,6 +103,55 @@ name!(
      not beginning with tag: or net:"
 );
 
+name!(
+    /// A DHCP option as dnsmasq's `dhcp-option` takes it: number, comma, value or values.
+    ///
+    /// Not those that dnsmasq.conf sets already. dnsmasq does not start with a value that the option
+    /// cannot have, so the values of the options whose kind it knows are checked here.
+    DhcpOption,
+    "DHCP option",
+    is_dhcp_option,
+    "write the option's number, a comma and its values, such as 42,192.168.96.1; without blanks, \
+     quotes, # or \\, addresses and numbers where RFC 2132 has them; options 1, 3, 6, 12, 15, 43, 50 to \
+     61, 66, 67, 77 to 82, 93, 97, 118 and 119 are not free"
+);
+
+/// Options that dnsmasq or other keys set, and those that belong to clients and relays.
+fn is_free_option(code: u8) -> bool {
+    !matches!(code, 0 | 1 | 3 | 6 | 12 | 15 | 43 | 50..=61 | 66 | 67 | 77..=82 | 93 | 97 | 118 | 119 | 255)
+}
+
+fn is_dhcp_option(text: &str) -> bool {
+    let Some((code, values)) = text.split_once(',') else {
+        return false;
+    };
+    let Some(code) = number(code, 255) else {
+        return false;
+    };
+    let every = |check: fn(&str) -> bool| values.split(',').all(check);
+    let values_fit = match code {
+        // dnsmasq's table `opttab`: lists of addresses, then numbers.
+        4 | 5 | 7..=11 | 16 | 21 | 32 | 33 | 41 | 42 | 44 | 45 | 48 | 49 | 65 | 68..=76 | 150 => {
+            every(|value| value.parse::<std::net::Ipv4Addr>().is_ok())
+        }
+        2 | 13 | 19 | 20 | 22..=27 | 29..=31 | 34..=39 | 46 => {
+            every(|value| number(value, u32::MAX).is_some())
+        }
+        _ => true,
+    };
+    let is_value = |b: u8| b.is_ascii_graphic() && !b"\"'#\\".contains(&b);
+    u8::try_from(code).is_ok_and(is_free_option)
+        && (1..=255).contains(&values.len())
+        && values.bytes().all(is_value)
+        && values_fit
+}
+
+/// A number without sign, at most `most`.
+fn number(text: &str, most: u32) -> Option<u32> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|value| digits && *value <= most)
+}
+
 fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -259,6 +308,43 @@ mod tests {
             "", "a b", "a\nb", "a,b", "a#b", "a\\b", "a\"b", "tag:x", "net:x", "ü",
         ] {
             assert!(bad.parse::<BootFile>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_dhcp_option_has_a_free_number_and_values_that_fit() {
+        for good in [
+            "42,192.168.96.1",
+            "42,192.168.96.1,192.168.96.2",
+            "26,9000",
+            "100,EST5EDT",
+            "209,pxelinux.cfg/default",
+            "224,0a:1b:2c",
+        ] {
+            assert!(good.parse::<DhcpOption>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "42",
+            "42,",
+            ",1",
+            "3,1.1.1.1",
+            "60,HTTPClient",
+            "0,1",
+            "255,1",
+            "256,1",
+            "+42,1.1.1.1",
+            "42,ntp.org",
+            "42,1.1.1.1,x",
+            "26,big",
+            "100,a b",
+            "100,a\nb",
+            "100,a#b",
+            "100,\"a\"",
+            "option:ntp-server,1.1.1.1",
+            "tag:x,42,1.1.1.1",
+        ] {
+            assert!(bad.parse::<DhcpOption>().is_err(), "{bad:?}");
         }
     }
 

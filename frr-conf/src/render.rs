@@ -121,11 +121,15 @@ struct Neighbour {
 
 impl<'a> Frr<'a> {
     fn new(conf: &'a SwitchConf, own: &'a Node) -> Self {
-        let interfaces: Vec<_> = conf
+        let mut interfaces: Vec<_> = conf
             .nics
             .iter()
             .filter_map(|nic| neighbour(conf, nic))
             .collect();
+        interfaces.extend(conf.vlan_networks.iter().map(|network| Neighbour {
+            name: network.bridge.to_string(),
+            group: "leaf",
+        }));
         let mut groups = vec!["spine", "leaf"];
         groups.retain(|group| interfaces.iter().any(|neighbour| neighbour.group == *group));
         let addressed: Vec<_> = conf.neighbours.iter().map(ToString::to_string).collect();
@@ -223,6 +227,8 @@ struct Dnsmasq<'a> {
     name: &'a HostName,
     dhcp: &'a Dhcp,
     leases: u32,
+    /// User classes with `iPXE` as the first or the second in a list, as dnsmasq matches options.
+    ipxe_classes: Vec<String>,
     router: Ipv4Addr,
     netmask: Ipv4Addr,
 }
@@ -232,11 +238,22 @@ impl<'a> Dnsmasq<'a> {
         Self {
             name: &conf.name,
             dhcp,
+            ipxe_classes: ipxe_classes(),
             leases: u32::from(dhcp.last) - u32::from(dhcp.first) + 1,
             router: dhcp.address.addr(),
             netmask: dhcp.address.netmask(),
         }
     }
+}
+
+/// In an option of user classes each is preceded by its length (RFC 3004). A first class before `iPXE` has
+/// up to 15 bytes; dnsmasq has no pattern for more than one of any length.
+fn ipxe_classes() -> Vec<String> {
+    let ipxe = "04:69:50:58:45";
+    let after = |length: usize| format!("{length:02x}{}:{ipxe}", ":*".repeat(length));
+    iter::once(ipxe.to_owned())
+        .chain((1..16).map(after))
+        .collect()
 }
 
 /// The values of the template network.batch.

@@ -102,6 +102,19 @@ fn leaf2_bridges_six_vlans_of_all_server_ports() {
     );
 }
 
+/// As ikvswitch's leaf2 does. What such a server announces is filtered as at any other port.
+#[test]
+fn leaf2_peers_unnumbered_in_each_of_its_vlan_networks() {
+    let frr = file("leaf2", "etc/frr/frr.conf").unwrap();
+    for vlan in 11..=16 {
+        let line = format!(" neighbor brvlan{vlan} interface peer-group leaf");
+        assert_eq!(count(&frr, &line), 1, "{line}");
+        assert_eq!(count(&frr, &format!("interface brvlan{vlan}")), 1);
+    }
+    // IPv4 and IPv6
+    assert_eq!(count(&frr, "  neighbor leaf route-map FROM-SERVERS in"), 2);
+}
+
 #[test]
 fn only_internet_announces_a_default_route() {
     for name in default_fabric::NAMES {

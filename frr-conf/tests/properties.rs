@@ -76,13 +76,13 @@ proptest! {
     }
 
     #[test]
-    fn every_cable_except_the_hosts_has_one_neighbour(conf in conf()) {
+    fn every_cable_except_the_hosts_and_every_vlan_network_has_one_neighbour(conf in conf()) {
         let files = render(&conf).unwrap();
         let frr = content(&files, "etc/frr/frr.conf");
         let neighbours = frr.lines().filter(|line| line.contains(" interface peer-group ")).count();
         let cables =
             conf.nics.iter().filter(|nic| !matches!(nic.link, Link::Outside { .. })).count();
-        prop_assert_eq!(neighbours, cables);
+        prop_assert_eq!(neighbours, cables + conf.vlan_networks.len());
     }
 
     /// FRR silently denies everything for a route-map or list that is not defined.

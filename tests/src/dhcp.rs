@@ -21,7 +21,7 @@ const OFFER: u8 = 2;
 const REQUEST: u8 = 3;
 const ACK: u8 = 5;
 
-/// Options of RFC 2132, RFC 3004 and RFC 4578.
+/// Options of RFC 2132, RFC 3004, RFC 4039 and RFC 4578.
 pub mod option {
     #![allow(missing_docs)] // names of the RFCs
     pub const ROUTER: u8 = 3;
@@ -32,10 +32,14 @@ pub mod option {
     pub const MESSAGE_TYPE: u8 = 53;
     pub const SERVER: u8 = 54;
     pub const PARAMETERS: u8 = 55;
+    pub const VENDOR_CLASS: u8 = 60;
     pub const CLIENT_ID: u8 = 61;
     pub const BOOT_FILE: u8 = 67;
     pub const USER_CLASS: u8 = 77;
+    pub const RAPID_COMMIT: u8 = 80;
     pub const ARCHITECTURE: u8 = 93;
+    /// iPXE's own options, each with its length.
+    pub const IPXE: u8 = 175;
 }
 
 /// An OFFER or ACK.
@@ -87,6 +91,14 @@ pub fn lease(station: &mut Station, options: &[(u8, &[u8])]) -> Answer {
     options.push((option::REQUESTED_ADDRESS, &address));
     options.push((option::SERVER, &server));
     exchange(station, REQUEST, &options, ACK)
+}
+
+/// Gets a new lease by two messages (RFC 4039), and returns the ACK.
+///
+/// # Panics
+/// Without an answer.
+pub fn rapid_lease(station: &mut Station) -> Answer {
+    exchange(station, DISCOVER, &[(option::RAPID_COMMIT, &[][..])], ACK)
 }
 
 fn exchange(station: &mut Station, kind: u8, options: &[(u8, &[u8])], expected: u8) -> Answer {

@@ -1,17 +1,20 @@
 //! A rack is added to a running spine and removed again. Two NICs are plugged into its QEMU, one on
 //! a cable to a new leaf and one on a tap. Its BGP session with the old leaf stays up, and its
-//! configuration is then the same as after a boot.
+//! configuration is then the same as after a boot. And a program of the image that runs beside FRR, without
+//! a VM.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::net::Ipv6Addr;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
+use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::sys::tap::{TapFlags, open_tap};
 use fabric::reconfigure::{RestartReason, SwitchMake, can_be_live, reconfigure};
-use ikv_tests::patience::wait_until_async;
-use ikv_tests::{Netns, Wire, block_on, ensure_image, figure, lacks_for_vms, skip};
+use ikv_tests::patience::{ensure, until, wait_until_async};
+use ikv_tests::{Netns, Wire, block_on, ensure_image, figure, lacks_for_host, lacks_for_vms, skip};
 use model::config;
 use model::power::PowerAction;
 use model::topology::{Topology, build};
@@ -281,6 +284,119 @@ async fn ping_from_tap(tap: &str, link_local: &str) {
         ping.await.unwrap().status.success()
     })
     .await;
+}
+
+/// The MAC address that zebra writes for `link_local` (`ipv6_ll_address_to_mac` of FRR).
+fn computed_mac(link_local: Ipv6Addr) -> String {
+    let byte = link_local.octets();
+    let mac = [byte[8] ^ 2, byte[9], byte[10], byte[13], byte[14], byte[15]];
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Two namespaces joined by a cable, with the routes that FRR's unnumbered session would make.
+fn leaf_and_server() -> (Netns, Netns) {
+    let (leaf, server) = (Netns::new("leaf"), Netns::new("server"));
+    let peer = server.name();
+    leaf.ip(&format!(
+        "link add ens6.10 type veth peer name net0 netns {peer}"
+    ));
+    server.run("sysctl -qw net.ipv6.conf.net0.accept_dad=0 net.ipv6.conf.net0.dad_transmits=0");
+    leaf.ip("link set ens6.10 up");
+    leaf.ip("address add 192.168.98.4/32 dev lo");
+    leaf.ip("route add 192.168.120.6 via 169.254.0.1 dev ens6.10 onlink");
+    server.ip("address add 192.168.120.6/32 dev lo");
+    (leaf, server)
+}
+
+/// The server gets its link-local address in the way of `mode` (`addrgenmode` of ip-link(8)), and the
+/// leaf meets it.
+fn meet(leaf: &Netns, server: &Netns, mode: &str) -> Ipv6Addr {
+    server.ip("link set net0 down");
+    server.ip(&format!("link set net0 addrgenmode {mode}"));
+    server.ip("link set net0 up");
+    if mode == "none" {
+        server.ip("address add fe80::6/64 dev net0 nodad");
+    }
+    server.ip("route replace 192.168.98.4 dev net0");
+    let shown = until("a link-local address", GUEST, || {
+        let shown = server.ip("-o -6 address show dev net0 scope link");
+        let ready = shown.contains("fe80::") && !shown.contains("tentative");
+        ensure(ready, || shown.clone()).map(|()| shown)
+    });
+    let address = shown.split_whitespace().nth(3).unwrap();
+    let address = address.split('/').next().unwrap().parse().unwrap();
+    speak(leaf, address);
+    address
+}
+
+/// As the BGP session does, which leads to neighbour discovery.
+fn speak(leaf: &Netns, link_local: Ipv6Addr) {
+    until("an answer of the link-local address", GUEST, || {
+        let target = format!("{link_local}%ens6.10");
+        let pinged = leaf.command("ping").args(["-c1", "-W1", &target]).output();
+        ensure(pinged.unwrap().status.success(), || target)
+    });
+}
+
+/// What zebra does when it meets a neighbour.
+fn zebra_meets(leaf: &Netns, link_local: Ipv6Addr) {
+    let mac = computed_mac(link_local);
+    leaf.ip(&format!(
+        "neighbour replace 169.254.0.1 lladdr {mac} dev ens6.10 nud permanent"
+    ));
+}
+
+fn reaches_the_server(leaf: &Netns, after: &str) {
+    let what = format!("the server's answer over IPv4 after {after}");
+    until(&what, Duration::from_secs(20), || {
+        let ping = ["-c1", "-W1", "-I192.168.98.4", "192.168.120.6"];
+        let pinged = leaf.command("ping").args(ping).output().unwrap();
+        ensure(pinged.status.success(), || leaf.ip("neighbour"))
+    });
+}
+
+/// Ends the program when dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn ipv4_reaches_a_server_with_any_link_local_address() {
+    if let Some(why) = lacks_for_host() {
+        return skip(why);
+    }
+    let (leaf, server) = leaf_and_server();
+    let program = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../images/overlay/usr/lib/ikv/link-local-macs"
+    );
+    let first = meet(&leaf, &server, "random");
+    zebra_meets(&leaf, first);
+    let start = || Running(leaf.command("perl").arg(program).spawn().unwrap());
+    let running = start();
+    reaches_the_server(&leaf, "the start of the program");
+    zebra_meets(&leaf, first);
+    reaches_the_server(&leaf, "a flap, when zebra writes its entry again");
+    let typed = meet(&leaf, &server, "none");
+    zebra_meets(&leaf, typed);
+    reaches_the_server(&leaf, "an address that somebody typed");
+    drop(running);
+    let _again = start();
+    // As zebra does it: it removes the entry first.
+    leaf.ip("neighbour del 169.254.0.1 dev ens6.10");
+    let address = meet(&leaf, &server, "none");
+    zebra_meets(&leaf, address);
+    server.ip("link set net0 address 02:00:00:00:00:99");
+    speak(&leaf, address);
+    reaches_the_server(
+        &leaf,
+        "another MAC address under the same link-local address",
+    );
 }
 
 async fn established(vm: &Vm, nic: &str, limit: Duration) {

@@ -69,8 +69,10 @@ async fn front_end_changed(
 ) {
     let end = state.plan.topology.cables[index].end(side);
     if !state.is_pluggable(end.owner) {
-        // QEMU reports "link up" to its guest whenever it connects, also at the end of a cut cable.
-        if plugged && state.cables.state(index) == CableState::Down {
+        // QEMU reports "link up" to its guest whenever it connects, also at an end without carrier.
+        let dark =
+            state.cables.state(index) == CableState::Down || state.faces_a_dark_switch(index, side);
+        if plugged && dark {
             live.set_carrier(state, index, side, false).await;
         }
         return;

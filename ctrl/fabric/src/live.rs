@@ -14,6 +14,7 @@ use crate::supervision::EndedTasks;
 use crate::upkeep::Upkeep;
 use dataplane::Side;
 use host::lock::StatePaths;
+use model::cable_change::CableState;
 use model::topology::EndOwner;
 
 /// The current state of a running fabric, and what its parts share: the host, the occupancy of its
@@ -84,7 +85,8 @@ impl Live {
         }
     }
 
-    /// Notifies an end whether it has carrier. Returns a sentence if that failed.
+    /// Notifies an end whether its cable gives it carrier, which it has only while the switch at the
+    /// other end is on. Returns a sentence if that failed.
     pub(crate) async fn set_carrier(
         &self,
         state: &FabricState,
@@ -93,6 +95,7 @@ impl Live {
         up: bool,
     ) -> Option<String> {
         let end = state.plan.topology.cables[cable].end(side);
+        let up = up && !state.faces_a_dark_switch(cable, side);
         match end.owner {
             owner if is_host(owner) => self.host.set_carrier(&end.tap, up).err(),
             EndOwner::Switch { switch, port } if state.switches.contains_key(&switch) => {
@@ -124,17 +127,37 @@ impl Live {
             .await;
     }
 
-    /// Removes the carrier from a switch's ports at cut cables: QEMU starts with all links up.
+    /// Removes the carrier from a switch's ports where there is none: QEMU starts with all links up.
     pub(crate) async fn report_cuts_to(&self, switch: &str) {
         let state = self.state();
-        let switches = &state.plan.topology.switches;
-        let is_its = |owner| matches!(owner, EndOwner::Switch { switch: index, .. } if switches[index].name == switch);
-        self.report_cuts(&state, is_its).await;
+        self.report_cuts(&state, |owner| is_of(&state, owner, switch))
+            .await;
     }
 
     async fn report_cuts(&self, state: &FabricState, is_meant: impl Fn(EndOwner) -> bool) {
-        let ends = state.cut_ends(is_meant);
+        let ends = state.dark_ends(is_meant);
         let reports = ends.map(|(cable, side)| self.set_carrier(state, cable, side, false));
         join_all(reports.collect::<Vec<_>>()).await;
     }
+
+    /// Takes the carrier from the other ends of a switch's cables when it has gone off, and gives it
+    /// back when it is `on`, except at cables that have none.
+    pub(crate) async fn report_power_of(&self, switch: &str, on: bool) {
+        let state = self.state();
+        let its = state.plan.topology.ends();
+        let its = its.filter(|found| is_of(&state, found.end.owner, switch));
+        let meant = its.filter(|found| {
+            let condition = state.cables.condition(found.index);
+            !on || (condition.closed.is_none() && condition.state != CableState::Down)
+        });
+        let reports =
+            meant.map(|found| self.set_carrier(&state, found.index, found.side.other(), on));
+        join_all(reports.collect::<Vec<_>>()).await;
+    }
+}
+
+/// Whether an end is a port of this switch.
+fn is_of(state: &FabricState, owner: EndOwner, switch: &str) -> bool {
+    matches!(owner, EndOwner::Switch { switch: index, .. }
+        if state.plan.topology.switches[index].name == switch)
 }

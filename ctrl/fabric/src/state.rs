@@ -67,16 +67,30 @@ impl FabricState {
         }
     }
 
-    /// The ends of cut cables whose owner `is_meant` accepts, as cable and side.
-    pub(crate) fn cut_ends(
+    /// The ends without carrier whose owner `is_meant` accepts, as cable and side: the cable is cut, or
+    /// the switch at its other end is off.
+    pub(crate) fn dark_ends(
         &self,
         is_meant: impl Fn(EndOwner) -> bool,
     ) -> impl Iterator<Item = (usize, Side)> {
-        let cables = self.plan.topology.cables.iter().enumerate();
-        let cut = cables.filter(|(index, _)| self.cables.state(*index) == CableState::Down);
-        cut.flat_map(|(index, cable)| cable.ends().map(|(side, end)| (index, side, end.owner)))
-            .filter(move |(.., owner)| is_meant(*owner))
-            .map(|(index, side, _)| (index, side))
+        let ends = self.plan.topology.ends();
+        ends.filter(move |found| is_meant(found.end.owner))
+            .filter(|found| {
+                self.cables.state(found.index) == CableState::Down
+                    || self.faces_a_dark_switch(found.index, found.side)
+            })
+            .map(|found| (found.index, found.side))
+    }
+
+    /// Whether the switch at the other end of the cable is off.
+    pub(crate) fn faces_a_dark_switch(&self, cable: usize, side: Side) -> bool {
+        match self.plan.topology.cables[cable].end(side.other()).owner {
+            EndOwner::Switch { switch, .. } => {
+                let switch = self.switches.get(&switch);
+                switch.is_some_and(|switch| switch.is_dark())
+            }
+            _ => false,
+        }
     }
 
     /// How many sessions a switch can have now: over cables that are not cut, with switches that

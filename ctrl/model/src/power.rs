@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum PowerAction {
     /// Start it.
     On,
-    /// Pull the plug. The guest loses nothing: its disks are read-only.
+    /// Pull the plug: its neighbours lose carrier. The guest loses nothing: its disks are read-only.
     Off,
     /// Press the reset button.
     Reset,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::conf::{BootFiles, FromServers, Nic, VlanNetwork};
+use crate::conf::{BootFiles, Fixed, FromServers, Nic, VlanNetwork};
 
 /// A leaf with two server ports, DHCP, one VLAN network and a neighbour in it.
 fn leaf() -> SwitchConf {
@@ -37,8 +37,13 @@ fn leaf() -> SwitchConf {
                 ipxe: "http://192.168.100.2/oci/ipxe.php".parse().unwrap(),
                 bios: "lpxelinux.0".parse().unwrap(),
                 uefi: "shimx64.efi.signed".parse().unwrap(),
+                arm64: "shimaa64.efi.signed".parse().unwrap(),
+                http: "http://192.168.100.2/shimx64.efi".parse().unwrap(),
+                http_arm64: "http://192.168.100.2/shimaa64.efi".parse().unwrap(),
                 other: "pxelinux.0".parse().unwrap(),
             },
+            options: Vec::new(),
+            fixed: Vec::new(),
         }),
         vlan_networks: vec![VlanNetwork {
             vlan: 11.try_into().unwrap(),
@@ -61,6 +66,13 @@ fn refusal(spoil: impl FnOnce(&mut SwitchConf)) -> String {
 
 fn spoil_dhcp(spoil: impl FnOnce(&mut Dhcp)) -> String {
     refusal(|conf| spoil(conf.dhcp.as_mut().unwrap()))
+}
+
+fn fixed(mac: u8, host: u8) -> Fixed {
+    Fixed {
+        mac: [2, 0x69, 0x6b, 0, 0, mac].try_into().unwrap(),
+        address: [192, 168, 110, host].into(),
+    }
 }
 
 #[test]
@@ -112,6 +124,18 @@ fn what_must_differ_differs() {
         (
             spoil_dhcp(|dhcp| dhcp.dns.push(dhcp.dns[0])),
             "DNS server 1.1.1.1",
+        ),
+        (
+            spoil_dhcp(|dhcp| dhcp.fixed = vec![fixed(3, 1)]),
+            "address 192.168.110.1",
+        ),
+        (
+            spoil_dhcp(|dhcp| dhcp.fixed = vec![fixed(3, 10), fixed(4, 10)]),
+            "address 192.168.110.10",
+        ),
+        (
+            spoil_dhcp(|dhcp| dhcp.fixed = vec![fixed(3, 10), fixed(3, 11)]),
+            "MAC address 02:69:6b:00:00:03",
         ),
     ] {
         assert_eq!(

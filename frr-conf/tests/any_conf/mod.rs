@@ -53,7 +53,7 @@ prop_compose! {
         domain in "[a-z0-9]{1,20}(\\.[a-z0-9]{1,20}){0,3}",
         dns in btree_set(any::<Ipv4Addr>(), 0..4),
         next_server: Ipv4Addr,
-        boot in vec("[!$-&(-+./0-9:-Z^-z|~]{1,127}", 4),
+        boot in vec("[!$-&(-+./0-9:-Z^-z|~]{1,127}", 7),
     ) -> Dhcp {
         let boot = |i: usize| boot[i].parse().unwrap_or_else(|_| BootFile::clone(&fallback()));
         Dhcp {
@@ -66,7 +66,9 @@ prop_compose! {
             domain: domain.parse::<Domain>().unwrap(),
             dns: dns.into_iter().collect(),
             next_server,
-            boot: BootFiles { ipxe: boot(0), bios: boot(1), uefi: boot(2), other: boot(3) },
+            boot: BootFiles { ipxe: boot(0), bios: boot(1), uefi: boot(2), arm64: boot(3), http: boot(4), http_arm64: boot(5), other: boot(6) },
+            options: Vec::new(),
+            fixed: Vec::new(),
         }
     }
 }

@@ -118,8 +118,17 @@ fn dhcp(subnet: u8) -> Dhcp {
             ipxe: "http://192.168.100.2/oci/ipxe.php".parse().unwrap(),
             bios: "lpxelinux.0".parse().unwrap(),
             uefi: "shimx64.efi.signed".parse().unwrap(),
+            arm64: "shimaa64.efi.signed".parse().unwrap(),
+            http: "http://192.168.100.2/oci/shimx64.efi.signed"
+                .parse()
+                .unwrap(),
+            http_arm64: "http://192.168.100.2/oci/shimaa64.efi.signed"
+                .parse()
+                .unwrap(),
             other: "pxelinux.0".parse().unwrap(),
         },
+        options: Vec::new(),
+        fixed: Vec::new(),
     }
 }
 

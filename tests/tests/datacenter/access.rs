@@ -97,6 +97,18 @@ pub(crate) fn exec(up: &mut Up) {
     assert_eq!(up.cli.run(&["exec", "leaf1"]).code, Some(2));
 }
 
+/// The fabric asks each switch for its health every few seconds, and qemu-ga logs every question. What
+/// happens must not drown in that.
+pub(crate) fn log(up: &mut Up) {
+    let mark = "a line of this test";
+    up.cli.exec("leaf1", &["logger", "-t", "test", mark]);
+    let log = up.cli.exec("leaf1", &["logread"]);
+    assert!(log.contains(mark), "{log}");
+    assert!(log.contains("bgpd"), "{log}");
+    let polls = log.lines().filter(|line| line.contains("guest-exec"));
+    assert_eq!(polls.collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
 pub(crate) fn console(up: &mut Up) {
     let mut command = up.cli.command(&["console", "leaf2"]);
     let piped = command

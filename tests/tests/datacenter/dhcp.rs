@@ -42,24 +42,62 @@ pub(crate) fn lease(up: &mut Up) {
 pub(crate) fn boot_files(up: &mut Up) {
     let mut station = plug(up, 2);
     let arch = option::ARCHITECTURE;
-    let ipxe = (option::USER_CLASS, &b"iPXE"[..]);
+    let class = |class: &'static [u8]| (option::USER_CLASS, class);
+    let ipxe = class(b"iPXE");
+    let uefi = (arch, &[0, 7][..]);
     let script = "http://192.168.100.2/oci/ipxe.php";
     let cases = [
         (vec![(arch, &[0, 0][..])], "lpxelinux.0"),
-        (vec![(arch, &[0, 7][..])], "shimx64.efi.signed"),
+        (vec![uefi], "shimx64.efi.signed"),
         (vec![(arch, &[0, 9][..])], "shimx64.efi.signed"),
-        (vec![(arch, &[0, 11][..])], "pxelinux.0"),
+        (vec![(arch, &[0, 11][..])], "shimaa64.efi.signed"),
+        (vec![(arch, &[0, 6][..])], "pxelinux.0"),
         (vec![], "pxelinux.0"),
         (vec![ipxe], script),
         (vec![(arch, &[0, 0][..]), ipxe], script),
-        (vec![(arch, &[0, 7][..]), ipxe], script),
+        (vec![uefi, ipxe], script),
+        (vec![uefi, class(b"\x04iPXE")], script),
+        (vec![uefi, class(b"\x04iPXE\x03foo")], script),
+        (vec![uefi, class(b"\x03foo\x04iPXE")], script),
+        (vec![uefi, class(b"iPXE2")], "shimx64.efi.signed"),
+        (vec![uefi, class(b"\x08noniPXEx")], "shimx64.efi.signed"),
+        // iPXE that sends no user class.
+        (vec![uefi, (option::IPXE, &b"\x13\x01\x01"[..])], script),
     ];
     for (options, file) in cases {
         let offer = dhcp::discover(&mut station, &options);
         assert!(in_range(offer.address), "{offer:?}");
         assert_eq!(offer.boot_file, file, "{options:?}");
         assert_eq!(offer.next_server, NEXT_SERVER, "{options:?}");
+        let vendor = offer.options.get(&option::VENDOR_CLASS);
+        assert_eq!(vendor, None, "{options:?}");
     }
+}
+
+/// Firmware that boots over HTTP gets a URL, in an answer for such clients. Of another architecture it
+/// gets no file.
+pub(crate) fn http_boot(up: &mut Up) {
+    let mut station = plug(up, 6);
+    let vendor = |arch: u8| format!("HTTPClient:Arch:{arch:05}:UNDI:003001");
+    for (arch, file) in [(16, "shimx64"), (19, "shimaa64")] {
+        let (code, vendor) = ([0, arch], vendor(arch));
+        let options = [
+            (option::ARCHITECTURE, &code[..]),
+            (option::VENDOR_CLASS, vendor.as_bytes()),
+        ];
+        let offer = dhcp::discover(&mut station, &options);
+        let url = format!("http://192.168.100.2/oci/{file}.efi.signed");
+        assert_eq!(offer.boot_file, url);
+        assert_eq!(offer.options[&option::VENDOR_CLASS], b"HTTPClient");
+    }
+    let (code, vendor) = ([0, 15], vendor(15));
+    let options = [
+        (option::ARCHITECTURE, &code[..]),
+        (option::VENDOR_CLASS, vendor.as_bytes()),
+    ];
+    let offer = dhcp::discover(&mut station, &options);
+    assert_eq!(offer.boot_file, "");
+    assert!(!offer.options.contains_key(&option::VENDOR_CLASS));
 }
 
 pub(crate) fn times_and_options(up: &mut Up) {
@@ -70,6 +108,7 @@ pub(crate) fn times_and_options(up: &mut Up) {
     assert_eq!(plain.address_option(option::SERVER), Some(ROUTER));
     assert_eq!(plain.options[&option::DNS], [1, 1, 1, 1, 9, 9, 9, 9]);
     assert_eq!(plain.options[&option::DOMAIN], b"example.com");
+    assert_eq!(dhcp::rapid_lease(&mut station).address, plain.address);
     for (wanted, given) in [(3600u32, 3600), (7200, 7200), (1_000_000, 7200)] {
         let asked = wanted.to_be_bytes();
         let lease = dhcp::lease(&mut station, &[(option::LEASE_TIME, &asked)]);

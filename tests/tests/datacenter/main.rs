@@ -67,12 +67,14 @@ const TRIALS: &[(&str, Test)] = &[
         access::exec,
     ),
     ("lldp_neighbours_match_the_cabling", links::lldp),
+    ("a_switchs_log_holds_no_polls", access::log),
     ("console_is_a_shell", access::console),
     (
         "dhcp_gives_a_lease_that_reaches_the_datacenter",
         dhcp::lease,
     ),
     ("dhcp_boot_file_depends_on_the_client", dhcp::boot_files),
+    ("dhcp_gives_a_url_to_http_boot", dhcp::http_boot),
     ("dhcp_lease_times_and_options", dhcp::times_and_options),
     ("dhcp_keeps_a_machines_address", dhcp::kept_lease),
     ("a_probe_passes_in_time", probe::green),
@@ -83,6 +85,10 @@ const TRIALS: &[(&str, Test)] = &[
     ("a_probe_skips_occupied_positions", probe::skips),
     ("a_probe_finds_a_lossy_cable", probe::red),
     ("a_server_peers_with_both_leaves", server::sessions),
+    (
+        "a_server_is_reached_with_any_link_local_address",
+        server::any_link_local,
+    ),
     ("leaves_do_not_route_through_a_server", server::no_transit),
     ("a_server_on_vlan_11_peers_with_leaf2", server::vlan_network),
     (

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ikv_tests::figure;
 use ikv_tests::patience::{ensure, until};
 
+use super::facts;
 use super::lab::Up;
 
 /// Seconds for switches to boot and to establish all their sessions.
@@ -22,6 +23,21 @@ fn wait_for_state(up: &Up, node: &str, state: &str) {
             ensure(seen["state"] == state, || seen.to_string())
         },
     );
+}
+
+/// Of the spines' cables to leaf6: a neighbour that is off gives no light.
+fn wait_for_carrier(up: &Up, expected: &str) {
+    let carrier = format!("/sys/class/net/{}/carrier", facts::nic(7));
+    for spine in ["spine1", "spine2"] {
+        until(
+            &format!("carrier {expected} at {spine}"),
+            Duration::from_secs(20),
+            || {
+                let seen = up.cli.exec(spine, &["cat", &carrier]);
+                ensure(seen.trim() == expected, || seen)
+            },
+        );
+    }
 }
 
 pub(crate) fn took(what: &str, began: Instant) {
@@ -66,9 +82,11 @@ pub(crate) fn buttons(up: &mut Up) {
         "a fabric with a switch off is not ready"
     );
     wait_for_state(up, "leaf6", "off");
+    wait_for_carrier(up, "0");
     up.cli.ok(&["power", "leaf6", "on"]);
     up.cli.wait_ready(BACK);
     took("one off and on, one cycled, one reset", began);
+    wait_for_carrier(up, "1");
 
     for (index, after) in boots(nodes).iter().enumerate() {
         assert_ne!(*after, before[index], "{} has booted again", nodes[index]);

@@ -72,6 +72,42 @@ pub(crate) fn sessions(up: &mut Up) {
     assert_eq!(status["bgp"]["established"], 2);
 }
 
+/// Addresses that are not derived from the MAC address: random ones, and one that somebody typed.
+pub(crate) fn any_link_local(up: &mut Up) {
+    let server = Ipv4Addr::from(SERVER_ADDRESS);
+    for mode in ["random", "none", "eui64"] {
+        for nic in ["net0.10", "net1.10"] {
+            let line = format!(
+                "ip link set {nic} down; ip link set {nic} addrgenmode {mode}; ip link set {nic} up"
+            );
+            up.server.exec(&["sh", "-c", &line]);
+            if mode == "none" {
+                let line = ["ip", "address", "add", "fe80::6/64", "dev", nic, "nodad"];
+                up.server.exec(&line);
+            }
+        }
+        // Each leaf by its own cable.
+        for leaf in ["leaf3", "leaf4"] {
+            until(&format!("{leaf} reaches it, {mode}"), SOON, || {
+                let found = paths(&up.cli, leaf, server);
+                ensure(found == BTreeSet::from([server_nic()]), || {
+                    format!("{found:?}")
+                })?;
+                let address = server.to_string();
+                let ping = ["exec", leaf, "--", "ping", "-c1", "-W1", &address];
+                let pinged = up.cli.run(&ping);
+                ensure(pinged.code == Some(0), || {
+                    let device = server_nic();
+                    up.cli
+                        .exec(leaf, &["ip", "neighbour", "show", "dev", &device])
+                })
+            });
+        }
+        host_reaches(up, SERVER_ADDRESS, SOON);
+    }
+    wait_for_sessions(up, &["leaf3", "leaf4"], true);
+}
+
 /// The server announces every route it knows to both leaves; they accept only its own address.
 pub(crate) fn no_transit(up: &mut Up) {
     let server = Ipv4Addr::from(SERVER_ADDRESS);

@@ -4,6 +4,7 @@ pub(crate) mod bmcs;
 mod console;
 pub(crate) mod displays;
 pub(crate) mod factory;
+mod power;
 pub(crate) mod saved_states;
 pub(crate) mod seeds;
 pub(crate) mod switch;
@@ -25,6 +26,7 @@ use displays::Display;
 use factory::SwitchFactory;
 use model::config::Config;
 use model::power::PowerAction;
+use power::{Power, Told};
 use switch::Switch;
 use vm::agent::{Limits, MAX_OUTPUT};
 
@@ -150,19 +152,26 @@ impl Switch {
     }
 }
 
-/// Notifies a switch of cut cables each time it has started, and the user of its failures, until
-/// its VM is stopped.
+/// Tells the ends of a switch's cables whether they have carrier, each time it has started or ended,
+/// and the user of its failures, until its VM is stopped.
 async fn follow_vm(live: Arc<Live>, switch: Arc<Switch>) {
     let mut status = switch.vm().watch();
-    let mut known = None;
+    let mut power = Power::default();
     let mut bad_state = None;
     loop {
         let now = status.borrow_and_update().clone();
-        let commanded = now.pid.filter(|_| now.commanded);
-        if commanded.is_some() && commanded != known {
-            live.report_cuts_to(switch.name()).await;
+        // One that is stopped goes away together with its cables.
+        let told = match status.has_changed() {
+            Ok(_) => power.look(&now),
+            Err(_) => Vec::new(),
+        };
+        for told in told {
+            match told {
+                Told::Dark => live.report_power_of(switch.name(), false).await,
+                Told::OwnCuts => live.report_cuts_to(switch.name()).await,
+                Told::Light => live.report_power_of(switch.name(), true).await,
+            }
         }
-        known = commanded;
         if now.bad_state != bad_state {
             if let Some(reason) = &now.bad_state {
                 live.notices.add(bad_state_notice(switch.name(), reason));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::power::has_no_light;
 use crate::notices::Notices;
 use api::{NodeState, NodeStatus, Sessions};
 use model::topology::{self, SwitchPort};
@@ -76,6 +77,11 @@ impl Switch {
 
     pub(crate) fn vm(&self) -> &Vm {
         &self.vm
+    }
+
+    /// Whether the other ends of its cables have no carrier, because it is off, or dead and not back yet.
+    pub(crate) fn is_dark(&self) -> bool {
+        has_no_light(self.vm.status().state)
     }
 
     pub(crate) fn status(&self) -> NodeStatus {

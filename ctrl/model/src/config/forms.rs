@@ -9,6 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
+use super::fixed::FixedAddress;
 use super::reach::Service;
 use super::values::{MacPrefix, Memory, Owner, Snat};
 use crate::impairment::{Bytes, Percent};
@@ -38,6 +39,16 @@ const FORMS: &[Form] = &[
         name: "boot-file",
         example: "\"lpxelinux.0\"",
         check: |_, text| parses::<frr_conf::BootFile>(text),
+    },
+    Form {
+        name: "dhcp-option",
+        example: "\"42,192.168.96.1\"",
+        check: |_, text| parses::<frr_conf::DhcpOption>(text),
+    },
+    Form {
+        name: "fixed-address",
+        example: "\"rack1:u3=192.168.110.10\"",
+        check: |_, text| parses::<FixedAddress>(text),
     },
     Form {
         name: "ipv4",
@@ -142,6 +153,16 @@ described!([] Domain, { "type": "string", "format": "domain" });
 /// The file that a booting machine asks a boot server for.
 pub(super) struct BootFile;
 described!([] BootFile, { "type": "string", "format": "boot-file", "maxLength": 127 });
+
+/// A DHCP option: number, comma, values.
+pub(super) struct DhcpOption;
+described!([] DhcpOption, {
+    "type": "string", "format": "dhcp-option", "pattern": "^[0-9]{1,3},",
+});
+
+described!([] FixedAddress, {
+    "type": "string", "format": "fixed-address", "pattern": "^[^=]+=[0-9.]+$",
+});
 
 /// An IPv4 subnet with a prefix from /8 to `LONGEST`.
 pub(super) struct Subnet<const LONGEST: u8>;

@@ -6,7 +6,8 @@ use ipnet::{IpNet, Ipv4Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::forms::{BootFile, Domain, HostInterface, InterfaceName, IpPrefix, Subnet};
+use super::fixed::FixedAddress;
+use super::forms::{BootFile, DhcpOption, Domain, HostInterface, InterfaceName, IpPrefix, Subnet};
 use super::reach::{HostReach, Service};
 use super::values::{Snat, net};
 
@@ -95,9 +96,31 @@ pub struct Dhcp {
     /// Architectures 7 and 9 of RFC 4578.
     #[schemars(with = "BootFile", extend("x-live" = true))]
     pub boot_uefi: String,
-    /// Boot file of all other clients.
+    /// Boot file of UEFI ARM64 clients.
+    ///
+    /// Architecture 11 of RFC 4578.
+    #[schemars(with = "BootFile", extend("x-live" = true))]
+    pub boot_arm64: String,
+    /// URL of UEFI x64 clients that boot over HTTP.
+    ///
+    /// Architecture 16 of RFC 4578.
+    #[schemars(with = "BootFile", extend("x-live" = true))]
+    pub boot_http: String,
+    /// URL of UEFI ARM64 clients that boot over HTTP.
+    ///
+    /// Architecture 19 of RFC 4578.
+    #[schemars(with = "BootFile", extend("x-live" = true))]
+    pub boot_http_arm64: String,
+    /// Boot file of all other clients; those of other architectures that boot over HTTP get none.
     #[schemars(with = "BootFile", extend("x-live" = true))]
     pub boot_other: String,
+    /// Further options for the clients, each as number, comma, values: "42,192.168.96.1".
+    #[schemars(with = "Vec<DhcpOption>", extend("x-live" = true))]
+    pub options: Vec<String>,
+    /// Addresses of positions: "rack1:u3=192.168.110.10". The first NIC there gets it if it has the MAC
+    /// address that `vm-args` prints for it.
+    #[schemars(extend("x-live" = true))]
+    pub fixed: Vec<FixedAddress>,
 }
 
 impl Default for Dhcp {
@@ -116,7 +139,12 @@ impl Default for Dhcp {
             boot_ipxe: "http://{next_server}/oci/ipxe.php".into(),
             boot_bios: "lpxelinux.0".into(),
             boot_uefi: "shimx64.efi.signed".into(),
+            boot_arm64: "shimaa64.efi.signed".into(),
+            boot_http: "http://{next_server}/oci/shimx64.efi.signed".into(),
+            boot_http_arm64: "http://{next_server}/oci/shimaa64.efi.signed".into(),
             boot_other: "pxelinux.0".into(),
+            options: Vec::new(),
+            fixed: Vec::new(),
         }
     }
 }

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use super::error::TopologyError;
 use super::networks::overlap;
 use super::{Cable, End, EndOwner, LONGEST_NAME, PortKind, Role, Topology};
-use crate::config::{Config, Listen, Location, Problem, Snat};
+use crate::config::{Config, FixedAddress, Listen, Location, Problem, Snat};
 use crate::mac::Mac;
 
 /// Reports everything that collides, once per key.
@@ -21,6 +21,7 @@ pub(super) fn check(topology: &Topology, config: &Config, errors: &mut Vec<Topol
     host(topology, errors);
     leases(config, errors);
     boot_files(topology, errors);
+    fixed_addresses(topology, errors);
     displays(config, errors);
     ipmi(topology, config, errors);
 }
@@ -305,12 +306,55 @@ fn boot_files(topology: &Topology, errors: &mut Vec<TopologyError>) {
         ("dhcp.boot_ipxe", &boot.ipxe),
         ("dhcp.boot_bios", &boot.bios),
         ("dhcp.boot_uefi", &boot.uefi),
+        ("dhcp.boot_arm64", &boot.arm64),
+        ("dhcp.boot_http", &boot.http),
+        ("dhcp.boot_http_arm64", &boot.http_arm64),
         ("dhcp.boot_other", &boot.other),
     ];
     for (key, file) in files {
         if let Err(error) = file.parse::<frr_conf::BootFile>() {
             errors.push(TopologyError::BootFile { key, error });
         }
+    }
+}
+
+/// Each position exists, and its address is free in the DHCP subnet of its rack.
+fn fixed_addresses(topology: &Topology, errors: &mut Vec<TopologyError>) {
+    let fixed = &topology.net.dhcp_options.fixed;
+    for (index, entry) in fixed.iter().enumerate() {
+        let key = format!("dhcp.fixed[{index}]");
+        let address = entry.address;
+        let (net, mac) = match topology.fixed_nic(entry) {
+            Ok(found) => found,
+            Err(unknown) => {
+                let what = unknown.to_string();
+                errors.push(TopologyError::Value(Problem { key, what }));
+                continue;
+            }
+        };
+        let used = |other: &FixedAddress| {
+            let nic = topology.fixed_nic(other);
+            other.address == address || nic.is_ok_and(|(_, other)| other == mac)
+        };
+        let (wrong, remedy) = if !net.subnet.contains(&address)
+            || [net.subnet.network(), net.subnet.broadcast()].contains(&address)
+        {
+            let wrong = format!("is no host's address in {}", net.subnet);
+            (wrong, "choose one of that rack's DHCP subnet".to_owned())
+        } else if address == net.router {
+            ("is the leaf's own".to_owned(), "choose another".to_owned())
+        } else if fixed[..index].iter().any(used) {
+            let wrong = format!("or its position {} stands here twice", entry.position);
+            (wrong, "leave one of the two out".to_owned())
+        } else {
+            continue;
+        };
+        errors.push(TopologyError::Address {
+            key,
+            address,
+            wrong,
+            remedy,
+        });
     }
 }
 

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::check::blames;
 use super::error::TopologyError;
-use crate::config::{Config, Dhcp, Location};
+use crate::config::{Config, Dhcp, FixedAddress, Location};
 
 /// The subnets, and the services in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +61,10 @@ pub struct DhcpOptions {
     pub next_server: Ipv4Addr,
     /// The boot file for each type of client.
     pub boot: BootFiles,
+    /// Further options, each as number, comma, values.
+    pub more: Vec<String>,
+    /// The addresses of positions.
+    pub fixed: Vec<FixedAddress>,
 }
 
 /// The boot file for each type of client.
@@ -72,7 +76,13 @@ pub struct BootFiles {
     pub bios: String,
     /// For UEFI clients: architectures 7 and 9 (RFC 4578).
     pub uefi: String,
-    /// For all other clients.
+    /// For UEFI clients on ARM64: architecture 11.
+    pub arm64: String,
+    /// For UEFI clients that boot over HTTP: architecture 16.
+    pub http: String,
+    /// For UEFI clients on ARM64 that boot over HTTP: architecture 19.
+    pub http_arm64: String,
+    /// For all other clients, except those that boot over HTTP.
     pub other: String,
 }
 
@@ -124,8 +134,13 @@ fn options(dhcp: &Dhcp) -> DhcpOptions {
             ipxe: fill(&dhcp.boot_ipxe),
             bios: fill(&dhcp.boot_bios),
             uefi: fill(&dhcp.boot_uefi),
+            arm64: fill(&dhcp.boot_arm64),
+            http: fill(&dhcp.boot_http),
+            http_arm64: fill(&dhcp.boot_http_arm64),
             other: fill(&dhcp.boot_other),
         },
+        more: dhcp.options.clone(),
+        fixed: dhcp.fixed.clone(),
     }
 }
 

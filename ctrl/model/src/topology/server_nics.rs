@@ -1,6 +1,7 @@
 //! The NICs of a server position, by any of its names: where a VM plugs in.
 
-use super::{End, EndOwner, Topology, UnknownName};
+use super::{DhcpNetwork, End, EndOwner, Topology, UnknownName};
+use crate::config::FixedAddress;
 use crate::mac::Mac;
 
 impl Topology {
@@ -42,5 +43,26 @@ impl Topology {
             ));
         }
         Ok(found)
+    }
+
+    /// The DHCP network of the position's rack, and the MAC address of its NIC there: the first one.
+    ///
+    /// # Errors
+    /// [`UnknownName`], with similar names, if the topology has no such position.
+    pub(crate) fn fixed_nic(
+        &self,
+        fixed: &FixedAddress,
+    ) -> Result<(&DhcpNetwork, Mac), UnknownName> {
+        let nics = self.server_nics(&fixed.position)?;
+        let of_rack = nics.iter().find_map(|(end, mac)| match end.owner {
+            EndOwner::Server { rack, nic: 1, .. } => {
+                let net = self.net.dhcp.iter().find(|net| net.rack == rack)?;
+                Some((net, *mac))
+            }
+            _ => None,
+        });
+        of_rack.ok_or_else(|| {
+            UnknownName::new("DHCP client", &fixed.position, [].into_iter(), "rack1:u3")
+        })
     }
 }

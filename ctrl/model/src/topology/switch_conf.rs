@@ -3,10 +3,12 @@
 use std::num::NonZeroU32;
 
 use frr_conf::{
-    BootFiles, Dhcp, FromServers, HostName, IfName, Link, NameError, Nic, Node, SwitchConf, Timers,
-    VlanId, VlanNetwork,
+    BootFiles, Dhcp, Fixed, FromServers, HostName, IfName, Link, NameError, Nic, Node, SwitchConf,
+    Timers, VlanId, VlanNetwork,
 };
 use ipnet::Ipv4Net;
+
+use crate::mac::Mac;
 
 use super::{DhcpNetwork, PortKind, Role, Switch, SwitchPort, Topology};
 
@@ -104,9 +106,34 @@ impl Topology {
                 ipxe: options.boot.ipxe.parse()?,
                 bios: options.boot.bios.parse()?,
                 uefi: options.boot.uefi.parse()?,
+                arm64: options.boot.arm64.parse()?,
+                http: options.boot.http.parse()?,
+                http_arm64: options.boot.http_arm64.parse()?,
                 other: options.boot.other.parse()?,
             },
+            options: options
+                .more
+                .iter()
+                .map(|option| option.parse())
+                .collect::<Result<_, _>>()?,
+            fixed: self.fixed(net)?,
         })
+    }
+}
+
+impl Topology {
+    /// The fixed addresses of this network.
+    fn fixed(&self, net: &DhcpNetwork) -> Result<Vec<Fixed>, NameError> {
+        let fixed = self.net.dhcp_options.fixed.iter();
+        let its = fixed.filter_map(|entry| match self.fixed_nic(entry) {
+            Ok((of, mac)) if of.rack == net.rack => Some((entry.address, mac)),
+            _ => None,
+        });
+        let fixed = |(address, mac): (_, Mac)| {
+            let mac = frr_conf::Mac::try_from(mac.0)?;
+            Ok(Fixed { mac, address })
+        };
+        its.map(fixed).collect()
     }
 }
 
@@ -161,6 +188,31 @@ mod tests {
         let expected = expected.chain([119, 120]).map(third);
         assert_eq!(refused.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
         assert_eq!((from.allow, from.limit), (config.bgp.server_allow, 256));
+    }
+
+    #[test]
+    fn a_fixed_address_is_served_in_its_rack() {
+        let mut config = Config::default();
+        config.dhcp.fixed = vec!["rack2:u4=192.168.111.7".parse().unwrap()];
+        config.dhcp.options = vec!["42,192.168.96.1".into()];
+        let topology = build(&config).unwrap();
+        for switch in &topology.switches {
+            let Some(dhcp) = topology.switch_conf(switch).unwrap().dhcp else {
+                continue;
+            };
+            let fixed: Vec<_> = dhcp.fixed.iter().map(|it| it.address.to_string()).collect();
+            let expected: &[&str] = if switch.name == "leaf3" {
+                assert_eq!(
+                    dhcp.fixed[0].mac.to_string(),
+                    topology.server_mac(2, 4, 1).to_string()
+                );
+                &["192.168.111.7"]
+            } else {
+                &[]
+            };
+            assert_eq!(fixed, expected, "{}", switch.name);
+            assert_eq!(dhcp.options.len(), 1);
+        }
     }
 
     #[test]

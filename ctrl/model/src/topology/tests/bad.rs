@@ -50,6 +50,41 @@ fn not_toml() {
 }
 
 #[test]
+fn fixed_addresses_and_options_of_dhcp() {
+    for (wrong, says) in [
+        (
+            "fixed = [\"rack1:u3\"]",
+            "is not a position and its address",
+        ),
+        ("fixed = [\"rack9:u3=192.168.110.10\"]", "rack9:u3"),
+        ("fixed = [\"leaf1:u3=192.168.110.10\"]", "leaf1:u3"),
+        ("fixed = [\"rack1:u3:2=192.168.110.10\"]", "rack1:u3:2"),
+        (
+            "fixed = [\"rack2:u3=192.168.110.10\"]",
+            "is no host's address in 192.168.111.0/24",
+        ),
+        (
+            "fixed = [\"rack1:u3=192.168.110.255\"]",
+            "is no host's address in 192.168.110.0/24",
+        ),
+        ("fixed = [\"rack1:u3=192.168.110.1\"]", "is the leaf's own"),
+        (
+            "fixed = [\"rack1:u3=192.168.110.9\", \"rack1:u4=192.168.110.9\"]",
+            "stands here twice",
+        ),
+        (
+            "options = [\"3,192.168.110.7\"]",
+            "is not a valid DHCP option",
+        ),
+        ("options = [\"42\"]", "is not a valid DHCP option"),
+    ] {
+        let said = message(&format!("[dhcp]\n{wrong}\n"), &[]);
+        assert!(said.contains(says), "{wrong}: {said}");
+        assert!(said.starts_with("f.toml, line 2"), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn keys_that_are_not_there() {
     bad(
         "# five\n\n[topology]\nrack = 5\n",
