@@ -41,6 +41,11 @@ impl Fabric {
         self.live.is_ready() && self.stopped().is_empty()
     }
 
+    /// Whether every switch had all its sessions, and every loopback answered, at any time.
+    pub fn was_ready(&self) -> bool {
+        self.live.was_ready()
+    }
+
     /// What of the fabric itself has stopped: workers and tasks, a sentence for each.
     fn stopped(&self) -> Vec<String> {
         let mut stopped = self.live.state().cables.worker_troubles();
@@ -99,6 +104,10 @@ impl CableNames for CablesNow {
         CableNames::cable(&self.state.plan.topology, name)
     }
 
+    fn named(&self, name: &str) -> Result<Vec<usize>, ApiError> {
+        self.state.plan.topology.named(name)
+    }
+
     fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
         CableNames::end(&self.state.plan.topology, name)
     }
@@ -129,7 +138,6 @@ impl CableRequests for CablesNow {
 impl Backend for Fabric {
     fn status(&self) -> Status {
         let state = self.live.state();
-        let nodes = state.switches.values();
         let mut problems = self.stopped();
         let ready = self.live.is_ready() && problems.is_empty();
         problems.extend(state.cables.closed());
@@ -140,7 +148,7 @@ impl Backend for Fabric {
         Status {
             ready,
             problems,
-            nodes: nodes.map(|switch| switch.status()).collect(),
+            nodes: state.nodes(),
             cables: state.cables.len(),
             workers: state.cables.panel().workers(),
             hold_memory: state.cables.panel().hold_memory().limit(),
@@ -213,7 +221,13 @@ impl Backend for Fabric {
     }
 
     async fn power(&self, node: &str, action: PowerAction) -> Result<NodeStatus, ApiError> {
-        self.live.state().switch(node)?.power(action).await
+        let state = self.live.state();
+        let switch = state.switch(node)?;
+        switch.power(action).await?;
+        let mut nodes = state.switches.iter();
+        let found = nodes.find(|(_, it)| it.name() == switch.name());
+        let (index, _) = found.expect("the state has just found it");
+        Ok(state.node(*index, &switch))
     }
 
     async fn console(&self, node: &str) -> Result<Box<dyn ConsoleStream>, ApiError> {
