@@ -117,7 +117,7 @@ impl Wait {
             self.gone = None;
             return None;
         }
-        let gone = time - *self.gone.get_or_insert(time);
+        let gone = time.saturating_sub(*self.gone.get_or_insert(time));
         match seen {
             Seen::Killed(pid) if gone >= KILLED => Some(format!(
                 "was killed (pid {pid}): `ikv-fabric run` starts another and takes away what it left"

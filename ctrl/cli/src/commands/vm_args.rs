@@ -50,9 +50,12 @@ pub(crate) async fn run(context: &Context, args: &VmArgsArgs) -> anyhow::Result<
     };
     let options = options_for(context, args, &plug).await?;
     let on_terminal = std::io::stdout().is_terminal();
-    context.report(&json!({ "args": options }), || match on_terminal {
-        true => pasteable(&options),
-        false => options.join(" ") + "\n",
+    context.report(&json!({ "args": options }), || {
+        if on_terminal {
+            pasteable(&options)
+        } else {
+            options.join(" ") + "\n"
+        }
     })?;
     if !context.json {
         if !on_terminal
