@@ -100,9 +100,16 @@ fn a_signal_at_each_stage_takes_everything_away() {
     let host = PanelHost::new("stages");
     let before = host.state();
     for stage in ["✓ host", "✓ cables", "✓ ready"] {
-        let fabric = host.spawn(host.run_command(&[]));
+        let mut fabric = host.spawn(host.run_command(&[]));
         fabric.wait_said(stage);
-        fabric.end_by(Signal::INT);
+        fabric.signal(Signal::INT);
+        match fabric.wait_end().code() {
+            Some(0) => {}
+            Some(1) if stage != "✓ ready" => {
+                fabric.wait_said("stopped before the fabric was ready");
+            }
+            other => panic!("{stage}: {other:?}: {}", fabric.stderr()),
+        }
         before.assert_unchanged(&host.state(), stage);
     }
 }

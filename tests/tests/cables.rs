@@ -281,7 +281,7 @@ fn a_cable_is_cut_blackholed_and_mended() {
     );
     assert_eq!(said.stderr.matches("note: ").count(), 2, "{said:?}");
     let row = host.ask(&["cables", "rack1:u3:1"]).stdout;
-    assert!(row.contains("ikeb1-3    down"), "{row}");
+    assert!(row.contains("ikeb1-3  down"), "{row}");
     fabric.end();
 }
 

@@ -79,9 +79,10 @@ fn a_signal_during_the_start_leaves_the_host_unchanged() {
             Signal::TERM
         });
         let status = fabric.wait_end();
-        // Before it handles signals it has changed nothing, and the signal ends it.
+        // Before it handles signals it has changed nothing, and the signal ends it. Status 0 only if
+        // it was ready.
         assert!(
-            matches!(status.code(), Some(0) | None),
+            matches!(status.code(), Some(0 | 1) | None),
             "{status}: {}",
             fabric.stderr()
         );

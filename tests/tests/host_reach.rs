@@ -329,7 +329,10 @@ fn neighbours_reach_in_only_if_they_may() {
     does_not_reach(&place.neighbour, SERVER, 80);
     place.apply(&[r#"reachable_from=["0.0.0.0/0"]"#]);
     reaches(&place.neighbour, SERVER, 80);
+    // What was set stays until it is said otherwise.
     place.apply(&["open=false"]);
+    reaches(&place.neighbour, SERVER, 80);
+    place.apply(&["reachable_from=[]"]);
     does_not_reach(&place.neighbour, SERVER, 80);
     place.apply(&["open=true"]);
     reaches(&place.neighbour, SERVER, 80);

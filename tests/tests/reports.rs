@@ -3,9 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
+use std::time::Instant;
 
 use ikv_tests::have_root;
 use ikv_tests::panel::{PanelHost, ask_without_fabric, json_without_fabric};
+use ikv_tests::patience::SOON;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// Asserts that an object has exactly these keys, given separated by blanks.
@@ -221,4 +224,22 @@ fn status_waits_for_the_socket() {
     let status: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(status["ready"], true);
     fabric.end();
+}
+
+#[test]
+fn status_does_not_wait_for_a_fabric_that_was_killed() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("vain");
+    let mut fabric = host.run(&[]);
+    fabric.signal(Signal::KILL);
+    fabric.wait_end();
+    let began = Instant::now();
+    let answer = host.ask(&["status", "--wait", "60"]);
+    assert_eq!(answer.code, Some(1), "{answer:?}");
+    assert!(answer.stderr.contains("was killed (pid "), "{answer:?}");
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    let cleaned = host.ask(&["clean"]);
+    assert_eq!(cleaned.code, Some(0), "{cleaned:?}");
 }

@@ -98,7 +98,7 @@ fn an_interrupted_scenario_restores_unless_configured_not_to() {
         assert!(line.contains("impair wire: delay 30ms"), "{line}");
         assert_eq!(pair.wire.lane("pa")["impairment"]["delay"], "30ms");
         kill_process(Pid::from_child(&playing), Signal::INT).unwrap();
-        assert!(ended(&mut playing, SOON).unwrap().success());
+        assert_eq!(ended(&mut playing, SOON).unwrap().code(), Some(1));
         pair.wire.lane("pa")["impairment"].clone()
     };
     let mut script = || {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use model::config::Config;
+use model::config::{Config, Said};
 use model::difference::{Difference, Refusal};
 
 /// Asks for another configuration. It has all values in it: the fabric, which may run as root,
@@ -12,6 +12,10 @@ use model::difference::{Difference, Refusal};
 pub struct ApplyRequest {
     /// The configuration, with filters compiled and tables read.
     pub config: Config,
+    /// Which of its keys were said, so that the others stay as they run (see [`Config::over`]). `None`
+    /// if the configuration counts as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
     /// Only answer what would be done.
     #[serde(default)]
     pub dry_run: bool,

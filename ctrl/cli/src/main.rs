@@ -9,18 +9,20 @@
 //! No crate may depend on this one.
 
 mod commands;
+mod log;
 mod signals;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::ffi::OsString;
 use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::commands::{Command, Context, SOCKET_OF_SHELL};
 use api::{Client, default_socket, own_socket};
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use fabric::progress::say;
-use model::printable;
+use model::{printable, wording};
 
 /// A virtual datacenter in one process: racks, leaves and spines of real switch VMs, wired
 /// at layer 2 and ready for your VMs to plug in.
@@ -40,7 +42,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     dataplane::sys::heap::share_arenas();
-    let cli = Cli::parse();
+    let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("IKV_FABRIC_LOG")
@@ -49,8 +51,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         // If standard error is closed, tracing would panic when it reports that it cannot write.
         .log_internal_errors(false)
-        .without_time()
-        .with_target(false)
+        .event_format(log::Sentences)
         .init();
     std::panic::set_hook(Box::new(log_panic));
     // Before this process moves into a namespace where it is root.
@@ -77,6 +78,23 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => fail(&error),
     }
+}
+
+/// Parses the command line. What only a field's own parser refuses is said with the usage of the
+/// command that was typed, as all else; clap would show that of the program.
+fn parse(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> clap::error::Result<Cli> {
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches(&matches).map_err(|error| {
+        let (mut typed, mut matches) = (&mut command, &matches);
+        while let Some((name, inner)) = matches.subcommand() {
+            matches = inner;
+            typed = typed
+                .find_subcommand_mut(name)
+                .expect("the command that was parsed");
+        }
+        error.format(typed)
+    })
 }
 
 /// The fabric whose namespace `ikv-fabric shell` has entered.
@@ -127,13 +145,12 @@ fn sentence(error: &anyhow::Error) -> String {
     if sentence.contains("(os error 28)") {
         sentence += "; make room there, or name a folder elsewhere";
     }
-    sentence
+    wording::without_numbers(&sentence)
 }
 
 #[cfg(test)]
 mod tests {
     use anyhow::Context;
-    use clap::CommandFactory;
 
     use super::*;
 
@@ -143,13 +160,52 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_is_shown_with_the_usage_of_its_command() {
+        let says = |words: &[&str]| {
+            let words = ["ikv-fabric"].iter().chain(words);
+            parse(words).unwrap_err().to_string()
+        };
+        for (words, usage) in [
+            (
+                &["impair", "iksb12", "--seed", "x"][..],
+                "Usage: ikv-fabric impair ",
+            ),
+            (
+                &["converge"],
+                "Usage: ikv-fabric converge [OPTIONS] --cut <CABLE>...",
+            ),
+            (
+                &["converge"],
+                "ikv-fabric converge [OPTIONS] --flow <A> <B>",
+            ),
+            (&["capture"], "ikv-fabric capture [OPTIONS] --all"),
+            (&["impair"], "ikv-fabric impair [OPTIONS] --report"),
+            (
+                &["patch", "tap:a"],
+                "Usage: ikv-fabric patch [OPTIONS] <PORT> <PORT>\n",
+            ),
+            (
+                &["run", "--workers", "0"],
+                "it is not a whole number of 1 or more",
+            ),
+            (
+                &["status", "--wait", "x"],
+                "it is not a whole number of 0 or more",
+            ),
+        ] {
+            let said = says(words);
+            assert!(said.contains(usage), "{words:?}: {said}");
+        }
+    }
+
+    #[test]
     fn a_full_disk_has_a_way_out() {
         let full = std::io::Error::from(rustix::io::Errno::NOSPC);
         let outer = anyhow::Error::new(full).context("journal /run/state.json");
         assert_eq!(
             sentence(&outer),
-            "journal /run/state.json: No space left on device (os error 28); make room there, or \
-             name a folder elsewhere"
+            "journal /run/state.json: No space left on device; make room there, or name a folder \
+             elsewhere"
         );
     }
 

@@ -254,11 +254,7 @@ impl BringUp<'_> {
             ..
         } = self.options;
         let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
-        let state = FabricState {
-            plan: plan.clone(),
-            cables,
-            switches: BTreeMap::new(),
-        };
+        let state = FabricState::new(plan.clone(), cables, BTreeMap::new());
         let host = self.running.host.clone();
         let paths = StatePaths::beside(&absolute);
         let (watched, changes) = mpsc::unbounded_channel();
@@ -296,7 +292,7 @@ impl BringUp<'_> {
         factory.make_states(&wanted, self.progress).await;
         let stage = self.progress.stage("switches");
         for (index, spec) in specs {
-            let switch = factory.start(spec, &plan.topology, &plan.switches, index);
+            let switch = factory.start(spec, &plan.topology, index);
             fabric.live.add_switch(index, switch);
         }
         stage.done("started");

@@ -37,14 +37,15 @@ pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {
         &self,
         names: &[String],
     ) -> impl Future<Output = Result<Vec<CableReport>, ApiError>> + Send {
-        let indices: Result<Vec<_>, _> = match names {
-            [] => Ok((0..self.cables().len()).collect()),
-            names => names.iter().map(|name| self.cable(name)).collect(),
+        let indices: Result<Vec<Vec<usize>>, ApiError> = match names {
+            [] => Ok(vec![(0..self.cables().len()).collect()]),
+            // A name that comes twice is answered twice.
+            names => names.iter().map(|name| self.named(name)).collect(),
         };
-        async { Ok(self.cables().reports(indices?).await) }
+        async { Ok(self.cables().reports(indices?.concat()).await) }
     }
 
-    /// Cuts or mends one cable, or makes it a blackhole.
+    /// Cuts or mends a cable, or all that the name stands for, or makes them blackholes.
     fn set_state(
         &self,
         name: &str,
@@ -59,10 +60,13 @@ pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {
             changes: vec![change],
         };
         async move {
-            let index = self.cable(name)?;
+            let name = match *self.named(name)? {
+                [one] => self.cables().name(one).to_owned(),
+                _ => name.to_owned(),
+            };
             Ok(CableChanged {
                 notes: self.change(batch).await?.notes,
-                name: self.cables().name(index).to_owned(),
+                name,
                 state,
             })
         }

@@ -41,6 +41,11 @@ impl Fabric {
         self.live.is_ready() && self.hindrances().is_empty()
     }
 
+    /// Whether every switch had all its sessions, and every loopback answered, at any time.
+    pub fn was_ready(&self) -> bool {
+        self.live.was_ready()
+    }
+
     /// What keeps the fabric from being ready besides its switches, a sentence for each: workers and
     /// tasks that have stopped, and what another program took from the host.
     fn hindrances(&self) -> Vec<String> {
@@ -101,6 +106,10 @@ impl CableNames for CablesNow {
         CableNames::cable(&self.state.plan.topology, name)
     }
 
+    fn named(&self, name: &str) -> Result<Vec<usize>, ApiError> {
+        self.state.plan.topology.named(name)
+    }
+
     fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
         CableNames::end(&self.state.plan.topology, name)
     }
@@ -131,7 +140,6 @@ impl CableRequests for CablesNow {
 impl Backend for Fabric {
     fn status(&self) -> Status {
         let state = self.live.state();
-        let nodes = state.switches.values();
         let mut problems = self.hindrances();
         let ready = self.live.is_ready() && problems.is_empty();
         problems.extend(self.live.upkeep.put_back());
@@ -144,7 +152,7 @@ impl Backend for Fabric {
             ready,
             problems,
             host: self.live.upkeep.troubles(),
-            nodes: nodes.map(|switch| switch.status()).collect(),
+            nodes: state.nodes(),
             cables: state.cables.len(),
             workers: state.cables.panel().workers(),
             hold_memory: state.cables.panel().hold_memory().limit(),
@@ -217,7 +225,13 @@ impl Backend for Fabric {
     }
 
     async fn power(&self, node: &str, action: PowerAction) -> Result<NodeStatus, ApiError> {
-        self.live.state().switch(node)?.power(action).await
+        let state = self.live.state();
+        let switch = state.switch(node)?;
+        switch.power(action).await?;
+        let mut nodes = state.switches.iter();
+        let found = nodes.find(|(_, it)| it.name() == switch.name());
+        let (index, _) = found.expect("the state has just found it");
+        Ok(state.node(*index, &switch))
     }
 
     async fn console(&self, node: &str) -> Result<Box<dyn ConsoleStream>, ApiError> {

@@ -1,16 +1,18 @@
 //! What the parts of a running fabric share: [`Live`].
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 
+use crate::cables::names::CableNames;
 use crate::host::Host;
 use crate::notices::Notices;
 use crate::occupancy::Occupancies;
 use crate::owner::Person;
 use crate::state::{FabricState, is_host};
 use crate::supervision::EndedTasks;
+use crate::switches::switch::Switch;
 use crate::upkeep::Upkeep;
 use dataplane::Side;
 use host::lock::StatePaths;
@@ -31,6 +33,8 @@ pub(crate) struct Live {
     pub(crate) ended_tasks: EndedTasks,
     pub(crate) upkeep: Upkeep,
     ready: AtomicBool,
+    was_ready: AtomicBool,
+    doubts: AtomicU64,
 }
 
 impl Live {
@@ -40,15 +44,18 @@ impl Live {
         paths: StatePaths,
         owner: Person,
     ) -> Self {
+        // A fabric without switches is ready at once.
+        let ready = state.plan.switches.is_empty();
         Live {
-            // A fabric without switches is ready at once.
-            ready: AtomicBool::new(state.plan.switches.is_empty()),
+            ready: AtomicBool::new(ready),
+            was_ready: AtomicBool::new(ready),
             state: Mutex::new(Arc::new(state)),
             paths,
             owner,
             host,
             occupancies: Occupancies::default(),
             notices: Notices::default(),
+            doubts: AtomicU64::new(0),
             ended_tasks: EndedTasks::default(),
             upkeep: Upkeep::default(),
         }
@@ -68,18 +75,31 @@ impl Live {
     }
 
     /// Adds a switch that was started to the current state.
-    pub(crate) fn add_switch(&self, index: usize, switch: Arc<crate::switches::switch::Switch>) {
+    pub(crate) fn add_switch(&self, index: usize, switch: Arc<Switch>) {
         let mut state = FabricState::clone(&self.state());
         state.switches.insert(index, switch);
         self.put(Arc::new(state));
     }
 
-    /// Whether every planned switch runs with all its sessions, and every loopback answers.
+    /// Whether every planned switch runs with all its sessions, and every loopback has answered since
+    /// that was last not so.
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+        self.ready.load(Ordering::Relaxed) && self.state().all_well()
+    }
+
+    /// How often the fabric has changed the carrier of a cable between switches. Loopbacks that
+    /// answered before say nothing of the time since.
+    pub(crate) fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is ready, or was ready at any time.
+    pub(crate) fn was_ready(&self) -> bool {
+        self.was_ready.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_ready(&self, ready: bool) {
+        self.was_ready.fetch_or(ready, Ordering::Relaxed);
         if self.ready.swap(ready, Ordering::Relaxed) != ready {
             self.notices.signal();
         }
@@ -100,6 +120,7 @@ impl Live {
             owner if is_host(owner) => self.host.set_carrier(&end.tap, up).err(),
             EndOwner::Switch { switch, port } if state.switches.contains_key(&switch) => {
                 let result = state.switches[&switch].vm().set_link(port, up).await;
+                self.doubt(state, cable, &state.switches[&switch]);
                 let error = result.err()?;
                 Some(format!("{} has not been notified yet: {error}", end.alias))
             }
@@ -118,6 +139,17 @@ impl Live {
                 })
             }
         }
+    }
+
+    /// A carrier of a switch has changed. Until it is asked again, nobody knows what that did to the
+    /// session on the cable.
+    fn doubt(&self, state: &FabricState, cable: usize, switch: &Switch) {
+        state.cables.touch(cable);
+        if state.plan.topology.is_between_switches(cable) {
+            self.doubts.fetch_add(1, Ordering::Relaxed);
+            self.set_ready(false);
+        }
+        switch.doubt();
     }
 
     /// Removes the carrier from the ends of cut cables, except from switches, which do not run yet.

@@ -1,11 +1,16 @@
 //! The output of `run` while it works: a line for each stage, one for each switch, then a live
-//! line. On a terminal the lines change in place; otherwise each change is a line of its own.
+//! line. On a terminal the lines change in place; elsewhere, and on a terminal that cannot do that,
+//! each change is a line of its own.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use model::{utc, wording};
+
+/// What stands before the text of a live line: the spinner, and blanks.
+const SPINNER: &str = "    ";
 
 /// The time between two frames of a spinner.
 const TURN: Duration = Duration::from_millis(100);
@@ -13,6 +18,8 @@ const TURN: Duration = Duration::from_millis(100);
 /// Shows the progress of a run on standard error.
 pub struct Progress {
     started: Instant,
+    /// Lines that stay begin with the time.
+    is_log: bool,
     bars: Option<MultiProgress>,
     live: Mutex<Option<ProgressBar>>,
 }
@@ -24,16 +31,29 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Lines change in place if standard error is a terminal at this moment.
+    /// Lines change in place if standard error is a terminal that can do that, at this moment.
     pub fn new() -> Self {
+        let term = std::env::var("TERM").unwrap_or_default();
+        let in_place = std::io::stderr().is_terminal() && moves_its_cursor(&term);
         Progress {
             started: Instant::now(),
-            bars: std::io::stderr().is_terminal().then(MultiProgress::new),
+            is_log: false,
+            bars: in_place.then(MultiProgress::new),
             live: Mutex::default(),
         }
     }
 
-    /// Whether lines change in place, because standard error is a terminal.
+    /// The same for a command that runs for long: each line begins with the date and time, unless
+    /// lines change in place.
+    pub fn log() -> Self {
+        let progress = Progress::new();
+        Progress {
+            is_log: progress.bars.is_none(),
+            ..progress
+        }
+    }
+
+    /// Whether lines change in place.
     pub fn is_terminal(&self) -> bool {
         self.bars.is_some()
     }
@@ -63,10 +83,29 @@ impl Progress {
 
     /// Prints a line that stays.
     pub fn note(&self, text: &str) {
+        let text = &wording::without_numbers(text);
         match &self.bars {
             // Printing fails only if standard error does.
             Some(bars) => _ = bars.println(text),
-            None => say(text),
+            None => self.say(text),
+        }
+    }
+
+    /// Prints a line that stays, about something that happened just now, with its time.
+    pub fn notice(&self, sign: char, text: &str) {
+        if self.bars.is_some() {
+            let time = utc::time(SystemTime::now());
+            self.note(&format!("  {sign} {time}  {text}"));
+        } else {
+            self.note(&format!("  {sign} {text}"));
+        }
+    }
+
+    fn say(&self, text: &str) {
+        if self.is_log {
+            say(&format!("{}{text}", stamp()));
+        } else {
+            say(text);
         }
     }
 
@@ -79,7 +118,7 @@ impl Progress {
             bar.enable_steady_tick(TURN);
             bar
         });
-        bar.set_message(text.to_owned());
+        bar.set_message(folded(text, columns()));
     }
 
     /// Removes the live line at the bottom.
@@ -109,7 +148,9 @@ impl Stage<'_> {
     pub fn update(&mut self, how_far: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(how_far.to_owned()),
-            None if self.said != how_far => say(&format!("{}: {how_far}", self.what)),
+            None if self.said != how_far => {
+                self.progress.say(&format!("  · {}: {how_far}", self.what));
+            }
             None => {}
         }
         how_far.clone_into(&mut self.said);
@@ -137,6 +178,52 @@ impl Drop for Stage<'_> {
     }
 }
 
+/// The columns that standard error has for the text of a live line.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+    let columns = size.map_or(80, |size| match size.ws_col {
+        // A terminal that does not know.
+        0 => 80,
+        columns => usize::from(columns),
+    });
+    columns.saturating_sub(SPINNER.chars().count()).max(1)
+}
+
+/// A live line on a terminal of so many columns: it goes on in another line between two of its parts,
+/// not within a word. A part that is too long by itself is cut.
+fn folded(text: &str, columns: usize) -> String {
+    const BETWEEN: &str = " · ";
+    let mut lines = vec![String::new()];
+    let mut length = 0;
+    for part in text.split(BETWEEN) {
+        let part: String = part.chars().take(columns).collect();
+        let more = part.chars().count();
+        let line = lines.last_mut().expect("there is a first line");
+        if length == 0 {
+            *line = part;
+            length = more;
+        } else if length + BETWEEN.chars().count() + more <= columns {
+            *line += BETWEEN;
+            *line += &part;
+            length += BETWEEN.chars().count() + more;
+        } else {
+            lines.push(part);
+            length = more;
+        }
+    }
+    lines.join(&format!("\n{SPINNER}"))
+}
+
+/// Whether a terminal of this kind, as `TERM` has it, can move its cursor.
+fn moves_its_cursor(term: &str) -> bool {
+    !matches!(term, "" | "dumb")
+}
+
+/// What a line of a log begins with: date and time.
+pub fn stamp() -> String {
+    utc::date_and_time(SystemTime::now())
+}
+
 /// Writes a line to standard error. Unlike `eprintln!` it does not panic when standard error is
 /// closed: closing the terminal must not end a fabric.
 pub fn say(line: &str) {
@@ -160,6 +247,29 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_change_in_place_only_where_the_cursor_moves() {
+        assert!(moves_its_cursor("xterm-256color"));
+        assert!(!moves_its_cursor("dumb") && !moves_its_cursor(""));
+    }
+
+    #[test]
+    fn a_live_line_breaks_between_its_parts() {
+        let line = "ready · 9/9 switches · 32/32 sessions · 0 frames/s";
+        assert_eq!(folded(line, 80), line);
+        assert_eq!(
+            folded(line, 30),
+            "ready · 9/9 switches\n    32/32 sessions · 0 frames/s"
+        );
+        assert_eq!(folded("waits for leaf1", 5), "waits");
+        for columns in 1..60 {
+            for line in folded(line, columns).lines() {
+                let line = line.strip_prefix(SPINNER).unwrap_or(line);
+                assert!(line.chars().count() <= columns, "{columns}: {line}");
+            }
+        }
+    }
 
     #[test]
     fn durations_read_naturally() {

@@ -26,13 +26,13 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) async fn judge(live: Arc<Live>) {
     loop {
         let state = live.state();
-        let all_well = || state.switches.values().all(|switch| switch.is_well());
-        if !all_well() {
+        let doubts = live.doubts();
+        if !state.all_well() {
             live.set_ready(false);
         } else if !live.is_ready() {
             if loopbacks_answer(&state).await {
-                // The ping takes time, in which a session may have been lost.
-                live.set_ready(all_well());
+                // The ping takes time, in which a session may have been lost or a cable cut.
+                live.set_ready(live.doubts() == doubts && state.all_well());
             } else {
                 sleep(AGAIN).await;
                 continue;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cables::Cables;
-use crate::cables::names::CableNames;
+use crate::switches::sessions::{self, PlannedSession};
 use crate::switches::switch::Switch;
-use api::{ApiError, NodeState};
+use api::{ApiError, NodeState, NodeStatus, Sessions};
 use dataplane::Side;
 use model::cable_change::CableState;
 use model::difference::FabricPlan;
@@ -24,9 +24,24 @@ pub(crate) struct FabricState {
     pub(crate) cables: Cables,
     /// The switches that run, by their indices in the topology.
     pub(crate) switches: BTreeMap<usize, Arc<Switch>>,
+    /// The sessions between switches that run, by the switches' indices.
+    sessions: Arc<BTreeMap<usize, Vec<PlannedSession>>>,
 }
 
 impl FabricState {
+    pub(crate) fn new(
+        plan: FabricPlan,
+        cables: Cables,
+        switches: BTreeMap<usize, Arc<Switch>>,
+    ) -> Self {
+        FabricState {
+            sessions: Arc::new(sessions::planned(&plan)),
+            plan,
+            cables,
+            switches,
+        }
+    }
+
     /// The running switch of this name.
     ///
     /// # Errors
@@ -93,25 +108,73 @@ impl FabricState {
         }
     }
 
-    /// How many sessions a switch can have now: over cables that are not cut, with switches that
-    /// are on.
-    pub(crate) fn possible_sessions(&self, name: &str) -> usize {
-        let topology = &self.plan.topology;
-        let is_on = |index: usize| {
-            let state = self.switches.get(&index).map(|it| it.status().state);
-            !matches!(state, None | Some(NodeState::Off | NodeState::Failed))
-        };
-        let Some((index, _)) = self.switches.iter().find(|(_, it)| it.name() == name) else {
-            return 0;
-        };
-        let sessions = self.plan.switches.sessions(topology, *index);
-        sessions
-            .filter(|port| {
-                let cable = CableNames::cable(topology, &port.cable);
-                cable.is_ok_and(|cable| self.cables.state(cable) == CableState::Up)
-                    && topology.far_switch(port).is_some_and(is_on)
+    fn sessions(&self, switch: usize) -> &[PlannedSession] {
+        self.sessions.get(&switch).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a session stands: its cable passes frames, and both its switches have said so since the
+    /// cable last changed.
+    fn stands(&self, switch: &Switch, session: &PlannedSession) -> bool {
+        let (far, far_nic) = &session.far;
+        let far = self.switches.get(far);
+        self.cables
+            .passes_since(session.cable)
+            .is_some_and(|since| {
+                switch.says(&session.nic, since) && far.is_some_and(|far| far.says(far_nic, since))
             })
-            .count()
+    }
+
+    /// What `status` shows of the switches.
+    pub(crate) fn nodes(&self) -> Vec<NodeStatus> {
+        let switches = self.switches.iter();
+        switches.map(|(index, it)| self.node(*index, it)).collect()
+    }
+
+    /// What `status` shows of a switch.
+    pub(crate) fn node(&self, index: usize, switch: &Switch) -> NodeStatus {
+        let sessions = self.sessions(index);
+        let silent = sessions.iter().map(|session| session.cable);
+        let silent = silent.filter(|cable| self.cables.passes_since(*cable).is_none());
+        let silent: Vec<_> = silent.map(|cable| self.cables.name(cable)).collect();
+        let established = sessions.iter().filter(|it| self.stands(switch, it));
+        let bgp = Sessions {
+            established: established.count(),
+            expected: sessions.len(),
+        };
+        switch.status(bgp, &silent)
+    }
+
+    /// Whether the switch of this name runs with all its sessions.
+    pub(crate) fn is_well(&self, name: &str) -> bool {
+        let mut switches = self.switches.iter();
+        let found = switches.find(|(_, switch)| switch.name() == name);
+        found.is_some_and(|(index, switch)| self.all_stand(*index, switch))
+    }
+
+    /// Whether every switch runs with all its sessions.
+    pub(crate) fn all_well(&self) -> bool {
+        let mut switches = self.switches.iter();
+        switches.all(|(index, switch)| self.all_stand(*index, switch))
+    }
+
+    fn all_stand(&self, index: usize, switch: &Switch) -> bool {
+        let mut sessions = self.sessions(index).iter();
+        switch.state() == NodeState::Running && sessions.all(|it| self.stands(switch, it))
+    }
+
+    /// Whether a switch has every session that it can have now: over cables that pass frames, with
+    /// switches that are on.
+    pub(crate) fn has_possible_sessions(&self, name: &str) -> bool {
+        let Some((index, switch)) = self.switches.iter().find(|(_, it)| it.name() == name) else {
+            return true;
+        };
+        let is_possible = |session: &&PlannedSession| {
+            let far = self.switches.get(&session.far.0).map(|it| it.state());
+            self.cables.passes_since(session.cable).is_some()
+                && !matches!(far, None | Some(NodeState::Off | NodeState::Failed))
+        };
+        let mut possible = self.sessions(*index).iter().filter(is_possible);
+        possible.all(|session| self.stands(switch, session))
     }
 }
 

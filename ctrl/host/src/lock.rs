@@ -188,12 +188,7 @@ impl Lock {
     /// The pid of the fabric that holds the lock now, if one does. It reads the kernel's list of locks
     /// instead of trying the lock, so it cannot disturb a fabric that is just taking it.
     pub fn holder(paths: &StatePaths) -> Option<String> {
-        // Without waiting: it may be anything, even a FIFO.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let mut options = File::options();
-        options.read(true).custom_flags(flags.bits().cast_signed());
-        let mut file = options.open(&paths.lock).ok()?;
-        let meta = file.metadata().ok().filter(fs::Metadata::is_file)?;
+        let (mut file, meta) = look(paths)?;
         let device = meta.dev();
         let file_id = format!(
             "{:02x}:{:02x}:{}",
@@ -207,6 +202,12 @@ impl Lock {
             fields.contains(&"FLOCK") && fields.contains(&"WRITE") && fields.contains(&&*file_id)
         });
         held.then(|| holder_of(&mut file))
+    }
+
+    /// The pid of a fabric that was killed: it has left its lock file behind and runs no more.
+    pub fn left_by(paths: &StatePaths) -> Option<String> {
+        let (mut file, _) = look(paths)?;
+        Some(holder_of(&mut file)).filter(|pid| outlived(pid))
     }
 
     /// The files of the fabric that holds the lock.
@@ -246,6 +247,17 @@ impl Lock {
         }
         Ok(())
     }
+}
+
+/// Opens the lock file to read it, if there is one.
+fn look(paths: &StatePaths) -> Option<(File, fs::Metadata)> {
+    // Without waiting: it may be anything, even a FIFO.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut options = File::options();
+    options.read(true).custom_flags(flags.bits().cast_signed());
+    let file = options.open(&paths.lock).ok()?;
+    let meta = file.metadata().ok().filter(fs::Metadata::is_file)?;
+    Some((file, meta))
 }
 
 /// Whether the lock is held although the process that took it has ended.
@@ -365,7 +377,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let paths = StatePaths::beside(&folder.path().join("control.sock"));
         fs::write(&paths.lock, "123456789\n").unwrap();
+        assert_eq!(Lock::left_by(&paths).as_deref(), Some("123456789"));
         let lock = Lock::acquire(&paths).unwrap();
+        assert_eq!(Lock::left_by(&paths), None, "its process runs");
         assert_eq!(
             fs::read_to_string(&paths.lock).unwrap(),
             format!("{}\n", std::process::id())

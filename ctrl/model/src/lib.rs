@@ -19,8 +19,11 @@
 //! - [`difference`]: what has to change to turn one running fabric into another.
 //! - [`import`]: ikvswitch's configuration as ours.
 //! - [`mac`]: MAC addresses, of the plan and of any frame.
-//! - [`printable`]: bytes from a guest, made safe to print.
+//! - [`printable`]: bytes from a guest, made safe to print; [`utc`]: times as text; [`wording`]:
+//!   libraries' sentences in plain words.
+//! - [`bounded`]: files that a person names, up to a bound.
 
+pub mod bounded;
 pub mod cable_change;
 pub mod config;
 pub mod difference;
@@ -31,3 +34,5 @@ pub mod plugging;
 pub mod power;
 pub mod printable;
 pub mod topology;
+pub mod utc;
+pub mod wording;

@@ -34,10 +34,30 @@ pub fn tail_lines(bytes: &[u8], limit: usize) -> String {
     out
 }
 
+/// A command's whole output for a terminal: like [`tail_lines`], and tabs stay, too.
+pub fn output(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n");
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '\n' | '\t') {
+            out.push(c);
+        } else {
+            out.extend(printable(c));
+        }
+    }
+    out
+}
+
+/// Bidirectional overrides, invisible marks, tags and other line ends: they change what a reader sees
+/// (CVE-2021-42574).
+fn is_deceptive(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
 fn printable(c: char) -> Vec<char> {
-    // Bidirectional overrides and invisible marks reorder what a reader sees (CVE-2021-42574).
-    let deceptive = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-    if c.is_control() || deceptive {
+    if c.is_control() || is_deceptive(c) {
         c.escape_default().collect()
     } else {
         vec![c]
@@ -56,6 +76,23 @@ mod tests {
         assert_eq!(head(b"0123456789", 4), "0123");
         assert_eq!(tail_lines(b"one\r\ntwo\x07", 99), "one\ntwo\\u{7}");
         assert_eq!(head("a\u{202e}b".as_bytes(), 9), "a\\u{202e}b");
+        assert_eq!(output(b"a\tb\r\n\x1b[2J"), "a\tb\n\\u{1b}[2J");
+    }
+
+    #[test]
+    fn shows_what_a_reader_would_not_see() {
+        for c in [
+            '\u{61c}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{ad}',
+            '\u{e0041}',
+            '\u{180e}',
+            '\u{fffa}',
+        ] {
+            let shown = head(c.to_string().as_bytes(), 9);
+            assert_eq!(shown, c.escape_default().to_string());
+        }
     }
 
     proptest! {

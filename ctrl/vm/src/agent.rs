@@ -7,6 +7,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::line;
@@ -42,6 +43,11 @@ const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_mi
 /// Time to kill a command whose own time has run out.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 
+/// Kills a process and its descendants; `$1` is its pid.
+const KILL_TREE: &str =
+    "k() { for c in $(cat /proc/$1/task/*/children); do k $c; done; kill -KILL $1; }
+k \"$1\" 2>/dev/null";
+
 /// Why a request to the guest failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -52,6 +58,12 @@ pub enum AgentError {
     /// The agent answered with an error, escaped here.
     #[error("the guest agent refused: {0}")]
     Refused(String),
+    /// The guest has no such program.
+    #[error("there is no program \"{0}\" in the guest")]
+    NoSuchProgram(String),
+    /// The guest does not let the program be run.
+    #[error("\"{0}\" in the guest is not a program that can be run")]
+    NotAProgram(String),
     /// The guest broke the protocol.
     #[error("the guest agent's answer cannot be read: {0}")]
     Malformed(String),
@@ -208,9 +220,47 @@ impl Agent {
         stdin: &[u8],
         limits: Limits,
     ) -> Result<ExecOutput, AgentError> {
+        self.exec_while(argv, stdin, limits, std::future::pending())
+            .await
+    }
+
+    /// As [`Agent::exec`], but when the caller drops the future, the command in the guest is killed,
+    /// with what it has started. Call it on a runtime.
+    ///
+    /// # Errors
+    /// As [`Agent::exec`].
+    pub async fn exec_for_a_caller(
+        self: &Arc<Self>,
+        argv: Vec<String>,
+        stdin: Vec<u8>,
+        limits: Limits,
+    ) -> Result<ExecOutput, AgentError> {
+        let (caller, gone) = oneshot::channel::<()>();
+        let agent = Arc::clone(self);
+        // A task of its own: whenever the caller goes, the command's pid becomes known.
+        let run = tokio::spawn(async move {
+            let gone = async { drop(gone.await) };
+            agent.exec_while(&argv, &stdin, limits, gone).await
+        });
+        let outcome = run.await;
+        drop(caller);
+        outcome.unwrap_or_else(|error| Err(AgentError::Io(io::Error::other(error))))
+    }
+
+    /// Runs a command until its end, or until `gone`.
+    async fn exec_while(
+        &self,
+        argv: &[String],
+        stdin: &[u8],
+        limits: Limits,
+        gone: impl Future<Output = ()>,
+    ) -> Result<ExecOutput, AgentError> {
         let deadline = Instant::now() + limits.time;
         let pid = within(limits.time, deadline, self.begin(argv, stdin)).await?;
-        let outcome = within(limits.time, deadline, self.finish(pid, limits.output)).await;
+        let outcome = tokio::select! {
+            outcome = within(limits.time, deadline, self.finish(pid, limits.output)) => outcome,
+            () = gone => Err(AgentError::Timeout(limits.time)),
+        };
         if matches!(outcome, Err(AgentError::Timeout(_))) {
             // It would run on in the guest although its caller has given up.
             self.kill(pid).await;
@@ -228,8 +278,11 @@ impl Agent {
         let arguments = json!({
             "path": program, "arg": args, "capture-output": true, "input-data": STANDARD.encode(stdin),
         });
-        let started: Started = self.request("guest-exec", arguments, SHORT).await?;
-        Ok(started.pid)
+        match self.request("guest-exec", arguments, SHORT).await {
+            Ok(Started { pid }) => Ok(pid),
+            Err(AgentError::Refused(why)) => Err(why_not_started(program, why)),
+            Err(error) => Err(error),
+        }
     }
 
     async fn finish(&self, pid: i64, output: usize) -> Result<ExecOutput, AgentError> {
@@ -247,9 +300,10 @@ impl Agent {
         }
     }
 
-    /// Tries to kill a command. The guest itself may be the reason why there is no answer.
+    /// Tries to kill a command and what it has started. The guest itself may be the reason why there is
+    /// no answer.
     async fn kill(&self, pid: i64) {
-        let arguments = json!({ "path": "kill", "arg": ["-KILL", pid.to_string()] });
+        let arguments = json!({ "path": "sh", "arg": ["-c", KILL_TREE, "sh", pid.to_string()] });
         let deadline = Instant::now() + KILL_LIMIT;
         let request = self.request::<Started>("guest-exec", arguments, SHORT);
         if within(KILL_LIMIT, deadline, request).await.is_err() {
@@ -326,6 +380,19 @@ impl Progress {
             stderr: decode(&self.err_data)?,
             truncated: self.out_truncated || self.err_truncated,
         })
+    }
+}
+
+/// What an agent that could not start a program means. GLib's `g_spawn` writes the sentence, and only
+/// its words tell the reasons apart.
+fn why_not_started(program: &str, why: String) -> AgentError {
+    let program = || printable::head(program.as_bytes(), 80);
+    if why.contains("No such file or directory") {
+        AgentError::NoSuchProgram(program())
+    } else if why.contains("Permission denied") || why.contains("Exec format error") {
+        AgentError::NotAProgram(program())
+    } else {
+        AgentError::Refused(why)
     }
 }
 

@@ -76,6 +76,11 @@ impl Vm {
         self.status.borrow().clone()
     }
 
+    /// The present state.
+    pub fn state(&self) -> VmState {
+        self.status.borrow().state
+    }
+
     /// Follows the status.
     pub fn watch(&self) -> watch::Receiver<VmStatus> {
         self.status.clone()

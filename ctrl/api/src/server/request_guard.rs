@@ -12,6 +12,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
+use model::wording;
+
 use super::limits::PATIENCE;
 use super::refusal::refuse;
 use crate::ApiError;
@@ -76,6 +78,7 @@ async fn in_words(request_line: &str, answer: Response) -> Response {
     } else {
         &text
     };
+    let reason = wording::without_types(reason);
     let mut answer = refuse(status, &format!("{request_line}: {reason}"));
     // RFC 9110 wants it with 405: it lists the methods that the path has.
     if let Some(allow) = parts.headers.get(header::ALLOW) {

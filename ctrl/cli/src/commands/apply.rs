@@ -16,8 +16,10 @@ use model::topology;
 const REFRESH: Duration = Duration::from_millis(300);
 
 /// Changes the running fabric to match a configuration: adds and removes racks, positions and
-/// cables. Cables that are not changed lose no frame. Needs root where it makes or removes network
-/// devices or VMs.
+/// cables. Without -c only the keys of --set change. With -c the fabric becomes as the file says,
+/// but for keys that `run` or `apply` got by --set: these stay until a file or --set names them.
+/// Cables that are not changed lose no frame. Needs root where it makes or removes network devices
+/// or VMs.
 #[derive(Debug, Args)]
 pub(crate) struct ApplyArgs {
     #[command(flatten)]
@@ -36,9 +38,13 @@ pub(crate) async fn run(context: &Context, args: &ApplyArgs) -> anyhow::Result<(
         "apply needs a configuration: name a file with -c, or keys with --set"
     );
     let config = args.config.completed()?;
-    // The fabric checks this too, but only this process knows the line of each value.
-    topology::build(&config)?;
+    let has_file = args.config.file.is_some();
+    if has_file {
+        // The fabric checks this too, but only this process knows the line of each value.
+        topology::build(&config)?;
+    }
     let request = ApplyRequest {
+        said: Some(config.said(has_file)),
         config,
         dry_run: args.dry_run,
     };
@@ -121,6 +127,7 @@ mod tests {
                 origin: model::config::Origin::default(),
                 ..config
             },
+            said: None,
             dry_run: true,
         };
         let sent = serde_json::to_vec(&request).unwrap();

@@ -9,7 +9,8 @@ use model::cable_change::CableState;
 /// Cuts a cable (`down`), lets its frames vanish (`blackhole`), or mends it (`up`).
 #[derive(Debug, Args)]
 pub(crate) struct CableArgs {
-    /// The cable, by name or either end: iksb12, spine1:2, rack1:u3:1.
+    /// The cable, by name or either end: iksb12, spine1:2, rack1:u3:1. A switch, rack or server
+    /// stands for all its cables: spine1, rack1, rack1:u3.
     cable: String,
     /// The new state of the cable.
     state: CableState,

@@ -9,6 +9,7 @@ use super::{Context, exit_status};
 use fabric::preflight::{self, Finding, Severity};
 use host::lock::StatePaths;
 use model::difference::FabricPlan;
+use model::wording;
 
 /// Reports everything that would keep `run` from working here, each with the command that mends it.
 /// Changes nothing. Exit status 0 if `run` would work (with --strict: and nothing has to be warned of), otherwise 1.
@@ -35,7 +36,7 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<ExitCod
         config,
     };
     let findings = preflight::check(&plan, &paths)?;
-    context.report(&findings, || report(&findings))?;
+    context.report(&findings, || wording::without_numbers(&report(&findings)))?;
     let least = if args.strict {
         Severity::Warning
     } else {

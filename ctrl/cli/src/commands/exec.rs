@@ -12,12 +12,14 @@ use super::Context;
 use super::print::write_to_reader;
 use api::ExecRequest;
 use fabric::progress::say;
+use model::printable;
 
 /// The most bytes of standard input that are passed on.
 const LONGEST_INPUT: u64 = 1 << 20;
 
 /// Runs a command on a switch through its guest agent, which needs no network. Passes arguments,
-/// input and output through and ends with the command's exit status.
+/// input and output through and ends with the command's exit status. On a terminal, control
+/// characters in the output are shown and not sent.
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
     /// A switch, such as leaf1.
@@ -83,10 +85,15 @@ fn has_data(stdin: &std::io::Stdin) -> bool {
 }
 
 /// Writes a part of the command's output, which the API transports as base64.
-fn pass_on(to: &mut impl Write, encoded: &str) -> anyhow::Result<()> {
+fn pass_on(to: &mut (impl Write + IsTerminal), encoded: &str) -> anyhow::Result<()> {
     let bytes = BASE64
         .decode(encoded)
         .context("the fabric's answer is not base64")?;
+    let bytes = if to.is_terminal() {
+        printable::output(&bytes).into_bytes()
+    } else {
+        bytes
+    };
     write_to_reader(to, &bytes)?;
     Ok(())
 }

@@ -6,12 +6,14 @@ use clap::{Args, ValueEnum};
 use dataplane::{Idle, PanelOptions};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
+use super::number::whole;
+
 /// How frames are forwarded.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PanelArgs {
     /// Forwarding threads [default: half of the CPUs that taskset leaves, at most 4; patch: 1].
-    #[arg(long, value_name = "N")]
-    workers: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1, u64::MAX))]
+    workers: Option<usize>,
     /// CPUs that the workers are bound to, in turn, such as 2,4-6 [default: any that taskset leaves].
     #[arg(long, value_name = "LIST", value_parser = cpu_list)]
     cpus: Option<CpuList>,
@@ -65,9 +67,7 @@ impl PanelArgs {
             );
         }
         Ok(PanelOptions {
-            workers: self
-                .workers
-                .map_or((cpus / 2).clamp(1, most), NonZeroUsize::get),
+            workers: self.workers.unwrap_or((cpus / 2).clamp(1, most)),
             cpus: chosen,
             idle: self.idle.into(),
             hold_memory: None,

@@ -22,6 +22,7 @@ use host::plan::{Filter, HostStep};
 /// Joins two ports by one cable called `wire`, in the foreground, without a datacenter around
 /// it. SIGINT or SIGTERM ends it. `cables`, `cable` and `status` work on it.
 #[derive(Debug, Args)]
+#[command(override_usage = "ikv-fabric patch [OPTIONS] <PORT> <PORT>")]
 pub(crate) struct PatchArgs {
     /// tap:NAME (made if absent, then removed at the end; keeps working when moved to another
     /// namespace), netdev:NAME (must exist; may be down), vhost-user:PATH (this command listens
@@ -83,7 +84,7 @@ async fn wire(
     let notify = move || notifier.notify_one();
     let patch = Patch::plug(ports, options, &owner, &paths, record, notify).await?;
     let patch = Arc::new(patch);
-    let progress = Progress::new();
+    let progress = Progress::log();
     progress.note(&format!(
         "  ✓ wire  {} – {}",
         ports[0].name(),
@@ -93,8 +94,8 @@ async fn wire(
         never = api::serve(listener, patch.clone()) => match never {},
         () = show_rates(&patch, &progress) => {}
         () = report_notices(&patch, &progress, &noticed) => {}
-        () = patch.watch_triggers(|notice| progress.note(&format!("  ! {notice}"))) => {}
-        () = patch.look_after_workers(|notice| progress.note(&format!("  ! {notice}"))) => {}
+        () = patch.watch_triggers(|notice| progress.notice('!', &notice)) => {}
+        () = patch.look_after_workers(|notice| progress.notice('!', &notice)) => {}
         () = stop.wait() => {}
     }
     progress.quiet();
@@ -107,7 +108,7 @@ async fn report_notices(patch: &Patch, progress: &Progress, noticed: &Notify) {
     loop {
         noticed.notified().await;
         while let Some(notice) = patch.notice().await {
-            progress.note(&format!("  ! {notice}"));
+            progress.notice('!', &notice);
         }
     }
 }

@@ -31,7 +31,8 @@ enum Action {
     Status,
     /// Writes what is recorded now, as pcapng.
     Dump {
-        /// Cables by name or either end. All if none is named.
+        /// Cables by name or either end; a switch, rack or server stands for all its cables. All cables
+        /// if none is named.
         #[arg(value_name = "CABLE")]
         cables: Vec<String>,
         /// Only frames that are not older than this: 30s, 500ms.

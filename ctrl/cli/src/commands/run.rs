@@ -30,8 +30,8 @@ const REFRESH: Duration = Duration::from_secs(1);
 const PROBLEM: usize = 50;
 
 /// Brings the virtual datacenter up and keeps it running in the foreground. Ctrl-C (SIGINT)
-/// or SIGTERM ends it and undoes everything. Without root all of it is in namespaces of the user,
-/// which `ikv-fabric shell` enters.
+/// or SIGTERM ends it and undoes everything; the exit status is 0 if it had been ready by then,
+/// otherwise 1. Without root all of it is in namespaces of the user, which `ikv-fabric shell` enters.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
@@ -74,7 +74,10 @@ pub(crate) fn leave_without_root(args: &RunArgs) -> anyhow::Result<()> {
 /// When the fabric cannot be brought up or taken down. What was made has been undone by then.
 pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()> {
     let mut config = args.config.completed()?;
-    config.vm.warm &= !args.cold;
+    if args.cold {
+        config.vm.warm = false;
+        config = config.marked(["vm.warm".to_owned()]);
+    }
     let topology = topology::build(&config)?;
     let choice = args.switches.choice()?;
     let switches = choice.of(&topology)?;
@@ -94,7 +97,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
         panel,
         recorder,
     };
-    let progress = Progress::new();
+    let progress = Progress::log();
     let mut running = Running::default();
     let outcome = tokio::select! {
         result = bring_up(&options, &mut running, &progress) => result.map(Some),
@@ -109,6 +112,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
         }
     }
     progress.quiet();
+    let was_ready = matches!(&outcome, Ok(Some(fabric)) if fabric.was_ready());
     let began = Instant::now();
     let undone = running.take_down().await;
     // If both failed, the cause of the failure is what helps the user.
@@ -117,6 +121,10 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
     anyhow::ensure!(
         !failed,
         "a fault of this program ended the fabric, and everything was taken away: please report it"
+    );
+    anyhow::ensure!(
+        was_ready,
+        "stopped before the fabric was ready; everything was taken away"
     );
     progress.note(&format!(
         "  ✓ everything taken away  ({})",
@@ -161,7 +169,7 @@ async fn show(fabric: &Fabric, progress: &Progress) {
 
 fn show_notices(fabric: &Fabric, progress: &Progress) {
     for notice in fabric.notices() {
-        progress.note(&format!("  ! {notice}"));
+        progress.notice('!', &notice);
     }
 }
 
@@ -202,11 +210,11 @@ async fn watch(fabric: &Fabric, progress: &Progress) {
         let _ = timeout(REFRESH, fabric.changed()).await;
         if fabric.is_ready() != was_ready {
             was_ready = !was_ready;
-            progress.note(if was_ready {
-                "  ✓ ready again"
+            if was_ready {
+                progress.notice('✓', "ready again");
             } else {
-                "  ! not ready: `ikv-fabric status` shows why"
-            });
+                progress.notice('!', "not ready: `ikv-fabric status` shows why");
+            }
         }
         // A change of the fabric ends the wait early; rates over so short a time would jump.
         if progress.is_terminal() && traffic.seconds() >= REFRESH.as_secs_f64() {

@@ -6,18 +6,32 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::number::whole;
 use super::{Context, exit_status};
-use api::{NodeStatus, Status};
+use api::{ClientError, NodeStatus, Status};
+use fabric::progress::say;
+use host::lock::{Lock, StatePaths};
 
 /// How often `--wait` asks: often enough for a person, seldom enough for the machine.
 const INTERVAL: Duration = Duration::from_millis(200);
+
+/// After this time of silence, `--wait` says what it waits for.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// How long a fabric that was there may be gone before `--wait` takes it for ended.
+const GONE: Duration = Duration::from_millis(400);
+
+/// How long a killed fabric's files may lie there before `--wait` no longer expects that another
+/// fabric is just taking their place.
+const KILLED: Duration = Duration::from_secs(2);
 
 /// Shows whether the fabric is ready, and what each switch does. Exit status 0 once it is
 /// ready, otherwise 1.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Wait up to this time until the fabric has started and is ready.
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "300")]
+    /// Wait up to this time until the fabric has started and is ready; not if it ends meanwhile.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "300",
+          value_parser = whole::<u64>(0, u64::MAX))]
     wait: Option<u64>,
 }
 
@@ -30,16 +44,89 @@ pub(crate) async fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<
 }
 
 async fn ask(context: &Context, wait: Option<Duration>) -> anyhow::Result<Status> {
-    let deadline = Instant::now() + wait.unwrap_or_default();
+    let began = Instant::now();
+    let deadline = began + wait.unwrap_or_default();
+    let paths = StatePaths::beside(context.client.socket());
+    let mut wait = Wait::default();
+    let mut said = false;
     loop {
         // If the fabric hangs, the command still ends: after the wait, or after 5 s without one.
         let limit = deadline.max(Instant::now() + Duration::from_secs(5));
         let last = timeout_at(limit, context.client.status()).await;
         let ready = matches!(&last, Ok(Ok(status)) if status.ready);
-        if ready || Instant::now() + INTERVAL > deadline {
+        let now = Instant::now();
+        if ready || now + INTERVAL > deadline {
             return Ok(last.map_err(|_| anyhow::anyhow!("the fabric does not answer in time"))??);
         }
-        sleep_until(Instant::now() + INTERVAL).await;
+        let seen = Seen::of(&last, &paths);
+        if let Some(why) = wait.is_vain(&seen, now - began) {
+            anyhow::bail!("the fabric at {} {why}", paths.socket.display());
+        }
+        if !said && now - began >= SILENCE {
+            said = true;
+            let socket = paths.socket.display();
+            say(&match seen {
+                Seen::Answers => format!("waits until the fabric at {socket} is ready"),
+                Seen::Starts => format!("waits for the fabric at {socket}, which is starting"),
+                Seen::Killed(_) | Seen::Nothing => format!("waits for a fabric at {socket}"),
+            });
+        }
+        sleep_until(now + INTERVAL).await;
+    }
+}
+
+/// What is at a socket at one moment.
+#[derive(Debug)]
+enum Seen {
+    /// A fabric that answers, or is too busy to.
+    Answers,
+    /// A fabric that does not listen yet, or no longer.
+    Starts,
+    /// What a killed fabric has left, with its pid.
+    Killed(String),
+    /// No trace of a fabric.
+    Nothing,
+}
+
+impl Seen {
+    fn of<T>(answer: &Result<Result<Status, ClientError>, T>, paths: &StatePaths) -> Self {
+        match answer {
+            Ok(Err(ClientError::NotRunning(_))) if Lock::holder(paths).is_some() => Seen::Starts,
+            Ok(Err(ClientError::NotRunning(_))) => match Lock::left_by(paths) {
+                Some(pid) => Seen::Killed(pid),
+                None => Seen::Nothing,
+            },
+            _ => Seen::Answers,
+        }
+    }
+}
+
+/// Decides when it is vain to wait on.
+#[derive(Debug, Default)]
+struct Wait {
+    was_there: bool,
+    /// Since when no fabric has been there, by the time of the wait.
+    gone: Option<Duration>,
+}
+
+impl Wait {
+    /// Why it is vain to wait on after `time` of waiting, if it is.
+    fn is_vain(&mut self, seen: &Seen, time: Duration) -> Option<String> {
+        if matches!(seen, Seen::Answers | Seen::Starts) {
+            self.was_there = true;
+            self.gone = None;
+            return None;
+        }
+        let gone = time.saturating_sub(*self.gone.get_or_insert(time));
+        match seen {
+            Seen::Killed(pid) if gone >= KILLED => Some(format!(
+                "was killed (pid {pid}): `ikv-fabric run` starts another and takes away what it left"
+            )),
+            _ if self.was_there && gone >= GONE => {
+                Some("ended before it was ready; its own output says why".into())
+            }
+            _ => None,
+        }
     }
 }
 
@@ -82,6 +169,32 @@ fn row(node: &NodeStatus) -> String {
 mod tests {
     use super::*;
     use api::{NodeState, Sessions};
+
+    const STEP: Duration = Duration::from_millis(200);
+
+    /// How many steps of waiting it takes until it is vain, at most a hundred.
+    fn vain_after(steps: impl Fn(u32) -> Seen) -> Option<u32> {
+        let mut wait = Wait::default();
+        (0..100).find(|step| wait.is_vain(&steps(*step), STEP * *step).is_some())
+    }
+
+    #[test]
+    fn only_a_fabric_that_may_still_become_ready_is_waited_for() {
+        assert_eq!(vain_after(|_| Seen::Nothing), None, "it may be started yet");
+        assert_eq!(vain_after(|_| Seen::Starts), None);
+        assert_eq!(vain_after(|_| Seen::Answers), None);
+        let ends = |there: fn() -> Seen| {
+            vain_after(move |step| if step < 5 { there() } else { Seen::Nothing })
+        };
+        assert_eq!(ends(|| Seen::Starts), Some(7));
+        assert_eq!(ends(|| Seen::Answers), Some(7));
+        assert_eq!(vain_after(|_| Seen::Killed("7".into())), Some(10));
+        let taken_over = |step| match step {
+            0..8 => Seen::Killed("7".into()),
+            _ => Seen::Starts,
+        };
+        assert_eq!(vain_after(taken_over), None);
+    }
 
     #[test]
     fn the_table_has_every_switch_with_its_note() {

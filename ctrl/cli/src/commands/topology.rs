@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::configuration::ConfigArgs;
-use super::{print, print_json};
+use super::{print, print_json, screen};
 use model::topology::TopologyJson;
 
 /// Shows the datacenter that a configuration describes: switches, cables, names, addresses.
@@ -14,6 +14,9 @@ pub(crate) struct TopologyArgs {
     /// Print a graph for Graphviz: ikv-fabric topology --dot | dot -Tsvg
     #[arg(long)]
     dot: bool,
+    /// With --dot: a node for each server, instead of one for all of a rack.
+    #[arg(long, requires = "dot")]
+    servers: bool,
 }
 
 /// `json` is the global option; it and `--dot` exclude each other.
@@ -28,8 +31,8 @@ pub(crate) fn run(json: bool, args: &TopologyArgs) -> anyhow::Result<()> {
     let topology = args.config.topology()?;
     match (json, args.dot) {
         (true, _) => print_json(&TopologyJson::from(&topology))?,
-        (_, true) => print(&topology.dot())?,
-        _ => print(&topology.text())?,
+        (_, true) => print(&topology.dot(args.servers))?,
+        _ => print(&topology.text(screen::columns()))?,
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! `ikv-fabric vm-args`: the QEMU options that plug a VM into a rack.
 
+use std::borrow::Cow;
 use std::fmt::Write;
+use std::io::IsTerminal;
 
 use clap::Args;
 use serde_json::json;
@@ -16,7 +18,8 @@ use model::impairment::mebibytes;
 use model::plugging::{PlugKind, PlugOptions};
 use vm::accel::{Accel, Facts, decide};
 
-/// Prints the QEMU options that plug a VM into the fabric, ready to paste.
+/// Prints the QEMU options that plug a VM into the fabric: ready to paste on a terminal, elsewhere
+/// all in one line, as for `qemu-system-x86_64 … $(ikv-fabric vm-args rack1:u3)`.
 #[derive(Debug, Args)]
 pub(crate) struct VmArgsArgs {
     /// Where to plug in: rack1:u3 for both NICs; rack1:u3:1 or ikvm1-3-1 for one; ipmi for the VM
@@ -46,8 +49,24 @@ pub(crate) async fn run(context: &Context, args: &VmArgsArgs) -> anyhow::Result<
         memory_mib: args.memory,
     };
     let options = options_for(context, args, &plug).await?;
-    context.report(&json!({ "args": options }), || pasteable(&options))?;
+    let on_terminal = std::io::stdout().is_terminal();
+    context.report(&json!({ "args": options }), || {
+        if on_terminal {
+            pasteable(&options)
+        } else {
+            options.join(" ") + "\n"
+        }
+    })?;
     if !context.json {
+        if !on_terminal
+            && options
+                .iter()
+                .any(|option| option.contains(char::is_whitespace))
+        {
+            say(
+                "note: there is a space in the fabric's path, at which a shell would split: use --json",
+            );
+        }
         let place = inside::place(context.client.socket());
         for line in remarks(&plug, &place) {
             say(&format!("note: {line}"));
@@ -121,9 +140,20 @@ fn pasteable(options: &[String]) -> String {
     let lines = options.chunks(2).count();
     for (index, pair) in options.chunks(2).enumerate() {
         let end = if index + 1 < lines { " \\" } else { "" };
-        let _ = writeln!(text, "{}{end}", pair.join(" "));
+        let words: Vec<_> = pair.iter().map(|word| quoted(word)).collect();
+        let _ = writeln!(text, "{}{end}", words.join(" "));
     }
     text
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,.:/+@%".contains(c);
+    if word.chars().all(plain) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''")).into()
+    }
 }
 
 #[cfg(test)]
@@ -225,6 +255,18 @@ mod tests {
         plug.nic = PlugKind::VhostUser;
         let of_socket = remarks(&plug, &Place::Inside { pid: 7 });
         assert!(!of_socket.concat().contains("shell"), "{of_socket:?}");
+    }
+
+    #[test]
+    fn a_shell_takes_a_pasted_path_whole() {
+        let words = [
+            "-chardev".to_owned(),
+            "socket,path=/it's here/a.sock".to_owned(),
+        ];
+        assert_eq!(
+            pasteable(&words),
+            "-chardev 'socket,path=/it'\\''s here/a.sock'\n"
+        );
     }
 
     #[test]

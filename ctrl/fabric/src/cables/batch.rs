@@ -74,7 +74,18 @@ impl CheckedBatch {
         cables: &Cables,
         change: &CableChange,
     ) -> Result<(), ApiError> {
-        let index = names.cable(&change.cable)?;
+        for index in names.named(&change.cable)? {
+            self.add_one(names, cables, (index, change))?;
+        }
+        Ok(())
+    }
+
+    fn add_one(
+        &mut self,
+        names: &impl CableNames,
+        cables: &Cables,
+        (index, change): (usize, &CableChange),
+    ) -> Result<(), ApiError> {
         let checked = self.cables.entry(index).or_insert_with(|| CheckedChange {
             condition: cables.condition(index),
             sets_state: false,

@@ -16,11 +16,12 @@ pub(crate) mod report;
 mod supervision;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use dataplane::capture::{RecorderReader, TapSpec};
 use dataplane::vhost_sockets::SocketId;
-use dataplane::{CableHandle, CableId, Capture, DropReason, PanelError, clock};
+use dataplane::{CableHandle, CableId, Capture, DropReason, LaneSnapshot, PanelError, clock};
 
 use dataplane::Side;
 use error::CablesError;
@@ -46,6 +47,8 @@ pub(crate) struct PluggedCable {
     ends: [PluggedEnd; 2],
     handle: CableHandle,
     condition: Mutex<Condition>,
+    /// When it was last cut or mended, or its ends were told, in ns on the dataplane's clock.
+    touched: AtomicU64,
 }
 
 /// The state and impairments that were requested for a cable.
@@ -125,7 +128,26 @@ impl Cables {
 
     /// Records the condition that the panel has given a cable. Returns the one before.
     pub(crate) fn set_condition(&self, index: usize, now: Condition) -> Condition {
-        std::mem::replace(&mut *self.cables[index].condition(), now)
+        let state = now.state;
+        let before = std::mem::replace(&mut *self.cables[index].condition(), now);
+        if before.state != state || before.closed.is_some() {
+            self.touch(index);
+        }
+        before
+    }
+
+    /// What was learned about a cable before now no longer counts.
+    pub(crate) fn touch(&self, index: usize) {
+        let touched = &self.cables[index].touched;
+        touched.store(clock::now(), Ordering::Relaxed);
+    }
+
+    /// When a cable last began to pass frames, in ns on the dataplane's clock. `None` if it passes none.
+    pub(crate) fn passes_since(&self, index: usize) -> Option<u64> {
+        let cable = &self.cables[index];
+        let condition = cable.condition();
+        let passes = condition.state == CableState::Up && condition.closed.is_none();
+        passes.then(|| cable.touched.load(Ordering::Relaxed))
     }
 
     /// What to add to the dataplane's clock to get ns since 1970; see [`PatchPanel::wall_offset`].
@@ -233,7 +255,7 @@ impl Cables {
             (
                 frames + seen.frames_in,
                 bytes + seen.bytes_in,
-                drops + seen.dropped(),
+                drops + lost(&seen),
             )
         })
     }
@@ -248,5 +270,26 @@ impl Cables {
         let seen = self.cables[index].handle.lanes[from as usize].snapshot();
         let reasons = seen.drop_reasons().filter(|(reason, _)| counts(*reason));
         (seen.frames_in, reasons.map(|(_, count)| count).sum())
+    }
+}
+
+/// The drops of a lane without the frames to an end where nobody is: a switch speaks to each of its
+/// ports, also in a fabric that is healthy and idle.
+fn lost(seen: &LaneSnapshot) -> u64 {
+    let reasons = seen.drop_reasons();
+    let lost = reasons.filter(|(reason, _)| *reason != DropReason::Unplugged);
+    lost.map(|(_, count)| count).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_to_nobody_are_not_lost() {
+        let mut seen = LaneSnapshot::default();
+        seen.drops[DropReason::Unplugged as usize] = 90;
+        seen.drops[DropReason::CableDown as usize] = 7;
+        assert_eq!(lost(&seen), 7);
     }
 }

@@ -1,5 +1,6 @@
 //! How the names in a request are resolved: [`CableNames`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use api::ApiError;
@@ -13,6 +14,29 @@ pub(crate) trait CableNames {
     /// # Errors
     /// When no cable has this name.
     fn cable(&self, name: &str) -> Result<usize, ApiError>;
+
+    /// The indices of all cables that this name stands for: of a cable, or of all cables of a switch,
+    /// rack or server.
+    ///
+    /// # Errors
+    /// When nothing has this name.
+    fn named(&self, name: &str) -> Result<Vec<usize>, ApiError> {
+        Ok(vec![self.cable(name)?])
+    }
+
+    /// The same for several names. Each cable comes once.
+    ///
+    /// # Errors
+    /// The first name that nothing has.
+    fn all_named(&self, names: &[String]) -> Result<Vec<usize>, ApiError> {
+        let mut known = HashSet::new();
+        let mut all = Vec::new();
+        for name in names {
+            let named = self.named(name)?.into_iter();
+            all.extend(named.filter(|index| known.insert(*index)));
+        }
+        Ok(all)
+    }
 
     /// The cable and the side of the port that has this name or alias.
     ///
@@ -35,6 +59,10 @@ impl CableNames for Topology {
         Ok(index.expect("the topology's own cable"))
     }
 
+    fn named(&self, name: &str) -> Result<Vec<usize>, ApiError> {
+        self.cables_named(name).map_err(ApiError::unknown)
+    }
+
     fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {
         let found = Topology::end(self, name).map_err(ApiError::unknown)?;
         Ok((found.index, found.side))
@@ -55,6 +83,10 @@ impl CableNames for Topology {
 impl<N: CableNames> CableNames for Arc<N> {
     fn cable(&self, name: &str) -> Result<usize, ApiError> {
         N::cable(self, name)
+    }
+
+    fn named(&self, name: &str) -> Result<Vec<usize>, ApiError> {
+        N::named(self, name)
     }
 
     fn end(&self, name: &str) -> Result<(usize, Side), ApiError> {

@@ -1,5 +1,6 @@
 //! Plugging cables in and removing them.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use dataplane::vhost_sockets::SocketSpec;
@@ -51,6 +52,7 @@ impl Cables {
                 impairments: Default::default(),
                 closed: None,
             }),
+            touched: AtomicU64::new(0),
         };
         for (side, socket) in [(Side::A, a.socket), (Side::B, b.socket)] {
             let Some(PlannedSocket { role, mtu, file }) = socket else {

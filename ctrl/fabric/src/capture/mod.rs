@@ -76,7 +76,7 @@ pub(crate) async fn start(
     names: &impl CableNames,
     request: &CaptureRequest,
 ) -> Result<CaptureStream, ApiError> {
-    let named = request.cables.iter().map(|name| names.cable(name));
+    let named = names.all_named(&request.cables)?.into_iter().map(Ok);
     let port = request.from.as_deref().map(|name| names.end(name));
     let lanes = choose(cables.len(), named, port)?;
     if lanes.len() > MOST_INTERFACES {

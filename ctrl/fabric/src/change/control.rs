@@ -12,6 +12,7 @@ use crate::off_thread::off_thread;
 use crate::progress::duration;
 use crate::state::FabricState;
 use api::{ApiError, ApplyRequest};
+use model::config::Config;
 use model::difference::{Difference, FabricPlan, Refusal, refusals};
 use model::topology::{self, Choice};
 
@@ -110,7 +111,7 @@ impl ChangeControl {
         })?;
         // Off the thread: the largest fabrics take seconds.
         let compare = move || {
-            let plan = plan(&choice, request)?;
+            let plan = plan(&choice, &before.plan.config, request)?;
             let compared = Comparison::between(&before.plan, plan);
             // Held until here even if nobody waits any longer, so that requests cannot pile up.
             drop(planning);
@@ -159,9 +160,13 @@ impl Comparison {
     }
 }
 
-/// Builds the plan that a request asks for.
-fn plan(choice: &Choice, request: ApplyRequest) -> Result<FabricPlan, ApiError> {
-    let config = request.config;
+/// Builds the plan that a request asks for. Where it says only some keys, the others are as they run.
+fn plan(choice: &Choice, running: &Config, request: ApplyRequest) -> Result<FabricPlan, ApiError> {
+    let config = match &request.said {
+        Some(said) => request.config.over(running, said),
+        None => Ok(request.config),
+    };
+    let config = config.map_err(ApiError::conflict)?;
     let topology = topology::build(&config).map_err(ApiError::conflict)?;
     let switches = choice.of(&topology).map_err(|error| {
         ApiError::conflict(format!(

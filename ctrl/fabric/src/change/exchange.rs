@@ -181,9 +181,6 @@ impl Fabric {
                 }
             }
         }
-        for (index, switch) in &after.switches {
-            switch.expect(after.plan.switches.sessions(topology, *index));
-        }
         let after = Arc::new(after);
         self.live.put(after.clone());
         Ok(after)
@@ -372,10 +369,7 @@ impl FabricState {
             let switch = by_name.get(&*plan.topology.switches[index].name)?;
             Some((index, Arc::clone(switch)))
         });
-        Ok(FabricState {
-            switches: switches.collect(),
-            cables: self.cables.with(cables.collect::<Result<_, _>>()?),
-            plan: plan.clone(),
-        })
+        let cables = self.cables.with(cables.collect::<Result<_, _>>()?);
+        Ok(FabricState::new(plan.clone(), cables, switches.collect()))
     }
 }

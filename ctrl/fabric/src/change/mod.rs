@@ -166,9 +166,8 @@ impl Fabric {
     /// answer in time, the change has still succeeded.
     async fn wait_until_ready(&self) {
         self.doing(Some("waits until every loopback answers".into()));
-        let all_well = || self.live.state().switches.values().all(|it| it.is_well());
         let ready = async {
-            while !(self.live.is_ready() && all_well()) {
+            while !self.live.is_ready() {
                 let _ = timeout(LOOK, self.live.notices.changed()).await;
             }
         };

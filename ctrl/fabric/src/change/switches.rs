@@ -230,7 +230,7 @@ impl Fabric {
         }
         for SwitchToBe { make, index, .. } in prepared.starting() {
             let spec = make.spec.clone();
-            let started = factory.start(spec, &plan.topology, &plan.switches, *index);
+            let started = factory.start(spec, &plan.topology, *index);
             for follower in self.switches.followers(live, &started) {
                 tokio::spawn(follower);
             }
@@ -259,7 +259,7 @@ impl Fabric {
         let switch = &state.switches[&to_be.index];
         let SwitchMake { spec, files, .. } = &to_be.make;
         seed::write(&spec.seed, files).map_err(SeedsError::from)?;
-        let node = switch.status().state;
+        let node = switch.state();
         if let (How::Live(change), NodeState::Running) = (&to_be.how, node)
             && self.change_live(switch, spec, change).await
         {
@@ -319,13 +319,12 @@ impl Fabric {
         began: Instant,
     ) -> Result<(), ChangeError> {
         loop {
-            let status = switch.status();
-            let up = status.state == NodeState::Running
-                && status.bgp.established >= state.possible_sessions(switch.name());
-            if up {
+            let node = switch.state();
+            let is_up = node == NodeState::Running && state.has_possible_sessions(switch.name());
+            if is_up {
                 return Ok(());
             }
-            if began.elapsed() > BACK || status.state == NodeState::Failed {
+            if began.elapsed() > BACK || node == NodeState::Failed {
                 return Err(ChangeError::NotBack {
                     switch: switch.name().into(),
                     after: began.elapsed(),

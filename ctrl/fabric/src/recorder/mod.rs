@@ -167,8 +167,7 @@ impl Recorder {
         request: &DumpRequest,
         names: &impl CableNames,
     ) -> Result<CaptureStream, ApiError> {
-        let cables = request.cables.iter().map(|name| names.cable(name));
-        let cables = cables.collect::<Result<Vec<_>, _>>()?;
+        let cables = names.all_named(&request.cables)?;
         let mut lanes = self.lanes().await;
         lanes.retain(|lane| cables.is_empty() || cables.contains(&lane.cable));
         let since = request.last_ms.map_or(0, |last| {

@@ -3,11 +3,18 @@
 /// Time from the first event to its dump, in ns, so that the dump shows the consequences too.
 const AFTERMATH: u64 = 1_500_000_000;
 
+/// The same after a lost BGP session. Both ends of a switch's sessions count their hold times from their
+/// last KEEPALIVE, so that the sessions lost with one switch end up to 5 s apart.
+const AFTERMATH_OF_BGP: u64 = 6_000_000_000;
+
 /// The shortest time between two dumps, in ns. Events within it share the next dump.
 const SPACING: u64 = 10_000_000_000;
 
 /// The most reasons that a dump lists.
 const REASONS: usize = 16;
+
+/// The most cables that a dump names: more than a switch has.
+const CABLES: usize = 1024;
 
 /// Events that wait for their dump, and the time of the last one.
 #[derive(Debug, Default)]
@@ -39,9 +46,13 @@ impl Schedule {
                 cables: Vec::new(),
                 why: Vec::new(),
             };
-            ((now + AFTERMATH).max(earliest), due)
+            let aftermath = match kind {
+                "bgp" => AFTERMATH_OF_BGP,
+                _ => AFTERMATH,
+            };
+            ((now + aftermath).max(earliest), due)
         });
-        if due.cables.len() < REASONS && !due.cables.iter().any(|known| known == cable) {
+        if due.cables.len() < CABLES && !due.cables.iter().any(|known| known == cable) {
             due.cables.push(cable.to_owned());
         }
         if due.why.len() < REASONS && !due.why.contains(&why) {
@@ -75,8 +86,26 @@ mod tests {
         assert_eq!(due.cables, ["x", "y"]);
         assert_eq!(schedule.due(u64::MAX / 2), None);
 
-        schedule.add(made + 1, "bgp", "y", "c".into());
+        schedule.add(made + 1, "down", "y", "c".into());
         assert_eq!(schedule.due(made + SPACING - 1), None);
         assert_eq!(schedule.due(made + SPACING).unwrap().why, ["c"]);
+    }
+
+    #[test]
+    fn the_sessions_of_one_switch_share_a_dump() {
+        let mut schedule = Schedule::default();
+        for (second, cable) in [(16, "a"), (19, "b"), (21, "c")] {
+            schedule.add(
+                second * 1_000_000_000,
+                "bgp",
+                cable,
+                format!("{cable} lost"),
+            );
+        }
+        assert_eq!(schedule.due(21_900_000_000), None);
+        assert_eq!(
+            schedule.due(22_000_000_000).unwrap().cables,
+            ["a", "b", "c"]
+        );
     }
 }

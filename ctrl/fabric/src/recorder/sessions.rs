@@ -15,11 +15,18 @@ const MOST: usize = 4096;
 
 const SECOND: u64 = 1_000_000_000;
 
+/// How long a connection that is over, or that never stood, is remembered after its last frame, in ns.
+/// TCP sends an unanswered segment again for longer, but by then another connection stands.
+const REMEMBERED: u64 = 600 * SECOND;
+
 /// The cable that a session runs over, and both ends of its connection with their ports, the lower
 /// one first. A session that is established again has another connection.
 type Name = (usize, [(IpAddr, u16); 2]);
 
 /// The sessions whose frames were seen.
+///
+/// What TCP still sends on a connection that is over makes no session: a KEEPALIVE without an answer
+/// comes again once the cable is mended, together with the NOTIFICATION that ended the connection.
 #[derive(Debug)]
 pub(super) struct Sessions {
     heard: HashMap<Name, Heard>,
@@ -27,12 +34,22 @@ pub(super) struct Sessions {
     hold_time: u16,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Heard {
     /// When a frame of each end was last seen, in ns.
     last: [Option<u64>; 2],
     /// The hold time that each end proposed in its OPEN, in s.
     hold: [Option<u16>; 2],
+    /// When the last frame of either was seen, in ns.
+    seen: u64,
+    /// The connection was closed or lost. Only an OPEN begins another one with the same ports.
+    over: bool,
+}
+
+impl Heard {
+    fn stood(&self) -> bool {
+        !self.over && self.last.iter().all(Option::is_some)
+    }
 }
 
 /// A session that was lost.
@@ -78,20 +95,28 @@ impl Sessions {
                     // Two speakers that connect to each other at the same time close one connection
                     // (RFC 4271 section 6.8): no session is lost.
                     let collision = (notification.code, notification.subcode) == (6, 7);
-                    if !collision && self.stood(&name) {
-                        self.heard.remove(&name);
+                    let stood = self.stood(&name);
+                    if let Some(heard) = self.heard.get_mut(&name) {
+                        heard.over = true;
+                    }
+                    if stood && !collision {
                         return Some(ended(cable, ip.source, notification));
                     }
                 }
                 Message::Open(open) if delivered => {
-                    if let Some(heard) = self.entry(name) {
+                    if let Some(heard) = self.begun(name) {
+                        if heard.over {
+                            *heard = Heard::default();
+                        }
                         heard.hold[end] = Some(open.hold_time);
+                        heard.seen = time;
                     }
                 }
                 Message::Keepalive | Message::Update(_) if delivered => {
                     let stood = self.stood(&name);
-                    if let Some(heard) = self.entry(name) {
+                    if let Some(heard) = self.going_on(name).filter(|heard| !heard.over) {
                         heard.last[end] = Some(time);
+                        heard.seen = time;
                     }
                     if !stood && self.stood(&name) {
                         self.forget_older(&name);
@@ -103,27 +128,52 @@ impl Sessions {
         None
     }
 
-    fn entry(&mut self, name: Name) -> Option<&mut Heard> {
+    /// The entry of a connection that begins now.
+    fn begun(&mut self, name: Name) -> Option<&mut Heard> {
         // A full table ignores new sessions rather than forgetting established ones.
         if self.heard.len() >= MOST && !self.heard.contains_key(&name) {
             return None;
         }
-        Some(self.heard.entry(name).or_insert(Heard {
-            last: [None; 2],
-            hold: [None; 2],
-        }))
+        Some(self.heard.entry(name).or_default())
+    }
+
+    /// The entry of a connection whose OPEN came before: before the recording, if no other connection
+    /// between the two is known.
+    fn going_on(&mut self, name: Name) -> Option<&mut Heard> {
+        let is_first = || {
+            let mut others = self.heard.keys();
+            !others.any(|other| addresses(other) == addresses(&name))
+        };
+        if self.heard.contains_key(&name) || is_first() {
+            self.begun(name)
+        } else {
+            None
+        }
+    }
+
+    /// A cable was cut: its sessions end with it. Returns those that stood.
+    pub(super) fn cut(&mut self, cable: usize) -> Vec<Lost> {
+        let mut lost = Vec::new();
+        for ((on, _), heard) in &mut self.heard {
+            if *on == cable {
+                if heard.stood() {
+                    let why = "BGP: the session ended with its cable".into();
+                    lost.push(Lost { cable, why });
+                }
+                heard.over = true;
+            }
+        }
+        lost
     }
 
     /// Removes older connections between the same two addresses.
     fn forget_older(&mut self, name: &Name) {
-        let addresses = |name: &Name| (name.0, name.1.map(|(address, _)| address));
         self.heard
             .retain(|other, _| other == name || addresses(other) != addresses(name));
     }
 
     fn stood(&self, name: &Name) -> bool {
-        let heard = self.heard.get(name);
-        heard.is_some_and(|heard| heard.last.iter().all(Option::is_some))
+        self.heard.get(name).is_some_and(Heard::stood)
     }
 
     /// Sessions of which one end has been silent for longer than the hold time. Each is returned
@@ -132,6 +182,9 @@ impl Sessions {
         let default = self.hold_time;
         let mut lost = Vec::new();
         self.heard.retain(|(cable, ends), heard| {
+            if !heard.stood() {
+                return heard.seen + REMEMBERED >= now;
+            }
             // The lower proposal is the negotiated hold time (RFC 4271 section 4.2).
             let negotiated = heard.hold.iter().flatten().min().copied();
             let hold = negotiated.unwrap_or(default);
@@ -152,10 +205,16 @@ impl Sessions {
                     ends[end].0
                 ),
             });
-            false
+            heard.over = true;
+            true
         });
         lost
     }
+}
+
+/// The cable and the two addresses, without the ports.
+fn addresses((cable, ends): &Name) -> (usize, [IpAddr; 2]) {
+    (*cable, ends.map(|(address, _)| address))
 }
 
 fn ended(cable: usize, by: IpAddr, notification: &Notification) -> Lost {
@@ -260,12 +319,62 @@ mod tests {
             None,
             "it never stood"
         );
-        for end in [1, 2] {
-            let kept = on_connection(40001, end, 4, &[]);
-            assert_eq!(sessions.see(7, 12 * SECOND, &kept, true), None);
+        for (kind, body) in [(1, OPEN), (4, &[][..])] {
+            for end in [1, 2] {
+                let seen = on_connection(40001, end, kind, body);
+                assert_eq!(sessions.see(7, 12 * SECOND, &seen, true), None);
+            }
         }
         assert_eq!(sessions.silent(20 * SECOND), [], "the old one is forgotten");
         assert_eq!(sessions.silent(29 * SECOND).len(), 1);
+    }
+
+    /// What TCP sends again after a cable was cut and mended, as recorded in a fabric: the unanswered
+    /// KEEPALIVEs of the old connection and its NOTIFICATION, before and after the new one stands.
+    #[test]
+    fn what_is_sent_again_on_a_connection_that_is_over_is_no_session() {
+        let mut sessions = standing();
+        assert_eq!(sessions.cut(8), [], "another cable");
+        assert_eq!(sessions.cut(7).len(), 1);
+        assert_eq!(sessions.cut(7), [], "once");
+        assert_eq!(sessions.silent(19 * SECOND), []);
+        let again = |sessions: &mut Sessions, at| {
+            for (end, kind, body) in [
+                (1, 4, &[][..]),
+                (2, 4, &[]),
+                (1, 3, &[6, 2]),
+                (2, 3, &[6, 2]),
+            ] {
+                let seen = sessions.see(7, at, &frame(end, kind, body), true);
+                assert_eq!(seen, None, "end {end}, type {kind}");
+            }
+        };
+        again(&mut sessions, 20 * SECOND);
+        for (at, kind, body) in [(21, 1, OPEN), (22, 4, &[][..])] {
+            for end in [1, 2] {
+                let seen = on_connection(40001, end, kind, body);
+                assert_eq!(sessions.see(7, at * SECOND, &seen, true), None);
+            }
+        }
+        again(&mut sessions, 24 * SECOND);
+        // The new session keeps on; nothing of the old one expires.
+        for at in (25..60).step_by(3) {
+            for end in [1, 2] {
+                let kept = on_connection(40001, end, 4, &[]);
+                assert_eq!(sessions.see(7, at * SECOND, &kept, true), None);
+            }
+            assert_eq!(sessions.silent(at * SECOND), []);
+        }
+        assert_eq!(sessions.silent(99 * SECOND).len(), 1, "only the new one");
+        assert_eq!(sessions.silent(700 * SECOND), []);
+        assert!(sessions.heard.is_empty(), "they are forgotten");
+    }
+
+    #[test]
+    fn an_end_that_speaks_alone_has_no_session() {
+        let mut sessions = Sessions::new(16);
+        sessions.see(7, SECOND, &frame(1, 4, &[]), true);
+        assert_eq!(sessions.silent(30 * SECOND), []);
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Triggers {
         // `set` reads `inner`, so it must be new before and restored on failure.
         let before = std::mem::replace(&mut self.inner, inner);
         let mut triggers = self.list.clone();
-        triggers.retain_mut(|trigger| trigger.keep_cables(|name| names.cable(name).is_ok()));
+        triggers.retain_mut(|trigger| trigger.keep_cables(|name| names.named(name).is_ok()));
         let set = self.set(cables, triggers, names).await;
         set.inspect_err(|_| self.inner = before)
     }
@@ -107,9 +107,10 @@ impl Triggers {
     /// Checks all triggers. Returns a dump if one is due.
     pub(super) fn look(&mut self, cables: &Cables, now: u64) -> Option<Due> {
         let schedule = &mut self.schedule;
+        let reports_cuts = self.list.contains(&Trigger::Down);
         for matcher in &mut self.matchers {
             let kind = matcher.kind();
-            matcher.look(cables, now, &mut |cable, why| {
+            matcher.look(cables, (now, reports_cuts), &mut |cable, why| {
                 schedule.add(now, kind, cable, why);
             });
         }
@@ -172,7 +173,13 @@ impl Matcher {
         }
     }
 
-    fn look(&mut self, cables: &Cables, now: u64, happened: &mut dyn FnMut(&str, String)) {
+    /// `reports_cuts`: another trigger reports cables that are cut.
+    fn look(
+        &mut self,
+        cables: &Cables,
+        (now, reports_cuts): (u64, bool),
+        happened: &mut dyn FnMut(&str, String),
+    ) {
         match self {
             Matcher::Down { cut: before } => {
                 let after = cut(cables);
@@ -186,11 +193,19 @@ impl Matcher {
             }
             Matcher::Bgp { taps, sessions } => {
                 let mut lost = Vec::new();
-                for (on, tap) in taps {
+                for (on, tap) in &mut *taps {
                     tap.reader().read(|record, bytes| {
                         let delivered = record.verdict.dropped.is_none();
                         lost.extend(sessions.see(*on, record.time, bytes, delivered));
                     });
+                }
+                // A session that ends with its cable is part of the cut: it does not expire later, on
+                // its own, as another incident.
+                for (on, _) in taps {
+                    if cables.state(*on) == CableState::Down {
+                        let ended = sessions.cut(*on).into_iter();
+                        lost.extend(ended.filter(|_| !reports_cuts));
+                    }
                 }
                 lost.extend(sessions.silent(now));
                 for lost in lost {
@@ -243,7 +258,7 @@ fn find(
     if named.is_empty() {
         return Ok((0..cables.len()).collect());
     }
-    named.iter().map(|name| names.cable(name)).collect()
+    names.all_named(named)
 }
 
 /// Taps both lanes of these cables.

@@ -21,7 +21,7 @@ use host::address::index_of;
 use host::lock::StatePaths;
 use model::config::Config;
 use model::difference::FabricPlan;
-use model::topology::{Selection, Topology};
+use model::topology::Topology;
 use vm::accel::{self, Facts};
 use vm::image;
 use vm::keys::FabricKeys;
@@ -222,16 +222,9 @@ impl SwitchFactory {
     }
 
     /// Starts the VM of a switch. `selection` is the set of switches that run.
-    pub(crate) fn start(
-        &self,
-        spec: VmSpec,
-        topology: &Topology,
-        selection: &Selection,
-        index: usize,
-    ) -> Arc<Switch> {
-        let sessions = selection.sessions(topology, index);
+    pub(crate) fn start(&self, spec: VmSpec, topology: &Topology, index: usize) -> Arc<Switch> {
         let vm = Vm::start(spec, self.machine.launcher.clone());
-        Arc::new(Switch::new(&topology.switches[index], sessions, vm))
+        Arc::new(Switch::new(&topology.switches[index], vm))
     }
 }
 

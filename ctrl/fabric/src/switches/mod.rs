@@ -7,6 +7,7 @@ pub(crate) mod factory;
 mod power;
 pub(crate) mod saved_states;
 pub(crate) mod seeds;
+pub(crate) mod sessions;
 pub(crate) mod switch;
 
 use std::sync::{Arc, OnceLock};
@@ -20,7 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::live::Live;
 use crate::supervision::{say_ended, supervised};
-use api::{ApiError, ConsoleStream, ExecAnswer, ExecRequest, NodeStatus, SshAccess};
+use api::{ApiError, ConsoleStream, ExecAnswer, ExecRequest, SshAccess};
 use bmcs::Bmcs;
 use displays::Display;
 use factory::SwitchFactory;
@@ -28,7 +29,8 @@ use model::config::Config;
 use model::power::PowerAction;
 use power::{Power, Told};
 use switch::Switch;
-use vm::agent::{Limits, MAX_OUTPUT};
+use vm::VmState;
+use vm::agent::{AgentError, Limits, MAX_OUTPUT};
 
 /// The time limit of one `exec` command. Longer ones need `ssh`.
 const EXEC_LIMIT: Duration = Duration::from_secs(600);
@@ -84,7 +86,7 @@ impl Switches {
     ) -> [BoxFuture<'static, ()>; 2] {
         let questions = self.questions.clone();
         let (notified, followed) = (live.clone(), switch.clone());
-        let sessions = async move { followed.follow(&questions, &notified.notices).await };
+        let sessions = async move { followed.follow(&questions, &notified).await };
         let vm = follow_vm(live.clone(), switch.clone());
         [
             supervised(live.clone(), "follows a switch's sessions", sessions).boxed(),
@@ -125,9 +127,19 @@ impl Switch {
             time: EXEC_LIMIT,
             output: MAX_OUTPUT,
         };
-        let output = self.vm().agent().exec(&exec.argv, &input, limits).await;
-        let output =
-            output.map_err(|error| ApiError::failed(format!("{}: {error}", self.name())))?;
+        let agent = self.vm().agent();
+        let output = match agent.exec_for_a_caller(exec.argv, input, limits).await {
+            Ok(output) => output,
+            Err(error) => {
+                let sentence = format!("{}: {error}", self.name());
+                // As a shell has them (POSIX, 2.8.2).
+                return match error {
+                    AgentError::NoSuchProgram(_) => Ok(not_started(127, &sentence)),
+                    AgentError::NotAProgram(_) => Ok(not_started(126, &sentence)),
+                    _ => Err(ApiError::failed(sentence)),
+                };
+            }
+        };
         Ok(ExecAnswer {
             status: output.status.shell_code(),
             stdout: BASE64.encode(output.stdout),
@@ -140,15 +152,24 @@ impl Switch {
     ///
     /// # Errors
     /// When its present state does not allow the action.
-    pub(crate) async fn power(&self, action: PowerAction) -> Result<NodeStatus, ApiError> {
+    pub(crate) async fn power(&self, action: PowerAction) -> Result<(), ApiError> {
         let powered = self.vm().power(action).await;
-        powered.map_err(|error| ApiError::conflict(format!("{}: {error}", self.name())))?;
-        Ok(self.status())
+        powered.map_err(|error| ApiError::conflict(format!("{}: {error}", self.name())))
     }
 
     /// Attaches a client to its serial console.
     pub(crate) fn console(&self) -> Box<dyn ConsoleStream> {
         Box::new(console::console_stream(self.vm()))
+    }
+}
+
+/// The answer for a command that could not be started.
+fn not_started(status: i32, sentence: &str) -> ExecAnswer {
+    ExecAnswer {
+        status,
+        stdout: String::new(),
+        stderr: BASE64.encode(format!("{sentence}\n")),
+        truncated: false,
     }
 }
 
@@ -160,6 +181,10 @@ async fn follow_vm(live: Arc<Live>, switch: Arc<Switch>) {
     let mut bad_state = None;
     loop {
         let now = status.borrow_and_update().clone();
+        if now.state != VmState::Running {
+            // At once, even while a question to it is still open.
+            switch.forget();
+        }
         // One that is stopped goes away together with its cables.
         let told = match status.has_changed() {
             Ok(_) => power.look(&now),

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{sleep, timeout};
 
 use super::power::has_no_light;
-use crate::notices::Notices;
+use super::sessions::Report;
+use crate::live::Live;
 use api::{NodeState, NodeStatus, Sessions};
-use model::topology::{self, SwitchPort};
+use dataplane::clock;
+use model::topology;
 use vm::{Vm, VmState, bgp};
 
 /// How long a switch may take to report its sessions; vtysh alone takes a second under TCG while
@@ -24,20 +26,18 @@ const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(1500), Duration::
 /// asked in any case.
 const TRUST: Duration = Duration::from_secs(60);
 
+/// How long a switch has to notice a carrier before it is asked what that did to its sessions. It also
+/// bounds how often a cable that flaps makes the switch work.
+const SETTLE: Duration = Duration::from_millis(300);
+
 /// A switch that runs.
 pub(crate) struct Switch {
     name: String,
     role: String,
-    /// The interfaces that lead to other running switches.
-    nics: Mutex<Vec<String>>,
     vm: Vm,
-    health: Mutex<Health>,
-}
-
-#[derive(Default)]
-struct Health {
-    established: usize,
-    note: String,
+    report: Mutex<Report>,
+    /// Notified when one of its cables has changed.
+    doubted: Notify,
 }
 
 /// The TCP connections in the switch's kernel when bgpd last reported every session established.
@@ -47,28 +47,14 @@ struct Proof {
 }
 
 impl Switch {
-    /// `sessions`: the ports that must have a session.
-    pub(crate) fn new<'t>(
-        planned: &topology::Switch,
-        sessions: impl Iterator<Item = &'t SwitchPort>,
-        vm: Vm,
-    ) -> Self {
+    pub(crate) fn new(planned: &topology::Switch, vm: Vm) -> Self {
         Switch {
             name: planned.name.clone(),
             role: planned.role.to_string(),
-            nics: Mutex::new(sessions.map(|port| port.nic.clone()).collect()),
             vm,
-            health: Mutex::default(),
+            report: Mutex::default(),
+            doubted: Notify::new(),
         }
-    }
-
-    /// Sets the ports that must have a session.
-    pub(crate) fn expect<'t>(&self, sessions: impl Iterator<Item = &'t SwitchPort>) {
-        *self.nics() = sessions.map(|port| port.nic.clone()).collect();
-    }
-
-    fn nics(&self) -> MutexGuard<'_, Vec<String>> {
-        self.nics.lock().expect("no holder of this lock can panic")
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -84,16 +70,30 @@ impl Switch {
         has_no_light(self.vm.status().state)
     }
 
-    pub(crate) fn status(&self) -> NodeStatus {
+    fn report(&self) -> MutexGuard<'_, Report> {
+        let report = self.report.lock();
+        report.expect("no holder of this lock can panic")
+    }
+
+    /// See [`Report::says`]. A switch that does not run has no session.
+    pub(crate) fn says(&self, nic: &str, since: u64) -> bool {
+        self.vm.state() == VmState::Running && self.report().says(nic, since)
+    }
+
+    pub(crate) fn state(&self) -> NodeState {
+        to_api(self.vm.state())
+    }
+
+    /// What `status` shows of it. `silent` names the cables of its sessions that pass no frame.
+    pub(crate) fn status(&self, bgp: Sessions, silent: &[&str]) -> NodeStatus {
         let vm = self.vm.status();
-        let health = self
-            .health
-            .lock()
-            .expect("no holder of this lock can panic");
         let state = to_api(vm.state);
         let note = match state {
             NodeState::Restarting | NodeState::Failed => vm.last_error.unwrap_or_default(),
-            NodeState::Running => health.note.clone(),
+            NodeState::Running => match self.report().note.clone() {
+                note if note.is_empty() => pass_no_frame(silent),
+                note => note,
+            },
             NodeState::Booting if vm.restarts > 0 => {
                 let times = if vm.restarts == 1 {
                     "once"
@@ -104,59 +104,58 @@ impl Switch {
             }
             NodeState::Booting | NodeState::Off => String::new(),
         };
-        let established = if state == NodeState::Running {
-            health.established
-        } else {
-            0
-        };
         NodeStatus {
             name: self.name.clone(),
             role: self.role.clone(),
             state,
-            bgp: Sessions {
-                established,
-                expected: self.nics().len(),
-            },
+            bgp,
             note: note.lines().next().unwrap_or_default().to_owned(),
         }
     }
 
-    /// Whether it runs with all its sessions established.
-    pub(crate) fn is_well(&self) -> bool {
-        let status = self.status();
-        status.state == NodeState::Running && status.bgp.established == status.bgp.expected
+    /// One of its cables has changed: it is asked for its sessions soon, and bgpd itself.
+    pub(crate) fn doubt(&self) {
+        self.doubted.notify_one();
+    }
+
+    /// What it said no longer counts, because it does not run any more.
+    pub(crate) fn forget(&self) {
+        *self.report() = Report::default();
     }
 
     /// Keeps the record of its sessions up to date until the VM is stopped. `turn` limits how many
     /// switches are queried at a time: under TCG each query slows down a booting datacenter.
-    pub(crate) async fn follow(&self, turn: &Semaphore, notices: &Notices) {
+    pub(crate) async fn follow(&self, turn: &Semaphore, live: &Live) {
         let mut vm = self.vm.watch();
         let mut proof = None;
         loop {
             let running = vm.borrow_and_update().state == VmState::Running;
             let patience = if running {
-                self.ask(&mut proof, turn, notices).await
+                self.ask(&mut proof, turn, live).await
             } else {
                 proof = None;
-                self.learn(0, String::new(), notices);
+                self.forget();
+                live.notices.signal();
                 Duration::MAX
             };
-            match timeout(patience, vm.changed()).await {
-                Ok(Ok(())) => notices.signal(),
-                Ok(Err(_)) => return, // stopped
-                Err(_) => {}
+            tokio::select! {
+                changed = timeout(patience, vm.changed()) => match changed {
+                    Ok(Ok(())) => live.notices.signal(),
+                    Ok(Err(_)) => return, // stopped
+                    Err(_) => {}
+                },
+                () = self.doubted.notified() => {
+                    proof = None;
+                    sleep(SETTLE).await;
+                }
             }
         }
     }
 
-    async fn ask(
-        &self,
-        proof: &mut Option<Proof>,
-        turn: &Semaphore,
-        notices: &Notices,
-    ) -> Duration {
+    async fn ask(&self, proof: &mut Option<Proof>, turn: &Semaphore, live: &Live) -> Duration {
         let _turn = turn.acquire().await;
         let agent = self.vm.agent();
+        let asked = clock::now();
         // Listing the kernel's connections is much cheaper than vtysh: as long as they are the same
         // as when all sessions were established, so are the sessions.
         if let Some(known) = proof.as_ref().filter(|known| known.at.elapsed() < TRUST) {
@@ -167,16 +166,20 @@ impl Switch {
         }
         // Forgotten before the query, whose answer may be that a session is missing.
         *proof = None;
-        match bgp::read(agent, ANSWER).await {
-            Ok(summary) => {
-                let nics = self.nics().clone();
-                let established = summary.established(nics.iter().map(String::as_str));
-                self.learn(established, String::new(), notices);
-            }
-            Err(bgp::BgpError::Vtysh { .. }) => self.learn(0, "FRR is starting".into(), notices),
-            Err(error) => self.learn(0, error.to_string(), notices),
-        }
-        if !self.is_well() {
+        let (established, note) = match bgp::read(agent, ANSWER).await {
+            Ok(summary) => (summary.established().collect(), String::new()),
+            Err(bgp::BgpError::Vtysh { .. }) => (BTreeSet::new(), "FRR is starting".into()),
+            Err(error) => (BTreeSet::new(), error.to_string()),
+        };
+        self.learn(
+            Report {
+                established,
+                asked,
+                note,
+            },
+            live,
+        );
+        if !live.state().is_well(&self.name) {
             return ASK_AGAIN.0;
         }
         // Only a complete set of sessions is worth proving: otherwise the next query must go to
@@ -188,15 +191,20 @@ impl Switch {
         ASK_AGAIN.1
     }
 
-    fn learn(&self, established: usize, note: String, notices: &Notices) {
-        let mut health = self
-            .health
-            .lock()
-            .expect("no holder of this lock can panic");
-        if health.established != established || health.note != note {
-            *health = Health { established, note };
-            notices.signal();
+    fn learn(&self, report: Report, live: &Live) {
+        // A switch that has stopped meanwhile is as if it had not answered.
+        if self.vm.state() == VmState::Running {
+            *self.report() = report;
+            live.notices.signal();
         }
+    }
+}
+
+fn pass_no_frame(cables: &[&str]) -> String {
+    match cables {
+        [] => String::new(),
+        [one] => format!("no frame passes {one}"),
+        [one, more @ ..] => format!("no frame passes {one} and {} more", more.len()),
     }
 }
 

@@ -7,6 +7,10 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::{Config, Location, Origin, Problem, check, schema};
+use crate::bounded;
+
+/// The longest file, in bytes. Every cable of the largest fabric fits, impaired in both directions.
+const LONGEST_FILE: u64 = 8 << 20;
 
 /// Why a configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +75,7 @@ pub fn load(file: Option<&Path>, sets: &[String]) -> Result<Config, ConfigError>
         return parse("", "", sets);
     };
     let path = file.display().to_string();
-    match std::fs::read_to_string(file) {
+    match bounded::read_to_string(file, LONGEST_FILE) {
         Ok(text) => parse(&path, &text, sets),
         Err(source) => Err(ConfigError::Read { path, source }),
     }
@@ -101,9 +105,11 @@ pub fn parse(path: &str, text: &str, sets: &[String]) -> Result<Config, ConfigEr
     let spans = DeTable::parse(text).map_err(syntax)?;
     let mut table: Table = toml::from_str(text).map_err(syntax)?;
     let mut origin = Origin::default();
+    // Counted once: a file may have a hundred thousand keys.
+    let ends: Vec<_> = text.match_indices('\n').map(|(end, _)| end).collect();
     let location = |start| Location::File {
         path: path.to_owned(),
-        line: position(text, start).0,
+        line: ends.partition_point(|end| *end < start) + 1,
     };
     mark_table("", spans.get_ref(), &location, &mut origin);
     for set in sets {

@@ -73,6 +73,11 @@ impl Origin {
         });
     }
 
+    /// Every key that was written, and where.
+    pub(super) fn locations(&self) -> impl Iterator<Item = (&str, &Location)> {
+        self.locations.iter().map(|(key, at)| (key.as_str(), at))
+    }
+
     /// Where `key` was written; for a key that was not, where what holds it was: a list's location
     /// for an element that is missing.
     pub fn location(&self, key: &str) -> Location {

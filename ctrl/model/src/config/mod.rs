@@ -34,6 +34,7 @@ mod machines;
 mod network;
 mod reach;
 mod recorder;
+mod said;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ pub use machines::{Image, Ipmi, Ssh, Vm, Vnc};
 pub use network::{Bgp, Dhcp, Host, Vlan};
 pub use reach::{HostReach, Service, Transport};
 pub use recorder::Recorder;
+pub use said::Said;
 pub use schema::published as json_schema;
 pub(crate) use schema::{is_live, order};
 pub use values::{AccelChoice, Listen, MacPrefix, Memory, Owner, Snat, ValueError};

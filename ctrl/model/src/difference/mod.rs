@@ -6,6 +6,7 @@
 //! with the same backend behind each, is *kept*: the change does not touch it, and it loses no
 //! frame.
 
+mod keys;
 mod refusals;
 mod settings;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::config::{Config, HostReach};
 use crate::topology::EndBackend;
 use crate::topology::{End, Selection, Switch, Topology};
 
+pub use keys::KeyChange;
 pub use refusals::{Refusal, refusals};
 
 /// A configuration and the parts of a fabric that follow from it.
@@ -37,6 +39,9 @@ pub struct FabricPlan {
 /// The changes from one fabric to another, by name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
+    /// The keys of the configuration whose values differ, also those that change no part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyChange>,
     /// Cables, by their names.
     pub cables: Parts,
     /// Taps on the host into which users plug VMs. They are made and removed, never changed.
@@ -108,6 +113,7 @@ impl Difference {
         };
         let [was, is] = [old, new].map(|plan| &plan.topology.host.reach);
         Difference {
+            keys: keys::changed(&old.config, &new.config),
             reach: (was != is).then(|| is.clone()),
             settings: settings::settings(old, new, &cables.kept),
             taps: Parts::between(&old.taps(), &new.taps()),

@@ -30,6 +30,7 @@ fn racks(number: u16) -> String {
 fn a_rack_more_in_words() {
     let difference = Difference::between(&plan("", true), &plan(&racks(4), true));
     insta::assert_snapshot!(difference.to_string(), @r"
+    ~ topology.racks: 4, was 3
     + leaf7, leaf8: started
     ~ internet, leaf1, leaf2, leaf3, leaf4, leaf5, leaf6: names other switches
     ~ spine1, spine2: 2 ports added, names other switches
@@ -49,6 +50,7 @@ fn a_rack_less_is_the_way_back() {
     assert_eq!(back.cables.removed, there.cables.added);
     assert_eq!(back.switches.removed, ["leaf7", "leaf8"]);
     insta::assert_snapshot!(back.to_string(), @r"
+    ~ topology.racks: 3, was 4
     - leaf7, leaf8: stopped
     ~ internet, leaf1, leaf2, leaf3, leaf4, leaf5, leaf6: names other switches
     ~ spine1, spine2: 2 ports removed, names other switches
@@ -89,13 +91,18 @@ fn only_settings_that_are_configured_otherwise_are_set() {
 fn more_memory_changes_every_switch_that_runs() {
     let more = "[vm]\nmemory = \"256M\"\n";
     let difference = Difference::between(&plan("", true), &plan(more, true));
-    insta::assert_snapshot!(difference.to_string(), @r"
+    insta::assert_snapshot!(difference.to_string(), @r#"
+    ~ vm.memory: "256M", was "192M"
     ~ internet, spine1, spine2, leaf1, leaf2, leaf3, leaf4 … leaf6: other memory or CPUs
     = 141 cables not touched: no frame of theirs is lost
-    ");
+    "#);
     assert!(difference.needs_root().is_some());
     let none = Difference::between(&plan("", false), &plan(more, false));
     assert!(none.is_empty(), "nobody has that memory");
+    insta::assert_snapshot!(none.to_string(), @r#"
+    ~ vm.memory: "256M", was "192M"
+    = no part of the running fabric changes
+    "#);
 }
 
 #[test]
@@ -103,6 +110,7 @@ fn dhcp_is_changed_where_it_is_served() {
     let other = "[dhcp]\nlease = 300\n";
     let difference = Difference::between(&plan("", true), &plan(other, true));
     insta::assert_snapshot!(difference.to_string(), @r"
+    ~ dhcp.lease: 300, was 600
     ~ leaf1, leaf3, leaf5: serves or peers differently
     = 141 cables not touched: no frame of theirs is lost
     ");
@@ -233,10 +241,12 @@ fn who_reaches_the_host_changes_live_and_by_root_alone() {
     );
     assert_eq!(refusals(&old, &new), []);
     let difference = Difference::between(&old, &new);
-    insta::assert_snapshot!(difference.to_string(), @r"
+    insta::assert_snapshot!(difference.to_string(), @r#"
+    ~ host.allow: ["tcp/22"], was []
+    ~ host.reachable_from: ["10.0.0.0/8"], was []
     ~ host: guests reach tcp/22 of the host, and 10.0.0.0/8 reach the fabric
     = 141 cables not touched: no frame of theirs is lost
-    ");
+    "#);
     assert!(!difference.is_empty());
     assert!(difference.needs_root().is_some());
     assert_eq!(Difference::between(&new, &new).reach, None);

@@ -11,6 +11,7 @@ const SHOWN: usize = 8;
 impl fmt::Display for Difference {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Difference {
+            keys,
             cables,
             taps,
             switches,
@@ -18,6 +19,13 @@ impl fmt::Display for Difference {
             settings,
             reach,
         } = self;
+        // Cables are said one by one below.
+        for change in keys.iter().filter(|change| change.key != "cable") {
+            writeln!(out, "~ {change}")?;
+        }
+        if self.is_empty() && !keys.is_empty() {
+            return writeln!(out, "= no part of the running fabric changes");
+        }
         if self.is_empty() {
             return writeln!(out, "nothing to change: the fabric is already like this");
         }

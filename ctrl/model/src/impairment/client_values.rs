@@ -9,9 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::values::words;
 use super::{BoundedInt, KeyError, Time, Value, ValueError, as_text};
+use crate::bounded;
 
 /// The most values of a distribution's table; tc's files have 4096.
 const MOST_VALUES: usize = 16_384;
+
+/// The longest file with a table, in bytes: one of tc's has 20 KiB.
+const LONGEST_TABLE: u64 = 1 << 20;
 
 /// How a random time is distributed around its mean.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +82,7 @@ impl Spread {
         let Spread::File(name) = self else {
             return Ok(self);
         };
-        let text = std::fs::read_to_string(Path::new(&name)).map_err(|error| {
+        let text = bounded::read_to_string(Path::new(&name), LONGEST_TABLE).map_err(|error| {
             format!(
                 "\"{name}\" is neither uniform, normal, pareto nor paretonormal, and as a file it \
                  cannot be read: {error}"

@@ -1,5 +1,7 @@
 //! Finds a cable, an end or a switch by any of its names.
 
+use std::collections::HashSet;
+
 use dataplane::Side;
 
 use super::{Cable, End, EndOwner, Switch, Topology};
@@ -100,6 +102,51 @@ impl Topology {
         })
     }
 
+    /// The cables that a name stands for, by their indices: a cable by any of its names; all cables of
+    /// a switch (`spine1`); all cables of both leaves of a rack (`rack1`); those of a server (`rack1:u3`).
+    ///
+    /// # Errors
+    /// [`UnknownName`], with similar names.
+    pub fn cables_named(&self, name: &str) -> Result<Vec<usize>, UnknownName> {
+        let named = |cable: &Cable| cable.name == name;
+        if let Some(index) = self.cables.iter().position(named) {
+            return Ok(vec![index]);
+        }
+        if let Ok(found) = self.end(name) {
+            return Ok(vec![found.index]);
+        }
+        let mut found: Vec<usize> = Vec::new();
+        let rack = |switch: &Switch| switch.rack.map(|rack| format!("rack{rack}"));
+        for (index, switch) in self.switches.iter().enumerate() {
+            if switch.name == name || rack(switch).as_deref() == Some(name) {
+                let its =
+                    |owner| matches!(owner, EndOwner::Switch { switch, .. } if switch == index);
+                let ends = self.connected_ends().filter(|found| its(found.end.owner));
+                found.extend(ends.map(|end| end.index));
+            }
+        }
+        let its = |owner| matches!(owner, EndOwner::Server { rack, u, .. } if name == format!("rack{rack}:u{u}"));
+        let ends = self.connected_ends().filter(|found| its(found.end.owner));
+        found.extend(ends.map(|end| end.index));
+        let mut known = HashSet::new();
+        found.retain(|index| known.insert(*index));
+        if found.is_empty() {
+            return Err(self.unknown_cable(name));
+        }
+        Ok(found)
+    }
+
+    fn unknown_cable(&self, name: &str) -> UnknownName {
+        let groups = self.switches.iter().map(|switch| switch.name.clone());
+        let racks = self.racks.iter().map(|rack| format!("rack{}", rack.number));
+        let groups: Vec<_> = groups.chain(racks).collect();
+        let names = self.cables.iter().map(|cable| cable.name.as_str());
+        let known = names.chain(self.end_names());
+        let known = known.chain(groups.iter().map(String::as_str));
+        let example = "iksb12, ikeb1-3, spine1:2, leaf1:u3, rack1:u3, spine1";
+        UnknownName::new("cable", name, known, example)
+    }
+
     /// An end by its tap name or alias.
     ///
     /// # Errors
@@ -178,6 +225,29 @@ mod tests {
         for name in ["ikhb", "ikhn", "host", "ikht", "internet:1"] {
             assert_eq!(topology.cable(name).unwrap().name, "ikhb", "{name}");
         }
+    }
+
+    #[test]
+    fn switches_racks_and_servers_stand_for_their_cables() {
+        let topology = default();
+        let names = |name: &str| -> Vec<&str> {
+            let found = topology.cables_named(name).unwrap().into_iter();
+            found.map(|index| &*topology.cables[index].name).collect()
+        };
+        assert_eq!(names("iksb12"), ["iksb12"]);
+        assert_eq!(names("leaf1:1"), ["iksb12"]);
+        assert_eq!(names("rack1:u3:2"), ["ikeb2-3"]);
+        assert_eq!(names("rack1:u3"), ["ikeb1-3", "ikeb2-3"]);
+        assert_eq!(names("internet"), ["ikhb", "ikib1", "ikib2"]);
+        assert_eq!(names("spine2").len(), 7);
+        assert_eq!(names("leaf3").len(), 2 + 21);
+        assert_eq!(names("rack3").len(), 2 * (2 + 21));
+        let unknown = |name: &str| topology.cables_named(name).unwrap_err().to_string();
+        assert_eq!(
+            unknown("rack9"),
+            "there is no cable \"rack9\" in this fabric; did you mean rack1 or rack2 or rack3?"
+        );
+        assert!(unknown("rack1:u99").starts_with("there is no cable \"rack1:u99\""));
     }
 
     #[test]

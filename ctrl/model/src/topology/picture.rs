@@ -1,26 +1,23 @@
-//! A drawing of the datacenter for a terminal, at most 100 columns wide if names are as long as
-//! ikvswitch's.
+//! A drawing of the datacenter for a terminal, at most as wide as that, from 80 columns on, if names
+//! are as long as ikvswitch's.
 
 use std::fmt::Write;
 
 use super::{Cable, End, EndOwner, FIRST_U, Role, Switch, Topology};
 
-/// The assumed width of a terminal, in columns.
-const WIDTH: usize = 100;
-
 /// Columns between two boxes or table columns.
 const GAP: usize = 2;
 
 impl Topology {
-    /// The drawing and its tables: the nodes, their connections, names and addresses. Each line
-    /// ends in a newline.
-    pub fn text(&self) -> String {
+    /// The drawing and its tables, for a terminal of `width` columns: the nodes, their connections,
+    /// names and addresses. Each line ends in a newline.
+    pub fn text(&self, width: usize) -> String {
         let sections = [
             self.title(),
-            self.picture(),
-            self.switch_cables(),
-            self.server_cables(),
-            self.subnets(),
+            self.picture(width),
+            self.switch_cables(width),
+            self.server_cables(width),
+            self.subnets(width),
         ];
         sections.join("\n")
     }
@@ -48,7 +45,7 @@ impl Topology {
         )
     }
 
-    fn picture(&self) -> String {
+    fn picture(&self, width: usize) -> String {
         let host = &self.host;
         let host_box = Box {
             cable: None,
@@ -59,16 +56,16 @@ impl Topology {
                 format!("SNAT  {}", host.snat),
             ],
         };
-        let mut text = grid(&[host_box]);
+        let mut text = grid(&[host_box], width);
         for role in [Role::Internet, Role::Spine] {
             let switches = self.switches.iter().filter(|switch| switch.role == role);
-            text += &grid(&switches.map(switch_box).collect::<Vec<_>>());
+            text += &grid(&switches.map(switch_box).collect::<Vec<_>>(), width);
         }
         text += "  │ every spine to every leaf\n";
         let racks: Vec<_> = (0..self.racks.len())
             .map(|index| self.rack_box(index))
             .collect();
-        text += &grid(&racks);
+        text += &grid(&racks, width);
         text
     }
 
@@ -99,7 +96,7 @@ impl Topology {
         }
     }
 
-    fn switch_cables(&self) -> String {
+    fn switch_cables(&self, width: usize) -> String {
         let mut rows = vec![
             [
                 "CABLE",
@@ -123,9 +120,8 @@ impl Topology {
         }
         let prefix = self.switches[0].ports[0].mac.link_local().segments();
         format!(
-            "{}LINK-LOCAL: what follows fe80::{:x}:{:x}:, so that ping and ssh take \
-             fe80::{:x}:{:x}:…%NIC\n",
-            columns(&rows),
+            "{}LINK-LOCAL: what follows fe80::{:x}:{:x}: (ping and ssh: fe80::{:x}:{:x}:…%NIC)\n",
+            columns(&rows, width),
             prefix[4],
             prefix[5],
             prefix[4],
@@ -141,7 +137,7 @@ impl Topology {
         [end.tap.clone(), end.alias.clone(), nic, local]
     }
 
-    fn server_cables(&self) -> String {
+    fn server_cables(&self, width: usize) -> String {
         let mut rows = vec![
             ["CABLE", "END", "ALIAS", "NIC", "END", "ALIAS"]
                 .map(String::from)
@@ -173,7 +169,7 @@ impl Topology {
         }
         let mut text = format!(
             "{}U is the server's position in its rack, {} to {}\n",
-            columns(&rows),
+            columns(&rows, width),
             FIRST_U,
             self.num_u
         );
@@ -183,7 +179,7 @@ impl Topology {
         text
     }
 
-    fn subnets(&self) -> String {
+    fn subnets(&self, width: usize) -> String {
         let served = |switch: usize| self.switches[switch].name.clone();
         let mut rows = vec![
             ["SUBNET", "AT", "ADDRESS", "FOR"]
@@ -217,7 +213,7 @@ impl Topology {
         let vlan = self.net.server_vlan;
         format!(
             "{}Servers peer with both leaves of their rack on VLAN {vlan}\n",
-            columns(&rows)
+            columns(&rows, width)
         )
     }
 }
@@ -257,14 +253,14 @@ struct Box {
     lines: Vec<String>,
 }
 
-/// Boxes of equal width side by side, in as many rows as needed.
-fn grid(boxes: &[Box]) -> String {
+/// Boxes of equal width side by side, in as many rows as needed on a terminal of `columns`.
+fn grid(boxes: &[Box], columns: usize) -> String {
     let widest = |one: &Box| {
         let longest = one.lines.iter().map(|line| length(line)).max().unwrap_or(0);
         longest.max(length(&one.title) + 2) + 4
     };
     let width = boxes.iter().map(widest).max().unwrap_or(0);
-    let in_a_row = ((WIDTH + GAP) / (width + GAP)).max(1);
+    let in_a_row = ((columns + GAP) / (width + GAP)).max(1);
     let mut text = String::new();
     for row in boxes.chunks(in_a_row) {
         if row.iter().any(|one| one.cable.is_some()) {
@@ -308,13 +304,17 @@ fn pad(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(length(text))))
 }
 
-fn columns(rows: &[Vec<String>]) -> String {
+/// A table; its columns stand closer where they would not fit.
+fn columns(rows: &[Vec<String>], width: usize) -> String {
     let mut widths = vec![0; rows.first().map_or(0, Vec::len)];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = length(cell).max(*width);
         }
     }
+    let gaps = GAP * widths.len().saturating_sub(1);
+    let fits = widths.iter().sum::<usize>() + gaps <= width;
+    let gap = " ".repeat(if fits { GAP } else { 1 });
     let mut text = String::new();
     for row in rows {
         let cells: Vec<_> = row
@@ -322,7 +322,7 @@ fn columns(rows: &[Vec<String>]) -> String {
             .zip(&widths)
             .map(|(cell, width)| pad(cell, *width))
             .collect();
-        let _ = writeln!(text, "{}", cells.join(&" ".repeat(GAP)).trim_end());
+        let _ = writeln!(text, "{}", cells.join(&gap).trim_end());
     }
     text
 }

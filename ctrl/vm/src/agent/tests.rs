@@ -165,8 +165,8 @@ async fn a_command_that_takes_too_long_is_killed_and_the_next_one_works() {
     let (agent, _dir) = serve(move |command, arguments| match command {
         "guest-sync-delimited" => Sync,
         "guest-exec" => {
-            if arguments["path"] == "kill" {
-                sender.send(arguments["arg"].clone()).unwrap();
+            if arguments["path"] == "sh" {
+                sender.send(arguments["arg"][3].clone()).unwrap();
             }
             Return(json!({ "pid": 7 }))
         }
@@ -182,8 +182,39 @@ async fn a_command_that_takes_too_long_is_killed_and_the_next_one_works() {
         .await
         .unwrap_err();
     assert!(matches!(error, AgentError::Timeout(_)), "{error}");
-    assert_eq!(killed.recv().await.unwrap(), json!(["-KILL", "7"]));
+    assert_eq!(killed.recv().await.unwrap(), "7");
     agent.ping(LIMITS.time).await.unwrap();
+    // A caller that goes, too, takes its command along.
+    let agent = Arc::new(agent);
+    let run = agent.exec_for_a_caller(words("sleep inf"), Vec::new(), LIMITS);
+    let gone = tokio::time::timeout(Duration::from_millis(60), run).await;
+    assert!(gone.is_err(), "{gone:?}");
+    assert_eq!(killed.recv().await.unwrap(), "7");
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_told_from_one_that_cannot_run() {
+    let refusing = |why: &'static str| {
+        serve(move |command, _| match command {
+            "guest-sync-delimited" => Sync,
+            _ => Raw(format!("{{\"error\": {{\"desc\": \"{why}\"}}}}\n").into_bytes()),
+        })
+    };
+    for (why, said) in [
+        (
+            "Guest agent command failed, error was 'Failed to execute child process x (No such file or directory)'",
+            "there is no program \"x\" in the guest",
+        ),
+        (
+            "Failed to execute child process x (Permission denied)",
+            "\"x\" in the guest is not a program that can be run",
+        ),
+        ("busy", "the guest agent refused: busy"),
+    ] {
+        let (agent, _dir) = refusing(why);
+        let error = agent.exec(&words("x"), b"", LIMITS).await.unwrap_err();
+        assert_eq!(error.to_string(), said);
+    }
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use guest::{GuestOptions, MemoryOptions, Ring};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::Context;
+use super::number::whole;
 use super::panel::IdleArg;
 use crate::signals::StopSignals;
 use fabric::progress::{Progress, Stage};
@@ -56,7 +57,7 @@ pub(crate) struct BenchArgs {
     /// Runs in a row that must fail before a rate counts as failed: 1 as in RFC 2544, more on a
     /// machine that does other work.
     #[arg(long, value_name = "N", default_value_t = 3,
-          value_parser = clap::value_parser!(u32).range(1..=100))]
+          value_parser = whole::<u32>(1, 100))]
     attempts: u32,
     /// How close the search comes to the highest rate, as a share of it.
     #[arg(long, value_name = "SHARE", value_parser = share, default_value = "1%")]
@@ -78,7 +79,7 @@ pub(crate) struct BenchArgs {
     ring: RingArg,
     /// Entries of the guests' rings, 64 to 1024.
     #[arg(long, value_name = "N", default_value_t = 1024,
-          value_parser = clap::value_parser!(u16).range(64..=1024))]
+          value_parser = whole::<u16>(64, 1024))]
     queue_size: u16,
     /// Let the guests take frames in several buffers of 1,536 bytes, as Linux does.
     #[arg(long)]

@@ -23,6 +23,7 @@ use anyhow::ensure;
 use clap::Args;
 use serde_json::json;
 
+use super::number::whole;
 use super::{Context, print_json};
 use api::{CaptureRequest, Client};
 use fabric::progress::say;
@@ -42,8 +43,11 @@ pub(crate) use filter::compile;
     after_help = "Live in Wireshark: ikv-fabric capture spine1:2 -w - | wireshark -k -i -\n\
 or from its list of interfaces, after `ikv-fabric extcap install`."
 )]
+#[command(override_usage = "ikv-fabric capture [OPTIONS] <CABLE>...\n       \
+                      ikv-fabric capture [OPTIONS] --all")]
 pub(crate) struct CaptureArgs {
-    /// Cables by name or either end: iksb12, spine1:2, rack1:u3:1.
+    /// Cables by name or either end: iksb12, spine1:2, rack1:u3:1. A switch, rack or server stands
+    /// for all its cables: spine1, rack1, rack1:u3.
     #[arg(value_name = "CABLE", required_unless_present = "all")]
     cables: Vec<String>,
     /// Capture on every cable.
@@ -59,13 +63,13 @@ pub(crate) struct CaptureArgs {
     #[arg(short, long, value_name = "BPF")]
     filter: Option<String>,
     /// Keep at most this many bytes of each frame; 0 keeps all.
-    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = whole::<u32>(0, u64::MAX))]
     snap: u32,
     /// Keep only the newest files, each of this size: 10x100MB makes FILE_00001 and so on.
     #[arg(long, value_name = "NxSIZE", requires = "write")]
     ring: Option<RingSize>,
     /// End after this number of frames.
-    #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "FRAMES", value_parser = whole::<u64>(1, u64::MAX))]
     count: Option<u64>,
     /// End after this time: 10s, 500ms, 2min.
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]

@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::sync::Arc;
 
 use dataplane::capture::Record;
 use dataplane::clock;
+use tokio::sync::Notify;
 
 use super::line::Line;
 use super::pcapng::Pcapng;
@@ -132,6 +134,11 @@ impl Output {
         } else {
             take(record, bytes);
         }
+    }
+
+    /// See [`Sink::ended`].
+    pub(super) fn ended(&self) -> Arc<Notify> {
+        self.sink.ended()
     }
 
     /// Whether it has as many frames as the options allow.

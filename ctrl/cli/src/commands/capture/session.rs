@@ -61,6 +61,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
     if !job.quiet {
         say("capturing");
     }
+    let ended = output.ended();
     let deadline = job.time.map(|time| Instant::now() + time);
 
     let pumped = tokio::select! {
@@ -68,6 +69,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
         () = signals.wait() => Ok(End::Asked),
         () = reached(deadline) => Ok(End::Asked),
         () = reader_gone(&reader) => Ok(End::Failed),
+        () = ended.notified() => Ok(End::Failed),
     };
     let mut broken = None;
     match pumped {
@@ -78,6 +80,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
                 rest = drain(&mut source, &mut output) => broken = rest.err(),
                 () = signals.wait() => {}
                 () = reader_gone(&reader) => {}
+                () = ended.notified() => {}
             }
         }
         Ok(End::Failed) => {}

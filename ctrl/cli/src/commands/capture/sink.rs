@@ -6,10 +6,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Chunks that may wait for the reader of a pipe or terminal. Few, because all of them are still
 /// shown after the capture has ended.
@@ -32,6 +33,7 @@ pub(super) enum SinkCommand {
 pub(super) struct Sink {
     commands: mpsc::Sender<SinkCommand>,
     done: oneshot::Receiver<io::Result<()>>,
+    ended: Arc<Notify>,
 }
 
 impl Sink {
@@ -56,11 +58,26 @@ impl Sink {
             }
             Ok(())
         };
+        let ended = Arc::new(Notify::new());
+        let tell = ended.clone();
         std::thread::Builder::new()
             .name("sink".into())
-            // Sending fails only when the command has ended without waiting for the result.
-            .spawn(move || _ = sender.send(work()))?;
-        Ok(Sink { commands, done })
+            .spawn(move || {
+                // Sending fails only when the command has ended without waiting for the result.
+                let _ = sender.send(work());
+                tell.notify_one();
+            })?;
+        Ok(Sink {
+            commands,
+            done,
+            ended,
+        })
+    }
+
+    /// Notified when it writes no more: writing has failed, or everything is written. On a cable
+    /// without frames nothing else would tell.
+    pub(super) fn ended(&self) -> Arc<Notify> {
+        self.ended.clone()
     }
 
     /// Hands over what is pending, as the queue has room for it. If the future is dropped before its
@@ -125,4 +142,27 @@ pub(crate) fn standard_output() -> io::Result<File> {
 /// When that fails; the error names the path.
 pub(crate) fn create(path: &Path) -> anyhow::Result<File> {
     File::create(path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_is_full_ends_it_at_once() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let sink = Sink::start(full).unwrap();
+        let ended = sink.ended();
+        let mut pending = VecDeque::from([SinkCommand::Write(vec![7])]);
+        assert!(sink.hand_over(&mut pending).await);
+        timeout(Duration::from_secs(10), ended.notified())
+            .await
+            .unwrap();
+        let error = sink.finish().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
 }

@@ -13,7 +13,7 @@ use super::watcher::{Watcher, watch};
 use super::{ConvergeArgs, flow};
 use crate::signals::StopSignals;
 use api::{CableBatchDone, Client};
-use fabric::progress::say;
+use fabric::progress::{Progress, say};
 use model::cable_change::{CableBatch, CableChange, CableState};
 
 /// How long before the cut the flow must have been running without an UPDATE.
@@ -21,6 +21,10 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// How long to wait for that [`QUIET`].
 const QUIET_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long to look for BGP where no switch of the fabric runs: KEEPALIVEs come every 5 s, and by
+/// FRR's default every 60 s, but most labs set less.
+const SPEAKS: Duration = Duration::from_secs(12);
 
 /// How long to wait for the sessions after a cable was mended.
 const SESSIONS_LIMIT: Duration = Duration::from_secs(180);
@@ -30,6 +34,10 @@ pub(super) struct Meter<'a> {
     pub(super) client: &'a Client,
     pub(super) plan: Plan,
     pub(super) args: &'a ConvergeArgs,
+    /// Whether switches of the fabric run; otherwise only the user's own machines can speak BGP.
+    pub(super) has_switches: bool,
+    /// Shows what it waits for.
+    pub(super) progress: Progress,
 }
 
 impl Meter<'_> {
@@ -60,7 +68,31 @@ impl Meter<'_> {
         if let Some(pings) = pings {
             pings.stop().await;
         }
+        self.progress.quiet();
         measured
+    }
+
+    /// Where no switch runs and no flow is followed, somebody else must speak BGP over the cables:
+    /// otherwise there is nothing to measure.
+    async fn somebody_speaks(
+        &self,
+        watcher: &mut Watcher<impl AsyncRead + Unpin>,
+        cables: &[String],
+    ) -> anyhow::Result<()> {
+        if self.has_switches || self.plan.ends.is_some() {
+            return Ok(());
+        }
+        say("no switch of this fabric runs: looks for BGP on the cables");
+        let began = clock::now();
+        let heard = watcher.until(SPEAKS, |watcher, _| {
+            cables.iter().any(|cable| watcher.established(cable, began))
+        });
+        ensure!(
+            heard.await?,
+            "no BGP session runs over the cables to cut, so nothing would find another path; nothing \
+             was cut"
+        );
+        Ok(())
     }
 
     /// The names of the cables to cut.
@@ -89,7 +121,9 @@ impl Meter<'_> {
         watcher: &mut Watcher<impl AsyncRead + Unpin>,
         cables: &mut Vec<String>,
     ) -> anyhow::Result<Report> {
+        self.somebody_speaks(watcher, cables).await?;
         let began = clock::now();
+        self.progress.live("waits until BGP is quiet");
         let calm = watcher.until(QUIET_LIMIT, |watcher, now| {
             let flows = self.plan.ends.is_none() || watcher.flow_seen() >= QUIET;
             flows && is_quiet(watcher, began, now)
@@ -114,6 +148,8 @@ impl Meter<'_> {
             say(&format!("note: {note}"));
         }
         let settle = self.args.settle.as_nanos() as u64;
+        self.progress
+            .live("cut; waits until no UPDATE comes any more");
         let settled = watcher.until(self.args.limit, |watcher, now| {
             let last = watcher.last_update.filter(|last| *last > at);
             last.is_some_and(|last| now.saturating_sub(last) >= settle)

@@ -20,8 +20,9 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::capture::duration;
+use super::number::whole;
 use super::{Context, print, print_json};
-use fabric::progress::say;
+use fabric::progress::{Progress, say};
 use measure::Meter;
 use model::cable_change::CableState;
 use plan::Plan;
@@ -30,6 +31,10 @@ use plan::Plan;
 /// the times to the first withdraw and the last update, and for a flow its paths before and after
 /// and the packets that it lost. Then it mends the cables.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "ikv-fabric converge [OPTIONS] --cut <CABLE>...\n       \
+                      ikv-fabric converge [OPTIONS] --flow <A> <B>"
+)]
 #[command(after_help = "ikv-fabric converge --cut iksb12 --flow leaf1 leaf3\n\
 ikv-fabric converge --flow leaf1 leaf3 --by blackhole      cuts a cable that the flow takes\n\
 --json prints one object; with --repeat a list of them.")]
@@ -55,7 +60,7 @@ pub(crate) struct ConvergeArgs {
     #[arg(long, value_name = "TIME", value_parser = interval, default_value = "10ms")]
     interval: Duration,
     /// Repeat this many times; in between, mend the cables and wait until the sessions are back.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(1, u64::MAX))]
     repeat: Option<u32>,
     /// Leave the cables cut.
     #[arg(long, conflicts_with = "repeat")]
@@ -87,10 +92,13 @@ pub(crate) async fn run(context: &Context, args: &ConvergeArgs) -> anyhow::Resul
         Some([from, to]) => Some([from.as_str(), to.as_str()]),
         _ => None,
     };
+    let has_switches = !context.client.status().await?.nodes.is_empty();
     let meter = Meter {
         client: &context.client,
         plan: Plan::new(&args.cut, flow, topology.as_ref())?,
         args,
+        has_switches,
+        progress: Progress::new(),
     };
     let turns = args.repeat.unwrap_or(1);
     let mut reports = Vec::new();
@@ -107,6 +115,13 @@ pub(crate) async fn run(context: &Context, args: &ConvergeArgs) -> anyhow::Resul
         (false, Some(_)) => print(&table::spread(&reports))?,
         (false, None) => {}
     }
+    // Where a flow was followed, something was measured all the same.
+    let nothing = |report: &report::Report| !report.settled && flow.is_none();
+    anyhow::ensure!(
+        !reports.iter().any(nothing),
+        "no UPDATE came, or they did not end, within {} s of the cut",
+        args.limit.as_secs_f64()
+    );
     if args.leave {
         say("the cables stay cut: `ikv-fabric cable CABLE up` mends one");
     }

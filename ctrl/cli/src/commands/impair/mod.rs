@@ -9,16 +9,19 @@ use clap::Args;
 use super::capture::compile;
 use super::{Context, print, print_json, scenario};
 use api::{CableReport, LaneImpairment};
-use model::cable_change::ImpairmentChange;
+use model::cable_change::{CableBatch, ImpairmentChange};
 use model::impairment::{ImpairKeys, KeyError};
 
 /// Delays, loses, duplicates, corrupts, reorders frames of a cable or limits its rate, as tc-netem
 /// does. Keys that are left out keep their value; the value 0 or `none` removes a key. Frames that
 /// wait keep their time when keys change; once no key is left they are sent at once, in their order.
 #[derive(Debug, Args)]
+#[command(override_usage = "ikv-fabric impair [OPTIONS] <CABLE>\n       \
+                      ikv-fabric impair [OPTIONS] --report\n       \
+                      ikv-fabric impair [OPTIONS] --list")]
 pub(crate) struct ImpairArgs {
-    /// The cable, by name or either end: iksb12, spine1:2, rack1:u3:1. Without options, shows the
-    /// keys that are set.
+    /// The cable, by name or either end: iksb12, spine1:2, rack1:u3:1. A switch, rack or server
+    /// stands for all its cables. Without options, shows the keys that are set.
     #[arg(value_name = "CABLE", required_unless_present_any = ["list", "report"])]
     cable: Option<String>,
     /// Impair only frames that enter at this port [default: both lanes, each on its own].
@@ -60,12 +63,9 @@ pub(crate) async fn run(context: &Context, args: &ImpairArgs) -> anyhow::Result<
             clear: args.clear,
             set: complete(args.keys.clone())?,
         };
-        let lanes = context.client.impair(cable, &set).await?;
-        // Otherwise the lists below show the new keys too.
-        if !args.report && !args.list {
-            show(context, &lanes)?;
-            return Ok(());
-        }
+        // The lists below show the new keys.
+        let batch = CableBatch::of(cable, set);
+        context.client.change_cables(&batch).await?;
     }
     anyhow::ensure!(
         args.cable.is_some() || !changes,

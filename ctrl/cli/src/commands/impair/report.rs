@@ -180,7 +180,7 @@ mod tests {
             lanes: [impaired, lane("ikb", "ika")],
         };
         insta::assert_snapshot!(
-            text(std::slice::from_ref(&cable)) + &crate::commands::cables::table(&[cable])
+            text(std::slice::from_ref(&cable)) + &crate::commands::cables::table(&[cable], 80)
         );
         assert_eq!(text(&[]), "no cable is impaired\n");
     }

@@ -1,6 +1,6 @@
 //! Expands steps to a timeline; a function of its input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,6 +10,9 @@ use model::impairment::{BitRate, ImpairKeys, Percent, Time, ValueError};
 
 /// The most moments of a scenario.
 const MOST_MOMENTS: usize = 100_000;
+
+/// The most changes to cables of all moments together, which bounds their memory.
+const MOST_CHANGES: usize = 250_000;
 
 /// The time between two values of a ramp that does not give its number of steps.
 const RAMP_PAUSE: Duration = Duration::from_millis(100);
@@ -36,6 +39,7 @@ pub(super) fn expand(scenario: &Scenario, cables: &Cables) -> Result<Vec<Moment>
     let mut timeline = Timeline {
         cables,
         moments: BTreeMap::new(),
+        changes: 0,
     };
     let mut ended = Duration::ZERO;
     for (index, step) in scenario.step.iter().enumerate() {
@@ -48,16 +52,11 @@ pub(super) fn expand(scenario: &Scenario, cables: &Cables) -> Result<Vec<Moment>
             (None, after) => ended + after.unwrap_or_default().0,
         };
         ended = timeline.add_repeated(step, begins).map_err(numbered)?;
-        if timeline.moments.len() > MOST_MOMENTS {
-            return Err(numbered(format!(
-                "up to here, the scenario has more than {MOST_MOMENTS} moments"
-            )));
-        }
     }
     Ok(timeline.moments.into_values().collect())
 }
 
-/// All names that the steps of a scenario use. Ports that only give a direction are listed apart.
+/// All names that the steps of a scenario use, each once. Ports that only give a direction are listed apart.
 pub(super) fn names(scenario: &Scenario) -> (Vec<String>, Vec<String>) {
     let (mut targets, mut ports) = (Vec::new(), Vec::new());
     let mut note = |target: &Option<Targets>| match target {
@@ -81,7 +80,12 @@ pub(super) fn names(scenario: &Scenario) -> (Vec<String>, Vec<String>) {
             ports.extend(ramp.from.clone());
         }
     }
-    (targets, ports)
+    let once = |names: Vec<String>| {
+        let mut known = HashSet::new();
+        let names = names.into_iter();
+        names.filter(|name| known.insert(name.clone())).collect()
+    };
+    (once(targets), once(ports))
 }
 
 /// The key of the cable of `impair CABLE --script` among the names.
@@ -90,6 +94,8 @@ pub(super) const THIS: &str = "";
 struct Timeline<'c> {
     cables: &'c Cables,
     moments: BTreeMap<Duration, Moment>,
+    /// How many changes these have together.
+    changes: usize,
 }
 
 impl Timeline<'_> {
@@ -221,8 +227,7 @@ impl Timeline<'_> {
             state: Some(state),
             ..CableChange::default()
         });
-        self.put(at, format!("{verb} {names}"), changes);
-        Ok(())
+        self.put(at, format!("{verb} {names}"), changes.collect())
     }
 
     fn impair(
@@ -255,8 +260,7 @@ impl Timeline<'_> {
             }),
             ..CableChange::default()
         });
-        self.put(at, words, changes);
-        Ok(())
+        self.put(at, words, changes.collect())
     }
 
     /// The targets in words, and the names of their cables, each once.
@@ -268,6 +272,7 @@ impl Timeline<'_> {
             Some(Targets::This(true)) | None => vec![THIS.to_owned()],
         };
         let mut found: Vec<String> = Vec::new();
+        let mut known = HashSet::new();
         for name in &names {
             let cables = self.cables.get(name).ok_or_else(|| {
                 "it names no cable: say on = \"iksb12\" (only the script of `impair CABLE --script` \
@@ -275,7 +280,7 @@ impl Timeline<'_> {
                     .to_owned()
             })?;
             for cable in cables {
-                if !found.contains(cable) {
+                if known.insert(cable) {
                     found.push(cable.clone());
                 }
             }
@@ -293,7 +298,13 @@ impl Timeline<'_> {
         Ok((words, found))
     }
 
-    fn put(&mut self, at: Duration, words: String, changes: impl Iterator<Item = CableChange>) {
+    fn put(
+        &mut self,
+        at: Duration,
+        words: String,
+        changes: Vec<CableChange>,
+    ) -> Result<(), String> {
+        self.changes += changes.len();
         let moment = self.moments.entry(at).or_insert_with(|| Moment {
             at,
             changes: Vec::new(),
@@ -301,6 +312,17 @@ impl Timeline<'_> {
         });
         moment.changes.extend(changes);
         moment.words.push(words);
+        for (count, most, what) in [
+            (self.moments.len(), MOST_MOMENTS, "moments"),
+            (self.changes, MOST_CHANGES, "changes to cables"),
+        ] {
+            if count > most {
+                return Err(format!(
+                    "up to here, the scenario has more than {most} {what}"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,9 @@ use toml::{Table, Value};
 
 use model::impairment::{ImpairKeys, KEYS, Time};
 
+/// The most steps of a scenario.
+const MOST_STEPS: usize = 10_000;
+
 /// A scenario: its steps, and whether it restores the cables.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -166,6 +169,11 @@ pub(super) fn parse(path: &str, text: &str) -> anyhow::Result<Scenario> {
     anyhow::ensure!(
         !scenario.step.is_empty(),
         "{path} has no step: write [[step]], when (at = \"5s\"), and what (cut = \"spine1\")"
+    );
+    anyhow::ensure!(
+        scenario.step.len() <= MOST_STEPS,
+        "{path} has {} steps, the most are {MOST_STEPS}: `every` and `times` repeat one",
+        scenario.step.len()
     );
     Ok(scenario)
 }

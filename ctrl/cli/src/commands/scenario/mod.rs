@@ -17,6 +17,7 @@ use super::configuration::ConfigArgs;
 use super::{Context, impair, print, print_json};
 use expand::{Moment, THIS, expand};
 use file::Scenario;
+use model::bounded;
 use model::impairment::Time;
 
 /// An example of a scenario, for `--help`.
@@ -44,6 +45,9 @@ Keys of a step:
                                delay, jitter, loss, duplicate, corrupt, reorder or rate, in steps
                                (one every 100ms)";
 
+/// The longest file, in bytes; the most steps need less.
+const LONGEST_FILE: u64 = 4 << 20;
+
 /// Cuts, mends and impairs cables by a timetable.
 #[derive(Debug, Args)]
 #[command(after_help = FORMAT)]
@@ -54,7 +58,7 @@ pub(crate) struct ScenarioArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Runs a scenario and reports what it does and when. SIGINT ends it. At the end it restores
+    /// Runs a scenario and reports what it does and when. SIGINT ends it, with status 1. At the end it restores
     /// states and impairments, unless the file has `restore = false`.
     Run {
         /// The scenario, a TOML file.
@@ -146,7 +150,8 @@ pub(crate) async fn run_script(
 /// Reads a file, and the tables and filters that only the client can read and compile.
 fn read(file: &Path) -> anyhow::Result<Scenario> {
     let path = file.display().to_string();
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {path}"))?;
+    let text = bounded::read_to_string(file, LONGEST_FILE);
+    let text = text.with_context(|| format!("cannot read {path}"))?;
     let mut scenario = file::parse(&path, &text)?;
     for (index, step) in scenario.step.iter_mut().enumerate() {
         for found in step.impair.iter_mut().flat_map(|impairs| &mut impairs.0) {

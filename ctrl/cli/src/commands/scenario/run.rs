@@ -39,18 +39,20 @@ pub(super) async fn play(
     // Signals do not end the restoration below: without it, cables would stay cut.
     let outcome = tokio::select! {
         outcome = play_all(context, moments, &clock, &progress) => outcome,
-        () = stop.wait() => {
-            progress.note("  ! interrupted");
-            Ok(())
-        }
+        () = stop.wait() => Err(anyhow::anyhow!(if restore {
+            "interrupted before its end; the cables were restored"
+        } else {
+            "interrupted before its end; the cables stay as they are"
+        })),
     };
     progress.quiet();
     let restored = match before {
         Some(before) => before.restore(context, &clock).await,
         None => Ok(()),
     };
-    outcome?;
-    restored
+    // A cable that was not restored is worse news than the reason for the end.
+    restored?;
+    outcome
 }
 
 async fn play_all(

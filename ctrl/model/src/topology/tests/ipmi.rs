@@ -29,7 +29,7 @@ fn ikvswitchs_names_and_ports() {
     let segment = topology.ipmi.as_ref().unwrap();
     assert_eq!((segment.port(0), segment.port(8)), (9080, 9088));
     assert_eq!(segment.mac.to_string(), "00:22:22:dd:ee:02");
-    let text = topology.text();
+    let text = topology.text(100);
     let row = text
         .lines()
         .find(|line| line.starts_with("bripmi"))
@@ -47,7 +47,7 @@ fn ikvswitchs_names_and_ports() {
         "-",
     ];
     assert_eq!(words, row);
-    assert!(topology.dot().contains("bripmi"));
+    assert!(topology.dot(true).contains("bripmi"));
     let moved = ["ipmi.enabled=true", "ipmi.link=mgmt", "ipmi.tap=mgmt1"];
     assert_eq!(
         built(&moved).unwrap().end("mgmt1").unwrap().cable.name,

@@ -25,10 +25,10 @@ fn two_ports_get_a_cable_and_their_old_ones_keep_the_other_end() {
     assert!(topology.end("nothing").is_err());
     assert!(
         topology
-            .text()
+            .text(100)
             .contains("Left with one end: ikeb1-3, ikeb3-5")
     );
-    assert!(topology.dot().contains("leaf1"));
+    assert!(topology.dot(true).contains("leaf1"));
 }
 
 #[test]
@@ -43,7 +43,11 @@ fn a_cable_that_lost_both_ends_is_gone() {
     assert_eq!(topology.cable("leaf3:u3").unwrap().name, "direct");
     assert_eq!(topology.cable("rack2:u3:1").unwrap().name, "ikcb2");
     // The table's row of a leaf is that of its next server then.
-    assert!(topology.text().contains("ikeb1-U"), "{}", topology.text());
+    assert!(
+        topology.text(100).contains("ikeb1-U"),
+        "{}",
+        topology.text(100)
+    );
 }
 
 #[test]

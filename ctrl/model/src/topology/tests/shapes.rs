@@ -127,11 +127,19 @@ proptest! {
     #[test]
     fn text_fits_and_dot_has_all(racks in 1..13_u16, spines in 1..13_u16, num_u in 3..41_u16) {
         let topology = shape(racks, spines, num_u);
-        for line in topology.text().lines() {
-            prop_assert!(line.chars().count() <= 100, "{line}");
-            prop_assert_eq!(line, line.trim_end());
+        for width in [100, 200] {
+            for line in topology.text(width).lines() {
+                prop_assert!(line.chars().count() <= width, "{line}");
+                prop_assert_eq!(line, line.trim_end());
+            }
         }
-        let dot = topology.dot();
+        // The host's cable, one to each switch above the leaves, all uplinks, each leaf's servers.
+        let folded = topology.dot(false);
+        let drawn = topology.switches.len() + usize::from(racks) * 2 * usize::from(spines);
+        prop_assert_eq!(folded.matches(" -- ").count(), drawn);
+        let whole = topology.dot(true);
+        let dot: Vec<_> = whole.lines().filter(|line| !line.contains("invis")).collect();
+        let dot = dot.join("\n");
         prop_assert_eq!(dot.matches(" -- ").count(), topology.cables.len());
         prop_assert_eq!(dot.matches('{').count(), dot.matches('}').count());
         prop_assert_eq!(dot.matches('"').count() % 2, 0);
@@ -163,7 +171,7 @@ fn the_largest_shape() {
 
 /// The picture, and every switch's ports with their MACs, runs of both in one.
 fn all(topology: &Topology) -> String {
-    let mut text = topology.text();
+    let mut text = topology.text(100);
     for switch in &topology.switches {
         let _ = write!(text, "\n{}:", switch.name);
         let last = |mac: Mac| u32::from_be_bytes([mac.0[2], mac.0[3], mac.0[4], mac.0[5]]);
@@ -240,5 +248,36 @@ fn dhcp_of_further_racks_follows_the_vlan_networks() {
 
 #[test]
 fn dot_of_a_small_one() {
-    insta::assert_snapshot!("dot", shape(1, 1, 3).dot());
+    insta::assert_snapshot!("dot", shape(1, 1, 3).dot(true));
+    insta::assert_snapshot!(shape(1, 1, 4).dot(false), @r#"
+    graph fabric {
+      rankdir=TB; ranksep=1.5; nodesep=0.3; newrank=true;
+      node [shape=box];
+      edge [fontsize=9];
+      host [label="host\nikhn 192.168.96.1/24"];
+      internet [label="internet\nAS 65500\n192.168.98.1"];
+      spine1 [label="spine1\nAS 65501\n192.168.98.2"];
+      subgraph cluster_rack1 {
+        label="rack 1";
+        leaf1 [label="leaf1\nAS 65502\n192.168.98.3"];
+        leaf2 [label="leaf2\nAS 65503\n192.168.98.4"];
+        "rack1" [label="servers\nU3 to U4"];
+      }
+      { rank=same; spine1; }
+      { rank=same; leaf1; leaf2; }
+      "host" -- "internet" [label="ikhb", taillabel="ikhn", headlabel="ens4"];
+      "internet" -- "spine1" [label="ikib1", taillabel="ens5", headlabel="ens4"];
+      "spine1" -- "leaf1" [label="iksb12", taillabel="ens5", headlabel="ens4"];
+      "spine1" -- "leaf2" [label="iksb13", taillabel="ens6", headlabel="ens4"];
+      "leaf1" -- "rack1";
+      "leaf2" -- "rack1";
+    }
+    "#);
+}
+
+#[test]
+fn the_default_fits_into_80_columns() {
+    for line in shape(3, 2, 23).text(80).lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
 }
