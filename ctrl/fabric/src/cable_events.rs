@@ -70,9 +70,9 @@ async fn front_end_changed(
     let end = state.plan.topology.cables[index].end(side);
     if !state.is_pluggable(end.owner) {
         // QEMU reports "link up" to its guest whenever it connects, also at an end without carrier.
-        let dark =
-            state.cables.state(index) == CableState::Down || state.faces_a_dark_switch(index, side);
-        if plugged && dark {
+        let without_carrier = state.cables.state(index) == CableState::Down
+            || state.faces_a_switch_without_qemu(index, side);
+        if plugged && without_carrier {
             live.set_carrier(state, index, side, false).await;
         }
         return;

@@ -115,7 +115,7 @@ impl Live {
         up: bool,
     ) -> Option<String> {
         let end = state.plan.topology.cables[cable].end(side);
-        let up = up && !state.faces_a_dark_switch(cable, side);
+        let up = up && !state.faces_a_switch_without_qemu(cable, side);
         match end.owner {
             owner if is_host(owner) => self.host.set_carrier(&end.tap, up).err(),
             EndOwner::Switch { switch, port } if state.switches.contains_key(&switch) => {

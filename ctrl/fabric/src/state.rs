@@ -92,17 +92,17 @@ impl FabricState {
         ends.filter(move |found| is_meant(found.end.owner))
             .filter(|found| {
                 self.cables.state(found.index) == CableState::Down
-                    || self.faces_a_dark_switch(found.index, found.side)
+                    || self.faces_a_switch_without_qemu(found.index, found.side)
             })
             .map(|found| (found.index, found.side))
     }
 
     /// Whether the switch at the other end of the cable is off.
-    pub(crate) fn faces_a_dark_switch(&self, cable: usize, side: Side) -> bool {
+    pub(crate) fn faces_a_switch_without_qemu(&self, cable: usize, side: Side) -> bool {
         match self.plan.topology.cables[cable].end(side.other()).owner {
             EndOwner::Switch { switch, .. } => {
                 let switch = self.switches.get(&switch);
-                switch.is_some_and(|switch| switch.is_dark())
+                switch.is_some_and(|switch| switch.has_no_qemu_running())
             }
             _ => false,
         }

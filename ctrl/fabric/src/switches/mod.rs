@@ -27,7 +27,7 @@ use displays::Display;
 use factory::SwitchFactory;
 use model::config::Config;
 use model::power::PowerAction;
-use power::{Power, Told};
+use power::{CarrierReport, Power};
 use switch::Switch;
 use vm::VmState;
 use vm::agent::{AgentError, Limits, MAX_OUTPUT};
@@ -173,7 +173,7 @@ fn not_started(status: i32, sentence: &str) -> ExecAnswer {
     }
 }
 
-/// Tells the ends of a switch's cables whether they have carrier, each time it has started or ended,
+/// Reports to the ends of a switch's cables whether they have carrier, each time it has started or ended,
 /// and the user of its failures, until its VM is stopped.
 async fn follow_vm(live: Arc<Live>, switch: Arc<Switch>) {
     let mut status = switch.vm().watch();
@@ -186,15 +186,15 @@ async fn follow_vm(live: Arc<Live>, switch: Arc<Switch>) {
             switch.forget();
         }
         // One that is stopped goes away together with its cables.
-        let told = match status.has_changed() {
+        let reports = match status.has_changed() {
             Ok(_) => power.look(&now),
             Err(_) => Vec::new(),
         };
-        for told in told {
-            match told {
-                Told::Dark => live.report_power_of(switch.name(), false).await,
-                Told::OwnCuts => live.report_cuts_to(switch.name()).await,
-                Told::Light => live.report_power_of(switch.name(), true).await,
+        for report in reports {
+            match report {
+                CarrierReport::OthersLose => live.report_power_of(switch.name(), false).await,
+                CarrierReport::OwnCuts => live.report_cuts_to(switch.name()).await,
+                CarrierReport::OthersRegain => live.report_power_of(switch.name(), true).await,
             }
         }
         if now.bad_state != bad_state {

@@ -1,16 +1,16 @@
-//! The power of a switch as its neighbours see it: without a QEMU there is no light on its cables.
+//! The power of a switch as its neighbours see it: while no QEMU runs, the other ends of its cables have no carrier.
 
 use vm::{VmState, VmStatus};
 
-/// What to tell the ends of a switch's cables, in this order.
+/// What is reported to the ends of a switch's cables, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum CarrierReport {
     /// The other ends: they have lost carrier.
-    Dark,
+    OthersLose,
     /// The switch's own ends: QEMU starts with all links up, also at cut cables.
     OwnCuts,
     /// The other ends: they have carrier again.
-    Light,
+    OthersRegain,
 }
 
 /// Follows the QEMUs of one switch.
@@ -18,33 +18,33 @@ pub(super) enum Told {
 pub(super) struct Power {
     /// The QEMU that accepted commands at the last look.
     known: Option<u32>,
-    dark: bool,
+    others_lost: bool,
 }
 
 impl Power {
-    /// Takes in the present status. A switch that has not started for the first time is not dark: all
+    /// Takes in the present status. A switch that has not started for the first time takes no carrier: all
     /// switches of a fabric start together, and their links would all go down and up again.
-    pub(super) fn look(&mut self, now: &VmStatus) -> Vec<Told> {
-        let mut told = Vec::new();
+    pub(super) fn look(&mut self, now: &VmStatus) -> Vec<CarrierReport> {
+        let mut reports = Vec::new();
         let commanded = now.pid.filter(|_| now.commanded);
         let gone = self.known.is_some() && commanded != self.known;
-        if (gone || has_no_light(now.state)) && !self.dark {
-            told.push(Told::Dark);
-            self.dark = true;
+        if (gone || has_no_qemu(now.state)) && !self.others_lost {
+            reports.push(CarrierReport::OthersLose);
+            self.others_lost = true;
         }
         if commanded.is_some() && commanded != self.known {
-            told.push(Told::OwnCuts);
-            if std::mem::take(&mut self.dark) {
-                told.push(Told::Light);
+            reports.push(CarrierReport::OwnCuts);
+            if std::mem::take(&mut self.others_lost) {
+                reports.push(CarrierReport::OthersRegain);
             }
         }
         self.known = commanded;
-        told
+        reports
     }
 }
 
 /// Whether a switch in this state has no QEMU, nor one that is about to run.
-pub(super) fn has_no_light(state: VmState) -> bool {
+pub(super) fn has_no_qemu(state: VmState) -> bool {
     matches!(state, VmState::Off | VmState::Failed | VmState::Restarting)
 }
 
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn the_neighbours_of_a_switch_lose_carrier_for_as_long_as_no_qemu_runs() {
-        use Told::{Dark, Light, OwnCuts};
+        use CarrierReport::{OthersLose, OthersRegain, OwnCuts};
         use VmState::{Booting, Failed, Off, Restarting, Running};
 
         let mut power = Power::default();
@@ -75,29 +75,32 @@ mod tests {
         assert_eq!(look(Booting, Some(1), true), [OwnCuts]);
         assert_eq!(look(Running, Some(1), true), []);
         // Switched off and on.
-        assert_eq!(look(Off, None, false), [Dark]);
+        assert_eq!(look(Off, None, false), [OthersLose]);
         assert_eq!(look(Booting, Some(2), false), []);
-        assert_eq!(look(Booting, Some(2), true), [OwnCuts, Light]);
+        assert_eq!(look(Booting, Some(2), true), [OwnCuts, OthersRegain]);
         // Cycled, in two looks and in one.
-        assert_eq!(look(Booting, Some(3), false), [Dark]);
-        assert_eq!(look(Booting, Some(3), true), [OwnCuts, Light]);
-        assert_eq!(look(Booting, Some(4), true), [Dark, OwnCuts, Light]);
+        assert_eq!(look(Booting, Some(3), false), [OthersLose]);
+        assert_eq!(look(Booting, Some(3), true), [OwnCuts, OthersRegain]);
+        assert_eq!(
+            look(Booting, Some(4), true),
+            [OthersLose, OwnCuts, OthersRegain]
+        );
         // Died, until it is back.
-        assert_eq!(look(Restarting, None, false), [Dark]);
+        assert_eq!(look(Restarting, None, false), [OthersLose]);
         assert_eq!(look(Booting, Some(5), false), []);
-        assert_eq!(look(Booting, Some(5), true), [OwnCuts, Light]);
+        assert_eq!(look(Booting, Some(5), true), [OwnCuts, OthersRegain]);
         // A reset keeps its QEMU.
         assert_eq!(look(Booting, Some(5), true), []);
-        assert_eq!(look(Failed, None, false), [Dark]);
+        assert_eq!(look(Failed, None, false), [OthersLose]);
         assert_eq!(look(Failed, None, false), []);
     }
 
     #[test]
-    fn one_that_never_starts_is_dark() {
+    fn one_that_never_starts_takes_carrier() {
         let mut power = Power::default();
         assert_eq!(
             power.look(&status(VmState::Failed, None, false)),
-            [Told::Dark]
+            [CarrierReport::OthersLose]
         );
     }
 }

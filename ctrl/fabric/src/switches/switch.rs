@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 
-use super::power::has_no_light;
+use super::power::has_no_qemu;
 use super::sessions::Report;
 use crate::live::Live;
 use api::{NodeState, NodeStatus, Sessions};
@@ -66,8 +66,8 @@ impl Switch {
     }
 
     /// Whether the other ends of its cables have no carrier, because it is off, or dead and not back yet.
-    pub(crate) fn is_dark(&self) -> bool {
-        has_no_light(self.vm.status().state)
+    pub(crate) fn has_no_qemu_running(&self) -> bool {
+        has_no_qemu(self.vm.status().state)
     }
 
     fn report(&self) -> MutexGuard<'_, Report> {
