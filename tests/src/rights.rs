@@ -4,12 +4,14 @@ use std::fs;
 
 use dataplane::rights::CapabilitySet;
 
+use crate::patience::{SOON, until};
+
 /// Name, permitted, effective and bounding capabilities of each thread, whether its programs
-/// may gain more, its mode of seccomp, and its uid.
+/// may gain more, its mode of seccomp, and its uid. Threads that end meanwhile are left out.
 fn threads(pid: u32) -> Vec<(String, [u64; 3], bool, [String; 2])> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a running process");
     let of = |folder: std::path::PathBuf| {
-        let status = fs::read_to_string(folder.join("status")).expect("a running process");
+        let status = fs::read_to_string(folder.join("status")).ok()?;
         let field = |key: &str| {
             let mut lines = status.lines();
             let line = lines
@@ -21,32 +23,38 @@ fn threads(pid: u32) -> Vec<(String, [u64; 3], bool, [String; 2])> {
         let sets = sets.map(|key| u64::from_str_radix(&field(key), 16).expect("a running process"));
         let may_gain = field("NoNewPrivs:") == "0";
         let filtered_uid = [field("Seccomp:"), field("Uid:")];
-        (field("Name:"), sets, may_gain, filtered_uid)
+        Some((field("Name:"), sets, may_gain, filtered_uid))
     };
-    tasks
-        .map(|task| of(task.expect("a running process").path()))
-        .collect()
+    tasks.flatten().filter_map(|task| of(task.path())).collect()
 }
 
 /// Asserts that the first thread has the capabilities `kept` and the other threads have none, and that
 /// each has a filter of system calls. `uid` is that of the threads that touch frames.
 ///
 /// # Panics
-/// With the name of a thread for which this is not so.
+/// With the name of a thread for which this does not become so: one that has just begun has a moment
+/// to give up what it inherited.
 pub fn assert_rights(pid: u32, kept: CapabilitySet, uid: u32) {
-    let expected_uid = [uid.to_string(), "0".to_owned()];
+    until("the rights of the threads", SOON, || rights(pid, kept, uid));
+}
+
+/// Fails with the threads that are not as [`assert_rights`] wants them.
+fn rights(pid: u32, kept: CapabilitySet, uid: u32) -> Result<(), String> {
     let threads = threads(pid);
     assert!(threads.len() >= 3, "{threads:?}");
-    for (name, sets, may_gain, [seccomp, uid]) in threads {
-        let expected = if name == "ikv-fabric" { kept.bits() } else { 0 };
-        assert_eq!(sets, [expected; 3], "{name}");
-        assert!(!may_gain, "{name}");
-        assert_eq!(seccomp, "2", "{name}");
-        let frames = name.starts_with("worker") || name == "vhost-sockets";
-        let expected = &expected_uid[usize::from(!frames)];
-        assert!(
-            uid.split_whitespace().all(|uid| uid == expected),
-            "{name}: {uid}"
-        );
+    let wrong = threads
+        .iter()
+        .filter(|(name, sets, may_gain, [seccomp, uids])| {
+            let expected = if name == "ikv-fabric" { kept.bits() } else { 0 };
+            let frames = name.starts_with("worker") || name == "vhost-sockets";
+            let uid = if frames { uid } else { 0 }.to_string();
+            let is_uid = uids.split_whitespace().all(|one| one == uid);
+            *sets != [expected; 3] || *may_gain || seccomp != "2" || !is_uid
+        });
+    let wrong: Vec<_> = wrong.collect();
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{wrong:?}"))
     }
 }
