@@ -23,7 +23,11 @@ mkfifo "$work/go"
 generator=$!
 exec 3>"$work/go"
 for end in ika ikb; do
-    until ip link show $end >/dev/null 2>&1; do kill -0 $generator; sleep 0.05; done
+    for _ in $(seq 200); do
+        if ip link show $end >/dev/null 2>&1; then break; fi
+        kill -0 $generator
+        sleep 0.05
+    done
     ip link set $end addrgenmode none
 done
 case $dut in

@@ -38,7 +38,11 @@ vde)
     $wire vde_switch -s "$work/vde" <"$work/console" >"$work/switch.log" 2>&1 &
     pids+=($!)
     exec 3>"$work/console"
-    until [ -S "$work/vde/ctl" ]; do kill -0 "${pids[0]}"; sleep 0.05; done
+    for _ in $(seq 200); do
+        if [ -S "$work/vde/ctl" ]; then break; fi
+        kill -0 "${pids[0]}"
+        sleep 0.05
+    done
     for end in ika ikb; do
         $wire vde_plug2tap -s "$work/vde" $end >"$work/$end.log" 2>&1 &
         pids+=($!)
@@ -66,6 +70,10 @@ $one ping -q -c 3 -i 0.2 -W 5 192.0.2.2 >/dev/null
 $one ping -q -c 400 -i 0.005 192.0.2.2 | awk -F/ '/^rtt/ { print "rtt_us=" $5 * 1000 }'
 $two iperf3 -s -1 >"$work/server.log" 2>&1 &
 pids+=($!)
-until $two ss -Hltn 'sport = :5201' | grep -q .; do kill -0 "${pids[-1]}"; sleep 0.05; done
+for _ in $(seq 200); do
+    if $two ss -Hltn 'sport = :5201' | grep -q .; then break; fi
+    kill -0 "${pids[-1]}"
+    sleep 0.05
+done
 $one iperf3 -c 192.0.2.2 -t "$seconds" -f g >"$work/client.log"
 awk '/receiver/ { print "gbits=" $7 }' "$work/client.log"

@@ -251,7 +251,8 @@ fn a_guest_that_faults_is_unplugged_and_may_come_back() {
     assert_eq!(bench.event(), bench.unplugged());
     assert!(front.is_hung_up());
     let guest = Guest::new();
-    bench.connect().bring_up(&guest);
+    let mut front = bench.connect();
+    front.bring_up(&guest);
     assert_eq!(bench.event(), bench.plugged());
     bench.stop();
 }
