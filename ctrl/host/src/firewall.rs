@@ -1,6 +1,6 @@
 //! Checks whether a firewall of the host would drop the fabric's traffic. It changes nothing.
 //!
-//! The ruleset is evaluated for example packets ([`packet`]): one from the range to the outside and its
+//! The ruleset is evaluated for example packets (module `packet`): one from the range to the outside and its
 //! answer, or one from a segment to the host itself, before routing and after. Only what certainly drops
 //! one of them is reported: a rule that may or may not match is taken as not matching.
 
