@@ -72,6 +72,9 @@ pub enum RenderError {
     /// A neighbour with an address that is not directly connected.
     #[error("neighbour {0} is in no DHCP or VLAN network of this switch, or is the switch itself")]
     FarNeighbour(Ipv4Addr),
+    /// A prefix of neighbours that is not directly connected.
+    #[error("the prefix of neighbours {0} is inside no DHCP or VLAN network of this switch")]
+    FarRange(Ipv4Net),
     /// A DHCP or VLAN network on a switch without server ports.
     #[error("DHCP or VLAN networks without a server port: leave them out on this switch")]
     NoServerPort,
@@ -204,14 +207,27 @@ fn check_dhcp(dhcp: &Dhcp) -> Result<(), RenderError> {
 fn check_neighbours(conf: &SwitchConf) -> Result<(), RenderError> {
     let networks = || {
         let vlans = conf.vlan_networks.iter().map(|network| network.address);
-        vlans.chain(conf.dhcp.iter().map(|dhcp| dhcp.address))
+        let outside = conf.nics.iter().filter_map(|nic| match nic.link {
+            Link::Outside { address, .. } => Some(address),
+            _ => None,
+        });
+        vlans
+            .chain(conf.dhcp.iter().map(|dhcp| dhcp.address))
+            .chain(outside)
     };
     for &neighbour in &conf.neighbours {
         if !networks().any(|net| net.addr() != neighbour && is_host(net, neighbour)) {
             return Err(RenderError::FarNeighbour(neighbour));
         }
     }
-    distinct("neighbour", conf.neighbours.iter())
+    for range in &conf.neighbour_ranges {
+        if !networks().any(|net| net.trunc().contains(range)) {
+            return Err(RenderError::FarRange(*range));
+        }
+    }
+    distinct("neighbour", conf.neighbours.iter())?;
+    let ranges = conf.neighbour_ranges.iter();
+    distinct("prefix of neighbours", ranges.map(Ipv4Net::trunc))
 }
 
 fn check_timers(timers: Timers) -> Result<(), RenderError> {

@@ -32,9 +32,15 @@ pub struct SwitchConf {
     #[serde(default)]
     pub vlan_networks: Vec<VlanNetwork>,
     /// Speakers inside `dhcp` or `vlan_networks` that this switch peers with by address
-    /// (remote-as external).
+    /// (remote-as external), and the `gateway` of [`Link::Outside`], if the host may peer. The host
+    /// must ask for that session, and does not get the default route that leads to it.
     #[serde(default)]
     pub neighbours: Vec<Ipv4Addr>,
+    /// Prefixes inside `dhcp` or `vlan_networks`: this switch peers with every speaker there that
+    /// asks it to, as with a server (peer group `leaf`). Their refused announcements are not logged:
+    /// FRR logs by neighbour, and has these only while their sessions last.
+    #[serde(default)]
+    pub neighbour_ranges: Vec<Ipv4Net>,
     /// What a leaf takes from servers over BGP.
     #[serde(default)]
     pub from_servers: FromServers,
@@ -80,7 +86,7 @@ pub struct Nic {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Link {
     /// The host, and the world behind it: a fixed address and the default route, which the switch
-    /// announces. No BGP.
+    /// announces. BGP only if the gateway is one of `neighbours`.
     Outside {
         /// The switch's own address and prefix length.
         address: Ipv4Net,

@@ -100,6 +100,10 @@ struct Frr<'a> {
     groups: Vec<&'static str>,
     /// Addresses of the peers that the configuration names.
     addressed: Vec<String>,
+    /// The entries of `addressed` that are the host.
+    hosts: Vec<String>,
+    /// Prefixes in which every speaker that asks becomes a peer of the group leaf.
+    ranges: Vec<Ipv4Net>,
     /// The entries of `groups` and `addressed` that are servers. The switch filters what they
     /// announce.
     filtered: Vec<String>,
@@ -133,6 +137,13 @@ impl<'a> Frr<'a> {
         let mut groups = vec!["spine", "leaf"];
         groups.retain(|group| interfaces.iter().any(|neighbour| neighbour.group == *group));
         let addressed: Vec<_> = conf.neighbours.iter().map(ToString::to_string).collect();
+        let hosts = conf.nics.iter().filter_map(|nic| match nic.link {
+            Link::Outside { gateway, .. } => conf
+                .neighbours
+                .contains(&gateway)
+                .then(|| gateway.to_string()),
+            _ => None,
+        });
         let mut filtered = addressed.clone();
         filtered.extend(conf.server_nics().next().map(|_| "leaf".to_owned()));
         let allow = &conf.from_servers.allow;
@@ -154,6 +165,8 @@ impl<'a> Frr<'a> {
             interfaces,
             groups,
             addressed,
+            hosts: hosts.collect(),
+            ranges: conf.neighbour_ranges.iter().map(Ipv4Net::trunc).collect(),
             filtered,
             has_gateway,
         }

@@ -118,11 +118,11 @@ fn a_leaf_learns_of_a_rack() {
     vtysh
     dnsmasq: false
     ");
-    let internet = (
-        default_fabric::switch("internet"),
-        with_fourth_rack("internet"),
+    let internet = change(
+        &default_fabric::switch("internet"),
+        &with_fourth_rack("internet"),
     );
-    assert_eq!(change(&internet.0, &internet.1).unwrap(), Change::default());
+    assert_eq!(internet.unwrap(), change(&three, &four).unwrap());
 }
 
 #[test]
@@ -219,6 +219,8 @@ fn part(whole: &SwitchConf, extent: &Extent) -> SwitchConf {
     };
     conf.neighbours
         .retain(|address| extent.neighbour && in_networks(address));
+    conf.neighbour_ranges
+        .retain(|range| extent.neighbour && in_networks(&range.addr()));
     if let Some(dhcp) = &mut conf.dhcp {
         dhcp.lease = extent.lease;
         dhcp.lease_max = 7200;
@@ -258,7 +260,7 @@ proptest! {
         if take(0) { new.nics = other.nics; }
         if take(1) { new.dhcp = other.dhcp; }
         if take(2) { new.vlan_networks = other.vlan_networks; }
-        if take(3) { new.neighbours = other.neighbours; }
+        if take(3) { new.neighbours = other.neighbours; new.neighbour_ranges = other.neighbour_ranges; }
         if take(4) { new.timers = other.timers; new.from_servers = other.from_servers; }
         if take(5) { new.server_vlan = other.server_vlan; }
         if take(6) { new.nodes.push(Node { name: name::<HostName>('z', 1, ""), ..new.nodes[0].clone() }); }

@@ -1,7 +1,7 @@
 //! A minimal VNC viewer (RFC 6143).
 
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use des::Des;
 use des::cipher::{BlockCipherEncrypt, KeyInit};
@@ -10,6 +10,9 @@ use crate::patience::{SOON, wait_until};
 
 /// Interval between two looks at a screen.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A screen that has not changed for that long shows a prompt.
+const SETTLED: Duration = Duration::from_millis(500);
 
 /// Pixels of the blinking cursor.
 const CURSOR: usize = 8 * 16;
@@ -93,13 +96,24 @@ impl<S: Read + Write> VncViewer<S> {
     /// # Panics
     /// When the connection ends.
     pub fn answer(&mut self, line: &str) {
+        self.answer_after(SETTLED, line);
+    }
+
+    /// As [`answer`](Self::answer), once the screen has not changed for that long.
+    ///
+    /// # Panics
+    /// As [`answer`](Self::answer).
+    pub fn answer_after(&mut self, unchanged: Duration, line: &str) {
         wait_until("the screen to settle", SOON, || {
             let mut look = || self.lit_pixels().expect("the viewer is connected");
-            let first = look();
-            (0..10).all(|_| {
+            let (first, began) = (look(), Instant::now());
+            while look().abs_diff(first) <= CURSOR {
+                if began.elapsed() >= unchanged {
+                    return true;
+                }
                 std::thread::sleep(LOOK_AGAIN);
-                look().abs_diff(first) <= CURSOR
-            })
+            }
+            false
         });
         self.type_text(line).expect("the viewer is connected");
     }

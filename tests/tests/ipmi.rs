@@ -467,8 +467,7 @@ fn a_taken_port_or_address_is_reported_before_any_change() {
     let taken = host
         .netns
         .enter(|| UdpSocket::bind("0.0.0.0:9081").unwrap());
-    let says = "the BMC of spine1 cannot be at 127.0.0.1:9081 (UDP): Address already in use (os \
-                error 98); another ipmi.port in the configuration; `ss -ulpn` shows who is there";
+    let says = "the BMC of spine1 cannot be at 127.0.0.1:9081 (UDP): Address already in use; another ipmi.port in the configuration; `ss -ulpn` shows who is there";
     let run = [&["run"], &WITH_BMC[..]].concat();
     assert_eq!(host.ask(&run).refusal(), says);
     before.assert_unchanged(&host.state(), "it did not come up");

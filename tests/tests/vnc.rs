@@ -42,14 +42,15 @@ fn root_logs_in_over_the_owners_socket() {
     let mode = socket.metadata().unwrap().permissions().mode();
     assert_eq!((mode & 0o777, socket.metadata().unwrap().uid()), (0o600, 0));
 
-    // An empty line brings back the login prompt, whatever an earlier attempt typed.
+    // An empty line brings back the login prompt, whatever an earlier attempt typed: after a name at
+    // once, as a password after login's delay of 3 s.
     let mark = ["exec", "internet", "--", "test", "-e", "/run/was-here"];
     until("root to be logged in", PATIENCE, || {
         let stream = UnixStream::connect(&socket).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         let mut viewer = VncViewer::connect(stream, None).map_err(|error| error.to_string())?;
         viewer.type_text("\n").unwrap();
-        viewer.answer("root\n");
+        viewer.answer_after(Duration::from_secs(5), "root\n");
         viewer.answer("let me in\n");
         viewer.answer("touch /run/was-here\n");
         let said = cli.run(&mark);

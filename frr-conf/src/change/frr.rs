@@ -66,6 +66,7 @@ fn removal(
         ([_], ["neighbor", _, "interface", "peer-group", _]) => {
             VtyshAction::Run(format!("no {}", statement.line))
         }
+        ([_], ["bgp", "listen", "range", ..]) => VtyshAction::Run(format!("no {}", statement.line)),
         ([_], ["neighbor", peer, "remote-as", _]) if is_address(peer) => {
             VtyshAction::Run(format!("no neighbor {peer}"))
         }
@@ -87,7 +88,7 @@ fn addition(
         ([block], _) if is_interface(block) && opens(added, block) => {
             VtyshAction::Run(statement.line.into())
         }
-        ([_], ["neighbor", _, "interface", "peer-group", _]) => {
+        ([_], ["neighbor", _, "interface", "peer-group", _] | ["bgp", "listen", "range", ..]) => {
             VtyshAction::Run(statement.line.into())
         }
         (_, ["neighbor", peer, ..]) if defines_neighbour(peer, added) => {

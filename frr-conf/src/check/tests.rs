@@ -51,6 +51,7 @@ fn leaf() -> SwitchConf {
             address: "192.168.113.1/24".parse().unwrap(),
         }],
         neighbours: vec![[192, 168, 113, 200].into()],
+        neighbour_ranges: vec!["192.168.113.8/29".parse().unwrap()],
         from_servers: FromServers::default(),
         timers: Timers::default(),
     }
@@ -122,6 +123,10 @@ fn what_must_differ_differs() {
             "neighbour 192.168.113.200",
         ),
         (
+            refusal(|c| c.neighbour_ranges.push("192.168.113.9/29".parse().unwrap())),
+            "prefix of neighbours 192.168.113.8/29",
+        ),
+        (
             spoil_dhcp(|dhcp| dhcp.dns.push(dhcp.dns[0])),
             "DNS server 1.1.1.1",
         ),
@@ -173,6 +178,11 @@ fn addresses_lie_where_they_must() {
             refusal(|c| c.neighbours[0] = [192, 168, 113, 1].into()),
             "neighbour 192.168.113.1 is in no DHCP or VLAN network of this switch, or is the \
              switch itself",
+        ),
+        (
+            refusal(|c| c.neighbour_ranges[0] = "192.168.114.8/29".parse().unwrap()),
+            "the prefix of neighbours 192.168.114.8/29 is inside no DHCP or VLAN network of this \
+             switch",
         ),
         (
             refusal(|c| {

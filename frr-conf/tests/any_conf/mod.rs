@@ -110,6 +110,7 @@ prop_compose! {
         vlans in btree_set(1..=4094_u16, 1..8),
         dhcp in prop::option::of(dhcp()),
         neighbour: bool,
+        ranges: bool,
         from_servers in from_servers(),
         timers in timers(),
     ) -> SwitchConf {
@@ -140,6 +141,11 @@ prop_compose! {
             dhcp: dhcp.filter(|_| serves),
             neighbours: if neighbour && !vlan_networks.is_empty() {
                 vec![[10, 1, 0, 200].into()]
+            } else {
+                Vec::new()
+            },
+            neighbour_ranges: if ranges && !vlan_networks.is_empty() {
+                vec!["10.1.0.8/29".parse().unwrap()]
             } else {
                 Vec::new()
             },

@@ -29,6 +29,7 @@ pub(crate) fn switch(name: &str) -> SwitchConf {
         dhcp: None,
         vlan_networks: Vec::new(),
         neighbours: Vec::new(),
+        neighbour_ranges: Vec::new(),
         from_servers: FromServers {
             own_subnets: own_subnets(),
             ..FromServers::default()
@@ -36,6 +37,10 @@ pub(crate) fn switch(name: &str) -> SwitchConf {
         timers: Timers::default(),
     };
     match leaf {
+        0 if index == 0 => SwitchConf {
+            neighbours: vec![[192, 168, 96, 1].into()],
+            ..conf
+        },
         2 => SwitchConf {
             vlan_networks: (11..=16).map(vlan_network).collect(),
             neighbours: vec![[192, 168, 113, 200].into(), [192, 168, 113, 201].into()],

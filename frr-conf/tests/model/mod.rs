@@ -157,7 +157,7 @@ impl Running {
                     blocks.push(line.into());
                 }
                 // A line of the template that switches off a default of FRR.
-                ["no", "zebra" | "bgp", second, ..] if *second != "as-path" => {
+                ["no", "zebra" | "bgp", second, ..] if !["as-path", "listen"].contains(second) => {
                     self.frr.insert((blocks.clone(), line.into()));
                 }
                 ["no", "interface", name] => {

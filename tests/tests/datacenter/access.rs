@@ -2,9 +2,15 @@
 
 use std::io::{Read, Write};
 use std::process::Stdio;
+use std::time::Duration;
+
+use ikv_tests::patience::{ensure, until};
 
 use super::facts::{self, SWITCHES};
 use super::lab::Up;
+
+/// Time for thousands of lines to pass through an emulated switch's log.
+const FLOOD: Duration = Duration::from_secs(90);
 
 /// Link-local address of leaf3's port 2, on spine2's NIC ens7.
 const LEAF3: &str = "fe80::a00:27ff:fe06:ac72%ens7";
@@ -107,6 +113,48 @@ pub(crate) fn log(up: &mut Up) {
     assert!(log.contains("bgpd"), "{log}");
     let polls = log.lines().filter(|line| line.contains("guest-exec"));
     assert_eq!(polls.collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
+/// busybox's syslogd waits while a logread prints. With more lines than a pipe holds this must not stop
+/// who logs: qemu-ga, which empties the pipe, and bgpd.
+pub(crate) fn long_log(up: &mut Up) {
+    let flood = |mark: &str| {
+        format!(
+            "i=0; while [ $i -lt 6000 ]; do i=$((i + 1)); \
+             echo \"{mark} $i, longer than the pipe of a logread that nobody empties\"; \
+             done | logger -t test"
+        )
+    };
+    let sh = |script: &str| up.cli.exec("leaf1", &["sh", "-c", script]);
+    sh(&flood("first"));
+    until("the end of the flood in the log", FLOOD, || {
+        let log = up.cli.exec("leaf1", &["logread"]);
+        let is_whole = log.contains("first 6000,") && log.len() > 128 * 1024;
+        ensure(is_whole, || {
+            log.lines().last().unwrap_or_default().to_owned()
+        })
+    });
+    let stuck = "logread -f | sleep 20";
+    sh(&format!("({stuck}) >/dev/null 2>&1 & {}", flood("second")));
+    until("the log after a logread that stood still", FLOOD, || {
+        let log = up.cli.exec("leaf1", &["logread"]);
+        let goes_on = ["second 6000,", "log-filter: "];
+        ensure(goes_on.iter().any(|it| log.contains(it)), || {
+            log.lines().last().unwrap_or_default().to_owned()
+        })
+    });
+    assert_eq!(up.cli.node("leaf1")["bgp"]["established"], 2);
+}
+
+/// A switch's files come anew at each boot, so what vtysh could write would be lost then.
+pub(crate) fn write_memory(up: &mut Up) {
+    for words in ["write memory", "copy running-config startup-config"] {
+        let argv = ["exec", "leaf1", "--", "vtysh", "-c", words];
+        let answer = up.cli.run(&argv);
+        let said = format!("{}{}", answer.stdout, answer.stderr);
+        assert!(said.contains("Read-only file system"), "{answer:?}");
+        assert!(!said.contains("[OK]"), "{answer:?}");
+    }
 }
 
 pub(crate) fn console(up: &mut Up) {

@@ -13,6 +13,7 @@ mod cutting;
 mod dhcp;
 mod facts;
 mod faults;
+mod host_peer;
 mod hostile;
 mod lab;
 mod links;
@@ -68,6 +69,8 @@ const TRIALS: &[(&str, Test)] = &[
     ),
     ("lldp_neighbours_match_the_cabling", links::lldp),
     ("a_switchs_log_holds_no_polls", access::log),
+    ("a_log_that_nobody_reads_stops_nobody", access::long_log),
+    ("write_memory_never_says_ok", access::write_memory),
     ("console_is_a_shell", access::console),
     (
         "dhcp_gives_a_lease_that_reaches_the_datacenter",
@@ -91,6 +94,7 @@ const TRIALS: &[(&str, Test)] = &[
     ),
     ("leaves_do_not_route_through_a_server", server::no_transit),
     ("a_server_on_vlan_11_peers_with_leaf2", server::vlan_network),
+    ("leaf2_peers_with_a_prefix", server::vlan_range),
     (
         "a_server_is_reachable_with_its_first_cable_cut",
         server::first_cable_down,
@@ -103,6 +107,7 @@ const TRIALS: &[(&str, Test)] = &[
         "cutting_a_cable_takes_a_front_ends_carrier",
         server::carrier,
     ),
+    ("the_host_peers_with_internet", host_peer::peers),
     (
         "leaves_refuse_what_would_draw_the_traffic_of_others",
         hostile::refused,

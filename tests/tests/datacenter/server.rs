@@ -137,6 +137,25 @@ pub(crate) fn vlan_network(up: &mut Up) {
     assert_eq!(at_leaf2, BTreeSet::from(["brvlan11".into()]));
 }
 
+/// With a prefix in place of the server's address, and back. Neither needs a restart.
+pub(crate) fn vlan_range(up: &mut Up) {
+    for (peers, is_dynamic) in [
+        ("[\"192.168.113.192/28\"]", true),
+        ("[\"192.168.113.200\", \"192.168.113.201\"]", false),
+    ] {
+        up.cli
+            .ok(&["apply", "--set", &format!("bgp.vlan_peers={peers}")]);
+        until(peers, SOON, || {
+            let summary = summary(&up.cli, "leaf2");
+            let session = &summary["ipv4Unicast"]["peers"]["192.168.113.200"];
+            let holds = session["state"] == "Established"
+                && session["dynamicPeer"].as_bool().unwrap_or(false) == is_dynamic;
+            ensure(holds, || summary.to_string())
+        });
+        host_reaches(up, SERVER_SECOND_ADDRESS, SOON);
+    }
+}
+
 fn reached(cable: &str, began: Instant) {
     let time = began.elapsed().as_secs_f64();
     figure(

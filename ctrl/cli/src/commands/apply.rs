@@ -18,6 +18,7 @@ const REFRESH: Duration = Duration::from_millis(300);
 /// Changes the running fabric to match a configuration: adds and removes racks, positions and
 /// cables. Without -c only the keys of --set change. With -c the fabric becomes as the file says,
 /// but for keys that `run` or `apply` got by --set: these stay until a file or --set names them.
+/// Without either nothing changes, but what another program took away from the host is put back.
 /// Cables that are not changed lose no frame. Needs root where it makes or removes network devices
 /// or VMs.
 #[derive(Debug, Args)]
@@ -33,10 +34,6 @@ pub(crate) struct ApplyArgs {
 /// When the configuration is wrong or needs a restart, or when a change fails. The fabric then is as
 /// it was before.
 pub(crate) async fn run(context: &Context, args: &ApplyArgs) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        !args.config.is_default(),
-        "apply needs a configuration: name a file with -c, or keys with --set"
-    );
     let config = args.config.completed()?;
     let has_file = args.config.file.is_some();
     if has_file {

@@ -6,6 +6,9 @@ set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 change=/run/ikv/change
 rm -rf $change
+# The files' folder is read-only while the switch runs; its script `stages` says why.
+mount -o remount,bind,rw /etc/frr
+trap 'mount -o remount,bind,ro /etc/frr' EXIT
 tar -x -f - -C /
 chown -R frr:frr /etc/frr
 

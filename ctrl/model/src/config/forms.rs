@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::fixed::FixedAddress;
 use super::reach::Service;
-use super::values::{MacPrefix, Memory, Owner, Snat};
+use super::values::{MacPrefix, Memory, Owner, Snat, VlanPeer};
 use crate::impairment::{Bytes, Percent};
 
 /// A form of texts.
@@ -111,6 +111,11 @@ const FORMS: &[Form] = &[
         check: |_, text| parses::<Snat>(text),
     },
     Form {
+        name: "vlan-peer",
+        example: "\"192.168.113.200\"",
+        check: |_, text| parses::<VlanPeer>(text),
+    },
+    Form {
         name: "user",
         example: "\"anna\"",
         check: |_, text| not_empty(text),
@@ -207,6 +212,9 @@ described!([] Memory, {
 });
 described!([] Snat, {
     "type": "string", "format": "source-address", "pattern": "^(masquerade|[0-9.]+)$",
+});
+described!([] VlanPeer, {
+    "type": "string", "format": "vlan-peer", "pattern": "^[0-9.]+(/[0-9]+)?$",
 });
 described!([] Service, {
     "type": "string", "format": "service", "pattern": "^(tcp|udp)/[0-9]+$",

@@ -59,7 +59,7 @@ pub use recorder::Recorder;
 pub use said::Said;
 pub use schema::published as json_schema;
 pub(crate) use schema::{is_live, order};
-pub use values::{AccelChoice, Listen, MacPrefix, Memory, Owner, Snat, ValueError};
+pub use values::{AccelChoice, Listen, MacPrefix, Memory, Owner, Snat, ValueError, VlanPeer};
 
 /// Everything that can be chosen, with ikvswitch 1.0.4's values as defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

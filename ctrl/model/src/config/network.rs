@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::fixed::FixedAddress;
 use super::forms::{BootFile, DhcpOption, Domain, HostInterface, InterfaceName, IpPrefix, Subnet};
 use super::reach::{HostReach, Service};
-use super::values::{Snat, net};
+use super::values::{Snat, VlanPeer, net};
 
 /// The table `[bgp]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,9 +21,10 @@ pub struct Bgp {
     /// VLAN on which leaves peer with servers.
     #[schemars(range(min = 1, max = 4094), extend("x-unit" = "as VLAN"))]
     pub server_vlan: u16,
-    /// Addresses in the VLAN networks that leaf2 peers with as well.
+    /// Addresses in the VLAN networks that leaf2 peers with as well, and prefixes, such as
+    /// "192.168.113.8/29": it peers with every speaker there that asks it to.
     #[schemars(extend("x-live" = true))]
-    pub vlan_peers: Vec<Ipv4Addr>,
+    pub vlan_peers: Vec<VlanPeer>,
     /// Prefixes that leaves take from servers although they refuse their like, each exactly as
     /// written: a border node announces "0.0.0.0/0".
     ///
@@ -43,8 +44,8 @@ impl Default for Bgp {
             as_start: 65500,
             server_vlan: 10,
             vlan_peers: vec![
-                Ipv4Addr::new(192, 168, 113, 200),
-                Ipv4Addr::new(192, 168, 113, 201),
+                Ipv4Addr::new(192, 168, 113, 200).into(),
+                Ipv4Addr::new(192, 168, 113, 201).into(),
             ],
             server_allow: Vec::new(),
             server_limit: 256,

@@ -138,6 +138,47 @@ impl fmt::Display for Snat {
     }
 }
 
+/// Whom leaf2 peers with in a VLAN network: one address, or whoever has one of a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VlanPeer(pub Ipv4Net);
+
+impl VlanPeer {
+    /// The address, unless this is a prefix.
+    pub fn address(self) -> Option<Ipv4Addr> {
+        (self.0.prefix_len() == 32).then(|| self.0.addr())
+    }
+}
+
+impl From<Ipv4Addr> for VlanPeer {
+    fn from(address: Ipv4Addr) -> Self {
+        Self(address.into())
+    }
+}
+
+impl FromStr for VlanPeer {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let prefix = || text.parse::<Ipv4Net>().map(|net| Self(net.trunc()));
+        let address = text.parse::<Ipv4Addr>().map(Self::from);
+        address.or_else(|_| prefix()).map_err(|_| {
+            ValueError(format!(
+                "\"{text}\" is neither an IPv4 address such as \"192.168.113.200\" nor a prefix such as \
+                 \"192.168.113.8/29\""
+            ))
+        })
+    }
+}
+
+impl fmt::Display for VlanPeer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address() {
+            Some(address) => address.fmt(out),
+            None => self.0.fmt(out),
+        }
+    }
+}
+
 /// What executes the switches' instructions.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
@@ -203,6 +244,7 @@ macro_rules! as_text {
 }
 as_text!(MacPrefix<N>, const N: usize);
 as_text!(Snat);
+as_text!(VlanPeer);
 pub(super) use as_text;
 
 impl Serialize for Memory {

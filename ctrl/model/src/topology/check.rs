@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::error::TopologyError;
-use super::networks::overlap;
+use super::networks::{VlanNetwork, overlap};
 use super::{Cable, End, EndOwner, LONGEST_NAME, PortKind, Role, Topology};
 use crate::config::{Config, FixedAddress, Listen, Location, Problem, Snat};
 use crate::mac::Mac;
@@ -247,17 +247,19 @@ fn vlans(topology: &Topology, config: &Config, errors: &mut Vec<TopologyError>) 
         });
     }
     for (index, peer) in config.bgp.vlan_peers.iter().enumerate() {
-        let wrong = match net.vlans.iter().find(|vlan| vlan.subnet.contains(peer)) {
-            None => "is in none of the VLAN networks",
-            Some(vlan) if vlan.router == *peer => "is leaf2's own address",
-            Some(vlan) => match not_a_host(*peer, vlan.subnet) {
+        let around = |vlan: &&VlanNetwork| vlan.subnet.contains(&peer.0);
+        let wrong = match (net.vlans.iter().find(around), peer.address()) {
+            (None, _) => "is in none of the VLAN networks",
+            (Some(_), None) => continue,
+            (Some(vlan), Some(address)) if vlan.router == address => "is leaf2's own address",
+            (Some(vlan), Some(address)) => match not_a_host(address, vlan.subnet) {
                 Some(wrong) => wrong,
                 None => continue,
             },
         };
         errors.push(TopologyError::Address {
             key: format!("bgp.vlan_peers[{index}]"),
-            address: *peer,
+            address: peer.to_string(),
             wrong: wrong.into(),
             remedy: "choose a host's address in a subnet of vlan.subnets, or remove it".into(),
         });
@@ -283,7 +285,7 @@ fn host(topology: &Topology, errors: &mut Vec<TopologyError>) {
     if let Some(wrong) = wrong {
         errors.push(TopologyError::Address {
             key: "host.internet".into(),
-            address: host.peer,
+            address: host.peer.to_string(),
             wrong,
             remedy: format!("choose another address of {subnet}"),
         });
@@ -293,7 +295,7 @@ fn host(topology: &Topology, errors: &mut Vec<TopologyError>) {
     {
         errors.push(TopologyError::Address {
             key: "host.snat".into(),
-            address,
+            address: address.to_string(),
             wrong: format!("is inside the fabric's own range {}", host.range),
             remedy: "choose an address that the outside can answer to, or \"masquerade\"".into(),
         });
@@ -351,7 +353,7 @@ fn fixed_addresses(topology: &Topology, errors: &mut Vec<TopologyError>) {
         };
         errors.push(TopologyError::Address {
             key,
-            address,
+            address: address.to_string(),
             wrong,
             remedy,
         });

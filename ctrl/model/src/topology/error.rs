@@ -1,7 +1,6 @@
 //! The errors of a datacenter's description, each with the configuration key to change.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
@@ -199,8 +198,8 @@ pub enum TopologyError {
     Address {
         /// The configuration key.
         key: String,
-        /// The address as configured.
-        address: Ipv4Addr,
+        /// The address or prefix as configured.
+        address: String,
         /// What is wrong with it.
         wrong: String,
         /// How to correct it.

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::check::blames;
 use super::error::TopologyError;
-use crate::config::{Config, Dhcp, FixedAddress, Location};
+use crate::config::{Config, Dhcp, FixedAddress, Location, VlanPeer};
 
 /// The subnets, and the services in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct Networks {
     pub vlans: Vec<VlanNetwork>,
     /// The VLAN on which leaves peer with servers.
     pub server_vlan: u16,
-    /// Further addresses in the VLAN networks that leaf2 peers with.
-    pub vlan_peers: Vec<Ipv4Addr>,
+    /// Further addresses and prefixes in the VLAN networks that leaf2 peers with.
+    pub vlan_peers: Vec<VlanPeer>,
     /// Prefixes that leaves take from servers although they refuse their like.
     pub server_allow: Vec<IpNet>,
     /// The most prefixes of each family that a leaf takes from a server.

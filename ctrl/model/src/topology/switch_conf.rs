@@ -8,6 +8,7 @@ use frr_conf::{
 };
 use ipnet::Ipv4Net;
 
+use crate::config::VlanPeer;
 use crate::mac::Mac;
 
 use super::{DhcpNetwork, PortKind, Role, Switch, SwitchPort, Topology};
@@ -31,15 +32,25 @@ impl Topology {
             .iter()
             .filter(|net| own(net.switch))
             .collect();
-        let peers = self.net.vlan_peers.iter().copied();
-        let reached = |peer: &_| vlans.iter().any(|vlan| vlan.subnet.contains(peer));
+        let reached = |peer: &&VlanPeer| vlans.iter().any(|vlan| vlan.subnet.contains(&peer.0));
+        let peers: Vec<_> = self.net.vlan_peers.iter().filter(reached).collect();
+        let at_host = switch.ports.iter().any(|port| port.kind == PortKind::Host);
+        let host = at_host.then(|| self.host.address.addr());
         Ok(SwitchConf {
             name: switch.name.parse()?,
             nodes: self.switches.iter().map(node).collect::<Result<_, _>>()?,
             nics: switch.ports.iter().map(nic).collect::<Result<_, _>>()?,
             server_vlan: VlanId::try_from(self.net.server_vlan)?,
             dhcp: dhcp.map(|net| self.dhcp(net)).transpose()?,
-            neighbours: peers.filter(reached).collect(),
+            neighbours: host
+                .into_iter()
+                .chain(peers.iter().filter_map(|peer| peer.address()))
+                .collect(),
+            neighbour_ranges: peers
+                .iter()
+                .filter(|peer| peer.address().is_none())
+                .map(|peer| peer.0)
+                .collect(),
             vlan_networks: vlans
                 .iter()
                 .map(|net| {
@@ -57,8 +68,10 @@ impl Topology {
 
     fn server_policy(&self, switch: &Switch) -> FromServers {
         let net = &self.net;
-        let is_server = |port: &SwitchPort| matches!(port.kind, PortKind::Server { .. });
-        if !switch.ports.iter().any(is_server) {
+        // The host is nobody's server, but it is as little a part of the fabric.
+        let peers =
+            |port: &SwitchPort| matches!(port.kind, PortKind::Server { .. } | PortKind::Host);
+        if !switch.ports.iter().any(peers) {
             return FromServers::default();
         }
         let mut own_subnets = vec![self.host.address.trunc(), net.loopbacks];
@@ -216,19 +229,18 @@ mod tests {
     }
 
     #[test]
-    fn leaf2_has_the_vlan_networks_and_their_peers_and_nobody_else_has() {
+    fn leaf2_has_the_vlan_networks_and_their_peers_and_internet_the_host() {
         let topology = build(&Config::default()).unwrap();
         for switch in &topology.switches {
             let conf = topology.switch_conf(switch).unwrap();
             let found = (conf.vlan_networks.len(), conf.neighbours.len());
-            assert_eq!(
-                found,
-                if switch.name == "leaf2" {
-                    (6, 2)
-                } else {
-                    (0, 0)
-                }
-            );
+            let expected = match switch.name.as_str() {
+                "leaf2" => (6, 2),
+                // The host.
+                "internet" => (0, 1),
+                _ => (0, 0),
+            };
+            assert_eq!(found, expected, "{}", switch.name);
         }
     }
 }

@@ -380,6 +380,10 @@ fn addresses() {
         "f.toml, line 2: bgp.vlan_peers[1]: 192.168.119.1 is in none of the VLAN networks; choose a host's address in a subnet of vlan.subnets, or remove it",
     );
     bad(
+        "[bgp]\nvlan_peers = [\"192.168.112.8/29\"]\n",
+        "f.toml, line 2: bgp.vlan_peers[0]: 192.168.112.8/29 is in none of the VLAN networks; choose a host's address in a subnet of vlan.subnets, or remove it",
+    );
+    bad(
         "[bgp]\nvlan_peers = [\"192.168.113.1\"]\n",
         "f.toml, line 2: bgp.vlan_peers[0]: 192.168.113.1 is leaf2's own address; choose a host's address in a subnet of vlan.subnets, or remove it",
     );
