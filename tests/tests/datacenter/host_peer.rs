@@ -54,22 +54,37 @@ fn announcement() -> Vec<u8> {
     message(UPDATE, &body)
 }
 
+struct Session {
+    stream: TcpStream,
+    /// Whether internet has sent its OPEN.
+    is_open: bool,
+}
+
+impl Session {
+    /// The first keepalive after internet's OPEN establishes the session, each further one keeps it.
+    fn keep(&mut self) {
+        let mut taken = [0; 4096];
+        match self.stream.read(&mut taken) {
+            Ok(0) => panic!("internet has ended the session"),
+            Ok(_) => self.is_open = true,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+        }
+        if self.is_open {
+            self.stream.write_all(&message(KEEPALIVE, &[])).unwrap();
+        }
+    }
+}
+
 /// Its routes come in, its default does not; and it does not get the one that leads to itself.
 pub(crate) fn peers(up: &mut Up) {
     let host = &up.fabric.site.host;
     let address = SocketAddr::from((INTERNET, 179));
-    let mut session = host.enter(|| TcpStream::connect_timeout(&address, SOON).unwrap());
-    session.write_all(&open()).unwrap();
-    session.set_nonblocking(true).unwrap();
-    // With two answers, OPEN and KEEPALIVE, a keepalive establishes the session; each look keeps it.
-    let mut keep = || {
-        let mut taken = [0; 4096];
-        match session.read(&mut taken) {
-            Ok(0) => panic!("internet has ended the session"),
-            Ok(_) => {}
-            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
-        }
-        session.write_all(&message(KEEPALIVE, &[])).unwrap();
+    let mut stream = host.enter(|| TcpStream::connect_timeout(&address, SOON).unwrap());
+    stream.write_all(&open()).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut session = Session {
+        stream,
+        is_open: false,
     };
     let peer = |up: &Up, what: &str| {
         up.cli
@@ -78,13 +93,12 @@ pub(crate) fn peers(up: &mut Up) {
     until("the host's session", SOON, || {
         let summary = peer(up, "summary");
         let state = &summary["peers"]["192.168.96.1"]["state"];
-        if state == "OpenConfirm" || state == "Established" {
-            keep();
-        }
+        session.keep();
         ensure(state == "Established", || summary.to_string())
     });
-    session.write_all(&announcement()).unwrap();
+    session.stream.write_all(&announcement()).unwrap();
     until("the host's route at a spine", SOON, || {
+        session.keep();
         let found = paths(&up.cli, "spine1", "10.77.0.1".parse().unwrap());
         let nic = facts::nic(1);
         ensure(found == BTreeSet::from([nic]), || format!("{found:?}"))

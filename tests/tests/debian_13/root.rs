@@ -127,6 +127,8 @@ fn archive() -> PathBuf {
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap
         .args(["--variant=apt", "--quiet"])
+        // The program does not start without it; `make` installs it.
+        .arg("--include=libpcap0.8")
         .arg(format!("--aptopt={options}"))
         .arg(format!(
             "--customize-hook=copy-in {} /etc/apt/apt.conf.d",

@@ -69,9 +69,9 @@ impl Topology {
     fn server_policy(&self, switch: &Switch) -> FromServers {
         let net = &self.net;
         // The host is nobody's server, but it is as little a part of the fabric.
-        let peers =
+        let is_filtered =
             |port: &SwitchPort| matches!(port.kind, PortKind::Server { .. } | PortKind::Host);
-        if !switch.ports.iter().any(peers) {
+        if !switch.ports.iter().any(is_filtered) {
             return FromServers::default();
         }
         let mut own_subnets = vec![self.host.address.trunc(), net.loopbacks];
