@@ -11,6 +11,10 @@ use tempfile::TempDir;
 
 const RELEASE: &str = "trixie";
 
+/// What `make` installs before it builds the program, which does not start without it, and what every machine
+/// has that was not made for a container.
+const INCLUDED: &str = "libpcap0.8,mount";
+
 /// The roots that tests unpack are kept beside the switch images.
 const CACHE: &str = "/var/cache/ikv-fabric/test-roots";
 
@@ -111,7 +115,7 @@ fn succeeded(words: &[&str], output: &Output) -> String {
 
 /// The packed root, made if there is none of late.
 fn archive() -> PathBuf {
-    let archive = Path::new(CACHE).join(RELEASE).with_extension("tar");
+    let archive = Path::new(CACHE).join(format!("{RELEASE}-{INCLUDED}.tar"));
     let made = archive.metadata().and_then(|meta| meta.modified());
     let age = made.map(|made| SystemTime::now().duration_since(made).unwrap_or_default());
     if age.is_ok_and(|age| age < OLD) {
@@ -127,8 +131,7 @@ fn archive() -> PathBuf {
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap
         .args(["--variant=apt", "--quiet"])
-        // The program does not start without it; `make` installs it.
-        .arg("--include=libpcap0.8")
+        .arg(format!("--include={INCLUDED}"))
         .arg(format!("--aptopt={options}"))
         .arg(format!(
             "--customize-hook=copy-in {} /etc/apt/apt.conf.d",
