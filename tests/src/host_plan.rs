@@ -1,6 +1,6 @@
 //! A plan for the host's part of a fabric, as the default configuration has it.
 
-use host::plan::{HostLinkPlan, HostPlanInput, TapForm, TapPlan};
+use host::plan::{HostLinkPlan, HostPlanInput, TapForm, TapOpener, TapPlan};
 use model::config::{HostReach, Snat};
 use model::mac::Mac;
 
@@ -16,7 +16,7 @@ pub fn host_plan_input(taps: usize, host: bool) -> HostPlanInput {
     HostPlanInput {
         taps: (0..taps).map(tap).collect(),
         tap_form: TapForm {
-            owner: Some(65534),
+            opener: TapOpener::User(65534),
             mtu: 9000,
             multi_queue: false,
         },

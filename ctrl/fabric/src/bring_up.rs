@@ -22,7 +22,7 @@ use crate::cables::panel::PatchPanel;
 use crate::change::control::ChangeControl;
 use crate::descriptors::make_room;
 use crate::fabric::Fabric;
-use crate::files::{self, make_folder};
+use crate::files::{self, Clients, make_folder};
 use crate::host::Host;
 use crate::live::Live;
 use crate::options::{BringUpError, Options};
@@ -73,7 +73,7 @@ pub async fn bring_up(
     progress: &Progress,
 ) -> Result<Arc<Fabric>, BringUpError> {
     let paths = StatePaths::beside(&options.socket);
-    let owner = Person::find(options.plan.config.owner.as_ref())?;
+    let owner = Person::of(&options.plan.config)?;
     let mut stages = BringUp {
         options,
         owner,
@@ -484,7 +484,7 @@ pub fn listen(socket: &Path, owner: &Person) -> Result<UnixListener, BringUpErro
     // A killed fabric may have left its socket here. The caller holds the lock, so no live fabric
     // uses it.
     files::remove(socket);
-    let listener = files::listen(socket, (owner.uid, owner.gid)).map_err(failed)?;
+    let listener = files::listen(socket, Clients::User((owner.uid, owner.gid))).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     UnixListener::from_std(listener).map_err(failed)
 }

@@ -39,12 +39,21 @@ impl FileError {
     }
 }
 
-/// Listens at `path` with mode 0600, see [`Folder::listen`].
+/// Who may connect to a socket besides root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clients {
+    /// The user alone.
+    User(User),
+    /// The user, and the members of the group.
+    Group(User),
+}
+
+/// Listens at `path` for these clients, see [`Folder::listen`].
 ///
 /// # Errors
 /// When the path exists already, another user could swap a name on it, or the folder cannot be
 /// written to.
-pub(crate) fn listen(path: &Path, user: User) -> io::Result<UnixListener> {
+pub(crate) fn listen(path: &Path, clients: Clients) -> io::Result<UnixListener> {
     let bytes = path.as_os_str().len();
     if bytes > MAX_SOCKET_PATH {
         return Err(io::Error::other(format!(
@@ -52,7 +61,10 @@ pub(crate) fn listen(path: &Path, user: User) -> io::Result<UnixListener> {
         )));
     }
     let (folder, name) = Folder::of(path)?;
-    folder.listen(name, user)
+    match clients {
+        Clients::User(user) => folder.listen(name, user, 0o600),
+        Clients::Group(user) => folder.listen(name, user, 0o660),
+    }
 }
 
 /// Creates a folder and its parents, writable by root alone.

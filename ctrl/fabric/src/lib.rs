@@ -62,6 +62,6 @@ pub use cables::error::CablesError;
 pub use fabric::Fabric;
 pub use files::FileError;
 pub use options::{BringUpError, Options};
-pub use owner::{NoSuchUser, Person};
+pub use owner::{NoSuchAccount, Person};
 pub use patch::{Patch, PortSpec};
 pub use recorder::options::RecorderOptions;

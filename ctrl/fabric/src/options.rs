@@ -6,7 +6,7 @@ use dataplane::PanelOptions;
 
 use crate::cables::error::CablesError;
 use crate::files::FileError;
-use crate::owner::NoSuchUser;
+use crate::owner::NoSuchAccount;
 use crate::preflight::finding::{Finding, text};
 use crate::recorder::options::RecorderOptions;
 use crate::switches::seeds::SeedsError;
@@ -47,7 +47,7 @@ pub struct Options {
 )]
 pub enum BringUpError {
     #[error(transparent)]
-    Owner(#[from] NoSuchUser),
+    Owner(#[from] NoSuchAccount),
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error("{}", text(.0))]

@@ -8,7 +8,7 @@ use dataplane::rights::{CapabilitySet, keep};
 use host::rootless;
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use model::config::Owner;
+use model::config::{Account, Config};
 
 /// How many names in a folder of keys are looked at.
 const MOST_ENTRIES: usize = 1000;
@@ -20,56 +20,103 @@ pub struct Person {
     pub uid: u32,
     /// Primary group id. It owns the sockets and may enter their folders.
     pub gid: u32,
+    /// Id of the group whose members may plug VMs in, too. It then owns the sockets for VMs, and the taps in
+    /// the user's place.
+    pub plug_group: Option<u32>,
     /// Home folder. Its `.ssh` has the public keys of those who may log in.
     pub home: PathBuf,
 }
 
-/// The host has no user of the configured name or uid.
+/// The host has no user or group of the configured name.
 #[derive(Debug, thiserror::Error)]
-#[error("owner = {0}: the host has no such user; `getent passwd` lists those it has")]
-pub struct NoSuchUser(String);
+#[error("{key} = {name}: the host has no such {kind}; `getent {database}` lists those it has")]
+pub struct NoSuchAccount {
+    key: &'static str,
+    name: String,
+    kind: &'static str,
+    database: &'static str,
+}
 
 impl Person {
-    /// Looks up the owner: the configured one; without one, the user who called sudo; without sudo,
-    /// the user who runs this process. In namespaces of their own, this user alone has a number that
-    /// counts outside, so a configured owner does not apply.
+    /// The owner of a fabric: the configured one; without one, the [caller](Self::caller). In namespaces of
+    /// their own, the caller alone has a number that counts outside, so neither a configured owner nor a
+    /// configured group applies.
     ///
     /// # Errors
-    /// When the host has no such user.
-    pub fn find(owner: Option<&Owner>) -> Result<Self, NoSuchUser> {
+    /// When the host has no such user or group.
+    pub fn of(config: &Config) -> Result<Self, NoSuchAccount> {
+        if rootless::entered().is_some() {
+            return Ok(Self::caller());
+        }
+        let owner = match &config.owner {
+            Some(owner) => user(owner).ok_or_else(|| NoSuchAccount {
+                key: "owner",
+                name: owner.to_string(),
+                kind: "user",
+                database: "passwd",
+            })?,
+            None => Self::caller(),
+        };
+        let group = config.host.plug_group.as_ref().map(|group| {
+            gid(group).ok_or_else(|| NoSuchAccount {
+                key: "host.plug_group",
+                name: group.to_string(),
+                kind: "group",
+                database: "group",
+            })
+        });
+        Ok(Person {
+            plug_group: group.transpose()?,
+            ..owner
+        })
+    }
+
+    /// The user who called sudo; without sudo, the user who runs this process.
+    pub fn caller() -> Self {
         if let Some(rootless) = rootless::entered() {
-            return Ok(Person {
+            return Person {
                 uid: 0,
                 gid: 0,
+                plug_group: None,
                 home: rootless.home().to_owned(),
-            });
+            };
         }
         let own = rustix::process::geteuid();
         let sudo = std::env::var("SUDO_UID")
             .ok()
             // Only root may act for another user; any user can set the variable.
-            .filter(|uid| own.is_root() && uid.parse::<u32>().is_ok());
-        let wanted = match (owner, sudo) {
-            (Some(owner), _) => owner.to_string(),
-            (None, Some(uid)) => uid,
-            (None, None) => own.as_raw().to_string(),
-        };
-        let output = Command::new("getent")
-            .args(["passwd", "--", &wanted])
-            .output();
-        let found = output
-            .ok()
-            .and_then(|output| parse(&String::from_utf8_lossy(&output.stdout)));
-        match (found, wanted.parse()) {
-            (Some(person), _) => Ok(person),
-            // A uid without an account is usual in containers.
-            (None, Ok(uid)) => Ok(Person {
-                uid,
-                gid: uid,
-                home: "/nonexistent".into(),
-            }),
-            (None, Err(_)) => Err(NoSuchUser(wanted)),
+            .filter(|_| own.is_root())
+            .and_then(|uid| uid.parse().ok());
+        let uid = sudo.unwrap_or(own.as_raw());
+        user(&Account::Id(uid)).unwrap_or_else(|| Self::without_account(uid))
+    }
+
+    fn without_account(uid: u32) -> Self {
+        Person {
+            uid,
+            gid: uid,
+            plug_group: None,
+            home: "/nonexistent".into(),
         }
+    }
+
+    /// Whether the taps of a fabric open for this user: always for root, and else if they need no group, or
+    /// the user is in it.
+    pub(crate) fn may_open_taps(&self) -> bool {
+        let Some(group) = self.plug_group else {
+            return true;
+        };
+        let groups = || {
+            let uid = self.uid.to_string();
+            let output = Command::new("id").args(["-G", "--", &uid]).output().ok()?;
+            let groups = String::from_utf8(output.stdout).ok()?;
+            Some(
+                groups
+                    .split_whitespace()
+                    .any(|gid| gid == group.to_string()),
+            )
+        };
+        self.uid == 0 || self.gid == group || groups().unwrap_or(false)
     }
 
     /// Makes the calling thread reach files as this user does, and takes every right of root from it:
@@ -108,14 +155,43 @@ impl Person {
     }
 }
 
+/// Looks a user up. One that is given by number needs no account, as is usual in containers.
+fn user(account: &Account) -> Option<Person> {
+    let entry = entry("passwd", account);
+    let found = entry.as_deref().and_then(parse);
+    match account {
+        Account::Id(uid) => Some(found.unwrap_or_else(|| Person::without_account(*uid))),
+        Account::Name(_) => found,
+    }
+}
+
+/// Looks a group up. One that is given by number needs no name.
+fn gid(account: &Account) -> Option<u32> {
+    match account {
+        Account::Id(gid) => Some(*gid),
+        Account::Name(_) => entry("group", account)?.split(':').nth(2)?.parse().ok(),
+    }
+}
+
+/// The line of one of the host's databases of accounts.
+fn entry(database: &str, account: &Account) -> Option<String> {
+    let output = Command::new("getent")
+        .args([database, "--", &account.to_string()])
+        .output()
+        .ok()?;
+    let lines = String::from_utf8(output.stdout).ok()?;
+    lines.lines().next().map(str::to_owned)
+}
+
 fn parse(passwd: &str) -> Option<Person> {
-    let fields: Vec<_> = passwd.lines().next()?.split(':').collect();
+    let fields: Vec<_> = passwd.split(':').collect();
     let [_, _, uid, gid, _, home, ..] = fields[..] else {
         return None;
     };
     Some(Person {
         uid: uid.parse().ok()?,
         gid: gid.parse().ok()?,
+        plug_group: None,
         home: home.into(),
     })
 }
@@ -124,17 +200,63 @@ fn parse(passwd: &str) -> Option<Person> {
 mod tests {
     use super::*;
 
+    fn owned_by(owner: Account) -> Config {
+        Config {
+            owner: Some(owner),
+            ..Config::default()
+        }
+    }
+
+    fn with_group(group: Account) -> Config {
+        let mut config = owned_by(Account::Id(54_321));
+        config.host.plug_group = Some(group);
+        config
+    }
+
     #[test]
     fn root_is_known_by_name_and_by_number() {
-        let root = Person::find(Some(&Owner::Name("root".into()))).unwrap();
+        let root = Person::of(&owned_by(Account::Name("root".into()))).unwrap();
         assert_eq!((root.uid, root.gid), (0, 0));
-        assert_eq!(Person::find(Some(&Owner::Uid(0))).unwrap(), root);
+        assert_eq!(Person::of(&owned_by(Account::Id(0))).unwrap(), root);
     }
 
     #[test]
     fn a_name_that_nobody_has_is_an_error_and_a_number_is_not() {
-        let error = Person::find(Some(&Owner::Name("no-such-user".into()))).unwrap_err();
-        assert!(error.to_string().contains("no-such-user"));
-        assert_eq!(Person::find(Some(&Owner::Uid(54_321))).unwrap().uid, 54_321);
+        let error = Person::of(&owned_by(Account::Name("no-such-user".into()))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "owner = no-such-user: the host has no such user; `getent passwd` lists those it has"
+        );
+        let person = Person::of(&owned_by(Account::Id(54_321))).unwrap();
+        assert_eq!((person.uid, person.plug_group), (54_321, None));
+    }
+
+    #[test]
+    fn the_group_of_those_who_plug_in_is_known_by_name_and_by_number() {
+        let tty = Person::of(&with_group(Account::Name("tty".into()))).unwrap();
+        assert_eq!(tty.plug_group, Some(5));
+        assert_eq!(Person::of(&with_group(Account::Id(5))).unwrap(), tty);
+        let error = Person::of(&with_group(Account::Name("no-such-group".into()))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "host.plug_group = no-such-group: the host has no such group; `getent group` lists those it has"
+        );
+    }
+
+    #[test]
+    fn taps_of_a_group_open_for_its_members_and_root() {
+        let opens = |uid, gid, plug_group| {
+            let person = Person {
+                uid,
+                gid,
+                plug_group,
+                home: "/nonexistent".into(),
+            };
+            person.may_open_taps()
+        };
+        assert!(opens(54_321, 54_321, None));
+        assert!(opens(54_321, 5, Some(5)));
+        assert!(opens(0, 0, Some(5)));
+        assert!(!opens(54_321, 54_321, Some(5)));
     }
 }

@@ -19,8 +19,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, mkdirat,
-    openat, renameat, statat, unlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, fchmod, fchown, fstat,
+    mkdirat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -196,21 +196,30 @@ impl Folder {
         remove_all(self.as_fd(), single(name.as_ref())?)
     }
 
-    /// Listens at a new socket with mode 0600: only this user and root can connect, from the first
-    /// moment on. Fails if anything has this name.
-    pub fn listen(&self, name: impl AsRef<OsStr>, (uid, gid): User) -> io::Result<UnixListener> {
+    /// Listens at a new socket with this mode, such as 0600: only whom it admits and root can connect, from
+    /// the first moment on. Fails if anything has this name.
+    pub fn listen(
+        &self,
+        name: impl AsRef<OsStr>,
+        (uid, gid): User,
+        mode: u32,
+    ) -> io::Result<UnixListener> {
         let name = single(name.as_ref())?;
         // Linux gives the file the mode of the unbound socket. The umask would do it too, but belongs
         // to the whole process: what other threads create at that moment would get it as well.
         let kind = (AddressFamily::UNIX, SocketType::STREAM);
         let socket = net::socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, None)?;
-        fchmod(&socket, Mode::from_raw_mode(0o600))?;
+        fchmod(&socket, Mode::from_raw_mode(mode & 0o700))?;
         // There is no bind by descriptor. The path leads into this folder: nobody else can swap a
         // name on it, and bind neither follows a link at its end nor replaces what is there.
         net::bind(&socket, &SocketAddrUnix::new(self.path.join(name))?)?;
         net::listen(&socket, BACKLOG)?;
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         chownat(self, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        if mode & 0o077 != 0 {
+            // Only now: before, its group was the caller's. Nobody else can swap the name.
+            chmodat(self, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+        }
         Ok(socket.into())
     }
 

@@ -40,6 +40,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod others;
+pub mod packages;
 pub mod plan;
 pub mod program;
 pub mod rootless;

@@ -14,7 +14,7 @@ use rtnetlink::packet_route::link::{
 use crate::error::HostError;
 use crate::journal::Identity;
 use crate::netlink::{Netlink, Request};
-use crate::plan::{TapForm, TapPlan};
+use crate::plan::{TapForm, TapOpener, TapPlan};
 
 /// Frames that may wait in a tap until QEMU reads them.
 const TX_QUEUE_FRAMES: u32 = 1000;
@@ -99,7 +99,7 @@ pub(crate) fn create_taps(
     identity: &Identity,
 ) -> Result<(), HostError> {
     for plan in taps {
-        create_persistent(&plan.name, form.owner, form.multi_queue)
+        create_persistent(&plan.name, form.opener, form.multi_queue)
             .map_err(|e| HostError::tap(&plan.name, e))?;
     }
     let requests = taps
@@ -123,7 +123,7 @@ pub(crate) fn create_taps(
     Ok(())
 }
 
-fn create_persistent(name: &str, owner: Option<u32>, multi_queue: bool) -> io::Result<()> {
+fn create_persistent(name: &str, opener: TapOpener, multi_queue: bool) -> io::Result<()> {
     let flags = TapFlags {
         vnet_hdr: true,
         exclusive: true,
@@ -131,8 +131,10 @@ fn create_persistent(name: &str, owner: Option<u32>, multi_queue: bool) -> io::R
         multi_queue,
     };
     let fd = tap::open_tap(name, flags)?;
-    if let Some(uid) = owner {
-        tap::set_owner(&fd, uid)?;
+    match opener {
+        TapOpener::Root => {}
+        TapOpener::User(uid) => tap::set_owner(&fd, uid)?,
+        TapOpener::Group(gid) => tap::set_group(&fd, gid)?,
     }
     tap::set_persistent(&fd, true)
 }

@@ -33,7 +33,7 @@ use dataplane::sys::packet::FRAME_MARK;
 use model::config::Snat;
 
 use crate::plan::{Filter, Nat, TABLE};
-use crate::program;
+use crate::{packages, program};
 pub(crate) use filter::{KeptApart, bmc_port, replace};
 
 mod bmc;
@@ -47,7 +47,7 @@ const NAT: &str = "inet";
 #[derive(Debug, thiserror::Error)]
 pub enum NftError {
     /// The program `nft` was not found.
-    #[error("nft is not installed; install it with `apt install nftables`")]
+    #[error("nft is not installed: `{}`", packages::install(&["nftables"]))]
     Missing,
     /// The program could not be started, or did not take its input.
     #[error("nft cannot be run: {0}")]

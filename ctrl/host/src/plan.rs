@@ -25,11 +25,23 @@ pub struct TapPlan {
     pub alias: String,
 }
 
+/// Who may open a tap besides root. The kernel has no "or": with a user and a group set, only that user
+/// may, as a member of that group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TapOpener {
+    /// Root alone.
+    Root,
+    /// The user of this uid.
+    User(u32),
+    /// The members of the group with this gid.
+    Group(u32),
+}
+
 /// What the taps have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TapForm {
-    /// The uid that may open them besides root.
-    pub owner: Option<u32>,
+    /// Who may open them.
+    pub opener: TapOpener,
     /// Largest payload of a frame in bytes.
     pub mtu: u32,
     /// Whether they have several queues: a QEMU then opens them with `queues=`, and only so.
@@ -273,8 +285,11 @@ impl fmt::Display for HostStep {
                 if form.multi_queue {
                     f.write_str(", with several queues")?;
                 }
-                form.owner
-                    .map_or(Ok(()), |uid| write!(f, ", for user {uid}"))
+                match form.opener {
+                    TapOpener::Root => Ok(()),
+                    TapOpener::User(uid) => write!(f, ", for user {uid}"),
+                    TapOpener::Group(gid) => write!(f, ", for group {gid}"),
+                }
             }
             Self::HostLink {
                 name, mtu, ipv6, ..
@@ -337,7 +352,7 @@ mod tests {
         HostPlanInput {
             taps,
             tap_form: TapForm {
-                owner: Some(1000),
+                opener: TapOpener::User(1000),
                 mtu: 9000,
                 multi_queue: false,
             },
@@ -422,7 +437,7 @@ mod tests {
         let nothing = HostPlanInput {
             taps: vec![],
             tap_form: TapForm {
-                owner: None,
+                opener: TapOpener::Root,
                 mtu: 9000,
                 multi_queue: false,
             },

@@ -319,7 +319,7 @@ fn listen(path: &Path) -> io::Result<OwnedFd> {
     let (folder, name) = Folder::of(path)?;
     folder.remove_file(name)?;
     let own = (geteuid().as_raw(), getegid().as_raw());
-    folder.listen(name, own).map(Into::into)
+    folder.listen(name, own, 0o600).map(Into::into)
 }
 
 /// Connects without waiting: a listening unix socket takes connections before they are accepted.

@@ -129,6 +129,15 @@ pub fn set_owner(tap: impl AsFd, uid: u32) -> io::Result<()> {
     set_value(tap.as_fd(), libc::TUNSETOWNER, libc::c_ulong::from(uid))
 }
 
+/// Lets members of the group `gid` open the device without `CAP_NET_ADMIN`. If it has an owner too,
+/// the kernel asks for both.
+///
+/// # Errors
+/// `EINVAL` if `gid` does not exist in this user namespace.
+pub fn set_group(tap: impl AsFd, gid: u32) -> io::Result<()> {
+    set_value(tap.as_fd(), libc::TUNSETGROUP, libc::c_ulong::from(gid))
+}
+
 /// Sets which offloads the reader takes; the host's stack segments and checksums all other frames
 /// before it sends them.
 ///

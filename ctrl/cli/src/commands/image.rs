@@ -1,7 +1,8 @@
 //! `ikv-fabric image`: the switch image that all switches boot from.
 
 use std::cell::Cell;
-use std::io::{self, IsTerminal as _};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -12,7 +13,7 @@ use super::configuration::ConfigArgs;
 use super::{print, print_json};
 use fabric::progress::say;
 use model::config;
-use vm::image::{self, ImageError, ImagePaths, Progress, WantedImage};
+use vm::image::{self, ImageError, ImagePaths, Imported, Progress, WantedImage};
 use vm::states::{self, StoredState};
 
 /// Builds the switch image, or prints where it is.
@@ -24,7 +25,7 @@ pub(crate) struct ImageArgs {
     action: Action,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 enum Action {
     /// Builds the image, unless it exists.
     Build {
@@ -36,6 +37,16 @@ enum Action {
     Path,
     /// Removes the saved states of switches; the next run saves new ones.
     ForgetStates,
+    /// Writes the image to a file (a tar), for hosts that cannot build one.
+    Export {
+        /// The file; `-` is standard output.
+        file: PathBuf,
+    },
+    /// Takes an image from a file that `image export` wrote, with the same version of ikv-fabric.
+    Import {
+        /// The file; `-` is standard input.
+        file: PathBuf,
+    },
 }
 
 /// What `--json` prints.
@@ -60,8 +71,11 @@ pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<()> {
         build(config, force).await?;
     }
     let wanted = WantedImage::new(config)?;
-    if args.action == Action::ForgetStates {
-        forget_states(&wanted)?;
+    match &args.action {
+        Action::ForgetStates => forget_states(&wanted)?,
+        Action::Export { file } => return export(&wanted, file),
+        Action::Import { file } => import(&wanted, file).await?,
+        Action::Build { .. } | Action::Path => {}
     }
     let files = wanted.built();
     let built_in = files.as_ref().and_then(|files| files.root.parent());
@@ -78,12 +92,75 @@ pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<()> {
         print_json(&report)?;
         return Ok(());
     }
-    anyhow::ensure!(
-        files.is_some(),
-        "no image has been built in {}: `ikv-fabric image build` builds one",
-        folder.display()
-    );
+    anyhow::ensure!(files.is_some(), none_built(&folder));
     print(&format!("{}\n", folder.display()))?;
+    Ok(())
+}
+
+fn none_built(folder: &Path) -> String {
+    let folder = folder.display();
+    format!("no image has been built in {folder}: `ikv-fabric image build` builds one")
+}
+
+/// Writes the image to a file, whole or not at all.
+fn export(wanted: &WantedImage, file: &Path) -> anyhow::Result<()> {
+    let built = wanted.built();
+    let built = built.with_context(|| none_built(&wanted.folder()))?;
+    let bar = Bar::new();
+    let progress = |made: Progress| bar.show(made);
+    if file == Path::new("-") {
+        let out = io::stdout();
+        anyhow::ensure!(
+            !out.is_terminal(),
+            "the image is no text for a terminal: name a file, or send the output to one"
+        );
+        return Ok(image::export(
+            &built,
+            out.lock(),
+            Path::new("standard output"),
+            progress,
+        )?);
+    }
+    let mut draft = file.as_os_str().to_owned();
+    draft.push(".new");
+    let draft = PathBuf::from(draft);
+    let failed = || format!("cannot write {}", draft.display());
+    let out = File::create(&draft).with_context(failed)?;
+    let written = image::export(&built, BufWriter::new(out), &draft, progress)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| {
+            let failed = || format!("cannot rename {} to {}", draft.display(), file.display());
+            std::fs::rename(&draft, file).with_context(failed)
+        });
+    drop(bar);
+    if written.is_err() {
+        _ = std::fs::remove_file(&draft);
+    } else {
+        say(&format!("  ✓ image of Debian {} exported", wanted.suite()));
+    }
+    written
+}
+
+/// Takes an image from a file. The caller prints where it is.
+async fn import(wanted: &WantedImage, file: &Path) -> anyhow::Result<()> {
+    let bar = Bar::new();
+    let progress = |made: Progress| bar.show(made);
+    let imported = if file == Path::new("-") {
+        image::import(wanted, io::stdin(), Path::new("standard input"), progress).await?
+    } else {
+        let failed = || format!("cannot open {}", file.display());
+        let from = BufReader::new(File::open(file).with_context(failed)?);
+        image::import(wanted, from, file, progress).await?
+    };
+    drop(bar);
+    let Imported { image, suite } = imported;
+    say(&format!("  ✓ image of Debian {suite} imported"));
+    anyhow::ensure!(
+        wanted.built().is_some_and(|built| built == image),
+        "the configuration asks for Debian {}; with `--set image.release={suite}` `run` uses the imported \
+         image",
+        wanted.suite()
+    );
     Ok(())
 }
 

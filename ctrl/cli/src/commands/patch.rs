@@ -72,7 +72,7 @@ async fn wire(
     execute::clean(lock)?;
     let paths = lock.paths().clone();
     let socket = &paths.socket;
-    let owner = Person::find(None)?;
+    let owner = Person::caller();
     let mut changes = execute::execute(&guard(ports), lock, |_| {})?;
     changes.will_create(socket)?;
     if record.is_some() {

@@ -11,6 +11,7 @@ use super::configuration::ConfigArgs;
 use super::{image, need_root};
 use fabric::preflight::{FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_ROOTLESS, FOR_SWITCHES};
 use fabric::progress::say;
+use host::packages::Distribution;
 use host::program;
 use host::program::Program;
 
@@ -50,9 +51,11 @@ fn missing_packages(wanted: &[Program]) -> Vec<&'static str> {
 }
 
 async fn install(packages: &[&str]) -> anyhow::Result<()> {
-    let line = format!(
-        "apt-get install --no-install-recommends {}",
-        packages.join(" ")
+    let line = host::packages::install(packages);
+    anyhow::ensure!(
+        Distribution::of_host() == Distribution::Debian,
+        "setup installs packages only on Debian and its derivatives; `{line}`, then run `ikv-fabric setup` \
+         again"
     );
     need_root("setup", &format!("it installs packages ({line})"))?;
     say(&format!("  · installing: {}", packages.join(" ")));
@@ -68,9 +71,7 @@ async fn apt(arguments: &[&str]) -> anyhow::Result<()> {
         .stdin(Stdio::null())
         .status()
         .await
-        .context(
-            "cannot start apt-get: ikv-fabric installs packages only on Debian and its derivatives",
-        )?;
+        .context("cannot start apt-get")?;
     anyhow::ensure!(
         status.success(),
         "`apt-get {}` failed ({status}): see its messages above; then run `ikv-fabric setup` again",

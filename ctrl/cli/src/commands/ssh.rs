@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::Context;
 use api::NodeState;
 use fabric::progress::say;
+use host::packages;
 use host::rootless::inside::{self, Place};
 
 /// How often a switch that boots is looked at.
@@ -84,5 +85,6 @@ pub(crate) async fn run(context: &Context, args: &SshArgs) -> anyhow::Result<()>
         .arg(&args.node)
         .args(&args.command)
         .exec();
-    anyhow::bail!("cannot start ssh: {error}; install it with `apt-get install openssh-client`")
+    let install = packages::install(&["openssh-client"]);
+    anyhow::bail!("cannot start ssh: {error}; `{install}`")
 }

@@ -9,7 +9,7 @@ use dataplane::{Port, PortError};
 
 use super::error::CablesError;
 use super::plan::{PlannedCable, PlannedEnd, PlannedSocket, open_netdev};
-use crate::files::{self, FileError, listen, make_closed_folder, make_folder};
+use crate::files::{self, Clients, FileError, listen, make_closed_folder, make_folder};
 use crate::jail;
 use crate::owner::Person;
 use host::execute::HostTaps;
@@ -109,6 +109,15 @@ impl<'a> CableOpener<'a> {
         }
     }
 
+    /// Who may plug a VM in.
+    fn guests(&self) -> Clients {
+        let Person { uid, gid, .. } = *self.owner;
+        match self.owner.plug_group {
+            Some(group) => Clients::Group((uid, group)),
+            None => Clients::User((uid, gid)),
+        }
+    }
+
     fn backend(&self, end: &End) -> EndBackend {
         EndBackend::of(end.owner, &self.plan.switches, self.plan.config.vm.nic)
     }
@@ -142,17 +151,17 @@ impl<'a> CableOpener<'a> {
             }
             EndBackend::Nobody => (None, None),
             EndBackend::VmTap => (Some(open_netdev(cable, &name)?), None),
-            EndBackend::Anybody => {
-                let user = (self.owner.uid, self.owner.gid);
-                (Some(open_netdev(cable, &name)?), Some((user, true)))
-            }
+            EndBackend::Anybody => (
+                Some(open_netdev(cable, &name)?),
+                Some((self.guests(), true)),
+            ),
             EndBackend::VmSocket { switch, .. } => {
                 let uid = jail::vm_uid(&self.plan.config, switch);
-                (None, Some(((uid, uid), false)))
+                (None, Some((Clients::User((uid, uid)), false)))
             }
         };
         let socket = self.socket(end).zip(socket);
-        let socket = socket.map(|(path, (user, aside))| match listen(&path, user) {
+        let socket = socket.map(|(path, (clients, aside))| match listen(&path, clients) {
             Ok(listener) => Ok(PlannedSocket {
                 role: Role::Server(listener),
                 mtu: Some(MTU),

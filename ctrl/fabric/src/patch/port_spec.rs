@@ -13,7 +13,7 @@ use dataplane::vhost_sockets::Role;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use crate::cables::error::CablesError;
-use crate::files;
+use crate::files::{self, Clients};
 use crate::owner::Person;
 use host::folder;
 use vm::spec::MAX_SOCKET_PATH;
@@ -172,7 +172,7 @@ fn listen(path: &Path, owner: &Person) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    files::listen(path, (owner.uid, owner.gid))
+    files::listen(path, Clients::User((owner.uid, owner.gid)))
 }
 
 /// The file of a socket that this process created. Dropping this removes it, unless another file

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::finding::{Finding, Severity};
+use crate::owner::Person;
 use dataplane::quarter_of_ram;
 use host::program::Program;
 use model::difference::FabricPlan;
@@ -23,14 +24,27 @@ pub(super) fn packages(programs: &[Program], present: impl Fn(&str) -> bool) -> 
             names.push(program.name);
         }
     }
-    let mut packages: Vec<&str> = missing.iter().map(|p| p.package).collect();
-    packages.sort_unstable();
-    packages.dedup();
+    let packages: Vec<&str> = missing.iter().map(|p| p.package).collect();
     Some(Finding::new(
         Severity::Error,
         format!("not installed: {}", names.join(", ")),
-        format!("apt install {}", packages.join(" ")),
+        host::packages::install(&packages),
     ))
+}
+
+/// A group may plug VMs in, and the owner is not in it.
+pub(super) fn plug_group(owner: &Person) -> Option<Finding> {
+    (!owner.may_open_taps()).then(|| {
+        Finding::new(
+            Severity::Warning,
+            format!(
+                "the owner (user {}) is not in the group of host.plug_group, and the kernel opens its taps \
+                 for members alone (the vhost-user sockets still open)",
+                owner.uid
+            ),
+            "add the owner: `usermod -aG GROUP USER`, and log in anew",
+        )
+    })
 }
 
 /// `missing`: the parts of a QEMU's jail that cannot be had here.

@@ -15,7 +15,7 @@ use std::path::Path;
 use dataplane::seccomp;
 
 use crate::options::BringUpError;
-use crate::owner::{NoSuchUser, Person};
+use crate::owner::{NoSuchAccount, Person};
 use crate::progress::Progress;
 use crate::switches::bmcs::taken_ports;
 use crate::switches::displays;
@@ -57,7 +57,7 @@ pub(crate) fn refuse_obstacles(
 ///
 /// # Errors
 /// When the host does not know the fabric's owner.
-pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSuchUser> {
+pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSuchAccount> {
     let mut found = obstacles(plan, paths)?;
     // Only root can start a program as another user.
     if needs::memory_mib(plan) > 0 && rustix::process::geteuid().is_root() {
@@ -70,8 +70,8 @@ pub fn check(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSu
 /// Everything on which it depends whether a fabric of this plan comes up: the one list of `check` and
 /// [`refuse_obstacles`]. A condition under which a later stage of `run` fails belongs here, too. Not the
 /// jail of QEMUs: `run` says what it lacks when it starts them.
-fn obstacles(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSuchUser> {
-    let owner = Person::find(plan.config.owner.as_ref())?;
+fn obstacles(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSuchAccount> {
+    let owner = Person::of(&plan.config)?;
     let host = needs::host_input(plan, &owner);
     let mut found = check_needs(
         &needs::programs(plan),
@@ -79,6 +79,7 @@ fn obstacles(plan: &FabricPlan, paths: &StatePaths) -> Result<Vec<Finding>, NoSu
         paths,
         &host,
     );
+    found.extend(machine::plug_group(&owner));
     found.extend(files::untrusted_keys(&plan.config));
     found.extend(machine::jail(rights::stay_roots(&plan.config).as_slice()));
     found.extend(taken_ports(&plan.topology, &plan.switches));

@@ -1,7 +1,7 @@
 //! What a plan needs from the host and the machine.
 
 use crate::owner::Person;
-use host::plan::{HostLinkPlan, HostPlanInput, IpmiLinkPlan, TapForm, TapPlan};
+use host::plan::{HostLinkPlan, HostPlanInput, IpmiLinkPlan, TapForm, TapOpener, TapPlan};
 use host::program::Program;
 use host::rootless;
 use model::difference::FabricPlan;
@@ -62,7 +62,10 @@ pub(crate) fn host_input(plan: &FabricPlan, owner: &Person) -> HostPlanInput {
     HostPlanInput {
         taps: taps(plan),
         tap_form: TapForm {
-            owner: Some(owner.uid),
+            opener: match owner.plug_group {
+                Some(gid) => TapOpener::Group(gid),
+                None => TapOpener::User(owner.uid),
+            },
             mtu: MTU.into(),
             multi_queue: host.tap_queues > 1,
         },

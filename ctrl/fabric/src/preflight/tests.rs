@@ -9,7 +9,7 @@ use host::address::HostRoute;
 use host::journal::{Identity, Journal};
 use host::links::Link;
 use host::lock::Lock;
-use host::plan::{HostLinkPlan, TABLE, TapForm, TapPlan};
+use host::plan::{HostLinkPlan, TABLE, TapForm, TapOpener, TapPlan};
 use model::config::Snat;
 use serde_json::json;
 
@@ -22,7 +22,7 @@ fn input() -> HostPlanInput {
             })
             .into(),
         tap_form: TapForm {
-            owner: None,
+            opener: TapOpener::Root,
             mtu: 9000,
             multi_queue: false,
         },

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::sleep;
 
-use crate::files::{self, listen, make_folder};
+use crate::files::{self, Clients, listen, make_folder};
 use crate::host::Host;
 use crate::live::Live;
 use crate::options::BringUpError;
@@ -149,7 +149,7 @@ fn socket(paths: &StatePaths, topology: &Topology, switch: usize) -> PathBuf {
 }
 
 fn unix(path: &std::path::Path, owner: &Person) -> io::Result<Listener> {
-    let listener = listen(path, (owner.uid, owner.gid))?;
+    let listener = listen(path, Clients::User((owner.uid, owner.gid)))?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener).map(Listener::Unix)
 }

@@ -305,6 +305,7 @@ mod tests {
         let owner = Person {
             uid,
             gid: uid,
+            plug_group: None,
             home: home.path().into(),
         };
         let keys = authorized_keys(&Config::default(), &owner).await;

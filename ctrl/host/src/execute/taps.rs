@@ -9,7 +9,7 @@ use crate::address::index_of;
 use crate::error::HostError;
 use crate::journal::Undo;
 use crate::netlink::Netlink;
-use crate::plan::{HostStep, TapForm, TapPlan};
+use crate::plan::{HostStep, TapForm, TapOpener, TapPlan};
 use crate::{links, nft};
 
 impl HostChanges {
@@ -38,7 +38,7 @@ impl HostChanges {
     pub fn add_taps(&mut self, added: &[TapPlan]) -> Result<(), HostChangeError> {
         let form = self.taps.as_ref().map_or(
             TapForm {
-                owner: None,
+                opener: TapOpener::Root,
                 mtu: u32::from(MTU),
                 multi_queue: false,
             },

@@ -106,7 +106,7 @@ fn links_at_the_end_are_neither_followed_nor_overwritten() {
     assert!(folder.open_or_create("file", 0o600).is_err());
     assert!(folder.overwrite("file").is_err());
     assert!(folder.folder("link").is_err());
-    assert!(folder.listen("file", (0, 0)).is_err());
+    assert!(folder.listen("file", (0, 0), 0o600).is_err());
     assert!(folder.make_closed("link", 0).is_err());
     // It replaces the link, not the file behind it.
     folder.replace("file", b"ours", 0o644, None).unwrap();
@@ -158,8 +158,13 @@ fn a_socket_and_its_folder_are_closed_to_others() {
     let folder = Folder::open(outer.path()).unwrap();
     folder.make_closed("nics", own.st_gid).unwrap();
     let nics = folder.folder("nics").unwrap();
-    let _listener = nics.listen("0.sock", (own.st_uid, own.st_gid)).unwrap();
+    let _listener = nics
+        .listen("0.sock", (own.st_uid, own.st_gid), 0o600)
+        .unwrap();
     assert_eq!(folder.stat("nics").unwrap().st_mode & 0o7777, 0o710);
     assert_eq!(nics.stat("0.sock").unwrap().st_mode & 0o7777, 0o600);
-    assert!(nics.listen("0.sock", (own.st_uid, own.st_gid)).is_err());
+    assert!(
+        nics.listen("0.sock", (own.st_uid, own.st_gid), 0o600)
+            .is_err()
+    );
 }

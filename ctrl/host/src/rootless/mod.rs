@@ -31,7 +31,7 @@ use rustix::process::{getegid, geteuid};
 
 use crate::netlink::Netlink;
 use crate::program::{self, Program};
-use crate::{address, links};
+use crate::{address, links, packages};
 use helper::Helper;
 use way_out::WayOut;
 pub use way_out::{WORLD, WayOutState};
@@ -206,7 +206,8 @@ impl User {
     fn maps(&self) -> Result<[Vec<String>; 2], String> {
         let command = |program: &str, file: &str, own: u32| {
             let Some(path) = program::find(program) else {
-                return Err(format!("{program} is not installed: `apt install uidmap`"));
+                let install = packages::install(&["uidmap"]);
+                return Err(format!("{program} is not installed: `{install}`"));
             };
             let range = ids::subordinate(&read(Path::new(file)), &self.name, self.uid);
             let range = range.ok_or_else(|| {

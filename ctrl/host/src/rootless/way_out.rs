@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::helper::Helper;
 use crate::links;
 use crate::netlink::Netlink;
-use crate::program;
+use crate::{packages, program};
 
 /// The link in the namespace that leads out.
 pub const WORLD: &str = "world";
@@ -39,7 +39,13 @@ const OPTIONS: [&str; 17] = [
 /// # Errors
 /// What to install.
 pub(super) fn pasta() -> Result<PathBuf, String> {
-    program::find("pasta").ok_or_else(|| "pasta is not installed: `apt install passt`".to_owned())
+    let missing = || {
+        format!(
+            "pasta is not installed: `{}`",
+            packages::install(&["passt"])
+        )
+    };
+    program::find("pasta").ok_or_else(missing)
 }
 
 /// Whether the fabric has a way out.

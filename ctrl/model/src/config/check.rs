@@ -129,8 +129,8 @@ fn wrong_type(schema: &serde_json::Value, value: &Value) -> String {
         one if one == "array" => {
             format!("{value} is not a list; write it in brackets: [{value}]")
         }
-        _ if schema["format"] == "user" => {
-            format!("{value} is not a user's name or uid, such as \"anna\" or 1000")
+        _ if schema["format"] == "account" => {
+            format!("{value} is neither a name nor a number, such as \"anna\" or 1000")
         }
         _ => match form_of(schema) {
             Some(form) => format!("{value} is not a text; write one such as {}", form.example),

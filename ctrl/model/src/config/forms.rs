@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::fixed::FixedAddress;
 use super::reach::Service;
-use super::values::{MacPrefix, Memory, Owner, Snat, VlanPeer};
+use super::values::{Account, MacPrefix, Memory, Snat, VlanPeer};
 use crate::impairment::{Bytes, Percent};
 
 /// A form of texts.
@@ -116,7 +116,7 @@ const FORMS: &[Form] = &[
         check: |_, text| parses::<VlanPeer>(text),
     },
     Form {
-        name: "user",
+        name: "account",
         example: "\"anna\"",
         check: |_, text| not_empty(text),
     },
@@ -219,9 +219,9 @@ described!([] VlanPeer, {
 described!([] Service, {
     "type": "string", "format": "service", "pattern": "^(tcp|udp)/[0-9]+$",
 });
-described!([] Owner, {
-    "type": ["integer", "string"], "format": "user", "minLength": 1,
-    "minimum": 0, "maximum": 4_294_967_294_u32, "x-unit": "as uid",
+described!([] Account, {
+    "type": ["integer", "string"], "format": "account", "minLength": 1,
+    "minimum": 0, "maximum": 4_294_967_294_u32, "x-unit": "as number",
 });
 
 fn parses<T>(text: &str) -> Result<(), String>

@@ -59,7 +59,7 @@ pub use recorder::Recorder;
 pub use said::Said;
 pub use schema::published as json_schema;
 pub(crate) use schema::{is_live, order};
-pub use values::{AccelChoice, Listen, MacPrefix, Memory, Owner, Snat, ValueError, VlanPeer};
+pub use values::{AccelChoice, Account, Listen, MacPrefix, Memory, Snat, ValueError, VlanPeer};
 
 /// Everything that can be chosen, with ikvswitch 1.0.4's values as defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -68,7 +68,7 @@ pub struct Config {
     /// User (name or uid) who may command the fabric and plug VMs in. Default: $SUDO_UID, or root
     /// without it.
     #[schemars(example = &"anna")]
-    pub owner: Option<Owner>,
+    pub owner: Option<Account>,
     /// Size and address range of the datacenter.
     pub topology: Shape,
     /// Names of cables and taps, or what they begin with: letters, digits, "_", "-". With its

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::fixed::FixedAddress;
 use super::forms::{BootFile, DhcpOption, Domain, HostInterface, InterfaceName, IpPrefix, Subnet};
 use super::reach::{HostReach, Service};
-use super::values::{Snat, VlanPeer, net};
+use super::values::{Account, Snat, VlanPeer, net};
 
 /// The table `[bgp]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -193,6 +193,11 @@ pub struct Host {
     /// queues=…>`) of at least 2, and `vm-args` prints that; with 1 none may.
     #[schemars(range(min = 1, max = 64), extend("x-unit" = "queue pairs"))]
     pub tap_queues: u16,
+    /// Group (name or gid) whose members may plug VMs in, too, such as libvirt's QEMU: they open the sockets
+    /// beside the taps, and the taps. The kernel then opens a tap for members alone: the owner has to
+    /// be one (or root). They may not command the fabric.
+    #[schemars(example = &"libvirt-qemu")]
+    pub plug_group: Option<Account>,
     /// Services of the host that guests and switches reach, at each of its addresses, such as
     /// "tcp/22" or "udp/53". Besides these they reach nothing of the host: it answers their pings,
     /// and they its own connections.
@@ -229,6 +234,7 @@ impl Default for Host {
             snat: Snat::Masquerade,
             ipv6_forwarding: false,
             tap_queues: 1,
+            plug_group: None,
             allow: Vec::new(),
             reachable_from: Vec::new(),
             open: false,

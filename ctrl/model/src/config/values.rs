@@ -207,20 +207,20 @@ pub enum Listen {
     Tcp,
 }
 
-/// A user of the host, by name or by uid.
+/// A user or a group of the host, by name or by number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Owner {
-    /// By number.
-    Uid(u32),
-    /// By name, as in /etc/passwd.
+pub enum Account {
+    /// By uid or gid.
+    Id(u32),
+    /// By name, as in /etc/passwd or /etc/group.
     Name(String),
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for Account {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Uid(uid) => uid.fmt(out),
+            Self::Id(id) => id.fmt(out),
             Self::Name(name) => out.write_str(name),
         }
     }

@@ -64,23 +64,28 @@ pub(super) async fn build(
     // Measured before `folder` is dropped, which removes the files that filled the disk.
     made.map_err(|error| DiskSpace::of(cache).blame(cache, error))?;
 
-    let built = ImagePaths::in_folder(&folder.0.join("out"));
-    for path in built.all() {
-        // QEMU opens kernel and initrd by name, as a uid that owns no file.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o644))
-            .map_err(ImageError::file("the build left no", path))?;
-    }
-    install(wanted, &folder.0.join("out"))
+    make_readable(&ImagePaths::in_folder(&folder.out()))?;
+    install(cache, &wanted.hash(), &folder.out())
 }
 
-/// Moves a built image to its final place. Removes images that were not used for a long time.
-fn install(wanted: &WantedImage, built: &Path) -> Result<ImagePaths, ImageError> {
-    let (cache, hash, target) = (&wanted.cache, wanted.hash(), wanted.folder());
+/// Lets everybody read an image's files: QEMU opens kernel and initrd by name, as a uid that owns no
+/// file.
+pub(super) fn make_readable(image: &ImagePaths) -> Result<(), ImageError> {
+    for path in image.all() {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+            .map_err(ImageError::file("the image has no", path))?;
+    }
+    Ok(())
+}
+
+/// Moves a finished image to its final place. Removes images that were not used for a long time.
+pub(super) fn install(cache: &Path, hash: &str, built: &Path) -> Result<ImagePaths, ImageError> {
+    let target = cache.join(hash);
     // A running QEMU may use the old image; its open files stay readable. The image's saved states
     // are removed with it, because they do not fit the new one.
     cache::remove(cache, |name| name == hash);
     fs::rename(built, &target).map_err(ImageError::file("cannot move the image to", &target))?;
-    cache::remove_superseded(cache, &hash);
+    cache::remove_superseded(cache, hash);
     Ok(ImagePaths::in_folder(&target))
 }
 
@@ -110,7 +115,10 @@ fn installed(found: impl Fn(&str) -> bool) -> Result<(), ImageError> {
 }
 
 /// Waits for the lock, which lets one build at a time use the cache.
-async fn lock(path: &Path, on_progress: &mut impl FnMut(Progress)) -> Result<File, ImageError> {
+pub(super) async fn lock(
+    path: &Path,
+    on_progress: &mut impl FnMut(Progress),
+) -> Result<File, ImageError> {
     let file = File::create(path).map_err(ImageError::file("cannot create", path))?;
     let mut reported = false;
     loop {
@@ -132,10 +140,10 @@ async fn lock(path: &Path, on_progress: &mut impl FnMut(Progress)) -> Result<Fil
 }
 
 /// The folder of one build. Dropping it removes the folder.
-struct BuildFolder(PathBuf);
+pub(super) struct BuildFolder(PathBuf);
 
 impl BuildFolder {
-    fn create(cache: &Path) -> Result<Self, ImageError> {
+    pub(super) fn create(cache: &Path) -> Result<Self, ImageError> {
         let path = cache.join(format!("{BUILDING}{}", std::process::id()));
         let folder = Self(path);
         for part in ["recipe", "out", "tmp"] {
@@ -148,6 +156,11 @@ impl BuildFolder {
                 .map_err(ImageError::file("cannot open up", path))?;
         }
         Ok(folder)
+    }
+
+    /// Where the image's files come to be.
+    pub(super) fn out(&self) -> PathBuf {
+        self.0.join("out")
     }
 }
 
@@ -240,7 +253,7 @@ async fn prepared(wanted: &WantedImage, folder: &BuildFolder) -> Result<Command,
     let sources = sources::for_build(&wanted.suite, wanted.mirror.as_ref())?;
     let mut command = script(&folder.0.join("recipe/build.sh"));
     command
-        .env("OUT", folder.0.join("out"))
+        .env("OUT", folder.out())
         .env("SUITE", &wanted.suite)
         .env("SOURCES", write("debian.sources", &sources)?)
         .env("APTCONF", write("apt.conf", &apt::options().await?)?)

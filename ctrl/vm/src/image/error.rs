@@ -14,7 +14,9 @@ pub enum ImageError {
     /// `/etc/os-release` does not name Debian.
     #[error(
         "the switch image is Debian, and this host is {host}: set image.release \
-         (such as \"bookworm\") and image.mirror in the configuration"
+         (such as \"trixie\") and image.mirror in the configuration, or import an image that a Debian \
+         host has built: `ikv-fabric image export FILE` there, `ikv-fabric --set \
+         image.release=… image import FILE` here"
     )]
     NotDebian {
         /// The host's distribution, as in `/etc/os-release`.
@@ -64,6 +66,32 @@ pub enum ImageError {
         needed: String,
         /// The free space of the folder's file system, in the same form.
         left: String,
+    },
+    /// A file is not an image that [`export`](super::export) has written.
+    #[error(
+        "{} is not an image of `ikv-fabric image export`: {why}; export it again",
+        file.display()
+    )]
+    NotAnImage {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it, as a clause.
+        why: String,
+    },
+    /// An image in a file is not what this program would build.
+    #[error(
+        "the image in {} (recipe {recipe}, Debian {suite}) was built by another version of \
+         ikv-fabric, and its switches would not work with this one; export it with the version that \
+         `ikv-fabric --version` prints here",
+        file.display()
+    )]
+    OtherRecipe {
+        /// The file.
+        file: PathBuf,
+        /// The hash of its recipe.
+        recipe: String,
+        /// The code name of its release.
+        suite: String,
     },
     /// A program cannot be started.
     #[error("cannot start {program}: {source}; `ikv-fabric setup` installs what is missing")]

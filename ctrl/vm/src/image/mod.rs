@@ -35,6 +35,7 @@
 //! under KVM); so HPET must stay on.
 
 mod apt;
+mod archive;
 mod build;
 mod cache;
 mod disk_space;
@@ -44,6 +45,7 @@ mod recipe;
 mod sources;
 mod wanted;
 
+pub use self::archive::{Imported, export, import};
 pub use self::build::BUILD_PROGRAMS;
 pub use self::error::ImageError;
 pub use self::progress::Progress;

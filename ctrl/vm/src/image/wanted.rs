@@ -97,6 +97,11 @@ impl WantedImage {
         })
     }
 
+    /// The code name of its Debian release.
+    pub fn suite(&self) -> &str {
+        &self.suite
+    }
+
     /// The name of the image's folder: a hash over the recipe, the release and the architecture, 16
     /// hexadecimal digits long.
     pub fn hash(&self) -> String {

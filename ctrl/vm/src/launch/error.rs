@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::spec::SpecError;
+use host::packages;
 
 /// Why a VM could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +13,7 @@ pub enum LaunchError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     /// A program could not be started, as a rule because it is not installed.
-    #[error("{program} cannot be run: {error}; install the package {package}")]
+    #[error("{program} cannot be run: {error}; `{}`", packages::install(&[package]))]
     Program {
         /// The program's name.
         program: &'static str,
@@ -24,7 +25,7 @@ pub enum LaunchError {
     /// QEMU is installed, but does not start even an empty machine.
     #[error(
         "qemu-system-x86_64 does not work here: {0}; if it is damaged, \
-         `apt-get install --reinstall qemu-system-x86` repairs it"
+         install its package anew"
     )]
     Probe(String),
     /// A file of the image, the seed, or a socket could not be opened.
