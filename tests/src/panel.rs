@@ -54,8 +54,8 @@ impl PanelHost {
         HostState::of(&self.netns, self.folder.path())
     }
 
-    /// As [`PanelHost::state`], once the kernel has reported each link's carrier: it takes a second
-    /// or two after a link is made.
+    /// As [`PanelHost::state`], once the kernel has reported each link's carrier, a second or two after a
+    /// link is made, and between two looks that a running fabric takes at its tables with nft.
     ///
     /// # Panics
     /// When it does not.
@@ -65,7 +65,18 @@ impl PanelHost {
             let known = |link: &str| link.contains("NO-CARRIER") || link.contains("LOWER_UP");
             links.lines().all(known)
         });
-        self.state()
+        let mut state = self.state();
+        wait_until("the fabric's nft to end", SOON, || {
+            let looks = state
+                .part("processes")
+                .iter()
+                .any(|line| line.contains("nft -j"));
+            if looks {
+                state = self.state();
+            }
+            !looks
+        });
+        state
     }
 
     /// `ikv-fabric --socket … WORD…` in the namespace.
