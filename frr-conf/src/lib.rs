@@ -23,17 +23,22 @@
 //! [`change`] compares two configurations of a running switch. It returns the lines for `ip` and
 //! vtysh that lead from one to the other, or the reason why the switch has to be booted again.
 //!
+//! [`not_accepted`] compares frr.conf with what FRR shows as its running configuration.
+//!
 //! zebra and bgpd each read frr.conf with `-f`, take the statements that they understand and log
 //! the others as unknown. So neither a start nor a restart needs `vtysh -b`. bgpd must not start
 //! before zebra listens on `zserv.api`: its next attempt to connect comes only after 10 s. In FRR 10
 //! mgmtd reads the same file under the name `zebra.conf` and hands zebra its share.
 
+mod accepted;
 mod change;
 mod check;
 mod conf;
 mod names;
 mod render;
+mod statement;
 
+pub use accepted::not_accepted;
 pub use change::{Change, Unchangeable, change};
 pub use check::RenderError;
 pub use conf::{

@@ -52,6 +52,7 @@ impl Fabric {
         let mut hindrances = self.live.state().cables.worker_troubles();
         hindrances.extend(self.live.ended_tasks.sentences());
         hindrances.extend(self.live.upkeep.troubles());
+        hindrances.extend(self.live.acceptance.refused());
         hindrances
     }
 

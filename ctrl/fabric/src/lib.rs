@@ -24,6 +24,7 @@
 //! Long-lived children are started on the main thread, because they end with the thread that
 //! started them. `nft` is short-lived and runs on such a thread of its own.
 
+mod accepted;
 mod bring_up;
 mod cable_events;
 mod cable_requests;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 
+use crate::accepted::Acceptance;
 use crate::cables::names::CableNames;
 use crate::host::Host;
 use crate::notices::Notices;
@@ -32,6 +33,7 @@ pub(crate) struct Live {
     pub(crate) notices: Notices,
     pub(crate) ended_tasks: EndedTasks,
     pub(crate) upkeep: Upkeep,
+    pub(crate) acceptance: Acceptance,
     ready: AtomicBool,
     was_ready: AtomicBool,
     doubts: AtomicU64,
@@ -58,6 +60,7 @@ impl Live {
             doubts: AtomicU64::new(0),
             ended_tasks: EndedTasks::default(),
             upkeep: Upkeep::default(),
+            acceptance: Acceptance::default(),
         }
     }
 

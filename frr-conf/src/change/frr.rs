@@ -3,20 +3,13 @@
 use std::net::Ipv4Addr;
 
 use super::{Difference, Unchangeable, at_start};
+use crate::statement::{Statement, statements};
 
 /// Lines for vtysh, in two parts.
 pub(super) struct VtyshLines {
     pub(super) now: Vec<String>,
     /// To run once the removed NICs are unplugged.
     pub(super) afterwards: Vec<String>,
-}
-
-/// A line of frr.conf and the blocks that enclose it, outermost first. The line that opens a block
-/// is a statement too.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Statement<'a> {
-    blocks: Vec<&'a str>,
-    line: &'a str,
 }
 
 /// How vtysh adds or removes a statement.
@@ -136,34 +129,6 @@ fn defines_neighbour(peer: &str, statements: &[Statement<'_>]) -> bool {
         && statements
             .iter()
             .any(|found| found.line.starts_with(&first))
-}
-
-fn statements(text: &str) -> Vec<Statement<'_>> {
-    let mut blocks = Vec::new();
-    let mut found = Vec::new();
-    for line in text.lines().map(str::trim) {
-        match line {
-            "exit" | "exit-address-family" => drop(blocks.pop()),
-            _ if line.is_empty() || line.starts_with('!') => {}
-            _ => {
-                found.push(Statement {
-                    blocks: blocks.clone(),
-                    line,
-                });
-                let openers = [
-                    "interface ",
-                    "route-map ",
-                    "router ",
-                    "line ",
-                    "address-family ",
-                ];
-                if openers.iter().any(|word| line.starts_with(word)) {
-                    blocks.push(line);
-                }
-            }
-        }
-    }
-    found
 }
 
 /// Collects lines for vtysh and adds the lines that enter and leave blocks.
