@@ -4,12 +4,17 @@
 //! The guests need no disk: QEMU's iPXE asks for an address by DHCP.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use ikv_tests::ipxe::{Guest, MACHINE, assert_talks, have_qemu};
 use ikv_tests::panel::{PanelFabric, PanelHost};
 use ikv_tests::patience::{SOON, wait_until};
 use ikv_tests::{Answer, Netns, Nic, have_root, say, skip};
+use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde_json::Value;
 
 const MAC_1: &str = "08:00:27:06:00:31";
@@ -28,13 +33,14 @@ fn qemu(host: &PanelHost) -> Command {
 /// QEMU as an ordinary user. Debian's udev opens /dev/net/tun to all users, since a tap's owner
 /// decides who may use that tap; on this machine only root may open it. So the user gets another
 /// node, in the mount namespace that `ip netns exec` makes; the machine's node stays unchanged.
-fn qemu_of(host: &PanelHost, user: u32) -> Command {
-    let mut command = host.netns.command("sh");
+fn qemu_of(host: &PanelHost, user: u32, group: u32) -> Command {
+    let mut command = host.netns.command("bash");
     let script = "mount -t tmpfs -o mode=755 none /dev/net \
                   && mknod -m 666 /dev/net/tun c 10 200 \
-                  && exec setpriv --reuid \"$0\" --regid \"$0\" --clear-groups --no-new-privs -- \"$@\"";
+                  && exec setpriv --reuid \"$0\" --regid \"$1\" --clear-groups --no-new-privs -- \"${@:2}\"";
     command
-        .args(["-c", script, &user.to_string(), "qemu-system-x86_64"])
+        .args(["-c", script, &user.to_string(), &group.to_string()])
+        .arg("qemu-system-x86_64")
         .args(MACHINE)
         .arg("order=n");
     command
@@ -119,7 +125,7 @@ fn a_user_plugs_into_taps_that_they_own() {
     let fabric = host.run(&["--set", &format!("owner={USER}")]);
     let leaf = switch_port(&host, "ikls1-3");
     for more in ["", ",script=no,downscript=no"] {
-        let mut guest = Guest::start(qemu_of(&host, USER).args(readme_options(more)));
+        let mut guest = Guest::start(qemu_of(&host, USER, USER).args(readme_options(more)));
         assert_talks(&leaf, MAC_1);
         guest.assert_alive();
         drop(guest);
@@ -127,12 +133,69 @@ fn a_user_plugs_into_taps_that_they_own() {
     }
 
     let options = readme_options(",script=no,downscript=no");
-    let refused = Answer::of(qemu_of(&host, USER + 1).args(&options));
+    let refused = Answer::of(qemu_of(&host, USER + 1, USER + 1).args(&options));
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(
         refused.stderr.contains("Operation not permitted"),
         "{refused:?}"
     );
+    fabric.end();
+}
+
+/// Members of the group open taps and sockets as the owner would, and command nothing.
+#[test]
+fn members_of_the_group_plug_in_and_others_do_not() {
+    if !have_qemu() {
+        return;
+    }
+    const GROUP: u32 = 54_399;
+    let host = PanelHost::new("group");
+    let [owner, group] = [format!("owner={USER}"), format!("host.plug_group={GROUP}")];
+    let fabric = host.run(&["--set", &owner, "--set", &group]);
+    // The kernel opens taps of a group for its members alone: the fabric says that the owner is none.
+    assert!(
+        fabric
+            .stderr()
+            .contains("is not in the group of host.plug_group"),
+        "{}",
+        fabric.stderr()
+    );
+
+    let socket = host.folder().join("vhost/ikvm1-3-1.sock");
+    let meta = socket.metadata().unwrap();
+    assert_eq!(
+        (meta.mode() & 0o777, meta.uid(), meta.gid()),
+        (0o660, USER, GROUP)
+    );
+    let connects = |uid: u32, gid: u32, socket: &Path| {
+        let connect = || {
+            // Of this thread alone, which ends at once.
+            set_thread_groups(&[]).unwrap();
+            set_thread_res_gid(None, Gid::from_raw(gid), None).unwrap();
+            set_thread_res_uid(None, Uid::from_raw(uid), None).unwrap();
+            UnixStream::connect(socket).is_ok()
+        };
+        thread::scope(|scope| scope.spawn(connect).join().unwrap())
+    };
+    assert!(connects(USER + 1, GROUP, &socket), "a member");
+    assert!(connects(USER, USER, &socket), "the owner");
+    assert!(!connects(USER + 1, USER + 1, &socket), "somebody else");
+    assert!(
+        !connects(USER + 1, GROUP, &host.socket()),
+        "a member, at the API"
+    );
+
+    let leaf = switch_port(&host, "ikls1-3");
+    let options = readme_options(",script=no,downscript=no");
+    let refused = Answer::of(qemu_of(&host, USER, USER).args(&options));
+    assert!(
+        refused.stderr.contains("Operation not permitted"),
+        "{refused:?}"
+    );
+    let mut guest = Guest::start(qemu_of(&host, USER + 1, GROUP).args(&options));
+    assert_talks(&leaf, MAC_1);
+    guest.assert_alive();
+    drop(guest);
     fabric.end();
 }
 
