@@ -67,7 +67,7 @@ impl Acceptance {
                 .ok()
                 .filter(|answer| answer.status == ExitStatus::Code(0))
             else {
-                // It has just lost its sessions or its power: asked again before the fabric is ready.
+                // It has just lost its power, perhaps: asked again when the fabric is well once more.
                 return Vec::new();
             };
             let planned = &state.plan.topology.switches[index];

@@ -1,6 +1,7 @@
 //! Access to the switches by exec, console and ssh.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -144,6 +145,14 @@ pub(crate) fn long_log(up: &mut Up) {
         })
     });
     assert_eq!(up.cli.node("leaf1")["bgp"]["established"], 2);
+}
+
+/// The fabric compared all switches' running configurations with their files when it was ready for the
+/// first time on this image, or an earlier one did.
+pub(crate) fn accepted(up: &mut Up) {
+    let image = up.cli.ok(&["image", "path"]);
+    let mark = Path::new(image.trim()).join("frr-configuration-accepted");
+    assert!(mark.exists(), "{} is missing", mark.display());
 }
 
 /// A switch's files come anew at each boot, so what vtysh could write would be lost then.

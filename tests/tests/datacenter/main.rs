@@ -71,6 +71,7 @@ const TRIALS: &[(&str, Test)] = &[
     ("a_switchs_log_holds_no_polls", access::log),
     ("a_log_that_nobody_reads_stops_nobody", access::long_log),
     ("write_memory_never_says_ok", access::write_memory),
+    ("frr_takes_its_whole_configuration", access::accepted),
     ("console_is_a_shell", access::console),
     (
         "dhcp_gives_a_lease_that_reaches_the_datacenter",
