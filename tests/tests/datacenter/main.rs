@@ -13,6 +13,7 @@ mod cutting;
 mod dhcp;
 mod facts;
 mod faults;
+mod flaps;
 mod host_peer;
 mod hostile;
 mod lab;
@@ -121,6 +122,7 @@ const TRIALS: &[(&str, Test)] = &[
         "cutting_a_cable_ends_its_session_at_once",
         cutting::down_and_up,
     ),
+    ("kernel_and_rib_agree_after_flaps", flaps::agree),
     (
         "a_delayed_spine_delays_pings_between_racks",
         converging::delayed_spine,
