@@ -5,9 +5,9 @@ use crate::conf::SwitchConf;
 use crate::render::render;
 use crate::statement::{Statement, statements};
 
-/// Statements that FRR (8.4, 10.3) takes and does not show, because they ask for what is the default
-/// or belongs to vtysh itself.
-const NOT_SHOWN: [&str; 1] = ["line vty"];
+/// Statements that FRR (8.4, 10.3) takes and does not show, because they are the defaults of the profile
+/// `datacenter`.
+const DEFAULTS: [&str; 2] = ["bgp log-neighbor-changes", "no bgp ebgp-requires-policy"];
 
 /// The statements of the switch's frr.conf that are missing in what its vtysh shows as
 /// `show running-config`, each with the blocks that it stands in.
@@ -22,17 +22,56 @@ pub fn not_accepted(conf: &SwitchConf, running: &str) -> Result<Vec<String>, Ren
 
 fn missing(asked: &str, running: &str) -> Vec<String> {
     let running = statements(running);
-    let is_shown = |statement: &Statement<'_>| {
-        let of_its_block = statement.blocks.first().unwrap_or(&statement.line);
-        !NOT_SHOWN.contains(of_its_block) && !NOT_SHOWN.contains(&statement.line)
-    };
     statements(asked)
         .into_iter()
-        .filter(|statement| is_shown(statement) && !running.contains(statement))
+        .filter(|asked| !DEFAULTS.contains(&asked.line) && !running.contains(asked))
         .map(|statement| {
             let mut words = statement.blocks;
             words.push(statement.line);
             words.join(" / ")
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a leaf2 got, and what its FRR 8.4 showed.
+    const ASKED: &str = include_str!("accepted/leaf2-asked.conf");
+    const RUNNING: &str = include_str!("accepted/leaf2-running-8.4.conf");
+
+    #[test]
+    fn a_configuration_that_was_taken_lacks_nothing() {
+        assert_eq!(missing(ASKED, RUNNING), [""; 0]);
+    }
+
+    /// What FRR 10 drops whose zebra and bgpd read the file without mgmtd.
+    #[test]
+    fn what_was_not_taken_is_named_with_its_blocks() {
+        let dropped = [
+            " ipv6 nd ra-interval 2",
+            "ip prefix-list SHORT ",
+            " maximum-paths 64",
+        ];
+        let kept = |line: &&str| !dropped.iter().any(|begin| line.contains(begin));
+        let running: Vec<_> = RUNNING.lines().filter(kept).collect();
+        let lacking = missing(ASKED, &running.join("\n"));
+        for line in [
+            "interface ens4 / ipv6 nd ra-interval 2",
+            "ip prefix-list SHORT seq 5 permit 0.0.0.0/0 le 7",
+            "router bgp 65504 / address-family ipv6 unicast / maximum-paths 64",
+        ] {
+            assert!(lacking.iter().any(|it| it == line), "{line}: {lacking:#?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_answer_lacks_everything() {
+        assert_eq!(missing(ASKED, "").len(), statements(ASKED).len() - 2);
+        assert_eq!(
+            missing(ASKED, "% Unknown command").len(),
+            statements(ASKED).len() - 2
+        );
+    }
 }
