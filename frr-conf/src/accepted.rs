@@ -3,7 +3,7 @@
 use crate::check::RenderError;
 use crate::conf::SwitchConf;
 use crate::render::render;
-use crate::statement::{Statement, statements};
+use crate::statement::statements;
 
 /// Statements that FRR (8.4, 10.3) takes and does not show, because they are the defaults of the profile
 /// `datacenter`.

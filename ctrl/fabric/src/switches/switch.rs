@@ -22,9 +22,13 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// Intervals between two queries: while sessions are missing, and once all are established.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(3));
 
-/// How long unchanged TCP connections count as proof of unchanged sessions. After this, bgpd is
-/// asked in any case.
-const TRUST: Duration = Duration::from_secs(60);
+/// How long unchanged TCP connections count as proof of unchanged sessions: while sessions are missing,
+/// and once all are established. After this, bgpd is asked in any case.
+const TRUST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
+
+/// How long after a change of its TCP connections a switch with missing sessions is asked each time: a
+/// session is established later than its connection.
+const HANDSHAKE: Duration = Duration::from_secs(6);
 
 /// How long a switch has to notice a carrier before it is asked what that did to its sessions. It also
 /// bounds how often a cable that flaps makes the switch work.
@@ -40,10 +44,35 @@ pub(crate) struct Switch {
     doubted: Notify,
 }
 
-/// The TCP connections in the switch's kernel when bgpd last reported every session established.
+/// The TCP connections in the switch's kernel when bgpd was last asked.
 struct Proof {
     connections: BTreeSet<String>,
+    /// When these connections were first seen.
+    since: Instant,
+    /// When bgpd answered.
     at: Instant,
+    /// Whether bgpd reported every session established.
+    is_well: bool,
+}
+
+impl Proof {
+    /// Whether bgpd would say what it said, as long as the connections are the same.
+    fn holds(&self) -> bool {
+        if self.is_well {
+            self.at.elapsed() < TRUST.1
+        } else {
+            self.at.elapsed() < TRUST.0 && self.since.elapsed() > HANDSHAKE
+        }
+    }
+
+    /// When to look again.
+    fn again(&self) -> Duration {
+        if self.is_well {
+            ASK_AGAIN.1
+        } else {
+            ASK_AGAIN.0
+        }
+    }
 }
 
 impl Switch {
@@ -156,21 +185,22 @@ impl Switch {
         let _turn = turn.acquire().await;
         let agent = self.vm.agent();
         let asked = clock::now();
-        // Listing the kernel's connections is much cheaper than vtysh: as long as they are the same
-        // as when all sessions were established, so are the sessions.
-        if let Some(known) = proof.as_ref().filter(|known| known.at.elapsed() < TRUST) {
-            let connections = bgp::connections(agent, ANSWER).await;
-            if connections.is_ok_and(|now| now == known.connections) {
-                return ASK_AGAIN.1;
-            }
-        }
-        // Forgotten before the query, whose answer may be that a session is missing.
-        *proof = None;
+        // Listing the kernel's connections costs a tenth of vtysh. Before the query, so that what changes
+        // meanwhile is seen as a change.
+        let connections = bgp::connections(agent, ANSWER).await.ok();
+        let known = proof.take();
+        let known = known.filter(|known| connections.as_ref() == Some(&known.connections));
+        let since = match known {
+            Some(known) if known.holds() => return proof.insert(known).again(),
+            Some(known) => known.since,
+            None => Instant::now(),
+        };
         let (established, note) = match bgp::read(agent, ANSWER).await {
             Ok(summary) => (summary.established().collect(), String::new()),
             Err(bgp::BgpError::Vtysh { .. }) => (BTreeSet::new(), "FRR is starting".into()),
             Err(error) => (BTreeSet::new(), error.to_string()),
         };
+        let has_answered = note.is_empty();
         self.learn(
             Report {
                 established,
@@ -179,16 +209,16 @@ impl Switch {
             },
             live,
         );
-        if !live.state().is_well(&self.name) {
-            return ASK_AGAIN.0;
-        }
-        // Only a complete set of sessions is worth proving: otherwise the next query must go to
-        // bgpd.
-        if let Ok(connections) = bgp::connections(agent, ANSWER).await {
-            let at = Instant::now();
-            *proof = Some(Proof { connections, at });
-        }
-        ASK_AGAIN.1
+        let is_well = live.state().is_well(&self.name);
+        *proof = connections
+            .filter(|_| has_answered)
+            .map(|connections| Proof {
+                connections,
+                since,
+                at: Instant::now(),
+                is_well,
+            });
+        if is_well { ASK_AGAIN.1 } else { ASK_AGAIN.0 }
     }
 
     fn learn(&self, report: Report, live: &Live) {
