@@ -1,5 +1,5 @@
-//! Whether FRR took its configuration: asked once for each image, when a whole fabric runs on it for
-//! the first time.
+//! Whether FRR took its configuration: asked once for each image, when a fabric is ready on it for the
+//! first time. One that was refused a statement is not ready any more.
 //!
 //! FRR's daemons log a statement that they do not know and go on without it, and from one version to
 //! the next a statement may move to another daemon. So a fabric could come up with sessions and
@@ -7,10 +7,13 @@
 //! its folder, made once all switches have passed, spares later starts the question.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use crate::files;
+use crate::live::Live;
 use crate::state::FabricState;
 use model::printable;
 use vm::agent::{ExitStatus, Limits};
@@ -27,6 +30,22 @@ const SHOW: Limits = Limits {
 
 /// The most lines that are named for one switch.
 const MOST_LINES: usize = 5;
+
+/// How long a change can go unnoticed if its signal was missed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Asks once the fabric is ready: nine switches take half a minute to answer under TCG.
+pub(crate) async fn follow(live: Arc<Live>) {
+    while !live.acceptance.answer().known {
+        if live.is_ready() {
+            for refused in live.acceptance.ask(&live.state()).await {
+                live.notices.add(refused);
+            }
+        }
+        let _ = timeout(LOOK, live.notices.changed()).await;
+    }
+    std::future::pending().await
+}
 
 /// What FRR did not take, as far as it was asked.
 #[derive(Debug, Default)]
@@ -50,7 +69,7 @@ impl Acceptance {
     }
 
     /// Asks all switches, unless that was done. Returns the sentences that are new.
-    pub(crate) async fn ask(&self, state: &FabricState) -> Vec<String> {
+    async fn ask(&self, state: &FabricState) -> Vec<String> {
         if self.answer().known {
             return Vec::new();
         }

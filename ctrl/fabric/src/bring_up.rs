@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::accepted;
 use crate::cables::Cables;
 use crate::cables::batch::CheckedBatch;
 use crate::cables::error::CablesError;
@@ -369,6 +370,9 @@ impl Running {
             let judge = readiness::judge(live.clone());
             let what = "judges whether the fabric is ready";
             tasks.spawn(endless(live.clone(), what, judge));
+            let accepted = accepted::follow(live.clone());
+            let what = "asks what FRR took of its configuration";
+            tasks.spawn(endless(live.clone(), what, accepted));
         }
     }
 

@@ -31,9 +31,6 @@ pub(crate) async fn judge(live: Arc<Live>) {
             live.set_ready(false);
         } else if !live.is_ready() {
             if loopbacks_answer(&state).await {
-                for refused in live.acceptance.ask(&state).await {
-                    live.notices.add(refused);
-                }
                 // The ping takes time, in which a session may have been lost or a cable cut.
                 live.set_ready(live.doubts() == doubts && state.all_well());
             } else {

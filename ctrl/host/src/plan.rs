@@ -395,7 +395,7 @@ mod tests {
     #[test]
     fn other_choices_in_words() {
         let mut input = input(1);
-        input.tap_form.owner = None;
+        input.tap_form.opener = TapOpener::Root;
         input.tap_form.multi_queue = true;
         let host = input.host.as_mut().unwrap();
         host.snat = Snat::Address("203.0.113.7".parse().unwrap());

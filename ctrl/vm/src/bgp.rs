@@ -119,16 +119,15 @@ pub async fn read(agent: &Agent, limit: Duration) -> Result<Summary, BgpError> {
 /// # Errors
 /// See [`BgpError`].
 pub async fn connections(agent: &Agent, limit: Duration) -> Result<BTreeSet<String>, BgpError> {
-    let command = ["cat", "/proc/net/tcp6", "/proc/net/tcp"].map(Into::into);
     let limits = Limits {
         time: limit,
         output: MAX_ANSWER,
     };
-    let output = agent.exec(&command, b"", limits).await?;
-    Ok(established(&String::from_utf8_lossy(&output.stdout)))
+    let listing = agent.read("/proc/net/tcp6", limits).await?;
+    Ok(established(&String::from_utf8_lossy(&listing)))
 }
 
-/// Lines of /proc/net/tcp (proc(5)) whose state is ESTABLISHED (01), from or to port 179 (00B3).
+/// Lines of /proc/net/tcp6 (proc(5)) whose state is ESTABLISHED (01), from or to port 179 (00B3).
 fn established(listing: &str) -> BTreeSet<String> {
     listing
         .lines()

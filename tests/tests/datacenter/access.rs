@@ -152,7 +152,9 @@ pub(crate) fn long_log(up: &mut Up) {
 pub(crate) fn accepted(up: &mut Up) {
     let image = up.cli.ok(&["image", "path"]);
     let mark = Path::new(image.trim()).join("frr-configuration-accepted");
-    assert!(mark.exists(), "{} is missing", mark.display());
+    until("the mark beside the image", FLOOD, || {
+        ensure(mark.exists(), || format!("{} is missing", mark.display()))
+    });
 }
 
 /// A switch's files come anew at each boot, so what vtysh could write would be lost then.

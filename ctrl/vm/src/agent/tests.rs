@@ -327,3 +327,56 @@ async fn our_own_mistakes_are_named() {
     let error = gone.ping(LIMITS.time).await.unwrap_err().to_string();
     assert!(error.starts_with("cannot reach the guest agent"), "{error}");
 }
+
+#[tokio::test]
+async fn a_file_is_read_in_pieces_and_closed() {
+    let closed = Arc::new(AtomicI64::new(0));
+    let (pieces, closes) = (AtomicI64::new(0), closed.clone());
+    let (agent, _dir) = serve(move |command, arguments| match command {
+        "guest-sync-delimited" => Sync,
+        "guest-file-open" => {
+            assert_eq!(arguments["path"], "/proc/net/tcp6");
+            Return(json!(1000))
+        }
+        "guest-file-read" => {
+            assert_eq!(arguments["handle"], 1000);
+            let last = pieces.fetch_add(1, Ordering::Relaxed) == 1;
+            Return(json!({ "count": 2, "buf-b64": STANDARD.encode("ab"), "eof": last }))
+        }
+        "guest-file-close" => {
+            closes.fetch_add(1, Ordering::Relaxed);
+            Return(json!({}))
+        }
+        other => panic!("{other}"),
+    });
+    let read = agent.read("/proc/net/tcp6", LIMITS).await.unwrap();
+    assert_eq!(read, b"abab");
+    assert_eq!(closed.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_file_without_an_end_is_refused_and_closed() {
+    for piece in [
+        json!({ "count": 40_000, "buf-b64": STANDARD.encode(vec![b'x'; 40_000]), "eof": false }),
+        json!({ "count": 0, "buf-b64": "", "eof": false }),
+    ] {
+        let closed = Arc::new(AtomicI64::new(0));
+        let closes = closed.clone();
+        let (agent, _dir) = serve(move |command, _| match command {
+            "guest-sync-delimited" => Sync,
+            "guest-file-open" => Return(json!(1000)),
+            "guest-file-read" => Return(piece.clone()),
+            _ => {
+                closes.fetch_add(1, Ordering::Relaxed);
+                Return(json!({}))
+            }
+        });
+        let small = Limits {
+            output: 100_000,
+            ..LIMITS
+        };
+        let error = agent.read("/x", small).await.unwrap_err().to_string();
+        assert!(error.contains("more than 100000 bytes"), "{error}");
+        assert_eq!(closed.load(Ordering::Relaxed), 1);
+    }
+}

@@ -14,9 +14,9 @@ pub enum ImageError {
     /// `/etc/os-release` does not name Debian.
     #[error(
         "the switch image is Debian, and this host is {host}: set image.release \
-         (such as \"trixie\") and image.mirror in the configuration, or import an image that a Debian \
-         host has built: `ikv-fabric image export FILE` there, `ikv-fabric --set \
-         image.release=… image import FILE` here"
+         (such as \"trixie\") and image.mirror in the configuration, or take an image that a Debian host \
+         has built: `ikv-fabric image export FILE` there, `ikv-fabric image --set \
+         image.release=trixie import FILE` here"
     )]
     NotDebian {
         /// The host's distribution, as in `/etc/os-release`.

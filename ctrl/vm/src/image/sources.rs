@@ -414,7 +414,9 @@ deb http://d.example/debian ./
         assert_eq!(
             release(other).unwrap_err().to_string(),
             "the switch image is Debian, and this host is Other 24.04: set image.release \
-             (such as \"bookworm\") and image.mirror in the configuration"
+             (such as \"trixie\") and image.mirror in the configuration, or take an image that a Debian host \
+             has built: `ikv-fabric image export FILE` there, `ikv-fabric image --set \
+             image.release=trixie import FILE` here"
         );
     }
 }

@@ -153,7 +153,7 @@ fn wrong_types() {
     );
     bad(
         "owner = true\n",
-        r#"f.toml, line 1: owner: true is not a user's name or uid, such as "anna" or 1000"#,
+        r#"f.toml, line 1: owner: true is neither a name nor a number, such as "anna" or 1000"#,
     );
     bad(
         "[ssh]\nroot_password = \"\"\n",

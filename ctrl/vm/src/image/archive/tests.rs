@@ -13,11 +13,11 @@ fn wanted(cache: &Path) -> WantedImage {
 
 /// An image's files, small ones, of a recipe for a release.
 fn image(folder: &Path, recipe: &str, suite: &str) -> ImagePaths {
-    let manifest = format!(r#"{{"recipe": "{recipe}", "suite": "{suite}", "packages": {{}}}}"#);
+    let manifest = serde_json::json!({ "recipe": recipe, "suite": suite, "packages": {} });
     for (part, _) in PARTS {
         fs::write(folder.join(part), format!("the {part}")).unwrap();
     }
-    fs::write(folder.join("manifest.json"), manifest).unwrap();
+    fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
     ImagePaths::in_folder(folder)
 }
 
@@ -120,7 +120,7 @@ async fn a_damaged_or_foreign_archive_is_refused_with_the_reason() {
     large.set_cksum();
     let cases: [(&str, Vec<u8>); 7] = [
         ("do not have the sums", flipped),
-        ("is missing from it", whole[..512].to_vec()),
+        ("cannot read an image from x.tar", whole[..512].to_vec()),
         ("x.tar", whole[..1540].to_vec()),
         ("manifest.json is missing from it", vec![0; 4096]),
         (
