@@ -161,7 +161,7 @@ fn members_of_the_group_plug_in_and_others_do_not() {
         fabric.stderr()
     );
 
-    let socket = host.folder().join("vhost/ikvm1-3-1.sock");
+    let socket = host.socket().with_file_name("vhost").join("ikvm1-3-1.sock");
     let meta = socket.metadata().unwrap();
     assert_eq!(
         (meta.mode() & 0o777, meta.uid(), meta.gid()),

@@ -104,6 +104,19 @@ impl Distribution {
     }
 }
 
+/// The command that installs a package of the host anew, given by Debian's name.
+pub fn reinstall(package: &str) -> String {
+    let host = Distribution::of_host();
+    let command = match host {
+        Debian => "apt-get install --reinstall",
+        Fedora => "dnf reinstall",
+        Arch => "pacman -S",
+        Suse => "zypper install --force",
+        Other => "install anew",
+    };
+    format!("{command} {}", host.name(package))
+}
+
 /// [`Distribution::install`] for the host.
 pub fn install(packages: &[&str]) -> String {
     Distribution::of_host().install(packages)

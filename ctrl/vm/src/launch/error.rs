@@ -24,8 +24,8 @@ pub enum LaunchError {
     },
     /// QEMU is installed, but does not start even an empty machine.
     #[error(
-        "qemu-system-x86_64 does not work here: {0}; if it is damaged, \
-         install its package anew"
+        "qemu-system-x86_64 does not work here: {0}; if it is damaged, `{again}` repairs it",
+        again = packages::reinstall("qemu-system-x86")
     )]
     Probe(String),
     /// A file of the image, the seed, or a socket could not be opened.
