@@ -87,9 +87,9 @@ fn a_bare_root_of_debian_13_runs_it_all() {
     root.run(None, &["ikv-fabric", "setup"], SETUP);
     let setup = began.elapsed();
     figure("setup in a bare root of Debian 13", &format!("{setup:.0?}"));
+    unit_tests(&root);
     patch_panel(&root);
     switches(&root);
-    unit_tests(&root);
 }
 
 fn patch_panel(root: &Root) {
@@ -156,6 +156,8 @@ fn unit_tests(root: &Root) {
         let netns = Netns::new("d13-unit");
         let mut command = root.command(Some(&netns), &[&program, "-q"]);
         command.env("IKV_TESTS_FOLDER", folder);
+        // Without cargo in there, insta would not know to what the snapshots' paths are relative.
+        command.env("INSTA_WORKSPACE_ROOT", repository());
         let output = ikv_tests::patience::output_within(&mut command, SETUP);
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{program}:\n{said}");
