@@ -125,7 +125,7 @@ async fn a_damaged_or_foreign_archive_is_refused_with_the_reason() {
         ("manifest.json is missing from it", vec![0; 4096]),
         (
             "kernel is missing from it",
-            tar_of(&[manifest, ("./kernel", EntryType::Regular, b"")]),
+            tar_of(&[manifest, ("kernels", EntryType::Regular, b"")]),
         ),
         (
             "kernel in it is not a file",
