@@ -23,6 +23,9 @@ const MAC_2: &str = "08:00:27:06:00:32";
 /// The uid of the user who plugs in; the machine need not have that account.
 const USER: u32 = 54_321;
 
+/// The gid of a group that may plug in; it need not exist either.
+const GROUP: u32 = 54_399;
+
 /// QEMU as root, without options for its network.
 fn qemu(host: &PanelHost) -> Command {
     let mut command = host.netns.command("qemu-system-x86_64");
@@ -148,7 +151,6 @@ fn members_of_the_group_plug_in_and_others_do_not() {
     if !have_qemu() {
         return;
     }
-    const GROUP: u32 = 54_399;
     let host = PanelHost::new("group");
     let [owner, group] = [format!("owner={USER}"), format!("host.plug_group={GROUP}")];
     let fabric = host.run(&["--set", &owner, "--set", &group]);

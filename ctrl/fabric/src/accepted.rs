@@ -44,7 +44,7 @@ pub(crate) async fn follow(live: Arc<Live>) {
         }
         let _ = timeout(LOOK, live.notices.changed()).await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// What FRR did not take, as far as it was asked.

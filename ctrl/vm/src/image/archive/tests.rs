@@ -27,7 +27,7 @@ fn exported(recipe: &str, suite: &str) -> Vec<u8> {
     let mut archive = Vec::new();
     let mut last = 0.0;
     export(&image, &mut archive, Path::new("x.tar"), |made| {
-        last = made.fraction
+        last = made.fraction;
     })
     .unwrap();
     assert!((last - 1.0).abs() < 1e-9, "{last}");
