@@ -68,11 +68,8 @@ impl Acceptance {
         self.answer().refused.clone()
     }
 
-    /// Asks all switches, unless that was done. Returns the sentences that are new.
+    /// Asks all switches, unless that was done on this image. Returns a sentence for each refusal.
     async fn ask(&self, state: &FabricState) -> Vec<String> {
-        if self.answer().known {
-            return Vec::new();
-        }
         let mark = mark(state);
         if mark.as_ref().is_some_and(|mark| mark.exists()) {
             self.answer().known = true;
@@ -89,15 +86,12 @@ impl Acceptance {
                 // It has just lost its power, perhaps: asked again when the fabric is well once more.
                 return Vec::new();
             };
-            let planned = &state.plan.topology.switches[index];
-            let conf = state.plan.topology.switch_conf(planned);
-            let lacking = conf.map(|conf| {
-                let running = String::from_utf8_lossy(&running.stdout);
-                frr_conf::not_accepted(&conf, &running)
-            });
-            if let Ok(Ok(lacking)) = lacking {
-                refused.extend(sentence(switch.name(), &lacking));
-            }
+            let topology = &state.plan.topology;
+            let conf = topology.switch_conf(&topology.switches[index]).ok();
+            let running = String::from_utf8_lossy(&running.stdout);
+            // It could be rendered when the switch was started.
+            let lacking = conf.and_then(|conf| frr_conf::not_accepted(&conf, &running).ok());
+            refused.extend(sentence(switch.name(), &lacking.unwrap_or_default()));
         }
         // A part of the fabric proves nothing about the switches that do not run.
         let whole = state.switches.len() == state.plan.topology.switches.len();

@@ -488,7 +488,7 @@ pub fn listen(socket: &Path, owner: &Person) -> Result<UnixListener, BringUpErro
     // A killed fabric may have left its socket here. The caller holds the lock, so no live fabric
     // uses it.
     files::remove(socket);
-    let listener = files::listen(socket, Clients::User((owner.uid, owner.gid))).map_err(failed)?;
+    let listener = files::listen(socket, Clients::owner(owner)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     UnixListener::from_std(listener).map_err(failed)
 }

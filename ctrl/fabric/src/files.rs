@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use crate::owner::Person;
 use host::folder::{self, Folder, User};
 use vm::spec::MAX_SOCKET_PATH;
 
@@ -46,6 +47,21 @@ pub(crate) enum Clients {
     User(User),
     /// The user, and the members of the group.
     Group(User),
+}
+
+impl Clients {
+    /// The fabric's owner alone.
+    pub(crate) fn owner(owner: &Person) -> Self {
+        Self::User((owner.uid, owner.gid))
+    }
+
+    /// Whoever may plug a VM in.
+    pub(crate) fn guests(owner: &Person) -> Self {
+        match owner.plug_group {
+            Some(group) => Self::Group((owner.uid, group)),
+            None => Self::owner(owner),
+        }
+    }
 }
 
 /// Listens at `path` for these clients, see [`Folder::listen`].

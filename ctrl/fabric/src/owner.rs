@@ -87,17 +87,18 @@ impl Person {
             // Only root may act for another user; any user can set the variable.
             .filter(|_| own.is_root())
             .and_then(|uid| uid.parse().ok());
-        let uid = sudo.unwrap_or(own.as_raw());
-        user(&Account::Id(uid)).unwrap_or_else(|| Self::without_account(uid))
+        Self::with_uid(sudo.unwrap_or(own.as_raw()))
     }
 
-    fn without_account(uid: u32) -> Self {
-        Person {
+    /// The user of this uid, which needs no account, as is usual in containers.
+    fn with_uid(uid: u32) -> Self {
+        let entry = entry("passwd", &Account::Id(uid));
+        entry.as_deref().and_then(parse).unwrap_or(Person {
             uid,
             gid: uid,
             plug_group: None,
             home: "/nonexistent".into(),
-        }
+        })
     }
 
     /// Whether the taps of a fabric open for this user: always for root, and else if they need no group, or
@@ -155,13 +156,11 @@ impl Person {
     }
 }
 
-/// Looks a user up. One that is given by number needs no account, as is usual in containers.
+/// Looks a user up.
 fn user(account: &Account) -> Option<Person> {
-    let entry = entry("passwd", account);
-    let found = entry.as_deref().and_then(parse);
     match account {
-        Account::Id(uid) => Some(found.unwrap_or_else(|| Person::without_account(*uid))),
-        Account::Name(_) => found,
+        Account::Id(uid) => Some(Person::with_uid(*uid)),
+        Account::Name(_) => parse(&entry("passwd", account)?),
     }
 }
 

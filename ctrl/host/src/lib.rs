@@ -39,6 +39,7 @@ pub mod lock;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod os_release;
 pub mod others;
 pub mod packages;
 pub mod plan;

@@ -3,9 +3,7 @@
 //! Inside the program packages have Debian's names; the table below has the names of others that
 //! provide the same programs. Only Debian's were tried.
 
-use std::fs;
-
-const OS_RELEASE: &str = "/etc/os-release";
+use crate::os_release::OsRelease;
 
 /// Families of distributions, by the program that installs their packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,17 +51,12 @@ const NAMES: [[&str; 4]; 7] = [
 impl Distribution {
     /// The host's.
     pub fn of_host() -> Self {
-        Self::of(&fs::read_to_string(OS_RELEASE).unwrap_or_default())
+        Self::of(&OsRelease::of_host())
     }
 
     /// The one that an os-release(5) file names, or is like.
-    fn of(os_release: &str) -> Self {
-        let value = |key: &str| {
-            let mut lines = os_release.lines().filter_map(|line| line.split_once('='));
-            lines
-                .find(|(name, _)| *name == key)
-                .map_or("", |(_, value)| value.trim_matches(['"', '\'']))
-        };
+    fn of(host: &OsRelease) -> Self {
+        let value = |key| host.value(key).unwrap_or_default();
         let family = |name: &str| match name {
             "debian" | "ubuntu" => Some(Debian),
             "fedora" | "rhel" | "centos" => Some(Fedora),
@@ -142,7 +135,7 @@ mod tests {
             ("ID=nixos\n", Other),
             ("", Other),
         ] {
-            assert_eq!(Distribution::of(os_release), family, "{os_release}");
+            assert_eq!(Distribution::of(&os_release.into()), family, "{os_release}");
         }
     }
 

@@ -236,8 +236,8 @@ impl Agent {
             .await
     }
 
-    /// Reads a file of the guest from its beginning. This costs the guest a quarter of running a program that
-    /// prints the file.
+    /// Reads a file of the guest from its beginning. No program has to start in the guest for it, which under
+    /// TCG costs more than the rest.
     ///
     /// # Errors
     /// See [`AgentError`]; [`AgentError::Malformed`] if the file is longer than `limits.output`.

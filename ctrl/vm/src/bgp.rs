@@ -114,7 +114,7 @@ pub async fn read(agent: &Agent, limit: Duration) -> Result<Summary, BgpError> {
 }
 
 /// The established BGP connections of the switch behind `agent`, as its kernel lists them. While they
-/// stay the same, no session was lost and none was made. This costs the guest a tenth of asking bgpd.
+/// stay the same, no session was lost and none was made. This costs the guest much less than asking bgpd.
 ///
 /// # Errors
 /// See [`BgpError`].

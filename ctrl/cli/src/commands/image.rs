@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::configuration::ConfigArgs;
 use super::{print, print_json};
 use fabric::progress::say;
+use host::folder::NEW;
 use model::config;
 use vm::image::{self, ImageError, ImagePaths, Imported, Progress, WantedImage};
 use vm::states::{self, StoredState};
@@ -67,15 +68,13 @@ struct Report {
 /// When the image cannot be built, or the action needs one and none is built.
 pub(crate) async fn run(json: bool, args: &ImageArgs) -> anyhow::Result<()> {
     let config = &args.config.config()?.image;
-    if let Action::Build { force } = args.action {
-        build(config, force).await?;
-    }
     let wanted = WantedImage::new(config)?;
     match &args.action {
+        Action::Build { force } => drop(build(config, *force).await?),
+        Action::Path => {}
         Action::ForgetStates => forget_states(&wanted)?,
         Action::Export { file } => return export(&wanted, file),
         Action::Import { file } => import(&wanted, file).await?,
-        Action::Build { .. } | Action::Path => {}
     }
     let files = wanted.built();
     let built_in = files.as_ref().and_then(|files| files.root.parent());
@@ -122,7 +121,7 @@ fn export(wanted: &WantedImage, file: &Path) -> anyhow::Result<()> {
         )?);
     }
     let mut draft = file.as_os_str().to_owned();
-    draft.push(".new");
+    draft.push(NEW);
     let draft = PathBuf::from(draft);
     let failed = || format!("cannot write {}", draft.display());
     let out = File::create(&draft).with_context(failed)?;

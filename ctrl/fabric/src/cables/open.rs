@@ -109,15 +109,6 @@ impl<'a> CableOpener<'a> {
         }
     }
 
-    /// Who may plug a VM in.
-    fn guests(&self) -> Clients {
-        let Person { uid, gid, .. } = *self.owner;
-        match self.owner.plug_group {
-            Some(group) => Clients::Group((uid, group)),
-            None => Clients::User((uid, gid)),
-        }
-    }
-
     fn backend(&self, end: &End) -> EndBackend {
         EndBackend::of(end.owner, &self.plan.switches, self.plan.config.vm.nic)
     }
@@ -153,7 +144,7 @@ impl<'a> CableOpener<'a> {
             EndBackend::VmTap => (Some(open_netdev(cable, &name)?), None),
             EndBackend::Anybody => (
                 Some(open_netdev(cable, &name)?),
-                Some((self.guests(), true)),
+                Some((Clients::guests(self.owner), true)),
             ),
             EndBackend::VmSocket { switch, .. } => {
                 let uid = jail::vm_uid(&self.plan.config, switch);

@@ -172,7 +172,7 @@ fn listen(path: &Path, owner: &Person) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    files::listen(path, Clients::User((owner.uid, owner.gid)))
+    files::listen(path, Clients::owner(owner))
 }
 
 /// The file of a socket that this process created. Dropping this removes it, unless another file

@@ -149,7 +149,7 @@ fn socket(paths: &StatePaths, topology: &Topology, switch: usize) -> PathBuf {
 }
 
 fn unix(path: &std::path::Path, owner: &Person) -> io::Result<Listener> {
-    let listener = listen(path, Clients::User((owner.uid, owner.gid)))?;
+    let listener = listen(path, Clients::owner(owner))?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener).map(Listener::Unix)
 }

@@ -64,15 +64,6 @@ impl Proof {
             self.at.elapsed() < TRUST.0 && self.since.elapsed() > HANDSHAKE
         }
     }
-
-    /// When to look again.
-    fn again(&self) -> Duration {
-        if self.is_well {
-            ASK_AGAIN.1
-        } else {
-            ASK_AGAIN.0
-        }
-    }
 }
 
 impl Switch {
@@ -185,13 +176,13 @@ impl Switch {
         let _turn = turn.acquire().await;
         let agent = self.vm.agent();
         let asked = clock::now();
-        // Listing the kernel's connections costs a tenth of vtysh. Before the query, so that what changes
+        // Listing the kernel's connections costs much less than vtysh. Before the query, so that what changes
         // meanwhile is seen as a change.
         let connections = bgp::connections(agent, ANSWER).await.ok();
         let known = proof.take();
         let known = known.filter(|known| connections.as_ref() == Some(&known.connections));
         let since = match known {
-            Some(known) if known.holds() => return proof.insert(known).again(),
+            Some(known) if known.holds() => return ask_again(proof.insert(known).is_well),
             Some(known) => known.since,
             None => Instant::now(),
         };
@@ -218,7 +209,7 @@ impl Switch {
                 at: Instant::now(),
                 is_well,
             });
-        if is_well { ASK_AGAIN.1 } else { ASK_AGAIN.0 }
+        ask_again(is_well)
     }
 
     fn learn(&self, report: Report, live: &Live) {
@@ -228,6 +219,11 @@ impl Switch {
             live.notices.signal();
         }
     }
+}
+
+/// When to look again at a switch.
+fn ask_again(is_well: bool) -> Duration {
+    if is_well { ASK_AGAIN.1 } else { ASK_AGAIN.0 }
 }
 
 fn pass_no_frame(cables: &[&str]) -> String {

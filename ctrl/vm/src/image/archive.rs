@@ -173,8 +173,7 @@ fn unpack(
         Ok(entry)
     };
     let mut sums = String::new();
-    let most: u64 = PARTS.iter().map(|(_, most)| most).sum();
-    let mut passed = Passed::of(IMPORTING, most, on_progress);
+    let mut passed = Passed::of(IMPORTING, 0, on_progress);
     for (part, most) in PARTS {
         let entry = next(part, most)?;
         passed.expect(entry.size());

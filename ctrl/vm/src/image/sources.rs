@@ -7,9 +7,9 @@ use std::fs;
 use std::path::Path;
 
 use super::error::ImageError;
+use host::os_release::OsRelease;
 
 const APT: &str = "/etc/apt";
-const OS_RELEASE: &str = "/etc/os-release";
 const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// One apt source: a `deb822` stanza or a line.
@@ -33,22 +33,16 @@ pub(super) struct Mirror {
 
 /// The code name of the host's Debian release.
 pub(super) fn host_release() -> Result<String, ImageError> {
-    release(&fs::read_to_string(OS_RELEASE).unwrap_or_default())
+    release(&OsRelease::of_host())
 }
 
 /// The code name in the os-release(5) of Debian itself. Derivatives have another ID and other
 /// packages.
-fn release(os_release: &str) -> Result<String, ImageError> {
-    let value = |key: &str| {
-        os_release.lines().find_map(|line| {
-            let (name, value) = line.split_once('=')?;
-            (name == key).then(|| value.trim_matches(['"', '\'']).to_owned())
-        })
-    };
-    match (value("ID").as_deref(), value("VERSION_CODENAME")) {
-        (Some("debian"), Some(codename)) => Ok(codename),
+fn release(host: &OsRelease) -> Result<String, ImageError> {
+    match (host.value("ID"), host.value("VERSION_CODENAME")) {
+        (Some("debian"), Some(codename)) => Ok(codename.to_owned()),
         _ => Err(ImageError::NotDebian {
-            host: value("PRETTY_NAME").unwrap_or_else(|| "unknown".into()),
+            host: host.value("PRETTY_NAME").unwrap_or("unknown").to_owned(),
         }),
     }
 }
@@ -408,11 +402,11 @@ deb http://d.example/debian ./
     #[test]
     fn only_debian_itself_names_the_release() {
         let debian = "PRETTY_NAME=\"Debian GNU/Linux 12\"\nVERSION_CODENAME=bookworm\nID=debian\n";
-        assert_eq!(release(debian).unwrap(), "bookworm");
+        assert_eq!(release(&debian.into()).unwrap(), "bookworm");
         let other =
             "PRETTY_NAME=\"Other 24.04\"\nID=other\nID_LIKE=debian\nVERSION_CODENAME=noble\n";
         assert_eq!(
-            release(other).unwrap_err().to_string(),
+            release(&other.into()).unwrap_err().to_string(),
             "the switch image is Debian, and this host is Other 24.04: set image.release \
              (such as \"trixie\") and image.mirror in the configuration, or take an image that a Debian host \
              has built: `ikv-fabric image export FILE` there, `ikv-fabric image --set \
