@@ -134,10 +134,12 @@ impl States {
         Ok(size)
     }
 
-    /// Removes the states beyond those used last, and old drafts.
-    pub fn tidy(&self) {
+    /// Removes the states beyond those used last, and old drafts. Keeps the states for `wanted`, however
+    /// long ago they were used.
+    pub(crate) fn tidy(&self, wanted: &BTreeSet<String>) {
         let now = SystemTime::now();
-        for path in superfluous(list(&self.folder)) {
+        let wanted: BTreeSet<_> = wanted.iter().map(|key| self.path(key)).collect();
+        for path in superfluous(list(&self.folder), &wanted) {
             let _ = folder::remove(&path);
         }
         for (path, meta) in files(&self.folder, DRAFT) {
@@ -189,11 +191,20 @@ fn files(folder: &Path, end: &str) -> impl Iterator<Item = (PathBuf, fs::Metadat
         .filter(move |(path, meta)| meta.is_file() && path.extension().is_some_and(|is| is == end))
 }
 
-/// The files of all states but the [`MAX_STORED`] used last.
-fn superfluous(mut stored: Vec<StoredState>) -> Vec<PathBuf> {
-    stored.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.path.cmp(&b.path)));
-    stored.drain(..MAX_STORED.min(stored.len()));
-    stored.into_iter().map(|state| state.path).collect()
+/// The files of all states but the `wanted` ones and, with these, the [`MAX_STORED`] used last.
+fn superfluous(mut stored: Vec<StoredState>, wanted: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    let is_wanted = |state: &StoredState| wanted.contains(&state.path);
+    stored.sort_by(|a, b| {
+        let order = is_wanted(b).cmp(&is_wanted(a));
+        order
+            .then_with(|| b.used.cmp(&a.used))
+            .then_with(|| a.path.cmp(&b.path))
+    });
+    let others = stored.into_iter().skip(MAX_STORED);
+    others
+        .filter(|state| !is_wanted(state))
+        .map(|state| state.path)
+        .collect()
 }
 
 #[cfg(test)]
@@ -261,13 +272,31 @@ mod tests {
         let (old, new) = (states.draft("old").unwrap(), states.draft("new").unwrap());
         let then = SystemTime::now() - 2 * ABANDONED;
         old.file().set_modified(then).unwrap();
-        states.tidy();
+        states.tidy(&BTreeSet::new());
         assert!(!old.path.exists() && new.path.exists() && states.holds("a"));
+    }
+
+    /// Seen in CI: a start made one state, and so removed another, which its spines needed.
+    #[test]
+    fn a_state_that_this_start_needs_stays_though_it_is_the_oldest() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = states(folder.path());
+        for index in 0..=MAX_STORED {
+            save(&states, &index.to_string(), b"x");
+            let file = File::options().write(true).open(states.path(&index.to_string()));
+            let age = Duration::from_secs(1000 - index as u64);
+            file.unwrap().set_modified(SystemTime::now() - age).unwrap();
+        }
+        states.tidy(&BTreeSet::from(["0".into()]));
+        assert!(states.holds("0") && !states.holds("1") && states.holds("2"));
     }
 
     proptest! {
         #[test]
-        fn the_last_used_stay(ages in proptest::collection::vec(0u64..1000, 0..30)) {
+        fn the_last_used_stay(
+            ages in proptest::collection::vec(0u64..1000, 0..30),
+            wanted in proptest::collection::btree_set(0usize..30, 0..12),
+        ) {
             let all: Vec<_> = ages
                 .iter()
                 .enumerate()
@@ -277,10 +306,20 @@ mod tests {
                     used: SystemTime::UNIX_EPOCH + Duration::from_secs(*age),
                 })
                 .collect();
-            let gone = superfluous(all.clone());
-            prop_assert_eq!(gone.len(), all.len().saturating_sub(MAX_STORED));
+            let wanted: BTreeSet<PathBuf> = wanted
+                .into_iter()
+                .filter(|index| *index < all.len())
+                .map(|index| format!("{index}").into())
+                .collect();
+            let gone = superfluous(all.clone(), &wanted);
+            let kept = MAX_STORED.max(wanted.len());
+            prop_assert_eq!(gone.len(), all.len().saturating_sub(kept));
+            prop_assert!(gone.iter().all(|path| !wanted.contains(path)));
             let used = |stays: bool| {
-                let some = all.iter().filter(|state| gone.contains(&state.path) != stays);
+                let some = all
+                    .iter()
+                    .filter(|state| gone.contains(&state.path) != stays)
+                    .filter(|state| !wanted.contains(&state.path));
                 some.map(|state| state.used).collect::<Vec<_>>()
             };
             let newest_gone = used(false).into_iter().max();

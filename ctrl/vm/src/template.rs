@@ -116,6 +116,14 @@ impl Launcher {
         missing
     }
 
+    /// Removes the states that were not used for long, but none that one of `specs` starts from.
+    pub fn tidy_states<'s>(&self, specs: impl IntoIterator<Item = &'s VmSpec>) {
+        if let Some(states) = self.states() {
+            let keys = specs.into_iter().filter_map(|spec| key_of(spec, states));
+            states.tidy(&keys.collect());
+        }
+    }
+
     /// Makes the state for `key`, from which `spec` (among others) starts. `run_dir` is for files and
     /// sockets while it is made. Returns the state's size in bytes.
     ///

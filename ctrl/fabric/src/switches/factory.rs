@@ -145,10 +145,8 @@ impl SwitchFactory {
 
     /// Creates the missing ones of the states that these VMs start from.
     pub(crate) async fn make_states(&self, specs: &[&VmSpec], progress: &Progress) {
-        if let Some(states) = &self.states {
-            let launcher = &self.machine.launcher;
-            saved_states::make_missing(launcher, states, specs, &self.paths.vms, progress).await;
-        }
+        let launcher = &self.machine.launcher;
+        saved_states::make_missing(launcher, specs, &self.paths.vms, progress).await;
     }
 
     /// The path of an ssh_config(5) with one `Host` for each switch.

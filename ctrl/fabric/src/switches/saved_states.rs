@@ -40,7 +40,6 @@ fn identity(root: &Path) -> String {
 /// its switches boot.
 pub(crate) async fn make_missing(
     launcher: &Launcher,
-    states: &States,
     specs: &[&VmSpec],
     folder: &Path,
     progress: &Progress,
@@ -81,7 +80,7 @@ pub(crate) async fn make_missing(
             )),
         }
     }
-    states.tidy();
+    launcher.tidy_states(specs.iter().copied());
     if made > 0 {
         stage.done(&format!("{made} made, {} MiB", bytes >> 20));
     }
