@@ -230,7 +230,7 @@ fn set_takes_toml_and_bare_texts() {
     )
     .unwrap();
     assert_eq!(config.owner, Some(Account::Name("anna".into())));
-    assert_eq!(config.vm.memory.mib(), 1024);
+    assert_eq!(config.vm.memory.map(Memory::mib), Some(1024));
     assert_eq!(config.host.snat, Snat::Address(Ipv4Addr::new(10, 0, 0, 1)));
     assert_eq!(config.mac.server, MacPrefix([2, 0, 0]));
     assert_eq!(config.ssh.root_password.as_deref(), Some("12345"));
@@ -244,7 +244,7 @@ fn set_takes_toml_and_bare_texts() {
 fn an_owner_by_uid_and_memory_in_mib() {
     let config = parse("f.toml", "owner = 1000\nvm.memory = 256\n", &[]).unwrap();
     assert_eq!(config.owner, Some(Account::Id(1000)));
-    assert_eq!(config.vm.memory.to_string(), "256M");
+    assert_eq!(config.vm.memory.unwrap().to_string(), "256M");
 }
 
 #[test]
