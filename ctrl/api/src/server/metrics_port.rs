@@ -22,10 +22,10 @@ use super::refusal::refuse;
 use crate::{ApiError, Backend, metrics, routes};
 
 /// The most clients at the same time. Further ones wait in the listener's backlog.
-const MOST_CLIENTS: usize = 8;
+const MOST_CLIENTS: usize = 16;
 
 /// For a client to send its request and to read the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The most bytes of a request's head; hyper takes no fewer.
 const LONGEST_HEAD: usize = 8 << 10;

@@ -114,7 +114,7 @@ fn of_switch(name: &str, before: Option<&Switch>, now: &Switch) -> Vec<News> {
     let died_again = before.is_some_and(|it| it.restarts < now.restarts);
     let is_new = state_before != Some(now.state);
     let was_dead = state_before.is_some_and(is_dead);
-    if (is_dead(now.state) && !was_dead) || (died_again && !was_dead) {
+    if !was_dead && (died_again || is_dead(now.state)) {
         let text = format!("the QEMU of {name} has died: {}", now.why);
         news.push(event(EventKind::SwitchDied, text));
     }
