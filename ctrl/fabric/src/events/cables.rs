@@ -60,7 +60,7 @@ fn of_change(
     if before.state != now.state || opened {
         let text = match now.state {
             CableState::Up => format!("cable {name} passes frames again"),
-            CableState::Down => format!("cable {name} was cut: its ends lose carrier"),
+            CableState::Down => format!("cable {name} was cut"),
             CableState::Blackhole => {
                 format!("cable {name} is a blackhole: its ends keep carrier, and frames vanish")
             }
@@ -147,7 +147,7 @@ mod tests {
             panic!("one event");
         };
         assert_eq!(*kind, EventKind::Carrier);
-        assert_eq!(text, "cable iksb12 was cut: its ends lose carrier");
+        assert_eq!(text, "cable iksb12 was cut");
         assert_eq!(events(&cut, &cut), []);
         let closed = Condition {
             closed: Some("a fault".into()),
