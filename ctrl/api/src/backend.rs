@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
@@ -12,6 +14,7 @@ use model::topology::TopologyJson;
 
 use crate::capture::{CaptureRequest, CaptureStream};
 use crate::error::ApiError;
+use crate::events::{EventsRequest, Streamed};
 use crate::recorder::{DumpRequest, RecorderStatus, TriggersRequest};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, ExecAnswer, ExecRequest,
@@ -124,6 +127,12 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         request: &CaptureRequest,
     ) -> impl Future<Output = Result<CaptureStream, ApiError>> + Send;
+
+    /// The events that `request` asks for, in their order.
+    fn events(&self, request: EventsRequest) -> BoxStream<'static, Streamed>;
+
+    /// How long each worker has moved frames since it started, by the workers' numbers.
+    fn workers_busy(&self) -> Vec<Duration>;
 
     /// The flight recorder.
     ///

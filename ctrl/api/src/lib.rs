@@ -3,9 +3,10 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`routes`] | one table of all requests: method, path, and the types of what is asked and answered |
-//! | `status`, `cables`, `accuracy`, `switches`, `positions`, `apply`, [`capture`], [`recorder`] | these types, and the format of captured frames on the wire |
+//! | `status`, `cables`, `accuracy`, `switches`, `positions`, `apply`, [`capture`], [`recorder`], [`events`] | these types, and the format of captured frames on the wire |
+//! | `metrics` | the figures of a fabric as OpenMetrics |
 //! | `client` | [`Client`], with a method for each route |
-//! | `server` | [`serve`]; the only module that uses axum and knows HTTP statuses |
+//! | `server` | [`serve`], and [`serve_metrics`] for one page over TCP; the only module that uses axum and knows HTTP statuses |
 //! | `backend` | [`Backend`], the trait by which the server asks a fabric |
 //! | `error` | [`ApiError`]: what kind of refusal, and the sentence |
 //!
@@ -25,8 +26,11 @@
 //! answered with 101, and its connection then carries what the route's
 //! [`Protocol`](routes::Protocol) says.
 //!
+//! [`events`] are a stream that needs no upgrade: the body of an answer that does not end.
+//!
 //! # Limits
-//! The server serves 128 clients at once, including those of captures and consoles. The head of
+//! The server serves 128 clients at once, including those of captures and consoles, and at most 64 of them
+//! with events. The head of
 //! a request must arrive within 10 s and its body within another 10 s; a body has at most 2 MiB.
 //! Every refusal has a [`Failure`], except for what is not HTTP, or has a head of more than
 //! 128 KiB: that is answered with a bare status, or by closing the connection.
@@ -38,6 +42,8 @@ mod cables;
 pub mod capture;
 mod client;
 mod error;
+pub mod events;
+mod metrics;
 mod positions;
 pub mod recorder;
 pub mod routes;
@@ -56,11 +62,13 @@ pub use cables::{
     CableBatchDone, CableChanged, CableReport, CableStateRequest, LaneImpairment, LaneReport,
 };
 pub use capture::{CaptureCount, CaptureInterface, CaptureRequest, CaptureStart};
-pub use client::{Client, ClientError, default_socket, own_socket};
+pub use client::{Client, ClientError, EventReader, default_socket, own_socket};
 pub use error::ApiError;
+pub use events::{Event, EventKind, EventsRequest, Lagged, Streamed};
+pub use metrics::metric_names;
 pub use positions::{Position, Positions};
 pub use recorder::{DumpRequest, RecorderStatus, Trigger, TriggersRequest};
-pub use server::serve;
+pub use server::{serve, serve_metrics};
 pub use status::{NodeState, NodeStatus, Sessions, Status};
 pub use switches::{BmcReport, ExecAnswer, ExecRequest, IpmiAccess, PowerRequest, SshAccess};
 

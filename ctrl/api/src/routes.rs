@@ -13,15 +13,16 @@ use model::topology::TopologyJson;
 
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, CableStateRequest,
-    CaptureRequest, DumpRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus,
-    Positions, PowerRequest, RecorderStatus, SshAccess, Status, TriggersRequest,
+    CaptureRequest, DumpRequest, EventsRequest, ExecAnswer, ExecRequest, IpmiAccess,
+    LaneImpairment, NodeStatus, Positions, PowerRequest, RecorderStatus, SshAccess, Status,
+    TriggersRequest,
 };
 
 /// One kind of request: its method, its path, and the types of what is asked and answered.
 ///
 /// A `GET` carries the fields of `Input` in the query, a `PUT` or `POST` carries them as JSON in
-/// the body. `Answer` comes back as JSON or, if it is a [`Protocol`], is what the connection
-/// speaks after it was upgraded.
+/// the body. `Answer` comes back as JSON, but for [`ServerSentEvents`] and [`OpenMetrics`]; or, if it is a
+/// [`Protocol`], it is what the connection speaks after it was upgraded.
 #[derive(Debug)]
 pub struct Route<Input, Answer> {
     pub(crate) method: Method,
@@ -78,6 +79,14 @@ pub enum CapturedFrames {}
 impl Protocol for CapturedFrames {
     const NAME: &'static str = "ikv-capture";
 }
+
+/// The answer of [`EVENTS`]: the stream that [`crate::events`] describes, `text/event-stream`.
+#[derive(Debug)]
+pub enum ServerSentEvents {}
+
+/// The answer of [`METRICS`]: the text format of OpenMetrics 1.0.
+#[derive(Debug)]
+pub enum OpenMetrics {}
 
 /// The input of a route that needs none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +169,11 @@ routes! {
 
     /// Frames from now on.
     CAPTURE = POST "/v1/capture", CaptureRequest => CapturedFrames;
+
+    /// What happened, and what happens from now on.
+    EVENTS = GET "/v1/events", EventsRequest => ServerSentEvents;
+    /// Figures for a monitoring system.
+    METRICS = GET "/metrics", Nothing => OpenMetrics;
 
     /// The flight recorder: its memory, its triggers and the dumps that it has kept.
     RECORDER = GET "/v1/recorder", Nothing => RecorderStatus;

@@ -22,6 +22,7 @@ use crate::cables::open::CableOpener;
 use crate::cables::panel::PatchPanel;
 use crate::change::control::ChangeControl;
 use crate::descriptors::make_room;
+use crate::events::observer;
 use crate::fabric::Fabric;
 use crate::files::{self, Clients, make_folder};
 use crate::host::Host;
@@ -351,6 +352,8 @@ impl Running {
         let triggers = fabric.clone().watch_triggers();
         let what = "watches the recorder's triggers";
         tasks.spawn(supervised(live.clone(), what, triggers));
+        let observed = observer::follow(fabric.clone());
+        tasks.spawn(endless(live.clone(), "writes down what happens", observed));
         if let Some(rootless) = rootless::entered() {
             let way_out = way_out::watch(live.clone(), rootless);
             tasks.spawn(supervised(live.clone(), "watches the way out", way_out));

@@ -1,13 +1,16 @@
 //! A running fabric: [`Fabric`] is composed of parts, each of which answers its share of the API.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::seccomp;
+use futures_util::stream::BoxStream;
 
 use crate::cable_requests::CableRequests;
 use crate::cables::Cables;
 use crate::cables::names::CableNames;
 use crate::change::control::ChangeControl;
+use crate::events::log::EventLog;
 use crate::live::Live;
 use crate::recorder::Recorder;
 use crate::state::FabricState;
@@ -16,8 +19,8 @@ use crate::{positions, rights, vm_args};
 use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
-    ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
-    Positions, Recording, SshAccess, Status,
+    ConsoleStream, EventsRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus,
+    Peer, Positions, Recording, SshAccess, Status, Streamed,
 };
 use dataplane::Side;
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
@@ -133,6 +136,10 @@ impl CableRequests for CablesNow {
         Option::as_ref(&self.recorder)
     }
 
+    fn events(&self) -> &EventLog {
+        &self.live.events
+    }
+
     async fn set_carrier(&self, cable: usize, side: Side, up: bool) -> Option<String> {
         self.live.set_carrier(&self.state, cable, side, up).await
     }
@@ -241,6 +248,14 @@ impl Backend for Fabric {
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
         self.cables_now().capture(request).await
+    }
+
+    fn events(&self, request: EventsRequest) -> BoxStream<'static, Streamed> {
+        self.live.events.read(request)
+    }
+
+    fn workers_busy(&self) -> Vec<Duration> {
+        self.live.state().cables.panel().busy()
     }
 
     fn recorder(&self) -> Result<impl Recording, ApiError> {

@@ -1,6 +1,7 @@
 //! The client of a running fabric: [`Client`].
 
 mod error;
+mod events;
 mod http;
 mod socket;
 
@@ -16,11 +17,13 @@ use model::topology::TopologyJson;
 use crate::routes::{self, CableNames, Nothing};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, CableStateRequest,
-    CaptureRequest, DumpRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus,
-    Positions, PowerRequest, RecorderStatus, SshAccess, Status, Trigger, TriggersRequest,
+    CaptureRequest, DumpRequest, EventsRequest, ExecAnswer, ExecRequest, IpmiAccess,
+    LaneImpairment, NodeStatus, Positions, PowerRequest, RecorderStatus, SshAccess, Status,
+    Trigger, TriggersRequest,
 };
 
 pub use error::ClientError;
+pub use events::EventReader;
 pub use socket::{default_socket, own_socket};
 
 /// A client of one fabric, with a method for each route.
@@ -156,6 +159,18 @@ impl Client {
         request: &CaptureRequest,
     ) -> Result<impl AsyncRead + AsyncWrite + Unpin + use<>, ClientError> {
         self.upgrade(routes::CAPTURE, "", request).await
+    }
+
+    /// What happened after the event `request.since`, and what happens from now on.
+    pub async fn events(&self, request: &EventsRequest) -> Result<EventReader, ClientError> {
+        let body = self.open(routes::EVENTS, request).await?;
+        Ok(EventReader::new(self.clone(), body))
+    }
+
+    /// The figures for a monitoring system, as OpenMetrics.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let page = self.open(routes::METRICS, &Nothing {}).await?;
+        self.read_text(page).await
     }
 
     /// The flight recorder: its memory, its triggers and the dumps that it has kept.

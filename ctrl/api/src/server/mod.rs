@@ -2,9 +2,12 @@
 //!
 //! A client passes [`limits`], each of its requests passes the [`request_guard`] and is read
 //! into a [`ParsedRequest`]. The [`Backend`] answers; [`refusal`] turns an [`ApiError`] into a
-//! status, and [`stream`] connects a client that asked for a stream.
+//! status, [`stream`] connects a client that asked for a stream, and [`events`] writes events.
+//! [`metrics_port`] serves one page over TCP, apart from all of this.
 
+mod events;
 mod limits;
+mod metrics_port;
 mod parsed_request;
 mod refusal;
 mod request_guard;
@@ -19,12 +22,16 @@ use axum::middleware::from_fn;
 use axum::routing::{MethodFilter, on};
 use axum::{Json, Router};
 use hyper::Method;
+use hyper::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 
-use crate::routes::{self, CableNames, Protocol, Route};
-use crate::{ApiError, Backend, Recording};
+use crate::events::EventsRequest;
+use crate::routes::{self, CableNames, Nothing, Protocol, Route};
+use crate::{ApiError, Backend, Recording, metrics};
+use events::StreamLimit;
+pub use metrics_port::serve_metrics;
 use parsed_request::ParsedRequest;
 use stream::Stream;
 
@@ -34,7 +41,7 @@ pub async fn serve<B: Backend>(listener: UnixListener, backend: Arc<B>) -> Infal
 }
 
 fn router<B: Backend>(backend: Arc<B>) -> Router {
-    let handlers = recorder(switches(cables(Handlers::<B>(Router::new()))))
+    let handlers = watching(recorder(switches(cables(Handlers::<B>(Router::new())))))
         .json(
             routes::STATUS,
             |backend, _| async move { Ok(backend.status()) },
@@ -116,6 +123,28 @@ fn recorder<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
         .json(routes::RECORDER_TRIGGERS, |backend, request| async move {
             backend.recorder()?.set_triggers(request.input).await
         })
+}
+
+fn watching<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
+    let limit = StreamLimit::default();
+    let events = async move |State(backend): State<Arc<B>>,
+                             request: ParsedRequest<EventsRequest>| {
+        let permit = limit.admit()?;
+        let mut wanted = request.input;
+        wanted.since = request.last_event.or(wanted.since);
+        Ok::<_, ApiError>(events::answer(backend.events(wanted), permit))
+    };
+    let metrics = async |State(backend): State<Arc<B>>, _: ParsedRequest<Nothing>| {
+        let page = metrics::of(&*backend).await?;
+        Ok::<_, ApiError>(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], page))
+    };
+    let (of_events, of_metrics) = (routes::EVENTS, routes::METRICS);
+    Handlers(
+        handlers
+            .0
+            .route(of_events.template, on(filter(&of_events.method), events))
+            .route(of_metrics.template, on(filter(&of_metrics.method), metrics)),
+    )
 }
 
 /// A router that is made from [`Route`]s, so that what a handler takes and gives are the types

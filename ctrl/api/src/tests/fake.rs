@@ -3,7 +3,10 @@
 use model::power::PowerAction;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use tokio::io::{copy, duplex, split};
 use tokio::sync::mpsc;
 
@@ -17,7 +20,7 @@ use crate::*;
 
 /// Answers every request with something, and writes down in words what it was asked.
 #[derive(Default)]
-pub(super) struct Fake {
+pub(crate) struct Fake {
     pub(super) asked: Mutex<Vec<String>>,
 }
 
@@ -37,7 +40,7 @@ pub(super) fn node() -> NodeStatus {
     }
 }
 
-fn stream(interface: &str) -> CaptureStream {
+fn capture(interface: &str) -> CaptureStream {
     let (chunks, receiver) = mpsc::channel(1);
     chunks.try_send(interface.as_bytes().to_vec()).unwrap();
     CaptureStream {
@@ -190,7 +193,31 @@ impl Backend for Fake {
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
         self.asked(format!("capture {:?}", request.cables));
-        Ok(stream("now"))
+        Ok(capture("now"))
+    }
+
+    fn events(&self, request: EventsRequest) -> BoxStream<'static, Streamed> {
+        self.asked(format!(
+            "events {:?}, follow: {}",
+            request.since, request.follow
+        ));
+        let event = Event {
+            id: 8,
+            at: "now".into(),
+            kind: EventKind::Notice,
+            subject: "fabric".into(),
+            text: "é\n".into(),
+        };
+        let lagged = Lagged {
+            missed: 1,
+            since: 9,
+        };
+        let all = [Streamed::Event(Arc::new(event)), Streamed::Lagged(lagged)];
+        stream::iter(all).boxed()
+    }
+
+    fn workers_busy(&self) -> Vec<Duration> {
+        vec![Duration::from_millis(1500)]
     }
 
     fn recorder(&self) -> Result<impl Recording, ApiError> {
@@ -208,12 +235,12 @@ impl Recording for FakeRecorder<'_> {
 
     async fn dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
         self.0.asked(format!("dump {:?}", request.last_ms));
-        Ok(stream("before"))
+        Ok(capture("before"))
     }
 
     async fn kept(&self, name: &str) -> Result<CaptureStream, ApiError> {
         self.0.asked(format!("kept {name}"));
-        Ok(stream("kept"))
+        Ok(capture("kept"))
     }
 
     async fn set_triggers(&self, request: TriggersRequest) -> Result<RecorderStatus, ApiError> {

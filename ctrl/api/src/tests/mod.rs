@@ -1,6 +1,6 @@
 //! Server and client together, over a socket: every request arrives as it was meant.
 
-mod fake;
+pub(crate) mod fake;
 
 use model::power::PowerAction;
 use std::sync::Arc;
@@ -139,6 +139,53 @@ fn streams_carry_what_the_backend_sends() {
             "kept 001-down"
         ]
     );
+}
+
+#[test]
+fn events_and_metrics_arrive() {
+    let asked = with_client(async |client| {
+        let request = EventsRequest {
+            since: Some(7),
+            follow: false,
+        };
+        let mut events = client.events(&request).await.unwrap();
+        let Some(Streamed::Event(event)) = events.next().await.unwrap() else {
+            panic!("no event");
+        };
+        assert_eq!((event.id, &*event.text), (8, "é\n"));
+        let last = events.next().await.unwrap();
+        assert!(matches!(last, Some(Streamed::Lagged(_))), "{last:?}");
+        assert_eq!(events.next().await.unwrap(), None);
+        let page = client.metrics().await.unwrap();
+        assert!(page.ends_with("# EOF\n"), "{page}");
+    });
+    assert_eq!(
+        asked,
+        ["events Some(7), follow: false", "cables []", "status"]
+    );
+}
+
+#[test]
+fn an_event_source_goes_on_after_its_last_event() {
+    let asked = with_client(async |client| {
+        for id in ["900", "x"] {
+            let request = format!(
+                "GET /v1/events?since=5 HTTP/1.1\r\nhost: f\r\nlast-event-id: {id}\r\n\
+                 connection: close\r\n\r\n"
+            );
+            let (status, _) = raw(client, &request).await;
+            assert_eq!(status, "HTTP/1.1 200 OK");
+        }
+        let request = "GET /v1/events?since=x HTTP/1.1\r\nhost: f\r\nconnection: close\r\n\r\n";
+        let (status, body) = raw(client, request).await;
+        assert_eq!(status, "HTTP/1.1 400 Bad Request");
+        serde_json::from_str::<Failure>(&body).unwrap();
+    });
+    let expected = [
+        "events Some(900), follow: true",
+        "events Some(5), follow: true",
+    ];
+    assert_eq!(asked, expected);
 }
 
 #[test]

@@ -14,12 +14,14 @@ mod config;
 mod configuration;
 mod console;
 mod converge;
+mod events;
 mod exec;
 mod extcap;
 mod image;
 mod impair;
 mod import;
 mod ipmi;
+mod metrics;
 mod number;
 mod panel;
 mod patch;
@@ -66,6 +68,7 @@ pub(crate) enum Command {
     Capture(capture::CaptureArgs),
     Impair(Box<impair::ImpairArgs>),
     Scenario(scenario::ScenarioArgs),
+    Events(events::EventsArgs),
     Exec(exec::ExecArgs),
     Extcap(extcap::ExtcapArgs),
     Image(image::ImageArgs),
@@ -90,7 +93,11 @@ impl Command {
     /// When `run` cannot do without root here.
     pub(crate) fn prepare(&self) -> anyhow::Result<()> {
         match self {
-            Command::Run(args) => run::leave_without_root(args),
+            Command::Run(args) => {
+                // Before `run` moves to where nobody could reach the port.
+                args.metrics.listen()?;
+                run::leave_without_root(args)
+            }
             _ => Ok(()),
         }
     }
@@ -115,6 +122,7 @@ impl Command {
             Command::Capture(args) => capture::run(context, args).await?,
             Command::Impair(args) => impair::run(context, args).await?,
             Command::Scenario(args) => scenario::run(context, args).await?,
+            Command::Events(args) => events::run(context, args).await?,
             Command::Exec(args) => return exec::run(context, args).await,
             Command::Extcap(args) => extcap::run(context, args).await?,
             Command::Image(args) => image::run(context.json, args).await?,

@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::configuration::{ConfigArgs, SwitchArgs};
+use super::metrics::MetricsArgs;
 use super::panel::PanelArgs;
 use super::traffic::Traffic;
 use super::{Context, recorder};
@@ -43,6 +44,8 @@ pub(crate) struct RunArgs {
     cold: bool,
     #[command(flatten)]
     panel: PanelArgs,
+    #[command(flatten)]
+    pub(super) metrics: MetricsArgs,
 }
 
 /// What a fabric without root does before this process has a second thread: it builds the image, if
@@ -106,6 +109,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
     let mut failed = false;
     if let Ok(Some(fabric)) = &outcome {
         tokio::select! {
+            never = args.metrics.serve(fabric, &progress) => match never {},
             // A fault in what is only shown must not keep the host from being restored.
             _ = AssertUnwindSafe(show(fabric, &progress)).catch_unwind() => failed = true,
             () = stop.wait() => {}
