@@ -20,8 +20,9 @@ pub struct Event {
     /// Rises by one from event to event, from 1 on; it begins anew with each fabric.
     pub id: u64,
     /// When, in UTC with milliseconds, as RFC 3339 writes it: `2026-11-30T20:35:07.042Z`.
-    pub at: String,
+    pub time: String,
     /// What.
+    #[serde(flatten)]
     pub kind: EventKind,
     /// To what: the name of a cable, a position or a switch; `host`, or `fabric` for all of it. Free of control
     /// characters.
@@ -31,62 +32,99 @@ pub struct Event {
 }
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident $text:literal;)+) => {
-        /// The kind of an [`Event`].
+    ($($(#[$doc:meta])* $name:ident $kind:literal $state:literal;)+) => {
+        /// The kind of an [`Event`]. In JSON two words: `kind`, and where there are several of that kind,
+        /// `state`, as in `"kind":"session","state":"down"`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "Words", into = "Words")]
         pub enum EventKind {
-            $($(#[$doc])* #[serde(rename = $text)] $name,)+
+            $($(#[$doc])* $name,)+
         }
 
         impl EventKind {
             /// Every kind.
             pub const ALL: &'static [EventKind] = &[$(EventKind::$name),+];
 
-            /// The word that stands for it in JSON and in the stream.
+            /// The word `kind`, which also names the event in the stream.
             pub fn name(self) -> &'static str {
                 match self {
-                    $(EventKind::$name => $text,)+
+                    $(EventKind::$name => $kind,)+
+                }
+            }
+
+            /// The word `state`; empty where the kind says it all.
+            pub fn state(self) -> &'static str {
+                match self {
+                    $(EventKind::$name => $state,)+
                 }
             }
         }
     };
 }
 
+/// An [`EventKind`] in JSON.
+#[derive(Serialize, Deserialize)]
+struct Words {
+    kind: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    state: String,
+}
+
+impl From<EventKind> for Words {
+    fn from(kind: EventKind) -> Self {
+        Words {
+            kind: kind.name().to_owned(),
+            state: kind.state().to_owned(),
+        }
+    }
+}
+
+impl TryFrom<Words> for EventKind {
+    type Error = String;
+
+    fn try_from(words: Words) -> Result<Self, String> {
+        let mut all = EventKind::ALL.iter();
+        all.find(|kind| kind.name() == words.kind && kind.state() == words.state)
+            .copied()
+            .ok_or_else(|| format!("unknown kind of event {} {}", words.kind, words.state))
+    }
+}
+
 kinds! {
     /// A program or VM was plugged in at an end.
-    Plugged "plugged";
+    Plugged "plugged" "";
     /// The last program or VM has left an end.
-    Unplugged "unplugged";
+    Unplugged "unplugged" "";
     /// A cable was cut, restored, made a blackhole, or closed after a fault.
-    Carrier "carrier";
+    Carrier "carrier" "";
     /// A lane has another impairment now.
-    Impaired "impaired";
+    Impaired "impaired" "";
     /// A lane is not impaired any more.
-    ImpairmentCleared "impairment-cleared";
+    ImpairmentCleared "impaired" "clear";
     /// A capture began.
-    Captured "captured";
+    Captured "capture" "";
     /// A BGP session between two switches is established.
-    SessionUp "session-up";
+    SessionUp "session" "up";
     /// A BGP session between two switches is not established any more.
-    SessionDown "session-down";
+    SessionDown "session" "down";
     /// A switch runs: its guest agent answers.
-    SwitchUp "switch-up";
+    SwitchUp "switch" "up";
     /// The QEMU of a switch has died.
-    SwitchDied "switch-died";
+    SwitchDied "switch" "died";
     /// A switch was switched off.
-    SwitchOff "switch-off";
+    SwitchOff "switch" "off";
     /// A worker or a task of the fabric has stopped, or goes on.
-    Worker "worker";
+    Worker "worker" "";
     /// The host sends a part of the fabric's addresses elsewhere.
-    RouteShadowed "route-shadowed";
+    RouteShadowed "route" "";
     /// Another program changed what the fabric made on the host.
-    Host "host";
+    Host "host" "";
     /// The fabric is ready.
-    Ready "ready";
+    Ready "ready" "yes";
     /// The fabric is no longer ready.
-    NotReady "not-ready";
+    NotReady "ready" "no";
     /// Anything else that `run` says.
-    Notice "notice";
+    Notice "notice" "";
 }
 
 /// In the query of [`routes::EVENTS`](crate::routes::EVENTS): which events.
@@ -142,12 +180,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_has_the_names_of_the_kinds() {
+    fn json_has_the_words_of_each_kind_and_gives_it_back() {
         for kind in EventKind::ALL {
-            let json = serde_json::to_string(kind).unwrap();
-            assert_eq!(json, format!("\"{}\"", kind.name()));
+            let json = serde_json::to_value(kind).unwrap();
+            assert_eq!(json["kind"], kind.name());
+            assert_eq!(json.get("state").is_some(), !kind.state().is_empty());
+            assert_eq!(serde_json::from_value::<EventKind>(json).unwrap(), *kind);
             assert_ne!(kind.name(), Streamed::LAGGED);
         }
+        assert!(serde_json::from_str::<EventKind>(r#"{"kind":"session"}"#).is_err());
     }
 
     #[test]

@@ -114,7 +114,7 @@ mod tests {
 
     const STREAM: &str = concat!(
         ":\n\n",
-        "id: 7\nevent: carrier\ndata: {\"id\":7,\"at\":\"now\",\"kind\":\"carrier\",\"subject\":\"a: b\",\"text\":\"é\"}\n\n",
+        "id: 7\nevent: carrier\ndata: {\"id\":7,\"time\":\"now\",\"kind\":\"carrier\",\"subject\":\"a: b\",\"text\":\"é\"}\n\n",
         ":\n\n",
         "id: 9\nevent: lagged\ndata: {\"missed\":2,\"since\":9}\n\n",
     );

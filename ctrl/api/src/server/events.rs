@@ -91,7 +91,7 @@ mod tests {
     async fn an_event_is_three_lines_and_an_empty_one() {
         let event = Event {
             id: 7,
-            at: "2026-11-30T20:35:07.042Z".into(),
+            time: "2026-11-30T20:35:07.042Z".into(),
             kind: EventKind::ImpairmentCleared,
             subject: "iksb12".into(),
             text: "a text\r\nof two lines".into(),
@@ -107,8 +107,8 @@ mod tests {
         let body = to_bytes(answer.into_body(), 4096).await.unwrap();
         insta::assert_snapshot!(String::from_utf8_lossy(&body), @r#"
         id: 7
-        event: impairment-cleared
-        data: {"id":7,"at":"2026-11-30T20:35:07.042Z","kind":"impairment-cleared","subject":"iksb12","text":"a text\r\nof two lines"}
+        event: impaired
+        data: {"id":7,"time":"2026-11-30T20:35:07.042Z","kind":"impaired","state":"clear","subject":"iksb12","text":"a text\r\nof two lines"}
 
         id: 10
         event: lagged

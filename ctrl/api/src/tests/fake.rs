@@ -203,7 +203,7 @@ impl Backend for Fake {
         ));
         let event = Event {
             id: 8,
-            at: "now".into(),
+            time: "now".into(),
             kind: EventKind::Notice,
             subject: "fabric".into(),
             text: "é\n".into(),

@@ -68,13 +68,14 @@ fn line(event: &Event, json: bool) -> serde_json::Result<String> {
         return Ok(serde_json::to_string(event)? + "\n");
     }
     let Event {
-        at,
+        time,
         kind,
         subject,
         text,
         ..
     } = event;
-    let line = format!("{at}  {:<18}  {subject:<12}  {text}", kind.name());
+    let what = [kind.name(), kind.state()].join(" ");
+    let line = format!("{time}  {what:<14}  {subject:<12}  {text}");
     Ok(printable::head(line.as_bytes(), usize::MAX) + "\n")
 }
 
@@ -87,14 +88,14 @@ mod tests {
     fn an_event_is_one_line() {
         let event = Event {
             id: 7,
-            at: "2026-11-30T20:35:07.042Z".into(),
+            time: "2026-11-30T20:35:07.042Z".into(),
             kind: EventKind::Carrier,
             subject: "iksb12".into(),
             text: "cut\u{1b}[2J\nhere".into(),
         };
         assert_eq!(
             line(&event, false).unwrap(),
-            "2026-11-30T20:35:07.042Z  carrier             iksb12        cut\\u{1b}[2J\\nhere\n"
+            "2026-11-30T20:35:07.042Z  carrier         iksb12        cut\\u{1b}[2J\\nhere\n"
         );
         let json = line(&event, true).unwrap();
         assert_eq!(json.matches('\n').count(), 1);

@@ -186,7 +186,7 @@ mod tests {
         );
         assert_eq!(
             said(&one, &clean),
-            ["impairment-cleared: cable iksb12, both ways: not impaired any more"]
+            ["impaired: cable iksb12, both ways: not impaired any more"]
         );
     }
 

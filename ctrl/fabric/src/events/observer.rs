@@ -153,11 +153,14 @@ mod tests {
     }
 
     /// The kinds of the news of a series of looks.
-    fn kinds(looks: &[Seen]) -> Vec<&'static str> {
+    fn kinds(looks: &[Seen]) -> Vec<String> {
         let mut before = &Seen::default();
         let mut kinds = Vec::new();
         for now in looks {
-            kinds.extend(news(before, now).iter().map(|(kind, ..)| kind.name()));
+            let news = news(before, now);
+            kinds.extend(
+                (news.iter()).map(|(kind, ..)| format!("{} {}", kind.name(), kind.state())),
+            );
             before = now;
         }
         kinds
@@ -179,15 +182,15 @@ mod tests {
         assert_eq!(
             kinds(&looks),
             [
-                "switch-up",
-                "session-up",
-                "ready",
-                "switch-died",
-                "session-down",
-                "not-ready",
-                "switch-up",
-                "session-up",
-                "ready"
+                "switch up",
+                "session up",
+                "ready yes",
+                "switch died",
+                "session down",
+                "ready no",
+                "switch up",
+                "session up",
+                "ready yes"
             ]
         );
     }
@@ -206,11 +209,11 @@ mod tests {
         assert_eq!(
             kinds(&looks)[3..],
             [
-                "switch-died",
-                "switch-up",
-                "switch-off",
-                "switch-died",
-                "switch-died"
+                "switch died",
+                "switch up",
+                "switch off",
+                "switch died",
+                "switch died"
             ]
         );
     }

@@ -26,7 +26,7 @@ impl Ring {
     /// Adds an event; returns its id. The texts may come from anyone.
     pub(super) fn push(
         &mut self,
-        at: SystemTime,
+        time: SystemTime,
         kind: EventKind,
         subject: &str,
         text: &str,
@@ -34,7 +34,7 @@ impl Ring {
         self.newest += 1;
         let event = Event {
             id: self.newest,
-            at: utc::date_and_time_ms(at),
+            time: utc::date_and_time_ms(time),
             kind,
             subject: one_line(subject, LONGEST_SUBJECT),
             text: one_line(text, LONGEST_TEXT),
@@ -113,7 +113,7 @@ mod tests {
         let rest = ring.after(3, 9).unwrap();
         assert_eq!(ids(&rest), [4, 5]);
         assert_eq!(
-            (&*rest[0].at, &*rest[0].text),
+            (&*rest[0].time, &*rest[0].text),
             ("1970-01-01T00:00:00.004Z", "4")
         );
         assert!(ring.after(5, 9).unwrap().is_empty());
