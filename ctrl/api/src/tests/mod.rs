@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
-use model::plugging::{PlugKind, PlugOptions};
+use model::plugging::{PlugKind, PlugOptions, Vmm};
 
 use super::*;
 use fake::{Fake, lane, node, recorder_status};
@@ -75,6 +75,7 @@ fn every_request_arrives_as_it_was_made() {
             nic: PlugKind::VhostUser,
             tcg: true,
             memory_mib: 512,
+            vmm: Vmm::Libvirt,
         };
         assert_eq!(
             client.vm_args("rack1:u3", &options).await.unwrap(),
@@ -102,7 +103,7 @@ fn every_request_arrives_as_it_was_made() {
     1 changes
     apply, dry run: true, this user: true
     positions
-    vm-args rack1:u3 PlugOptions { nic: VhostUser, tcg: true, memory_mib: 512 }
+    vm-args rack1:u3 PlugOptions { nic: VhostUser, tcg: true, memory_mib: 512, vmm: Libvirt }
     exec leaf1 ["ls", "/"]
     power leaf1 Cycle
     recorder

@@ -1,4 +1,4 @@
-//! `ikv-fabric vm-args`: the QEMU options that plug a VM into a rack.
+//! `ikv-fabric vm-args`: what plugs a VM into a rack, for QEMU, libvirt or Cloud Hypervisor.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -15,11 +15,12 @@ use host::lock::StatePaths;
 use host::rootless::inside::{self, Place};
 use model::config::AccelChoice;
 use model::impairment::mebibytes;
-use model::plugging::{PlugKind, PlugOptions};
+use model::plugging::{PlugKind, PlugOptions, Vmm};
 use vm::accel::{Accel, Facts, decide};
 
 /// Prints the QEMU options that plug a VM into the fabric: ready to paste on a terminal, elsewhere
-/// all in one line, as for `qemu-system-x86_64 … $(ikv-fabric vm-args rack1:u3)`.
+/// all in one line, as for `qemu-system-x86_64 … $(ikv-fabric vm-args rack1:u3)`. Or the same for
+/// another program that runs VMs. Standard output gets only what can be pasted.
 #[derive(Debug, Args)]
 pub(crate) struct VmArgsArgs {
     /// Where to plug in: rack1:u3 for both NICs; rack1:u3:1 or ikvm1-3-1 for one; ipmi for the VM
@@ -29,6 +30,12 @@ pub(crate) struct VmArgsArgs {
     /// How the VM is plugged in.
     #[arg(long, value_enum, default_value_t = PlugKind::Tap)]
     nic: PlugKind,
+    /// Print the elements of a libvirt domain's XML instead.
+    #[arg(long)]
+    libvirt: bool,
+    /// Print the options of Cloud Hypervisor instead.
+    #[arg(long, conflicts_with = "libvirt")]
+    cloud_hypervisor: bool,
     /// The VM's memory, which vhost-user shares with the fabric. If QEMU gets -m too, it must have
     /// the same value.
     #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "1G")]
@@ -47,18 +54,23 @@ pub(crate) async fn run(context: &Context, args: &VmArgsArgs) -> anyhow::Result<
         nic: args.nic,
         tcg: args.nic == PlugKind::VhostUser && under_tcg(args.accel),
         memory_mib: args.memory,
+        vmm: args.vmm(),
     };
     let options = options_for(context, args, &plug).await?;
     let on_terminal = std::io::stdout().is_terminal();
-    context.report(&json!({ "args": options }), || {
-        if on_terminal {
-            pasteable(&options)
-        } else {
-            options.join(" ") + "\n"
-        }
+    let xml = plug.vmm == Vmm::Libvirt;
+    let report = match xml {
+        true => json!({ "xml": options }),
+        false => json!({ "args": options }),
+    };
+    context.report(&report, || match (xml, on_terminal) {
+        (true, _) => options.join("\n") + "\n",
+        (false, true) => pasteable(&options),
+        (false, false) => options.join(" ") + "\n",
     })?;
     if !context.json {
         if !on_terminal
+            && !xml
             && options
                 .iter()
                 .any(|option| option.contains(char::is_whitespace))
@@ -75,6 +87,16 @@ pub(crate) async fn run(context: &Context, args: &VmArgsArgs) -> anyhow::Result<
     Ok(())
 }
 
+impl VmArgsArgs {
+    fn vmm(&self) -> Vmm {
+        match (self.libvirt, self.cloud_hypervisor) {
+            (true, _) => Vmm::Libvirt,
+            (_, true) => Vmm::CloudHypervisor,
+            _ => Vmm::Qemu,
+        }
+    }
+}
+
 /// Whether QEMU will run under TCG; `kvm` never means that, even where KVM does not work.
 fn under_tcg(accel: AccelChoice) -> bool {
     let decision = decide(accel, &Facts::read());
@@ -86,16 +108,43 @@ fn under_tcg(accel: AccelChoice) -> bool {
 fn remarks(plug: &PlugOptions, place: &Place) -> Vec<String> {
     if plug.nic == PlugKind::Tap {
         let inside = matches!(place, Place::Inside { .. });
-        let line = "the tap is in the fabric's network namespace: start QEMU by `ikv-fabric shell -- \
-                    qemu-system-x86_64 …`; with --nic vhost-user it may run outside";
+        let line = match plug.vmm {
+            Vmm::Libvirt => {
+                "the tap is in the fabric's network namespace, which libvirt does not enter: use \
+                 --nic vhost-user"
+            }
+            _ => {
+                "the tap is in the fabric's network namespace: start the VM by `ikv-fabric shell -- \
+                 qemu-system-x86_64 …`; with --nic vhost-user it may run outside"
+            }
+        };
         return inside.then(|| line.to_owned()).into_iter().collect();
     }
-    let mut lines = vec![format!(
-        "size= is the VM's memory ({} MiB; --memory changes it); -m must have the same value or be \
-         left out",
-        plug.memory_mib
-    )];
-    if plug.tcg {
+    let mut lines = vec![match plug.vmm {
+        Vmm::Qemu => format!(
+            "size= is the VM's memory ({} MiB; --memory changes it); -m must have the same value or \
+             be left out",
+            plug.memory_mib
+        ),
+        Vmm::Libvirt => {
+            "<memoryBacking> belongs in <domain>, the interfaces in <devices>; libvirt's \
+                         QEMU may open the socket if host.plug_group names its group (on Debian \
+                         libvirt-qemu)"
+                .to_owned()
+        }
+        Vmm::CloudHypervisor => format!(
+            "size= is the VM's memory ({} MiB; --memory changes it)",
+            plug.memory_mib
+        ),
+    }];
+    if plug.tcg && plug.vmm == Vmm::Libvirt {
+        lines.push(
+            "QEMU 7.2 crashes with vhost-user and MSI-X under TCG: there, set the NIC's property \
+             vectors to 0 by <qemu:override>"
+                .to_owned(),
+        );
+    }
+    if plug.tcg && plug.vmm == Vmm::Qemu {
         lines.push(
             "vectors=0 because QEMU 7.2 crashes with vhost-user and MSI-X under TCG; under KVM \
              leave it out (--accel kvm)"
@@ -228,6 +277,100 @@ mod tests {
         ");
         plug.tcg = false;
         assert!(!by("rack1:u3", &plug).contains("vectors"));
+    }
+
+    #[test]
+    fn for_libvirt_by_tap() {
+        let plug = PlugOptions {
+            vmm: Vmm::Libvirt,
+            ..PlugOptions::default()
+        };
+        insta::assert_snapshot!(elements("host.tap_queues=4", "/run/a", "rack1:u3", &plug), @r"
+        <interface type='ethernet'>
+          <mac address='02:69:6b:01:03:01'/>
+          <target dev='ikvm1-3-1' managed='no'/>
+          <model type='virtio'/>
+          <driver name='qemu' queues='4'/>
+        </interface>
+        <interface type='ethernet'>
+          <mac address='02:69:6b:01:03:02'/>
+          <target dev='ikvm1-3-2' managed='no'/>
+          <model type='virtio'/>
+          <driver name='qemu' queues='4'/>
+        </interface>
+        ");
+    }
+
+    #[test]
+    fn for_libvirt_by_vhost_user_with_a_path_that_xml_would_take_for_markup() {
+        let plug = PlugOptions {
+            vmm: Vmm::Libvirt,
+            nic: PlugKind::VhostUser,
+            ..PlugOptions::default()
+        };
+        insta::assert_snapshot!(elements("host.tap_queues=1", "/run/a'<&", "rack1:u3:1", &plug), @r"
+        <memoryBacking>
+          <source type='memfd'/>
+          <access mode='shared'/>
+        </memoryBacking>
+        <interface type='vhostuser'>
+          <mac address='02:69:6b:01:03:01'/>
+          <source type='unix' path='/run/a&apos;&lt;&amp;/vhost/ikvm1-3-1.sock' mode='client'>
+            <reconnect enabled='yes' timeout='1'/>
+          </source>
+          <model type='virtio'/>
+        </interface>
+        ");
+    }
+
+    #[test]
+    fn for_cloud_hypervisor() {
+        let mut plug = PlugOptions {
+            vmm: Vmm::CloudHypervisor,
+            ..PlugOptions::default()
+        };
+        insta::assert_snapshot!(elements("host.tap_queues=4", "/run/a", "rack1:u3", &plug), @r"
+        --net
+        tap=ikvm1-3-1,mac=02:69:6b:01:03:01,num_queues=8
+        tap=ikvm1-3-2,mac=02:69:6b:01:03:02,num_queues=8
+        ");
+        plug.nic = PlugKind::VhostUser;
+        insta::assert_snapshot!(elements("host.tap_queues=1", "/run/a,b", "rack1:u3", &plug), @r#"
+        --memory
+        size=1024M,shared=on
+        --net
+        vhost_user=true,socket="/run/a,b/vhost/ikvm1-3-1.sock",vhost_mode=client,mac=02:69:6b:01:03:01
+        vhost_user=true,socket="/run/a,b/vhost/ikvm1-3-2.sock",vhost_mode=client,mac=02:69:6b:01:03:02
+        "#);
+    }
+
+    #[test]
+    fn remarks_are_those_of_the_program_that_runs_the_vm() {
+        let mut plug = PlugOptions {
+            vmm: Vmm::Libvirt,
+            nic: PlugKind::VhostUser,
+            tcg: true,
+            ..PlugOptions::default()
+        };
+        insta::assert_snapshot!(remarks(&plug, &Place::Here).join("\n"), @r"
+        <memoryBacking> belongs in <domain>, the interfaces in <devices>; libvirt's QEMU may open the socket if host.plug_group names its group (on Debian libvirt-qemu)
+        QEMU 7.2 crashes with vhost-user and MSI-X under TCG: there, set the NIC's property vectors to 0 by <qemu:override>
+        ");
+        plug.vmm = Vmm::CloudHypervisor;
+        insta::assert_snapshot!(remarks(&plug, &Place::Here).join("\n"), @r"
+        size= is the VM's memory (1024 MiB; --memory changes it)
+        ");
+        plug = PlugOptions {
+            vmm: Vmm::Libvirt,
+            ..PlugOptions::default()
+        };
+        assert!(remarks(&plug, &Place::Inside { pid: 7 })[0].contains("--nic vhost-user"));
+    }
+
+    fn elements(set: &str, folder: &str, place: &str, plug: &PlugOptions) -> String {
+        let topology = build(&model::config::parse("f", "", &[set.to_owned()]).unwrap()).unwrap();
+        let paths = StatePaths::beside(&Path::new(folder).join("control.sock"));
+        options(&topology, &paths, place, plug).unwrap().join("\n")
     }
 
     #[test]
