@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Asks for what plugs a VM in; keys that are left out have the defaults.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PlugOptions {
     /// How the VM's NICs are plugged in. Default: taps.
@@ -38,6 +38,15 @@ impl Default for PlugOptions {
             memory_mib: 1024,
             vmm: Vmm::Qemu,
         }
+    }
+}
+
+impl PlugOptions {
+    /// Whether it is neither the fabric's owner nor root who opens the NICs, so that only
+    /// `host.plug_group` lets the VM in. libvirt opens taps as root, but its QEMU, which connects to the
+    /// sockets, runs as a user of its own.
+    pub fn needs_group(&self) -> bool {
+        self.vmm == Vmm::Libvirt && self.nic == PlugKind::VhostUser
     }
 }
 

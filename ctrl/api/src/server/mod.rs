@@ -26,6 +26,7 @@ use tokio::net::UnixListener;
 use crate::routes::{self, CableNames, Protocol, Route};
 use crate::{ApiError, Backend, Recording};
 use parsed_request::ParsedRequest;
+pub(crate) use refusal::refusals;
 use stream::Stream;
 
 /// Answers requests until dropped.
@@ -35,6 +36,7 @@ pub async fn serve<B: Backend>(listener: UnixListener, backend: Arc<B>) -> Infal
 
 fn router<B: Backend>(backend: Arc<B>) -> Router {
     let handlers = recorder(switches(cables(Handlers::<B>(Router::new()))))
+        .json(routes::OPENAPI, |_, _| async move { Ok(crate::openapi()) })
         .json(
             routes::STATUS,
             |backend, _| async move { Ok(backend.status()) },

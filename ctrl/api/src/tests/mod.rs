@@ -46,6 +46,7 @@ async fn read_all(mut stream: impl AsyncRead + Unpin) -> String {
 #[test]
 fn every_request_arrives_as_it_was_made() {
     let asked = with_client(async |client| {
+        assert_eq!(client.openapi().await.unwrap(), openapi());
         assert!(client.status().await.unwrap().ready);
         assert!(client.cables(&[]).await.unwrap().is_empty());
         client.cables(&[ODD.into(), "iksb12".into()]).await.unwrap();
@@ -172,7 +173,8 @@ async fn raw(client: &Client, request: &str) -> (String, String) {
 #[test]
 fn every_route_of_the_table_has_a_handler() {
     with_client(async |client| {
-        for (method, template) in routes::ALL {
+        for route in routes::ALL {
+            let (method, template) = (&route.method, route.template);
             let request =
                 format!("{method} {template} HTTP/1.1\r\nhost: f\r\nconnection: close\r\n\r\n");
             let (status, body) = raw(client, &request.replace(['{', '}'], "")).await;

@@ -3,6 +3,7 @@
 //! A new command is a file here with its arguments and a function `run`; [`Command`] names it.
 //! [`Context::report`] prints what a command reports, as text or as JSON.
 
+mod api;
 mod apply;
 mod bench;
 mod cable;
@@ -45,7 +46,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde::Serialize;
 
-use api::Client;
+use ::api::Client;
 
 pub(crate) use shell::SOCKET_OF_SHELL;
 
@@ -81,6 +82,7 @@ pub(crate) enum Command {
     Patch(patch::PatchArgs),
     Bench(bench::BenchArgs),
     VmArgs(vm_args::VmArgsArgs),
+    Api(api::ApiArgs),
 }
 
 impl Command {
@@ -130,6 +132,7 @@ impl Command {
             Command::Power(args) => power::run(context, args).await?,
             Command::Ipmi(args) => ipmi::run(context, args).await?,
             Command::VmArgs(args) => vm_args::run(context, args).await?,
+            Command::Api(args) => api::run(args)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -31,7 +31,7 @@ pub(super) fn args(nics: &[Nic], options: &PlugOptions) -> Vec<String> {
     args
 }
 
-/// A value that has a comma stands in double quotes there.
+/// A value with a comma stands in double quotes there; a double quote itself has no form.
 fn quoted(value: &str) -> String {
     if value.contains(',') {
         format!("\"{value}\"")
