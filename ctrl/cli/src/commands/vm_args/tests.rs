@@ -147,7 +147,40 @@ fn for_libvirt_under_tcg_the_vectors_are_overridden() {
         tcg: true,
         ..PlugOptions::default()
     };
-    insta::assert_snapshot!(elements("host.tap_queues=1", "/run/a", "rack1:u3", &plug), @"");
+    insta::assert_snapshot!(elements("host.tap_queues=1", "/run/a", "rack1:u3", &plug), @r"
+    <memoryBacking>
+      <source type='memfd'/>
+      <access mode='shared'/>
+    </memoryBacking>
+    <interface type='vhostuser'>
+      <mac address='02:69:6b:01:03:01'/>
+      <source type='unix' path='/run/a/vhost/ikvm1-3-1.sock' mode='client'>
+        <reconnect enabled='yes' timeout='1'/>
+      </source>
+      <model type='virtio'/>
+      <alias name='ua-ikvm1-3-1'/>
+    </interface>
+    <interface type='vhostuser'>
+      <mac address='02:69:6b:01:03:02'/>
+      <source type='unix' path='/run/a/vhost/ikvm1-3-2.sock' mode='client'>
+        <reconnect enabled='yes' timeout='1'/>
+      </source>
+      <model type='virtio'/>
+      <alias name='ua-ikvm1-3-2'/>
+    </interface>
+    <qemu:override xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+      <qemu:device alias='ua-ikvm1-3-1'>
+        <qemu:frontend>
+          <qemu:property name='vectors' type='unsigned' value='0'/>
+        </qemu:frontend>
+      </qemu:device>
+      <qemu:device alias='ua-ikvm1-3-2'>
+        <qemu:frontend>
+          <qemu:property name='vectors' type='unsigned' value='0'/>
+        </qemu:frontend>
+      </qemu:device>
+    </qemu:override>
+    ");
 }
 
 #[test]
@@ -163,10 +196,20 @@ fn remarks_are_those_of_the_program_that_runs_the_vm() {
         lines.join("\n")
     };
     let (tap, socket) = (PlugKind::Tap, PlugKind::VhostUser);
-    insta::assert_snapshot!(of(Vmm::Libvirt, socket, true, false), @"");
-    insta::assert_snapshot!(of(Vmm::Libvirt, socket, false, true), @"");
-    insta::assert_snapshot!(of(Vmm::Libvirt, tap, false, false), @"");
-    insta::assert_snapshot!(of(Vmm::CloudHypervisor, socket, false, false), @"");
+    insta::assert_snapshot!(of(Vmm::Libvirt, socket, true, false), @r"
+    <memoryBacking> belongs directly in <domain>, the <interface> elements in its <devices>; a <memoryBacking> that is there already takes <source> and <access>
+    <qemu:override> belongs at the end of <domain>, and needs libvirt 8.2: QEMU 7.2 crashes with vhost-user and MSI-X under TCG; for a domain of type kvm leave it out (--accel kvm)
+    libvirt of the system runs QEMU as a user of its own, whom the sockets refuse: set host.plug_group to that user's group (on Debian libvirt-qemu) and start the fabric anew
+    ");
+    insta::assert_snapshot!(of(Vmm::Libvirt, socket, false, true), @r"
+    <memoryBacking> belongs directly in <domain>, the <interface> elements in its <devices>; a <memoryBacking> that is there already takes <source> and <access>
+    ");
+    insta::assert_snapshot!(of(Vmm::Libvirt, tap, false, false), @r"
+    the <interface> elements belong in the domain's <devices>
+    ");
+    insta::assert_snapshot!(of(Vmm::CloudHypervisor, socket, false, false), @r"
+    size= is the VM's memory (1024 MiB; --memory changes it): it replaces another --memory
+    ");
     assert_eq!(of(Vmm::CloudHypervisor, tap, false, false), "");
     let elsewhere = |vmm| {
         let plug = PlugOptions {
