@@ -84,7 +84,7 @@ pub trait Backend: Send + Sync + 'static {
     /// When servers cannot plug in, as with `patch`.
     fn positions(&self) -> Result<Positions, ApiError>;
 
-    /// The QEMU options that plug a VM in at `position`, such as `rack1:u3` or `ikvm1-3-1`.
+    /// What plugs a VM in at `position`, such as `rack1:u3` or `ikvm1-3-1`.
     ///
     /// # Errors
     /// When there is no such position.

@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -128,7 +129,7 @@ kinds! {
 }
 
 /// In the query of [`routes::EVENTS`](crate::routes::EVENTS): which events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EventsRequest {
     /// Those after the one with this id; 0, or an id that the fabric has not reached: all that it has kept. `None`:
     /// those from now on. The header `Last-Event-ID` counts instead, if there is one.

@@ -8,6 +8,7 @@
 //! | `client` | [`Client`], with a method for each route |
 //! | `server` | [`serve`], and [`serve_metrics`] for one page over TCP; the only module that uses axum and knows HTTP statuses |
 //! | `backend` | [`Backend`], the trait by which the server asks a fabric |
+//! | `openapi` | [`openapi()`]: all of this described for programs, made from the table and the types |
 //! | `error` | [`ApiError`]: what kind of refusal, and the sentence |
 //!
 //! The fabric implements [`Backend`] and calls [`serve`]; commands and tests are clients. This
@@ -44,6 +45,7 @@ mod client;
 mod error;
 pub mod events;
 mod metrics;
+mod openapi;
 mod positions;
 pub mod recorder;
 pub mod routes;
@@ -53,6 +55,7 @@ mod switches;
 #[cfg(test)]
 mod tests;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use accuracy::{AccuracyReport, DelayReport, LossReport, RateReport};
@@ -66,6 +69,7 @@ pub use client::{Client, ClientError, EventReader, default_socket, own_socket};
 pub use error::ApiError;
 pub use events::{Event, EventKind, EventsRequest, Lagged, Streamed};
 pub use metrics::metric_names;
+pub use openapi::openapi;
 pub use positions::{Position, Positions};
 pub use recorder::{DumpRequest, RecorderStatus, Trigger, TriggersRequest};
 pub use server::{serve, serve_metrics};
@@ -73,7 +77,7 @@ pub use status::{NodeState, NodeStatus, Sessions, Status};
 pub use switches::{BmcReport, ExecAnswer, ExecRequest, IpmiAccess, PowerRequest, SshAccess};
 
 /// The body of every answer with a status of 4xx or 5xx.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// Why the request was refused, and the way out, in one sentence without control characters.
     pub error: String,

@@ -3,13 +3,14 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use model::cable_change::CableState;
 use model::plugging::PlugKind;
 
 /// Every NIC of every position in the racks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Positions {
     /// The host's address on its link to the fabric.
     pub host: Ipv4Addr,
@@ -18,7 +19,7 @@ pub struct Positions {
 }
 
 /// One NIC of a position, which is the server's end of a cable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Position {
     /// Name of the port: `ikvm1-3-1`.
     pub name: String,

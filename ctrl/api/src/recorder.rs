@@ -6,10 +6,11 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What the flight recorder does, and what it has kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RecorderStatus {
     /// Memory for the recorded frames of all lanes together, in bytes.
     pub memory: u64,
@@ -24,7 +25,7 @@ pub struct RecorderStatus {
 }
 
 /// A dump that was kept because a trigger fired.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeptDump {
     /// By which [`routes::KEPT_DUMP`](crate::routes::KEPT_DUMP) gives it: `003-bgp-iksb12`.
     pub name: String,
@@ -39,7 +40,7 @@ pub struct KeptDump {
 }
 
 /// Asks for the frames that the flight recorder holds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DumpRequest {
     /// Cables by name or either end; empty means all.
@@ -51,7 +52,7 @@ pub struct DumpRequest {
 }
 
 /// Replaces all triggers.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TriggersRequest {
     /// The new triggers; empty means that no dump is kept.
@@ -59,7 +60,7 @@ pub struct TriggersRequest {
 }
 
 /// An event at which the recorder keeps a dump.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "on", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Trigger {
     /// A cable is cut.

@@ -1,9 +1,10 @@
 //! The state of a fabric and its switches.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What `status --json` prints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Whether every planned switch runs and has all its inter-switch sessions, and every
     /// loopback is reachable from `internet`, nothing of the fabric itself has stopped, and nothing
@@ -36,7 +37,7 @@ pub struct Status {
 }
 
 /// One switch in [`Status`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeStatus {
     /// `leaf1`.
     pub name: String,
@@ -52,7 +53,7 @@ pub struct NodeStatus {
 }
 
 /// The state of a switch's VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
     /// QEMU was started; the guest agent has not answered yet.
@@ -81,7 +82,7 @@ impl NodeState {
 }
 
 /// A switch's BGP sessions with other switches.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sessions {
     /// Sessions that are established now.
     pub established: usize,

@@ -58,6 +58,11 @@ impl Client {
         &self.socket
     }
 
+    /// How this fabric describes its API: see [`crate::openapi()`].
+    pub async fn openapi(&self) -> Result<serde_json::Value, ClientError> {
+        self.ask(routes::OPENAPI, "", &Nothing {}).await
+    }
+
     /// Whether the fabric is ready, and what each switch does.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.ask(routes::STATUS, "", &Nothing {}).await
@@ -115,7 +120,7 @@ impl Client {
         self.ask(routes::POSITIONS, "", &Nothing {}).await
     }
 
-    /// The QEMU options that plug a VM in at `position`: `rack1:u3`, `rack1:u3:1`, `ikvm1-3-1`.
+    /// What plugs a VM in at `position`: `rack1:u3`, `rack1:u3:1`, `ikvm1-3-1`.
     pub async fn vm_args(
         &self,
         position: &str,

@@ -33,6 +33,7 @@ use crate::{ApiError, Backend, Recording, metrics};
 use events::StreamLimit;
 pub use metrics_port::serve_metrics;
 use parsed_request::ParsedRequest;
+pub(crate) use refusal::refusals;
 use stream::Stream;
 
 /// Answers requests until dropped.
@@ -42,6 +43,7 @@ pub async fn serve<B: Backend>(listener: UnixListener, backend: Arc<B>) -> Infal
 
 fn router<B: Backend>(backend: Arc<B>) -> Router {
     let handlers = watching(recorder(switches(cables(Handlers::<B>(Router::new())))))
+        .json(routes::OPENAPI, |_, _| async move { Ok(crate::openapi()) })
         .json(
             routes::STATUS,
             |backend, _| async move { Ok(backend.status()) },

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
-use model::plugging::{PlugKind, PlugOptions};
+use model::plugging::{PlugKind, PlugOptions, Vmm};
 
 use super::*;
 use fake::{Fake, lane, node, recorder_status};
@@ -46,6 +46,7 @@ async fn read_all(mut stream: impl AsyncRead + Unpin) -> String {
 #[test]
 fn every_request_arrives_as_it_was_made() {
     let asked = with_client(async |client| {
+        assert_eq!(client.openapi().await.unwrap(), openapi());
         assert!(client.status().await.unwrap().ready);
         assert!(client.cables(&[]).await.unwrap().is_empty());
         client.cables(&[ODD.into(), "iksb12".into()]).await.unwrap();
@@ -75,6 +76,7 @@ fn every_request_arrives_as_it_was_made() {
             nic: PlugKind::VhostUser,
             tcg: true,
             memory_mib: 512,
+            vmm: Vmm::Libvirt,
         };
         assert_eq!(
             client.vm_args("rack1:u3", &options).await.unwrap(),
@@ -102,7 +104,7 @@ fn every_request_arrives_as_it_was_made() {
     1 changes
     apply, dry run: true, this user: true
     positions
-    vm-args rack1:u3 PlugOptions { nic: VhostUser, tcg: true, memory_mib: 512 }
+    vm-args rack1:u3 PlugOptions { nic: VhostUser, tcg: true, memory_mib: 512, vmm: Libvirt }
     exec leaf1 ["ls", "/"]
     power leaf1 Cycle
     recorder
@@ -218,7 +220,8 @@ async fn raw(client: &Client, request: &str) -> (String, String) {
 #[test]
 fn every_route_of_the_table_has_a_handler() {
     with_client(async |client| {
-        for (method, template) in routes::ALL {
+        for route in routes::ALL {
+            let (method, template) = (&route.method, route.template);
             let request =
                 format!("{method} {template} HTTP/1.1\r\nhost: f\r\nconnection: close\r\n\r\n");
             let (status, body) = raw(client, &request.replace(['{', '}'], "")).await;

@@ -3,6 +3,7 @@
 //! A new command is a file here with its arguments and a function `run`; [`Command`] names it.
 //! [`Context::report`] prints what a command reports, as text or as JSON.
 
+mod api;
 mod apply;
 mod bench;
 mod cable;
@@ -47,7 +48,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde::Serialize;
 
-use api::Client;
+use ::api::Client;
 
 pub(crate) use shell::SOCKET_OF_SHELL;
 
@@ -84,6 +85,7 @@ pub(crate) enum Command {
     Patch(patch::PatchArgs),
     Bench(bench::BenchArgs),
     VmArgs(vm_args::VmArgsArgs),
+    Api(api::ApiArgs),
 }
 
 impl Command {
@@ -138,6 +140,7 @@ impl Command {
             Command::Power(args) => power::run(context, args).await?,
             Command::Ipmi(args) => ipmi::run(context, args).await?,
             Command::VmArgs(args) => vm_args::run(context, args).await?,
+            Command::Api(args) => api::run(args)?,
         }
         Ok(ExitCode::SUCCESS)
     }
