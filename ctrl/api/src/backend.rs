@@ -15,7 +15,7 @@ use crate::error::ApiError;
 use crate::recorder::{DumpRequest, RecorderStatus, TriggersRequest};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, ExecAnswer, ExecRequest,
-    IpmiAccess, LaneImpairment, NodeStatus, Peer, Positions, SshAccess, Status,
+    IpmiAccess, LaneImpairment, NodeStatus, PageLink, Peer, Positions, SshAccess, Status,
 };
 
 /// The bytes of a serial console, both ways.
@@ -124,6 +124,12 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         request: &CaptureRequest,
     ) -> impl Future<Output = Result<CaptureStream, ApiError>> + Send;
+
+    /// The link of the fabric's page.
+    ///
+    /// # Errors
+    /// When it has none.
+    fn page(&self) -> Result<PageLink, ApiError>;
 
     /// The flight recorder.
     ///

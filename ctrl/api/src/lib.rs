@@ -3,9 +3,9 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`routes`] | one table of all requests: method, path, and the types of what is asked and answered |
-//! | `status`, `cables`, `accuracy`, `switches`, `positions`, `apply`, [`capture`], [`recorder`] | these types, and the format of captured frames on the wire |
+//! | `status`, `cables`, `accuracy`, `switches`, `positions`, `apply`, `page`, [`capture`], [`recorder`] | these types, and the format of captured frames on the wire |
 //! | `client` | [`Client`], with a method for each route |
-//! | `server` | [`serve`]; the only module that uses axum and knows HTTP statuses |
+//! | `server` | [`serve`], and [`router`] for the crate `web`; the only module here that uses axum and knows HTTP statuses |
 //! | `backend` | [`Backend`], the trait by which the server asks a fabric |
 //! | `error` | [`ApiError`]: what kind of refusal, and the sentence |
 //!
@@ -23,7 +23,8 @@
 //!
 //! Captures, dumps and consoles are streams: the request asks for `Connection: upgrade`, is
 //! answered with 101, and its connection then carries what the route's
-//! [`Protocol`](routes::Protocol) says.
+//! [`Protocol`](routes::Protocol) says. A browser cannot ask for that: a capture of one cable is also the
+//! body of a plain answer, for a limited time ([`routes::CAPTURE_FILE`]).
 //!
 //! # Limits
 //! The server serves 128 clients at once, including those of captures and consoles. The head of
@@ -38,6 +39,7 @@ mod cables;
 pub mod capture;
 mod client;
 mod error;
+mod page;
 mod positions;
 pub mod recorder;
 pub mod routes;
@@ -55,12 +57,15 @@ pub use backend::{Backend, ConsoleStream, Recording};
 pub use cables::{
     CableBatchDone, CableChanged, CableReport, CableStateRequest, LaneImpairment, LaneReport,
 };
-pub use capture::{CaptureCount, CaptureInterface, CaptureRequest, CaptureStart};
+pub use capture::{
+    CaptureCount, CaptureFileRequest, CaptureInterface, CaptureRequest, CaptureStart,
+};
 pub use client::{Client, ClientError, default_socket, own_socket};
 pub use error::ApiError;
+pub use page::PageLink;
 pub use positions::{Position, Positions};
 pub use recorder::{DumpRequest, RecorderStatus, Trigger, TriggersRequest};
-pub use server::serve;
+pub use server::{router, serve};
 pub use status::{NodeState, NodeStatus, Sessions, Status};
 pub use switches::{BmcReport, ExecAnswer, ExecRequest, IpmiAccess, PowerRequest, SshAccess};
 

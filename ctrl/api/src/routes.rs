@@ -13,8 +13,9 @@ use model::topology::TopologyJson;
 
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, CableStateRequest,
-    CaptureRequest, DumpRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus,
-    Positions, PowerRequest, RecorderStatus, SshAccess, Status, TriggersRequest,
+    CaptureFileRequest, CaptureRequest, DumpRequest, ExecAnswer, ExecRequest, IpmiAccess,
+    LaneImpairment, NodeStatus, PageLink, Positions, PowerRequest, RecorderStatus, SshAccess,
+    Status, TriggersRequest,
 };
 
 /// One kind of request: its method, its path, and the types of what is asked and answered.
@@ -78,6 +79,10 @@ pub enum CapturedFrames {}
 impl Protocol for CapturedFrames {
     const NAME: &'static str = "ikv-capture";
 }
+
+/// The answer of [`CAPTURE_FILE`]: a pcapng file, as `capture -w` writes it.
+#[derive(Debug)]
+pub enum PcapngFile {}
 
 /// The input of a route that needs none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +165,11 @@ routes! {
 
     /// Frames from now on.
     CAPTURE = POST "/v1/capture", CaptureRequest => CapturedFrames;
+    /// Frames of a cable from now on as a file, for clients that know plain HTTP only, such as browsers.
+    CAPTURE_FILE = GET "/v1/cables/{cable}/capture", CaptureFileRequest => PcapngFile;
+
+    /// The link of the fabric's page.
+    PAGE = GET "/v1/page", Nothing => PageLink;
 
     /// The flight recorder: its memory, its triggers and the dumps that it has kept.
     RECORDER = GET "/v1/recorder", Nothing => RecorderStatus;

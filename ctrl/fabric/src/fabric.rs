@@ -16,7 +16,7 @@ use crate::{positions, rights, vm_args};
 use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
-    ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
+    ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, PageLink, Peer,
     Positions, Recording, SshAccess, Status,
 };
 use dataplane::Side;
@@ -32,6 +32,8 @@ pub struct Fabric {
     /// `None` if recording is disabled.
     pub(crate) recorder: Arc<Option<Recorder>>,
     pub(crate) change: ChangeControl,
+    /// The link of the page, if there is one.
+    pub(crate) page: Option<String>,
 }
 
 impl Fabric {
@@ -241,6 +243,13 @@ impl Backend for Fabric {
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
         self.cables_now().capture(request).await
+    }
+
+    fn page(&self) -> Result<PageLink, ApiError> {
+        let link = self.page.clone();
+        link.map(|link| PageLink { link }).ok_or_else(|| {
+            ApiError::conflict("this fabric has no page: start it with `run --web 127.0.0.1:8090`")
+        })
     }
 
     fn recorder(&self) -> Result<impl Recording, ApiError> {

@@ -17,7 +17,7 @@ use crate::routes::{self, CableNames, Nothing};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, CableStateRequest,
     CaptureRequest, DumpRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus,
-    Positions, PowerRequest, RecorderStatus, SshAccess, Status, Trigger, TriggersRequest,
+    PageLink, Positions, PowerRequest, RecorderStatus, SshAccess, Status, Trigger, TriggersRequest,
 };
 
 pub use error::ClientError;
@@ -156,6 +156,11 @@ impl Client {
         request: &CaptureRequest,
     ) -> Result<impl AsyncRead + AsyncWrite + Unpin + use<>, ClientError> {
         self.upgrade(routes::CAPTURE, "", request).await
+    }
+
+    /// The link of the fabric's page.
+    pub async fn page(&self) -> Result<PageLink, ClientError> {
+        self.ask(routes::PAGE, "", &Nothing {}).await
     }
 
     /// The flight recorder: its memory, its triggers and the dumps that it has kept.

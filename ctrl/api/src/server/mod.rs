@@ -4,6 +4,7 @@
 //! into a [`ParsedRequest`]. The [`Backend`] answers; [`refusal`] turns an [`ApiError`] into a
 //! status, and [`stream`] connects a client that asked for a stream.
 
+mod download;
 mod limits;
 mod parsed_request;
 mod refusal;
@@ -23,8 +24,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 
+use crate::capture::CaptureFileRequest;
 use crate::routes::{self, CableNames, Protocol, Route};
 use crate::{ApiError, Backend, Recording};
+use download::Downloads;
 use parsed_request::ParsedRequest;
 use stream::Stream;
 
@@ -33,8 +36,10 @@ pub async fn serve<B: Backend>(listener: UnixListener, backend: Arc<B>) -> Infal
     limits::serve_clients(listener, router(backend)).await
 }
 
-fn router<B: Backend>(backend: Arc<B>) -> Router {
-    let handlers = recorder(switches(cables(Handlers::<B>(Router::new()))))
+/// All routes, for a server that decides by itself who may ask. Answers are those of [`serve`].
+pub fn router<B: Backend>(backend: Arc<B>) -> Router {
+    let handlers = downloads(recorder(switches(cables(Handlers::<B>(Router::new())))))
+        .json(routes::PAGE, |backend, _| async move { backend.page() })
         .json(
             routes::STATUS,
             |backend, _| async move { Ok(backend.status()) },
@@ -116,6 +121,20 @@ fn recorder<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
         .json(routes::RECORDER_TRIGGERS, |backend, request| async move {
             backend.recorder()?.set_triggers(request.input).await
         })
+}
+
+fn downloads<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
+    let limit = Downloads::default();
+    let route = routes::CAPTURE_FILE;
+    let handler = async move |State(backend): State<Arc<B>>,
+                              request: ParsedRequest<CaptureFileRequest>| {
+        limit.answer(&*backend, &request.name, request.input).await
+    };
+    Handlers(
+        handlers
+            .0
+            .route(route.template, on(filter(&route.method), handler)),
+    )
 }
 
 /// A router that is made from [`Route`]s, so that what a handler takes and gives are the types

@@ -193,6 +193,13 @@ impl Backend for Fake {
         Ok(stream("now"))
     }
 
+    fn page(&self) -> Result<PageLink, ApiError> {
+        self.asked("page".into());
+        Ok(PageLink {
+            link: "http://127.0.0.1:8090/?token=0".into(),
+        })
+    }
+
     fn recorder(&self) -> Result<impl Recording, ApiError> {
         Ok(FakeRecorder(self))
     }

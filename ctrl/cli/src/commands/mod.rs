@@ -37,6 +37,7 @@ mod status;
 mod topology;
 mod traffic;
 mod vm_args;
+mod web;
 
 use std::io;
 use std::path::PathBuf;
@@ -81,6 +82,7 @@ pub(crate) enum Command {
     Patch(patch::PatchArgs),
     Bench(bench::BenchArgs),
     VmArgs(vm_args::VmArgsArgs),
+    Web(web::WebArgs),
 }
 
 impl Command {
@@ -90,7 +92,11 @@ impl Command {
     /// When `run` cannot do without root here.
     pub(crate) fn prepare(&self) -> anyhow::Result<()> {
         match self {
-            Command::Run(args) => run::leave_without_root(args),
+            Command::Run(args) => {
+                // Before `run` moves to where no browser could reach the page.
+                args.page.listen()?;
+                run::leave_without_root(args)
+            }
             _ => Ok(()),
         }
     }
@@ -130,6 +136,7 @@ impl Command {
             Command::Power(args) => power::run(context, args).await?,
             Command::Ipmi(args) => ipmi::run(context, args).await?,
             Command::VmArgs(args) => vm_args::run(context, args).await?,
+            Command::Web(args) => web::run(context, args).await?,
         }
         Ok(ExitCode::SUCCESS)
     }

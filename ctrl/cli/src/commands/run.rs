@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::configuration::{ConfigArgs, SwitchArgs};
 use super::panel::PanelArgs;
 use super::traffic::Traffic;
+use super::web::PageArgs;
 use super::{Context, recorder};
 use crate::signals::StopSignals;
 use api::{Backend, NodeState, NodeStatus};
@@ -43,6 +44,8 @@ pub(crate) struct RunArgs {
     cold: bool,
     #[command(flatten)]
     panel: PanelArgs,
+    #[command(flatten)]
+    pub(super) page: PageArgs,
 }
 
 /// What a fabric without root does before this process has a second thread: it builds the image, if
@@ -96,6 +99,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
         choice,
         panel,
         recorder,
+        page: args.page.take(),
     };
     let progress = Progress::log();
     let mut running = Running::default();
@@ -164,6 +168,9 @@ async fn show(fabric: &Fabric, progress: &Progress) {
     progress.note(&format!(
         "    plug a VM in: ikv-fabric vm-args rack1:u3{log_in} · Ctrl-C takes everything away"
     ));
+    if let Ok(page) = fabric.page() {
+        progress.note(&format!("    see it in a browser: {}", page.link));
+    }
     watch(fabric, progress).await;
 }
 

@@ -27,7 +27,7 @@ use crate::rights;
 use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
-    ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
+    ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, PageLink, Peer,
     Positions, Recording, SshAccess, Status,
 };
 use dataplane::Side;
@@ -343,6 +343,12 @@ impl Backend for Patch {
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
         self.0.capture(request).await
+    }
+
+    fn page(&self) -> Result<PageLink, ApiError> {
+        Err(ApiError::conflict(
+            "a wire has no page: `ikv-fabric cables` shows it",
+        ))
     }
 
     fn recorder(&self) -> Result<impl Recording, ApiError> {

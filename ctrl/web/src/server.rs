@@ -1,0 +1,141 @@
+//! The page and its server: [`Page`].
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    LOCATION, REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+
+use api::Backend;
+
+use crate::assets;
+use crate::connections::{self, MOST_KNOWN, Place};
+use crate::door::{Door, Entry};
+use crate::token::Token;
+
+/// What the page may load, and from where: its own files, and nothing written inside of them.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      img-src 'self' data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'";
+
+/// Every answer has these.
+const HEADERS: [(HeaderName, HeaderValue); 7] = [
+    (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+];
+
+/// A page that listens and is not served yet.
+#[derive(Debug)]
+pub struct Page {
+    listener: TcpListener,
+    door: Door,
+}
+
+impl Page {
+    /// Listens at `at`, and makes the secret of its link.
+    ///
+    /// # Errors
+    /// When the address is not this machine's, the port is taken, or the kernel has no random numbers.
+    pub fn listen(at: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(at)?;
+        listener.set_nonblocking(true)?;
+        let door = Door::new(listener.local_addr()?, Token::random()?);
+        Ok(Page { listener, door })
+    }
+
+    /// The link that opens the page. Whoever has it controls the fabric.
+    pub fn link(&self) -> String {
+        self.door.link()
+    }
+
+    /// Serves the page of this fabric; the future ends only when it is dropped.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn serve<B: Backend>(
+        &self,
+        backend: Arc<B>,
+    ) -> io::Result<impl Future<Output = Infallible> + Send + use<B>> {
+        let listener = tokio::net::TcpListener::from_std(self.listener.try_clone()?)?;
+        let inside = assets::router().fallback_service(api::router(backend));
+        let reception = Arc::new(Reception {
+            door: self.door.clone(),
+            inside: TowerToHyperService::new(inside),
+        });
+        Ok(connections::accept(listener, move |request, place| {
+            let reception = reception.clone();
+            async move { reception.answer(request, &place).await }
+        }))
+    }
+}
+
+/// Answers requests: refuses them, or passes them on.
+struct Reception {
+    door: Door,
+    /// For those who may come in.
+    inside: TowerToHyperService<Router>,
+}
+
+impl Reception {
+    async fn answer(&self, request: Request<Incoming>, place: &Place) -> Response {
+        let (head, body) = request.into_parts();
+        let mut answer = match self.door.judge(&head) {
+            Entry::Enter if place.know().is_ok() => {
+                let request = Request::from_parts(head, body);
+                match self.inside.call(request).await {
+                    Ok(answer) => answer,
+                    Err(never) => match never {},
+                }
+            }
+            Entry::Enter => refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &format!(
+                    "{MOST_KNOWN} connections to this page are open: close some of its windows"
+                ),
+            ),
+            Entry::Greet => (
+                StatusCode::SEE_OTHER,
+                [
+                    (SET_COOKIE, self.door.cookie()),
+                    (LOCATION, HeaderValue::from_static("/")),
+                ],
+            )
+                .into_response(),
+            Entry::Refuse(status, sentence) => refusal(status, sentence),
+        };
+        secure(answer.headers_mut());
+        answer
+    }
+}
+
+fn refusal(status: StatusCode, sentence: &str) -> Response {
+    let kind = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
+    (status, kind, format!("{sentence}\n")).into_response()
+}
+
+fn secure(headers: &mut HeaderMap) {
+    for (name, value) in &HEADERS {
+        headers.insert(name, value.clone());
+    }
+}
