@@ -75,6 +75,7 @@ export class Fabric {
     this.nodes = [];
     this.cables = new Map();
     this.places = [];
+    this.placeOf = new Map();
     this.ports = new Map();
     this.byEnd = new Map();
     // Rises when what is drawn has to be drawn anew.
@@ -101,6 +102,7 @@ export class Fabric {
     const places = await api.places().then((answer) => answer.places, notPlanned);
     if (places.length !== this.places.length) this.version += 1;
     this.places = places;
+    this.placeOf = new Map(places.map((place) => [place.name, place]));
   }
 
   async readPlan() {
@@ -124,18 +126,29 @@ export class Fabric {
     return this.status?.nodes.find((node) => node.name === name);
   }
 
+  // Whether this is the host's own end: the other one is a port of internet, and this one nobody's.
+  isHost(end) {
+    if (this.ports.has(end) || this.placeOf.has(end)) return false;
+    const far = this.byEnd.get(end)?.ends.find((other) => other !== end);
+    return this.nodes.some(({ name, role }) => role === "internet" && name === this.ports.get(far)?.node);
+  }
+
   // The readable name of an end, such as `spine1:2`, or `rack1:u3:1`.
   alias(end) {
     const port = this.ports.get(end);
     if (port) return port.alias;
-    const place = this.places.find(({ name }) => name === end);
+    const place = this.placeOf.get(end);
     if (place) return `rack${place.rack}:u${place.u}:${place.nic}`;
-    return end === "ikhn" ? "host" : end;
+    return this.isHost(end) ? "host" : end;
   }
 
-  // Whether a server's end of this cable is free.
+  isBetweenSwitches(cable) {
+    return cable.ends.every((end) => this.ports.has(end) || this.isHost(end));
+  }
+
+  // Whether the cable leads to a position where nobody is plugged in.
   isFree(cable) {
-    const places = this.places.filter(({ name }) => cable.ends.includes(name));
+    const places = cable.ends.map((end) => this.placeOf.get(end)).filter(Boolean);
     return places.length > 0 && places.every(({ held }) => !held);
   }
 

@@ -81,7 +81,7 @@ export function layout(nodes, places, roomWidth) {
     const half = (rackWidth - 12) / Math.max(1, rack.leaves.length);
     const leaves = rack.leaves.map((name, side) => device(name, x + 4 + side * (half + 4), rackTop + 4, half, leafHeight));
     const slotTop = rackTop + leafHeight + 16;
-    const height = leafHeight + 22 + rack.slots.size * slotHeight;
+    const height = leafHeight + 38 + rack.slots.size * slotHeight;
     return { number: rack.number, x, y: rackTop, width: rackWidth, height, leaves, slots: slotsOf(rack, x, slotTop, rackWidth, slotHeight) };
   });
   const height = rackTop + Math.max(60, ...built.map((rack) => rack.height)) + 14;
@@ -138,7 +138,7 @@ export function ways(plan, fabric) {
   for (const cable of fabric.cables.values()) {
     const placed = cable.ends.map((end) => {
       const port = fabric.ports.get(end);
-      return { end, box: port ? boxes.get(port.node) : end === "ikhn" ? plan.host : null, at: slots.get(end) };
+      return { end, box: port ? boxes.get(port.node) : fabric.isHost(end) ? plan.host : null, at: slots.get(end) };
     });
     const server = placed.find((end) => end.at);
     const other = placed.find((end) => end !== server);
