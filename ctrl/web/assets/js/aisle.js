@@ -59,6 +59,7 @@ export class Aisle {
     this.element.replaceChildren(
       svg("g", { class: "racks" }, plan.racks.map(frameOf)),
       svg("g", { class: "ways" }, found.map((way) => this.way(way))),
+      (this.glyphs = svg("g", { class: "glyphs", "aria-hidden": "true" })),
       svg("g", { class: "slots" }, plan.racks.flatMap((rack) => rack.slots.map((slot) => this.slot(slot, plan.slotHeight)))),
       svg("g", { class: "devices" }, host(plan.host), switches.map((box) => this.device(box))),
     );
@@ -86,9 +87,14 @@ export class Aisle {
   }
 
   device(box) {
-    const led = svg("circle", { class: "led", cx: box.x + 11, cy: box.cy, r: 3.2 });
-    const label = svg("text", { class: "name", x: box.x + 20, y: box.cy + 4 });
-    const room = box.width - 24;
+    const narrow = box.width < 70;
+    const led = narrow
+      ? svg("circle", { class: "led", cx: box.x + box.width / 2, cy: box.y + 6, r: 2.4 })
+      : svg("circle", { class: "led", cx: box.x + 11, cy: box.cy, r: 3.2 });
+    const label = narrow
+      ? svg("text", { class: "name narrow", x: box.cx, y: box.cy + 8, "text-anchor": "middle" })
+      : svg("text", { class: "name", x: box.x + 20, y: box.cy + 4 });
+    const room = box.width - (narrow ? 4 : 24);
     label.textContent = fitting(box.name, room);
     const count = svg("text", { class: "count", x: box.x + box.width - 8, y: box.cy + 4, "text-anchor": "end" });
     const rect = svg("rect", { class: "box", x: box.x, y: box.y, width: box.width, height: box.height, rx: 5 });
@@ -114,7 +120,7 @@ export class Aisle {
 
   update(fabric) {
     for (const item of this.items.values()) {
-      if (item.kind === "cable") updateWay(item, fabric);
+      if (item.kind === "cable") updateWay(item, fabric, this.glyphs);
       else if (item.kind === "switch") updateDevice(item, fabric);
       else updateSlot(item, fabric);
     }
@@ -168,7 +174,7 @@ export function inWords(fabric, cable) {
   return `${cable.ends.map((end) => fabric.alias(end)).join(" \u2194 ")}: ${words.join(", ")}`;
 }
 
-function updateWay(item, fabric) {
+function updateWay(item, fabric, glyphs) {
   const cable = fabric.cables.get(item.name);
   if (!cable) return;
   item.nodes = cable.ends.map((end) => fabric.ports.get(end)?.node).filter(Boolean);
@@ -178,18 +184,19 @@ function updateWay(item, fabric) {
   const classes = `way ${item.span} ${look}${moves ? ` moves s${speed}` : ""}${item.element.classList.contains("lit") ? " lit" : ""}`;
   setAttribute(item.element, "class", classes);
   setAttribute(item.element, "aria-label", `Cable ${item.name}, ${inWords(fabric, cable)}`);
-  mark(item, look);
+  mark(item, look, glyphs);
 }
 
-// The sign on a cable that is not as it should be.
-function mark(item, look) {
+// The sign on a cable that is not as it should be; above all cables, so that none hides it.
+function mark(item, look, glyphs) {
   const shape = { impaired: "M0 -4.6L4.6 0L0 4.6L-4.6 0Z", down: "M-4 -4L4 4M4 -4L-4 4", blackhole: "M-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0-6.8 0" }[look];
   if (!shape) {
     item.glyph?.remove();
     item.glyph = null;
     return;
   }
-  item.glyph ??= item.element.appendChild(svg("path", { class: "glyph" }));
+  item.glyph ??= glyphs.appendChild(svg("path", {}));
+  setAttribute(item.glyph, "class", `glyph ${look}`);
   setAttribute(item.glyph, "d", shape);
   setAttribute(item.glyph, "transform", `translate(${item.x.toFixed(1)} ${item.y.toFixed(1)})${item.span === "drop" ? " scale(.72)" : ""}`);
 }

@@ -42,7 +42,7 @@ function point(key) {
 function readOut() {
   const item = pointed && aisle.items.get(pointed);
   const cable = item?.kind === "cable" ? fabric.cables.get(item.name) : null;
-  setText(byId("readout"), cable ? inWords(fabric, cable) : item ? item.element.getAttribute("aria-label") : "");
+  setText(byId("readout"), cable ? inWords(fabric, cable) : item ? item.element.getAttribute("aria-label") : "Choose a cable, a switch or a position.");
 }
 
 // Asks at once, after a change.
@@ -96,14 +96,15 @@ function show() {
 
 // What keeps the fabric from being ready, a sentence for each.
 function reasons(status) {
-  const said = [...(status.host ?? []), ...(status.problems ?? [])];
+  const said = [...(status.host ?? [])];
   for (const node of status.nodes) {
     const { established, expected } = node.bgp;
     const note = node.note ? `: ${node.note}` : "";
     if (node.state !== "running") said.push(`${node.name} is ${node.state}${note}`);
     else if (established < expected) said.push(`${node.name} has ${established} of ${expected} sessions${note}`);
   }
-  return said;
+  // The problems name those of the host again.
+  return [...new Set([...said, ...(status.problems ?? [])])];
 }
 
 function live() {
@@ -159,10 +160,10 @@ function figures() {
   ];
   const element = byId("figures");
   if (element.children.length === 0) element.append(...shown.map(([name]) => el("div", {}, el("dt", {}, name), el("dd", {}))));
-  shown.forEach(([, value, isBad], index) => {
+  shown.forEach(([, value, lacks], index) => {
     const written = element.children[index].lastChild;
     setText(written, value);
-    setAttribute(written, "class", isBad ? "bad" : null);
+    setAttribute(written, "class", lacks ? "lacks" : null);
   });
 }
 

@@ -31,9 +31,8 @@ export class PositionView {
   }
 
   addresses() {
-    return el("dl", { class: "facts" }, this.places.map((place) => [
-      el("div", {}, el("dt", {}, `NIC ${place.nic}`), el("dd", {}, `${place.name}, ${place.mac}`)),
-    ]));
+    return el("dl", { class: "facts" }, this.places.map((place) =>
+      el("div", {}, el("dt", {}, `NIC ${place.nic}`), el("dd", {}, `${place.name}, ${place.mac}`))));
   }
 
   plugIn() {
@@ -74,7 +73,7 @@ export class PositionView {
   update() {
     for (const [place, cable, row] of this.rows) {
       const now = this.fabric.placeOf.get(place.name) ?? place;
-      const held = { tap: "a VM, by its tap", "vhost-user": "a VM, by vhost-user" }[now.held] ?? "free";
+      const held = { tap: "VM at its tap", "vhost-user": "VM, vhost-user" }[now.held] ?? "free";
       const state = { down: ", cut", blackhole: ", blackhole" }[now.cable] ?? "";
       const rates = cable ? `\u2192 ${rate(cable.lanes[0].rate)}  \u2190 ${rate(cable.lanes[1].rate)}` : "";
       setAttribute(row, "class", cable ? this.fabric.look(cable, step) : null);

@@ -74,7 +74,7 @@ export class SwitchView {
     setText(values.get("State"), state);
     setAttribute(values.get("State"), "class", `is-${node?.state ?? "tap"}`);
     setText(values.get("BGP sessions"), node ? `${established} of ${expected}` : "\u2013");
-    setAttribute(values.get("BGP sessions"), "class", established === expected ? null : "bad");
+    setAttribute(values.get("BGP sessions"), "class", established === expected ? null : "lacks");
     setText(values.get("Loopback"), this.plan?.loopback ?? "\u2013");
     setText(values.get("Log in"), node ? `ikv-fabric ssh ${this.name}` : "\u2013");
     this.note.hidden = !node?.note;
