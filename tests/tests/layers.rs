@@ -23,7 +23,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
         &["ikv-dataplane", "ikv-frr-conf", "ikv-model", "ikv-host"],
     ),
     ("ikv-api", &["ikv-dataplane", "ikv-model"]),
-    ("ikv-web", &["ikv-api", "ikv-model"]),
+    ("ikv-web", &["ikv-api"]),
     (
         "ikv-fabric-lib",
         &[

@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep};
 
 /// The most connections without the cookie, and the most with it.
@@ -136,6 +137,9 @@ where
                 number += 1;
                 let (place, cut) = places.take(number);
                 tokio::spawn(serve(stream, Arc::new(place), cut, answer.clone()));
+                // The new one is served before the next is accepted: whoever has sent the cookie by now
+                // is known before strangers can push them out.
+                yield_now().await;
             }
             Err(error) => {
                 tracing::warn!(%error, "the page cannot accept a client");
@@ -255,7 +259,7 @@ mod tests {
         tokio::select! {
             biased;
             () = cut.notified() => true,
-            () = tokio::task::yield_now() => false,
+            () = yield_now() => false,
         }
     }
 

@@ -14,7 +14,7 @@
 //! # Who may come in
 //! The link has a token of 128 random bits. The first visit trades it for a cookie, which no script
 //! can read and no other site can send (`HttpOnly`, `SameSite=Strict`), and every other request needs
-//! that cookie. `Host` must be the page's address or `localhost`, so that a name which an attacker's DNS
+//! that cookie. It listens on loopback addresses only. `Host` must be the page's address or `localhost`, so that a name which an attacker's DNS
 //! turns into 127.0.0.1 opens nothing; and `Origin` must be the page itself, so that no other page, not
 //! even one on another port of the same host, can ask for a change.
 //!
@@ -30,4 +30,4 @@ mod door;
 mod server;
 mod token;
 
-pub use server::Page;
+pub use server::{ListenError, Page};

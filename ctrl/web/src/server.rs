@@ -13,11 +13,12 @@ use axum::http::header::{
 };
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::routing::any;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
-use api::Backend;
+use api::{Backend, routes};
 
 use crate::assets;
 use crate::connections::{self, MOST_KNOWN, Place};
@@ -45,6 +46,27 @@ const HEADERS: [(HeaderName, HeaderValue); 7] = [
     ),
 ];
 
+/// Why the page cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Whoever reads the traffic of another address has the cookie: there is no encryption.
+    #[error(
+        "the page is for this machine alone: name an address such as 127.0.0.1:8090, not {0}; from \
+         another machine, `ssh -L 8090:127.0.0.1:8090` leads to it"
+    )]
+    NotLoopback(SocketAddr),
+    /// The address is not this machine's, or the port is taken.
+    #[error(
+        "the page cannot listen at {0}: {1}; name another port (`ss -tlnp` shows who is there)"
+    )]
+    Address(SocketAddr, io::Error),
+    /// There is nothing to make a secret of.
+    #[error(
+        "the kernel has no random numbers for the page's link: {0}; start the fabric without --web"
+    )]
+    Random(io::Error),
+}
+
 /// A page that listens and is not served yet.
 #[derive(Debug)]
 pub struct Page {
@@ -53,14 +75,20 @@ pub struct Page {
 }
 
 impl Page {
-    /// Listens at `at`, and makes the secret of its link.
+    /// Listens at `at`, and makes the secret of its link. Port 0 stands for any that is free.
     ///
     /// # Errors
-    /// When the address is not this machine's, the port is taken, or the kernel has no random numbers.
-    pub fn listen(at: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(at)?;
-        listener.set_nonblocking(true)?;
-        let door = Door::new(listener.local_addr()?, Token::random()?);
+    /// When `at` is not a loopback address, is not this machine's, or is taken.
+    pub fn listen(at: SocketAddr) -> Result<Self, ListenError> {
+        if !at.ip().is_loopback() {
+            return Err(ListenError::NotLoopback(at));
+        }
+        let failed = |error| ListenError::Address(at, error);
+        let listener = TcpListener::bind(at).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let own = listener.local_addr().map_err(failed)?;
+        let token = Token::random().map_err(ListenError::Random)?;
+        let door = Door::new(own, token);
         Ok(Page { listener, door })
     }
 
@@ -78,7 +106,10 @@ impl Page {
         backend: Arc<B>,
     ) -> io::Result<impl Future<Output = Infallible> + Send + use<B>> {
         let listener = tokio::net::TcpListener::from_std(self.listener.try_clone()?)?;
-        let inside = assets::router().fallback_service(api::router(backend));
+        let inside = assets::router()
+            // No script may read the secret: it would outlive the visit.
+            .route(&routes::PAGE.path(""), any(withhold_link))
+            .fallback_service(api::router(backend));
         let reception = Arc::new(Reception {
             door: self.door.clone(),
             inside: TowerToHyperService::new(inside),
@@ -127,6 +158,13 @@ impl Reception {
         secure(answer.headers_mut());
         answer
     }
+}
+
+async fn withhold_link() -> Response {
+    refusal(
+        StatusCode::FORBIDDEN,
+        "the page's link is not given to the page: `ikv-fabric web` prints it",
+    )
 }
 
 fn refusal(status: StatusCode, sentence: &str) -> Response {

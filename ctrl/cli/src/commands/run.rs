@@ -139,6 +139,15 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
 
 /// Shows the progress until the fabric is ready, then the live line until dropped.
 async fn show(fabric: &Fabric, progress: &Progress) {
+    if let Ok(page) = fabric.page() {
+        // Whoever has the link controls the fabric, and many may read a log.
+        let link = if progress.is_terminal() {
+            page.link
+        } else {
+            "`ikv-fabric web` prints the link".to_owned()
+        };
+        progress.note(&format!("  · page: {link}"));
+    }
     let nodes = fabric.status().nodes.into_iter();
     let mut lines: Vec<_> = nodes
         .map(|node| {
@@ -168,9 +177,6 @@ async fn show(fabric: &Fabric, progress: &Progress) {
     progress.note(&format!(
         "    plug a VM in: ikv-fabric vm-args rack1:u3{log_in} · Ctrl-C takes everything away"
     ));
-    if let Ok(page) = fabric.page() {
-        progress.note(&format!("    see it in a browser: {}", page.link));
-    }
     watch(fabric, progress).await;
 }
 

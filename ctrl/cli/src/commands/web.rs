@@ -3,11 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
-use anyhow::Context as _;
 use clap::Args;
 
 use super::Context;
-use fabric::progress::say;
 use web::Page;
 
 /// Prints the link that opens the fabric's page in a browser, for a fabric that was started with
@@ -26,8 +24,8 @@ pub(crate) async fn run(context: &Context, _: &WebArgs) -> anyhow::Result<()> {
 /// Where the page is served.
 #[derive(Debug, Args)]
 pub(crate) struct PageArgs {
-    /// Serve a page for browsers at this address and port, to whoever has its link: the aisle with all
-    /// cables, live.
+    /// Serve a page for browsers at this loopback address and port, to whoever has its link: the aisle with
+    /// every cable, live [without ADDR:PORT: 127.0.0.1:8090].
     #[arg(
         long,
         value_name = "ADDR:PORT",
@@ -44,24 +42,12 @@ impl PageArgs {
     /// to be called before, so that the page is where its user's browser is.
     ///
     /// # Errors
-    /// When the address is not this machine's, or the port is taken.
+    /// When the address is not a loopback address of this machine, or the port is taken.
     pub(crate) fn listen(&self) -> anyhow::Result<()> {
         let Some(at) = self.web else {
             return Ok(());
         };
-        let page = Page::listen(at).with_context(|| {
-            format!(
-                "--web: cannot listen at {at}; name another address or port (`ss -tlnp` shows who is \
-                 there)"
-            )
-        })?;
-        if !at.ip().is_loopback() {
-            say(&format!(
-                "! --web {at} opens the page to the network, without encryption: whoever reads the \
-                 traffic can take the fabric over; safer is 127.0.0.1 and `ssh -L`"
-            ));
-        }
-        *self.lock() = Some(page);
+        *self.lock() = Some(Page::listen(at)?);
         Ok(())
     }
 
