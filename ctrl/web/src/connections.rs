@@ -317,9 +317,9 @@ mod tests {
             stalled: None,
             _place: Arc::new(place),
         };
-        let began = tokio::time::Instant::now();
+        let (began, answer) = (tokio::time::Instant::now(), vec![0; 1 << 16]);
         let error = loop {
-            let written = tokio::io::AsyncWriteExt::write(&mut connection, &[0; 1 << 16]).await;
+            let written = tokio::io::AsyncWriteExt::write(&mut connection, &answer).await;
             if let Err(error) = written {
                 break error;
             }

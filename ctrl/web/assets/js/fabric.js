@@ -146,6 +146,11 @@ export class Fabric {
     return cable.ends.every((end) => this.ports.has(end) || this.isHost(end));
   }
 
+  // Whether a VM is plugged in at an end.
+  isPlugged(cable) {
+    return cable.ends.some((end) => this.placeOf.get(end)?.held);
+  }
+
   // Whether the cable leads to a position where nobody is plugged in.
   isFree(cable) {
     const places = cable.ends.map((end) => this.placeOf.get(end)).filter(Boolean);

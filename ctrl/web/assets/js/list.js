@@ -8,7 +8,7 @@ const WORDS = { down: "cut", closed: "closed", blackhole: "blackhole" };
 
 const KINDS = [
   ["between", "Between switches", (fabric, cable) => fabric.isBetweenSwitches(cable)],
-  ["plugged", "Plugged in", (fabric, cable) => !fabric.isBetweenSwitches(cable) && !fabric.isFree(cable)],
+  ["plugged", "Plugged in", (fabric, cable) => fabric.isPlugged(cable)],
   ["changed", "Cut or impaired", (fabric, cable) => cable.state !== "up" || cable.isImpaired],
   ["all", "All", () => true],
 ];
