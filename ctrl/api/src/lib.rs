@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`routes`] | one table of all requests: method, path, and the types of what is asked and answered |
 //! | `status`, `cables`, `accuracy`, `switches`, `positions`, `apply`, `page`, [`capture`], [`recorder`] | these types, and the format of captured frames on the wire |
-//! | `client` | [`Client`], with a method for each route |
+//! | `client` | [`Client`], with a method for each route but [`routes::CAPTURE_FILE`] |
 //! | `server` | [`serve`], and [`router`] for the crate `web`; the only module here that uses axum and knows HTTP statuses |
 //! | `backend` | [`Backend`], the trait by which the server asks a fabric |
 //! | `error` | [`ApiError`]: what kind of refusal, and the sentence |
@@ -29,7 +29,7 @@
 //! # Limits
 //! The server serves 128 clients at once, including those of captures and consoles. The head of
 //! a request must arrive within 10 s and its body within another 10 s; a body has at most 2 MiB.
-//! Every refusal has a [`Failure`], except for what is not HTTP, or has a head of more than
+//! Four captures at once are downloaded as files. Every refusal has a [`Failure`], except for what is not HTTP, or has a head of more than
 //! 128 KiB: that is answered with a bare status, or by closing the connection.
 
 mod accuracy;

@@ -335,7 +335,7 @@ mod tests {
         let (_, stream) = captured("a/../b\"\r\nx: y");
         assert_eq!(
             disposition(&stream),
-            "attachment; filename=\"a____b____x__y.pcapng\""
+            "attachment; filename=\"a____b___x__y.pcapng\""
         );
     }
 }

@@ -36,6 +36,7 @@ export class Aisle {
     };
     element.addEventListener("pointerover", points);
     element.addEventListener("focusin", points);
+    element.addEventListener("focusin", (event) => this.rove(keyOf(event)));
     element.addEventListener("pointerleave", () => (this.light(null), point(null)));
     element.addEventListener("focusout", () => (this.light(null), point(null)));
     arrows(element, () => [...this.items.values()]);
@@ -63,7 +64,7 @@ export class Aisle {
       svg("g", { class: "slots" }, plan.racks.flatMap((rack) => rack.slots.map((slot) => this.slot(slot, plan.slotHeight)))),
       svg("g", { class: "devices" }, host(plan.host), switches.map((box) => this.device(box))),
     );
-    const first = this.items.get(chosen) ?? this.items.values().next().value;
+    const first = this.items.get(chosen) ?? [...this.items.values()].find(({ kind }) => kind === "switch");
     first?.element.setAttribute("tabindex", "0");
     if (hadFocus) first?.element.focus({ preventScroll: true });
     this.choose(this.chosen ?? null);
@@ -124,6 +125,15 @@ export class Aisle {
       else if (item.kind === "switch") updateDevice(item, fabric);
       else updateSlot(item, fabric);
     }
+  }
+
+  // The Tab key comes back to where it left.
+  rove(key) {
+    for (const item of this.items.values()) setAttribute(item.element, "tabindex", item.key === key ? "0" : "-1");
+  }
+
+  focus(key) {
+    this.items.get(key)?.element.focus({ preventScroll: true });
   }
 
   // Marks what the panel shows.

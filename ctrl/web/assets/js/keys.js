@@ -23,10 +23,6 @@ function nearest(items, from, [dx, dy]) {
 
 // `items` gives the things that can have the focus, each with its element and its middle.
 export function arrows(frame, items) {
-  const move = (item) => {
-    for (const each of items()) each.element.setAttribute("tabindex", each === item ? "0" : "-1");
-    item.element.focus({ preventScroll: false });
-  };
   frame.addEventListener("keydown", (event) => {
     const all = items();
     const from = all.find(({ element }) => element === document.activeElement);
@@ -34,7 +30,7 @@ export function arrows(frame, items) {
     if (WAYS[event.key]) {
       event.preventDefault();
       const to = nearest(all, from, WAYS[event.key]);
-      if (to) move(to);
+      to?.element.focus();
     } else if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
       from.element.dispatchEvent(new MouseEvent("click", { bubbles: true }));

@@ -19,7 +19,10 @@ let pointed = null;
 let wake = null;
 let failures = 0;
 
-const panel = new Panel(byId("panel"), () => aisle.choose(null));
+const panel = new Panel(byId("panel"), (key, hasFocus) => {
+  aisle.choose(null);
+  if (!hasFocus) aisle.focus(key);
+});
 const aisle = new Aisle(byId("aisle"), byId("aisle-frame"), { open, point });
 const list = new List({ table: byId("cables"), find: byId("find"), chips: byId("chips"), more: byId("more") }, open);
 

@@ -41,12 +41,14 @@ export class Panel {
 
   close() {
     if (!this.view) return;
+    const { key } = this;
     this.view = null;
     this.element.hidden = true;
     this.element.replaceChildren();
     document.body.classList.remove("with-panel");
-    this.closed();
+    // What opened it may have been drawn anew.
     if (this.opener?.isConnected) this.opener.focus({ preventScroll: true });
+    this.closed(key, Boolean(this.opener?.isConnected));
     this.opener = null;
   }
 }
