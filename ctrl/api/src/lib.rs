@@ -29,7 +29,8 @@
 //! # Limits
 //! The server serves 128 clients at once, including those of captures and consoles. The head of
 //! a request must arrive within 10 s and its body within another 10 s; a body has at most 2 MiB.
-//! Four captures at once are downloaded as files. Every refusal has a [`Failure`], except for what is not HTTP, or has a head of more than
+//! Four captures at once are downloaded as files.
+//! Every refusal has a [`Failure`], except for what is not HTTP, or has a head of more than
 //! 128 KiB: that is answered with a bare status, or by closing the connection.
 
 mod accuracy;
