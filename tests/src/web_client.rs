@@ -65,7 +65,7 @@ impl<'h> PageClient<'h> {
         let greeting = page.ask("GET", &page.query, &[("host", at)], "");
         assert_eq!(greeting.status, 303, "{greeting:?}");
         let cookie = greeting.header("set-cookie").split(';').next();
-        page.cookie = cookie.unwrap_or_default().to_owned();
+        cookie.unwrap_or_default().clone_into(&mut page.cookie);
         page
     }
 
