@@ -22,11 +22,12 @@ export class Plot {
     this.drops = svg("path", { class: "plot-drops" });
     this.scale = svg("text", { class: "axis", x: WIDTH, y: 18, "text-anchor": "end" });
     this.cursor = svg("path", { class: "cursor", d: "" });
+    this.names = [18, 2 * HALF + 4].map((y) => svg("text", { class: "axis", x: 0, y }));
     const minutes = [1, 2, 3, 4].map((minute) => svg("path", { class: "grid", d: `M${WIDTH - (WIDTH * minute) / 5} 8V${2 * HALF + 8}` }));
     const labels = [["5 min ago", 0, "start"], ["now", WIDTH, "end"]].map(([word, x, anchor]) =>
       svg("text", { class: "axis", x, y: 2 * HALF + 24, "text-anchor": anchor }, word));
     this.element = svg("svg", { class: "plot", viewBox: `0 0 ${WIDTH} ${2 * HALF + 30}`, role: "img" },
-      minutes, this.areas, this.drops, svg("path", { class: "zero", d: `M0 ${MIDDLE}H${WIDTH}` }), this.cursor, this.scale, labels);
+      minutes, this.areas, this.drops, svg("path", { class: "zero", d: `M0 ${MIDDLE}H${WIDTH}` }), this.cursor, this.scale, this.names, labels);
     this.element.addEventListener("pointermove", (event) => this.point(event));
     this.element.addEventListener("pointerleave", () => this.point(null));
     this.pointed = null;
@@ -44,8 +45,9 @@ export class Plot {
       setAttribute(area, "d", shown.length > 1 ? `M${ends[0].toFixed(1)} ${MIDDLE}${line}L${ends[1].toFixed(1)} ${MIDDLE}Z` : "");
     });
     const lost = shown.filter(({ drops }) => drops > 0);
-    setAttribute(this.drops, "d", lost.map(({ at }) => `M${x(at).toFixed(1)} ${MIDDLE - 4}v8`).join(""));
+    setAttribute(this.drops, "d", lost.map(({ at }) => `M${x(at).toFixed(1)} ${MIDDLE - 2}v4`).join(""));
     setText(this.scale, rate(most));
+    names.forEach((name, side) => setText(this.names[side], `${side === 0 ? "\u2191" : "\u2193"} ${name}`));
     const last = shown.at(-1)?.rates ?? [0, 0];
     setAttribute(this.element, "aria-label", `Rate of the last five minutes, now ${rate(last[0])} ${names[0]} and ${rate(last[1])} ${names[1]}`);
     this.read(shown, now, names, readout);
