@@ -139,6 +139,11 @@ fn only_the_link_opens_the_page() {
     let greeting = page.ask("GET", &page.query, &[own], "");
     assert_guarded("the link", &greeting);
     assert_eq!(greeting.header("location"), "/");
+    let elsewhere = [own, ("sec-fetch-site", "cross-site")];
+    let led = page.ask("GET", &page.query, &elsewhere, "");
+    assert_guarded("a link on another site", &led);
+    assert_eq!(led.status, 200, "{led:?}");
+    assert!(led.text().contains("http-equiv=\"refresh\""), "{led:?}");
     let attributes = "; Path=/; HttpOnly; SameSite=Strict";
     assert!(
         greeting.header("set-cookie").ends_with(attributes),

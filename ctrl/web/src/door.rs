@@ -17,7 +17,11 @@ pub(crate) enum Entry {
     /// It is answered.
     Enter,
     /// It came by the link: it gets the cookie, and goes on to the page.
-    Greet,
+    Greet {
+        /// Whether another site led to the link. To where an answer redirects, a browser then sends no
+        /// cookie that is `SameSite=Strict`: the way on must begin at a page of ours.
+        from_elsewhere: bool,
+    },
     /// It is refused, for the reason in the sentence.
     Refuse(StatusCode, &'static str),
 }
@@ -68,7 +72,9 @@ impl Door {
         }
         if let Some(said) = link_token(head) {
             return if self.token.is(said.as_bytes()) {
-                Entry::Greet
+                Entry::Greet {
+                    from_elsewhere: is_foreign(&head.headers),
+                }
             } else {
                 Entry::Refuse(
                     StatusCode::UNAUTHORIZED,
@@ -84,9 +90,7 @@ impl Door {
             );
         }
         // A browser sends the cookie along from other ports of this host, too.
-        let foreign = only(&head.headers, &FETCH_SITE)
-            .is_some_and(|site| !matches!(site, "same-origin" | "none"));
-        if foreign && head.uri.path() != "/" {
+        if is_foreign(&head.headers) && head.uri.path() != "/" {
             return Entry::Refuse(
                 StatusCode::FORBIDDEN,
                 "another page sent this request: only the fabric's own page may",
@@ -141,6 +145,12 @@ fn is_own_page(headers: &HeaderMap, host: &str) -> bool {
     origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host))
 }
 
+/// Whether a browser says that another page led here.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    headers.contains_key(FETCH_SITE)
+        && !matches!(only(headers, &FETCH_SITE), Some("same-origin" | "none"))
+}
+
 /// The token of a request for the link.
 fn link_token(head: &Parts) -> Option<&str> {
     if head.method != Method::GET || head.uri.path() != "/" {
@@ -190,7 +200,10 @@ mod tests {
         let link = door.link();
         let query = link.strip_prefix("http://127.0.0.1:8090").unwrap();
         let host = ("host", "127.0.0.1:8090");
-        assert_eq!(judge(&door, "GET", query, &[host]), Entry::Greet);
+        for (site, from_elsewhere) in [("none", false), ("cross-site", true)] {
+            let entry = judge(&door, "GET", query, &[host, ("sec-fetch-site", site)]);
+            assert_eq!(entry, Entry::Greet { from_elsewhere });
+        }
         let cookie = cookie(&door);
         for path in ["/", "/style.css", "/v1/status"] {
             let with = judge(&door, "GET", path, &[host, ("cookie", &cookie)]);

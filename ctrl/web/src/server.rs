@@ -46,6 +46,10 @@ const HEADERS: [(HeaderName, HeaderValue); 7] = [
     ),
 ];
 
+/// Leads on to the page.
+const ONWARD: &str = "<!doctype html><title>ikv-fabric</title>\
+    <meta http-equiv=\"refresh\" content=\"0;url=/\"><a href=\"/\">ikv-fabric</a>\n";
+
 /// Why the page cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -145,18 +149,21 @@ impl Reception {
                     "{MOST_KNOWN} connections to this page are open: close some of its windows"
                 ),
             ),
-            Entry::Greet => (
-                StatusCode::SEE_OTHER,
-                [
-                    (SET_COOKIE, self.door.cookie()),
-                    (LOCATION, HeaderValue::from_static("/")),
-                ],
-            )
-                .into_response(),
+            Entry::Greet { from_elsewhere } => self.greet(from_elsewhere),
             Entry::Refuse(status, sentence) => refusal(status, sentence),
         };
         secure(answer.headers_mut());
         answer
+    }
+
+    fn greet(&self, from_elsewhere: bool) -> Response {
+        let cookie = [(SET_COOKIE, self.door.cookie())];
+        if from_elsewhere {
+            let html = [(CONTENT_TYPE, "text/html; charset=utf-8")];
+            return (StatusCode::OK, cookie, html, ONWARD).into_response();
+        }
+        let onward = [(LOCATION, HeaderValue::from_static("/"))];
+        (StatusCode::SEE_OTHER, cookie, onward).into_response()
     }
 }
 
