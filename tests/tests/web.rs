@@ -175,7 +175,7 @@ fn the_link_is_for_this_machine_and_for_the_owner() {
     let mut other = host.netns.command("setpriv");
     other
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(executable_by_all())
+        .arg(executable_by_all(host.folder()))
         .arg("--socket")
         .arg(host.socket())
         .arg("web");
