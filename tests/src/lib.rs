@@ -40,6 +40,7 @@ mod super_frame;
 mod testpmd;
 mod vhost_wire;
 mod vnc;
+pub mod web_client;
 mod wire;
 
 pub use answer::Answer;

@@ -18,7 +18,7 @@ use crate::events::{EventsRequest, Streamed};
 use crate::recorder::{DumpRequest, RecorderStatus, TriggersRequest};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, ExecAnswer, ExecRequest,
-    IpmiAccess, LaneImpairment, NodeStatus, Peer, Positions, SshAccess, Status,
+    IpmiAccess, LaneImpairment, NodeStatus, PageLink, Peer, Positions, SshAccess, Status,
 };
 
 /// The bytes of a serial console, both ways.
@@ -133,6 +133,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// How long each worker has moved frames since it started, by the workers' numbers.
     fn workers_busy(&self) -> Vec<Duration>;
+
+    /// The link of the fabric's page.
+    ///
+    /// # Errors
+    /// When it has none.
+    fn page(&self) -> Result<PageLink, ApiError>;
 
     /// The flight recorder.
     ///

@@ -16,9 +16,9 @@ use model::topology::TopologyJson;
 use crate::openapi::{Answer, Success, text, upgraded};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, CableStateRequest,
-    CaptureRequest, DumpRequest, EventsRequest, ExecAnswer, ExecRequest, IpmiAccess,
-    LaneImpairment, NodeStatus, Positions, PowerRequest, RecorderStatus, SshAccess, Status,
-    TriggersRequest,
+    CaptureFileRequest, CaptureRequest, DumpRequest, EventsRequest, ExecAnswer, ExecRequest,
+    IpmiAccess, LaneImpairment, NodeStatus, PageLink, Positions, PowerRequest, RecorderStatus,
+    SshAccess, Status, TriggersRequest,
 };
 
 /// One kind of request: its method, its path, and the types of what is asked and answered.
@@ -125,6 +125,19 @@ impl Answer for OpenMetrics {
         text(
             "application/openmetrics-text",
             "The figures of lanes, switches and workers in the text format of OpenMetrics 1.0.",
+        )
+    }
+}
+
+/// The answer of [`CAPTURE_FILE`]: a pcapng file, as `capture -w` writes it.
+#[derive(Debug)]
+pub enum PcapngFile {}
+
+impl Answer for PcapngFile {
+    fn success(_: &mut SchemaGenerator) -> Success {
+        text(
+            "application/x-pcapng",
+            "A pcapng file, sent while it is captured.",
         )
     }
 }
@@ -256,6 +269,11 @@ routes! {
 
     /// Frames from now on.
     CAPTURE = POST "/v1/capture", CaptureRequest => CapturedFrames;
+    /// Frames of a cable from now on as a file, for clients that know plain HTTP only, such as browsers.
+    CAPTURE_FILE = GET "/v1/cables/{cable}/capture", CaptureFileRequest => PcapngFile;
+
+    /// The link of the fabric's page.
+    PAGE = GET "/v1/page", Nothing => PageLink;
 
     /// What happened, and what happens from now on.
     EVENTS = GET "/v1/events", EventsRequest => ServerSentEvents;

@@ -48,6 +48,7 @@ use host::rootless::{self, WORLD};
 use host::watch::LinkWatch;
 use model::cable_change::{CableBatch, CableChange, ImpairmentChange};
 use model::config::Config;
+use web::Page;
 
 /// How long a change that is under way may take to stop. It takes longer only while it waits for a
 /// stuck worker or for a guest.
@@ -108,6 +109,11 @@ pub async fn bring_up(
     running.follow(&fabric, (watch, changes), plugged.events);
     running.look_after_host(&fabric, alarm);
     running.serve(&fabric, listener, displays);
+    if let Some(page) = &options.page {
+        let served = page.serve(fabric.clone()).map_err(BringUpError::Page)?;
+        let served = endless(fabric.live.clone(), "serves the page", served);
+        running.tasks.spawn(served);
+    }
     Ok(fabric)
 }
 
@@ -253,6 +259,7 @@ impl BringUp<'_> {
             plan,
             choice,
             socket,
+            page,
             ..
         } = self.options;
         let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
@@ -265,6 +272,7 @@ impl BringUp<'_> {
             switches: Switches::new(&plan.config),
             recorder: Arc::new(recorder),
             change: ChangeControl::new(choice.clone(), watched),
+            page: page.as_ref().map(Page::link),
         });
         self.running.fabric = Some(fabric.clone());
         (fabric, changes)

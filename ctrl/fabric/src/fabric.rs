@@ -20,7 +20,7 @@ use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
     ConsoleStream, EventsRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus,
-    Peer, Positions, Recording, SshAccess, Status, Streamed,
+    PageLink, Peer, Positions, Recording, SshAccess, Status, Streamed,
 };
 use dataplane::Side;
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
@@ -35,6 +35,8 @@ pub struct Fabric {
     /// `None` if recording is disabled.
     pub(crate) recorder: Arc<Option<Recorder>>,
     pub(crate) change: ChangeControl,
+    /// The link of the page, if there is one.
+    pub(crate) page: Option<String>,
 }
 
 impl Fabric {
@@ -256,6 +258,13 @@ impl Backend for Fabric {
 
     fn workers_busy(&self) -> Vec<Duration> {
         self.live.state().cables.panel().busy()
+    }
+
+    fn page(&self) -> Result<PageLink, ApiError> {
+        let link = self.page.clone();
+        link.map(|link| PageLink { link }).ok_or_else(|| {
+            ApiError::conflict("this fabric has no page: start it with `run --web 127.0.0.1:8090`")
+        })
     }
 
     fn recorder(&self) -> Result<impl Recording, ApiError> {

@@ -18,8 +18,8 @@ use crate::routes::{self, CableNames, Nothing};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, CableStateRequest,
     CaptureRequest, DumpRequest, EventsRequest, ExecAnswer, ExecRequest, IpmiAccess,
-    LaneImpairment, NodeStatus, Positions, PowerRequest, RecorderStatus, SshAccess, Status,
-    Trigger, TriggersRequest,
+    LaneImpairment, NodeStatus, PageLink, Positions, PowerRequest, RecorderStatus, SshAccess,
+    Status, Trigger, TriggersRequest,
 };
 
 pub use error::ClientError;
@@ -176,6 +176,11 @@ impl Client {
     pub async fn metrics(&self) -> Result<String, ClientError> {
         let page = self.open(routes::METRICS, &Nothing {}).await?;
         self.read_text(page).await
+    }
+
+    /// The link of the fabric's page.
+    pub async fn page(&self) -> Result<PageLink, ClientError> {
+        self.ask(routes::PAGE, "", &Nothing {}).await
     }
 
     /// The flight recorder: its memory, its triggers and the dumps that it has kept.

@@ -5,6 +5,7 @@
 //! status, [`stream`] connects a client that asked for a stream, and [`events`] writes events.
 //! [`metrics_port`] serves one page over TCP, apart from all of this.
 
+mod download;
 mod events;
 mod limits;
 mod metrics_port;
@@ -27,9 +28,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 
+use crate::capture::CaptureFileRequest;
 use crate::events::EventsRequest;
 use crate::routes::{self, CableNames, Nothing, Protocol, Route};
 use crate::{ApiError, Backend, Recording, metrics};
+use download::Downloads;
 use events::StreamLimit;
 pub use metrics_port::serve_metrics;
 use parsed_request::ParsedRequest;
@@ -41,9 +44,12 @@ pub async fn serve<B: Backend>(listener: UnixListener, backend: Arc<B>) -> Infal
     limits::serve_clients(listener, router(backend)).await
 }
 
-fn router<B: Backend>(backend: Arc<B>) -> Router {
-    let handlers = watching(recorder(switches(cables(Handlers::<B>(Router::new())))))
+/// All routes, for a server that decides by itself who may ask. Answers are those of [`serve`].
+pub fn router<B: Backend>(backend: Arc<B>) -> Router {
+    let handlers = recorder(switches(cables(Handlers::<B>(Router::new()))));
+    let handlers = downloads(watching(handlers))
         .json(routes::OPENAPI, |_, _| async move { Ok(crate::openapi()) })
+        .json(routes::PAGE, |backend, _| async move { backend.page() })
         .json(
             routes::STATUS,
             |backend, _| async move { Ok(backend.status()) },
@@ -146,6 +152,21 @@ fn watching<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
             .0
             .route(of_events.template, on(filter(&of_events.method), events))
             .route(of_metrics.template, on(filter(&of_metrics.method), metrics)),
+    )
+}
+
+/// Captures as files.
+fn downloads<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
+    let limit = Downloads::default();
+    let route = routes::CAPTURE_FILE;
+    let handler = async move |State(backend): State<Arc<B>>,
+                              request: ParsedRequest<CaptureFileRequest>| {
+        limit.answer(&*backend, &request.name, request.input).await
+    };
+    Handlers(
+        handlers
+            .0
+            .route(route.template, on(filter(&route.method), handler)),
     )
 }
 

@@ -220,6 +220,13 @@ impl Backend for Fake {
         vec![Duration::from_millis(1500)]
     }
 
+    fn page(&self) -> Result<PageLink, ApiError> {
+        self.asked("page".into());
+        Ok(PageLink {
+            link: "http://127.0.0.1:8090/?token=0".into(),
+        })
+    }
+
     fn recorder(&self) -> Result<impl Recording, ApiError> {
         Ok(FakeRecorder(self))
     }

@@ -40,6 +40,7 @@ mod status;
 mod topology;
 mod traffic;
 mod vm_args;
+mod web;
 
 use std::io;
 use std::path::PathBuf;
@@ -86,6 +87,7 @@ pub(crate) enum Command {
     Bench(bench::BenchArgs),
     VmArgs(vm_args::VmArgsArgs),
     Api(api::ApiArgs),
+    Web(web::WebArgs),
 }
 
 impl Command {
@@ -98,6 +100,8 @@ impl Command {
             Command::Run(args) => {
                 // Before `run` moves to where nobody could reach the port.
                 args.metrics.listen()?;
+                // Before `run` moves to where no browser could reach the page.
+                args.page.listen()?;
                 run::leave_without_root(args)
             }
             _ => Ok(()),
@@ -141,6 +145,7 @@ impl Command {
             Command::Ipmi(args) => ipmi::run(context, args).await?,
             Command::VmArgs(args) => vm_args::run(context, args).await?,
             Command::Api(args) => api::run(args)?,
+            Command::Web(args) => web::run(context, args).await?,
         }
         Ok(ExitCode::SUCCESS)
     }

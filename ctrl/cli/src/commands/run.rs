@@ -11,6 +11,7 @@ use super::configuration::{ConfigArgs, SwitchArgs};
 use super::metrics::MetricsArgs;
 use super::panel::PanelArgs;
 use super::traffic::Traffic;
+use super::web::PageArgs;
 use super::{Context, recorder};
 use crate::signals::StopSignals;
 use api::{Backend, NodeState, NodeStatus};
@@ -46,6 +47,8 @@ pub(crate) struct RunArgs {
     panel: PanelArgs,
     #[command(flatten)]
     pub(super) metrics: MetricsArgs,
+    #[command(flatten)]
+    pub(super) page: PageArgs,
 }
 
 /// What a fabric without root does before this process has a second thread: it builds the image, if
@@ -99,6 +102,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
         choice,
         panel,
         recorder,
+        page: args.page.take(),
     };
     let progress = Progress::log();
     let mut running = Running::default();
@@ -139,6 +143,15 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
 
 /// Shows the progress until the fabric is ready, then the live line until dropped.
 async fn show(fabric: &Fabric, progress: &Progress) {
+    if let Ok(page) = fabric.page() {
+        // Whoever has the link controls the fabric, and many may read a log.
+        let link = if progress.is_terminal() {
+            page.link
+        } else {
+            "`ikv-fabric web` prints the link".to_owned()
+        };
+        progress.note(&format!("  · page: {link}"));
+    }
     let nodes = fabric.status().nodes.into_iter();
     let mut lines: Vec<_> = nodes
         .map(|node| {

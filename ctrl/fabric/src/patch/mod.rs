@@ -31,7 +31,7 @@ use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
     ConsoleStream, EventKind, EventsRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment,
-    NodeStatus, Peer, Positions, Recording, SshAccess, Status, Streamed,
+    NodeStatus, PageLink, Peer, Positions, Recording, SshAccess, Status, Streamed,
 };
 use dataplane::Side;
 use host::lock::StatePaths;
@@ -373,6 +373,12 @@ impl Backend for Patch {
 
     fn workers_busy(&self) -> Vec<Duration> {
         self.0.cables().panel().busy()
+    }
+
+    fn page(&self) -> Result<PageLink, ApiError> {
+        Err(ApiError::conflict(
+            "a wire has no page: `ikv-fabric cables` shows it",
+        ))
     }
 
     fn recorder(&self) -> Result<impl Recording, ApiError> {

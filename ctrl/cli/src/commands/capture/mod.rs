@@ -1,19 +1,17 @@
 //! `ikv-fabric capture`: shows or writes the frames on cables, with the verdict on each.
 //!
 //! The data flows through the files in this order: `session` asks the fabric, `source` reads its
-//! stream, `output` forms frames by `segment`, `line`, `verdict` and `pcapng`, and `sink` writes
+//! stream, `output` forms frames by `segment`, `line` and `api`'s `pcapng`, and `sink` writes
 //! the bytes, to the files of `ring_files` if there are several.
 
 mod filter;
 mod line;
 pub(crate) mod output;
-mod pcapng;
 mod ring_files;
 mod segment;
 mod session;
 pub(crate) mod sink;
 pub(crate) mod source;
-mod verdict;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
