@@ -11,7 +11,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BIN := target/release/ikv-fabric
 # What tests and benchmarks start besides what the fabric itself needs (`ikv-fabric setup`).
 TEST_TOOLS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps \
-  pasta:passt newuidmap:uidmap dpdk-testpmd:dpdk-dev iperf3:iperf3 tshark:tshark ipmitool:ipmitool ipmi_sim:openipmi
+  pasta:passt newuidmap:uidmap dpdk-testpmd:dpdk-dev iperf3:iperf3 tshark:tshark ipmitool:ipmitool ipmi_sim:openipmi \
+  libvirtd:libvirt-daemon virsh:libvirt-clients curl:curl python3:python3-minimal
 
 .PHONY: run setup build test loom soak bench fmt clean
 
@@ -36,6 +37,7 @@ build: .linker
 	@missing=; for tool in $(TEST_TOOLS); do \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
 	[ -e /usr/share/OVMF/OVMF_CODE.fd ] || missing="$$missing ovmf"; \
+	ls /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so >/dev/null 2>&1 || missing="$$missing libvirt-daemon-driver-qemu"; \
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
 	  $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; fi
