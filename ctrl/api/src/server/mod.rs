@@ -19,11 +19,12 @@ use axum::middleware::from_fn;
 use axum::routing::{MethodFilter, on};
 use axum::{Json, Router};
 use hyper::Method;
+use hyper::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 
-use crate::routes::{self, CableNames, Protocol, Route};
+use crate::routes::{self, CableNames, Nothing, Protocol, Route};
 use crate::{ApiError, Backend, Recording};
 use parsed_request::ParsedRequest;
 pub(crate) use refusal::refusals;
@@ -35,8 +36,7 @@ pub async fn serve<B: Backend>(listener: UnixListener, backend: Arc<B>) -> Infal
 }
 
 fn router<B: Backend>(backend: Arc<B>) -> Router {
-    let handlers = recorder(switches(cables(Handlers::<B>(Router::new()))))
-        .json(routes::OPENAPI, |_, _| async move { Ok(crate::openapi()) })
+    let handlers = description(recorder(switches(cables(Handlers::<B>(Router::new())))))
         .json(
             routes::STATUS,
             |backend, _| async move { Ok(backend.status()) },
@@ -118,6 +118,17 @@ fn recorder<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
         .json(routes::RECORDER_TRIGGERS, |backend, request| async move {
             backend.recorder()?.set_triggers(request.input).await
         })
+}
+
+fn description<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
+    let route = routes::OPENAPI;
+    let handler =
+        async |_: ParsedRequest<Nothing>| ([(CONTENT_TYPE, "application/json")], crate::openapi());
+    Handlers(
+        handlers
+            .0
+            .route(route.template, on(filter(&route.method), handler)),
+    )
 }
 
 /// A router that is made from [`Route`]s, so that what a handler takes and gives are the types
