@@ -79,7 +79,9 @@ fn script(fences: &[Fence]) -> String {
 /// A program whose first line is a comment of a file's name alone is saved under this name.
 fn file_name(text: &str) -> Option<&str> {
     let name = text.lines().next()?.strip_prefix("# ")?;
-    (name.ends_with(".py") && !name.contains(['/', ' '])).then_some(name)
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let stem = name.strip_suffix(".py")?;
+    stem.chars().all(plain).then_some(name)
 }
 
 #[test]
