@@ -12,7 +12,7 @@ BIN := target/release/ikv-fabric
 # What tests and benchmarks start besides what the fabric itself needs (`ikv-fabric setup`).
 TEST_TOOLS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps \
   pasta:passt newuidmap:uidmap dpdk-testpmd:dpdk-dev iperf3:iperf3 tshark:tshark ipmitool:ipmitool ipmi_sim:openipmi \
-  libvirtd:libvirt-daemon virsh:libvirt-clients chromium:chromium
+  libvirtd:libvirt-daemon virsh:libvirt-clients chromium:chromium curl:curl python3:python3-minimal
 
 .PHONY: run setup build test loom soak bench fmt clean
 

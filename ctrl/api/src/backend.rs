@@ -25,7 +25,7 @@ use crate::{
 pub trait ConsoleStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ConsoleStream for T {}
 
-/// A fabric as the API sees it: one method for each route.
+/// A fabric as the API sees it: one method for each route but that of the description.
 ///
 /// All requests are answered on one thread. So a method that has to wait, for a worker, a guest
 /// or a disk, is `async`; the others must answer at once. Every name in a request may be

@@ -29,18 +29,19 @@ const ABOUT: &str = "\
 The API of a running fabric: HTTP/1.1 over a unix socket, /run/ikv-fabric/control.sock for root and \
 $XDG_RUNTIME_DIR/ikv-fabric/control.sock for others. Its owner and root may connect.
 
-A `GET` takes its input from the query, every other method from a body of JSON. Keys that an answer \
-has and this description does not are from a later version: ignore them.
+A `GET` takes its input from the query, every other method from a body of JSON.
 
 The server serves 128 clients at once. The head of a request must arrive within 10 s and its body within \
 another 10 s; a body has at most 2 MiB. Every refusal has a sentence that names the way out.";
 
-/// The description of the API, an OpenAPI 3.1 document.
-pub fn openapi() -> Value {
-    static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
-    DOCUMENT.clone()
+/// The description of the API, an OpenAPI 3.1 document in JSON. It is made once: however many clients
+/// ask for it, they all get the same bytes.
+pub fn openapi() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| format!("{:#}\n", document()));
+    &TEXT
 }
 
+/// The same, as a value.
 fn document() -> Value {
     let (mut inputs, mut answers) = (inputs(), answers());
     let failure = answers.subschema_for::<Failure>();

@@ -47,8 +47,7 @@ pub async fn serve<B: Backend>(listener: UnixListener, backend: Arc<B>) -> Infal
 /// All routes, for a server that decides by itself who may ask. Answers are those of [`serve`].
 pub fn router<B: Backend>(backend: Arc<B>) -> Router {
     let handlers = recorder(switches(cables(Handlers::<B>(Router::new()))));
-    let handlers = downloads(watching(handlers))
-        .json(routes::OPENAPI, |_, _| async move { Ok(crate::openapi()) })
+    let handlers = description(downloads(watching(handlers)))
         .json(routes::PAGE, |backend, _| async move { backend.page() })
         .json(
             routes::STATUS,
@@ -163,6 +162,18 @@ fn downloads<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
                               request: ParsedRequest<CaptureFileRequest>| {
         limit.answer(&*backend, &request.name, request.input).await
     };
+    Handlers(
+        handlers
+            .0
+            .route(route.template, on(filter(&route.method), handler)),
+    )
+}
+
+/// The API described.
+fn description<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
+    let route = routes::OPENAPI;
+    let handler =
+        async |_: ParsedRequest<Nothing>| ([(CONTENT_TYPE, "application/json")], crate::openapi());
     Handlers(
         handlers
             .0

@@ -46,7 +46,8 @@ async fn read_all(mut stream: impl AsyncRead + Unpin) -> String {
 #[test]
 fn every_request_arrives_as_it_was_made() {
     let asked = with_client(async |client| {
-        assert_eq!(client.openapi().await.unwrap(), openapi());
+        let description: serde_json::Value = serde_json::from_str(openapi()).unwrap();
+        assert_eq!(client.openapi().await.unwrap(), description);
         assert!(client.status().await.unwrap().ready);
         assert!(client.cables(&[]).await.unwrap().is_empty());
         client.cables(&[ODD.into(), "iksb12".into()]).await.unwrap();

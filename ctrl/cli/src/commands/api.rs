@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::print_json;
+use super::print;
 
 /// Prints the description of the API that commands and scripts use, as OpenAPI 3.1 in JSON. A running
 /// fabric answers `GET /v1/openapi.json` with the same.
@@ -12,5 +12,5 @@ pub(crate) struct ApiArgs {}
 /// # Errors
 /// When standard output cannot be written to.
 pub(crate) fn run(_: &ApiArgs) -> anyhow::Result<()> {
-    Ok(print_json(&api::openapi())?)
+    Ok(print(::api::openapi())?)
 }
