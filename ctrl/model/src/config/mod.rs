@@ -34,6 +34,8 @@ mod machines;
 mod network;
 mod reach;
 mod recorder;
+#[cfg(test)]
+mod reference;
 mod said;
 mod schema;
 #[cfg(test)]

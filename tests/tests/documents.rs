@@ -1,0 +1,198 @@
+//! README and the pages of `docs/`: their commands work, their links lead somewhere.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use ikv_tests::documents::{
+    Block, GENERATED, ON_THE_WEB, Page, Typist, VERDICTS, Verdict, covers, pages, repository,
+    verdict,
+};
+use ikv_tests::have_root;
+use ikv_tests::panel::PanelHost;
+use ikv_tests::patience::SOON;
+
+const TABLE: &str = "tests/src/documents/verdicts.rs";
+
+/// What a line of a command begins with.
+const PROGRAMS: [&str; 4] = ["ikv-fabric ", "make ", "sudo ", "qemu-system-x86_64 "];
+
+/// README and pages that people write.
+fn written_pages() -> impl Iterator<Item = Page> {
+    let pages = pages().into_iter();
+    pages.filter(|page| !GENERATED.contains(&&*page.path))
+}
+
+#[test]
+fn every_command_is_in_the_table() {
+    let mut unknown = Vec::new();
+    for page in pages() {
+        for command in page.commands() {
+            if verdict(&command.text).is_none() {
+                unknown.push(format!("{}:{}: {}", page.path, command.line, command.text));
+            }
+        }
+    }
+    assert!(
+        unknown.is_empty(),
+        "nothing runs these commands: add each to VERDICTS in {TABLE}, as `Panel` if it works with \
+         `--switches none`, as `Datacenter` if it needs switches and ends by itself, as `Test` with the \
+         test that does the same, or as `ByHand` with the reason why no test can:\n{}",
+        unknown.join("\n")
+    );
+}
+
+#[test]
+fn every_entry_of_the_table_is_used_and_names_a_test() {
+    let commands: Vec<_> = pages().iter().flat_map(Page::commands).collect();
+    for (pattern, entry) in VERDICTS {
+        assert!(
+            commands.iter().any(|command| covers(pattern, &command.text)),
+            "{pattern:?}: no page has such a command; take it out of {TABLE}"
+        );
+        if let Verdict::Test(file, function) = entry.present() {
+            let source = std::fs::read_to_string(repository().join(file));
+            let source = source.unwrap_or_else(|error| panic!("{pattern:?}: {file}: {error}"));
+            assert!(
+                source.contains(&format!("fn {function}(")),
+                "{pattern:?}: {file} has no test {function}; name the one that covers the command \
+                 in {TABLE}"
+            );
+        }
+    }
+}
+
+/// In the order of each page, on a patch panel of its own.
+#[test]
+fn commands_that_need_no_switches_work() {
+    if !have_root() {
+        return;
+    }
+    let mut count = 0;
+    for page in pages() {
+        let lines: Vec<_> = page
+            .commands()
+            .into_iter()
+            .filter(|command| matches!(verdict(&command.text), Some(Verdict::Panel)))
+            .collect();
+        if lines.is_empty() {
+            continue;
+        }
+        let host = PanelHost::new("docs");
+        let fabric = host.run(&[]);
+        let typist = Typist::new(&host.netns, &host.socket(), host.folder());
+        typist.write_files(&page);
+        for command in lines {
+            let answer = typist.types(&command.text, SOON);
+            assert_eq!(
+                answer.code,
+                Some(0),
+                "{}:{}: {}\n{answer:#?}",
+                page.path,
+                command.line,
+                command.text
+            );
+            count += 1;
+        }
+        fabric.end();
+    }
+    assert!(count > 0, "no page has a command that runs without switches");
+}
+
+#[test]
+fn a_command_stands_in_a_block_of_sh() {
+    let is_command = |line: &str| PROGRAMS.iter().any(|program| line.starts_with(program));
+    for page in written_pages() {
+        for block in page.blocks() {
+            let Block { line, language, lines } = &block;
+            let at = format!("{}:{line}", page.path);
+            assert!(
+                !language.is_empty(),
+                "{at}: say what the block holds: sh, text, toml, xml …"
+            );
+            if language == "sh" || block.file().is_some() {
+                continue;
+            }
+            let command = lines.iter().find(|line| is_command(line.trim_start()));
+            assert!(
+                command.is_none(),
+                "{at}: {command:?} looks like a command: put it into a block of `sh`, where it is tested"
+            );
+        }
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let root = repository();
+    let mut broken = Vec::new();
+    for page in pages() {
+        for link in page.links() {
+            if let Err(why) = follow(&root, &page, &link.target) {
+                broken.push(format!("{}:{}: {}: {why}", page.path, link.line, link.target));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// Looks for a link's file and heading; those on the web that are no file of ours are not followed.
+fn follow(root: &Path, page: &Page, target: &str) -> Result<(), String> {
+    let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+    let file = match path.strip_prefix(ON_THE_WEB) {
+        Some(ours) => root.join(ours),
+        None if path.contains(':') => return Ok(()),
+        None if path.is_empty() => root.join(&page.path),
+        None => page.folder(root).join(path),
+    };
+    let file = file.canonicalize().map_err(|error| error.to_string())?;
+    let outside = page.path != "README.md" && !file.starts_with(root.join("docs/src"));
+    if outside && !path.starts_with(ON_THE_WEB) {
+        return Err(format!("it is outside of the book: write {ON_THE_WEB}…"));
+    }
+    if anchor.is_empty() {
+        return Ok(());
+    }
+    let anchors = Page::read(root, &file).anchors();
+    if anchors.iter().any(|known| known == anchor) {
+        return Ok(());
+    }
+    Err(format!("no such heading; there are {}", anchors.join(", ")))
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_found() {
+    let root = repository();
+    let page = Page::new("docs/src/any.md", "");
+    for bad in [
+        "gone.md",
+        "reference/keys.md#no-such-key",
+        "../../SECURITY.md",
+        "https://github.com/ikv-fabric/ikv-fabric/blob/main/gone.md",
+    ] {
+        assert!(follow(&root, &page, bad).is_err(), "{bad}");
+    }
+    for good in [
+        "reference/keys.md#topologyracks",
+        "https://github.com/ikv-fabric/ikv-fabric/blob/main/SECURITY.md#a-guest",
+        "https://frrouting.org/",
+    ] {
+        assert_eq!(follow(&root, &page, good), Ok(()), "{good}");
+    }
+}
+
+#[test]
+fn the_books_contents_list_every_page() {
+    let root = repository();
+    let summary = Page::read(&root, &root.join("docs/src/SUMMARY.md"));
+    let listed: BTreeSet<_> = summary
+        .links()
+        .into_iter()
+        .map(|link| format!("docs/src/{}", link.target))
+        .collect();
+    let there: BTreeSet<_> = pages().into_iter().map(|page| page.path).collect();
+    for page in there.difference(&listed) {
+        let known = ["README.md", "docs/src/SUMMARY.md"].contains(&&**page);
+        assert!(known, "{page} is missing from docs/src/SUMMARY.md");
+    }
+}
