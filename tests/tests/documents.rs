@@ -196,3 +196,58 @@ fn the_books_contents_list_every_page() {
         assert!(known, "{page} is missing from docs/src/SUMMARY.md");
     }
 }
+
+const TROUBLESHOOTING: &str = "docs/src/troubleshooting.md";
+
+#[test]
+fn every_reason_of_a_drop_is_explained() {
+    let root = repository();
+    let page = std::fs::read_to_string(root.join(TROUBLESHOOTING)).unwrap();
+    for reason in dataplane::DropReason::ALL {
+        let name = format!("`{}`", reason.name());
+        let explained = page
+            .lines()
+            .any(|line| line.starts_with('|') && line.contains(&name));
+        assert!(explained, "{TROUBLESHOOTING} has no row for {name}");
+    }
+}
+
+/// The headings quote messages, with `…` for what differs; those of other programs say whose they are.
+#[test]
+fn the_messages_that_troubleshooting_quotes_are_the_programs() {
+    let root = repository();
+    let mut sources = String::new();
+    collect_sources(&root.join("ctrl"), &mut sources);
+    let page = std::fs::read_to_string(root.join(TROUBLESHOOTING)).unwrap();
+    let mut quoted = 0;
+    for heading in page.lines().filter(|line| line.starts_with("### \"")) {
+        for message in heading.split('"').skip(1).step_by(2) {
+            for part in message.split('…').map(str::trim).filter(|it| it.len() > 3) {
+                assert!(
+                    sources.contains(part),
+                    "{TROUBLESHOOTING}: no message of the program has {part:?}: {heading}"
+                );
+                quoted += 1;
+            }
+        }
+    }
+    assert!(quoted > 5, "{quoted} quoted messages");
+}
+
+/// Appends the Rust sources below a folder, with texts that are broken over lines in one line.
+fn collect_sources(folder: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect_sources(&path, text);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            for line in std::fs::read_to_string(&path).unwrap().lines() {
+                let line = line.trim_start();
+                match line.strip_suffix('\\') {
+                    Some(goes_on) => text.push_str(goes_on),
+                    None => text.extend([line, "\n"]),
+                }
+            }
+        }
+    }
+}
