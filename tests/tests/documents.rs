@@ -8,9 +8,9 @@ use ikv_tests::documents::{
     Block, GENERATED, ON_THE_WEB, Page, Typist, VERDICTS, Verdict, covers, pages, repository,
     verdict,
 };
-use ikv_tests::have_root;
 use ikv_tests::panel::PanelHost;
 use ikv_tests::patience::SOON;
+use ikv_tests::{HostState, have_root};
 
 const TABLE: &str = "tests/src/documents/verdicts.rs";
 
@@ -47,7 +47,9 @@ fn every_entry_of_the_table_is_used_and_names_a_test() {
     let commands: Vec<_> = pages().iter().flat_map(Page::commands).collect();
     for (pattern, entry) in VERDICTS {
         assert!(
-            commands.iter().any(|command| covers(pattern, &command.text)),
+            commands
+                .iter()
+                .any(|command| covers(pattern, &command.text)),
             "{pattern:?}: no page has such a command; take it out of {TABLE}"
         );
         if let Verdict::Test(file, function) = entry.present() {
@@ -96,7 +98,10 @@ fn commands_that_need_no_switches_work() {
         }
         fabric.end();
     }
-    assert!(count > 0, "no page has a command that runs without switches");
+    assert!(
+        count > 0,
+        "no page has a command that runs without switches"
+    );
 }
 
 #[test]
@@ -104,7 +109,11 @@ fn a_command_stands_in_a_block_of_sh() {
     let is_command = |line: &str| PROGRAMS.iter().any(|program| line.starts_with(program));
     for page in written_pages() {
         for block in page.blocks() {
-            let Block { line, language, lines } = &block;
+            let Block {
+                line,
+                language,
+                lines,
+            } = &block;
             let at = format!("{}:{line}", page.path);
             assert!(
                 !language.is_empty(),
@@ -129,7 +138,10 @@ fn links_lead_somewhere() {
     for page in pages() {
         for link in page.links() {
             if let Err(why) = follow(&root, &page, &link.target) {
-                broken.push(format!("{}:{}: {}: {why}", page.path, link.line, link.target));
+                broken.push(format!(
+                    "{}:{}: {}: {why}",
+                    page.path, link.line, link.target
+                ));
             }
         }
     }
@@ -250,4 +262,40 @@ fn collect_sources(folder: &Path, text: &mut String) {
             }
         }
     }
+}
+
+/// The script of the page on CI, without switches.
+#[test]
+fn the_script_for_ci_brings_a_fabric_up_and_ends_it() {
+    if !have_root() {
+        return;
+    }
+    let root = repository();
+    let page = Page::read(&root, &root.join("docs/src/recipes/ci.md"));
+    let commands = page.commands();
+    let line = commands
+        .iter()
+        .find(|it| it.text.contains("--switches none"));
+    let line = &line.expect("the page has one without switches").text;
+    let host = PanelHost::new("ci");
+    let typist = Typist::new(&host.netns, &host.socket(), host.folder());
+    typist.write_files(&page);
+    let state = || HostState::of(&host.netns, &host.folder().join("run"));
+    let before = state();
+
+    let answer = typist.types(line, SOON);
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+    assert!(answer.stdout.contains("iksb12"), "{answer:#?}");
+    before.assert_unchanged(&state(), line);
+
+    // The status of what it ran is its own, and the fabric ends all the same.
+    let failing = line.replace("ikv-fabric cables", "sh -c 'exit 7'");
+    let answer = typist.types(&failing, SOON);
+    assert_eq!(answer.code, Some(7), "{answer:#?}");
+    before.assert_unchanged(&state(), &failing);
+
+    let never_ready = line.replace("--switches none", "--no-such-option");
+    let answer = typist.types(&never_ready, SOON);
+    assert!(answer.code != Some(0), "{answer:#?}");
+    assert!(answer.stderr.contains("--no-such-option"), "{answer:#?}");
 }

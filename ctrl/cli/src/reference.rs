@@ -29,7 +29,10 @@ fn the_page_of_the_commands_is_the_generated_one() {
         std::fs::write(PAGE, &page).unwrap();
     }
     let written = std::fs::read_to_string(PAGE).unwrap_or_default();
-    let differs = page.lines().zip(written.lines()).position(|(new, old)| new != old);
+    let differs = page
+        .lines()
+        .zip(written.lines())
+        .position(|(new, old)| new != old);
     assert!(
         page == written,
         "docs/src/reference/commands.md differs from the commands at line {}: write it anew by \
@@ -57,7 +60,11 @@ fn page() -> String {
         let name = command.get_name();
         let about = about(command);
         let first = about.split("\n\n").next().unwrap_or_default();
-        let first = first.split_inclusive(". ").next().unwrap_or_default().trim();
+        let first = first
+            .split_inclusive(". ")
+            .next()
+            .unwrap_or_default()
+            .trim();
         let _ = writeln!(out, "- [`{name}`](#ikv-fabric-{name}): {}", sentence(first));
     }
     for command in commands {
@@ -74,7 +81,12 @@ fn visible(command: &Command) -> Vec<&Command> {
 
 fn write_command(out: &mut String, command: &Command, parent: &str, level: usize) {
     let name = format!("{parent} {}", command.get_name());
-    let _ = writeln!(out, "\n{} {name}\n\n{}\n", "#".repeat(level), escaped(&about(command)));
+    let _ = writeln!(
+        out,
+        "\n{} {name}\n\n{}\n",
+        "#".repeat(level),
+        escaped(&about(command))
+    );
     let usage = command.clone().render_usage().to_string();
     let _ = writeln!(out, "```text\n{}\n```\n", usage.trim_end());
     arguments(out, command, false);
@@ -128,10 +140,19 @@ fn argument(out: &mut String, arg: &Arg) {
     if !takes_value || arg.is_hide_possible_values_set() {
         return;
     }
-    for value in arg.get_possible_values().iter().filter(|it| !it.is_hide_set()) {
+    for value in arg
+        .get_possible_values()
+        .iter()
+        .filter(|it| !it.is_hide_set())
+    {
         let help = value.get_help().map(ToString::to_string);
         let help = help.map(|help| format!(": {}", escaped(&sentence(&help))));
-        let _ = writeln!(out, "  - `{}`{}", value.get_name(), help.unwrap_or_default());
+        let _ = writeln!(
+            out,
+            "  - `{}`{}",
+            value.get_name(),
+            help.unwrap_or_default()
+        );
     }
 }
 

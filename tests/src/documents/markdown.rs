@@ -169,7 +169,7 @@ impl Page {
             }
             let anchor = anchor(heading.trim());
             let count = seen.entry(anchor.clone()).or_default();
-            anchors.push(match count {
+            anchors.push(match *count {
                 0 => anchor,
                 again => format!("{anchor}-{again}"),
             });
@@ -200,7 +200,8 @@ fn without_remark(line: &str) -> &str {
     if line.starts_with('#') {
         return "";
     }
-    line.split_once("  #").map_or(line, |(command, _)| command.trim_end())
+    line.split_once("  #")
+        .map_or(line, |(command, _)| command.trim_end())
 }
 
 /// A line with blanks in place of the code between backquotes.
@@ -277,7 +278,13 @@ ikv-fabric never typed
         let page = Page::new("a.md", TEXT);
         let content = "# lab.toml\n[topology]\nracks = 2\n";
         assert_eq!(page.files(), [("lab.toml".to_owned(), content.to_owned())]);
-        for no_file in ["# Two words.toml", "# word", "# ../up/x.toml", "# end.", "x.toml"] {
+        for no_file in [
+            "# Two words.toml",
+            "# word",
+            "# ../up/x.toml",
+            "# end.",
+            "x.toml",
+        ] {
             let block = Block {
                 line: 1,
                 language: "toml".into(),

@@ -30,7 +30,10 @@ fn the_page_of_the_keys_is_the_generated_one() {
         std::fs::write(PAGE, &page).unwrap();
     }
     let written = std::fs::read_to_string(PAGE).unwrap_or_default();
-    let differs = page.lines().zip(written.lines()).position(|(new, old)| new != old);
+    let differs = page
+        .lines()
+        .zip(written.lines())
+        .position(|(new, old)| new != old);
     assert!(
         page == written,
         "docs/src/reference/keys.md differs from the keys at line {}: write it anew by \
@@ -57,7 +60,8 @@ fn page() -> String {
         let _ = writeln!(out, "- [{title}](#{})", anchor(table));
     }
     for table in tables().iter().filter(|table| !table.keys.is_empty()) {
-        let _ = writeln!(out, "\n## {}\n", title(table));
+        out.truncate(out.trim_end().len());
+        let _ = writeln!(out, "\n\n## {}\n", title(table));
         if !table.about.is_empty() {
             let _ = writeln!(out, "{}\n", flowing(&table.about));
         }
@@ -104,7 +108,11 @@ fn write_key(out: &mut String, table: &Table, key: &Key) {
     } else if let Some(example) = schema["examples"].get(0).and_then(value) {
         facts.push(format!("Example: `{example}`."));
     }
-    let live = if table.repeats { is_live(&table.name) } else { is_live(&name) };
+    let live = if table.repeats {
+        is_live(&table.name)
+    } else {
+        is_live(&name)
+    };
     if live {
         facts.push("Live.".into());
     }
@@ -113,14 +121,13 @@ fn write_key(out: &mut String, table: &Table, key: &Key) {
     }
 }
 
-/// The least and the most that a value may be.
+/// The least and the most that a value may be. An account's number has bounds too, but is seldom one.
 fn bounds(schema: &Value) -> Option<String> {
-    let bound = |number: &str, text: &str| {
-        let shown = |value: &Value| value.is_number().then(|| value.to_string());
-        shown(&schema[number]).or_else(|| schema[text].as_str().map(ToOwned::to_owned))
-    };
-    let (least, most) = (bound("minimum", "x-minimum")?, bound("maximum", "x-maximum")?);
-    Some(format!("{least} to {most}"))
+    if schema["type"] == "integer" {
+        return Some(format!("{} to {}", schema["minimum"], schema["maximum"]));
+    }
+    let [least, most] = ["x-minimum", "x-maximum"].map(|key| schema[key].as_str());
+    Some(format!("{} to {}", least?, most?))
 }
 
 /// The paragraphs of a description, each in one line, without signs that Markdown would take.
