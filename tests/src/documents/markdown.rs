@@ -124,15 +124,19 @@ impl Page {
             .collect()
     }
 
-    /// Its lines outside of fenced blocks, numbered from 1, without what stands between backquotes.
+    /// Its lines outside of fenced blocks, numbered from 1, without what stands between backquotes or in
+    /// comments.
     pub fn prose(&self) -> Vec<(usize, String)> {
-        let mut inside = false;
+        let (mut inside, mut comment) = (false, false);
         let mut prose = Vec::new();
         for (index, line) in self.text.lines().enumerate() {
             if line.trim_start().starts_with("```") {
                 inside = !inside;
             } else if !inside {
-                prose.push((index + 1, without_code(line)));
+                prose.push((
+                    index + 1,
+                    without_comment(&without_code(line), &mut comment),
+                ));
             }
         }
         prose
@@ -217,6 +221,27 @@ fn without_code(line: &str) -> String {
     text
 }
 
+/// A line without its comments; `inside` is whether one is open at its beginning, and then at its end.
+fn without_comment(line: &str, inside: &mut bool) -> String {
+    let mut text = String::new();
+    let mut rest = line;
+    loop {
+        let sign = if *inside { "-->" } else { "<!--" };
+        let (before, after) = match rest.split_once(sign) {
+            Some((before, after)) => (before, Some(after)),
+            None => (rest, None),
+        };
+        if !*inside {
+            text.push_str(before);
+        }
+        let Some(after) = after else {
+            return text;
+        };
+        *inside = !*inside;
+        rest = after;
+    }
+}
+
 /// A heading's anchor: lower case, blanks as dashes, without other signs.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter_map(|c| match c {
@@ -248,6 +273,9 @@ ikv-fabric status                 # is it ready?
   [topology]
   racks = 2
   ```
+
+<!-- for later: [a](b.md)
+[c](d.md) --> [shown](e.md) <!-- [f](g.md) -->
 
 ```text
 ikv-fabric never typed
@@ -298,7 +326,7 @@ ikv-fabric never typed
     fn links_and_anchors_are_those_outside_of_code() {
         let page = Page::new("a.md", TEXT);
         let links: Vec<_> = page.links().into_iter().map(|it| it.target).collect();
-        assert_eq!(links, ["other.md#a-b", "p.png"]);
+        assert_eq!(links, ["other.md#a-b", "p.png", "e.md"]);
         assert_eq!(page.anchors(), ["a-page-of-two-things", "again", "again-1"]);
     }
 }

@@ -10,7 +10,8 @@
 //! ```text
 //!  struct ─ schema ─┬─> `config schema`   a JSON Schema for editors (published)
 //!                   ├─> check             unknown keys, bounds, "did you mean"
-//!                   └─> example           `config example`
+//!                   ├─> example           `config example`
+//!                   └─> reference         docs/src/reference/keys.md
 //! ```
 //!
 //! - The first paragraph of the doc comment is for users: it stands in the example. Further
