@@ -137,14 +137,13 @@ pub const VERDICTS: &[(&str, Verdict)] = &[
     ),
     (
         "ikv-fabric run --web *",
-        Coming(&ByHand(
-            "it runs until Ctrl-C: name the test of the page here",
-        )),
+        Coming(&Test("tests/tests/web.rs", "only_the_link_opens_the_page")),
     ),
     (
         "ikv-fabric run --metrics *",
-        Coming(&ByHand(
-            "it runs until Ctrl-C: name the test of the metrics here",
+        Coming(&Test(
+            "tests/tests/metrics.rs",
+            "metrics_have_the_values_of_cables",
         )),
     ),
     (
@@ -190,7 +189,7 @@ pub const VERDICTS: &[(&str, Verdict)] = &[
         "ikv-fabric vm-args ipmi",
         Test("tests/tests/ipmi.rs", "a_guest_on_the_segment_controls_it"),
     ),
-    ("ikv-fabric vm-args rack1:u3 --libvirt", Coming(&Panel)),
+    ("ikv-fabric vm-args rack1:u3 --libvirt*", Coming(&Panel)),
     ("ikv-fabric vm-args rack2:u6 --libvirt", Coming(&Panel)),
     (
         "ikv-fabric vm-args rack2:u6 --cloud-hypervisor",
@@ -259,7 +258,7 @@ pub const VERDICTS: &[(&str, Verdict)] = &[
     ),
     (
         "ikv-fabric web",
-        Coming(&ByHand("it needs `run --web`: name its own test here")),
+        Coming(&Test("tests/tests/web.rs", "only_the_link_opens_the_page")),
     ),
     // Frames
     ("ikv-fabric capture *", Panel),
@@ -294,8 +293,12 @@ pub const VERDICTS: &[(&str, Verdict)] = &[
     ("ikv-fabric recorder *", Panel),
     (
         "ikv-fabric events*",
-        Coming(&ByHand("it runs until Ctrl-C: name its own test here")),
+        Coming(&Test(
+            "tests/tests/events.rs",
+            "what_happens_is_seen_within_a_second",
+        )),
     ),
+    ("ikv-fabric events --no-follow", Coming(&Panel)),
     // Measuring
     ("ikv-fabric probe", Test(PROBE, "green")),
     ("ikv-fabric probe --quick", Datacenter),
@@ -317,13 +320,16 @@ pub const VERDICTS: &[(&str, Verdict)] = &[
     ),
     (
         "ikv-fabric converge --flow leaf1 leaf3 --by blackhole",
-        Test(CONVERGING, "timers"),
+        Test(
+            "tests/tests/recorder.rs",
+            "converge_counts_a_flows_losses_during_a_cut",
+        ),
     ),
+    ("ikv-fabric bench --size 64 *", Panel),
     (
         "ikv-fabric bench --plot fast.svg",
-        Test(
-            "bench/tests/fresh_cable.rs",
-            "every_frame_arrives_once_and_in_order",
+        ByHand(
+            "it measures for longer than a test should; a line with one frame size is typed instead",
         ),
     ),
     (
