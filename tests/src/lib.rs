@@ -15,6 +15,7 @@ mod cli;
 pub mod dhcp;
 mod diagnosis;
 mod dice;
+pub mod documents;
 mod fabric;
 mod flow;
 mod host_plan;

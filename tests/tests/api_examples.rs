@@ -1,4 +1,4 @@
-//! The examples of docs/api.md work as they stand, one after the other, and answer what it says.
+//! The examples of docs/src/api.md work as they stand, one after the other, and answer what it says.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use ikv_tests::patience::output_within;
 use ikv_tests::{executable_by_all, have_root, skip};
 use serde_json::Value;
 
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/api.md");
 
 /// For all examples together.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -10,6 +10,8 @@
 
 mod commands;
 mod log;
+#[cfg(test)]
+mod reference;
 mod signals;
 
 use std::backtrace::{Backtrace, BacktraceStatus};

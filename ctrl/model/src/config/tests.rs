@@ -39,7 +39,7 @@ fn the_example_says_exactly_the_defaults() {
     assert_eq!(without_origin(example), Config::default());
 }
 
-/// For readers of the repository: README links to it.
+/// For readers of the repository: docs/src/configuration.md links to it.
 #[test]
 fn the_example_in_this_folder_is_the_generated_one() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/example.toml");
