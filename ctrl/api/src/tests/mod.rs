@@ -93,7 +93,7 @@ fn every_request_arrives_as_it_was_made() {
             node()
         );
         assert_eq!(client.recorder().await.unwrap(), recorder_status());
-        client.set_triggers(vec![Trigger::Bgp]).await.unwrap();
+        client.set_triggers(vec![Trigger::Bgp {}]).await.unwrap();
     });
     insta::assert_snapshot!(asked.join("\n"), @r#"
     status
