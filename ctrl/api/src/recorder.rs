@@ -64,9 +64,10 @@ pub struct TriggersRequest {
 #[serde(tag = "on", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Trigger {
     /// A cable is cut.
-    Down,
+    // In braces, or serde would take any further key for these two.
+    Down {},
     /// A BGP session between switches is lost: a NOTIFICATION, or silence beyond the hold time.
-    Bgp,
+    Bgp {},
     /// A frame matches.
     Match {
         /// The tcpdump expression that the user wrote; only shown.
@@ -92,7 +93,7 @@ impl Trigger {
     /// none of them is left, so that it can never fire again.
     pub fn keep_cables(&mut self, exists: impl Fn(&str) -> bool) -> bool {
         match self {
-            Trigger::Down | Trigger::Bgp => true,
+            Trigger::Down {} | Trigger::Bgp {} => true,
             Trigger::Match { cables, .. } | Trigger::Drops { cables, .. } => {
                 let named = !cables.is_empty();
                 cables.retain(|cable| exists(cable));
@@ -112,14 +113,36 @@ impl fmt::Display for Trigger {
             }
         };
         match self {
-            Trigger::Down => write!(f, "a cable is cut"),
-            Trigger::Bgp => write!(f, "a BGP session between switches is lost"),
+            Trigger::Down {} => write!(f, "a cable is cut"),
+            Trigger::Bgp {} => write!(f, "a BGP session between switches is lost"),
             Trigger::Match {
                 expression, cables, ..
             } => write!(f, "a frame on {} matches \"{expression}\"", on(cables)),
             Trigger::Drops { percent, cables } => {
                 write!(f, "{} drops {percent}% of its frames", on(cables))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trigger_takes_its_own_keys_only() {
+        let parsed = |json: &str| serde_json::from_str::<Trigger>(json);
+        assert_eq!(parsed(r#"{"on":"bgp"}"#).unwrap(), Trigger::Bgp {});
+        assert_eq!(
+            serde_json::to_string(&Trigger::Down {}).unwrap(),
+            r#"{"on":"down"}"#
+        );
+        for json in [
+            r#"{"on":"bgp","cables":[]}"#,
+            r#"{"on":"down","percent":1.0}"#,
+            r#"{"on":"up"}"#,
+        ] {
+            assert!(parsed(json).is_err(), "{json}");
         }
     }
 }

@@ -11,6 +11,8 @@ pub(crate) struct Success {
     pub(crate) status: &'static str,
     /// An OpenAPI response.
     pub(crate) response: Value,
+    /// What the request has to ask an upgrade of its connection to, if it is answered by that.
+    pub(crate) upgrade: Option<&'static str>,
 }
 
 /// An answer that can be described: JSON of a type that has a schema, or something else that says itself
@@ -26,6 +28,7 @@ impl<T: JsonSchema> Answer for T {
         Success {
             status: "200",
             response: json!({ "description": "The answer.", "content": content }),
+            upgrade: None,
         }
     }
 }
@@ -37,12 +40,10 @@ pub(crate) fn upgraded<P: Protocol>(about: &str) -> Success {
     Success {
         status: "101",
         response: json!({
-            "description": format!(
-                "The connection carries a stream from now on, if the request asked for it with the headers \
-                 `Connection: upgrade` and `Upgrade: {name}`. {about}"
-            ),
+            "description": format!("The connection carries a stream from now on. {about}"),
             "headers": { "Upgrade": header },
         }),
+        upgrade: Some(name),
     }
 }
 

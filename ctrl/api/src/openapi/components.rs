@@ -128,3 +128,25 @@ pub(super) fn each_reference(value: &mut Value, visit: &mut impl FnMut(&mut Stri
         _ => {}
     }
 }
+
+/// Gives each integer the bounds of its format; schemars gives none above 16 bits.
+pub(super) fn with_bounds(value: &mut Value) {
+    match value {
+        Value::Object(keys) => {
+            let bounds = match keys.get("format").and_then(Value::as_str) {
+                Some("uint32") => Some((Value::from(0), u32::MAX.into())),
+                Some("uint64" | "uint") => Some((Value::from(0), u64::MAX.into())),
+                Some("int32") => Some((i32::MIN.into(), i32::MAX.into())),
+                Some("int64") => Some((i64::MIN.into(), i64::MAX.into())),
+                _ => None,
+            };
+            if let Some((least, most)) = bounds {
+                keys.entry("minimum").or_insert(least);
+                keys.entry("maximum").or_insert(most);
+            }
+            keys.values_mut().for_each(with_bounds);
+        }
+        Value::Array(values) => values.iter_mut().for_each(with_bounds),
+        _ => {}
+    }
+}

@@ -29,7 +29,8 @@ const ABOUT: &str = "\
 The API of a running fabric: HTTP/1.1 over a unix socket, /run/ikv-fabric/control.sock for root and \
 $XDG_RUNTIME_DIR/ikv-fabric/control.sock for others. Its owner and root may connect.
 
-A `GET` takes its input from the query, every other method from a body of JSON.
+A `GET` takes its input from the query, every other method from a body of JSON, in which whole numbers \
+have no point (`5`, not `5.0`).
 
 The server serves 128 clients at once. The head of a request must arrive within 10 s and its body within \
 another 10 s; a body has at most 2 MiB. Every refusal has a sentence that names the way out.";
@@ -58,7 +59,14 @@ fn document() -> Value {
         let Success {
             status,
             mut response,
+            upgrade,
         } = success;
+        if let Some(protocol) = upgrade {
+            let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
+            if let Some(all) = parameters.as_array_mut() {
+                all.push(in_header(protocol));
+            }
+        }
         components.rename(&mut response);
         let mut responses = Map::from_iter([(status.to_owned(), response)]);
         for (status, _) in refusals(has_body(route)) {
@@ -89,6 +97,7 @@ fn document() -> Value {
         "paths": paths,
         "components": { "schemas": components.schemas, "responses": refusals },
     });
+    components::with_bounds(&mut document);
     words::for_readers(&mut document);
     document["info"]["description"] = ABOUT.into();
     document
@@ -145,6 +154,16 @@ fn in_path(name: &str) -> Value {
         "required": true,
         "description": about,
         "schema": { "type": "string" },
+    })
+}
+
+fn in_header(protocol: &str) -> Value {
+    json!({
+        "name": "Upgrade",
+        "in": "header",
+        "required": true,
+        "description": "What the connection is to carry; the header `Connection: upgrade` goes with it.",
+        "schema": { "type": "string", "const": protocol },
     })
 }
 

@@ -65,6 +65,10 @@ fn operations_and_their_parameters_are_whole() {
             match place {
                 "path" => assert_eq!(parameter["required"], true, "{id}: {name}"),
                 "query" => assert_eq!(method, "get", "{id}: {name}"),
+                "header" => {
+                    assert_eq!(name, "Upgrade", "{id}");
+                    assert!(operation["responses"]["101"].is_object(), "{id}");
+                }
                 other => panic!("{id}: {name} is in {other}"),
             }
         }

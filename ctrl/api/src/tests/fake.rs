@@ -64,7 +64,7 @@ pub(super) fn recorder_status() -> RecorderStatus {
         memory: 1,
         snap: 2,
         lanes: 3,
-        triggers: vec![Trigger::Down],
+        triggers: vec![Trigger::Down {}],
         dumps: Vec::new(),
     }
 }

@@ -94,7 +94,7 @@ fn every_request_arrives_as_it_was_made() {
         );
         assert!(client.page().await.unwrap().link.ends_with("token=0"));
         assert_eq!(client.recorder().await.unwrap(), recorder_status());
-        client.set_triggers(vec![Trigger::Bgp]).await.unwrap();
+        client.set_triggers(vec![Trigger::Bgp {}]).await.unwrap();
     });
     insta::assert_snapshot!(asked.join("\n"), @r#"
     status

@@ -248,6 +248,22 @@ fn an_owner_by_uid_and_memory_in_mib() {
 }
 
 #[test]
+fn memory_has_the_same_bounds_in_every_form() {
+    let refused = |value: &str| parse("f.toml", &format!("vm.memory = {value}\n"), &[]).is_err();
+    for (value, expected) in [
+        ("95", true),
+        ("\"95M\"", true),
+        ("96", false),
+        ("16777216", false),
+        ("\"16777216M\"", false),
+        ("16777217", true),
+        ("\"16777217M\"", true),
+    ] {
+        assert_eq!(refused(value), expected, "{value}");
+    }
+}
+
+#[test]
 fn a_list_replaced_by_set_is_no_longer_the_files() {
     let file = "[dhcp]\nsubnets = [\n\"192.168.99.0/24\",\n\"192.168.101.0/24\"]\n";
     let config = parse("f.toml", file, &[]).unwrap();

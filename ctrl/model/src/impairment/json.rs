@@ -21,14 +21,18 @@ impl JsonSchema for KeysInJson {
         let properties: Map<_, _> = KEYS
             .iter()
             .map(|key| {
-                // Numbers and booleans may stand as such, all else as a text.
+                // Whole numbers and booleans may stand as such, all else as a text.
                 let example = serde_json::from_str(key.example);
                 let example = example.unwrap_or_else(|_| Value::from(key.example));
+                let text = match example {
+                    Value::Number(_) => json!({ "type": ["string", "integer"] }),
+                    Value::Bool(_) => json!({ "type": ["string", "boolean"] }),
+                    _ => json!({ "type": "string" }),
+                };
                 let mut schema = json!({
                     "description": format!("{}.", key.help),
                     "examples": [example],
                 });
-                let text = json!({ "type": ["string", "number", "boolean"] });
                 match completed(key.name) {
                     Some(object) => schema["anyOf"] = json!([text, object]),
                     None => schema["type"] = text["type"].clone(),
