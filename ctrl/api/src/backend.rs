@@ -15,7 +15,8 @@ use crate::error::ApiError;
 use crate::recorder::{DumpRequest, RecorderStatus, TriggersRequest};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, ExecAnswer, ExecRequest,
-    IpmiAccess, LaneImpairment, NodeStatus, Peer, Positions, SshAccess, Status,
+    IpmiAccess, LaneImpairment, NodeStatus, Peer, Positions, PositionsRequest, SshAccess, Status,
+    Stopping,
 };
 
 /// The bytes of a serial console, both ways.
@@ -75,11 +76,17 @@ pub trait Backend: Send + Sync + 'static {
         peer: Peer,
     ) -> impl Future<Output = Result<ApplyAnswer, ApiError>> + Send;
 
-    /// Where servers plug in.
+    /// Begins to end the fabric.
     ///
     /// # Errors
-    /// When servers cannot plug in, as with `patch`.
-    fn positions(&self) -> Result<Positions, ApiError>;
+    /// When this user may not.
+    fn stop(&self, peer: Peer) -> Result<Stopping, ApiError>;
+
+    /// Where servers plug in; an error when they cannot, as with `patch`.
+    fn positions(
+        &self,
+        request: PositionsRequest,
+    ) -> impl Future<Output = Result<Positions, ApiError>> + Send;
 
     /// The QEMU options that plug a VM in at `position`, such as `rack1:u3` or `ikvm1-3-1`.
     ///

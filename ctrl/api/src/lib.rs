@@ -58,10 +58,10 @@ pub use cables::{
 pub use capture::{CaptureCount, CaptureInterface, CaptureRequest, CaptureStart};
 pub use client::{Client, ClientError, default_socket, own_socket};
 pub use error::ApiError;
-pub use positions::{Position, Positions};
+pub use positions::{PluggedGuest, Position, Positions, PositionsRequest};
 pub use recorder::{DumpRequest, RecorderStatus, Trigger, TriggersRequest};
 pub use server::serve;
-pub use status::{NodeState, NodeStatus, Sessions, Status};
+pub use status::{NodeState, NodeStatus, Sessions, Status, Stopping};
 pub use switches::{BmcReport, ExecAnswer, ExecRequest, IpmiAccess, PowerRequest, SshAccess};
 
 /// The body of every answer with a status of 4xx or 5xx.

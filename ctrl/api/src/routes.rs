@@ -14,7 +14,8 @@ use model::topology::TopologyJson;
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, CableStateRequest,
     CaptureRequest, DumpRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus,
-    Positions, PowerRequest, RecorderStatus, SshAccess, Status, TriggersRequest,
+    Positions, PositionsRequest, PowerRequest, RecorderStatus, SshAccess, Status, Stopping,
+    TriggersRequest,
 };
 
 /// One kind of request: its method, its path, and the types of what is asked and answered.
@@ -142,8 +143,11 @@ routes! {
     /// the client has gone.
     APPLY = POST "/v1/apply", ApplyRequest => ApplyAnswer;
 
+    /// Ends the fabric, as Ctrl-C does where it runs. Only its owner and root may ask for it.
+    STOP = POST "/v1/stop", Nothing => Stopping;
+
     /// Where servers plug in, and which of these positions are taken.
-    POSITIONS = GET "/v1/places", Nothing => Positions;
+    POSITIONS = GET "/v1/places", PositionsRequest => Positions;
     /// The QEMU options that plug a VM in at a position, one argument each.
     VM_ARGS = GET "/v1/vm-args/{position}", PlugOptions => Vec<String>;
 

@@ -24,11 +24,12 @@ use crate::owner::Person;
 use crate::recorder::Recorder;
 use crate::recorder::options::RecorderOptions;
 use crate::rights;
+use crate::stop::StopRequest;
 use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
     ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
-    Positions, Recording, SshAccess, Status,
+    Positions, PositionsRequest, Recording, SshAccess, Status, Stopping,
 };
 use dataplane::Side;
 use host::lock::StatePaths;
@@ -50,6 +51,8 @@ struct Wire {
     /// Second descriptors of the taps that this process holds. Their carrier is set through them.
     taps: [Option<OwnedFd>; 2],
     _files: [Option<OwnSocket>; 2],
+    owner: u32,
+    stop: StopRequest,
 }
 
 impl Patch {
@@ -86,6 +89,8 @@ impl Patch {
             ends: ports.clone(),
             taps,
             _files: files,
+            owner: owner.uid,
+            stop: StopRequest::default(),
         };
         if let Some(options) = record {
             let recorder = Recorder::start(&wire.cables, options, &wire, &state.recorder);
@@ -132,6 +137,11 @@ impl Patch {
                 notify(sentence);
             }
         }
+    }
+
+    /// Waits until a client who may asks that the wire ends.
+    pub async fn stop_asked(&self) {
+        self.0.stop.asked().await;
     }
 
     /// Frames and bytes that entered the wire, and frames dropped.
@@ -313,7 +323,11 @@ impl Backend for Patch {
         ))
     }
 
-    fn positions(&self) -> Result<Positions, ApiError> {
+    fn stop(&self, peer: Peer) -> Result<Stopping, ApiError> {
+        self.0.stop.ask(peer, self.0.owner)
+    }
+
+    async fn positions(&self, _: PositionsRequest) -> Result<Positions, ApiError> {
         no_switch("to plug in at")
     }
 
