@@ -53,7 +53,9 @@ fn every_command_is_in_the_table() {
 
 #[test]
 fn every_entry_of_the_table_is_used_and_names_a_test() {
-    let commands: Vec<_> = pages_of_commands().flat_map(|page| page.commands()).collect();
+    let commands: Vec<_> = pages_of_commands()
+        .flat_map(|page| page.commands())
+        .collect();
     for (pattern, entry) in VERDICTS {
         assert!(
             commands

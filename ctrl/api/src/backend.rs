@@ -18,7 +18,8 @@ use crate::events::{EventsRequest, Streamed};
 use crate::recorder::{DumpRequest, RecorderStatus, TriggersRequest};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, ExecAnswer, ExecRequest,
-    IpmiAccess, LaneImpairment, NodeStatus, PageLink, Peer, Positions, SshAccess, Status,
+    IpmiAccess, LaneImpairment, NodeStatus, PageLink, Peer, Positions, PositionsRequest, SshAccess,
+    Status, Stopping,
 };
 
 /// The bytes of a serial console, both ways.
@@ -78,11 +79,17 @@ pub trait Backend: Send + Sync + 'static {
         peer: Peer,
     ) -> impl Future<Output = Result<ApplyAnswer, ApiError>> + Send;
 
-    /// Where servers plug in.
+    /// Begins to end the fabric.
     ///
     /// # Errors
-    /// When servers cannot plug in, as with `patch`.
-    fn positions(&self) -> Result<Positions, ApiError>;
+    /// When this user may not.
+    fn stop(&self, peer: Peer) -> Result<Stopping, ApiError>;
+
+    /// Where servers plug in; an error when they cannot, as with `patch`.
+    fn positions(
+        &self,
+        request: PositionsRequest,
+    ) -> impl Future<Output = Result<Positions, ApiError>> + Send;
 
     /// What plugs a VM in at `position`, such as `rack1:u3` or `ikvm1-3-1`.
     ///

@@ -76,10 +76,10 @@ pub use events::{Event, EventKind, EventsRequest, Lagged, Streamed};
 pub use metrics::metric_names;
 pub use openapi::openapi;
 pub use page::PageLink;
-pub use positions::{Position, Positions};
+pub use positions::{PluggedGuest, Position, Positions, PositionsRequest};
 pub use recorder::{DumpRequest, RecorderStatus, Trigger, TriggersRequest};
 pub use server::{router, serve, serve_metrics};
-pub use status::{NodeState, NodeStatus, Sessions, Status};
+pub use status::{NodeState, NodeStatus, Sessions, Status, Stopping};
 pub use switches::{BmcReport, ExecAnswer, ExecRequest, IpmiAccess, PowerRequest, SshAccess};
 
 /// The body of every answer with a status of 4xx or 5xx.

@@ -17,8 +17,8 @@ use crate::openapi::{Answer, Success, text, upgraded};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, CableStateRequest,
     CaptureFileRequest, CaptureRequest, DumpRequest, EventsRequest, ExecAnswer, ExecRequest,
-    IpmiAccess, LaneImpairment, NodeStatus, PageLink, Positions, PowerRequest, RecorderStatus,
-    SshAccess, Status, TriggersRequest,
+    IpmiAccess, LaneImpairment, NodeStatus, PageLink, Positions, PositionsRequest, PowerRequest,
+    RecorderStatus, SshAccess, Status, Stopping, TriggersRequest,
 };
 
 /// One kind of request: its method, its path, and the types of what is asked and answered.
@@ -250,8 +250,11 @@ routes! {
     /// the client has gone.
     APPLY = POST "/v1/apply", ApplyRequest => ApplyAnswer;
 
+    /// Ends the fabric, as Ctrl-C does where it runs. Only its owner and root may ask for it.
+    STOP = POST "/v1/stop", Nothing => Stopping;
+
     /// Where servers plug in, and which of these positions are taken.
-    POSITIONS = GET "/v1/places", Nothing => Positions;
+    POSITIONS = GET "/v1/places", PositionsRequest => Positions;
     /// What plugs a VM in at a position: options of QEMU or Cloud Hypervisor, one argument each, or elements
     /// of a libvirt domain.
     VM_ARGS = GET "/v1/vm-args/{position}", PlugOptions => Vec<String>;

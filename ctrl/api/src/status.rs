@@ -45,11 +45,21 @@ pub struct NodeStatus {
     pub role: String,
     /// The state of its VM.
     pub state: NodeState,
+    /// Since when it is in this state, in ns since 1970-01-01 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ns: Option<u64>,
     /// Its BGP sessions with other switches; those with servers never count.
     pub bgp: Sessions,
     /// What went wrong; empty if nothing did. Free of control characters.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+}
+
+/// The answer to a request to end the fabric: it has begun to take everything away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stopping {
+    /// Its process, in its own pid namespace.
+    pub pid: u32,
 }
 
 /// The state of a switch's VM.

@@ -267,13 +267,13 @@ impl BringUp<'_> {
         let host = self.running.host.clone();
         let paths = StatePaths::beside(&absolute);
         let (watched, changes) = mpsc::unbounded_channel();
-        let fabric = Arc::new(Fabric {
-            live: Arc::new(Live::new(state, host, paths, self.owner.clone())),
-            switches: Switches::new(&plan.config),
-            recorder: Arc::new(recorder),
-            change: ChangeControl::new(choice.clone(), watched),
-            page: page.as_ref().map(Page::link),
-        });
+        let fabric = Arc::new(Fabric::new(
+            Live::new(state, host, paths, self.owner.clone()),
+            Switches::new(&plan.config),
+            recorder,
+            ChangeControl::new(choice.clone(), watched),
+            page.as_ref().map(Page::link),
+        ));
         self.running.fabric = Some(fabric.clone());
         (fabric, changes)
     }

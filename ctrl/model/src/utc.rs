@@ -25,6 +25,17 @@ pub fn time(at: SystemTime) -> String {
     format!("{hour:02}:{minute:02}:{:02}Z", second % 60)
 }
 
+/// The present time in ns since 1970.
+pub fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// A time that is given in ns since 1970.
+pub fn at_ns(ns: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)
+}
+
 fn seconds(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since: Duration| since.as_secs())

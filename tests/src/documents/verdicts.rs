@@ -16,7 +16,7 @@ pub enum Verdict {
 }
 
 /// Whether what [`Verdict::Coming`] marks is in this program.
-const MERGED: bool = false;
+const MERGED: bool = true;
 
 impl Verdict {
     /// The verdict that holds today.

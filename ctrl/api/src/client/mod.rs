@@ -18,8 +18,8 @@ use crate::routes::{self, CableNames, Nothing};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, CableStateRequest,
     CaptureRequest, DumpRequest, EventsRequest, ExecAnswer, ExecRequest, IpmiAccess,
-    LaneImpairment, NodeStatus, PageLink, Positions, PowerRequest, RecorderStatus, SshAccess,
-    Status, Trigger, TriggersRequest,
+    LaneImpairment, NodeStatus, PageLink, Positions, PositionsRequest, PowerRequest,
+    RecorderStatus, SshAccess, Status, Stopping, Trigger, TriggersRequest,
 };
 
 pub use error::ClientError;
@@ -115,9 +115,21 @@ impl Client {
         self.ask(routes::APPLY, "", request).await
     }
 
+    /// Ends the fabric: it answers as soon as it has begun to.
+    pub async fn stop(&self) -> Result<Stopping, ClientError> {
+        self.ask(routes::STOP, "", &Nothing {}).await
+    }
+
     /// Where servers plug in, and which of these positions are taken.
     pub async fn positions(&self) -> Result<Positions, ClientError> {
-        self.ask(routes::POSITIONS, "", &Nothing {}).await
+        let request = PositionsRequest::default();
+        self.ask(routes::POSITIONS, "", &request).await
+    }
+
+    /// As [`Client::positions`], with what the leaves have learned of who is plugged in.
+    pub async fn learned_positions(&self) -> Result<Positions, ClientError> {
+        let request = PositionsRequest { learned: true };
+        self.ask(routes::POSITIONS, "", &request).await
     }
 
     /// What plugs a VM in at `position`: `rack1:u3`, `rack1:u3:1`, `ikvm1-3-1`.

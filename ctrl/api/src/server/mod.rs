@@ -57,8 +57,11 @@ pub fn router<B: Backend>(backend: Arc<B>) -> Router {
             routes::TOPOLOGY,
             |backend, _| async move { backend.topology() },
         )
-        .json(routes::POSITIONS, |backend, _| async move {
-            backend.positions()
+        .json(routes::STOP, |backend, request| async move {
+            backend.stop(request.peer)
+        })
+        .json(routes::POSITIONS, |backend, request| async move {
+            backend.positions(request.input).await
         })
         .json(routes::VM_ARGS, |backend, request| async move {
             backend.vm_args(&request.name, &request.input)

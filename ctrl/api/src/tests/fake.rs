@@ -35,6 +35,7 @@ pub(super) fn node() -> NodeStatus {
         name: "leaf1".into(),
         role: "leaf".into(),
         state: NodeState::Off,
+        since_ns: None,
         bgp: Sessions::default(),
         note: String::new(),
     }
@@ -143,11 +144,18 @@ impl Backend for Fake {
         Ok(ApplyAnswer::default())
     }
 
-    fn positions(&self) -> Result<Positions, ApiError> {
-        self.asked("positions".into());
+    fn stop(&self, peer: Peer) -> Result<Stopping, ApiError> {
+        let own = peer.uid == Some(rustix::process::geteuid().as_raw());
+        self.asked(format!("stop, this user: {own}"));
+        Ok(Stopping { pid: 7 })
+    }
+
+    async fn positions(&self, request: PositionsRequest) -> Result<Positions, ApiError> {
+        self.asked(format!("positions, learned: {}", request.learned));
         Ok(Positions {
             host: Ipv4Addr::LOCALHOST,
             places: Vec::new(),
+            notes: Vec::new(),
         })
     }
 

@@ -73,6 +73,8 @@ fn every_request_arrives_as_it_was_made() {
         };
         assert!(!client.apply(&request).await.unwrap().applied);
         assert!(client.positions().await.unwrap().places.is_empty());
+        assert!(client.learned_positions().await.unwrap().notes.is_empty());
+        assert_eq!(client.stop().await.unwrap().pid, 7);
         let options = PlugOptions {
             nic: PlugKind::VhostUser,
             tcg: true,
@@ -105,7 +107,9 @@ fn every_request_arrives_as_it_was_made() {
     impairments
     1 changes
     apply, dry run: true, this user: true
-    positions
+    positions, learned: false
+    positions, learned: true
+    stop, this user: true
     vm-args rack1:u3 PlugOptions { nic: VhostUser, tcg: true, memory_mib: 512, vmm: Libvirt }
     exec leaf1 ["ls", "/"]
     power leaf1 Cycle

@@ -26,6 +26,7 @@ mod metrics;
 mod number;
 mod panel;
 mod patch;
+mod places;
 mod power;
 mod print;
 mod probe;
@@ -37,6 +38,8 @@ mod setup;
 mod shell;
 mod ssh;
 mod status;
+mod stop;
+mod top;
 mod topology;
 mod traffic;
 mod vm_args;
@@ -58,6 +61,7 @@ use print::{print, print_json, print_to_reader};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(run::RunArgs),
+    Stop(stop::StopArgs),
     Setup(setup::SetupArgs),
     Check(check::CheckArgs),
     Clean(clean::CleanArgs),
@@ -65,10 +69,12 @@ pub(crate) enum Command {
     Topology(topology::TopologyArgs),
     Apply(apply::ApplyArgs),
     Status(status::StatusArgs),
+    Top(top::TopArgs),
     Cables(cables::CablesArgs),
     Cable(cable::CableArgs),
     Capture(capture::CaptureArgs),
     Impair(Box<impair::ImpairArgs>),
+    Places(places::PlacesArgs),
     Scenario(scenario::ScenarioArgs),
     Events(events::EventsArgs),
     Exec(exec::ExecArgs),
@@ -116,6 +122,7 @@ impl Command {
     pub(crate) async fn run(&self, context: &Context) -> anyhow::Result<ExitCode> {
         match self {
             Command::Run(args) => run::run(context, args).await?,
+            Command::Stop(args) => stop::run(context, args).await?,
             Command::Setup(args) => setup::run(args).await?,
             Command::Check(args) => return check::run(context, args),
             Command::Clean(args) => clean::run(context, args)?,
@@ -123,10 +130,12 @@ impl Command {
             Command::Topology(args) => topology::run(context.json, args)?,
             Command::Apply(args) => apply::run(context, args).await?,
             Command::Status(args) => return status::run(context, args).await,
+            Command::Top(args) => top::run(context, args).await?,
             Command::Cables(args) => cables::run(context, args).await?,
             Command::Cable(args) => cable::run(context, args).await?,
             Command::Capture(args) => capture::run(context, args).await?,
             Command::Impair(args) => impair::run(context, args).await?,
+            Command::Places(args) => places::run(context, args).await?,
             Command::Scenario(args) => scenario::run(context, args).await?,
             Command::Events(args) => events::run(context, args).await?,
             Command::Exec(args) => return exec::run(context, args).await,

@@ -96,6 +96,7 @@ async fn wire(
         () = report_notices(&patch, &progress, &noticed) => {}
         () = patch.watch_triggers(|notice| progress.notice('!', &notice)) => {}
         () = patch.look_after_workers(|notice| progress.notice('!', &notice)) => {}
+        () = patch.stop_asked() => {}
         () = stop.wait() => {}
     }
     progress.quiet();

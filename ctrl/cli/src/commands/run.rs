@@ -32,7 +32,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 const PROBLEM: usize = 50;
 
 /// Brings the virtual datacenter up and keeps it running in the foreground. Ctrl-C (SIGINT)
-/// or SIGTERM ends it and undoes everything; the exit status is 0 if it had been ready by then,
+/// or SIGTERM ends it, as `ikv-fabric stop` does, and undoes everything; the exit status is 0 if it had been ready by then,
 /// otherwise 1. Without root all of it is in namespaces of the user, which `ikv-fabric shell` enters.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -116,6 +116,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
             never = args.metrics.serve(fabric, &progress) => match never {},
             // A fault in what is only shown must not keep the host from being restored.
             _ = AssertUnwindSafe(show(fabric, &progress)).catch_unwind() => failed = true,
+            () = fabric.stop_asked() => show_notices(fabric, &progress),
             () = stop.wait() => {}
         }
     }

@@ -27,11 +27,13 @@ use crate::owner::Person;
 use crate::recorder::Recorder;
 use crate::recorder::options::RecorderOptions;
 use crate::rights;
+use crate::stop::StopRequest;
 use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
     ConsoleStream, EventKind, EventsRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment,
-    NodeStatus, PageLink, Peer, Positions, Recording, SshAccess, Status, Streamed,
+    NodeStatus, PageLink, Peer, Positions, PositionsRequest, Recording, SshAccess, Status,
+    Stopping, Streamed,
 };
 use dataplane::Side;
 use host::lock::StatePaths;
@@ -54,6 +56,8 @@ struct Wire {
     /// Second descriptors of the taps that this process holds. Their carrier is set through them.
     taps: [Option<OwnedFd>; 2],
     _files: [Option<OwnSocket>; 2],
+    owner: u32,
+    stop: StopRequest,
 }
 
 impl Patch {
@@ -91,6 +95,8 @@ impl Patch {
             ends: ports.clone(),
             taps,
             _files: files,
+            owner: owner.uid,
+            stop: StopRequest::default(),
         };
         if let Some(options) = record {
             let recorder = Recorder::start(&wire.cables, options, &wire, &state.recorder);
@@ -150,6 +156,11 @@ impl Patch {
                 notify(sentence);
             }
         }
+    }
+
+    /// Waits until a client who may asks that the wire ends.
+    pub async fn stop_asked(&self) {
+        self.0.stop.asked().await;
     }
 
     /// Frames and bytes that entered the wire, and frames dropped.
@@ -335,7 +346,11 @@ impl Backend for Patch {
         ))
     }
 
-    fn positions(&self) -> Result<Positions, ApiError> {
+    fn stop(&self, peer: Peer) -> Result<Stopping, ApiError> {
+        self.0.stop.ask(peer, self.0.owner)
+    }
+
+    async fn positions(&self, _: PositionsRequest) -> Result<Positions, ApiError> {
         no_switch("to plug in at")
     }
 

@@ -181,6 +181,7 @@ async fn follow_vm(live: Arc<Live>, switch: Arc<Switch>) {
     let mut bad_state = None;
     loop {
         let now = status.borrow_and_update().clone();
+        switch.note_state();
         if now.state != VmState::Running {
             // At once, even while a question to it is still open.
             switch.forget();
