@@ -140,6 +140,7 @@ fn impaired(name: &str) -> CableReport {
 fn figures(cables: Vec<CableReport>) -> Figures {
     let node = NodeStatus {
         name: "leaf1".into(),
+        since_ns: None,
         role: "leaf".into(),
         state: NodeState::Running,
         bgp: Sessions {

@@ -53,5 +53,6 @@ pub(crate) fn text(media_type: &str, about: &str) -> Success {
     Success {
         status: "200",
         response: json!({ "description": about, "content": content }),
+        upgrade: None,
     }
 }

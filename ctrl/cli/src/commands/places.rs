@@ -1,5 +1,6 @@
 //! `ikv-fabric places`: who is plugged in where.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -137,10 +138,10 @@ fn table(places: &[Position]) -> String {
     }
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().zip(widths);
-        let line: String = cells
-            .map(|(cell, width)| format!("{cell:<width$}  "))
-            .collect();
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
         text += line.trim_end();
         text.push('\n');
     }

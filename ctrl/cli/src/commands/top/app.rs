@@ -170,9 +170,11 @@ impl App {
     fn browse(&mut self, key: KeyCode) -> Option<Effect> {
         match key {
             KeyCode::Char('q') => return Some(Effect::Leave),
-            KeyCode::Tab => return self.turn_to((self.view as usize + 1) % 3),
-            KeyCode::BackTab => return self.turn_to((self.view as usize + 2) % 3),
-            KeyCode::Char(digit @ '1'..='3') => return self.turn_to(digit as usize - '1' as usize),
+            KeyCode::Tab => return Some(self.turn_to((self.view as usize + 1) % 3)),
+            KeyCode::BackTab => return Some(self.turn_to((self.view as usize + 2) % 3)),
+            KeyCode::Char(digit @ '1'..='3') => {
+                return Some(self.turn_to(digit as usize - '1' as usize));
+            }
             KeyCode::Up => self.go(Move::By(-1)),
             KeyCode::Down => self.go(Move::By(1)),
             KeyCode::PageUp => self.go(Move::Pages(-1)),
@@ -220,9 +222,10 @@ impl App {
         }
     }
 
-    fn turn_to(&mut self, view: usize) -> Option<Effect> {
+    /// Shows the view with this index, which needs other figures.
+    fn turn_to(&mut self, view: usize) -> Effect {
         self.view = View::ALL[view];
-        Some(Effect::Ask)
+        Effect::Ask
     }
 
     fn go(&mut self, to: Move) {

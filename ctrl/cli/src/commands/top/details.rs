@@ -105,7 +105,7 @@ fn of_cable(cable: &CableReport) -> Vec<String> {
         let of = |lane: &LaneReport| lane.drops.get(reason).copied().unwrap_or(0).to_string();
         lines.push(two(&format!("  {reason}"), [of(there), of(back)]));
     }
-    let others: [(&str, fn(&LaneReport) -> u64); 6] = [
+    let others: [(&str, Counter); 6] = [
         ("throttled", |lane| lane.throttled),
         ("delayed", |lane| lane.delayed),
         ("duplicated", |lane| lane.duplicated),
@@ -130,6 +130,9 @@ fn of_cable(cable: &CableReport) -> Vec<String> {
     }
     lines
 }
+
+/// Reads one counter of a lane.
+type Counter = fn(&LaneReport) -> u64;
 
 fn ends(lane: &LaneReport) -> String {
     format!("{} > {}", lane.from, lane.to)

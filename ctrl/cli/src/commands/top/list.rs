@@ -86,7 +86,7 @@ impl List {
         let place = match to {
             Move::By(rows) => now.saturating_add_signed(rows).min(last),
             Move::Pages(pages) => {
-                let rows = pages * height.max(1) as isize;
+                let rows = pages * height.max(1).cast_signed();
                 now.saturating_add_signed(rows).min(last)
             }
             Move::First => 0,
