@@ -9,7 +9,9 @@
 //! No crate may depend on this one.
 
 mod commands;
+mod completion;
 mod log;
+mod service_manager;
 mod signals;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -41,6 +43,9 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    if let Some(answered) = completion::answer(Cli::command) {
+        return ExitCode::from(u8::from(!answered));
+    }
     dataplane::sys::heap::share_arenas();
     let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     tracing_subscriber::fmt()

@@ -283,7 +283,9 @@ mod tests {
         let states = states(folder.path());
         for index in 0..=MAX_STORED {
             save(&states, &index.to_string(), b"x");
-            let file = File::options().write(true).open(states.path(&index.to_string()));
+            let file = File::options()
+                .write(true)
+                .open(states.path(&index.to_string()));
             let age = Duration::from_secs(1000 - index as u64);
             file.unwrap().set_modified(SystemTime::now() - age).unwrap();
         }

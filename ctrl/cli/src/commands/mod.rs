@@ -10,6 +10,7 @@ mod cables;
 mod capture;
 mod check;
 mod clean;
+mod completions;
 mod config;
 mod configuration;
 mod console;
@@ -20,6 +21,7 @@ mod image;
 mod impair;
 mod import;
 mod ipmi;
+mod man_page;
 mod number;
 mod panel;
 mod patch;
@@ -81,6 +83,9 @@ pub(crate) enum Command {
     Patch(patch::PatchArgs),
     Bench(bench::BenchArgs),
     VmArgs(vm_args::VmArgsArgs),
+    Completions(completions::CompletionsArgs),
+    #[command(hide = true)]
+    ManPage(man_page::ManPageArgs),
 }
 
 impl Command {
@@ -130,6 +135,8 @@ impl Command {
             Command::Power(args) => power::run(context, args).await?,
             Command::Ipmi(args) => ipmi::run(context, args).await?,
             Command::VmArgs(args) => vm_args::run(context, args).await?,
+            Command::Completions(args) => completions::run(args)?,
+            Command::ManPage(args) => man_page::run(args)?,
         }
         Ok(ExitCode::SUCCESS)
     }
