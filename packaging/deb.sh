@@ -5,7 +5,8 @@
 #
 # makes FOLDER/ikv-fabric_VERSION_ARCHITECTURE.deb and prints its path. It needs dpkg-dev and binutils, no root and no
 # network. The program itself says what is in its manual, its completions, its example configuration, and which
-# packages it needs. $DEBFULLNAME and $DEBEMAIL name the maintainer; $SOURCE_DATE_EPOCH dates the files.
+# packages it needs. $DEBFULLNAME and $DEBEMAIL name the maintainer; $SOURCE_DATE_EPOCH dates the files; $LEVEL is that
+# of compression, 0 to 9.
 set -eu
 umask 022
 export LC_ALL=C
@@ -125,5 +126,5 @@ chmod 644 "$root/DEBIAN/md5sums"
 
 mkdir -p "$folder"
 deb=$folder/ikv-fabric_${version}_$architecture.deb
-dpkg-deb --root-owner-group -Zxz --build "$root" "$deb" >/dev/null
+dpkg-deb --root-owner-group -Zxz "-z${LEVEL:-6}" --build "$root" "$deb" >/dev/null
 echo "$deb"

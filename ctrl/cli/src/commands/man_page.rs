@@ -1,5 +1,7 @@
 //! `ikv-fabric man-page`: the manual, from the same words as `--help`.
 
+use std::io::Write;
+
 use anyhow::Context as _;
 use clap::{Args, Command, CommandFactory};
 use clap_mangen::Man;
@@ -55,13 +57,15 @@ fn name_of(page: &Command) -> &str {
 
 /// A page as roff.
 fn rendered(page: &Command, pages: &[Command]) -> anyhow::Result<Vec<u8>> {
-    let version = concat!("ikv-fabric ", env!("CARGO_PKG_VERSION"));
-    let man = Man::new(page.clone())
-        .title(name_of(page).to_uppercase())
-        .source(version)
-        .manual("ikv-fabric");
+    let man = Man::new(page.clone());
     let mut out = Vec::new();
-    man.render_title(&mut out)?;
+    // Without a date, which clap's title would leave out together with its place.
+    writeln!(
+        out,
+        ".TH \"{}\" 1 \"\" \"ikv-fabric {}\" \"ikv-fabric\"",
+        name_of(page).to_uppercase(),
+        env!("CARGO_PKG_VERSION")
+    )?;
     name_section(page).to_writer(&mut out)?;
     man.render_synopsis_section(&mut out)?;
     man.render_description_section(&mut out)?;
