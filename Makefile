@@ -2,6 +2,7 @@
 # make test   every check, real switch VMs included
 # make loom   what threads share, in every order that a weakly ordered machine allows
 # make soak   half an hour of traffic and faults, and every frame accounted for; ARGS: seconds
+# make deb    target/deb/ikv-fabric_VERSION_ARCHITECTURE.deb, for `apt install` on Debian 12 and 13
 # make bench  this build against testpmd, OVS-DPDK, Linux bridge and VDE, as far as they are installed,
 #             side by side: bench/RESULTS.md
 # make setup  only what needs a network; afterwards the above work without one
@@ -12,9 +13,10 @@ BIN := target/release/ikv-fabric
 # What tests and benchmarks start besides what the fabric itself needs (`ikv-fabric setup`).
 TEST_TOOLS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps \
   pasta:passt newuidmap:uidmap dpdk-testpmd:dpdk-dev iperf3:iperf3 tshark:tshark ipmitool:ipmitool ipmi_sim:openipmi \
-  libvirtd:libvirt-daemon virsh:libvirt-clients chromium:chromium curl:curl python3:python3-minimal
+  libvirtd:libvirt-daemon virsh:libvirt-clients chromium:chromium curl:curl python3:python3-minimal \
+  dpkg-shlibdeps:dpkg-dev lintian:lintian mandoc:mandoc man:man-db systemd-analyze:systemd zsh:zsh fish:fish
 
-.PHONY: run setup build test loom soak bench fmt clean
+.PHONY: run setup build deb test loom soak bench fmt clean
 
 run: setup
 	$(SUDO) $(BIN) run $(ARGS)
@@ -24,6 +26,9 @@ setup: build
 
 build: .linker
 	cargo build --release --locked --package ikv-fabric
+
+deb: build
+	packaging/deb.sh $(BIN) target/deb
 
 # Rust brings no linker of its own, nor libpcap, which compiles capture filters.
 .PHONY: .linker .test-tools

@@ -9,9 +9,11 @@
 //! No crate may depend on this one.
 
 mod commands;
+mod completion;
 mod log;
 #[cfg(test)]
 mod reference;
+mod service_manager;
 mod signals;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -43,6 +45,9 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    if let Some(answered) = completion::answer(Cli::command) {
+        return ExitCode::from(u8::from(!answered));
+    }
     dataplane::sys::heap::share_arenas();
     let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     tracing_subscriber::fmt()

@@ -2,16 +2,14 @@
 //! the image; then the patch panel alone, the nine switches with QEMU 10 and FRR 10, and the unit tests.
 #![allow(clippy::unwrap_used)]
 
-mod root;
-
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ikv_tests::patience::{ended, ensure, until};
-use ikv_tests::{Netns, Site, figure, lacks_for_vms, skip};
-use root::{Root, repository};
+use ikv_tests::{DebianRoot as Root, Netns, Site};
+use ikv_tests::{figure, ikv_fabric, lacks_for_vms, repository, skip};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -82,7 +80,8 @@ fn a_bare_root_of_debian_13_runs_it_all() {
     if let Some(lacking) = lacks_for_vms() {
         return skip(&format!("needs {lacking}"));
     }
-    let root = Root::new();
+    let root = Root::new("trixie");
+    root.bring(ikv_fabric());
     let began = Instant::now();
     root.run(None, &["ikv-fabric", "setup"], SETUP);
     let setup = began.elapsed();

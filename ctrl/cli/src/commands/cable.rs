@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::{Context, print, print_json};
+use crate::completion::cable_names;
 use fabric::progress::say;
 use model::cable_change::CableState;
 
@@ -11,6 +12,7 @@ use model::cable_change::CableState;
 pub(crate) struct CableArgs {
     /// The cable, by name or either end: iksb12, spine1:2, rack1:u3:1. A switch, rack or server
     /// stands for all its cables: spine1, rack1, rack1:u3.
+    #[arg(add = cable_names())]
     cable: String,
     /// The new state of the cable.
     state: CableState,

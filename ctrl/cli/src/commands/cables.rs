@@ -7,6 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::impair::report;
 use super::{Context, print_to_reader, screen};
+use crate::completion::cable_names;
 use api::{CableReport, LaneReport};
 
 /// Shows cables and their counters.
@@ -14,7 +15,7 @@ use api::{CableReport, LaneReport};
 pub(crate) struct CablesArgs {
     /// Cables by name or either end: iksb12, spine1:2, rack1:u3:1. A switch, rack or server stands
     /// for all its cables: spine1, rack1, rack1:u3. All cables if none is named.
-    #[arg(value_name = "CABLE")]
+    #[arg(value_name = "CABLE", add = cable_names())]
     cables: Vec<String>,
     /// Show rates, every second, until interrupted.
     #[arg(long)]

@@ -8,6 +8,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Context;
+use crate::completion::switch_names;
 use fabric::progress::say;
 
 /// Ctrl-], which leaves the console as it does in telnet and virsh.
@@ -17,6 +18,7 @@ const DETACH: u8 = 0x1d;
 #[derive(Debug, Args)]
 pub(crate) struct ConsoleArgs {
     /// A switch, such as leaf1.
+    #[arg(add = switch_names())]
     node: String,
 }
 

@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::Context;
 use super::print::write_to_reader;
+use crate::completion::switch_names;
 use api::ExecRequest;
 use fabric::progress::say;
 use model::printable;
@@ -23,6 +24,7 @@ const LONGEST_INPUT: u64 = 1 << 20;
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
     /// A switch, such as leaf1.
+    #[arg(add = switch_names())]
     node: String,
     /// Program and arguments; no shell interprets them.
     #[arg(required = true, last = true, value_name = "CMD")]

@@ -6,6 +6,7 @@ use anyhow::ensure;
 use clap::Args;
 
 use super::Context;
+use crate::completion::switch_names;
 use api::IpmiAccess;
 use host::rootless::inside::{self, Place};
 
@@ -13,6 +14,7 @@ use host::rootless::inside::{self, Place};
 #[derive(Debug, Args)]
 pub(crate) struct IpmiArgs {
     /// Only this switch, such as leaf1 [default: all].
+    #[arg(add = switch_names())]
     node: Option<String>,
 }
 

@@ -11,6 +11,7 @@ mod cables;
 mod capture;
 mod check;
 mod clean;
+mod completions;
 mod config;
 mod configuration;
 mod console;
@@ -22,6 +23,7 @@ mod image;
 mod impair;
 mod import;
 mod ipmi;
+mod man_page;
 mod metrics;
 mod number;
 mod panel;
@@ -94,6 +96,9 @@ pub(crate) enum Command {
     VmArgs(vm_args::VmArgsArgs),
     Api(api::ApiArgs),
     Web(web::WebArgs),
+    Completions(completions::CompletionsArgs),
+    #[command(hide = true)]
+    ManPage(man_page::ManPageArgs),
 }
 
 impl Command {
@@ -155,6 +160,8 @@ impl Command {
             Command::VmArgs(args) => vm_args::run(context, args).await?,
             Command::Api(args) => api::run(args)?,
             Command::Web(args) => web::run(context, args).await?,
+            Command::Completions(args) => completions::run(args)?,
+            Command::ManPage(args) => man_page::run(args)?,
         }
         Ok(ExitCode::SUCCESS)
     }

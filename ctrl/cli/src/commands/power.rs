@@ -3,12 +3,14 @@
 use clap::Args;
 
 use super::Context;
+use crate::completion::switch_names;
 use model::power::PowerAction;
 
 /// Turns a switch on or off, resets it, or cuts its power and restores it.
 #[derive(Debug, Args)]
 pub(crate) struct PowerArgs {
     /// A switch, such as leaf1.
+    #[arg(add = switch_names())]
     node: String,
     /// What to do to its power.
     action: PowerAction,

@@ -13,6 +13,7 @@ use super::Context;
 use super::capture::output::{Output, OutputOptions};
 use super::capture::source::Source;
 use super::capture::{compile, duration, sink};
+use crate::completion::cable_names;
 use api::{DumpRequest, RecorderStatus, Trigger};
 use fabric::RecorderOptions;
 use fabric::progress::say;
@@ -33,7 +34,7 @@ enum Action {
     Dump {
         /// Cables by name or either end; a switch, rack or server stands for all its cables. All cables
         /// if none is named.
-        #[arg(value_name = "CABLE")]
+        #[arg(value_name = "CABLE", add = cable_names())]
         cables: Vec<String>,
         /// Only frames that are not older than this: 30s, 500ms.
         #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -78,7 +79,7 @@ struct TriggerArgs {
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     drops: Option<f64>,
     /// Watch only these cables for --match and --drops.
-    #[arg(long, value_name = "CABLE", num_args = 1..)]
+    #[arg(long, value_name = "CABLE", num_args = 1.., add = cable_names())]
     on: Vec<String>,
     /// Remove all triggers.
     #[arg(long, conflicts_with_all = ["down", "bgp", "match", "drops", "on"])]

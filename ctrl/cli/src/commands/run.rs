@@ -13,6 +13,7 @@ use super::panel::PanelArgs;
 use super::traffic::Traffic;
 use super::web::PageArgs;
 use super::{Context, recorder};
+use crate::service_manager::ServiceManager;
 use crate::signals::StopSignals;
 use api::{Backend, NodeState, NodeStatus};
 use fabric::progress::{Progress, Stage, duration};
@@ -105,6 +106,8 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
         page: args.page.take(),
     };
     let progress = Progress::log();
+    let mut manager = ServiceManager::of_environment();
+    manager.report(false, "coming up");
     let mut running = Running::default();
     let outcome = tokio::select! {
         result = bring_up(&options, &mut running, &progress) => result.map(Some),
@@ -112,15 +115,17 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
     };
     let mut failed = false;
     if let Ok(Some(fabric)) = &outcome {
+        let shown = async { tokio::join!(show(fabric, &progress), inform(&mut manager, fabric)) };
         tokio::select! {
             never = args.metrics.serve(fabric, &progress) => match never {},
             // A fault in what is only shown must not keep the host from being restored.
-            _ = AssertUnwindSafe(show(fabric, &progress)).catch_unwind() => failed = true,
+            _ = AssertUnwindSafe(shown).catch_unwind() => failed = true,
             () = fabric.stop_asked() => show_notices(fabric, &progress),
             () = stop.wait() => {}
         }
     }
     progress.quiet();
+    manager.stopping();
     let was_ready = matches!(&outcome, Ok(Some(fabric)) if fabric.was_ready());
     let began = Instant::now();
     let undone = running.take_down().await;
@@ -183,6 +188,14 @@ async fn show(fabric: &Fabric, progress: &Progress) {
         "    plug a VM in: ikv-fabric vm-args rack1:u3{log_in} · Ctrl-C takes everything away"
     ));
     watch(fabric, progress).await;
+}
+
+/// Reports to the service manager, until dropped.
+async fn inform(manager: &mut ServiceManager, fabric: &Fabric) {
+    while manager.exists() {
+        manager.report(fabric.is_ready(), &standing(fabric).join(" · "));
+        let _ = timeout(manager.pause(REFRESH), fabric.changed()).await;
+    }
 }
 
 fn show_notices(fabric: &Fabric, progress: &Progress) {
@@ -253,6 +266,17 @@ fn problems(problems: &[String]) -> Option<String> {
 }
 
 fn live_line(fabric: &Fabric, rates: String, up: Duration) -> String {
+    let mut parts = standing(fabric);
+    parts.push(rates);
+    parts.push(format!(
+        "up {}",
+        duration(Duration::from_secs(up.as_secs()))
+    ));
+    parts.join(" · ")
+}
+
+/// The parts of the live line that change only when something happens.
+fn standing(fabric: &Fabric) -> Vec<String> {
     let status = fabric.status();
     let mut parts = vec![if status.ready { "ready" } else { "NOT READY" }.to_owned()];
     let applying = status.applying.as_ref();
@@ -268,10 +292,5 @@ fn live_line(fabric: &Fabric, rates: String, up: Duration) -> String {
         parts.push(format!("{established}/{expected} sessions"));
     }
     parts.push(format!("{} plugged in", fabric.plugged()));
-    parts.push(rates);
-    parts.push(format!(
-        "up {}",
-        duration(Duration::from_secs(up.as_secs()))
-    ));
-    parts.join(" · ")
+    parts
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::process::Command;
 
 use super::configuration::ConfigArgs;
-use super::{image, need_root};
+use super::{image, need_root, print};
 use fabric::preflight::{FOR_IMAGE, FOR_IPMI, FOR_PANEL, FOR_ROOTLESS, FOR_SWITCHES};
 use fabric::progress::say;
 use host::packages::Distribution;
@@ -21,6 +21,10 @@ use host::program::Program;
 pub(crate) struct SetupArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Print the packages that it would install on a machine that has none of them, by Debian's names, one
+    /// a line; change nothing.
+    #[arg(long)]
+    list: bool,
 }
 
 /// # Errors
@@ -28,8 +32,16 @@ pub(crate) struct SetupArgs {
 pub(crate) async fn run(args: &SetupArgs) -> anyhow::Result<()> {
     let config = args.config.config()?;
     let ipmi = if config.ipmi.enabled { FOR_IPMI } else { &[] };
-    let missing =
-        missing_packages(&[FOR_PANEL, FOR_SWITCHES, FOR_IMAGE, FOR_ROOTLESS, ipmi].concat());
+    let wanted = [FOR_PANEL, FOR_SWITCHES, FOR_IMAGE, FOR_ROOTLESS, ipmi].concat();
+    if args.list {
+        let lines: Vec<_> = packages(wanted.iter())
+            .iter()
+            .map(|it| format!("{it}\n"))
+            .collect();
+        print(&lines.concat())?;
+        return Ok(());
+    }
+    let missing = missing_packages(&wanted);
     if missing.is_empty() {
         say("  ✓ packages  all installed");
     } else {
@@ -45,8 +57,12 @@ fn missing_packages(wanted: &[Program]) -> Vec<&'static str> {
     let missing = wanted
         .iter()
         .filter(|wanted| program::find(wanted.name).is_none());
-    // A set, because a package may have several of the programs.
-    let packages: BTreeSet<_> = missing.map(|missing| missing.package).collect();
+    packages(missing)
+}
+
+/// The packages of these programs, each once, although it may have several of them.
+fn packages<'p>(programs: impl Iterator<Item = &'p Program>) -> Vec<&'static str> {
+    let packages: BTreeSet<_> = programs.map(|program| program.package).collect();
     packages.into_iter().collect()
 }
 

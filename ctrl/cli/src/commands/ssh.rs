@@ -8,6 +8,7 @@ use clap::Args;
 use tokio::time::sleep;
 
 use super::Context;
+use crate::completion::switch_names;
 use api::NodeState;
 use fabric::progress::say;
 use host::packages;
@@ -21,6 +22,7 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 pub(crate) struct SshArgs {
     /// A switch, such as leaf3.
+    #[arg(add = switch_names())]
     node: String,
     /// A command instead of a shell, as ssh takes it.
     #[arg(

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::Context;
 use super::configuration::ConfigArgs;
+use crate::completion::place_names;
 use api::ClientError;
 use fabric::progress::say;
 use host::lock::StatePaths;
@@ -30,7 +31,7 @@ use vm::accel::{Accel, Facts, decide};
 pub(crate) struct VmArgsArgs {
     /// Where to plug in: rack1:u3 for both NICs; rack1:u3:1 or ikvm1-3-1 for one; ipmi for the VM
     /// that manages the switches.
-    #[arg(value_name = "PLACE")]
+    #[arg(value_name = "PLACE", add = place_names())]
     place: String,
     /// How the VM is plugged in.
     #[arg(long, value_enum, default_value_t = PlugKind::Tap)]

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::Context;
 use super::number::whole;
 use super::panel::IdleArg;
+use crate::completion::cable_names;
 use crate::signals::StopSignals;
 use fabric::progress::{Progress, Stage};
 use model::plugging::PlugKind;
@@ -31,7 +32,7 @@ use model::plugging::PlugKind;
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// A cable of a running fabric, by name or either end. Both ends must be free.
-    #[arg(value_name = "CABLE")]
+    #[arg(value_name = "CABLE", add = cable_names())]
     cable: Option<String>,
     /// Measure the path between these two ends instead of a fabric's cable; each is vhost-user:PATH
     /// (a back end listens there), tap:NAME or netdev:NAME.

@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 
 use super::number::whole;
 use super::{Context, print_json};
+use crate::completion::{cable_names, port_names};
 use api::{CaptureRequest, Client};
 use fabric::progress::say;
 use model::impairment::{Time, ValueError};
@@ -49,13 +50,13 @@ or from its list of interfaces, after `ikv-fabric extcap install`."
 pub(crate) struct CaptureArgs {
     /// Cables by name or either end: iksb12, spine1:2, rack1:u3:1. A switch, rack or server stands
     /// for all its cables: spine1, rack1, rack1:u3.
-    #[arg(value_name = "CABLE", required_unless_present = "all")]
+    #[arg(value_name = "CABLE", required_unless_present = "all", add = cable_names())]
     cables: Vec<String>,
     /// Capture on every cable.
     #[arg(long, conflicts_with = "cables")]
     all: bool,
     /// Capture only frames that enter at this port: ikst12, spine1:2.
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", add = port_names())]
     from: Option<String>,
     /// Write pcapng to this file, or to standard output for `-`.
     #[arg(short, long, value_name = "FILE")]

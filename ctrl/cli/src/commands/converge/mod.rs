@@ -22,6 +22,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::capture::duration;
 use super::number::whole;
 use super::{Context, print, print_json};
+use crate::completion::{cable_names, switch_names};
 use fabric::progress::{Progress, say};
 use measure::Meter;
 use model::cable_change::CableState;
@@ -41,11 +42,11 @@ ikv-fabric converge --flow leaf1 leaf3 --by blackhole      cuts a cable that the
 pub(crate) struct ConvergeArgs {
     /// What to cut: cables by name or either end; a switch stands for all its cables to other
     /// switches. Without it, the first cable that the flow takes.
-    #[arg(long, value_name = "CABLE", num_args = 1.., required_unless_present = "flow")]
+    #[arg(long, value_name = "CABLE", num_args = 1.., required_unless_present = "flow", add = cable_names())]
     cut: Vec<String>,
     /// Follow a flow from A to B: between two switches, A pings B's loopback meanwhile; two addresses
     /// are those of a flow that runs already.
-    #[arg(long, value_names = ["A", "B"], num_args = 2)]
+    #[arg(long, value_names = ["A", "B"], num_args = 2, add = switch_names())]
     flow: Option<Vec<String>>,
     /// How to cut: with `down` the ends lose carrier, with `blackhole` they do not notice.
     #[arg(long, value_name = "STATE", value_parser = cut_state(), default_value = "down")]

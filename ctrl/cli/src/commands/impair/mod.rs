@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::capture::compile;
 use super::{Context, print, print_json, scenario};
+use crate::completion::{cable_names, port_names};
 use api::{CableReport, LaneImpairment};
 use model::cable_change::{CableBatch, ImpairmentChange};
 use model::impairment::{ImpairKeys, KeyError};
@@ -22,10 +23,10 @@ use model::impairment::{ImpairKeys, KeyError};
 pub(crate) struct ImpairArgs {
     /// The cable, by name or either end: iksb12, spine1:2, rack1:u3:1. A switch, rack or server
     /// stands for all its cables. Without options, shows the keys that are set.
-    #[arg(value_name = "CABLE", required_unless_present_any = ["list", "report"])]
+    #[arg(value_name = "CABLE", required_unless_present_any = ["list", "report"], add = cable_names())]
     cable: Option<String>,
     /// Impair only frames that enter at this port [default: both lanes, each on its own].
-    #[arg(long, value_name = "PORT", requires = "cable")]
+    #[arg(long, value_name = "PORT", requires = "cable", add = port_names())]
     from: Option<String>,
     /// Remove all keys first, then set those given here. If none is given, frames that wait are sent
     /// at once, in their order.

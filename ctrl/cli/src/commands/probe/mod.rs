@@ -30,6 +30,7 @@ use tokio::time::sleep;
 
 use super::capture::duration;
 use super::{Context, exit_status, print_to_reader};
+use crate::completion::position_names;
 use crate::signals::StopSignals;
 use api::Client;
 use choose::{Choice, ProbedPositions, choose};
@@ -55,7 +56,7 @@ pub(crate) struct ProbeArgs {
     rack: Vec<u16>,
     /// Plug in at these positions, such as rack1:u3, instead of the highest free one of each rack.
     /// Skips positions with a VM.
-    #[arg(long, value_name = "POSITION", num_args = 1.., conflicts_with = "rack")]
+    #[arg(long, value_name = "POSITION", num_args = 1.., conflicts_with = "rack", add = position_names())]
     position: Vec<String>,
     /// Also ping this address, outside of the fabric and its host.
     #[arg(long, value_name = "ADDRESS")]

@@ -1,15 +1,14 @@
-//! A root of Debian 13 as a fresh machine has it, entered as a container is: by mount namespaces.
+//! A root of a release of Debian as a fresh machine has it, entered as a container is: by mount namespaces.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
-use ikv_tests::patience::output_within;
-use ikv_tests::{Netns, ikv_fabric};
 use tempfile::TempDir;
 
-const RELEASE: &str = "trixie";
+use crate::Netns;
+use crate::patience::output_within;
 
 /// What `make` installs before it builds the program, which does not start without it, and what every machine
 /// has that was not made for a container.
@@ -42,26 +41,31 @@ cd "${IKV_TESTS_FOLDER:-/root}"
 exec "$@"
 "#;
 
-pub(crate) struct Root(TempDir);
+/// A root directory with a release of Debian; removed when dropped.
+#[derive(Debug)]
+pub struct DebianRoot(TempDir);
 
-impl Root {
-    /// Unpacks a bare root: what is essential, apt, and this machine's way to the archive.
-    pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let archive = archive();
+impl DebianRoot {
+    /// Unpacks a bare root of a release, such as `trixie`: what is essential, apt, and this machine's way to
+    /// the archive. Needs root.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn new(release: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let archive = archive(release);
         let mut tar = Command::new("tar");
         tar.arg("-C").arg(folder.path()).arg("-xf").arg(archive);
-        ikv_tests::run(&mut tar);
+        crate::run(&mut tar);
         let root = Self(folder);
         for file in ["etc/resolv.conf", "etc/hosts"] {
             let _ = fs::copy(Path::new("/").join(file), root.0.path().join(file));
         }
-        fs::copy(ikv_fabric(), root.0.path().join("usr/local/bin/ikv-fabric")).unwrap();
         root
     }
 
     /// A command in it, in a network namespace or in this machine's own network.
-    pub(crate) fn command(&self, netns: Option<&Netns>, words: &[&str]) -> Command {
+    pub fn command(&self, netns: Option<&Netns>, words: &[&str]) -> Command {
         let mut command = match netns {
             Some(netns) => netns.command("unshare"),
             None => Command::new("unshare"),
@@ -80,26 +84,38 @@ impl Root {
     }
 
     /// Runs a command that must succeed.
-    pub(crate) fn run(&self, netns: Option<&Netns>, words: &[&str], limit: Duration) -> String {
+    ///
+    /// # Panics
+    /// With its output, if it fails.
+    pub fn run(&self, netns: Option<&Netns>, words: &[&str], limit: Duration) -> String {
         let output = output_within(&mut self.command(netns, words), limit);
         succeeded(words, &output)
     }
 
     /// Copies a program into it.
-    pub(crate) fn bring(&self, program: &Path) -> PathBuf {
-        let name = program.file_name().unwrap();
-        fs::copy(program, self.0.path().join("usr/local/bin").join(name)).unwrap();
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    pub fn bring(&self, program: &Path) -> PathBuf {
+        let name = program.file_name().expect("a file");
+        fs::copy(program, self.0.path().join("usr/local/bin").join(name))
+            .expect("a copy in the root");
         Path::new("/usr/local/bin").join(name)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         self.0.path()
     }
 }
 
-pub(crate) fn repository() -> PathBuf {
+/// The folder of the workspace, which has the same path in each root.
+///
+/// # Panics
+/// Never: the tests' package is in it.
+pub fn repository() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap().into()
+    tests.parent().expect("the tests are a folder of it").into()
 }
 
 fn succeeded(words: &[&str], output: &Output) -> String {
@@ -114,20 +130,20 @@ fn succeeded(words: &[&str], output: &Output) -> String {
 }
 
 /// The packed root, made if there is none of late.
-fn archive() -> PathBuf {
-    let archive = Path::new(CACHE).join(format!("{RELEASE}-{INCLUDED}.tar"));
+fn archive(release: &str) -> PathBuf {
+    let archive = Path::new(CACHE).join(format!("{release}-{INCLUDED}.tar"));
     let made = archive.metadata().and_then(|meta| meta.modified());
     let age = made.map(|made| SystemTime::now().duration_since(made).unwrap_or_default());
     if age.is_ok_and(|age| age < OLD) {
         return archive;
     }
-    fs::create_dir_all(CACHE).unwrap();
-    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(CACHE).expect("root may make it");
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
     let (sources, options) = (folder.path().join("debian.sources"), options());
-    fs::write(&sources, sources_of_release()).unwrap();
+    fs::write(&sources, sources_of(release)).expect("our own folder");
     let aptconf = folder.path().join("90this-machine");
-    fs::write(&aptconf, &options).unwrap();
-    let made = Path::new(CACHE).join(format!("{RELEASE}.{}.tar", std::process::id()));
+    fs::write(&aptconf, &options).expect("our own folder");
+    let made = Path::new(CACHE).join(format!("{release}.{}.tar", std::process::id()));
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap
         .args(["--variant=apt", "--quiet"])
@@ -137,28 +153,35 @@ fn archive() -> PathBuf {
             "--customize-hook=copy-in {} /etc/apt/apt.conf.d",
             aptconf.display()
         ))
-        .args([RELEASE, &made.display().to_string()])
+        .args([release, &made.display().to_string()])
         .arg(&sources);
     let output = output_within(&mut mmdebstrap, MAKE);
     succeeded(&["mmdebstrap"], &output);
-    fs::rename(&made, &archive).unwrap();
+    fs::rename(&made, &archive).expect("both are in one folder");
     archive
 }
 
-/// This machine's own sources of Debian, for the other release.
-fn sources_of_release() -> String {
+/// This machine's own release of Debian, such as `bookworm`.
+///
+/// # Panics
+/// When it has no name.
+pub fn own_release() -> String {
+    let names = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let mut lines = names.lines();
+    let name = lines.find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    name.expect("a release of Debian").to_owned()
+}
+
+/// This machine's own sources of Debian, for another release.
+fn sources_of(release: &str) -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let own = read("/etc/os-release");
-    let own = own
-        .lines()
-        .find_map(|it| it.strip_prefix("VERSION_CODENAME="));
     let sources = read("/etc/apt/sources.list.d/debian.sources") + &read("/etc/apt/sources.list");
-    sources.replace(own.unwrap(), RELEASE)
+    sources.replace(&own_release(), release)
 }
 
 /// How this machine reaches the archive: proxies, and what it does not check.
 fn options() -> String {
-    let dump = ikv_tests::run(Command::new("apt-config").arg("dump"));
+    let dump = crate::run(Command::new("apt-config").arg("dump"));
     let dump = String::from_utf8_lossy(&dump.stdout);
     let kept = ["http", "https", "Retries", "Check-"].map(|name| format!("Acquire::{name}"));
     let is_kept = |line: &&str| kept.iter().any(|name| line.starts_with(name));
