@@ -81,9 +81,12 @@ async fn ask_one(
 /// One question at a time, however many ask it; its answer is given again for a while.
 #[derive(Debug)]
 pub(crate) struct OneQuestion<T> {
-    last: Arc<Mutex<Option<(Instant, Arc<T>)>>>,
+    last: Arc<Mutex<Option<Answered<T>>>>,
     kept: Duration,
 }
+
+/// When the question was answered last, and how.
+type Answered<T> = (Instant, Arc<T>);
 
 impl<T> Default for OneQuestion<T> {
     fn default() -> Self {
