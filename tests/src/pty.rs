@@ -39,7 +39,7 @@ impl Pty {
         let name = name.into_string().expect("it is ASCII");
         let mut options = OpenOptions::new();
         options.read(true).write(true);
-        options.custom_flags(OFlags::NOCTTY.bits() as i32);
+        options.custom_flags(OFlags::NOCTTY.bits().cast_signed());
         let terminal = options.open(name).expect("it is unlocked");
         let size = Winsize {
             ws_row: 24,

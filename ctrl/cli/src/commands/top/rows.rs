@@ -104,7 +104,7 @@ impl Column {
             Column::Bits(0) => ["→ BITS/s", "→bit/s"],
             Column::Bits(_) => ["← BITS/s", "←bit/s"],
             Column::Drops => ["DROPS/s", "drop/s"],
-            Column::Impairment => ["IMPAIRMENT", "IMPAIR"],
+            Column::Impairment => ["IMPAIRMENT", "IMP."],
             Column::Position => ["POSITION"; 2],
             Column::End => ["END"; 2],
             Column::By => ["BY"; 2],
