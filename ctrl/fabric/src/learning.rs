@@ -88,6 +88,9 @@ pub(crate) struct OneQuestion<T> {
     kept: Duration,
 }
 
+/// When the question was answered last, and how.
+type Answered<T> = (Instant, Arc<T>);
+
 impl<T> Default for OneQuestion<T> {
     fn default() -> Self {
         OneQuestion {

@@ -205,7 +205,9 @@ fn mac(text: &str) -> Option<Mac> {
     let mut octets = [0; 6];
     let mut words = text.split(':');
     for octet in &mut octets {
-        let word = words.next().filter(|word| word.len() == 2)?;
+        let is_octet =
+            |word: &&str| word.len() == 2 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let word = words.next().filter(is_octet)?;
         *octet = u8::from_str_radix(word, 16).ok()?;
     }
     let unicast = octets[0] & 1 == 0 && octets != [0; 6];
@@ -367,7 +369,8 @@ mod tests {
             "00:00:00:00:00:00",
             "02:00:00:00:00",
             "02:00:00:00:00:00:00",
-            "+2:00:00:00:00:01\u{1b}",
+            "+2:00:00:00:00:01",
+            "02:00:00:00:00:01\u{1b}",
         ] {
             assert_eq!(mac(bad), None, "{bad}");
         }

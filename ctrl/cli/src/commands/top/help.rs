@@ -15,7 +15,7 @@ pub(super) const LINES: [&str; 19] = [
     "Enter           details: counters of both lanes, drops by reason, impairment",
     "",
     "c  u            cut the cable, mend it",
-    "i               impair it, by words as for `ikv-fabric impair`: delay 5ms loss 1%",
+    "i               impair it, in the words of `ikv-fabric impair`: delay 5ms loss 1%",
     "x               remove its impairments",
     "p               capture it into a new file in this folder; p again ends that",
     "",

@@ -86,7 +86,8 @@ impl List {
         let place = match to {
             Move::By(rows) => now.saturating_add_signed(rows).min(last),
             Move::Pages(pages) => {
-                let rows = pages * height.max(1).cast_signed();
+                let screen = isize::try_from(height.max(1)).unwrap_or(isize::MAX);
+                let rows = pages.saturating_mul(screen);
                 now.saturating_add_signed(rows).min(last)
             }
             Move::First => 0,

@@ -104,7 +104,7 @@ impl Column {
             Column::Bits(0) => ["→ BITS/s", "→bit/s"],
             Column::Bits(_) => ["← BITS/s", "←bit/s"],
             Column::Drops => ["DROPS/s", "drop/s"],
-            Column::Impairment => ["IMPAIRMENT", "IMPAIR"],
+            Column::Impairment => ["IMPAIRMENT", "IMP."],
             Column::Position => ["POSITION"; 2],
             Column::End => ["END"; 2],
             Column::By => ["BY"; 2],
@@ -123,13 +123,13 @@ impl Column {
             Column::Switch | Column::Cable | Column::End => {
                 (widest(|row| length(row.name())), false, 0)
             }
-            Column::Role => (widest(Row::role_width), false, 0),
+            Column::Role => (widest(|row| row.role_width()), false, 0),
             Column::SwitchState | Column::CableState => {
                 (widest(|row| length(row.state())), false, 0)
             }
             Column::Sessions => (7, false, 0),
             Column::Note => (4, true, 0),
-            Column::Ends => (widest(Row::ends_width), false, 4),
+            Column::Ends => (widest(|row| row.ends_width()), false, 4),
             Column::Frames(_) | Column::Bits(_) | Column::Drops => (5, false, 0),
             Column::Impairment => (4, true, 3),
             Column::Position => (8, false, 0),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::buffer::Cell;
 use ratatui::style::Color;
 
 use super::app::{App, Data, Effect, Mode};
@@ -267,11 +268,7 @@ fn a_hostile_name_never_reaches_the_screen_raw() {
     for code in [KeyCode::Null, KeyCode::Enter] {
         key(&mut app, code);
         let buffer = shown(&mut app, LARGE).buffer().clone();
-        let symbols: String = buffer
-            .content
-            .iter()
-            .map(ratatui::buffer::Cell::symbol)
-            .collect();
+        let symbols: String = buffer.content.iter().map(Cell::symbol).collect();
         assert!(symbols.contains("web1\\u{1b}[2J"), "{symbols}");
         let raw = |c: char| c.is_control() || c == '\u{202e}';
         assert!(!symbols.contains(raw), "{symbols:?}");
