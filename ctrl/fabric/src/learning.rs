@@ -78,9 +78,6 @@ async fn ask_one(
     (switch.name().to_owned(), answer)
 }
 
-/// When a question was answered, and what the answer was.
-type Answered<T> = (Instant, Arc<T>);
-
 /// One question at a time, however many ask it; its answer is given again for a while.
 #[derive(Debug)]
 pub(crate) struct OneQuestion<T> {

@@ -123,19 +123,20 @@ impl Column {
             Column::Switch | Column::Cable | Column::End => {
                 (widest(|row| length(row.name())), false, 0)
             }
-            Column::Role => (widest(|row| row.role_width()), false, 0),
+            Column::Role => (widest(Row::role_width), false, 0),
             Column::SwitchState | Column::CableState => {
                 (widest(|row| length(row.state())), false, 0)
             }
             Column::Sessions => (7, false, 0),
             Column::Note => (4, true, 0),
-            Column::Ends => (widest(|row| row.ends_width()), false, 4),
+            Column::Ends => (widest(Row::ends_width), false, 4),
             Column::Frames(_) | Column::Bits(_) | Column::Drops => (5, false, 0),
             Column::Impairment => (4, true, 3),
-            Column::Position => (8, false, 0),
+            // As long as rack255:u255 can be.
+            Column::Position => (12, false, 0),
             Column::By => (10, false, 0),
             Column::Mac => (17, false, 0),
-            Column::Name => (8, false, 2),
+            Column::Name => (8, true, 2),
             Column::Addresses => (15, true, 0),
             Column::Since => (10, false, 3),
         };

@@ -210,7 +210,7 @@ fn details_help_and_lines() {
     key(&mut app, KeyCode::Enter);
     typed(&mut app, "idelay 5ms");
     let prompt = shown(&mut app, SMALL).to_string();
-    assert!(prompt.contains("impair ikeb1-10: delay 5ms█"), "{prompt}");
+    assert!(prompt.contains("impair ikeb1-13: delay 5ms█"), "{prompt}");
 }
 
 #[test]
