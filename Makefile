@@ -13,6 +13,7 @@ BIN := target/release/ikv-fabric
 # What tests and benchmarks start besides what the fabric itself needs (`ikv-fabric setup`).
 TEST_TOOLS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps \
   pasta:passt newuidmap:uidmap dpdk-testpmd:dpdk-dev iperf3:iperf3 tshark:tshark ipmitool:ipmitool ipmi_sim:openipmi \
+  libvirtd:libvirt-daemon virsh:libvirt-clients chromium:chromium curl:curl python3:python3-minimal \
   dpkg-shlibdeps:dpkg-dev lintian:lintian mandoc:mandoc man:man-db systemd-analyze:systemd zsh:zsh fish:fish
 
 .PHONY: run setup build deb test loom soak bench fmt clean
@@ -41,6 +42,7 @@ deb: build
 	@missing=; for tool in $(TEST_TOOLS); do \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
 	[ -e /usr/share/OVMF/OVMF_CODE.fd ] || missing="$$missing ovmf"; \
+	ls /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so >/dev/null 2>&1 || missing="$$missing libvirt-daemon-driver-qemu"; \
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
 	  $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; fi

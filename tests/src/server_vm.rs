@@ -1,4 +1,4 @@
-//! A user's server: a QEMU with the literal options of the README, which runs FRR and plugs into
+//! A user's server: a QEMU with the literal options of docs/src/plug.md, which runs FRR and plugs into
 //! racks.
 
 use std::fmt::Write;

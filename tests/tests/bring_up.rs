@@ -34,6 +34,7 @@ fn options(host: &PanelHost) -> Options {
             ..PanelOptions::default()
         },
         recorder: Some(RecorderOptions::default()),
+        page: None,
     }
 }
 

@@ -10,7 +10,7 @@ use ikv_tests::run;
 use serde_json::Value;
 
 /// Every crate of the workspace, from the ground up, with the workspace crates that it may use.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("ikv-dataplane", &[]),
     ("ikv-frr-conf", &[]),
     ("ikv-guest", &["ikv-dataplane"]),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
         &["ikv-dataplane", "ikv-frr-conf", "ikv-model", "ikv-host"],
     ),
     ("ikv-api", &["ikv-dataplane", "ikv-model"]),
+    ("ikv-web", &["ikv-api"]),
     (
         "ikv-fabric-lib",
         &[
@@ -33,6 +34,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "ikv-host",
             "ikv-vm",
             "ikv-api",
+            "ikv-web",
         ],
     ),
     (CLI, BELOW_CLI),
@@ -54,6 +56,7 @@ const BELOW_CLI: &[&str] = &[
     "ikv-host",
     "ikv-vm",
     "ikv-api",
+    "ikv-web",
     "ikv-fabric-lib",
 ];
 

@@ -67,7 +67,7 @@ fn a_panel_runs_as_an_ordinary_user_and_leaves_the_machine_alone() {
         "the machine has changed: {of_network:#?}"
     );
 
-    // What README lists under "What the host sees" is in there.
+    // What docs/src/host.md lists is in there.
     let devices = user.inside("ip -o link show").stdout;
     assert!(
         devices.contains(" ikhn:") && devices.contains(" ikvm1-3-1:"),

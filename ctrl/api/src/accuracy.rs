@@ -1,9 +1,10 @@
 //! How close an impairment comes to what was asked for.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a lane was asked to do and what it did, since its impairment was set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AccuracyReport {
     /// Frames that went through the impairment.
     pub frames: u64,
@@ -24,7 +25,7 @@ pub struct AccuracyReport {
 }
 
 /// Requested and achieved delay.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DelayReport {
     /// The mean that was asked for, in µs.
     pub requested_us: f64,
@@ -41,7 +42,7 @@ pub struct DelayReport {
 }
 
 /// Requested and achieved rate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RateReport {
     /// The rate that was asked for, in bit/s.
     pub requested_bps: u64,
@@ -53,7 +54,7 @@ pub struct RateReport {
 }
 
 /// Requested and achieved loss, as shares of 0..=1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LossReport {
     /// The share that was asked for, in the long run.
     pub requested: f64,

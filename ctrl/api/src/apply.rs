@@ -1,5 +1,6 @@
 //! Giving a running fabric another configuration.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use model::config::{Config, Said};
@@ -7,7 +8,7 @@ use model::difference::{Difference, Refusal};
 
 /// Asks for another configuration. It has all values in it: the fabric, which may run as root,
 /// reads no file that a client names.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// The configuration, with filters compiled and tables read.
@@ -22,7 +23,7 @@ pub struct ApplyRequest {
 }
 
 /// What an `apply` has done, or would do.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ApplyAnswer {
     /// Keys that cannot change while the fabric runs. If there are any, nothing was done.
     pub refused: Vec<Refusal>,

@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
@@ -12,17 +14,19 @@ use model::topology::TopologyJson;
 
 use crate::capture::{CaptureRequest, CaptureStream};
 use crate::error::ApiError;
+use crate::events::{EventsRequest, Streamed};
 use crate::recorder::{DumpRequest, RecorderStatus, TriggersRequest};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, ExecAnswer, ExecRequest,
-    IpmiAccess, LaneImpairment, NodeStatus, Peer, Positions, SshAccess, Status,
+    IpmiAccess, LaneImpairment, NodeStatus, PageLink, Peer, Positions, PositionsRequest, SshAccess,
+    Status, Stopping,
 };
 
 /// The bytes of a serial console, both ways.
 pub trait ConsoleStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ConsoleStream for T {}
 
-/// A fabric as the API sees it: one method for each route.
+/// A fabric as the API sees it: one method for each route but that of the description.
 ///
 /// All requests are answered on one thread. So a method that has to wait, for a worker, a guest
 /// or a disk, is `async`; the others must answer at once. Every name in a request may be
@@ -75,13 +79,19 @@ pub trait Backend: Send + Sync + 'static {
         peer: Peer,
     ) -> impl Future<Output = Result<ApplyAnswer, ApiError>> + Send;
 
-    /// Where servers plug in.
+    /// Begins to end the fabric.
     ///
     /// # Errors
-    /// When servers cannot plug in, as with `patch`.
-    fn positions(&self) -> Result<Positions, ApiError>;
+    /// When this user may not.
+    fn stop(&self, peer: Peer) -> Result<Stopping, ApiError>;
 
-    /// The QEMU options that plug a VM in at `position`, such as `rack1:u3` or `ikvm1-3-1`.
+    /// Where servers plug in; an error when they cannot, as with `patch`.
+    fn positions(
+        &self,
+        request: PositionsRequest,
+    ) -> impl Future<Output = Result<Positions, ApiError>> + Send;
+
+    /// What plugs a VM in at `position`, such as `rack1:u3` or `ikvm1-3-1`.
     ///
     /// # Errors
     /// When there is no such position.
@@ -124,6 +134,18 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         request: &CaptureRequest,
     ) -> impl Future<Output = Result<CaptureStream, ApiError>> + Send;
+
+    /// The events that `request` asks for, in their order.
+    fn events(&self, request: EventsRequest) -> BoxStream<'static, Streamed>;
+
+    /// How long each worker has moved frames since it started, by the workers' numbers.
+    fn workers_busy(&self) -> Vec<Duration>;
+
+    /// The link of the fabric's page.
+    ///
+    /// # Errors
+    /// When it has none.
+    fn page(&self) -> Result<PageLink, ApiError>;
 
     /// The flight recorder.
     ///

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use model::cable_change::CableState;
-use model::impairment::ImpairKeys;
+use model::impairment::{ImpairKeys, KeysInJson};
 
 use crate::AccuracyReport;
 
 /// One cable in `cables --json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CableReport {
     /// Its own name: `iksb12`.
     pub name: String,
@@ -26,7 +27,7 @@ pub struct CableReport {
 }
 
 /// One direction of a cable. `frames_in = frames_out + held + all drops`, at every instant.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LaneReport {
     /// The port where frames enter: `ikst12`.
     pub from: String,
@@ -62,6 +63,7 @@ pub struct LaneReport {
     pub throttled: u64,
     /// The impairment, if the lane has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<KeysInJson>")]
     pub impairment: Option<ImpairKeys>,
     /// How close the impairment comes to what was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,7 +79,7 @@ fn is_zero(count: &u64) -> bool {
 }
 
 /// Asks for a state of a cable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CableStateRequest {
     /// The state to put it in.
@@ -85,7 +87,7 @@ pub struct CableStateRequest {
 }
 
 /// The answer to a [`CableStateRequest`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CableChanged {
     /// The cable's own name.
     pub name: String,
@@ -96,7 +98,7 @@ pub struct CableChanged {
 }
 
 /// The answer to a [`CableBatch`](model::cable_change::CableBatch): all its changes were made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CableBatchDone {
     /// When they took effect, in ns since 1970-01-01 UTC.
     pub at_ns: u64,
@@ -105,7 +107,7 @@ pub struct CableBatchDone {
 }
 
 /// The impairment of a lane.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LaneImpairment {
     /// The cable's own name.
     pub cable: String,
@@ -114,5 +116,6 @@ pub struct LaneImpairment {
     /// The port where they leave.
     pub to: String,
     /// The keys that are set; empty if the lane is not impaired.
+    #[schemars(with = "KeysInJson")]
     pub impairment: ImpairKeys,
 }

@@ -9,8 +9,14 @@
 //! u32 length of what follows | u32 0xffffffff | u64 received, u64 lost, for each interface
 //! ```
 //!
+//! [`pcapng`] makes a file of it, in the client as well as for
+//! [`routes::CAPTURE_FILE`](crate::routes::CAPTURE_FILE).
+//!
 //! The client ends a capture by closing its half of the connection. The fabric then sends the
 //! frames captured so far and the final statistics, and closes the other half.
+
+pub mod pcapng;
+pub mod verdict;
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dataplane::MAX_FRAME;
 use dataplane::capture::Record;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -32,7 +39,7 @@ const HEAD: usize = 8;
 pub const MOST_INTERFACES: usize = 1 << 15;
 
 /// Asks for a capture.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CaptureRequest {
     /// Cables by name or either end; empty means all.
@@ -49,6 +56,26 @@ pub struct CaptureRequest {
     /// Capture frames where they leave a cable, instead of where they enter it.
     #[serde(default)]
     pub wire: bool,
+}
+
+/// In the query of [`routes::CAPTURE_FILE`](crate::routes::CAPTURE_FILE): when the file ends, whichever
+/// comes first. Keys that are left out have the defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaptureFileRequest {
+    /// For how long frames are captured, in s, 1..=300. Default: 10.
+    pub seconds: u32,
+    /// After how many MiB no further frame is written, 1..=1024. Default: 64.
+    pub mebibytes: u32,
+}
+
+impl Default for CaptureFileRequest {
+    fn default() -> Self {
+        CaptureFileRequest {
+            seconds: 10,
+            mebibytes: 64,
+        }
+    }
 }
 
 /// The first line of the stream.

@@ -29,6 +29,34 @@ pub(crate) enum RefusalKind {
     Failed,
 }
 
+impl RefusalKind {
+    /// Every kind.
+    pub(crate) const ALL: [RefusalKind; 7] = [
+        RefusalKind::Invalid,
+        RefusalKind::Unknown,
+        RefusalKind::Conflict,
+        RefusalKind::TooLarge,
+        RefusalKind::TooSlow,
+        RefusalKind::Busy,
+        RefusalKind::Failed,
+    ];
+
+    /// What it means, for the API's description.
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            RefusalKind::Invalid => "Not a request that this API understands.",
+            RefusalKind::Unknown => "The request names something that does not exist.",
+            RefusalKind::Conflict => {
+                "The request makes no sense for this fabric, or not in its present state."
+            }
+            RefusalKind::TooLarge => "The body has more bytes than the server takes.",
+            RefusalKind::TooSlow => "The client was too slow to send its request.",
+            RefusalKind::Busy => "Too many clients are connected.",
+            RefusalKind::Failed => "The fabric tried, and failed.",
+        }
+    }
+}
+
 impl ApiError {
     /// The request names something that does not exist.
     pub fn unknown(sentence: impl ToString) -> Self {

@@ -6,10 +6,11 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What the flight recorder does, and what it has kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RecorderStatus {
     /// Memory for the recorded frames of all lanes together, in bytes.
     pub memory: u64,
@@ -24,7 +25,7 @@ pub struct RecorderStatus {
 }
 
 /// A dump that was kept because a trigger fired.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeptDump {
     /// By which [`routes::KEPT_DUMP`](crate::routes::KEPT_DUMP) gives it: `003-bgp-iksb12`.
     pub name: String,
@@ -39,7 +40,7 @@ pub struct KeptDump {
 }
 
 /// Asks for the frames that the flight recorder holds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DumpRequest {
     /// Cables by name or either end; empty means all.
@@ -51,7 +52,7 @@ pub struct DumpRequest {
 }
 
 /// Replaces all triggers.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TriggersRequest {
     /// The new triggers; empty means that no dump is kept.
@@ -59,13 +60,14 @@ pub struct TriggersRequest {
 }
 
 /// An event at which the recorder keeps a dump.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "on", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Trigger {
     /// A cable is cut.
-    Down,
+    // In braces, or serde would take any further key for these two.
+    Down {},
     /// A BGP session between switches is lost: a NOTIFICATION, or silence beyond the hold time.
-    Bgp,
+    Bgp {},
     /// A frame matches.
     Match {
         /// The tcpdump expression that the user wrote; only shown.
@@ -91,7 +93,7 @@ impl Trigger {
     /// none of them is left, so that it can never fire again.
     pub fn keep_cables(&mut self, exists: impl Fn(&str) -> bool) -> bool {
         match self {
-            Trigger::Down | Trigger::Bgp => true,
+            Trigger::Down {} | Trigger::Bgp {} => true,
             Trigger::Match { cables, .. } | Trigger::Drops { cables, .. } => {
                 let named = !cables.is_empty();
                 cables.retain(|cable| exists(cable));
@@ -111,14 +113,36 @@ impl fmt::Display for Trigger {
             }
         };
         match self {
-            Trigger::Down => write!(f, "a cable is cut"),
-            Trigger::Bgp => write!(f, "a BGP session between switches is lost"),
+            Trigger::Down {} => write!(f, "a cable is cut"),
+            Trigger::Bgp {} => write!(f, "a BGP session between switches is lost"),
             Trigger::Match {
                 expression, cables, ..
             } => write!(f, "a frame on {} matches \"{expression}\"", on(cables)),
             Trigger::Drops { percent, cables } => {
                 write!(f, "{} drops {percent}% of its frames", on(cables))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trigger_takes_its_own_keys_only() {
+        let parsed = |json: &str| serde_json::from_str::<Trigger>(json);
+        assert_eq!(parsed(r#"{"on":"bgp"}"#).unwrap(), Trigger::Bgp {});
+        assert_eq!(
+            serde_json::to_string(&Trigger::Down {}).unwrap(),
+            r#"{"on":"down"}"#
+        );
+        for json in [
+            r#"{"on":"bgp","cables":[]}"#,
+            r#"{"on":"down","percent":1.0}"#,
+            r#"{"on":"up"}"#,
+        ] {
+            assert!(parsed(json).is_err(), "{json}");
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The state of a fabric and its switches.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What `status --json` prints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Whether every planned switch runs and has all its inter-switch sessions, and every
     /// loopback is reachable from `internet`, nothing of the fabric itself has stopped, and nothing
@@ -36,7 +37,7 @@ pub struct Status {
 }
 
 /// One switch in [`Status`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeStatus {
     /// `leaf1`.
     pub name: String,
@@ -44,6 +45,9 @@ pub struct NodeStatus {
     pub role: String,
     /// The state of its VM.
     pub state: NodeState,
+    /// Since when it is in this state, in ns since 1970-01-01 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ns: Option<u64>,
     /// Its BGP sessions with other switches; those with servers never count.
     pub bgp: Sessions,
     /// What went wrong; empty if nothing did. Free of control characters.
@@ -51,8 +55,15 @@ pub struct NodeStatus {
     pub note: String,
 }
 
+/// The answer to a request to end the fabric: it has begun to take everything away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stopping {
+    /// Its process, in its own pid namespace.
+    pub pid: u32,
+}
+
 /// The state of a switch's VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
     /// QEMU was started; the guest agent has not answered yet.
@@ -81,7 +92,7 @@ impl NodeState {
 }
 
 /// A switch's BGP sessions with other switches.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sessions {
     /// Sessions that are established now.
     pub established: usize,

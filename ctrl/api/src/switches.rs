@@ -5,17 +5,18 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What an SSH client needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SshAccess {
     /// Path of an ssh_config(5) with one `Host` for each switch.
     pub config: String,
 }
 
 /// A command for a switch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExecRequest {
     /// Program and arguments; no shell interprets them.
@@ -26,7 +27,7 @@ pub struct ExecRequest {
 }
 
 /// What a command did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecAnswer {
     /// Its exit status, or 128 + the number of the signal that ended it, as in a shell.
     pub status: i32,
@@ -39,7 +40,7 @@ pub struct ExecAnswer {
 }
 
 /// Asks for a change of a switch's power.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PowerRequest {
     /// Which change.
@@ -47,13 +48,14 @@ pub struct PowerRequest {
 }
 
 /// What an IPMI client needs. The password itself is in a file that only the owner can read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IpmiAccess {
     /// The user name to log in with.
     pub user: String,
     /// The file that contains the password.
     pub password_file: PathBuf,
     /// The host's address on the BMCs' network, with its prefix length.
+    #[schemars(with = "String")]
     pub address: Ipv4Net,
     /// Where a VM that manages the switches plugs in: `ikipmi`.
     pub plug: String,
@@ -62,7 +64,7 @@ pub struct IpmiAccess {
 }
 
 /// A switch's BMC.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BmcReport {
     /// The switch's name.
     pub node: String,

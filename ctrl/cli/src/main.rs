@@ -11,6 +11,8 @@
 mod commands;
 mod completion;
 mod log;
+#[cfg(test)]
+mod reference;
 mod service_manager;
 mod signals;
 

@@ -22,6 +22,7 @@ use crate::cables::open::CableOpener;
 use crate::cables::panel::PatchPanel;
 use crate::change::control::ChangeControl;
 use crate::descriptors::make_room;
+use crate::events::observer;
 use crate::fabric::Fabric;
 use crate::files::{self, Clients, make_folder};
 use crate::host::Host;
@@ -47,6 +48,7 @@ use host::rootless::{self, WORLD};
 use host::watch::LinkWatch;
 use model::cable_change::{CableBatch, CableChange, ImpairmentChange};
 use model::config::Config;
+use web::Page;
 
 /// How long a change that is under way may take to stop. It takes longer only while it waits for a
 /// stuck worker or for a guest.
@@ -107,6 +109,11 @@ pub async fn bring_up(
     running.follow(&fabric, (watch, changes), plugged.events);
     running.look_after_host(&fabric, alarm);
     running.serve(&fabric, listener, displays);
+    if let Some(page) = &options.page {
+        let served = page.serve(fabric.clone()).map_err(BringUpError::Page)?;
+        let served = endless(fabric.live.clone(), "serves the page", served);
+        running.tasks.spawn(served);
+    }
     Ok(fabric)
 }
 
@@ -252,6 +259,7 @@ impl BringUp<'_> {
             plan,
             choice,
             socket,
+            page,
             ..
         } = self.options;
         let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
@@ -259,12 +267,13 @@ impl BringUp<'_> {
         let host = self.running.host.clone();
         let paths = StatePaths::beside(&absolute);
         let (watched, changes) = mpsc::unbounded_channel();
-        let fabric = Arc::new(Fabric {
-            live: Arc::new(Live::new(state, host, paths, self.owner.clone())),
-            switches: Switches::new(&plan.config),
-            recorder: Arc::new(recorder),
-            change: ChangeControl::new(choice.clone(), watched),
-        });
+        let fabric = Arc::new(Fabric::new(
+            Live::new(state, host, paths, self.owner.clone()),
+            Switches::new(&plan.config),
+            recorder,
+            ChangeControl::new(choice.clone(), watched),
+            page.as_ref().map(Page::link),
+        ));
         self.running.fabric = Some(fabric.clone());
         (fabric, changes)
     }
@@ -351,6 +360,8 @@ impl Running {
         let triggers = fabric.clone().watch_triggers();
         let what = "watches the recorder's triggers";
         tasks.spawn(supervised(live.clone(), what, triggers));
+        let observed = observer::follow(fabric.clone());
+        tasks.spawn(endless(live.clone(), "writes down what happens", observed));
         if let Some(rootless) = rootless::entered() {
             let way_out = way_out::watch(live.clone(), rootless);
             tasks.spawn(supervised(live.clone(), "watches the way out", way_out));

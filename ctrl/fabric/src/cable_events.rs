@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use crate::cables::event::CableEvent;
 use crate::live::Live;
 use crate::state::FabricState;
+use api::EventKind;
 use dataplane::Side;
 use model::cable_change::CableState;
 
@@ -27,7 +28,8 @@ pub(crate) async fn follow(live: Arc<Live>, waiting: Arc<Notify>) {
             match event {
                 CableEvent::Notice(notice) => live.notices.add(notice),
                 CableEvent::Closed { index, notice } => {
-                    live.notices.add(notice);
+                    let name = state.cables.name(index);
+                    live.notices.say(EventKind::Carrier, name, notice);
                     closed(&live, &state, index).await;
                 }
                 CableEvent::FrontEnd {
@@ -84,6 +86,7 @@ async fn front_end_changed(
     state
         .cables
         .set_accepting(index, side, now.accepts_front_ends());
+    live.events.plugging(end, before, now);
     if before.tap_is_idle() && !now.tap_is_idle() {
         live.notices.add(format!(
             "the vhost-user front end at {name} has left: its tap carries the cable now"

@@ -9,6 +9,7 @@ use crate::cables::Cables;
 use crate::cables::batch::CheckedBatch;
 use crate::cables::names::CableNames;
 use crate::capture;
+use crate::events::log::EventLog;
 use crate::recorder::Recorder;
 use crate::recorder::requests::RecorderRequests;
 use api::capture::{CaptureRequest, CaptureStream};
@@ -22,6 +23,9 @@ pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {
 
     /// `None` if recording is disabled.
     fn recorder(&self) -> Option<&Recorder>;
+
+    /// Where changes to them are written down.
+    fn events(&self) -> &EventLog;
 
     /// Reports to the device or VM at an end whether it has carrier. Returns a sentence if that
     /// failed.
@@ -111,6 +115,7 @@ pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {
             let committed = CheckedBatch::check(self, cables, batch)?
                 .commit(cables)
                 .await?;
+            self.events().cables_changed(cables, &committed.changes);
             drop(changing);
             let ends = committed.states.into_iter().flat_map(|(index, state)| {
                 let up = state != CableState::Down;
@@ -129,7 +134,11 @@ pub(crate) trait CableRequests: CableNames + Clone + Send + Sync + 'static {
         &self,
         request: &CaptureRequest,
     ) -> impl Future<Output = Result<CaptureStream, ApiError>> + Send {
-        capture::start(self.cables(), self, request)
+        async move {
+            let stream = capture::start(self.cables(), self, request).await?;
+            self.events().capture_began(&stream.start);
+            Ok(stream)
+        }
     }
 
     /// The flight recorder of these cables.

@@ -1,23 +1,28 @@
 //! A running fabric: [`Fabric`] is composed of parts, each of which answers its share of the API.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::seccomp;
+use futures_util::stream::BoxStream;
 
 use crate::cable_requests::CableRequests;
 use crate::cables::Cables;
 use crate::cables::names::CableNames;
 use crate::change::control::ChangeControl;
+use crate::events::log::EventLog;
+use crate::learning::Learning;
 use crate::live::Live;
 use crate::recorder::Recorder;
 use crate::state::FabricState;
+use crate::stop::StopRequest;
 use crate::switches::{Switches, bmcs};
 use crate::{positions, rights, vm_args};
 use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
-    ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
-    Positions, Recording, SshAccess, Status,
+    ConsoleStream, EventsRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus,
+    PageLink, Peer, Positions, PositionsRequest, Recording, SshAccess, Status, Stopping, Streamed,
 };
 use dataplane::Side;
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
@@ -32,9 +37,31 @@ pub struct Fabric {
     /// `None` if recording is disabled.
     pub(crate) recorder: Arc<Option<Recorder>>,
     pub(crate) change: ChangeControl,
+    /// The link of the page, if there is one.
+    pub(crate) page: Option<String>,
+    learning: Learning,
+    stop: StopRequest,
 }
 
 impl Fabric {
+    pub(crate) fn new(
+        live: Live,
+        switches: Switches,
+        recorder: Option<Recorder>,
+        change: ChangeControl,
+        page: Option<String>,
+    ) -> Self {
+        Fabric {
+            live: Arc::new(live),
+            switches,
+            recorder: Arc::new(recorder),
+            change,
+            page,
+            learning: Learning::default(),
+            stop: StopRequest::default(),
+        }
+    }
+
     /// Whether every planned switch runs with all its sessions and every loopback answers (true at
     /// once if no switch is planned), and nothing keeps it from being so.
     pub fn is_ready(&self) -> bool {
@@ -69,6 +96,11 @@ impl Fabric {
     /// The number of ends at which a program or VM is plugged in.
     pub fn plugged(&self) -> usize {
         self.live.occupancies.occupied()
+    }
+
+    /// Waits until a client who may asks that the fabric ends.
+    pub async fn stop_asked(&self) {
+        self.stop.asked().await;
     }
 
     /// Takes the sentences for the user that were added since the last call.
@@ -131,6 +163,10 @@ impl CableRequests for CablesNow {
 
     fn recorder(&self) -> Option<&Recorder> {
         Option::as_ref(&self.recorder)
+    }
+
+    fn events(&self) -> &EventLog {
+        &self.live.events
     }
 
     async fn set_carrier(&self, cable: usize, side: Side, up: bool) -> Option<String> {
@@ -203,8 +239,21 @@ impl Backend for Fabric {
         Box::pin(self.change_to(request, peer)).await
     }
 
-    fn positions(&self) -> Result<Positions, ApiError> {
-        Ok(positions::list(&self.live))
+    fn stop(&self, peer: Peer) -> Result<Stopping, ApiError> {
+        let stopping = self.stop.ask(peer, self.live.owner.uid)?;
+        self.live.notices.add(format!(
+            "ends: the user with uid {} has asked for it (`ikv-fabric stop`)",
+            peer.uid.unwrap_or_default()
+        ));
+        Ok(stopping)
+    }
+
+    async fn positions(&self, request: PositionsRequest) -> Result<Positions, ApiError> {
+        Ok(if request.learned {
+            positions::list_learned(&self.live, &self.learning).await
+        } else {
+            positions::list(&self.live)
+        })
     }
 
     fn vm_args(&self, position: &str, wish: &PlugOptions) -> Result<Vec<String>, ApiError> {
@@ -241,6 +290,21 @@ impl Backend for Fabric {
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
         self.cables_now().capture(request).await
+    }
+
+    fn events(&self, request: EventsRequest) -> BoxStream<'static, Streamed> {
+        self.live.events.read(request)
+    }
+
+    fn workers_busy(&self) -> Vec<Duration> {
+        self.live.state().cables.panel().busy()
+    }
+
+    fn page(&self) -> Result<PageLink, ApiError> {
+        let link = self.page.clone();
+        link.map(|link| PageLink { link }).ok_or_else(|| {
+            ApiError::conflict("this fabric has no page: start it with `run --web 127.0.0.1:8090`")
+        })
     }
 
     fn recorder(&self) -> Result<impl Recording, ApiError> {

@@ -16,7 +16,8 @@
 //! An immutable `FabricState` describes what a fabric consists of at one moment. `Live` holds the
 //! current one, together with the host, the occupancy of the ends and the notices for the user.
 //! Tasks follow devices (`links`), cables (`cable_events`) and switches; one looks after the workers,
-//! and a task that ends although it should not is said (`supervision`). `upkeep` puts back what another
+//! and a task that ends although it should not is said (`supervision`). What happens is written down for
+//! clients that follow it (`events`). `upkeep` puts back what another
 //! program takes from the host.
 //!
 //! Everything runs on one thread, which must not block: calls that wait for a worker are `async`,
@@ -32,10 +33,12 @@ mod cables;
 mod capture;
 mod change;
 mod descriptors;
+mod events;
 mod fabric;
 mod files;
 mod host;
 mod jail;
+mod learning;
 mod links;
 mod live;
 mod notices;
@@ -52,6 +55,7 @@ pub mod reconfigure;
 mod recorder;
 mod rights;
 mod state;
+mod stop;
 mod supervision;
 mod switches;
 mod upkeep;

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::live::Live;
 use crate::state::is_host;
+use api::EventKind;
 use host::watch::{LinkEvent, LinkWatch};
 
 /// Devices that a change adds to the fabric or removes from it.
@@ -56,7 +57,7 @@ pub(crate) async fn follow(
 }
 
 async fn take_in(live: &Arc<Live>, event: LinkEvent) {
-    let notice = match event {
+    let (device, notice) = match event {
         LinkEvent::Plugged { name } => return tap_changed(live, &name, true),
         LinkEvent::Unplugged { name } => return tap_changed(live, &name, false),
         LinkEvent::Enslaved {
@@ -70,31 +71,37 @@ async fn take_in(live: &Arc<Live>, event: LinkEvent) {
                     format!("it could not be taken off: {error}; `ip link set {name} nomaster`")
                 }
             };
-            format!(
+            let notice = format!(
                 "another program put {name} on {master} (QEMU without script=no does so): {outcome}"
-            )
+            );
+            (name, notice)
         }
         LinkEvent::WentDown { name, raised } => {
             let outcome = raised.map_or_else(|error| error, |()| "set up again".into());
-            format!("another program set {name} down: {outcome}")
+            let notice = format!("another program set {name} down: {outcome}");
+            (name, notice)
         }
         LinkEvent::MtuChanged { name, mtu } => {
-            format!(
+            let notice = format!(
                 "another program set the MTU of {name} to {mtu}: longer frames to it are dropped"
-            )
+            );
+            (name, notice)
         }
         LinkEvent::Renamed { name, to } => {
-            format!("another program renamed {name} to {to}: `ip link set {to} name {name}`")
+            let notice =
+                format!("another program renamed {name} to {to}: `ip link set {to} name {name}`");
+            (name, notice)
         }
         LinkEvent::Deleted { name } => {
             tap_changed(live, &name, false);
             let outcome = make_again(live, &name).await;
-            format!("another program removed {name}: {outcome}")
+            let notice = format!("another program removed {name}: {outcome}");
+            (name, notice)
         }
         // `make_again` has created it and reports that.
         LinkEvent::Created { .. } => return,
     };
-    live.notices.add(notice);
+    live.notices.say(EventKind::Host, &device, notice);
 }
 
 /// Records that a program has opened or closed a tap.
@@ -107,6 +114,7 @@ fn tap_changed(live: &Live, name: &str, held: bool) {
         return;
     }
     let (before, now) = live.occupancies.change(name, |end| end.tap = held);
+    live.events.plugging(found.end, before, now);
     let accepting = now.accepts_front_ends();
     state
         .cables

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 
 use crate::accepted::Acceptance;
 use crate::cables::names::CableNames;
+use crate::events::log::EventLog;
 use crate::host::Host;
 use crate::notices::Notices;
 use crate::occupancy::Occupancies;
@@ -31,6 +32,7 @@ pub(crate) struct Live {
     pub(crate) host: Arc<Host>,
     pub(crate) occupancies: Occupancies,
     pub(crate) notices: Notices,
+    pub(crate) events: Arc<EventLog>,
     pub(crate) ended_tasks: EndedTasks,
     pub(crate) upkeep: Upkeep,
     pub(crate) acceptance: Acceptance,
@@ -48,6 +50,7 @@ impl Live {
     ) -> Self {
         // A fabric without switches is ready at once.
         let ready = state.plan.switches.is_empty();
+        let events = Arc::new(EventLog::default());
         Live {
             ready: AtomicBool::new(ready),
             was_ready: AtomicBool::new(ready),
@@ -56,7 +59,8 @@ impl Live {
             owner,
             host,
             occupancies: Occupancies::default(),
-            notices: Notices::default(),
+            notices: Notices::written_to(events.clone()),
+            events,
             doubts: AtomicU64::new(0),
             ended_tasks: EndedTasks::default(),
             upkeep: Upkeep::default(),

@@ -1,9 +1,12 @@
 //! Sentences for the user that wait until `run` shows them: [`Notices`].
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
+
+use crate::events::log::{EventLog, FABRIC};
+use api::EventKind;
 
 /// The most notices that wait to be shown. Older ones are dropped.
 const MOST: usize = 100;
@@ -13,11 +16,27 @@ const MOST: usize = 100;
 pub(crate) struct Notices {
     waiting: Mutex<VecDeque<String>>,
     changed: Notify,
+    /// Where each of them is written down.
+    log: Arc<EventLog>,
 }
 
 impl Notices {
-    /// Adds a notice and wakes all callers of [`Notices::changed`].
+    /// No notices yet; each will be written down in `log`.
+    pub(crate) fn written_to(log: Arc<EventLog>) -> Self {
+        Notices {
+            log,
+            ..Notices::default()
+        }
+    }
+
+    /// Adds a notice about the fabric, and wakes all callers of [`Notices::changed`].
     pub(crate) fn add(&self, text: String) {
+        self.say(EventKind::Notice, FABRIC, text);
+    }
+
+    /// As [`Notices::add`], about what happened to `subject`.
+    pub(crate) fn say(&self, kind: EventKind, subject: &str, text: String) {
+        self.log.add(kind, subject, &text);
         let mut waiting = self.lock();
         if waiting.len() >= MOST {
             waiting.pop_front();

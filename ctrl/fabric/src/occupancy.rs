@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
+use model::utc;
+
 /// What is plugged in at one end. A vhost-user front end carries the end for as long as it is
 /// connected. It is accepted only while no program holds the tap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -12,11 +14,19 @@ pub(crate) struct EndOccupancy {
     pub(crate) tap: bool,
     /// A vhost-user front end has started its rings.
     pub(crate) front_end: bool,
+    /// Since when somebody is plugged in, in ns since 1970; `None` if nobody is.
+    pub(crate) since_ns: Option<u64>,
 }
 
 impl EndOccupancy {
     pub(crate) fn is_occupied(self) -> bool {
         self.tap || self.front_end
+    }
+
+    /// Notes the time if somebody has come or gone.
+    fn count_from(&mut self, now: u64) {
+        let since = self.since_ns.unwrap_or(now);
+        self.since_ns = self.is_occupied().then_some(since);
     }
 
     /// Whether front ends are accepted. A front end that carries the end may reconnect after its
@@ -63,6 +73,7 @@ impl Occupancies {
         let end = ends.entry(end.into()).or_default();
         let before = *end;
         change(end);
+        end.count_from(utc::now_ns());
         (before, *end)
     }
 
@@ -74,6 +85,22 @@ impl Occupancies {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_counts_from_the_first_who_came_until_the_last_has_gone() {
+        let mut end = EndOccupancy::default();
+        let mut at = |now, tap, front_end| {
+            (end.tap, end.front_end) = (tap, front_end);
+            end.count_from(now);
+            end.since_ns
+        };
+        assert_eq!(at(1, false, false), None);
+        assert_eq!(at(2, false, true), Some(2));
+        assert_eq!(at(3, true, true), Some(2));
+        assert_eq!(at(4, true, false), Some(2));
+        assert_eq!(at(5, false, false), None);
+        assert_eq!(at(6, true, false), Some(6));
+    }
 
     #[test]
     fn the_first_carries_the_end() {

@@ -21,6 +21,7 @@ use vm::accel::AccelError;
 use vm::bmc::BmcError;
 use vm::bmc::password::PasswordError;
 use vm::image::ImageError;
+use web::Page;
 
 /// Which fabric to bring up, and how.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Options {
     pub panel: PanelOptions,
     /// Options of the flight recorder; `None` disables it.
     pub recorder: Option<RecorderOptions>,
+    /// Where the page is served; `None`: nowhere.
+    pub page: Option<Page>,
 }
 
 /// Why a fabric did not come up. [`Running::take_down`](crate::Running::take_down) undoes what had
@@ -90,6 +93,8 @@ pub enum BringUpError {
     BmcPassword(#[from] PasswordError),
     #[error("the configuration's cables: {0}")]
     Cable(#[from] ApiError),
+    #[error("the page cannot be served: {0}; start the fabric without --web")]
+    Page(std::io::Error),
     #[error("the devices cannot be watched: {0}")]
     Watch(std::io::Error),
     #[error(transparent)]

@@ -124,6 +124,20 @@ impl FabricState {
             })
     }
 
+    /// The sessions between switches that run, each once: its cable, both switches, and whether it stands.
+    pub(crate) fn sessions_by_cable(&self) -> impl Iterator<Item = (&str, [&str; 2], bool)> {
+        let name = |switch: usize| &*self.plan.topology.switches[switch].name;
+        self.sessions.iter().flat_map(move |(index, sessions)| {
+            let from_first = sessions.iter().filter(move |it| *index < it.far.0);
+            from_first.map(move |session| {
+                let switch = self.switches.get(index);
+                let stands = switch.is_some_and(|switch| self.stands(switch, session));
+                let between = [name(*index), name(session.far.0)];
+                (self.cables.name(session.cable), between, stands)
+            })
+        })
+    }
+
     /// What `status` shows of the switches.
     pub(crate) fn nodes(&self) -> Vec<NodeStatus> {
         let switches = self.switches.iter();

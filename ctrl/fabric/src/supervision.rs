@@ -8,7 +8,9 @@ use dataplane::Panel;
 use futures_util::FutureExt;
 use tokio::time::sleep;
 
+use crate::events::log::FABRIC;
 use crate::live::Live;
+use api::EventKind;
 
 /// Tasks that have ended although the fabric needs them, a sentence for each. The fabric goes on
 /// without: its guests' frames pass, and ending it would take the datacenter away from under them.
@@ -42,7 +44,7 @@ pub(crate) async fn endless<T>(live: Arc<Live>, what: &str, task: impl Future<Ou
 pub(crate) fn say_ended(live: &Live, what: &str) {
     let sentence = format!("the task that {what} has ended: restart the fabric and report this");
     live.ended_tasks.lock().push(sentence.clone());
-    live.notices.add(sentence);
+    live.notices.say(EventKind::Worker, FABRIC, sentence);
 }
 
 /// Looks after the workers until dropped.
@@ -50,7 +52,7 @@ pub(crate) async fn look_after_workers(live: Arc<Live>) {
     loop {
         sleep(Panel::LOOK).await;
         for sentence in live.state().cables.look_after_workers() {
-            live.notices.add(sentence);
+            live.notices.say(EventKind::Worker, FABRIC, sentence);
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::live::Live;
 use crate::progress::duration;
+use api::EventKind;
 use host::alarm::{Concern, HostAlarm};
 use host::upkeep::{Looked, Ours, Trouble};
 use model::difference::FabricPlan;
@@ -23,6 +24,9 @@ const NO_FIGHT: Duration = Duration::from_secs(600);
 
 /// The longest time between two looks. A change of which the kernel sends no word is found by then.
 const LOOK_ANYWAY: Duration = Duration::from_secs(60);
+
+/// The subject of these events.
+const HOST: &str = "host";
 
 /// What is known of the fabric's things on its host.
 #[derive(Debug, Default)]
@@ -80,6 +84,13 @@ impl Known {
     fn sentences(&self) -> Vec<String> {
         let troubles = self.troubles.iter().map(|trouble| self.sentence(trouble));
         troubles.chain(self.unreadable.clone()).collect()
+    }
+
+    /// Whether this is the sentence about a route of others.
+    fn is_shadow(&self, sentence: &str) -> bool {
+        let shadows = |trouble: &Trouble| matches!(trouble, Trouble::Shadowed { .. });
+        let mut found = self.troubles.iter().filter(|it| shadows(it));
+        found.any(|trouble| self.sentence(trouble) == sentence)
     }
 
     fn sentence(&self, trouble: &Trouble) -> String {
@@ -179,7 +190,12 @@ pub(crate) async fn look(live: &Live, again: bool) {
         }
     };
     for sentence in said {
-        live.notices.add(sentence);
+        let kind = if live.upkeep.lock().is_shadow(&sentence) {
+            EventKind::RouteShadowed
+        } else {
+            EventKind::Host
+        };
+        live.notices.say(kind, HOST, sentence);
     }
 }
 
@@ -236,6 +252,7 @@ mod tests {
         let now = Instant::now();
         let said = known.take_in(looked(std::slice::from_ref(&shadow), &[]), now);
         assert!(said[0].contains("shadowed by 192.168.112.0/20 on br-y"));
+        assert!(known.is_shadow(&said[0]) && !known.is_shadow("another sentence"));
         let said = known.take_in(looked(&[], &[]), now);
         assert!(said[0].starts_with("no longer so: "), "{said:?}");
     }

@@ -1,13 +1,14 @@
 //! What may change about a cable while it is in use: its state and its impairments. The API, the
 //! `[[cable]]` tables of the configuration and scenarios all ask for changes in these terms.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::impairment::ImpairKeys;
+use crate::impairment::{ImpairKeys, KeysInJson};
 
 /// The state of a cable, of both lanes together.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, clap::ValueEnum,
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum CableState {
@@ -31,7 +32,7 @@ impl CableState {
 }
 
 /// Asks for several changes at once: all of them take effect at the same instant, or none.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CableBatch {
     /// Applied in this order; of several changes to one cable the last wins.
@@ -53,7 +54,7 @@ impl CableBatch {
 }
 
 /// A change to one cable; parts that are left out stay as they are.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CableChange {
     /// The cable, by its name, either end or an alias.
@@ -67,7 +68,7 @@ pub struct CableChange {
 }
 
 /// A change to the impairment of one lane or both. Keys that are left out keep their value.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImpairmentChange {
     /// The port where the impaired frames enter, by name or alias. Default: both ports.
@@ -76,5 +77,6 @@ pub struct ImpairmentChange {
     /// Whether to remove every key that was set before.
     pub clear: bool,
     /// The keys to set.
+    #[schemars(with = "KeysInJson")]
     pub set: ImpairKeys,
 }

@@ -10,11 +10,30 @@ pub fn date_and_time(at: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{}", time(at))
 }
 
+/// As [`date_and_time`], to the millisecond: `2026-11-30T20:35:07.042Z`.
+pub fn date_and_time_ms(at: SystemTime) -> String {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    let ms = since.map_or(0, |since| since.subsec_millis());
+    let whole = date_and_time(at);
+    format!("{}.{ms:03}Z", whole.trim_end_matches('Z'))
+}
+
 /// The time of the day alone, in UTC: `20:35:07Z`.
 pub fn time(at: SystemTime) -> String {
     let second = seconds(at) % DAY;
     let (hour, minute) = (second / 3600, second % 3600 / 60);
     format!("{hour:02}:{minute:02}:{:02}Z", second % 60)
+}
+
+/// The present time in ns since 1970.
+pub fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// A time that is given in ns since 1970.
+pub fn at_ns(ns: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)
 }
 
 fn seconds(at: SystemTime) -> u64 {
@@ -41,6 +60,14 @@ mod tests {
 
     fn at(seconds: u64) -> String {
         date_and_time(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn milliseconds_have_three_digits() {
+        let at = |ms| date_and_time_ms(SystemTime::UNIX_EPOCH + Duration::from_millis(ms));
+        assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at(1_796_070_907_042), "2026-11-30T20:35:07.042Z");
+        assert_eq!(at(951_782_399_999), "2000-02-28T23:59:59.999Z");
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub mod image;
 mod jail;
 pub mod keys;
 mod launch;
+pub mod learned;
 mod lifecycle;
 mod line;
 mod live;

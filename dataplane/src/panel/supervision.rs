@@ -47,6 +47,15 @@ impl Panel {
     }
 }
 
+impl Panel {
+    /// How long each worker has moved frames since it started, by its number; empty once the panel has
+    /// been stopped. Two calls and the time between them give its load.
+    pub fn busy(&self) -> Vec<Duration> {
+        let Inner { workers, .. } = &*self.lock();
+        workers.iter().map(|worker| worker.stats.busy()).collect()
+    }
+}
+
 impl WorkerHandle {
     /// Whether it took commands at the last look.
     pub(super) fn works(&self) -> bool {

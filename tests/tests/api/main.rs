@@ -55,6 +55,7 @@ impl<'h> Victim<'h> {
             routes::CABLES.path(""),
             routes::TOPOLOGY.path(""),
             routes::RECORDER.path(""),
+            routes::OPENAPI.path(""),
         ] {
             let mut client = RawClient::connect(&host.socket());
             client.send(&request_with("GET", &path, "connection: close\r\n", ""));
@@ -314,6 +315,33 @@ fn clients_that_vanish_leave_nothing_behind() {
     }
     victim.unharmed("clients that vanished");
     before.assert_unchanged(&host.state(), "clients that vanished");
+}
+
+/// The longest answer that needs no fabric: all who ask for it share its bytes.
+#[test]
+fn a_description_that_nobody_reads_takes_no_memory() {
+    if !have_root() {
+        return;
+    }
+    let host = PanelHost::new("unread");
+    let victim = Victim::new(&host);
+    let bytes = request("GET", &routes::OPENAPI.path(""), "").repeat(20);
+    let clients: Vec<RawClient> = (0..MOST_CLIENTS - 8)
+        .map(|_| {
+            let mut client = RawClient::connect(&host.socket());
+            assert!(client.send(&bytes));
+            client
+        })
+        .collect();
+    let asked = Instant::now();
+    assert_eq!(host.ask(&["status"]).code, Some(0));
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        asked.elapsed()
+    );
+    drop(clients);
+    victim.unharmed("a description that nobody reads");
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(crate) const SERVER_ADDRESS: [u8; 4] = [192, 168, 120, 1];
 pub(crate) const SERVER_SECOND_ADDRESS: [u8; 4] = [192, 168, 120, 2];
 const SERVER_FRR: &str = include_str!("server-frr.conf");
 
-/// The server's NICs: two on taps at U6 of rack 2, the first with the README's literal option and
+/// The server's NICs: two on taps at U6 of rack 2, the first with the documents' literal option and
 /// the second without a script; one by vhost-user at U7 of rack 1, whose cable leads to leaf2.
 const SERVER_NICS: [ServerNic; 3] = [
     ServerNic {

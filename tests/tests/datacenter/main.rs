@@ -11,6 +11,7 @@ mod access;
 mod converging;
 mod cutting;
 mod dhcp;
+mod documents;
 mod facts;
 mod faults;
 mod flaps;
@@ -139,6 +140,7 @@ const TRIALS: &[(&str, Test)] = &[
         "the_recorder_kept_the_withdrawals_after_a_cut",
         converging::recorded,
     ),
+    ("commands_of_the_documents_work", documents::commands),
     (
         "the_fabric_has_dropped_roots_rights",
         reports::rights_are_given_up,

@@ -103,9 +103,7 @@ fn patch_panel(root: &Root) {
 
 fn switches(root: &Root) {
     let site = Site::new("d13");
-    // leaf2 has 177 interfaces, and Debian 13's kernel and FRR take more memory than Debian 12's: in 192 MiB
-    // it stopped answering after the cut.
-    let mut run = Run::start(root, &site.host, &["--set", "vm.memory=320M"]);
+    let mut run = Run::start(root, &site.host, &[]);
     run.wait_ready(READY);
     // FRR 10's zebra gets this from mgmtd: see the image's script `routing`.
     let show = "show running-config";

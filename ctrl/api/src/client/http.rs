@@ -33,8 +33,28 @@ impl Client {
         if !response.status().is_success() {
             return Err(self.failure(response).await);
         }
-        let body = self.read(response).await?;
+        let body = self.read(response.into_body()).await?;
         serde_json::from_slice(&body).map_err(|error| self.broken(error))
+    }
+
+    /// Sends a request; the body of its answer, which is not JSON.
+    pub(super) async fn open<I: Serialize, A>(
+        &self,
+        route: Route<I, A>,
+        input: &I,
+    ) -> Result<Incoming, ClientError> {
+        let request = self.request(&route, "", input)?;
+        let response = self.send(request).await?;
+        if !response.status().is_success() {
+            return Err(self.failure(response).await);
+        }
+        Ok(response.into_body())
+    }
+
+    /// Reads a text to its end.
+    pub(super) async fn read_text(&self, body: Incoming) -> Result<String, ClientError> {
+        let bytes = self.read(body).await?;
+        String::from_utf8(bytes.into()).map_err(|error| self.broken(error))
     }
 
     /// Sends a request and turns its connection into the stream that it asks for.
@@ -115,8 +135,8 @@ impl Client {
         })
     }
 
-    async fn read(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
-        let body = Limited::new(response.into_body(), LONGEST_ANSWER);
+    async fn read(&self, body: Incoming) -> Result<Bytes, ClientError> {
+        let body = Limited::new(body, LONGEST_ANSWER);
         Ok(body
             .collect()
             .await
@@ -126,7 +146,7 @@ impl Client {
 
     async fn failure(&self, response: Response<Incoming>) -> ClientError {
         let status = response.status();
-        match self.read(response).await {
+        match self.read(response.into_body()).await {
             Ok(body) => match serde_json::from_slice::<Failure>(&body) {
                 Ok(failure) => ClientError::Refused(failure.error),
                 Err(_) => self.broken(format!("it answered {status}")),
@@ -135,7 +155,7 @@ impl Client {
         }
     }
 
-    fn broken(&self, reason: impl ToString) -> ClientError {
+    pub(super) fn broken(&self, reason: impl ToString) -> ClientError {
         ClientError::Broken {
             socket: self.socket().to_owned(),
             reason: reason.to_string(),

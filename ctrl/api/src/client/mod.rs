@@ -1,6 +1,7 @@
 //! The client of a running fabric: [`Client`].
 
 mod error;
+mod events;
 mod http;
 mod socket;
 
@@ -16,11 +17,13 @@ use model::topology::TopologyJson;
 use crate::routes::{self, CableNames, Nothing};
 use crate::{
     ApplyAnswer, ApplyRequest, CableBatchDone, CableChanged, CableReport, CableStateRequest,
-    CaptureRequest, DumpRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus,
-    Positions, PowerRequest, RecorderStatus, SshAccess, Status, Trigger, TriggersRequest,
+    CaptureRequest, DumpRequest, EventsRequest, ExecAnswer, ExecRequest, IpmiAccess,
+    LaneImpairment, NodeStatus, PageLink, Positions, PositionsRequest, PowerRequest,
+    RecorderStatus, SshAccess, Status, Stopping, Trigger, TriggersRequest,
 };
 
 pub use error::ClientError;
+pub use events::EventReader;
 pub use socket::{default_socket, own_socket};
 
 /// A client of one fabric, with a method for each route.
@@ -53,6 +56,11 @@ impl Client {
     /// The path of the fabric's socket, as it was given.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// How this fabric describes its API: see [`crate::openapi()`].
+    pub async fn openapi(&self) -> Result<serde_json::Value, ClientError> {
+        self.ask(routes::OPENAPI, "", &Nothing {}).await
     }
 
     /// Whether the fabric is ready, and what each switch does.
@@ -107,12 +115,24 @@ impl Client {
         self.ask(routes::APPLY, "", request).await
     }
 
-    /// Where servers plug in, and which of these positions are taken.
-    pub async fn positions(&self) -> Result<Positions, ClientError> {
-        self.ask(routes::POSITIONS, "", &Nothing {}).await
+    /// Ends the fabric: it answers as soon as it has begun to.
+    pub async fn stop(&self) -> Result<Stopping, ClientError> {
+        self.ask(routes::STOP, "", &Nothing {}).await
     }
 
-    /// The QEMU options that plug a VM in at `position`: `rack1:u3`, `rack1:u3:1`, `ikvm1-3-1`.
+    /// Where servers plug in, and which of these positions are taken.
+    pub async fn positions(&self) -> Result<Positions, ClientError> {
+        let request = PositionsRequest::default();
+        self.ask(routes::POSITIONS, "", &request).await
+    }
+
+    /// As [`Client::positions`], with what the leaves have learned of who is plugged in.
+    pub async fn learned_positions(&self) -> Result<Positions, ClientError> {
+        let request = PositionsRequest { learned: true };
+        self.ask(routes::POSITIONS, "", &request).await
+    }
+
+    /// What plugs a VM in at `position`: `rack1:u3`, `rack1:u3:1`, `ikvm1-3-1`.
     pub async fn vm_args(
         &self,
         position: &str,
@@ -156,6 +176,23 @@ impl Client {
         request: &CaptureRequest,
     ) -> Result<impl AsyncRead + AsyncWrite + Unpin + use<>, ClientError> {
         self.upgrade(routes::CAPTURE, "", request).await
+    }
+
+    /// What happened after the event `request.since`, and what happens from now on.
+    pub async fn events(&self, request: &EventsRequest) -> Result<EventReader, ClientError> {
+        let body = self.open(routes::EVENTS, request).await?;
+        Ok(EventReader::new(self.clone(), body))
+    }
+
+    /// The figures for a monitoring system, as OpenMetrics.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let page = self.open(routes::METRICS, &Nothing {}).await?;
+        self.read_text(page).await
+    }
+
+    /// The link of the fabric's page.
+    pub async fn page(&self) -> Result<PageLink, ClientError> {
+        self.ask(routes::PAGE, "", &Nothing {}).await
     }
 
     /// The flight recorder: its memory, its triggers and the dumps that it has kept.

@@ -2,9 +2,13 @@
 //!
 //! A client passes [`limits`], each of its requests passes the [`request_guard`] and is read
 //! into a [`ParsedRequest`]. The [`Backend`] answers; [`refusal`] turns an [`ApiError`] into a
-//! status, and [`stream`] connects a client that asked for a stream.
+//! status, [`stream`] connects a client that asked for a stream, and [`events`] writes events.
+//! [`metrics_port`] serves one page over TCP, apart from all of this.
 
+mod download;
+mod events;
 mod limits;
+mod metrics_port;
 mod parsed_request;
 mod refusal;
 mod request_guard;
@@ -19,13 +23,20 @@ use axum::middleware::from_fn;
 use axum::routing::{MethodFilter, on};
 use axum::{Json, Router};
 use hyper::Method;
+use hyper::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 
-use crate::routes::{self, CableNames, Protocol, Route};
-use crate::{ApiError, Backend, Recording};
+use crate::capture::CaptureFileRequest;
+use crate::events::EventsRequest;
+use crate::routes::{self, CableNames, Nothing, Protocol, Route};
+use crate::{ApiError, Backend, Recording, metrics};
+use download::Downloads;
+use events::StreamLimit;
+pub use metrics_port::serve_metrics;
 use parsed_request::ParsedRequest;
+pub(crate) use refusal::refusals;
 use stream::Stream;
 
 /// Answers requests until dropped.
@@ -33,8 +44,11 @@ pub async fn serve<B: Backend>(listener: UnixListener, backend: Arc<B>) -> Infal
     limits::serve_clients(listener, router(backend)).await
 }
 
-fn router<B: Backend>(backend: Arc<B>) -> Router {
-    let handlers = recorder(switches(cables(Handlers::<B>(Router::new()))))
+/// All routes, for a server that decides by itself who may ask. Answers are those of [`serve`].
+pub fn router<B: Backend>(backend: Arc<B>) -> Router {
+    let handlers = recorder(switches(cables(Handlers::<B>(Router::new()))));
+    let handlers = description(downloads(watching(handlers)))
+        .json(routes::PAGE, |backend, _| async move { backend.page() })
         .json(
             routes::STATUS,
             |backend, _| async move { Ok(backend.status()) },
@@ -43,8 +57,11 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
             routes::TOPOLOGY,
             |backend, _| async move { backend.topology() },
         )
-        .json(routes::POSITIONS, |backend, _| async move {
-            backend.positions()
+        .json(routes::STOP, |backend, request| async move {
+            backend.stop(request.peer)
+        })
+        .json(routes::POSITIONS, |backend, request| async move {
+            backend.positions(request.input).await
         })
         .json(routes::VM_ARGS, |backend, request| async move {
             backend.vm_args(&request.name, &request.input)
@@ -116,6 +133,55 @@ fn recorder<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
         .json(routes::RECORDER_TRIGGERS, |backend, request| async move {
             backend.recorder()?.set_triggers(request.input).await
         })
+}
+
+fn watching<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
+    let limit = StreamLimit::default();
+    let events = async move |State(backend): State<Arc<B>>,
+                             request: ParsedRequest<EventsRequest>| {
+        let permit = limit.admit()?;
+        let mut wanted = request.input;
+        wanted.since = request.last_event.or(wanted.since);
+        Ok::<_, ApiError>(events::answer(backend.events(wanted), permit))
+    };
+    let metrics = async |State(backend): State<Arc<B>>, _: ParsedRequest<Nothing>| {
+        let page = metrics::of(&*backend).await?;
+        Ok::<_, ApiError>(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], page))
+    };
+    let (of_events, of_metrics) = (routes::EVENTS, routes::METRICS);
+    Handlers(
+        handlers
+            .0
+            .route(of_events.template, on(filter(&of_events.method), events))
+            .route(of_metrics.template, on(filter(&of_metrics.method), metrics)),
+    )
+}
+
+/// Captures as files.
+fn downloads<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
+    let limit = Downloads::default();
+    let route = routes::CAPTURE_FILE;
+    let handler = async move |State(backend): State<Arc<B>>,
+                              request: ParsedRequest<CaptureFileRequest>| {
+        limit.answer(&*backend, &request.name, request.input).await
+    };
+    Handlers(
+        handlers
+            .0
+            .route(route.template, on(filter(&route.method), handler)),
+    )
+}
+
+/// The API described.
+fn description<B: Backend>(handlers: Handlers<B>) -> Handlers<B> {
+    let route = routes::OPENAPI;
+    let handler =
+        async |_: ParsedRequest<Nothing>| ([(CONTENT_TYPE, "application/json")], crate::openapi());
+    Handlers(
+        handlers
+            .0
+            .route(route.template, on(filter(&route.method), handler)),
+    )
 }
 
 /// A router that is made from [`Route`]s, so that what a handler takes and gives are the types

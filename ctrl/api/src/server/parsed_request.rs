@@ -18,6 +18,9 @@ pub(super) struct ParsedRequest<I> {
     pub(super) input: I,
     /// Who sent it.
     pub(super) peer: Peer,
+    /// The last event that it has seen, from the header of that name; an `EventSource` sends it when it
+    /// connects again.
+    pub(super) last_event: Option<u64>,
     /// The stream that its connection is to become, if it says so.
     pub(super) upgrade: Upgrade,
 }
@@ -32,6 +35,8 @@ impl<I: DeserializeOwned, S: Send + Sync> FromRequest<S> for ParsedRequest<I> {
             .await
             .map_err(IntoResponse::into_response)?;
         let upgrade = Upgrade::take_from(&mut request);
+        let last_event = request.headers().get("last-event-id");
+        let last_event = last_event.and_then(|id| id.to_str().ok()?.parse().ok());
         let peer = request.extensions().get().copied();
         // axum answers HEAD as it does GET.
         let input = if matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -45,6 +50,7 @@ impl<I: DeserializeOwned, S: Send + Sync> FromRequest<S> for ParsedRequest<I> {
             name: names.0.into_iter().next().unwrap_or_default(),
             input,
             peer: peer.unwrap_or(Peer { uid: None }),
+            last_event,
             upgrade,
         })
     }

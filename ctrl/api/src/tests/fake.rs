@@ -3,7 +3,10 @@
 use model::power::PowerAction;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use tokio::io::{copy, duplex, split};
 use tokio::sync::mpsc;
 
@@ -17,7 +20,7 @@ use crate::*;
 
 /// Answers every request with something, and writes down in words what it was asked.
 #[derive(Default)]
-pub(super) struct Fake {
+pub(crate) struct Fake {
     pub(super) asked: Mutex<Vec<String>>,
 }
 
@@ -32,12 +35,13 @@ pub(super) fn node() -> NodeStatus {
         name: "leaf1".into(),
         role: "leaf".into(),
         state: NodeState::Off,
+        since_ns: None,
         bgp: Sessions::default(),
         note: String::new(),
     }
 }
 
-fn stream(interface: &str) -> CaptureStream {
+fn capture(interface: &str) -> CaptureStream {
     let (chunks, receiver) = mpsc::channel(1);
     chunks.try_send(interface.as_bytes().to_vec()).unwrap();
     CaptureStream {
@@ -61,7 +65,7 @@ pub(super) fn recorder_status() -> RecorderStatus {
         memory: 1,
         snap: 2,
         lanes: 3,
-        triggers: vec![Trigger::Down],
+        triggers: vec![Trigger::Down {}],
         dumps: Vec::new(),
     }
 }
@@ -140,11 +144,18 @@ impl Backend for Fake {
         Ok(ApplyAnswer::default())
     }
 
-    fn positions(&self) -> Result<Positions, ApiError> {
-        self.asked("positions".into());
+    fn stop(&self, peer: Peer) -> Result<Stopping, ApiError> {
+        let own = peer.uid == Some(rustix::process::geteuid().as_raw());
+        self.asked(format!("stop, this user: {own}"));
+        Ok(Stopping { pid: 7 })
+    }
+
+    async fn positions(&self, request: PositionsRequest) -> Result<Positions, ApiError> {
+        self.asked(format!("positions, learned: {}", request.learned));
         Ok(Positions {
             host: Ipv4Addr::LOCALHOST,
             places: Vec::new(),
+            notes: Vec::new(),
         })
     }
 
@@ -190,7 +201,38 @@ impl Backend for Fake {
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
         self.asked(format!("capture {:?}", request.cables));
-        Ok(stream("now"))
+        Ok(capture("now"))
+    }
+
+    fn events(&self, request: EventsRequest) -> BoxStream<'static, Streamed> {
+        self.asked(format!(
+            "events {:?}, follow: {}",
+            request.since, request.follow
+        ));
+        let event = Event {
+            id: 8,
+            time: "now".into(),
+            kind: EventKind::Notice,
+            subject: "fabric".into(),
+            text: "é\n".into(),
+        };
+        let lagged = Lagged {
+            missed: 1,
+            since: 9,
+        };
+        let all = [Streamed::Event(Arc::new(event)), Streamed::Lagged(lagged)];
+        stream::iter(all).boxed()
+    }
+
+    fn workers_busy(&self) -> Vec<Duration> {
+        vec![Duration::from_millis(1500)]
+    }
+
+    fn page(&self) -> Result<PageLink, ApiError> {
+        self.asked("page".into());
+        Ok(PageLink {
+            link: "http://127.0.0.1:8090/?token=0".into(),
+        })
     }
 
     fn recorder(&self) -> Result<impl Recording, ApiError> {
@@ -208,12 +250,12 @@ impl Recording for FakeRecorder<'_> {
 
     async fn dump(&self, request: &DumpRequest) -> Result<CaptureStream, ApiError> {
         self.0.asked(format!("dump {:?}", request.last_ms));
-        Ok(stream("before"))
+        Ok(capture("before"))
     }
 
     async fn kept(&self, name: &str) -> Result<CaptureStream, ApiError> {
         self.0.asked(format!("kept {name}"));
-        Ok(stream("kept"))
+        Ok(capture("kept"))
     }
 
     async fn set_triggers(&self, request: TriggersRequest) -> Result<RecorderStatus, ApiError> {

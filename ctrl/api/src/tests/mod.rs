@@ -1,6 +1,6 @@
 //! Server and client together, over a socket: every request arrives as it was meant.
 
-mod fake;
+pub(crate) mod fake;
 
 use model::power::PowerAction;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use model::cable_change::{CableBatch, CableState, ImpairmentChange};
-use model::plugging::{PlugKind, PlugOptions};
+use model::plugging::{PlugKind, PlugOptions, Vmm};
 
 use super::*;
 use fake::{Fake, lane, node, recorder_status};
@@ -46,6 +46,8 @@ async fn read_all(mut stream: impl AsyncRead + Unpin) -> String {
 #[test]
 fn every_request_arrives_as_it_was_made() {
     let asked = with_client(async |client| {
+        let description: serde_json::Value = serde_json::from_str(openapi()).unwrap();
+        assert_eq!(client.openapi().await.unwrap(), description);
         assert!(client.status().await.unwrap().ready);
         assert!(client.cables(&[]).await.unwrap().is_empty());
         client.cables(&[ODD.into(), "iksb12".into()]).await.unwrap();
@@ -71,10 +73,13 @@ fn every_request_arrives_as_it_was_made() {
         };
         assert!(!client.apply(&request).await.unwrap().applied);
         assert!(client.positions().await.unwrap().places.is_empty());
+        assert!(client.learned_positions().await.unwrap().notes.is_empty());
+        assert_eq!(client.stop().await.unwrap().pid, 7);
         let options = PlugOptions {
             nic: PlugKind::VhostUser,
             tcg: true,
             memory_mib: 512,
+            vmm: Vmm::Libvirt,
         };
         assert_eq!(
             client.vm_args("rack1:u3", &options).await.unwrap(),
@@ -89,8 +94,9 @@ fn every_request_arrives_as_it_was_made() {
             client.power("leaf1", PowerAction::Cycle).await.unwrap(),
             node()
         );
+        assert!(client.page().await.unwrap().link.ends_with("token=0"));
         assert_eq!(client.recorder().await.unwrap(), recorder_status());
-        client.set_triggers(vec![Trigger::Bgp]).await.unwrap();
+        client.set_triggers(vec![Trigger::Bgp {}]).await.unwrap();
     });
     insta::assert_snapshot!(asked.join("\n"), @r#"
     status
@@ -101,10 +107,13 @@ fn every_request_arrives_as_it_was_made() {
     impairments
     1 changes
     apply, dry run: true, this user: true
-    positions
-    vm-args rack1:u3 PlugOptions { nic: VhostUser, tcg: true, memory_mib: 512 }
+    positions, learned: false
+    positions, learned: true
+    stop, this user: true
+    vm-args rack1:u3 PlugOptions { nic: VhostUser, tcg: true, memory_mib: 512, vmm: Libvirt }
     exec leaf1 ["ls", "/"]
     power leaf1 Cycle
+    page
     recorder
     triggers [Bgp]
     "#);
@@ -142,6 +151,53 @@ fn streams_carry_what_the_backend_sends() {
 }
 
 #[test]
+fn events_and_metrics_arrive() {
+    let asked = with_client(async |client| {
+        let request = EventsRequest {
+            since: Some(7),
+            follow: false,
+        };
+        let mut events = client.events(&request).await.unwrap();
+        let Some(Streamed::Event(event)) = events.next().await.unwrap() else {
+            panic!("no event");
+        };
+        assert_eq!((event.id, &*event.text), (8, "é\n"));
+        let last = events.next().await.unwrap();
+        assert!(matches!(last, Some(Streamed::Lagged(_))), "{last:?}");
+        assert_eq!(events.next().await.unwrap(), None);
+        let page = client.metrics().await.unwrap();
+        assert!(page.ends_with("# EOF\n"), "{page}");
+    });
+    assert_eq!(
+        asked,
+        ["events Some(7), follow: false", "cables []", "status"]
+    );
+}
+
+#[test]
+fn an_event_source_goes_on_after_its_last_event() {
+    let asked = with_client(async |client| {
+        for id in ["900", "x"] {
+            let request = format!(
+                "GET /v1/events?since=5 HTTP/1.1\r\nhost: f\r\nlast-event-id: {id}\r\n\
+                 connection: close\r\n\r\n"
+            );
+            let (status, _) = raw(client, &request).await;
+            assert_eq!(status, "HTTP/1.1 200 OK");
+        }
+        let request = "GET /v1/events?since=x HTTP/1.1\r\nhost: f\r\nconnection: close\r\n\r\n";
+        let (status, body) = raw(client, request).await;
+        assert_eq!(status, "HTTP/1.1 400 Bad Request");
+        serde_json::from_str::<Failure>(&body).unwrap();
+    });
+    let expected = [
+        "events Some(900), follow: true",
+        "events Some(5), follow: true",
+    ];
+    assert_eq!(asked, expected);
+}
+
+#[test]
 fn a_refusal_arrives_as_one_printable_sentence() {
     with_client(async |client| {
         let refusals = [
@@ -163,7 +219,10 @@ fn a_refusal_arrives_as_one_printable_sentence() {
 async fn raw(client: &Client, request: &str) -> (String, String) {
     let mut stream = UnixStream::connect(client.socket()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
-    let answer = read_all(stream).await;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    // A file is not text.
+    let answer = String::from_utf8_lossy(&answer);
     let line = |line: Option<&str>| line.unwrap_or_default().to_owned();
     (line(answer.lines().next()), line(answer.lines().last()))
 }
@@ -171,7 +230,8 @@ async fn raw(client: &Client, request: &str) -> (String, String) {
 #[test]
 fn every_route_of_the_table_has_a_handler() {
     with_client(async |client| {
-        for (method, template) in routes::ALL {
+        for route in routes::ALL {
+            let (method, template) = (&route.method, route.template);
             let request =
                 format!("{method} {template} HTTP/1.1\r\nhost: f\r\nconnection: close\r\n\r\n");
             let (status, body) = raw(client, &request.replace(['{', '}'], "")).await;
@@ -191,6 +251,8 @@ fn what_is_not_a_request_of_this_api_is_refused_with_its_status() {
         ("DELETE /v1/status", "405 Method Not Allowed"),
         ("GET /v1/nodes/%ff/console", "400 Bad Request"),
         ("GET /v1/nodes/leaf1/console", "400 Bad Request"),
+        ("GET /v1/cables/a/capture?seconds=0", "400 Bad Request"),
+        ("GET /v1/cables/a/capture?mebibytes=1025", "400 Bad Request"),
         ("GET /v1/vm-args/rack1:u3?tcg=maybe", "400 Bad Request"),
         ("PUT /v1/nodes/leaf1/power", "415 Unsupported Media Type"),
         ("GET /v1/topology", "409 Conflict"),

@@ -47,7 +47,9 @@ async fn watch(context: &Context, names: &[String]) -> anyhow::Result<()> {
         } else if let Some((then, before)) = &before {
             let rates = rates(before, &cables, now - *then, screen::columns());
             match screen::lines() {
-                Some(lines) => redrawn(&rates, lines),
+                Some(lines) => {
+                    screen::redrawn(&rates, lines, "name cables, or make the window taller")
+                }
                 None => rates,
             }
         } else {
@@ -58,28 +60,6 @@ async fn watch(context: &Context, names: &[String]) -> anyhow::Result<()> {
         }
         before = Some((now, cables));
     }
-}
-
-/// A report in place of the one before, on a screen of so many lines: what has no room is left out,
-/// because the screen would scroll.
-fn redrawn(report: &str, lines: usize) -> String {
-    let all: Vec<_> = report.lines().collect();
-    let room = lines.saturating_sub(1).max(2);
-    // ECMA-48: moves the cursor to the top left; each line clears what was right of it.
-    let mut text = String::from("\x1b[H");
-    let shown = if all.len() > room {
-        room - 1
-    } else {
-        all.len()
-    };
-    for line in &all[..shown] {
-        text += &format!("{line}\x1b[K\n");
-    }
-    if all.len() > shown {
-        let more = all.len() - shown;
-        text += &format!("and {more} more: name cables, or make the window taller\x1b[K\n");
-    }
-    text + "\x1b[J"
 }
 
 /// A table for a screen of `columns`.
@@ -213,7 +193,8 @@ impl Rows {
     }
 }
 
-fn state(cable: &CableReport) -> &'static str {
+/// The word for what a cable does.
+pub(super) fn state(cable: &CableReport) -> &'static str {
     match cable.closed {
         Some(_) => "closed",
         None => cable.state.name(),
@@ -228,7 +209,7 @@ fn ends(lane: &LaneReport) -> String {
 const NOBODY: &str = "unplugged";
 
 /// Frames that were dropped on their way to somebody.
-fn lost(lane: &LaneReport) -> u64 {
+pub(super) fn lost(lane: &LaneReport) -> u64 {
     let drops = lane.drops.iter();
     drops
         .filter(|(reason, _)| *reason != NOBODY)
@@ -253,15 +234,6 @@ fn drops(lane: &LaneReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_report_is_drawn_over_the_one_before_and_never_scrolls() {
-        assert_eq!(redrawn("a\nb\n", 24), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
-        let long = "row\n".repeat(100);
-        let drawn = redrawn(&long, 10);
-        assert_eq!(drawn.lines().count(), 9 + 1, "the last is empty: {drawn}");
-        assert!(drawn.contains("and 92 more: "), "{drawn}");
-    }
 
     #[test]
     fn columns_are_as_wide_as_needed_and_the_last_goes_on_below() {

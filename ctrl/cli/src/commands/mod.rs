@@ -3,6 +3,7 @@
 //! A new command is a file here with its arguments and a function `run`; [`Command`] names it.
 //! [`Context::report`] prints what a command reports, as text or as JSON.
 
+mod api;
 mod apply;
 mod bench;
 mod cable;
@@ -15,6 +16,7 @@ mod config;
 mod configuration;
 mod console;
 mod converge;
+mod events;
 mod exec;
 mod extcap;
 mod image;
@@ -22,9 +24,11 @@ mod impair;
 mod import;
 mod ipmi;
 mod man_page;
+mod metrics;
 mod number;
 mod panel;
 mod patch;
+mod places;
 mod power;
 mod print;
 mod probe;
@@ -36,9 +40,12 @@ mod setup;
 mod shell;
 mod ssh;
 mod status;
+mod stop;
+mod top;
 mod topology;
 mod traffic;
 mod vm_args;
+mod web;
 
 use std::io;
 use std::path::PathBuf;
@@ -47,7 +54,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde::Serialize;
 
-use api::Client;
+use ::api::Client;
 
 pub(crate) use shell::SOCKET_OF_SHELL;
 
@@ -56,6 +63,7 @@ use print::{print, print_json, print_to_reader};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(run::RunArgs),
+    Stop(stop::StopArgs),
     Setup(setup::SetupArgs),
     Check(check::CheckArgs),
     Clean(clean::CleanArgs),
@@ -63,11 +71,14 @@ pub(crate) enum Command {
     Topology(topology::TopologyArgs),
     Apply(apply::ApplyArgs),
     Status(status::StatusArgs),
+    Top(top::TopArgs),
     Cables(cables::CablesArgs),
     Cable(cable::CableArgs),
     Capture(capture::CaptureArgs),
     Impair(Box<impair::ImpairArgs>),
+    Places(places::PlacesArgs),
     Scenario(scenario::ScenarioArgs),
+    Events(events::EventsArgs),
     Exec(exec::ExecArgs),
     Extcap(extcap::ExtcapArgs),
     Image(image::ImageArgs),
@@ -83,6 +94,8 @@ pub(crate) enum Command {
     Patch(patch::PatchArgs),
     Bench(bench::BenchArgs),
     VmArgs(vm_args::VmArgsArgs),
+    Api(api::ApiArgs),
+    Web(web::WebArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     ManPage(man_page::ManPageArgs),
@@ -95,7 +108,13 @@ impl Command {
     /// When `run` cannot do without root here.
     pub(crate) fn prepare(&self) -> anyhow::Result<()> {
         match self {
-            Command::Run(args) => run::leave_without_root(args),
+            Command::Run(args) => {
+                // Before `run` moves to where nobody could reach the port.
+                args.metrics.listen()?;
+                // Before `run` moves to where no browser could reach the page.
+                args.page.listen()?;
+                run::leave_without_root(args)
+            }
             _ => Ok(()),
         }
     }
@@ -108,6 +127,7 @@ impl Command {
     pub(crate) async fn run(&self, context: &Context) -> anyhow::Result<ExitCode> {
         match self {
             Command::Run(args) => run::run(context, args).await?,
+            Command::Stop(args) => stop::run(context, args).await?,
             Command::Setup(args) => setup::run(args).await?,
             Command::Check(args) => return check::run(context, args),
             Command::Clean(args) => clean::run(context, args)?,
@@ -115,11 +135,14 @@ impl Command {
             Command::Topology(args) => topology::run(context.json, args)?,
             Command::Apply(args) => apply::run(context, args).await?,
             Command::Status(args) => return status::run(context, args).await,
+            Command::Top(args) => top::run(context, args).await?,
             Command::Cables(args) => cables::run(context, args).await?,
             Command::Cable(args) => cable::run(context, args).await?,
             Command::Capture(args) => capture::run(context, args).await?,
             Command::Impair(args) => impair::run(context, args).await?,
+            Command::Places(args) => places::run(context, args).await?,
             Command::Scenario(args) => scenario::run(context, args).await?,
+            Command::Events(args) => events::run(context, args).await?,
             Command::Exec(args) => return exec::run(context, args).await,
             Command::Extcap(args) => extcap::run(context, args).await?,
             Command::Image(args) => image::run(context.json, args).await?,
@@ -135,6 +158,8 @@ impl Command {
             Command::Power(args) => power::run(context, args).await?,
             Command::Ipmi(args) => ipmi::run(context, args).await?,
             Command::VmArgs(args) => vm_args::run(context, args).await?,
+            Command::Api(args) => api::run(args)?,
+            Command::Web(args) => web::run(context, args).await?,
             Command::Completions(args) => completions::run(args)?,
             Command::ManPage(args) => man_page::run(args)?,
         }

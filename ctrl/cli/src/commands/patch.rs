@@ -53,7 +53,7 @@ pub(crate) async fn run(context: &Context, args: &PatchArgs) -> anyhow::Result<(
     let paths = StatePaths::beside(&context.own_socket);
     let mut lock = Lock::acquire(&paths)?;
     let record = args.record.then(|| RecorderOptions {
-        triggers: vec![Trigger::Down],
+        triggers: vec![Trigger::Down {}],
         ..RecorderOptions::default()
     });
     let result = wire(ports, &options, record, &mut lock, &mut stop).await;
@@ -96,6 +96,7 @@ async fn wire(
         () = report_notices(&patch, &progress, &noticed) => {}
         () = patch.watch_triggers(|notice| progress.notice('!', &notice)) => {}
         () = patch.look_after_workers(|notice| progress.notice('!', &notice)) => {}
+        () = patch.stop_asked() => {}
         () = stop.wait() => {}
     }
     progress.quiet();

@@ -179,10 +179,10 @@ impl TriggerArgs {
     fn triggers(&self) -> anyhow::Result<Vec<Trigger>> {
         let mut triggers = Vec::new();
         if self.down {
-            triggers.push(Trigger::Down);
+            triggers.push(Trigger::Down {});
         }
         if self.bgp {
-            triggers.push(Trigger::Bgp);
+            triggers.push(Trigger::Bgp {});
         }
         if let Some(expression) = &self.r#match {
             triggers.push(Trigger::Match {

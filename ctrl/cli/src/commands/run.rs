@@ -8,8 +8,10 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::configuration::{ConfigArgs, SwitchArgs};
+use super::metrics::MetricsArgs;
 use super::panel::PanelArgs;
 use super::traffic::Traffic;
+use super::web::PageArgs;
 use super::{Context, recorder};
 use crate::service_manager::ServiceManager;
 use crate::signals::StopSignals;
@@ -31,7 +33,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 const PROBLEM: usize = 50;
 
 /// Brings the virtual datacenter up and keeps it running in the foreground. Ctrl-C (SIGINT)
-/// or SIGTERM ends it and undoes everything; the exit status is 0 if it had been ready by then,
+/// or SIGTERM ends it, as `ikv-fabric stop` does, and undoes everything; the exit status is 0 if it had been ready by then,
 /// otherwise 1. Without root all of it is in namespaces of the user, which `ikv-fabric shell` enters.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -44,6 +46,10 @@ pub(crate) struct RunArgs {
     cold: bool,
     #[command(flatten)]
     panel: PanelArgs,
+    #[command(flatten)]
+    pub(super) metrics: MetricsArgs,
+    #[command(flatten)]
+    pub(super) page: PageArgs,
 }
 
 /// What a fabric without root does before this process has a second thread: it builds the image, if
@@ -97,6 +103,7 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
         choice,
         panel,
         recorder,
+        page: args.page.take(),
     };
     let progress = Progress::log();
     let mut manager = ServiceManager::of_environment();
@@ -110,8 +117,10 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
     if let Ok(Some(fabric)) = &outcome {
         let shown = async { tokio::join!(show(fabric, &progress), inform(&mut manager, fabric)) };
         tokio::select! {
+            never = args.metrics.serve(fabric, &progress) => match never {},
             // A fault in what is only shown must not keep the host from being restored.
             _ = AssertUnwindSafe(shown).catch_unwind() => failed = true,
+            () = fabric.stop_asked() => show_notices(fabric, &progress),
             () = stop.wait() => {}
         }
     }
@@ -140,6 +149,15 @@ pub(crate) async fn run(context: &Context, args: &RunArgs) -> anyhow::Result<()>
 
 /// Shows the progress until the fabric is ready, then the live line until dropped.
 async fn show(fabric: &Fabric, progress: &Progress) {
+    if let Ok(page) = fabric.page() {
+        // Whoever has the link controls the fabric, and many may read a log.
+        let link = if progress.is_terminal() {
+            page.link
+        } else {
+            "`ikv-fabric web` prints the link".to_owned()
+        };
+        progress.note(&format!("  · page: {link}"));
+    }
     let nodes = fabric.status().nodes.into_iter();
     let mut lines: Vec<_> = nodes
         .map(|node| {

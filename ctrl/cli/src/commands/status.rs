@@ -202,6 +202,7 @@ mod tests {
             name: name.into(),
             role: "leaf".into(),
             state,
+            since_ns: None,
             bgp: Sessions {
                 established,
                 expected: 2,

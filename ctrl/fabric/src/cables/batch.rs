@@ -31,6 +31,16 @@ pub(crate) struct Committed {
     pub(crate) at_ns: u64,
     /// Cables whose state was named, with that state: their ends must be notified.
     pub(crate) states: Vec<(usize, CableState)>,
+    /// Every cable of the batch.
+    pub(crate) changes: Vec<ConditionChange>,
+}
+
+/// The condition that a batch found a cable in, and the one that it gave it.
+pub(crate) struct ConditionChange {
+    /// The cable's index in the topology.
+    pub(crate) index: usize,
+    pub(crate) before: Condition,
+    pub(crate) now: Condition,
 }
 
 impl CheckedBatch {
@@ -141,15 +151,21 @@ impl CheckedBatch {
                 .map_err(ApiError::failed)?;
         }
         let at_ns = cables.wall_clock();
-        let mut states = Vec::new();
+        let (mut states, mut changes) = (Vec::new(), Vec::new());
         for (index, checked) in self.cables {
+            let now = checked.condition;
             if checked.sets_state {
-                states.push((index, checked.condition.state));
+                states.push((index, now.state));
             }
             // Recorded only after the workers have accepted the batch.
-            cables.set_condition(index, checked.condition);
+            let before = cables.set_condition(index, now.clone());
+            changes.push(ConditionChange { index, before, now });
         }
-        Ok(Committed { at_ns, states })
+        Ok(Committed {
+            at_ns,
+            states,
+            changes,
+        })
     }
 
     fn dataplane_changes(&self, cables: &Cables) -> Result<Vec<dataplane::PanelChange>, ApiError> {

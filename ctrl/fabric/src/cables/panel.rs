@@ -80,6 +80,11 @@ impl PatchPanel {
         self.workers
     }
 
+    /// How long each worker has moved frames since it started.
+    pub(crate) fn busy(&self) -> Vec<Duration> {
+        self.panel.busy()
+    }
+
     /// The budget for frames that the impairments of all lanes hold.
     pub(crate) fn hold_memory(&self) -> &HoldMemory {
         self.panel.hold_memory()

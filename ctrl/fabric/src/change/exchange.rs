@@ -166,11 +166,17 @@ impl Fabric {
         // The recorder before the batch: a batch that has been committed cannot be taken back, but
         // the recorder can.
         self.record(before, &after).await?;
-        if let Err(error) = batch.commit(&after.cables).await {
-            // The result does not matter: recordings of removed cables end with the cables in
-            // either case.
-            let _ = self.record(&after, before).await;
-            return Err(error.into());
+        match batch.commit(&after.cables).await {
+            Ok(committed) => {
+                let events = &self.live.events;
+                events.cables_changed(&after.cables, &committed.changes);
+            }
+            Err(error) => {
+                // The result does not matter: recordings of removed cables end with the cables in
+                // either case.
+                let _ = self.record(&after, before).await;
+                return Err(error.into());
+            }
         }
         // Front ends are accepted only now, when the exchange can no longer fail.
         for (index, cable) in topology.cables.iter().enumerate() {

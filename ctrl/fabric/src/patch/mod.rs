@@ -5,11 +5,13 @@ mod port_spec;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::seccomp;
 use dataplane::sys::tap;
 use dataplane::{Panel, PanelOptions};
 use futures_util::future::join_all;
+use futures_util::stream::BoxStream;
 use tokio::time::sleep;
 
 use crate::cable_requests::CableRequests;
@@ -20,15 +22,18 @@ use crate::cables::names::CableNames;
 use crate::cables::panel::{PatchPanel, ThreadRights};
 use crate::cables::plan::{PlannedCable, PlannedEnd, PlannedSocket};
 use crate::descriptors::make_room;
+use crate::events::log::{EventLog, FABRIC};
 use crate::owner::Person;
 use crate::recorder::Recorder;
 use crate::recorder::options::RecorderOptions;
 use crate::rights;
+use crate::stop::StopRequest;
 use api::capture::{CaptureRequest, CaptureStream};
 use api::{
     ApiError, ApplyAnswer, ApplyRequest, Backend, CableBatchDone, CableChanged, CableReport,
-    ConsoleStream, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment, NodeStatus, Peer,
-    Positions, Recording, SshAccess, Status,
+    ConsoleStream, EventKind, EventsRequest, ExecAnswer, ExecRequest, IpmiAccess, LaneImpairment,
+    NodeStatus, PageLink, Peer, Positions, PositionsRequest, Recording, SshAccess, Status,
+    Stopping, Streamed,
 };
 use dataplane::Side;
 use host::lock::StatePaths;
@@ -46,10 +51,13 @@ pub struct Patch(Arc<Wire>);
 struct Wire {
     cables: Cables,
     recorder: Option<Recorder>,
+    events: Arc<EventLog>,
     ends: [PortSpec; 2],
     /// Second descriptors of the taps that this process holds. Their carrier is set through them.
     taps: [Option<OwnedFd>; 2],
     _files: [Option<OwnSocket>; 2],
+    owner: u32,
+    stop: StopRequest,
 }
 
 impl Patch {
@@ -83,9 +91,12 @@ impl Patch {
         let mut wire = Wire {
             cables,
             recorder: None,
+            events: Arc::default(),
             ends: ports.clone(),
             taps,
             _files: files,
+            owner: owner.uid,
+            stop: StopRequest::default(),
         };
         if let Some(options) = record {
             let recorder = Recorder::start(&wire.cables, options, &wire, &state.recorder);
@@ -99,26 +110,38 @@ impl Patch {
     /// The next sentence for the user, if any.
     pub async fn notice(&self) -> Option<String> {
         let wire = &self.0;
-        Some(match wire.cables.event()? {
-            CableEvent::Notice(notice) => notice,
+        let (kind, subject, notice) = match wire.cables.event()? {
+            CableEvent::Notice(notice) => (EventKind::Notice, WIRE, notice),
             CableEvent::Closed { index, notice } => {
                 let carriers = Side::BOTH.map(|side| wire.set_carrier(index, side, false));
                 join_all(carriers).await;
-                notice
+                (EventKind::Carrier, WIRE, notice)
             }
             CableEvent::FrontEnd { side, plugged, .. } => {
                 let end = wire.ends[side as usize].name();
-                let what = if plugged { "is plugged in" } else { "has left" };
-                format!("a front end {what} at {end}")
+                let (kind, what) = if plugged {
+                    (EventKind::Plugged, "is plugged in")
+                } else {
+                    (EventKind::Unplugged, "has left")
+                };
+                (kind, end, format!("a front end {what} at {end}"))
             }
-        })
+        };
+        wire.events.add(kind, subject, &notice);
+        Some(notice)
     }
 
     /// Checks the recorder's triggers until dropped. `notify` is called with a sentence for each
     /// dump that was kept.
     pub async fn watch_triggers(&self, notify: impl Fn(String)) {
         match self.0.recorder() {
-            Some(recorder) => recorder.watch(notify).await,
+            Some(recorder) => {
+                let notice = |notice: String| {
+                    self.0.events.add(EventKind::Notice, WIRE, &notice);
+                    notify(notice);
+                };
+                recorder.watch(notice).await;
+            }
             None => std::future::pending().await,
         }
     }
@@ -129,9 +152,15 @@ impl Patch {
         loop {
             sleep(Panel::LOOK).await;
             for sentence in self.0.cables.look_after_workers() {
+                self.0.events.add(EventKind::Worker, FABRIC, &sentence);
                 notify(sentence);
             }
         }
+    }
+
+    /// Waits until a client who may asks that the wire ends.
+    pub async fn stop_asked(&self) {
+        self.0.stop.asked().await;
     }
 
     /// Frames and bytes that entered the wire, and frames dropped.
@@ -209,6 +238,10 @@ impl CableRequests for Arc<Wire> {
 
     fn recorder(&self) -> Option<&Recorder> {
         self.recorder.as_ref()
+    }
+
+    fn events(&self) -> &EventLog {
+        &self.events
     }
 
     async fn set_carrier(&self, _: usize, side: Side, up: bool) -> Option<String> {
@@ -313,7 +346,11 @@ impl Backend for Patch {
         ))
     }
 
-    fn positions(&self) -> Result<Positions, ApiError> {
+    fn stop(&self, peer: Peer) -> Result<Stopping, ApiError> {
+        self.0.stop.ask(peer, self.0.owner)
+    }
+
+    async fn positions(&self, _: PositionsRequest) -> Result<Positions, ApiError> {
         no_switch("to plug in at")
     }
 
@@ -343,6 +380,20 @@ impl Backend for Patch {
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureStream, ApiError> {
         self.0.capture(request).await
+    }
+
+    fn events(&self, request: EventsRequest) -> BoxStream<'static, Streamed> {
+        self.0.events.read(request)
+    }
+
+    fn workers_busy(&self) -> Vec<Duration> {
+        self.0.cables().panel().busy()
+    }
+
+    fn page(&self) -> Result<PageLink, ApiError> {
+        Err(ApiError::conflict(
+            "a wire has no page: `ikv-fabric cables` shows it",
+        ))
     }
 
     fn recorder(&self) -> Result<impl Recording, ApiError> {

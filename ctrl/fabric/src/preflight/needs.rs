@@ -50,7 +50,7 @@ pub(super) fn programs(plan: &FabricPlan) -> Vec<Program> {
 
 /// Memory of all running switches together, in MiB.
 pub(super) fn memory_mib(plan: &FabricPlan) -> u64 {
-    u64::from(plan.config.vm.memory.mib()) * plan.switches.len() as u64
+    u64::from(image::switch_memory(&plan.config).mib()) * plan.switches.len() as u64
 }
 
 /// The plan's part for the host, as input for the host's steps.

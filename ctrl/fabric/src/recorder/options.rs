@@ -27,7 +27,7 @@ impl Default for RecorderOptions {
             memory: 64 << 20,
             snap: 256,
             last: Duration::from_secs(30),
-            triggers: vec![Trigger::Down, Trigger::Bgp],
+            triggers: vec![Trigger::Down {}, Trigger::Bgp {}],
             folder: None,
         }
     }

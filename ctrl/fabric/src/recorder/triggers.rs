@@ -107,7 +107,7 @@ impl Triggers {
     /// Checks all triggers. Returns a dump if one is due.
     pub(super) fn look(&mut self, cables: &Cables, now: u64) -> Option<Due> {
         let schedule = &mut self.schedule;
-        let reports_cuts = self.list.contains(&Trigger::Down);
+        let reports_cuts = self.list.contains(&Trigger::Down {});
         for matcher in &mut self.matchers {
             let kind = matcher.kind();
             matcher.look(cables, (now, reports_cuts), &mut |cable, why| {
@@ -126,8 +126,8 @@ impl Matcher {
         names: &impl CableNames,
     ) -> Result<Self, ApiError> {
         Ok(match trigger {
-            Trigger::Down => Matcher::Down { cut: cut(cables) },
-            Trigger::Bgp => Matcher::Bgp {
+            Trigger::Down {} => Matcher::Down { cut: cut(cables) },
+            Trigger::Bgp {} => Matcher::Bgp {
                 taps: tap(cables, inner, &bgp_tap()).await?,
                 sessions: Sessions::new(Timers::default().hold),
             },

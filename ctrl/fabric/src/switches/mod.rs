@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::live::Live;
 use crate::supervision::{say_ended, supervised};
-use api::{ApiError, ConsoleStream, ExecAnswer, ExecRequest, SshAccess};
+use api::{ApiError, ConsoleStream, EventKind, ExecAnswer, ExecRequest, SshAccess};
 use bmcs::Bmcs;
 use displays::Display;
 use factory::SwitchFactory;
@@ -181,6 +181,7 @@ async fn follow_vm(live: Arc<Live>, switch: Arc<Switch>) {
     let mut bad_state = None;
     loop {
         let now = status.borrow_and_update().clone();
+        switch.note_state();
         if now.state != VmState::Running {
             // At once, even while a question to it is still open.
             switch.forget();
@@ -199,7 +200,8 @@ async fn follow_vm(live: Arc<Live>, switch: Arc<Switch>) {
         }
         if now.bad_state != bad_state {
             if let Some(reason) = &now.bad_state {
-                live.notices.add(bad_state_notice(switch.name(), reason));
+                let notice = bad_state_notice(switch.name(), reason);
+                live.notices.say(EventKind::Notice, switch.name(), notice);
             }
             bad_state = now.bad_state;
         }

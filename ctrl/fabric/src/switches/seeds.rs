@@ -14,6 +14,7 @@ use model::config::{Config, Listen};
 use model::plugging::PlugKind;
 use model::topology::{PortKind, Switch, Topology};
 use vm::accel::Accel;
+use vm::image;
 use vm::keys::{FabricKeys, KeyError};
 use vm::seed::{self, SeedError, SeedFile};
 use vm::shape;
@@ -117,7 +118,7 @@ impl SwitchMaker<'_> {
         let vm = &self.config.vm;
         VmSpec {
             name: switch.name.clone(),
-            memory_mib: vm.memory.mib(),
+            memory_mib: image::switch_memory(self.config).mib(),
             vcpus: vm.cpus,
             accel: self.accel,
             cpu: vm.cpu.clone(),

@@ -12,7 +12,7 @@ use super::sessions::Report;
 use crate::live::Live;
 use api::{NodeState, NodeStatus, Sessions};
 use dataplane::clock;
-use model::topology;
+use model::{topology, utc};
 use vm::{Vm, VmState, bgp};
 
 /// How long a switch may take to report its sessions; vtysh alone takes a second under TCG while
@@ -40,6 +40,8 @@ pub(crate) struct Switch {
     role: String,
     vm: Vm,
     report: Mutex<Report>,
+    /// The last state that was noticed, and when, in ns since 1970.
+    since: Mutex<(NodeState, u64)>,
     /// Notified when one of its cables has changed.
     doubted: Notify,
 }
@@ -73,6 +75,7 @@ impl Switch {
             role: planned.role.to_string(),
             vm,
             report: Mutex::default(),
+            since: Mutex::new((NodeState::Booting, utc::now_ns())),
             doubted: Notify::new(),
         }
     }
@@ -93,6 +96,21 @@ impl Switch {
     fn report(&self) -> MutexGuard<'_, Report> {
         let report = self.report.lock();
         report.expect("no holder of this lock can panic")
+    }
+
+    /// Notes when its state has changed.
+    pub(crate) fn note_state(&self) {
+        let state = self.state();
+        let mut since = self.since.lock().expect("no holder of this lock can panic");
+        if since.0 != state {
+            *since = (state, utc::now_ns());
+        }
+    }
+
+    /// Since when it is in this state, if that has been noticed yet.
+    fn since(&self, state: NodeState) -> Option<u64> {
+        let since = *self.since.lock().expect("no holder of this lock can panic");
+        (since.0 == state).then_some(since.1)
     }
 
     /// See [`Report::says`]. A switch that does not run has no session.
@@ -128,6 +146,7 @@ impl Switch {
             name: self.name.clone(),
             role: self.role.clone(),
             state,
+            since_ns: self.since(state),
             bgp,
             note: note.lines().next().unwrap_or_default().to_owned(),
         }

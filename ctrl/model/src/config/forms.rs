@@ -208,7 +208,7 @@ described!([const N: usize] MacPrefix<N>, {
 });
 described!([] Memory, {
     "type": ["integer", "string"], "format": "mebibytes", "pattern": "^[0-9]",
-    "minimum": Memory::LEAST.mib(), "maximum": 16_777_216, "x-unit": "MiB",
+    "minimum": Memory::LEAST.mib(), "maximum": Memory::MOST.mib(), "x-unit": "MiB",
 });
 described!([] Snat, {
     "type": "string", "format": "source-address", "pattern": "^(masquerade|[0-9.]+)$",

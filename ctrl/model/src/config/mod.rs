@@ -10,7 +10,8 @@
 //! ```text
 //!  struct ─ schema ─┬─> `config schema`   a JSON Schema for editors (published)
 //!                   ├─> check             unknown keys, bounds, "did you mean"
-//!                   └─> example           `config example`
+//!                   ├─> example           `config example`
+//!                   └─> reference         docs/src/reference/keys.md
 //! ```
 //!
 //! - The first paragraph of the doc comment is for users: it stands in the example. Further
@@ -34,6 +35,8 @@ mod machines;
 mod network;
 mod reach;
 mod recorder;
+#[cfg(test)]
+mod reference;
 mod said;
 mod schema;
 #[cfg(test)]

@@ -4,8 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::forms::IpPrefix;
 use super::values::{ValueError, as_text};
 
 /// A service of the host, written `tcp/22`.
@@ -72,13 +74,14 @@ impl fmt::Display for Service {
 as_text!(Service);
 
 /// What the host lets through between the fabric, itself and its neighbours.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostReach {
     /// Everything: the rest does not count then.
     pub open: bool,
     /// Services of the host that the fabric reaches, at each of the host's addresses.
     pub allow: Vec<Service>,
     /// Neighbours of the host that reach into the fabric.
+    #[schemars(with = "Vec<IpPrefix>")]
     pub reachable_from: Vec<IpNet>,
 }
 

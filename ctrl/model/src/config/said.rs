@@ -1,13 +1,14 @@
 //! What a person said of a configuration, and how it goes together with the one that runs:
 //! [`Said`], [`Config::over`].
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::{Config, Location, Origin, schema};
 
 /// The keys that a person gave, dotted, as `topology.racks`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Said {
     /// Those in the file. `None` if no file was named: then everything else stays as it is.

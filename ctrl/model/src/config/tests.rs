@@ -39,7 +39,7 @@ fn the_example_says_exactly_the_defaults() {
     assert_eq!(without_origin(example), Config::default());
 }
 
-/// For readers of the repository: README links to it.
+/// For readers of the repository: docs/src/configuration.md links to it.
 #[test]
 fn the_example_in_this_folder_is_the_generated_one() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/example.toml");
@@ -230,7 +230,7 @@ fn set_takes_toml_and_bare_texts() {
     )
     .unwrap();
     assert_eq!(config.owner, Some(Account::Name("anna".into())));
-    assert_eq!(config.vm.memory.mib(), 1024);
+    assert_eq!(config.vm.memory.map(Memory::mib), Some(1024));
     assert_eq!(config.host.snat, Snat::Address(Ipv4Addr::new(10, 0, 0, 1)));
     assert_eq!(config.mac.server, MacPrefix([2, 0, 0]));
     assert_eq!(config.ssh.root_password.as_deref(), Some("12345"));
@@ -244,7 +244,23 @@ fn set_takes_toml_and_bare_texts() {
 fn an_owner_by_uid_and_memory_in_mib() {
     let config = parse("f.toml", "owner = 1000\nvm.memory = 256\n", &[]).unwrap();
     assert_eq!(config.owner, Some(Account::Id(1000)));
-    assert_eq!(config.vm.memory.to_string(), "256M");
+    assert_eq!(config.vm.memory.unwrap().to_string(), "256M");
+}
+
+#[test]
+fn memory_has_the_same_bounds_in_every_form() {
+    let refused = |value: &str| parse("f.toml", &format!("vm.memory = {value}\n"), &[]).is_err();
+    for (value, expected) in [
+        ("95", true),
+        ("\"95M\"", true),
+        ("96", false),
+        ("16777216", false),
+        ("\"16777216M\"", false),
+        ("16777217", true),
+        ("\"16777217M\"", true),
+    ] {
+        assert_eq!(refused(value), expected, "{value}");
+    }
 }
 
 #[test]

@@ -69,6 +69,9 @@ impl Memory {
     /// The least a switch boots and routes with.
     pub const LEAST: Self = Self(96);
 
+    /// 16 TiB, more than any host has.
+    pub const MOST: Self = Self(16 << 20);
+
     /// From a number of MiB (1024 × 1024 bytes).
     pub const fn from_mib(mib: u32) -> Self {
         Self(mib)
@@ -93,6 +96,12 @@ impl FromStr for Memory {
             return Err(ValueError(format!(
                 "{memory} is too little for a switch; give it {} or more",
                 Self::LEAST
+            )));
+        }
+        if memory > Self::MOST {
+            return Err(ValueError(format!(
+                "{memory} is more than any host has; give a switch {} or less",
+                Self::MOST
             )));
         }
         Ok(memory)

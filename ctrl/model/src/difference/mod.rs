@@ -15,6 +15,7 @@ mod words;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cable_change::CableChange;
@@ -37,7 +38,7 @@ pub struct FabricPlan {
 }
 
 /// The changes from one fabric to another, by name.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     /// The keys of the configuration whose values differ, also those that change no part.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -59,7 +60,7 @@ pub struct Difference {
 
 /// The names of one kind of part, compared between the old and the new fabric: in the order of the
 /// new one, removed parts in that of the old one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Parts {
     /// In both fabrics, and equal.
     pub kept: Vec<String>,
@@ -72,7 +73,7 @@ pub struct Parts {
 }
 
 /// How a switch that runs both before and after the change differs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SwitchChange {
     /// The switch's name, such as `spine1`.

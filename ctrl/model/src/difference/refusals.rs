@@ -1,12 +1,13 @@
 //! The changes that a running fabric cannot make.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{FabricPlan, KeyChange, keys};
 use crate::config;
 
 /// A key whose value cannot change while the fabric runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
     /// The key as in the file: `vm.nic`.
     pub key: String,

@@ -92,7 +92,7 @@ fn more_memory_changes_every_switch_that_runs() {
     let more = "[vm]\nmemory = \"256M\"\n";
     let difference = Difference::between(&plan("", true), &plan(more, true));
     insta::assert_snapshot!(difference.to_string(), @r#"
-    ~ vm.memory: "256M", was "192M"
+    ~ vm.memory: "256M", was unset
     ~ internet, spine1, spine2, leaf1, leaf2, leaf3, leaf4 … leaf6: other memory or CPUs
     = 141 cables not touched: no frame of theirs is lost
     "#);
@@ -100,7 +100,7 @@ fn more_memory_changes_every_switch_that_runs() {
     let none = Difference::between(&plan("", false), &plan(more, false));
     assert!(none.is_empty(), "nobody has that memory");
     insta::assert_snapshot!(none.to_string(), @r#"
-    ~ vm.memory: "256M", was "192M"
+    ~ vm.memory: "256M", was unset
     = no part of the running fabric changes
     "#);
 }

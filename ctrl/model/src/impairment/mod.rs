@@ -8,6 +8,7 @@
 mod args;
 mod build;
 mod client_values;
+mod json;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod units;
 mod values;
 
 pub use client_values::{Match, Program, SlotInterval, Slots, Spread};
+pub use json::KeysInJson;
 pub use keys::{ImpairKeys, KEYS, Key};
 pub use units::{BitRate, Bytes, Percent, Time, mebibytes};
 pub use values::{BoundedInt, Flag, FrameNumbers, LossModel, Probability, QueueLimit, Value};

@@ -49,7 +49,7 @@ pub use self::archive::{Imported, export, import};
 pub use self::build::BUILD_PROGRAMS;
 pub use self::error::ImageError;
 pub use self::progress::Progress;
-pub use self::wanted::{ImagePaths, WantedImage};
+pub use self::wanted::{ImagePaths, WantedImage, switch_memory};
 use model::config;
 
 /// The kernel command line, the same for every switch.

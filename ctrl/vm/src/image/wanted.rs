@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use host::rootless::is_root_of_host;
-use model::config;
+use model::config::{self, Config, Memory};
 
 use super::disk_space::DiskSpace;
 use super::error::ImageError;
@@ -55,6 +55,20 @@ impl From<ImagePaths> for crate::spec::Image {
             rootfs: paths.root,
         }
     }
+}
+
+/// The code name of Debian 12, whose FRR is version 8.
+const WITH_FRR_8: &str = "bookworm";
+
+/// Memory of a switch of this configuration. Unless the configuration says otherwise, it depends on
+/// the FRR in the image: leaf2 of the default fabric, with its 177 interfaces, stopped answering with
+/// FRR 10 in 192 MiB.
+pub fn switch_memory(config: &Config) -> Memory {
+    config.vm.memory.unwrap_or_else(|| {
+        let image = WantedImage::new(&config.image);
+        let with_frr_8 = image.is_ok_and(|image| image.suite == WITH_FRR_8);
+        Memory::from_mib(if with_frr_8 { 192 } else { 320 })
+    })
 }
 
 /// The image that a configuration asks for, and its path, whether or not it is built.
@@ -151,4 +165,21 @@ fn default_cache() -> Option<PathBuf> {
     };
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(cache.join("ikv-fabric"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_gets_the_memory_that_its_frr_needs_unless_configured_otherwise() {
+        for (set, mib) in [
+            ("image.release = \"bookworm\"", 192),
+            ("image.release = \"trixie\"", 320),
+            ("image.release = \"trixie\"\nvm.memory = \"256M\"", 256),
+        ] {
+            let config = config::parse("f.toml", &format!("{set}\n"), &[]).unwrap();
+            assert_eq!(switch_memory(&config).mib(), mib, "{set}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use dataplane::capture::Record;
 use dataplane::offload::pieces;
 use serde::Serialize;
 
-use super::verdict;
+use api::capture::verdict;
 use api::{CaptureInterface, CaptureStart};
 use model::printable;
 

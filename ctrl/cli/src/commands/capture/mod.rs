@@ -1,27 +1,28 @@
 //! `ikv-fabric capture`: shows or writes the frames on cables, with the verdict on each.
 //!
 //! The data flows through the files in this order: `session` asks the fabric, `source` reads its
-//! stream, `output` forms frames by `segment`, `line`, `verdict` and `pcapng`, and `sink` writes
+//! stream, `output` forms frames by `segment`, `line` and `api`'s `pcapng`, and `sink` writes
 //! the bytes, to the files of `ring_files` if there are several.
 
 mod filter;
 mod line;
 pub(crate) mod output;
-mod pcapng;
 mod ring_files;
 mod segment;
 mod session;
 pub(crate) mod sink;
 pub(crate) mod source;
-mod verdict;
 
+use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use serde_json::json;
+use tokio::sync::Notify;
 
 use super::number::whole;
 use super::{Context, print_json};
@@ -129,6 +130,7 @@ pub(crate) async fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result
         file,
         ring,
         time: args.time,
+        stop: Arc::default(),
         quiet: false,
     };
     let outcome = session::capture(&context.client, job).await?;
@@ -177,10 +179,37 @@ pub(crate) async fn into_pipe(
         file: sink::create(pipe)?,
         ring: None,
         time: None,
+        stop: Arc::default(),
         // Wireshark shows as an error what an extcap writes to standard error.
         quiet: true,
     };
     session::capture(client, job).await.map(drop)
+}
+
+/// Captures a cable into a new pcapng file until `stop` is notified. Returns how many frames it has.
+///
+/// # Errors
+/// As [`run`], and when there is a file of that name already.
+pub(crate) async fn into_new_file(
+    client: &Client,
+    cable: &str,
+    path: &Path,
+    stop: Arc<Notify>,
+) -> anyhow::Result<u64> {
+    let file = File::create_new(path);
+    let job = Job {
+        options: OutputOptions::default(),
+        request: CaptureRequest {
+            cables: vec![cable.to_owned()],
+            ..CaptureRequest::default()
+        },
+        file: file.with_context(|| format!("cannot write {}", path.display()))?,
+        ring: None,
+        time: None,
+        stop,
+        quiet: true,
+    };
+    Ok(session::capture(client, job).await?.frames)
 }
 
 /// Parses a time as every option of this program takes it: `10s`, `500ms`, `2min`.

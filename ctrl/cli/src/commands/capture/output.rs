@@ -9,11 +9,11 @@ use dataplane::clock;
 use tokio::sync::Notify;
 
 use super::line::Line;
-use super::pcapng::Pcapng;
 use super::ring_files::RingFiles;
 use super::segment::WireFrames;
 use super::sink::{self, Sink, SinkCommand};
 use api::capture::Message;
+use api::capture::pcapng::Pcapng;
 use api::{CaptureCount, CaptureStart};
 
 /// How frames are shown or written.

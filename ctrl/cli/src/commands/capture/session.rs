@@ -1,9 +1,11 @@
 //! Runs one capture, from its request to its end.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::output::{Output, OutputOptions};
@@ -30,6 +32,8 @@ pub(super) struct Job {
     pub(super) ring: Option<RingFiles>,
     /// For how long; `None` means until a signal or another limit.
     pub(super) time: Option<Duration>,
+    /// Ends it as a signal does.
+    pub(super) stop: Arc<Notify>,
     /// Whether to leave out the message "capturing".
     pub(super) quiet: bool,
 }
@@ -67,6 +71,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
     let pumped = tokio::select! {
         pumped = pump(&mut source, &mut output) => pumped,
         () = signals.wait() => Ok(End::Asked),
+        () = job.stop.notified() => Ok(End::Asked),
         () = reached(deadline) => Ok(End::Asked),
         () = reader_gone(&reader) => Ok(End::Failed),
         () = ended.notified() => Ok(End::Failed),
@@ -109,7 +114,7 @@ pub(super) async fn capture(client: &Client, job: Job) -> anyhow::Result<Outcome
 
 /// Why the capture has ended.
 enum End {
-    /// A signal came, or its time is over.
+    /// A signal or a request came, or its time is over.
     Asked,
     /// It has as many frames as the user wants.
     Complete,

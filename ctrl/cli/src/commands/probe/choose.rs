@@ -170,6 +170,8 @@ mod tests {
             socket: "/run/x.sock".into(),
             cable: CableState::Up,
             held: None,
+            since_ns: None,
+            guest: None,
         }
     }
 

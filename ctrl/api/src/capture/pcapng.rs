@@ -6,8 +6,7 @@
 use dataplane::capture::Record;
 use dataplane::offload::{finish_checksum, pieces};
 
-use super::verdict;
-use api::{CaptureCount, CaptureStart};
+use super::{CaptureCount, CaptureStart, verdict};
 
 /// Block types.
 const SECTION: u32 = 0x0a0d_0d0a;
@@ -39,7 +38,7 @@ took it or before it was cut; its checksum is that of one long segment.";
 
 /// Writes blocks to a buffer; its user takes them out with [`Pcapng::take`].
 #[derive(Debug)]
-pub(super) struct Pcapng {
+pub struct Pcapng {
     start: CaptureStart,
     /// The most bytes of each frame; 0 means all.
     snap: u32,
@@ -50,7 +49,7 @@ pub(super) struct Pcapng {
 
 impl Pcapng {
     /// A writer for a capture that has just begun. `filter` is its tcpdump expression.
-    pub(super) fn new(start: &CaptureStart, snap: u32, filter: Option<&str>) -> Self {
+    pub fn new(start: &CaptureStart, snap: u32, filter: Option<&str>) -> Self {
         Pcapng {
             start: start.clone(),
             snap,
@@ -61,7 +60,7 @@ impl Pcapng {
     }
 
     /// Takes the blocks that were written since the last call.
-    pub(super) fn take(&mut self) -> Vec<u8> {
+    pub fn take(&mut self) -> Vec<u8> {
         let capacity = self.buffer.capacity();
         if self.buffer.is_empty() {
             return Vec::new();
@@ -70,12 +69,12 @@ impl Pcapng {
     }
 
     /// Length in bytes of the blocks that end a file.
-    pub(super) fn length_of_end(&self) -> usize {
+    pub fn length_of_end(&self) -> usize {
         STATISTICS_LENGTH * self.start.interfaces.len()
     }
 
     /// Writes the blocks that begin a file.
-    pub(super) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         block(&mut self.buffer, SECTION, |block| {
             block.extend(MAGIC.to_le_bytes());
             block.extend(1u16.to_le_bytes());
@@ -110,7 +109,7 @@ impl Pcapng {
     }
 
     /// Writes a frame. `bytes` are what was captured of it, perhaps not all.
-    pub(super) fn frame(&mut self, interface: u32, record: &Record, bytes: &[u8]) {
+    pub fn frame(&mut self, interface: u32, record: &Record, bytes: &[u8]) {
         let Some(delivered) = self.delivered.get_mut(interface as usize) else {
             return;
         };
@@ -146,7 +145,7 @@ impl Pcapng {
     }
 
     /// Writes the blocks that end a file; `now` is in ns of the records' clock.
-    pub(super) fn end(&mut self, counts: &[CaptureCount], now: u64) {
+    pub fn end(&mut self, counts: &[CaptureCount], now: u64) {
         let offset = self.start.wall_offset;
         for (interface, count) in counts.iter().enumerate() {
             let delivered = self.delivered.get(interface).copied().unwrap_or(0);
@@ -202,7 +201,7 @@ mod tests {
     use dataplane::capture::Verdict;
 
     use super::*;
-    use api::CaptureInterface;
+    use crate::CaptureInterface;
 
     fn start(wire: bool) -> CaptureStart {
         let port = |name: &str, peer: &str| CaptureInterface {

@@ -4,7 +4,7 @@ use dataplane::capture::Verdict;
 
 /// Writes a comment for a frame; empty if nothing happened to it. `super_frame` is the number of wire
 /// frames that a super-frame becomes, and the bytes of payload in each.
-pub(super) fn comment(verdict: &Verdict, super_frame: Option<(usize, usize)>) -> String {
+pub fn comment(verdict: &Verdict, super_frame: Option<(usize, usize)>) -> String {
     if super_frame.is_none() && *verdict == Verdict::default() {
         return String::new();
     }
