@@ -63,7 +63,7 @@ fn every_entry_of_the_table_is_used_and_names_a_test() {
                 .any(|command| covers(pattern, &command.text)),
             "{pattern:?}: no page has such a command; take it out of {TABLE}"
         );
-        if let Verdict::Test(file, function) = entry.present() {
+        if let Verdict::Test(file, function) = entry {
             let source = std::fs::read_to_string(repository().join(file));
             let source = source.unwrap_or_else(|error| panic!("{pattern:?}: {file}: {error}"));
             assert!(

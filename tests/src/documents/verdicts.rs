@@ -11,21 +11,6 @@ pub enum Verdict {
     Test(&'static str, &'static str),
     /// No test can run it: why.
     ByHand(&'static str),
-    /// A command that another branch brings, and its verdict once that is merged.
-    Coming(&'static Verdict),
-}
-
-/// Whether what [`Verdict::Coming`] marks is in this program.
-const MERGED: bool = true;
-
-impl Verdict {
-    /// The verdict that holds today.
-    pub fn present(&self) -> &Verdict {
-        match self {
-            Verdict::Coming(then) if MERGED => then.present(),
-            other => other,
-        }
-    }
 }
 
 /// The verdict of a command: the entry that is the whole line, otherwise the longest that it begins with.
@@ -34,7 +19,7 @@ pub fn verdict(command: &str) -> Option<&'static Verdict> {
         .iter()
         .filter(|(pattern, _)| covers(pattern, command));
     let best = all.max_by_key(|(pattern, _)| (*pattern == command, pattern.len()));
-    best.map(|(_, verdict)| verdict.present())
+    best.map(|(_, verdict)| verdict)
 }
 
 /// Whether an entry is about this command: the whole line, or what stands before its `*`.
@@ -45,7 +30,7 @@ pub fn covers(pattern: &str, command: &str) -> bool {
     }
 }
 
-use Verdict::{ByHand, Coming, Datacenter, Panel, Test};
+use Verdict::{ByHand, Datacenter, Panel, Test};
 
 const PLUGGING: &str = "tests/tests/plugging.rs";
 const CAPTURE_CLIENTS: &str = "tests/tests/capture_clients.rs";
@@ -142,20 +127,21 @@ pub const VERDICTS: &[(&str, Verdict)] = &[
     ),
     (
         "ikv-fabric run --web *",
-        Coming(&Test("tests/tests/web.rs", "only_the_link_opens_the_page")),
+        Test("tests/tests/web.rs", "only_the_link_opens_the_page"),
     ),
     (
         "ikv-fabric run --metrics *",
-        Coming(&Test(
+        Test(
             "tests/tests/metrics.rs",
             "metrics_have_the_values_of_cables",
-        )),
+        ),
     ),
     (
         "ikv-fabric stop",
-        Coming(&ByHand(
-            "it ends the fabric that all else runs on: name its own test here",
-        )),
+        Test(
+            "tests/tests/places.rs",
+            "a_fabric_is_ended_from_another_terminal_and_leaves_nothing",
+        ),
     ),
     (
         "ikv-fabric shell -- *",
@@ -183,7 +169,6 @@ pub const VERDICTS: &[(&str, Verdict)] = &[
     ("ikv-fabric topology*", Panel),
     ("ikv-fabric import *", Panel),
     ("ikv-fabric apply*", Panel),
-    ("ikv-fabric api", Coming(&Panel)),
     (
         "curl *",
         Test("tests/tests/api/main.rs", "malformed_requests_do_no_harm"),
@@ -194,16 +179,13 @@ pub const VERDICTS: &[(&str, Verdict)] = &[
         "ikv-fabric vm-args ipmi",
         Test("tests/tests/ipmi.rs", "a_guest_on_the_segment_controls_it"),
     ),
-    ("ikv-fabric vm-args rack1:u3 --libvirt*", Coming(&Panel)),
-    ("ikv-fabric vm-args rack2:u6 --libvirt", Coming(&Panel)),
-    (
-        "ikv-fabric vm-args rack2:u6 --cloud-hypervisor",
-        Coming(&Panel),
-    ),
-    ("ikv-fabric places", Coming(&Panel)),
+    ("ikv-fabric vm-args rack1:u3 --libvirt*", Panel),
+    ("ikv-fabric vm-args rack2:u6 --libvirt", Panel),
+    ("ikv-fabric vm-args rack2:u6 --cloud-hypervisor", Panel),
+    ("ikv-fabric places", Panel),
     (
         "ikv-fabric places --watch",
-        Coming(&ByHand("it runs until Ctrl-C: name its own test here")),
+        ByHand("it runs until Ctrl-C; without --watch it is typed"),
     ),
     (
         "ikv-fabric patch *",
@@ -259,11 +241,14 @@ pub const VERDICTS: &[(&str, Verdict)] = &[
     ("ikv-fabric scenario *", Panel),
     (
         "ikv-fabric top",
-        Coming(&ByHand("it takes a whole terminal: name its own test here")),
+        Test(
+            "tests/tests/places.rs",
+            "top_draws_cuts_and_gives_the_terminal_back",
+        ),
     ),
     (
         "ikv-fabric web",
-        Coming(&Test("tests/tests/web.rs", "only_the_link_opens_the_page")),
+        Test("tests/tests/web.rs", "only_the_link_opens_the_page"),
     ),
     // Frames
     ("ikv-fabric capture *", Panel),
@@ -298,12 +283,12 @@ pub const VERDICTS: &[(&str, Verdict)] = &[
     ("ikv-fabric recorder *", Panel),
     (
         "ikv-fabric events*",
-        Coming(&Test(
+        Test(
             "tests/tests/events.rs",
             "what_happens_is_seen_within_a_second",
-        )),
+        ),
     ),
-    ("ikv-fabric events --no-follow", Coming(&Panel)),
+    ("ikv-fabric events --no-follow", Panel),
     // Measuring
     ("ikv-fabric probe", Test(PROBE, "green")),
     ("ikv-fabric probe --quick", Datacenter),
