@@ -169,10 +169,6 @@ pub const VERDICTS: &[(&str, Verdict)] = &[
     ("ikv-fabric topology*", Panel),
     ("ikv-fabric import *", Panel),
     ("ikv-fabric apply*", Panel),
-    (
-        "curl *",
-        Test("tests/tests/api/main.rs", "malformed_requests_do_no_harm"),
-    ),
     // Plugging in
     ("ikv-fabric vm-args *", Panel),
     (

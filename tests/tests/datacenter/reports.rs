@@ -73,7 +73,11 @@ pub(crate) fn status_json(up: &mut Up) {
     assert_eq!(names, SWITCHES);
     for node in nodes {
         // There is a `note` only where something is wrong.
-        assert_eq!(keys(node), ["bgp", "name", "role", "state"], "{node}");
+        assert_eq!(
+            keys(node),
+            ["bgp", "name", "role", "since_ns", "state"],
+            "{node}"
+        );
         let name = node["name"].as_str().unwrap();
         assert_eq!(node["role"], name.trim_end_matches(char::is_numeric));
         assert_eq!(node["state"], "running");
