@@ -96,15 +96,7 @@ fn commands_that_need_no_switches_work() {
         let typist = Typist::new(&host.netns, &host.socket(), host.folder());
         typist.write_files(&page);
         for command in lines {
-            let answer = typist.types(&command.text, SOON);
-            assert_eq!(
-                answer.code,
-                Some(0),
-                "{}:{}: {}\n{answer:#?}",
-                page.path,
-                command.line,
-                command.text
-            );
+            typist.must_type(&page, &command, SOON);
             count += 1;
         }
         fabric.end();

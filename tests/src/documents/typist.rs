@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Page;
+use super::{Command, Page};
 use crate::panel::as_from_a_plain_shell;
 use crate::patience::output_within;
 use crate::{Answer, Netns, executable_by_all};
@@ -61,5 +61,21 @@ impl<'h> Typist<'h> {
             .env("HOME", &self.folder)
             .env("IKV_FABRIC_SOCKET", &self.socket);
         output_within(&mut command, limit).into()
+    }
+
+    /// Types a page's command, which must end with status 0.
+    ///
+    /// # Panics
+    /// When it does not, with what it answered.
+    pub fn must_type(&self, page: &Page, command: &Command, limit: Duration) {
+        let answer = self.types(&command.text, limit);
+        assert_eq!(
+            answer.code,
+            Some(0),
+            "{}:{}: {}\n{answer:#?}",
+            page.path,
+            command.line,
+            command.text
+        );
     }
 }

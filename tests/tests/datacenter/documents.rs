@@ -27,15 +27,7 @@ pub(crate) fn commands(up: &mut Up) {
             if !is_ours || !typed.insert(command.text.clone()) {
                 continue;
             }
-            let answer = typist.types(&command.text, LIMIT);
-            assert_eq!(
-                answer.code,
-                Some(0),
-                "{}:{}: {}\n{answer:#?}",
-                page.path,
-                command.line,
-                command.text
-            );
+            typist.must_type(&page, &command, LIMIT);
         }
     }
     assert!(typed.len() > 1, "{typed:?}");
